@@ -1,0 +1,1 @@
+"""Finetune a language model on your own machine or your own Kubernetes."""
