@@ -11,7 +11,7 @@
     │   ├── ChangedError              a conditional replace found another version
     │   └── LostOwnershipError        another attempt has taken the run over
     ├── IntegrityError            7   bytes differ from what their manifest says
-    └── UnavailableError          8   a server, device or lock can't be had now; trying again may help  (ConnectionError)
+    └── UnavailableError          8   a server, device or lock can't be had now; retryable  (ConnectionError)
         └── AcceleratorMissingError   an accelerator was asked for and is not there
 
 130 (interrupted) and 143 (terminated by SIGTERM) are ends of a process, not errors: `INTERRUPTED` and `TERMINATED`.

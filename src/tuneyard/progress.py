@@ -1,6 +1,7 @@
 """Progress of long work: a bar with rate and time left on a terminal, a line every few seconds elsewhere.
 
-Everything goes to standard error, so that standard output stays data. Not a logger: it tells how far, never what happened.
+Everything goes to standard error, so that standard output stays data. Not a logger: it tells how far, never what
+happened.
 """
 
 from __future__ import annotations
