@@ -1,0 +1,342 @@
+"""The store in a folder (`file:///…`): each object is a plain file at `root/bucket/path`.
+
+Bytes go through the operating system and not through obstore's `LocalStore`, which has no conditional update, no fsync
+and leaves half-written files beside their targets. Here every write goes to `root/.store/tmp`, is synced, and is then
+renamed under a lock on its key; all changes of one key take that lock, so a check and the rename after it are one step.
+What a killed writer leaves in `.store/tmp` is never visible and is removed by the next process that opens the store.
+
+Whoever may write into the folder may also break these promises: it is the user's own disk, not a server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from stat import S_ISDIR, S_ISREG
+from typing import BinaryIO
+
+from tuneyard.errors import (
+    AlreadyExistsError,
+    ChangedError,
+    ConflictError,
+    DeniedError,
+    NotFoundError,
+    TuneyardError,
+    UnavailableError,
+)
+from tuneyard.store.keys import split_key, split_prefix
+from tuneyard.store.limits import CHUNK_BYTES
+from tuneyard.store.objects import Digest, ObjectInfo, Stored, sorted_by_key
+
+_OWN = ".store"  # no bucket can have this name
+_LOCKS = 64  # keys share lock files, so that their number stays bounded
+_LOCK_SECONDS = 60.0
+_HASHED_BYTES = 1024 * 1024  # files up to this size have their content's hash for an etag
+
+
+class FolderStore:
+    """A `Store` in a folder of this machine.
+
+    Safe for any number of processes on one machine, and over NFS where it passes `flock` on. Etags are content hashes
+    up to 1 MiB, so two bodies never share one; above that, size, inode and times.
+
+    Args:
+        root: The folder; made when something is first written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = Path(os.path.abspath(root))  # noqa: PTH100  (Path.resolve would follow links)
+        self._sweep()
+
+    @property
+    def url(self) -> str:
+        """The folder as a `file://` URL."""
+        return self._root.as_uri()
+
+    def __repr__(self) -> str:
+        return f"FolderStore({str(self._root)!r})"
+
+    def local_path(self, key: str) -> Path:
+        """Tell where this object lies as a file."""
+        bucket, path = split_key(key)
+        return self._root / bucket / path
+
+    def get(self, key: str) -> Stored:
+        """Read a whole small object."""
+        with self._failures(key), _open_for_reading(self.local_path(key)) as file:
+            body = file.read()
+            return Stored(body=body, etag=_etag_of(os.fstat(file.fileno()), body))
+
+    def put(self, key: str, body: bytes) -> str:
+        """Write a small object over whatever is there; atomic."""
+        return self._publish(key, [body])[0]
+
+    def create(self, key: str, body: bytes) -> str:
+        """Write a small object only where nothing is; one winner."""
+
+        def nothing_there(target: Path) -> None:
+            if os.path.lexists(target):
+                raise AlreadyExistsError(f"There is already an object at {key} in {self.url}.", key=key)
+
+        return self._publish(key, [body], check=nothing_there)[0]
+
+    def replace(self, key: str, body: bytes, *, etag: str) -> str:
+        """Write a small object only over the version that `etag` names; one winner."""
+
+        def that_version(target: Path) -> None:
+            found = _etag_at(target)
+            if found != etag:
+                raise ChangedError(
+                    f"The object at {key} in {self.url} is no longer the version that was read.",
+                    key=key,
+                    expected=etag,
+                    found=found or "",
+                )
+
+        return self._publish(key, [body], check=that_version)[0]
+
+    def head(self, key: str) -> ObjectInfo:
+        """Ask what is known of an object."""
+        path = self.local_path(key)
+        with self._failures(key), _open_for_reading(path) as file:
+            return _info(key, os.fstat(file.fileno()), file)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """List every object under a prefix, sorted by key."""
+        bucket, path = split_prefix(prefix)
+        found: list[ObjectInfo] = []
+        with self._failures(prefix):
+            for file_path, key in _walk(self._root / bucket / path, prefix, frozenset()):
+                # a file may be deleted between the listing and the look at it
+                with contextlib.suppress(FileNotFoundError), _open_for_reading(file_path) as file:
+                    found.append(_info(key, os.fstat(file.fileno()), file))
+        return iter(sorted_by_key(found))
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Delete objects, and the folders that are empty after it; missing ones are passed over."""
+        for key in keys:
+            target = self.local_path(key)
+            with self._failures(key):
+                if not os.path.lexists(target):
+                    continue
+                self._refuse_link_outside(target, key)
+                with self._lock(key), contextlib.suppress(FileNotFoundError, IsADirectoryError):
+                    target.unlink()
+                self._remove_empty_folders(target.parent)
+
+    def write(self, key: str, chunks: Iterable[bytes]) -> Digest:
+        """Write an object of any size from a stream; atomic."""
+        return self._publish(key, chunks)[1]
+
+    def read(self, key: str, *, offset: int = 0) -> Iterator[bytes]:
+        """Read an object of any size as a stream; an open file stays the version it was."""
+        with self._failures(key), _open_for_reading(self.local_path(key)) as file:
+            file.seek(offset)
+            while chunk := file.read(CHUNK_BYTES):
+                yield chunk
+
+    def _publish(
+        self, key: str, chunks: Iterable[bytes], *, check: Callable[[Path], None] | None = None
+    ) -> tuple[str, Digest]:
+        target = self.local_path(key)
+        with contextlib.ExitStack() as stack:
+            with self._failures(key):
+                self._refuse_link_outside(target, key)
+                file, temporary = stack.enter_context(self._temporary())
+            digest = self._copy(chunks, file, key)
+            with self._failures(key):
+                file.flush()
+                os.fsync(file.fileno())
+                etag = _etag_of_written(file, digest)
+                with self._lock(key):
+                    if check:
+                        check(target)
+                    self._rename(temporary, target, key)
+        return etag, digest
+
+    def _copy(self, chunks: Iterable[bytes], file: BinaryIO, key: str) -> Digest:
+        digest, size = hashlib.sha256(), 0
+        for chunk in chunks:  # what goes wrong in here is its maker's to tell
+            digest.update(chunk)
+            size += len(chunk)
+            with self._failures(key):
+                file.write(chunk)
+        return Digest(size=size, sha256=digest.hexdigest())
+
+    def _rename(self, temporary: Path, target: Path, key: str) -> None:
+        while True:
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                temporary.rename(target)
+            except FileNotFoundError:
+                # a delete beside us took the folder away as empty, between the two calls
+                if temporary.exists():
+                    continue
+                raise
+            except (NotADirectoryError, FileExistsError, IsADirectoryError) as error:
+                raise ConflictError(
+                    f"The key {key} can't be written in {self.url}: an object lies above or below it.",
+                    hint="Choose a key that is neither a folder of other objects nor below an object.",
+                    key=key,
+                ) from error
+            break
+        _sync_folder(target.parent)
+
+    @contextlib.contextmanager
+    def _temporary(self) -> Generator[tuple[BinaryIO, Path]]:
+        folder = self._root / _OWN / "tmp"
+        while True:
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / secrets.token_hex(16)
+            file = path.open("x+b")
+            fcntl.flock(file, fcntl.LOCK_EX)  # tells a sweep that its writer lives
+            if path.exists():
+                break
+            file.close()  # a sweep was faster than the lock
+        try:
+            yield file, path
+        finally:
+            path.unlink(missing_ok=True)
+            file.close()
+
+    def _sweep(self) -> None:
+        try:
+            leftovers = list((self._root / _OWN / "tmp").iterdir())
+        except OSError:
+            return
+        for path in leftovers:
+            with contextlib.suppress(OSError), path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+
+    @contextlib.contextmanager
+    def _lock(self, key: str) -> Generator[None]:
+        folder = self._root / _OWN / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{hashlib.sha256(key.encode()).digest()[0] % _LOCKS:02d}"
+        deadline = time.monotonic() + _LOCK_SECONDS
+        wait_seconds = 0.001
+        with path.open("ab") as file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError as error:
+                    if time.monotonic() > deadline:
+                        raise UnavailableError(
+                            f"Another process has held the lock of {key} in {self.url} for {_LOCK_SECONDS:.0f} s.",
+                            hint="Look for a stopped tuneyard process: tuneyard runs",
+                            key=key,
+                        ) from error
+                    time.sleep(wait_seconds)
+                    wait_seconds = min(2 * wait_seconds, 0.05)
+            yield
+
+    def _refuse_link_outside(self, target: Path, key: str) -> None:
+        real, root = target.parent.resolve(), self._root.resolve()
+        if real != root and root not in real.parents:
+            raise DeniedError(
+                f"The key {key} of {self.url} leads out of the store, over a symbolic link to {real}.",
+                hint="Tuneyard writes only inside the store's own folder; write to where the link leads instead.",
+                key=key,
+            )
+
+    def _remove_empty_folders(self, folder: Path) -> None:
+        while folder.parent != self._root and self._root in folder.parents:  # the bucket itself stays
+            try:
+                folder.rmdir()
+            except OSError:
+                return
+            folder = folder.parent
+
+    @contextlib.contextmanager
+    def _failures(self, key: str) -> Generator[None]:
+        try:
+            yield
+        except TuneyardError:
+            raise
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            raise NotFoundError(f"There is no object at {key} in {self.url}.", key=key, store=self.url) from error
+        except PermissionError as error:
+            raise DeniedError(
+                f"The folder of {key} in {self.url} may not be used: {error.strerror}.",
+                hint=f"Check who owns it: ls -ld {error.filename or self._root}",
+                key=key,
+                store=self.url,
+            ) from error
+        except OSError as error:
+            raise UnavailableError(
+                f"The object {key} in {self.url} can't be read or written now: {error.strerror}.",
+                hint=f"Check the disk: df -h {self._root}",
+                key=key,
+                store=self.url,
+            ) from error
+
+
+def _open_for_reading(path: Path) -> BinaryIO:
+    return path.open("rb")
+
+
+def _walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[Path, str]]:
+    """Yield every file under a folder with its key; a linked folder that holds itself is entered once."""
+    try:
+        status = folder.stat()
+        entries = list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        return
+    for entry in entries:
+        try:
+            mode = entry.stat().st_mode
+        except FileNotFoundError:  # gone since, or a link to nothing
+            continue
+        if S_ISDIR(mode):
+            yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", above | {here})
+        elif S_ISREG(mode):
+            yield Path(entry.path), prefix + entry.name
+
+
+def _info(key: str, status: os.stat_result, file: BinaryIO) -> ObjectInfo:
+    body = file.read() if status.st_size <= _HASHED_BYTES else None
+    etag = _etag_of(status, body)
+    return ObjectInfo(key=key, size=status.st_size, etag=etag, modified=datetime.fromtimestamp(status.st_mtime, tz=UTC))
+
+
+def _etag_at(path: Path) -> str | None:
+    try:
+        with _open_for_reading(path) as file:
+            return _info("", os.fstat(file.fileno()), file).etag
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+
+
+def _etag_of(status: os.stat_result, body: bytes | None) -> str:
+    if body is not None and len(body) <= _HASHED_BYTES:
+        return hashlib.sha256(body).hexdigest()
+    return _etag_of_status(status)
+
+
+def _etag_of_written(file: BinaryIO, digest: Digest) -> str:
+    return digest.sha256 if digest.size <= _HASHED_BYTES else _etag_of_status(os.fstat(file.fileno()))
+
+
+def _etag_of_status(status: os.stat_result) -> str:
+    # not the change time: a rename moves it
+    return f"{status.st_size:x}-{status.st_ino:x}-{status.st_mtime_ns:x}"
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
