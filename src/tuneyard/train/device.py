@@ -1,0 +1,47 @@
+"""Which device a process trains on, and that nothing falls back to a slower one in silence."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal, cast
+
+import torch
+
+from tuneyard.errors import AcceleratorMissingError, UsageError
+
+Device = Literal["cpu", "cuda", "mps"]
+"""torch's names; `cuda` is also what torch calls AMD's accelerators (ROCm)."""
+
+VARIABLE = "TUNEYARD_DEVICE"
+
+
+def choose_device(gpu_resource: str, wanted: int) -> Device:
+    """Choose the device that values and `TUNEYARD_DEVICE` ask for.
+
+    Args:
+        gpu_resource: `gpuResource` of the values; empty means the CPU.
+        wanted: How many accelerators are asked for (`finetuningGpus`).
+
+    Returns:
+        The device's torch name.
+
+    Raises:
+        AcceleratorMissingError: Where accelerators are asked for and this machine has none, or fewer.
+        UsageError: Where `TUNEYARD_DEVICE` is none of `cpu`, `cuda` and `mps`.
+    """
+    named = os.environ.get(VARIABLE, "")
+    if named not in ("", "cpu", "cuda", "mps"):
+        raise UsageError(f"{VARIABLE} is {named!r}; allowed: cpu, cuda, mps", hint=f"unset {VARIABLE}, or set cpu")
+    if named == "cpu" or (not named and not gpu_resource):
+        return "cpu"
+    device = cast(Device, named or ("mps" if torch.backends.mps.is_available() else "cuda"))
+    present = torch.cuda.device_count() if device == "cuda" else int(torch.backends.mps.is_available())
+    if present < wanted:
+        raise AcceleratorMissingError(
+            f"{wanted} accelerator(s) were asked for (finetuningGpus={wanted}, gpuResource={gpu_resource!r}) "
+            f"and this machine has {present}",
+            hint=f"set {VARIABLE}=cpu to train on the CPU, or --set gpuResource= in the values",
+            wanted=wanted,
+            present=present,
+        )
+    return device

@@ -1,0 +1,90 @@
+"""Load the base model from its verified folder and put the adapter on it, as the values say."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from tuneyard.train.attention import PER_CONVERSATION
+from tuneyard.train.device import Device
+
+Tell = Callable[[str], None]
+"""Takes one line for the person who started the run."""
+
+
+def load_base(folder: Path, model_args: Mapping[str, Any], device: Device, tell: Tell) -> PreTrainedModel:
+    """Load a causal language model for training.
+
+    Args:
+        folder: The verified model's folder.
+        model_args: `run_conf.model_args` with today's names (`dtype`, `attn_implementation`, …).
+        device: Where it will be trained; the model is loaded on the CPU.
+        tell: Told where something named is not there and what is used instead.
+
+    Returns:
+        The model, in the dtype asked for.
+    """
+    keywords = dict(model_args)
+    keywords["attn_implementation"] = _attention(keywords.get("attn_implementation"), device, tell)
+    use_cache = keywords.pop("use_cache", False)
+    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, **keywords)
+    model.config.use_cache = use_cache
+    return model
+
+
+def _attention(asked: str | None, device: Device, tell: Tell) -> str:
+    """The implementation to use: the one asked for, or the exact equivalent that is there."""
+    if asked is None or asked == "sdpa":
+        return PER_CONVERSATION
+    if asked.startswith("flash_attention") and (device != "cuda" or importlib.util.find_spec("flash_attn") is None):
+        tell(f"attn_implementation {asked} is not available here: the same attention is computed by torch's SDPA")
+        return PER_CONVERSATION
+    return asked
+
+
+def add_adapter(model: PreTrainedModel, peft_kwargs: Mapping[str, Any], *, gradient_checkpointing: bool) -> PeftModel:
+    """Freeze the base and add a LoRA adapter.
+
+    Args:
+        model: The base.
+        peft_kwargs: Arguments of `peft.LoraConfig`.
+        gradient_checkpointing: Whether activations will be recomputed, which needs inputs with gradients.
+
+    Returns:
+        The model to train; adapter weights are float32 where the base has less precision.
+    """
+    if gradient_checkpointing:
+        model.enable_input_require_grads()
+    config = LoraConfig(task_type="CAUSAL_LM", **peft_kwargs)
+    adapted = get_peft_model(model, config)
+    assert isinstance(adapted, PeftModel)
+    return adapted
+
+
+def name_base(folder: Path, base: str) -> None:
+    """Name the base model in a saved adapter by its key, not by the folder it was loaded from on this machine.
+
+    Args:
+        folder: A folder that `save_pretrained` wrote; nothing happens where it holds no adapter.
+        base: The base model's key in the store.
+    """
+    path = folder / "adapter_config.json"
+    if path.exists():
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config["base_model_name_or_path"] = base
+        path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
+        # peft writes a card of its own that names the folder too; ours is written at the end.
+        (folder / "README.md").unlink(missing_ok=True)
+
+
+def count_parameters(model: torch.nn.Module) -> tuple[int, int]:
+    """Count all parameters of a model and those that are trained."""
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained)

@@ -1,0 +1,301 @@
+"""Supervised finetuning: transformers' Trainer with planned steps, flat rows and stops at step boundaries.
+
+What is overridden, and why:
+- `get_train_dataloader`, `evaluation_loop`: micro-batches come from `StepPlan`, so N processes compute what one does;
+- `compute_loss`: only trained positions get logits, and the sum is divided by the trained tokens of the whole step;
+- `_save_checkpoint`: the stock Trainer loses the loss window between two logs and its running totals; they are saved
+  beside the rest, and the folder is handed to `on_checkpoint` once every process has written its part;
+- `_maybe_log_save_evaluate`: the one place after a step's log, evaluation and save, where SIGTERM may end training
+  with nothing half-counted.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput
+
+from tuneyard.train.batches import IGNORED, EncodedRows, flatten
+from tuneyard.train.plan import StepPlan
+
+COUNTERS_FILE = "counters.json"
+"""Beside the Trainer's own files in a checkpoint: what it would otherwise forget."""
+
+REQUIRED_FILES = frozenset({"trainer_state.json", "optimizer.pt", "scheduler.pt", COUNTERS_FILE})
+"""What a checkpoint must hold to be resumed from; random states are per process and named by their rank."""
+
+
+class Stopped(Exception):  # noqa: N818 - the end of a process that was asked to stop, not an error
+    """Raised out of `train` after SIGTERM, once the step it names is saved.
+
+    Attributes:
+        step: The last optimizer step that was done and saved.
+    """
+
+    def __init__(self, step: int) -> None:
+        super().__init__(step)
+        self.step = step
+
+
+class SFTTrainer(Trainer):
+    """Train on conversations; see the module for what differs from `transformers.Trainer`.
+
+    Args:
+        model: A causal language model or a PEFT model around one.
+        args: As transformers'; the batch sizes must already be resolved.
+        rows: The conversations to train on.
+        validation_rows: The conversations to evaluate on, or None.
+        tokenizer: Saved with every checkpoint.
+        total_batch_size: Conversations per optimizer step over all processes.
+        stop_requested: Asked after each step whether training is to end; any process's yes ends all.
+        on_checkpoint: Called on the main process with each finished checkpoint's folder and step.
+        callbacks: As transformers'.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        args: TrainingArguments,
+        *,
+        rows: EncodedRows,
+        validation_rows: EncodedRows | None,
+        tokenizer: PreTrainedTokenizerBase,
+        total_batch_size: int,
+        stop_requested: Callable[[], bool],
+        on_checkpoint: Callable[[Path, int], None],
+        callbacks: list[TrainerCallback],
+    ) -> None:
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=rows,
+            eval_dataset=validation_rows,
+            data_collator=flatten,  # pyright: ignore[reportArgumentType] - any callable over a list of rows
+            processing_class=tokenizer,
+            callbacks=[*callbacks, _RestoreCounters(self)],
+        )
+        self.model_accepts_loss_kwargs = True  # compute_loss takes num_items_in_batch itself
+        self.rows = rows
+        self.validation_rows = validation_rows
+        self.total_batch_size = total_batch_size
+        self.stop_requested = stop_requested
+        self.on_checkpoint = on_checkpoint
+        self.earlier_seconds = 0.0
+        self.started = time.monotonic()
+        self.resumed_from: Path | None = None
+        self._saved_step = -1
+
+    # ---- what a step holds ----
+
+    def plan_training(self) -> StepPlan:
+        """The micro-batches of this process."""
+        return StepPlan(
+            self.rows.lengths,
+            total=self.total_batch_size,
+            per_device=self.args.per_device_train_batch_size,
+            accumulation=self.args.gradient_accumulation_steps,
+            process=self.args.process_index,
+            processes=self.args.world_size,
+            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+            order=self.args.train_sampling_strategy,  # pyright: ignore[reportArgumentType] - checked by values
+            drop_last=self.args.dataloader_drop_last,
+        )
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Load the planned micro-batches of this process."""
+        return self._loader(self.rows, self.plan_training())
+
+    def _loader(self, rows: EncodedRows, plan: StepPlan) -> DataLoader[Any]:
+        return DataLoader(
+            rows,
+            batch_sampler=plan,  # pyright: ignore[reportArgumentType] - a sampler of lists is a batch sampler
+            collate_fn=flatten,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
+            persistent_workers=self.args.dataloader_persistent_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+        )
+
+    # ---- loss ----
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: Mapping[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Sum the cross-entropy of the row's trained tokens, divided by those of the whole step.
+
+        Args:
+            model: The (wrapped) model.
+            inputs: What `flatten` made.
+            return_outputs: Also return the model's outputs.
+            num_items_in_batch: Trained tokens of the step over all processes; None for this row's own.
+
+        Returns:
+            The loss, scaled so that averaging gradients over processes gives the step's mean; with the outputs if
+            asked for.
+        """
+        row = dict(inputs)
+        labels_K = row.pop("labels")[0]
+        row.pop("shift_labels", None)
+        outputs = model(**row)
+        total = self._summed_loss(outputs.logits[0], labels_K)
+        if num_items_in_batch is None:
+            loss = total / labels_K.ne(IGNORED).sum().clamp(min=1)
+        else:
+            loss = total / num_items_in_batch * self.args.world_size
+        return (loss, outputs) if return_outputs else loss
+
+    def _summed_loss(self, logits_KV: torch.Tensor, labels_K: torch.Tensor) -> torch.Tensor:
+        if labels_K.eq(IGNORED).all():
+            return logits_KV.float().sum() * 0.0  # an empty share still takes part in the gradient exchange
+        smoothing = self.args.label_smoothing_factor if self.model.training else 0.0
+        return cross_entropy(
+            logits_KV.float(), labels_K, ignore_index=IGNORED, reduction="sum", label_smoothing=smoothing
+        )
+
+    # ---- evaluation ----
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader[Any],
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Compute the mean loss per trained token over all validation conversations and processes."""
+        del dataloader, description, prediction_loss_only, ignore_keys
+        assert self.validation_rows is not None, "values refuse an evaluation without validation data"
+        per_device, processes = self.args.per_device_eval_batch_size, self.args.world_size
+        plan = StepPlan(
+            self.validation_rows.lengths,
+            total=per_device * processes,
+            per_device=per_device,
+            accumulation=1,
+            process=self.args.process_index,
+            processes=processes,
+            order="sequential",
+        )
+        model = self.model
+        model.eval()
+        sums = torch.zeros(2, dtype=torch.float64)
+        for inputs in map(self._prepare_inputs, self._loader(self.validation_rows, plan)):
+            labels_K = inputs["labels"][0]
+            row = {name: value for name, value in inputs.items() if name not in ("labels", "shift_labels")}
+            with torch.no_grad(), self.accelerator.autocast():
+                total = self._summed_loss(model(**row).logits[0], labels_K)
+            sums += torch.tensor([total.double().item(), labels_K.ne(IGNORED).sum().item()], dtype=torch.float64)
+        sums = self._sum_over_processes(sums)
+        mean = float(sums[0] / sums[1].clamp(min=1))
+        metrics = {f"{metric_key_prefix}_loss": mean, f"{metric_key_prefix}_tokens": int(sums[1])}
+        return EvalLoopOutput(
+            predictions=[],  # pyright: ignore[reportArgumentType] - nothing but the loss is asked for
+            label_ids=None,
+            metrics=metrics,
+            num_samples=len(self.validation_rows),
+        )
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        """Give `evaluate` a loader to hand on; `evaluation_loop` makes its own plan."""
+        del eval_dataset
+        return DataLoader([])  # pyright: ignore[reportArgumentType] - never iterated
+
+    def _sum_over_processes(self, values: torch.Tensor) -> torch.Tensor:
+        if self.args.world_size > 1:
+            values = values.to(self.args.device if self.args.device.type == "cuda" else "cpu")
+            dist.all_reduce(values)
+        return values.cpu()
+
+    # ---- saving and stopping ----
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any = None) -> None:
+        super()._save_checkpoint(model, trial)
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        window = self._gathered_loss_window()
+        if self.args.should_save:
+            # The stock Trainer pickles its arguments: not needed to resume, and no pickle is ever published.
+            (folder / "training_args.bin").unlink(missing_ok=True)
+            self._write_counters(folder, window)
+        if self.args.world_size > 1:
+            dist.barrier()
+        self._saved_step = self.state.global_step
+        if self.args.should_save:
+            self.on_checkpoint(folder, self.state.global_step)
+
+    def _gathered_loss_window(self) -> list[float]:
+        """The summed loss since the last log, of each process."""
+        if self.args.world_size == 1:
+            return [float(self._tr_loss)]
+        gathered = [torch.zeros_like(self._tr_loss) for _ in range(self.args.world_size)]
+        dist.all_gather(gathered, self._tr_loss)
+        return [float(part) for part in gathered]
+
+    def _write_counters(self, folder: Path, window: list[float]) -> None:
+        counters = {
+            "loss_window": window,
+            "total_loss": self._total_loss_scalar,
+            "last_logged_step": self._globalstep_last_logged,
+            "seconds": self.seconds_trained(),
+            "best_step": self.state.best_global_step,
+        }
+        (folder / COUNTERS_FILE).write_text(json.dumps(counters), encoding="utf-8")
+
+    def restore_counters(self, folder: Path) -> None:
+        """Take up the counters of a checkpoint where its process left them.
+
+        Args:
+            folder: The checkpoint's folder.
+        """
+        counters = json.loads((folder / COUNTERS_FILE).read_text(encoding="utf-8"))
+        window = counters["loss_window"]
+        if len(window) == self.args.world_size:
+            mine = window[self.args.process_index]
+        else:  # another number of processes: every process carries the mean, so the next log's mean is right
+            mine = math.fsum(window) / len(window)
+        self._tr_loss = torch.tensor(mine, device=self.args.device)
+        self._total_loss_scalar = counters["total_loss"]
+        self._globalstep_last_logged = counters["last_logged_step"]
+        self._initial_global_step = 0  # train_loss is the mean over all steps, not over this attempt's
+        self.earlier_seconds = counters["seconds"]
+
+    def seconds_trained(self) -> float:
+        """Seconds spent in `train` by this attempt and the ones it goes on from."""
+        return self.earlier_seconds + time.monotonic() - self.started
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+        if not self._agreed_to_stop() or self.state.global_step >= self.state.max_steps:
+            return
+        if self._saved_step != self.state.global_step:
+            self._save_checkpoint(self.model)
+        raise Stopped(self.state.global_step)
+
+    def _agreed_to_stop(self) -> bool:
+        asked = torch.tensor([float(self.stop_requested())], dtype=torch.float64)
+        return bool(self._sum_over_processes(asked).item())
+
+
+class _RestoreCounters(TrainerCallback):
+    """Puts the counters back right after the Trainer has reset them."""
+
+    def __init__(self, trainer: SFTTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        """Restore the counters of the checkpoint that training goes on from, if any."""
+        self.trainer.started = time.monotonic()
+        if self.trainer.resumed_from is not None:
+            self.trainer.restore_counters(self.trainer.resumed_from)
