@@ -1,23 +1,50 @@
 # Verbs of this repository. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help install demo format check test soak lock clean
+.PHONY: help install demo format check test soak lock generate clean
 # uv does not read pip's settings: pass on where this machine keeps extra wheels, if anywhere.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
-unexport PYTHONDONTWRITEBYTECODE
 export UV_LINK_MODE ?= copy
+# Imports are several times slower without compiled bytecode.
+unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
 BIN := .venv/bin
+# Tests run in as many processes as there are cores; each keeps to one thread.
+WORKERS ?= auto
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: .venv/.installed ## set up .venv with everything, pinned by constraints.txt
 .venv/.installed: pyproject.toml constraints.txt
-	@echo "Setting up .venv (once; about a minute)"
+	@echo "Setting up .venv (once; a minute or so after the downloads)"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt uv
 	@$(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode -c constraints.txt --group dev -e '.[train,serve]'
 	@touch $@
+
+demo: install ## deliver, finetune, serve and chat with a real model, and compare it with its base
+	@$(BIN)/python examples/tuneyard-facts/demo.py
+
+format: install ## format the code
+	@$(BIN)/ruff check -q --fix --exit-zero .
+	@$(BIN)/ruff format -q .
+
+check: install ## lint, types, and generated files
+	@$(BIN)/ruff check -q .
+	@$(BIN)/ruff format -q --check .
+	@$(BIN)/pyright --warnings
+	@$(BIN)/python scripts/training_args.py --check
+	@$(BIN)/python scripts/schemas.py --check
+
+test: install ## run every test but the soak tests
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not soak"
+
+soak: install ## run the tests that take long: kills, damage, many rounds
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m soak
+
+generate: install ## write the generated files again
+	@$(BIN)/python scripts/training_args.py
+	@$(BIN)/python scripts/schemas.py
 
 lock: ## resolve uv.lock again and export constraints.txt from it
 	UV_FIND_LINKS= uv lock
