@@ -1,0 +1,96 @@
+"""metrics.jsonl: every logged step as one line of JSON, the truth behind each table and plot.
+
+Rows are appended to a local file and flushed to the disk at once; `Publisher` and `Attempt.write_metrics` bring the
+whole file to the store. On resume the rows after the restored step are dropped, so each step appears once.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from tuneyard.errors import IntegrityError
+
+
+class MetricsLog:
+    """A local metrics.jsonl that rows are appended to. May be used from several threads.
+
+    Args:
+        path: The file; it is made where it is not there, and replaced with `rows` otherwise.
+        rows: Rows that are already published (`Experiment.read_metrics`).
+        up_to_step: Rows after this step are dropped; the step of the restored checkpoint, 0 for a fresh start.
+
+    Raises:
+        IntegrityError: `rows` has a line, other than a torn last one, that is no row.
+    """
+
+    def __init__(self, path: Path, *, rows: bytes = b"", up_to_step: int = 0) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        kept = [row for row in parse_rows(rows) if row["step"] <= up_to_step]
+        beside = path.with_name(f".{path.name}.new")
+        with beside.open("wb") as file:
+            file.write(b"".join(map(_line, kept)))
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add one row and bring it to the disk.
+
+        A number that JSON has no word for (NaN, infinity) is written as null.
+
+        Args:
+            row: Plain JSON values; `step` is an int.
+        """
+        if not isinstance(row.get("step"), int):
+            raise ValueError(f"A row of metrics needs an int under 'step', not {row.get('step')!r}.")
+        with self._lock, self.path.open("ab") as file:
+            file.write(_line(row))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def snapshot(self) -> bytes:
+        """Give the whole file as it is now."""
+        with self._lock:
+            return self.path.read_bytes()
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Give every row so far."""
+        return list(parse_rows(self.snapshot()))
+
+
+def parse_rows(body: bytes) -> Iterator[dict[str, Any]]:
+    """Read the rows of a metrics.jsonl.
+
+    A last line without its end is passed over: that is what a kill in the middle of a write leaves.
+
+    Raises:
+        IntegrityError: A line is no JSON object with an int `step`.
+    """
+    lines = body.split(b"\n")
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            row: Any = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict) or not isinstance(cast("dict[str, Any]", row).get("step"), int):
+            raise IntegrityError(
+                f"metrics.jsonl has no row of metrics on line {number}: {line[:80]!r}.",
+                hint="Bring metrics.jsonl back from a backup of the bucket, or delete it; no checkpoint needs it.",
+                line=number,
+            )
+        yield cast("dict[str, Any]", row)
+
+
+def _line(row: Mapping[str, Any]) -> bytes:
+    return json.dumps({key: _finite(value) for key, value in row.items()}, allow_nan=False).encode() + b"\n"
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

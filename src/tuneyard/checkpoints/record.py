@@ -1,0 +1,174 @@
+"""run.json: what an experiment was trained with, and which attempts took part.
+
+It is for people and for reports: it can be read at any time, and nothing decides by it who may write (HEAD does). The
+trainer fills a `RunRecord`; each attempt adds one entry.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, cast
+
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random
+
+from tuneyard.errors import AlreadyExistsError, ChangedError, ConflictError, IntegrityError, NotFoundError
+from tuneyard.store.objects import Store
+
+FORMAT = 1
+"""The version of run.json's form."""
+
+_SHOWN_CHARACTERS = 80
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEntry:
+    """One attempt at an experiment.
+
+    Attributes:
+        number: Its number, 1 for the first.
+        owner: Its random name, as in HEAD.
+        host: The machine or pod it ran on.
+        started_at: When it took the experiment over, in UTC, ISO 8601.
+        from_step: The step it went on from: 0 for a fresh start, None where it ended before that was known.
+        values_sha256: The hash of the values it ran with.
+    """
+
+    number: int
+    owner: str
+    host: str
+    started_at: str
+    from_step: int | None
+    values_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What run.json says.
+
+    Attributes:
+        name: The run's name.
+        values: The resolved values, as plain JSON.
+        values_sha256: Their hash.
+        versions: Versions of Python, Tuneyard and the libraries that make the numbers.
+        inputs: The content hash of each model and data file that went in, by key.
+        fingerprint: What may not change under one experiment; a flat mapping of plain JSON values.
+        attempts: Every attempt so far; `Experiment.claim` fills it.
+    """
+
+    name: str
+    values: Mapping[str, Any]
+    values_sha256: str
+    versions: Mapping[str, str]
+    inputs: Mapping[str, str]
+    fingerprint: Mapping[str, Any]
+    attempts: tuple[AttemptEntry, ...] = field(default=())
+
+    def to_json(self) -> bytes:
+        """Write it as JSON."""
+        document = {"format": FORMAT, **asdict(self)}
+        return (json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, body: bytes, *, where: str) -> RunRecord:
+        """Read what `to_json` wrote.
+
+        Raises:
+            IntegrityError: It is damaged, or of a format that this version does not know.
+        """
+        try:
+            facts = cast("dict[str, Any]", json.loads(body))
+            if facts.pop("format") != FORMAT:
+                raise ValueError("unknown format")
+            attempts = tuple(AttemptEntry(**entry) for entry in facts.pop("attempts"))
+            return cls(**facts, attempts=attempts)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise IntegrityError(
+                f"{where} can't be read as the record of a run ({error}).",
+                hint="Update Tuneyard if a newer version wrote it; else bring it back from a backup of the bucket.",
+                key=where,
+            ) from error
+
+
+def check_fingerprint(old: Mapping[str, Any], new: Mapping[str, Any], *, where: str) -> None:
+    """Check that an experiment goes on with the settings it was begun with.
+
+    Args:
+        old: The experiment's fingerprint.
+        new: What is asked for now.
+        where: The experiment's key, for the error's words.
+
+    Raises:
+        ConflictError: Some settings differ; `details["differing"]` has each key with both values.
+    """
+    plain: Mapping[str, Any] = json.loads(json.dumps(dict(new)))
+    keys = sorted({key for key in {*old, *plain} if key not in old or key not in plain or old[key] != plain[key]})
+    if not keys:
+        return
+    changes = ", ".join(f"{key}: {_shown(old, key)} → {_shown(plain, key)}" for key in keys)
+    raise ConflictError(
+        f"{where} was begun with other settings; {changes}.",
+        hint="Give the new settings another checkpointsRemote (and --name), or put the old ones back.",
+        differing={key: (old.get(key), plain.get(key)) for key in keys},
+    )
+
+
+def _shown(fingerprint: Mapping[str, Any], key: str) -> str:
+    if key not in fingerprint:
+        return "not set"
+    text = json.dumps(fingerprint[key], ensure_ascii=False)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 1]}…"
+
+
+def read_record(store: Store, prefix: str) -> RunRecord | None:
+    """Read an experiment's run.json; None where there is none.
+
+    Raises:
+        IntegrityError: It is damaged.
+    """
+    key = record_key(prefix)
+    try:
+        return RunRecord.from_json(store.get(key).body, where=key)
+    except NotFoundError:
+        return None
+
+
+def record_key(prefix: str) -> str:
+    """Tell where an experiment's run.json lies."""
+    return f"{prefix}/run.json"
+
+
+def enter_attempt(store: Store, prefix: str, record: RunRecord, entry: AttemptEntry) -> None:
+    """Write run.json with one attempt's entry added or renewed.
+
+    The values of the greatest attempt stand, whoever writes last.
+
+    Args:
+        store: Where the experiment lies.
+        prefix: The experiment's key.
+        record: What this attempt runs with.
+        entry: This attempt.
+    """
+    contended = retry_if_exception_type((ChangedError, AlreadyExistsError))
+    patiently = Retrying(retry=contended, stop=stop_after_attempt(100), wait=wait_random(0, 0.1), reraise=True)
+    patiently(_enter_once, store, prefix, record, entry)
+
+
+def _enter_once(store: Store, prefix: str, record: RunRecord, entry: AttemptEntry) -> None:
+    key = record_key(prefix)
+    try:
+        stored = store.get(key)
+    except NotFoundError:
+        store.create(key, replace(record, attempts=(entry,)).to_json())
+        return
+    try:
+        there = RunRecord.from_json(stored.body, where=key)
+    except IntegrityError:
+        # HEAD has what decides; a damaged record is not worth stopping a training for.
+        there = record
+    entries = {**{known.number: known for known in there.attempts}, entry.number: entry}
+    newest = record if entry.number == max(entries) else there
+    body = replace(newest, attempts=tuple(entries[number] for number in sorted(entries))).to_json()
+    if body != stored.body:
+        store.replace(key, body, etag=stored.etag)
