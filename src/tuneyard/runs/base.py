@@ -1,0 +1,102 @@
+"""The runner: what every target can do with runs. The verbs above it never ask which target it is.
+
+`LocalRunner` (tuneyard.runs.local) is the one on this machine; a Kubernetes one takes the same `Launch`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from tuneyard.runs.info import RunInfo, RunKey, Verb
+
+STOP_SECONDS = 60.0
+"""How long `stop` waits by itself: a process that is told to stop first saves and publishes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Everything a runner needs to start a run.
+
+    Attributes:
+        key: The verb and the name.
+        values: The resolved values as canonical JSON; the process reads nothing else.
+        store: The store's URL.
+        experiment: Where in the store a finetuning run publishes.
+        host: The address a served model listens on.
+        port: The port it listens on; None takes the first free one from 8080.
+    """
+
+    key: RunKey
+    values: bytes
+    store: str
+    experiment: str | None = None
+    host: str = "127.0.0.1"
+    port: int | None = None
+
+
+class Runner(Protocol):
+    """Starts runs and tells about them. Every method may be called from any process, also after a reboot."""
+
+    def launch(self, launch: Launch) -> RunInfo:
+        """Start a run that lives on without the caller, or join the one that already does exactly this.
+
+        One name runs once: of two launches at the same time one starts the process and the other finds it.
+        A run that has ended is started again and goes on from what it published.
+
+        Raises:
+            ConflictError: If a run of that name is working with other values; nothing is changed.
+        """
+        ...
+
+    def list(self, verb: Verb | None = None) -> list[RunInfo]:
+        """Tell of every run, newest launch first."""
+        ...
+
+    def get(self, key: RunKey) -> RunInfo:
+        """Tell of one run.
+
+        Raises:
+            NotFoundError: If there is none under that key.
+        """
+        ...
+
+    def logs(self, key: RunKey, *, follow: bool = False) -> Iterator[str]:
+        """Give the lines that the run's process wrote, without line ends.
+
+        Args:
+            key: Which run.
+            follow: Whether to wait for further lines until the run has ended.
+
+        Raises:
+            NotFoundError: If there is no such run.
+        """
+        ...
+
+    def wait(self, key: RunKey, *, timeout_seconds: float | None = None) -> RunInfo:
+        """Wait until the run has ended; a run that can't be waited out raises `UnavailableError` at the timeout."""
+        ...
+
+    def stop(self, key: RunKey, *, force: bool = False, timeout_seconds: float = STOP_SECONDS) -> RunInfo:
+        """Tell a run to save and stop, and wait until it has; one that has ended already is left as it is.
+
+        Args:
+            key: Which run.
+            force: Whether to kill it where it has not stopped in time.
+            timeout_seconds: How long it may take.
+
+        Raises:
+            NotFoundError: If there is no such run.
+            UnavailableError: If it still works after that time and `force` is false.
+        """
+        ...
+
+    def delete(self, key: RunKey) -> RunInfo:
+        """Remove the runner's own state of a run that has ended, and tell what it was. The store is not touched.
+
+        Raises:
+            NotFoundError: If there is no such run.
+            ConflictError: If it still works.
+        """
+        ...

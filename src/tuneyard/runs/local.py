@@ -1,0 +1,223 @@
+"""Runs on this machine: a detached supervisor for each, all state in the folders of `TUNEYARD_HOME`.
+
+Implements `tuneyard.runs.base.Runner`. Nothing stays resident but the supervisors; every call reads the disk anew, so
+any number of command lines and Python programs may use it at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tuneyard.errors import ConflictError, NotFoundError, TuneyardError, UnavailableError
+from tuneyard.runs import signals
+from tuneyard.runs.base import STOP_SECONDS, Launch
+from tuneyard.runs.commands import ENTRY_POINTS, BuildCommand
+from tuneyard.runs.differences import differing_keys
+from tuneyard.runs.folder import FORMAT, RunFolder
+from tuneyard.runs.home import home_folder
+from tuneyard.runs.info import VERBS, RunInfo, RunKey, Verb
+from tuneyard.runs.names import check_name
+from tuneyard.runs.ports import choose_port
+from tuneyard.runs.records import locked, read_json, try_lock, write_bytes, write_json
+
+_LOOK_SECONDS = 0.1
+_KILL_SECONDS = 10.0
+
+
+class LocalRunner:
+    """Runs each launch as a process of this machine that lives on without its launcher.
+
+    Args:
+        home: Where the state lies; `TUNEYARD_HOME` or the user's data folder by default.
+        commands: What each verb executes; the entry points of the rooms by default.
+    """
+
+    def __init__(self, home: Path | None = None, *, commands: Mapping[Verb, BuildCommand] = ENTRY_POINTS) -> None:
+        self._home = (home or home_folder()).absolute()
+        self._commands = commands
+
+    def launch(self, launch: Launch) -> RunInfo:
+        """Start a run, or join the one that does exactly this already; see `Runner.launch`."""
+        check_name(launch.key.name)
+        folder = self._folder(launch.key)
+        with locked(self._launch_lock):
+            folder.work.mkdir(parents=True, exist_ok=True)
+            folder.path.chmod(0o700)
+            lock = try_lock(folder.lock)
+            if lock is None:
+                return self._join(folder, launch)
+            try:
+                self._start(folder, launch, lock)
+            finally:
+                os.close(lock)
+        return self.get(launch.key)
+
+    def list(self, verb: Verb | None = None) -> list[RunInfo]:
+        """Tell of every run, newest launch first."""
+        keys = [
+            RunKey(each, path.name)
+            for each in VERBS
+            if verb in (None, each)
+            for path in sorted((self._home / "runs" / each).glob("[a-z0-9]*"))
+        ]
+        infos = [info for key in keys if (info := self._folder(key).info()) is not None]
+        long_ago = datetime.fromtimestamp(0, UTC)
+        return sorted(infos, key=lambda info: info.started_at or info.created_at or long_ago, reverse=True)
+
+    def get(self, key: RunKey) -> RunInfo:
+        """Tell of one run; see `Runner.get`."""
+        info = self._folder(key).info()
+        if info is None:
+            raise NotFoundError(
+                f"there is no {key.verb} run named {key.name!r}",
+                hint="`tuneyard runs` lists the runs there are",
+                name=key.name,
+            )
+        return info
+
+    def logs(self, key: RunKey, *, follow: bool = False) -> Iterator[str]:
+        """Give the lines of the run's log; see `Runner.logs`."""
+        self.get(key)
+        return self._lines(self._folder(key), follow)
+
+    def wait(self, key: RunKey, *, timeout_seconds: float | None = None) -> RunInfo:
+        """Wait until the run has ended; see `Runner.wait`."""
+        until = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        folder = self._folder(key)
+        while folder.is_running():
+            if until is not None and time.monotonic() >= until:
+                raise UnavailableError(
+                    f"{key} still runs after {timeout_seconds:g} s", hint=f"`tuneyard watch {key}` shows how far it is"
+                )
+            time.sleep(_LOOK_SECONDS)
+        return self.get(key)
+
+    def stop(self, key: RunKey, *, force: bool = False, timeout_seconds: float = STOP_SECONDS) -> RunInfo:
+        """Tell the run to save and stop, and wait until it has; see `Runner.stop`."""
+        folder = self._folder(key)
+        if self.get(key).ended:
+            return self.get(key)
+        # A supervisor that is just starting may not have written down who it is yet.
+        until = time.monotonic() + timeout_seconds
+        while not signals.ask_to_stop(folder) and folder.is_running() and time.monotonic() < until:
+            time.sleep(_LOOK_SECONDS)
+        while folder.is_running() and time.monotonic() < until:
+            time.sleep(_LOOK_SECONDS)
+        if not folder.is_running():
+            return self.get(key)
+        if not force:
+            raise UnavailableError(
+                f"{key} has not stopped within {timeout_seconds:g} s: it is still saving, or it hangs",
+                hint=f"wait for it with `tuneyard watch {key}`, or kill it with `tuneyard stop {key} --force`",
+            )
+        signals.kill(folder)
+        return self.wait(key, timeout_seconds=_KILL_SECONDS)
+
+    def delete(self, key: RunKey) -> RunInfo:
+        """Remove the run's local state; see `Runner.delete`."""
+        folder = self._folder(key)
+        with locked(self._launch_lock):
+            info = self.get(key)
+            lock = try_lock(folder.lock)
+            if lock is None:
+                raise ConflictError(
+                    f"{key} still runs, so it can't be deleted", hint=f"stop it first: `tuneyard stop {key}`"
+                )
+            # Out of sight at once: a new launch of the name need not wait for gigabytes to be removed.
+            gone = folder.path.with_name(f".deleted-{secrets.token_hex(4)}")
+            folder.path.rename(gone)
+            os.close(lock)
+        shutil.rmtree(gone)
+        return info
+
+    @property
+    def _launch_lock(self) -> Path:
+        return self._home / "launch.lock"
+
+    def _folder(self, key: RunKey) -> RunFolder:
+        return RunFolder(self._home / "runs" / key.verb / key.name, key)
+
+    def _join(self, folder: RunFolder, launch: Launch) -> RunInfo:
+        running = self.get(launch.key)
+        differing = differing_keys(json.loads(folder.values.read_bytes()), json.loads(launch.values))
+        if running.store != launch.store:
+            differing.append("--store")
+        if not differing:
+            return running
+        raise ConflictError(
+            f"{launch.key} is running with other values: {', '.join(differing)}",
+            hint=f"stop it with `tuneyard stop {launch.key}`, or take another name with `--name`",
+            keys=differing,
+        )
+
+    def _start(self, folder: RunFolder, launch: Launch, lock: int) -> None:
+        before = read_json(folder.record)
+        for old in (folder.exit, folder.process, folder.ready):
+            old.unlink(missing_ok=True)
+        serves = launch.key.verb == "serve"
+        if serves:
+            launch = replace(launch, port=choose_port(launch.host, launch.port))
+            if not folder.api_key.exists():
+                write_bytes(folder.api_key, f"{secrets.token_urlsafe(24)}\n".encode(), mode=0o600)
+        write_bytes(folder.values, launch.values, mode=0o600)
+        now = datetime.now(UTC)
+        attempt = before["attempts"] + 1 if before else 1
+        with folder.log.open("ab") as log:
+            if attempt > 1:
+                log.write(f"--- attempt {attempt}, {now:%Y-%m-%d %H:%M:%S} UTC\n".encode())
+            record = {
+                "format": FORMAT,
+                "verb": launch.key.verb,
+                "name": launch.key.name,
+                "created_at": before["created_at"] if before else now.isoformat(),
+                "attempts": attempt,
+                "log_offset": log.tell(),
+                "values_sha256": hashlib.sha256(launch.values).hexdigest(),
+                "store": launch.store,
+                "experiment": launch.experiment,
+                "url": f"http://{launch.host}:{launch.port}/v1" if serves else None,
+                "argv": self._commands[launch.key.verb](folder, launch),
+            }
+            write_json(folder.record, record, mode=0o600)
+            log.flush()
+            started = subprocess.run(
+                [sys.executable, "-m", "tuneyard.runs.process", str(folder.path), str(lock)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(lock,),
+                check=False,
+            )
+        if started.returncode != 0:
+            raise TuneyardError(
+                f"the supervisor of {launch.key} could not start", hint=f"what it said is in {folder.log}"
+            )
+
+    @staticmethod
+    def _lines(folder: RunFolder, follow: bool) -> Iterator[str]:
+        rest = ""
+        if not folder.log.exists():
+            return
+        with folder.log.open(encoding="utf-8", errors="replace", newline="") as log:
+            while True:
+                running = follow and folder.is_running()
+                text = rest + log.read()
+                *whole, rest = text.split("\n")
+                # A bar that redraws itself with carriage returns counts as its newest state.
+                yield from (line.rstrip("\r").rpartition("\r")[2] for line in whole)
+                if not running:
+                    break
+                time.sleep(_LOOK_SECONDS)
+        if rest:
+            yield rest.rstrip("\r").rpartition("\r")[2]

@@ -1,0 +1,45 @@
+"""Free ports on this machine for the servers that are started here."""
+
+from __future__ import annotations
+
+import socket
+
+from tuneyard.errors import UnavailableError
+
+FIRST_PORT = 8080
+_TRIES = 100
+
+
+def is_free(host: str, port: int) -> bool:
+    """Tell whether a server could listen there now."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # As servers do: a port that only old, closed connections still hold is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def choose_port(host: str, wanted: int | None, *, first: int = FIRST_PORT) -> int:
+    """Take the wanted port, or the first free one from `first`.
+
+    Raises:
+        UnavailableError: If the wanted port, or every one that was tried, is taken.
+    """
+    if wanted is not None:
+        if is_free(host, wanted):
+            return wanted
+        raise UnavailableError(
+            f"port {wanted} of {host} is taken by another program",
+            hint="name another with `--port`, or leave it out to get a free one",
+            port=wanted,
+        )
+    for port in range(first, first + _TRIES):
+        if is_free(host, port):
+            return port
+    raise UnavailableError(
+        f"no port from {first} to {first + _TRIES - 1} of {host} is free", hint="name one with `--port`"
+    )

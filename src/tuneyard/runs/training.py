@@ -1,0 +1,55 @@
+"""How far a finetuning run is, read from the files that its process keeps in its work folder.
+
+`progress.json` is the newest state, replaced as training goes; `metrics.jsonl` has every logged step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from tuneyard.runs.info import RunProgress
+from tuneyard.runs.records import read_json
+
+_TAIL_BYTES = 8192
+
+
+def read_progress(work: Path) -> RunProgress | None:
+    """Tell how far the run is; None where its process has not told yet.
+
+    Args:
+        work: The run's work folder.
+    """
+    record = read_json(work / "progress.json")
+    if record is None:
+        record = _newest_row(work / "metrics.jsonl")
+    if record is None or not isinstance(record.get("step"), int):
+        return None
+    return RunProgress(
+        step=record["step"],
+        max_steps=record.get("max_steps") or 0,
+        loss=record.get("loss"),
+        seconds_left=record.get("seconds_left"),
+        phase=record.get("phase") or "",
+    )
+
+
+def _newest_row(path: Path) -> dict[str, Any] | None:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            lines = file.read().splitlines(keepends=True)
+    except FileNotFoundError:
+        return None
+    for line in reversed(lines):
+        if not line.endswith(b"\n"):
+            continue  # still being written
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue  # the head of the tail, cut anywhere
+        if isinstance(row, dict) and "loss" in row:
+            return row
+    return None
