@@ -1,0 +1,105 @@
+"""How a process of Tuneyard ends: the documented exit code, and on a mistake one sentence and a hint.
+
+One of the few outermost edges: `python -m tuneyard.deliver`, `.train` and `.serve` run their work through `run_main`,
+so that they all end alike. Errors and their codes are in `errors`; the command line has its own edge.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from tuneyard.errors import INTERRUPTED, TERMINATED, TuneyardError
+
+TRACEBACK_FILE = "traceback.txt"
+
+
+class Terminated(BaseException):
+    """Raised in the main thread when SIGTERM comes, so that `with` blocks end as they do for Ctrl-C."""
+
+
+def run_main(main: Callable[[], int | None], *, workdir: Path | None = None) -> int:
+    """Run what a process is for, and turn whatever happens into its exit code.
+
+    SIGTERM ends it with 143, unless `main` takes the signal over. A mistake is told on standard error as
+    `error: <sentence>`, one line for each problem, and `hint: <next step>`. A traceback is shown only where
+    `TUNEYARD_DEBUG` is 1; that of an internal error is otherwise kept in a file.
+
+    Args:
+        main: Does the work; what it returns is the exit code, None is 0.
+        workdir: Where the traceback of an internal error is kept; the folder for temporary files where None.
+
+    Returns:
+        The exit code.
+    """
+    signal.signal(signal.SIGTERM, _raise_terminated)
+    try:
+        return main() or 0
+    except TuneyardError as error:
+        tell_error(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return INTERRUPTED
+    except Terminated:
+        _say("terminated by SIGTERM")
+        return TERMINATED
+    except Exception as error:  # the outermost edge: whatever is left is ours to mend, and must not fill the screen
+        _tell_internal(error, workdir)
+        return 1
+
+
+def tell_error(error: TuneyardError) -> None:
+    """Tell a mistake on standard error: the sentence, each problem on a line, the hint.
+
+    Args:
+        error: What happened.
+    """
+    if _debug():
+        traceback.print_exception(error)
+    _say(f"error: {error.message}")
+    for problem in error.details.get("problems", ()):
+        _say(f"  {problem}")
+    if error.hint:
+        _say(f"hint: {error.hint}")
+
+
+def _tell_internal(error: Exception, workdir: Path | None) -> None:
+    if _debug():
+        traceback.print_exception(error)
+        where = "above"
+    else:
+        path = (workdir or Path(tempfile.mkdtemp(prefix="tuneyard-"))) / TRACEBACK_FILE
+        text = "".join(traceback.format_exception(error))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            where = f"in {path}"
+        except OSError:  # the disk may be the reason for the error
+            _say(text)
+            where = "above"
+    _say(f"error: something in Tuneyard itself went wrong: {type(error).__name__}: {_first_line(error)}")
+    _say(f"hint: the traceback is {where}; please report it")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0][:300]
+
+
+def _debug() -> bool:
+    return os.environ.get("TUNEYARD_DEBUG") == "1"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _raise_terminated(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    raise Terminated
