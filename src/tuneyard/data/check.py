@@ -1,0 +1,196 @@
+"""Every row of data checked and counted before any training: on the CPU, in one pass, with flat memory.
+
+`check` looks only; `encode_files` is the same pass that keeps what it encoded. Counts and lengths are kept, and 16
+bytes per row to find duplicates; never the rows. Rendering for people is `show`'s.
+"""
+
+from __future__ import annotations
+
+import heapq
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tuneyard.data.contract import check_template
+from tuneyard.data.conversations import Conversation
+from tuneyard.data.encoding import ChatEncoder, Encoded
+from tuneyard.data.reading import read_rows
+from tuneyard.data.report import Bin, DataReport, LongRow
+from tuneyard.errors import InvalidDataError, Problem
+from tuneyard.progress import Advance
+
+MAX_PROBLEMS = 10_000
+_SAMPLES = 8
+_LONGEST = 5
+
+
+def check(
+    paths: Sequence[Path], encoder: ChatEncoder, *, max_problems: int = MAX_PROBLEMS, advance: Advance | None = None
+) -> DataReport:
+    """Read and encode every row, and report what is there and what is wrong with it.
+
+    Args:
+        paths: Files of conversations.
+        encoder: With the tokenizer, the template and the limits of the training in question.
+        max_problems: The most problems to keep; all are counted.
+        advance: Called with 1 for each row.
+
+    Returns:
+        The report; call its `raise_if_bad` to stop on problems.
+
+    Raises:
+        NotFoundError: Where a file isn't there.
+    """
+    tally = _Tally(paths, encoder, max_problems)
+    for _ in tally.encoded_rows(advance):
+        pass
+    return tally.report()
+
+
+def encode_files(
+    paths: Sequence[Path], encoder: ChatEncoder, *, max_problems: int = MAX_PROBLEMS, advance: Advance | None = None
+) -> tuple[list[Encoded], DataReport]:
+    """Do as `check` does, and also return the rows that can be trained on.
+
+    Args:
+        paths: Files of conversations.
+        encoder: With the tokenizer, the template and the limits of the training.
+        max_problems: The most problems to keep; all are counted.
+        advance: Called with 1 for each row.
+
+    Returns:
+        The kept rows in the order of the files (truncated ones included), and the report. Nothing is raised for bad
+        rows: call the report's `raise_if_bad`.
+
+    Raises:
+        NotFoundError: Where a file isn't there.
+    """
+    tally = _Tally(paths, encoder, max_problems)
+    return list(tally.encoded_rows(advance)), tally.report()
+
+
+class _Tally:
+    def __init__(self, paths: Sequence[Path], encoder: ChatEncoder, max_problems: int) -> None:
+        self._paths = paths
+        self._encoder = encoder
+        self._max_problems = max_problems
+        self._problems: list[Problem] = []
+        self._problem_count = 0
+        self._count: Counter[str] = Counter()
+        self._messages: Counter[str] = Counter()
+        self._turns: Counter[int] = Counter()
+        self._lengths: Counter[int] = Counter()
+        self._unused: Counter[str] = Counter()
+        self._special: Counter[str] = Counter()
+        self._seen: set[bytes] = set()
+        self._longest: list[tuple[int, int, str]] = []
+        self._samples: list[Conversation] = []
+        special = sorted(set(map(str, encoder.tokenizer.all_special_tokens)), key=len, reverse=True)
+        self._special_pattern = re.compile("|".join(map(re.escape, special)) or r"(?!)")
+
+    def encoded_rows(self, advance: Advance | None) -> Iterator[Encoded]:
+        names = {str(path) for path in self._paths}
+        for row in read_rows(self._paths):
+            if advance is not None:
+                advance(1)
+            if isinstance(row, Problem):
+                self._add_problem(row, of_a_row=row.where not in names)
+                continue
+            encoded = self._encode(row)
+            if encoded is not None:
+                yield encoded
+
+    def report(self) -> DataReport:
+        for problem in check_template(self._encoder, self._samples):
+            # told first: no row is at fault
+            self._problem_count += 1
+            self._problems.insert(0, problem)
+        lengths = sorted(self._lengths.items())
+        return DataReport(
+            files=tuple(str(path) for path in self._paths),
+            rows=self._count["rows"],
+            kept=self._count["kept"],
+            truncated=self._count["truncated"],
+            dropped=self._count["dropped"],
+            bad=self._count["bad"],
+            duplicates=self._count["duplicates"],
+            messages=dict(self._messages),
+            turns=dict(sorted(self._turns.items())),
+            tokens=self._count["tokens"],
+            trained_tokens=self._count["trained"],
+            max_length=self._encoder.max_length,
+            median_length=_percentile(lengths, 0.5),
+            p90_length=_percentile(lengths, 0.9),
+            longest_length=_percentile(lengths, 1.0),
+            histogram=_bins(self._lengths),
+            longest=tuple(LongRow(where, tokens) for tokens, _, where in sorted(self._longest, reverse=True)),
+            unused_fields=dict(self._unused.most_common()),
+            special_tokens_in_text=dict(self._special.most_common()),
+            problem_count=self._problem_count,
+            problems=tuple(self._problems),
+        )
+
+    def _add_problem(self, problem: Problem, *, of_a_row: bool) -> None:
+        self._problem_count += 1
+        if of_a_row:
+            self._count["rows"] += 1
+            self._count["bad"] += 1
+        if len(self._problems) < self._max_problems:
+            self._problems.append(problem)
+
+    def _encode(self, conversation: Conversation) -> Encoded | None:
+        try:
+            encoded = self._encoder.encode(conversation)
+        except InvalidDataError as error:
+            self._add_problem(error.problems[0], of_a_row=True)
+            return None
+        self._count["rows"] += 1
+        self._describe(conversation)
+        self._lengths[encoded.length] += 1
+        entry = (encoded.length, -self._count["rows"], conversation.where)
+        (heapq.heappush if len(self._longest) < _LONGEST else heapq.heappushpop)(self._longest, entry)
+        if encoded.dropped:
+            self._count["dropped"] += 1
+            return None
+        self._count["kept"] += 1
+        self._count["truncated"] += encoded.truncated
+        self._count["tokens"] += len(encoded.input_ids)
+        self._count["trained"] += sum(encoded.loss_mask)
+        if len(self._samples) < _SAMPLES:
+            self._samples.append(conversation)
+        return encoded
+
+    def _describe(self, conversation: Conversation) -> None:
+        roles = Counter(message.role for message in conversation.messages)
+        self._messages.update(roles)
+        self._turns[roles["assistant"]] += 1
+        self._unused.update(conversation.unused)
+        self._unused.update(self._encoder.unrendered(conversation))
+        texts = (message.content for message in conversation.messages)
+        self._special.update({token for text in texts for token in self._special_pattern.findall(text)})
+        digest = conversation.digest()
+        self._count["duplicates"] += digest in self._seen
+        self._seen.add(digest)
+
+
+def _percentile(lengths: list[tuple[int, int]], share: float) -> int:
+    """Return the least length that at least this share of the rows doesn't exceed; 0 where there are no rows."""
+    needed = share * sum(rows for _, rows in lengths)
+    passed = 0
+    for length, rows in lengths:
+        passed += rows
+        if passed >= needed:
+            return length
+    return 0
+
+
+def _bins(lengths: Counter[int]) -> tuple[Bin, ...]:
+    """Count lengths in bins that double: 1-16, 17-32, 33-64 and so on, from the first that has rows to the last."""
+    if not lengths:
+        return ()
+    counts: Counter[int] = Counter()
+    for length, rows in lengths.items():
+        counts[max(4, (length - 1).bit_length())] += rows
+    powers = range(min(counts), max(counts) + 1)
+    return tuple(Bin(1 if power == 4 else 2 ** (power - 1) + 1, 2**power, counts[power]) for power in powers)

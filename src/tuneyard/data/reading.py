@@ -1,0 +1,146 @@
+"""Rows out of files: JSONL and Parquet, streamed, each row a conversation or the reason why it isn't one.
+
+Not a place for what a conversation is (`conversations`) and not for tokens (`encoding`). Memory is one line of JSONL or
+one batch of Parquet rows, however long the file is.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from tuneyard.data.conversations import Conversation, parse_row, shown
+from tuneyard.errors import NotFoundError, Problem, TuneyardError
+
+_PARQUET_BATCH_ROWS = 256
+_ALLOWED = ".jsonl (one JSON object a line) or .parquet"
+_NOT_UTF8_MARKS = {
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+    b"PAR1": "Parquet",
+    b"\x1f\x8b": "gzip",
+}
+
+
+def read_rows(paths: Sequence[Path]) -> Iterator[Conversation | Problem]:
+    """Read conversations from files, in order.
+
+    A row that can't be used comes as one `Problem` with its `file:line` and the first reason; a file that can't be read
+    at all, or has no rows, as one `Problem` with its name. Blank lines of JSONL are passed over.
+
+    Args:
+        paths: Files ending in `.jsonl` or `.parquet`.
+
+    Yields:
+        A conversation or a problem for each row.
+
+    Raises:
+        NotFoundError: Where a file isn't there.
+    """
+    for path in paths:
+        if not path.exists():
+            raise NotFoundError(
+                f"The data file {path} is not there.", hint="Check the path, or deliver the data first.", path=str(path)
+            )
+        yield from _read_file(path)
+
+
+def _read_file(path: Path) -> Iterator[Conversation | Problem]:
+    if path.is_dir():
+        yield Problem(str(path), "is a folder", allowed="a file, " + _ALLOWED)
+        return
+    rows = {".jsonl": _read_jsonl, ".parquet": _read_parquet}.get(path.suffix.lower())
+    if rows is None:
+        meant = path.with_suffix(".jsonl").name if path.suffix.lower() in (".json", ".ndjson") else ""
+        yield Problem(str(path), "has an ending that isn't known", path.suffix or "none", _ALLOWED, meant)
+        return
+    number_of_rows = 0
+    for row in rows(path):
+        number_of_rows += 1
+        yield row
+    if number_of_rows == 0:
+        yield Problem(str(path), "the file has no rows")
+
+
+def _read_jsonl(path: Path) -> Iterator[Conversation | Problem]:
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            where = f"{path}:{number}"
+            if number == 1:
+                kind = next((kind for mark, kind in _NOT_UTF8_MARKS.items() if line.startswith(mark)), None)
+                if kind:
+                    yield Problem(str(path), f"the file is {kind} inside", allowed="JSON lines in UTF-8")
+                    return
+            if line.strip():
+                yield _parse_line(line, where)
+
+
+def _parse_line(line: bytes, where: str) -> Conversation | Problem:
+    if line.startswith(codecs.BOM_UTF8):
+        return Problem(where, "the line begins with a byte order mark", allowed="UTF-8 without a byte order mark")
+    try:
+        text = line.decode()
+    except UnicodeDecodeError as error:
+        return Problem(where, f"is not UTF-8 at byte {error.start + 1} of the line", f"byte 0x{line[error.start]:02x}")
+    try:
+        row: object = json.loads(text, object_pairs_hook=_object)
+    except json.JSONDecodeError as error:
+        hint = "one object a line, without a list around them" if text.lstrip()[:1] in "[]" else "one JSON object"
+        return Problem(where, f"is not JSON: {error.msg} at character {error.pos + 1}", shown(text), allowed=hint)
+    except (ValueError, RecursionError) as error:
+        reason = str(error) if isinstance(error, _DuplicateKeyError) else "nested too deeply, or a number too long"
+        return Problem(where, f"is not JSON that can be read: {reason}", shown(text[:200]))
+    return parse_row(row, where)
+
+
+class _DuplicateKeyError(ValueError):
+    pass
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # json keeps the last of two equal keys, which would pass over the first one in silence
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise _DuplicateKeyError(f"the key {twice!r} is there twice")
+    return made
+
+
+def _read_parquet(path: Path) -> Iterator[Conversation | Problem]:
+    try:
+        import pyarrow as arrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise TuneyardError(
+            f"Reading {path} needs pyarrow, which is not installed.", hint='pip install "tuneyard[train]"'
+        ) from error
+    number = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            columns = list(file.schema_arrow.names)
+            if "messages" not in columns:
+                yield parse_row(dict.fromkeys(columns), str(path))
+                return
+            for batch in cast("Iterable[Any]", file.iter_batches(batch_size=_PARQUET_BATCH_ROWS)):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield parse_row(_without_nulls(row), f"{path}:{number}")
+    except (arrow.ArrowException, OSError) as error:
+        after = f" after row {number}" if number else ""
+        yield Problem(
+            str(path), f"can't be read as Parquet{after}: {shown(str(error))}", allowed="a whole Parquet file"
+        )
+
+
+def _without_nulls(value: Any) -> Any:
+    # Parquet gives every struct all fields of its column; a null there means the row never had the field
+    if isinstance(value, dict):
+        pairs = cast("dict[str, Any]", value).items()
+        return {key: _without_nulls(item) for key, item in pairs if item is not None}
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in cast("list[Any]", value)]
+    return value

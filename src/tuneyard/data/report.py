@@ -1,0 +1,124 @@
+"""What a check of data found: counts, lengths and problems, as plain facts.
+
+Not how they look (`show`) and not how they are found (`check`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tuneyard.errors import InvalidDataError, Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """One bar of a histogram: rows of `least` to `most` tokens, both included."""
+
+    least: int
+    most: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class LongRow:
+    """One of the longest rows."""
+
+    where: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class DataReport:
+    """What is in the data, and what is wrong with it.
+
+    Attributes:
+        files: The files read.
+        rows: All rows that aren't blank: `kept + dropped + bad`.
+        kept: Rows that can be trained on, the truncated ones included.
+        truncated: Kept rows whose end was cut off.
+        dropped: Rows left out as longer than `max_length`.
+        bad: Rows that can't be used; each has a problem.
+        duplicates: Rows equal to one before them in every message.
+        messages: Messages by role, in the rows that aren't bad.
+        turns: Rows by their number of answers.
+        tokens: Tokens in the kept rows.
+        trained_tokens: Those of them in the loss.
+        max_length: The limit, in tokens; None for none.
+        median_length: Of the rows that aren't bad, in tokens, before anything is cut.
+        p90_length: The 90th percentile, likewise.
+        longest_length: The longest, likewise.
+        histogram: Lengths of the rows that aren't bad, before anything is cut.
+        longest: The longest rows, longest first.
+        unused_fields: Fields that nothing reads, with the number of rows that have them.
+        special_tokens_in_text: Special tokens written out in messages, with the number of rows that have them: the
+            model reads them as control tokens there.
+        problem_count: All problems found.
+        problems: The problems in the order met; at most as many as the check was told to keep.
+    """
+
+    files: tuple[str, ...]
+    rows: int
+    kept: int
+    truncated: int
+    dropped: int
+    bad: int
+    duplicates: int
+    messages: Mapping[str, int]
+    turns: Mapping[int, int]
+    tokens: int
+    trained_tokens: int
+    max_length: int | None
+    median_length: int
+    p90_length: int
+    longest_length: int
+    histogram: tuple[Bin, ...]
+    longest: tuple[LongRow, ...]
+    unused_fields: Mapping[str, int]
+    special_tokens_in_text: Mapping[str, int]
+    problem_count: int
+    problems: tuple[Problem, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON-ready data, under the names of its attributes."""
+        data = asdict(self)
+        data["turns"] = {str(answers): rows for answers, rows in self.turns.items()}
+        return data
+
+    def raise_if_bad(self, *, allow_bad_rows: bool = False) -> None:
+        """Stop where the data can't be trained on.
+
+        Args:
+            allow_bad_rows: Whether rows that can't be used may be left out.
+
+        Raises:
+            InvalidDataError: Where there are problems that aren't allowed, or nothing is left to train on.
+        """
+        names = ", ".join(self.files)
+        hint = f"tuneyard data check {' '.join(self.files)}"
+        template = [problem for problem in self.problems if not self._is_of_a_file(problem)]
+        if template:
+            raise InvalidDataError(
+                f"The model and its server would not agree: {template[0]}.",
+                hint="--set finetuning_config.data_conf.chat_template_name=chat-ml",
+                problems=list(self.problems),
+            )
+        if self.problem_count and not allow_bad_rows:
+            raise InvalidDataError(
+                f"{self.bad} of {self.rows} rows of {names} can't be used; the first: {self.problems[0]}."
+                if self.bad
+                else f"{self.problems[0]}.",
+                hint=hint,
+                problems=list(self.problems),
+            )
+        if not self.kept:
+            too_long = f", {self.dropped} of them longer than {self.max_length} tokens" if self.dropped else ""
+            raise InvalidDataError(
+                f"None of the {self.rows} rows of {names} can be trained on{too_long}.",
+                hint="Raise finetuning_config.sft_args.max_seq_length" if self.dropped else hint,
+                problems=list(self.problems),
+            )
+
+    def _is_of_a_file(self, problem: Problem) -> bool:
+        return any(problem.where == name or problem.where.startswith(f"{name}:") for name in self.files)

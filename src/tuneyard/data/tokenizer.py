@@ -1,0 +1,189 @@
+"""A delivered model's tokenizer as its server will use it: loaded, given a chat template and a pad token, never grown.
+
+Not the encoding of conversations (`encoding`) and not the check of the result (`contract`). transformers is imported
+inside the functions, since it takes seconds.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from tuneyard.data.templates import CHAT_ML, KEEP_ORIGINAL, TEMPLATE_NAMES, apply_chat_ml, is_one_token
+from tuneyard.errors import InvalidDataError, InvalidValuesError, NotFoundError, Problem, TuneyardError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+_DATA_CONF = "finetuning_config.data_conf"
+_PAD_FROM = {"bos-repurpose": "bos_token", "unk-repurpose": "unk_token"}
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+
+
+class TemplateConf(Protocol):
+    """The part of `finetuning_config.data_conf` that says how conversations become text."""
+
+    @property
+    def chat_template_name(self) -> str:
+        """`keep-original` or a template's name."""
+        ...
+
+    @property
+    def missing_pad_token_strategy(self) -> str:
+        """`bos-repurpose` or `unk-repurpose`."""
+        ...
+
+
+def load_tokenizer(folder: Path, data_conf: TemplateConf) -> PreTrainedTokenizerFast:
+    """Load the tokenizer of a model folder with the chat template and pad token that the values ask for.
+
+    Its vocabulary stays as it was delivered. Saving it beside the tuned weights gives the server the same template and
+    the same stop token as the training had.
+
+    Args:
+        folder: A model folder, with `tokenizer.json` or what it can be made from.
+        data_conf: The values' `data_conf`.
+
+    Returns:
+        The tokenizer, with a `chat_template`, an `eos_token` and a `pad_token`.
+
+    Raises:
+        NotFoundError: Where the folder has no tokenizer.
+        InvalidDataError: Where its tokenizer can't be used: slow (no `tokenizer.json`), in need of the repository's own
+            code, or with tokens that the model has no embedding for.
+        InvalidValuesError: Where the values name an unknown template or strategy, or one this tokenizer can't follow.
+    """
+    tokenizer = _load(folder)
+    stop_ids = stop_token_ids(tokenizer, folder)
+    _choose_template(tokenizer, data_conf.chat_template_name, stop_ids, folder)
+    _choose_pad(tokenizer, data_conf.missing_pad_token_strategy, _embeddings(folder))
+    _check_fits(tokenizer, folder)
+    return tokenizer
+
+
+def stop_token_ids(tokenizer: PreTrainedTokenizerFast, folder: Path) -> tuple[int, ...]:
+    """Return the ids a server stops at: the tokenizer's EOS and those of the model's generation settings.
+
+    Args:
+        tokenizer: As the server will load it.
+        folder: The model folder; its `generation_config.json` is read, or else `config.json`, as servers do.
+
+    Returns:
+        The ids, sorted, without repeats; empty where nothing names one.
+    """
+    settings = _read_json(folder / "generation_config.json") or _read_json(folder / "config.json")
+    named = settings.get("eos_token_id")
+    ids: set[Any] = set(cast("list[Any]", named)) if isinstance(named, list) else {named}
+    ids.add(tokenizer.eos_token_id)
+    return tuple(sorted(number for number in ids if isinstance(number, int)))
+
+
+def _load(folder: Path) -> PreTrainedTokenizerFast:
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        raise NotFoundError(
+            f"The model folder {folder} has no tokenizer ({', '.join(_TOKENIZER_FILES[:2])}).",
+            hint="Deliver the model again without excluding its tokenizer's files.",
+            folder=str(folder),
+        )
+    try:
+        from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    except ImportError as error:
+        raise TuneyardError(
+            "Encoding conversations needs transformers, which is not installed.", hint='pip install "tuneyard[train]"'
+        ) from error
+    try:
+        # False, not None: None would ask on the terminal whether to run the repository's code
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise _unusable(folder, f"can't be loaded: {_first_line(error)}") from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise _unusable(folder, f"is {type(tokenizer).__name__}, which has no tokenizer.json behind it")
+    return tokenizer
+
+
+def _choose_template(tokenizer: PreTrainedTokenizerFast, name: str, stop_ids: tuple[int, ...], folder: Path) -> None:
+    where = f"{_DATA_CONF}.chat_template_name"
+    if name not in TEMPLATE_NAMES:
+        problem = Problem(where, "names no chat template", name, " or ".join(TEMPLATE_NAMES))
+        raise InvalidValuesError(f"There is no chat template named {name!r}.", problems=[problem])
+    if name == KEEP_ORIGINAL:
+        if not tokenizer.chat_template:
+            problem = Problem(where, f"the tokenizer of {folder} has no chat template to keep", name, CHAT_ML)
+            raise InvalidValuesError(
+                f"The tokenizer of {folder} has no chat template of its own to keep.",
+                hint=f"Give it one: --set {where}={CHAT_ML}",
+                problems=[problem],
+            )
+        return
+    if not stop_ids and not is_one_token(tokenizer, "<|im_end|>"):
+        problem = Problem(where, f"the tokenizer of {folder} has no token to end an answer with", name)
+        raise InvalidValuesError(
+            f"The tokenizer of {folder} has neither an EOS token nor <|im_end|>, so {name} can't end an answer.",
+            hint="Deliver a model whose tokenizer_config.json names an eos_token.",
+            problems=[problem],
+        )
+    if tokenizer.eos_token_id is None and not is_one_token(tokenizer, "<|im_end|>"):
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(stop_ids[0])
+    apply_chat_ml(tokenizer, stop_ids)
+
+
+def _choose_pad(tokenizer: Any, strategy: str, embeddings: int | None) -> None:
+    where = f"{_DATA_CONF}.missing_pad_token_strategy"
+    if strategy not in _PAD_FROM:
+        problem = Problem(where, "is no known strategy", strategy, " or ".join(_PAD_FROM))
+        raise InvalidValuesError(f"There is no pad token strategy named {strategy!r}.", problems=[problem])
+    if tokenizer.pad_token_id is not None and (embeddings is None or tokenizer.pad_token_id < embeddings):
+        return
+    kind = _PAD_FROM[strategy]
+    token = getattr(tokenizer, kind)
+    if token is None:
+        other = next((name for name, source in _PAD_FROM.items() if getattr(tokenizer, source) is not None), "")
+        problem = Problem(where, f"the tokenizer has no {kind} to pad with", strategy, suggestion=other)
+        raise InvalidValuesError(
+            f"The tokenizer has no pad token, and no {kind} that {strategy} could use for it.",
+            hint=f"Try --set {where}={other}" if other else "Deliver a model whose tokenizer names a pad token.",
+            problems=[problem],
+        )
+    tokenizer.pad_token = token
+
+
+def _check_fits(tokenizer: Any, folder: Path) -> None:
+    embeddings = _embeddings(folder)
+    used = {text: tokenizer.convert_tokens_to_ids(text) for text in tokenizer.all_special_tokens}
+    beyond = {text: number for text, number in used.items() if embeddings is not None and number >= embeddings}
+    if beyond:
+        text, number = next(iter(beyond.items()))
+        raise _unusable(
+            folder,
+            f"uses the token {text!r} with id {number}, but the model has embeddings for {embeddings} tokens only",
+        )
+
+
+def _embeddings(folder: Path) -> int | None:
+    rows = _read_json(folder / "config.json").get("vocab_size")
+    return rows if isinstance(rows, int) else None
+
+
+def _unusable(folder: Path, what: str) -> InvalidDataError:
+    return InvalidDataError(
+        f"The tokenizer of {folder} {what}.",
+        hint="Deliver a model with a tokenizer.json that fits its weights.",
+        problems=[Problem(str(folder), f"its tokenizer {what}")],
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content: object = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise InvalidDataError(
+            f"{path} is not JSON.", hint="Deliver the model again.", problems=[Problem(str(path), str(error))]
+        ) from error
+    return cast("dict[str, Any]", content) if isinstance(content, dict) else {}
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
