@@ -112,6 +112,7 @@ class Attempt:
             NotFoundError: The best checkpoint that `about` names is not committed.
         """
         ref = CheckpointRef.at(self.prefix, step, self.number)
+        _refuse_own_manifest(folder)
         self._check_required(folder)
         head = self.check_owner()
         best = self._best(ref, about.get("best"), head)
@@ -149,6 +150,7 @@ class Attempt:
             LostOwnershipError: Another attempt has taken the experiment over.
             IntegrityError: The store does not hold what was sent.
         """
+        _refuse_own_manifest(folder)
         self.check_owner()
         key = f"{self.prefix}/{name}"
         self._store.delete([f"{key}/manifest.json"])
@@ -303,6 +305,15 @@ class Attempt:
                 owner=head.attempt if head else None,
             )
         return head
+
+
+def _refuse_own_manifest(folder: Path) -> None:
+    if (folder / "manifest.json").exists():
+        raise ConflictError(
+            f"The folder {folder} has a file manifest.json, where its own manifest has to go.",
+            hint="Give that file another name.",
+            path=str(folder),
+        )
 
 
 def _size_and_hash(path: Path) -> tuple[int, str]:

@@ -1,0 +1,144 @@
+"""What the tests of checkpoints share: folders that look like a trainer's, and stores that fail where they are told to.
+
+The failing stores are real stores with a fault put in front, handed in as any store is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tuneyard.checkpoints import Experiment, RunRecord
+from tuneyard.store import Digest, ObjectInfo, Store, Stored
+
+PREFIX = "bucket/experiments/run"
+FILES = {
+    "model.safetensors": 40_000,
+    "optimizer.pt": 80_000,
+    "scheduler.pt": 500,
+    "rng_state.pth": 5_000,
+    "trainer_state.json": 900,
+    "extra/tokenizer.json": 300,
+}
+REQUIRED = frozenset({"optimizer.pt", "scheduler.pt", "rng_state*.pth", "trainer_state.json"})
+WRITES = ("put", "create", "replace", "delete", "write")
+
+
+def content(step: int, name: str, *, scale: float = 1.0) -> bytes:
+    """Bytes that tell their step and name apart from any other."""
+    seed = hashlib.sha256(f"{step} {name}".encode()).digest()
+    size = int(FILES[name] * scale)
+    return (seed * (size // len(seed) + 1))[:size]
+
+
+def make_checkpoint(folder: Path, step: int, *, scale: float = 1.0) -> Path:
+    """Write a checkpoint's files as the trainer would have them at that step."""
+    for name in FILES:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content(step, name, scale=scale))
+    return folder
+
+
+def is_checkpoint_of(folder: Path, step: int, *, scale: float = 1.0) -> bool:
+    """Tell whether a folder holds exactly what `make_checkpoint` wrote for that step."""
+    found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return found == {name: content(step, name, scale=scale) for name in FILES}
+
+
+def record(**fingerprint: Any) -> RunRecord:
+    """A run's record with this fingerprint."""
+    return RunRecord(
+        name="run",
+        values={"method": "sft"},
+        values_sha256="0" * 64,
+        versions={"tuneyard": "0"},
+        inputs={"bucket/models/tiny": "1" * 64},
+        fingerprint=fingerprint,
+    )
+
+
+def experiment(store: Store) -> Experiment:
+    return Experiment(store, PREFIX, required=REQUIRED)
+
+
+def no_damage(sentence: str) -> None:
+    raise AssertionError(f"unexpected damage: {sentence}")
+
+
+def publish_steps(store: Store, folder: Path, *steps: int) -> None:
+    """Publish these steps in one attempt of their own."""
+    attempt = experiment(store).claim(record())
+    restored = experiment(store).restore(folder / "restored", on_damage=no_damage)
+    attempt.begin(restored.ref if restored else None)
+    for step in steps:
+        attempt.publish(make_checkpoint(folder / f"made-{step}", step), step, {"best": None})
+
+
+class DiedError(BaseException):
+    """Stands for the end of the process: nothing after it runs."""
+
+
+class FaultyStore:
+    """A store in front of another that does something before or after chosen calls.
+
+    Args:
+        store: The real one.
+        before: Called with the verb and its key before it is done; what it raises, the caller gets instead.
+        after: Called the same way when it was done.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        before: Callable[[str, str], None] | None = None,
+        after: Callable[[str, str], None] | None = None,
+    ) -> None:
+        self._store = store
+        self._before = before or (lambda _verb, _key: None)
+        self._after = after or (lambda _verb, _key: None)
+
+    def _around(self, verb: str, key: str, work: Callable[[], Any]) -> Any:
+        self._before(verb, key)
+        result = work()
+        self._after(verb, key)
+        return result
+
+    @property
+    def url(self) -> str:
+        return self._store.url
+
+    def get(self, key: str) -> Stored:
+        return self._around("get", key, lambda: self._store.get(key))
+
+    def put(self, key: str, body: bytes) -> str:
+        return self._around("put", key, lambda: self._store.put(key, body))
+
+    def create(self, key: str, body: bytes) -> str:
+        return self._around("create", key, lambda: self._store.create(key, body))
+
+    def replace(self, key: str, body: bytes, *, etag: str) -> str:
+        return self._around("replace", key, lambda: self._store.replace(key, body, etag=etag))
+
+    def head(self, key: str) -> ObjectInfo:
+        return self._around("head", key, lambda: self._store.head(key))
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        return self._around("list", prefix, lambda: self._store.list(prefix))
+
+    def delete(self, keys: Iterable[str]) -> None:
+        # One by one, so that a process can end between two.
+        for key in keys:
+            self._around("delete", key, lambda key=key: self._store.delete([key]))
+
+    def write(self, key: str, chunks: Iterable[bytes]) -> Digest:
+        return self._around("write", key, lambda: self._store.write(key, chunks))
+
+    def read(self, key: str, *, offset: int = 0) -> Iterator[bytes]:
+        return self._around("read", key, lambda: self._store.read(key, offset=offset))
+
+    def local_path(self, key: str) -> Path | None:
+        return self._store.local_path(key)
