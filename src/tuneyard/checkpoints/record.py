@@ -102,16 +102,21 @@ def check_fingerprint(old: Mapping[str, Any], new: Mapping[str, Any], *, where: 
     Raises:
         ConflictError: Some settings differ; `details["differing"]` has each key with both values.
     """
-    plain: Mapping[str, Any] = json.loads(json.dumps(dict(new)))
-    keys = sorted({key for key in {*old, *plain} if key not in old or key not in plain or old[key] != plain[key]})
+    before, now = _plain(old), _plain(new)
+    keys = sorted({key for key in {*before, *now} if key not in before or key not in now or before[key] != now[key]})
     if not keys:
         return
-    changes = ", ".join(f"{key}: {_shown(old, key)} → {_shown(plain, key)}" for key in keys)
+    changes = ", ".join(f"{key}: {_shown(before, key)} → {_shown(now, key)}" for key in keys)
     raise ConflictError(
         f"{where} was begun with other settings; {changes}.",
         hint="Give the new settings another checkpointsRemote (and --name), or put the old ones back.",
-        differing={key: (old.get(key), plain.get(key)) for key in keys},
+        differing={key: (before.get(key), now.get(key)) for key in keys},
     )
+
+
+def _plain(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what comes back from a file: tuples are lists there."""
+    return json.loads(json.dumps(dict(fingerprint)))
 
 
 def _shown(fingerprint: Mapping[str, Any], key: str) -> str:

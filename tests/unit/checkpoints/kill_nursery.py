@@ -1,0 +1,88 @@
+"""Publishes checkpoints in child processes and kills them at random moments; a program of `test_kills`, not a test.
+
+    python kill_nursery.py STORE_URL WORK_FOLDER TRIALS SEED
+
+Each trial forks a child that restores, checks what it got, and publishes on as fast as it can; SIGKILL ends it somewhere.
+One line of JSON for each trial goes to standard output. No thread may run here: only then is a fork a fresh process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from tests.unit.checkpoints.lab import experiment, is_checkpoint_of, make_checkpoint, record
+from tuneyard.checkpoints import CheckpointRef, MetricsLog, Publisher, RetentionPolicy
+from tuneyard.store import open_store
+
+SCALE = 4.0
+"""Checkpoints of half a megabyte, so that kills fall into transfers too."""
+
+
+def publish_until_killed(url: str, work: Path, pipe: int) -> None:
+    """Go on from what is there; each committed step is told over the pipe."""
+    exp = experiment(open_store(url))
+    attempt = exp.claim(record(r=8))
+    restored = exp.restore(work, on_damage=lambda sentence: tell(pipe, damage=sentence))
+    step = 0
+    if restored:
+        step = restored.ref.step
+        tell(pipe, restored=step, right=is_checkpoint_of(restored.path, step, scale=SCALE))
+    attempt.begin(restored.ref if restored else None)
+    metrics = MetricsLog(work / "metrics.jsonl", rows=exp.read_metrics(), up_to_step=step)
+    tell(pipe, rows=[row["step"] for row in metrics.rows()])
+
+    def published(folder: Path, ref: CheckpointRef | None) -> None:
+        if ref:
+            tell(pipe, committed=ref.step)
+
+    retention = RetentionPolicy(keep=2)
+    with Publisher(attempt, retention=retention, metrics=metrics, on_published=published) as publisher:
+        while True:
+            step += 1
+            metrics.append({"step": step, "loss": 1 / step})
+            publisher.submit(make_checkpoint(work / f"made-{step}", step, scale=SCALE), step, {"best": 1})
+            publisher.flush(timeout_seconds=60)
+
+
+def tell(pipe: int, **facts: object) -> None:
+    os.write(pipe, json.dumps(facts).encode() + b"\n")
+
+
+def trial(url: str, work: Path, delay_seconds: float) -> list[dict[str, object]]:
+    """Run one child for so long and give what it told."""
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            publish_until_killed(url, work, theirs)
+        except BaseException:
+            tell(theirs, error=traceback.format_exc())
+        finally:
+            os._exit(1)
+    os.close(theirs)
+    time.sleep(delay_seconds)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    with os.fdopen(ours) as told:
+        return [json.loads(line) for line in told if line.endswith("\n")]
+
+
+def main() -> None:
+    """Run the trials."""
+    url, folder, trials, seed = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+    dice = random.Random(seed)
+    for number in range(trials):
+        work = folder / f"trial-{number}"
+        work.mkdir(parents=True)
+        print(json.dumps(trial(url, work, dice.uniform(0.02, 0.6))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
