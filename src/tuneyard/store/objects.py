@@ -146,7 +146,8 @@ class Store(Protocol):
     def read(self, key: str, *, offset: int = 0) -> Iterator[bytes]:
         """Read an object of any size as a stream, from `offset` bytes on.
 
-        Memory: a few chunks, whatever the object's size. All chunks come from one version of the object.
+        Memory: a few chunks, whatever the object's size. All chunks come from one version of the object;
+        where that is overwritten on the way and can't be had any more, `UnavailableError` ends the stream.
 
         Raises:
             NotFoundError: It is not there; raised at the first chunk.
