@@ -1,4 +1,4 @@
-"""How often and how long a request to the Hub is tried again: one policy for all, with no library's retries inside it."""
+"""How often and how long a request to the Hub is tried again: one policy, with no library's retries inside it."""
 
 from __future__ import annotations
 

@@ -1,0 +1,37 @@
+"""The delivery as a process: `python -m tuneyard.deliver VALUES --workdir DIR`.
+
+Reads nothing but the resolved values' file and the documented environment. Talks on standard error; the last line on
+standard output is the report as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from tuneyard.deliver import deliver
+from tuneyard.process import run_main
+from tuneyard.store import default_store_url, open_store
+from tuneyard.values import DeliverValues, read_values
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tuneyard.deliver", description="Deliver a model and data.")
+    parser.add_argument("values", type=Path, help="resolved values, as `tuneyard deliver --dry-run` prints them")
+    parser.add_argument("--workdir", type=Path, required=True, help="folder for the data script")
+    return parser.parse_args()
+
+
+def _main(arguments: argparse.Namespace) -> None:
+    values = read_values(DeliverValues, arguments.values)
+    store = open_store(os.environ.get("TUNEYARD_STORE") or values.bucketStorageHost or default_store_url())
+    report = deliver(values, store, workdir=arguments.workdir)
+    print(json.dumps(report.to_dict()), flush=True)
+
+
+if __name__ == "__main__":
+    parsed = _arguments()
+    sys.exit(run_main(lambda: _main(parsed), workdir=parsed.workdir))

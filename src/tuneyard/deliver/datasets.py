@@ -1,0 +1,160 @@
+"""Delivers the files that a `dataScript` makes, each with a manifest of its own beside it.
+
+The script is not run again where every file that it makes lies in the store, under manifests that name this very
+script. Its text is all that is compared: whoever wants what its sources hold today sets `allowOverwrite`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import threading
+from pathlib import Path
+from typing import Any, cast
+
+from tuneyard.deliver.report import Delivered, tell
+from tuneyard.deliver.script import produced_files, run_script
+from tuneyard.deliver.selection import Selection
+from tuneyard.deliver.sources import FolderSource
+from tuneyard.deliver.tree import Target, deliver_tree, object_sizes
+from tuneyard.errors import InvalidDataError, NotFoundError
+from tuneyard.store import Manifest, Store, read_manifest
+
+_OWN = ".tuneyard"
+
+
+def dataset_target(store: Store, key: str) -> Target:
+    """Say where a file of data, its manifest and its journal lie.
+
+    Args:
+        store: The store.
+        key: The file's key.
+    """
+    folder, _, name = key.rpartition("/")
+    return Target(
+        store=store,
+        prefix=f"{folder}/",
+        manifest_key=f"{folder}/{_OWN}/{name}.manifest.json",
+        journal_key=f"{folder}/{_OWN}/{name}.delivering.json",
+        kind="dataset",
+        key=key,
+        setting="bucketDataDir",
+    )
+
+
+def delivered_before(store: Store, folder: str, script: str) -> tuple[Delivered, ...] | None:
+    """Look for everything that a script makes.
+
+    Args:
+        store: The store.
+        folder: The `bucketDataDir`, without a `/` at its end.
+        script: The script's text.
+
+    Returns:
+        The files, where all of them are there under manifests that name this script; else None.
+    """
+    wanted = script_sha256(script)
+    for info in store.list(f"{folder}/{_OWN}/"):
+        if not info.key.endswith(".manifest.json"):
+            continue
+        outputs = _outputs(read_manifest(store, info.key), wanted)
+        if outputs is not None:
+            found = [_whole(dataset_target(store, f"{folder}/{name}"), wanted) for name in outputs]
+            whole = tuple(delivered for delivered in found if delivered is not None)
+            return whole if len(whole) == len(found) else None
+    return None
+
+
+def deliver_datasets(
+    store: Store,
+    folder: str,
+    script: str,
+    *,
+    workdir: Path,
+    with_hub_token: bool,
+    allow_overwrite: bool,
+    stop: threading.Event,
+) -> tuple[Delivered, ...]:
+    """Run a `dataScript` and deliver what it wrote.
+
+    Args:
+        store: Where to.
+        folder: The `bucketDataDir`, without a `/` at its end.
+        script: The script's text.
+        workdir: The job's folder on this machine.
+        with_hub_token: Whether the script may know the Hub's token.
+        allow_overwrite: Replace files of data that are there and differ.
+        stop: As for `deliver_tree`.
+
+    Returns:
+        Each file, sorted by key.
+
+    Raises:
+        InvalidDataError: The script failed, or what it wrote can't be delivered.
+        ConflictError: Another file is there under the same name.
+    """
+    output = run_script(script, workdir, with_hub_token=with_hub_token)
+    names = produced_files(output)
+    rows = {name: _count_rows(output / name) for name in names if name.endswith(".jsonl")}
+    delivered: list[Delivered] = []
+    for name in names:
+        about: dict[str, Any] = {
+            "source": {"kind": "dataScript", "script_sha256": script_sha256(script), "outputs": list(names)}
+        }
+        if name in rows:
+            about["rows"] = rows[name]
+        target = dataset_target(store, f"{folder}/{name}")
+        file = Path(name)
+        source = FolderSource(output / file.parent, only=(file.name,), name=f"{name} of dataScript")
+        selection = Selection(files=source.files)
+        delivered.append(
+            deliver_tree(target, source, selection, about=about, allow_overwrite=allow_overwrite, stop=stop)
+        )
+    if workdir.absolute() in output.parents:
+        shutil.rmtree(output.parent.parent)
+    return tuple(sorted(delivered, key=lambda one: one.key))
+
+
+def script_sha256(script: str) -> str:
+    """Hash a script's text."""
+    return hashlib.sha256(script.encode()).hexdigest()
+
+
+def _outputs(manifest: Manifest, script: str) -> list[str] | None:
+    source: Any = manifest.about.get("source")
+    if not isinstance(source, dict):
+        return None
+    facts = cast("dict[str, Any]", source)
+    outputs: Any = facts.get("outputs")
+    if facts.get("script_sha256") != script or not isinstance(outputs, list):
+        return None
+    return [str(name) for name in cast("list[Any]", outputs)]
+
+
+def _whole(target: Target, script: str) -> Delivered | None:
+    try:
+        manifest = read_manifest(target.store, target.manifest_key)
+    except NotFoundError:
+        return None
+    sizes = object_sizes(target, [entry.path for entry in manifest.files])
+    if _outputs(manifest, script) is None or any(sizes.get(entry.path) != entry.size for entry in manifest.files):
+        return None
+    return Delivered(
+        key=target.key,
+        status="unchanged",
+        source="dataScript",
+        content_sha256=manifest.content_sha256,
+        files=len(manifest.files),
+        size=manifest.size,
+    )
+
+
+def _count_rows(path: Path) -> int:
+    with path.open("rb") as file:
+        rows = sum(1 for line in file if line.strip())
+    if not rows:
+        raise InvalidDataError(
+            f"dataScript wrote {path.name} without a single row.", hint="Look at what the script keeps and drops."
+        )
+    tell(f"dataScript wrote {path.name}: {rows} rows")
+    return rows

@@ -1,0 +1,138 @@
+"""Delivers a model: pins its source, chooses its files, and brings them to the store."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable
+from typing import Any, cast
+
+from tuneyard.deliver.report import Delivered, tell
+from tuneyard.deliver.selection import select_model
+from tuneyard.deliver.sources import open_source
+from tuneyard.deliver.tree import Target, deliver_tree, object_sizes
+from tuneyard.errors import IntegrityError, InvalidValuesError, NotFoundError, Problem, UnavailableError
+from tuneyard.hub import Hub
+from tuneyard.store import Manifest, Store, read_manifest
+
+_OWN = ".tuneyard"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def model_target(store: Store, path: str) -> Target:
+    """Say where a model, its manifest and its journal lie.
+
+    Args:
+        store: The store.
+        path: The `bucketModelPath`, without a `/` at its end.
+    """
+    return Target(
+        store=store,
+        prefix=f"{path}/",
+        manifest_key=f"{path}/{_OWN}/manifest.json",
+        journal_key=f"{path}/{_OWN}/delivering.json",
+        kind="model",
+        key=path,
+        setting="bucketModelPath",
+    )
+
+
+def deliver_model(
+    store: Store,
+    path: str,
+    model_id: str,
+    *,
+    revision: str,
+    exclude: tuple[str, ...],
+    allow_overwrite: bool,
+    hub: Callable[[], Hub],
+    stop: threading.Event,
+) -> Delivered:
+    """Bring a model to the store.
+
+    A model that is pinned to a commit and is there, from that commit and with the same excludes, is not even asked for.
+
+    Args:
+        store: Where to.
+        path: The `bucketModelPath`, without a `/` at its end.
+        model_id: Which model; `sources.open_source` says in which forms.
+        revision: A branch, a tag or a commit of the Hub's.
+        exclude: Globs of files to leave out.
+        allow_overwrite: Replace another model that is there.
+        hub: Opens the Hub, where one is needed.
+        stop: As for `deliver_tree`.
+
+    Returns:
+        What was done.
+
+    Raises:
+        InvalidValuesError: The id names no source, or the very place that is delivered to.
+        InvalidDataError: Nothing of it may be delivered.
+        ConflictError: Another model is there, and `allow_overwrite` is false.
+        IntegrityError: A file is not what its source declares.
+        NotFoundError, DeniedError, UnavailableError: The source or the store is not there or can't be had.
+    """
+    target = model_target(store, path)
+    if model_id.removeprefix("s3://").strip("/") == path and model_id.startswith("s3://"):
+        raise InvalidValuesError(
+            f"The model {model_id} would be delivered onto itself.",
+            hint="Choose another bucketModelPath.",
+            problems=[Problem(where="bucketModelPath", what="is where the model comes from", value=path)],
+        )
+    there = _pinned_and_there(target, model_id, revision, exclude)
+    if there is not None:
+        return there
+    try:
+        source = open_source(model_id, revision, store=store, hub=hub)
+    except UnavailableError as error:
+        raise _with_pin(error, target, model_id) from error
+    selection = select_model(source.files, exclude=exclude, name=source.name)
+    for notice in selection.notices:
+        tell(notice)
+    about = {"exclude": list(exclude)}
+    return deliver_tree(target, source, selection, about=about, allow_overwrite=allow_overwrite, stop=stop)
+
+
+def _with_pin(error: UnavailableError, target: Target, model_id: str) -> UnavailableError:
+    """Where the model was delivered before, add how to use it without asking the Hub."""
+    try:
+        facts = _hub_facts(read_manifest(target.store, target.manifest_key))
+    except (NotFoundError, IntegrityError):
+        return error
+    if facts.get("modelID") != model_id:
+        return error
+    hint = f"To use what was delivered before without asking the Hub: --set modelRevision={facts['commit']}"
+    return UnavailableError(error.message, hint=hint, **error.details)
+
+
+def _pinned_and_there(target: Target, model_id: str, revision: str, exclude: tuple[str, ...]) -> Delivered | None:
+    if not _COMMIT.fullmatch(revision):
+        return None
+    try:
+        manifest = read_manifest(target.store, target.manifest_key)
+    except (NotFoundError, IntegrityError):  # what to do about it is decided with the source at hand
+        return None
+    facts = _hub_facts(manifest)
+    if (facts.get("modelID"), facts.get("commit"), manifest.about.get("exclude")) != (
+        model_id,
+        revision,
+        list(exclude),
+    ):
+        return None
+    sizes = object_sizes(target, [entry.path for entry in manifest.files])
+    if any(sizes.get(entry.path) != entry.size for entry in manifest.files):
+        return None
+    return Delivered(
+        key=target.key,
+        status="unchanged",
+        source=f"{model_id} at {revision[:12]}",
+        content_sha256=manifest.content_sha256,
+        files=len(manifest.files),
+        size=manifest.size,
+        left_out=tuple(manifest.about.get("left_out", ())),
+    )
+
+
+def _hub_facts(manifest: Manifest) -> dict[str, Any]:
+    source: Any = manifest.about.get("source")
+    return cast("dict[str, Any]", source) if isinstance(source, dict) else {}

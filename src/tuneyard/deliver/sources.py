@@ -1,0 +1,247 @@
+"""Where a model or a file comes from: the Hub, a folder of this machine, or another place in a store.
+
+All three look alike to the rest of the room: files with what is declared of them, and their bytes as streams. Nothing
+is staged. A source never says what may be delivered (`selection` does) and never hashes what it streams (`checks`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit
+
+from tuneyard.errors import DeniedError, InvalidValuesError, NotFoundError, Problem
+from tuneyard.hub import Hub, HubFile, HubModel
+from tuneyard.store import Manifest, Store, open_store, read_manifest
+
+_CHUNK_BYTES = 1024 * 1024
+_OWN = ".tuneyard"
+_NOT_CONTENT = frozenset({_OWN, ".git", ".cache"})  # folders of tools, at the top of a folder or a prefix
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file that a source offers.
+
+    Attributes:
+        path: Its path in the source, parts joined by `/`.
+        size: Its size in bytes.
+        sha256: Its SHA-256, where the source declares it.
+        git_blob: Its git blob id, where the source declares that instead.
+        etag: What changes when its bytes change, where the source has neither.
+    """
+
+    path: str
+    size: int
+    sha256: str = ""
+    git_blob: str = ""
+    etag: str = ""
+
+    @property
+    def version(self) -> str:
+        """One text that is equal only for equal bytes; empty where the source declares nothing."""
+        if self.sha256:
+            return f"sha256:{self.sha256}"
+        if self.git_blob:
+            return f"git:{self.git_blob}"
+        return f"etag:{self.etag}" if self.etag else ""
+
+
+class Source(Protocol):
+    """Where files come from."""
+
+    @property
+    def name(self) -> str:
+        """The source in words, for messages."""
+        ...
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The source as facts for the manifest."""
+        ...
+
+    @property
+    def files(self) -> tuple[SourceFile, ...]:
+        """Every file it offers, sorted by path."""
+        ...
+
+    def read(self, file: SourceFile) -> Iterator[bytes]:
+        """Stream one of its files. May be called from several threads at once."""
+        ...
+
+
+class HubSource:
+    """A model on the Hub, pinned to a commit.
+
+    Args:
+        hub: The Hub.
+        model: The model, as `Hub.resolve` gave it.
+    """
+
+    def __init__(self, hub: Hub, model: HubModel) -> None:
+        self._hub, self._model = hub, model
+        self._by_path: dict[str, HubFile] = {file.path: file for file in model.files}
+        self.name = f"{model.model_id} at {model.commit[:12]}"
+        self.about: dict[str, Any] = {
+            "kind": "hub",
+            "modelID": model.model_id,
+            "revision": model.revision,
+            "commit": model.commit,
+        }
+        self.files = tuple(
+            SourceFile(path=file.path, size=file.size, sha256=file.sha256 or "", git_blob=file.git_blob or "")
+            for file in model.files
+            if not _is_tools(file.path)
+        )
+
+    def read(self, file: SourceFile) -> Iterator[bytes]:
+        """Stream a file from the pinned commit."""
+        return self._hub.read(self._model, self._by_path[file.path])
+
+
+class FolderSource:
+    """A folder of this machine.
+
+    Links to files are followed (the Hub's own cache is made of them), links to folders are not.
+
+    Args:
+        folder: The folder.
+        only: Offer these paths alone; all where None.
+        name: The source in words; the folder where empty.
+    """
+
+    def __init__(self, folder: Path, *, only: tuple[str, ...] | None = None, name: str = "") -> None:
+        if not folder.is_dir():
+            what = "is a file, not a folder" if folder.exists() else "is not there"
+            raise NotFoundError(
+                f"The folder {folder} to deliver from {what}.",
+                hint="A modelID that begins with ./, ../, ~ or / is a folder; a model on the Hub is organisation/name.",
+                path=str(folder),
+            )
+        self._folder = folder
+        self.name = name or str(folder)
+        self.about: dict[str, Any] = {"kind": "folder", "folder": folder.name}
+        found = only if only is not None else tuple(_walk(folder))
+        self.files = tuple(SourceFile(path=path, size=(folder / path).stat().st_size) for path in sorted(found))
+
+    def read(self, file: SourceFile) -> Iterator[bytes]:
+        """Stream a file of the folder."""
+        path = self._folder / file.path
+        try:
+            with path.open("rb") as stream:
+                while chunk := stream.read(_CHUNK_BYTES):
+                    yield chunk
+        except FileNotFoundError as error:
+            raise NotFoundError(f"The file {path} is no longer there.", hint="Run it again.", path=str(path)) from error
+        except PermissionError as error:
+            raise DeniedError(
+                f"The file {path} may not be read.", hint=f"Check its owner and mode: ls -l {path}", path=str(path)
+            ) from error
+
+
+class StoreSource:
+    """Another place in a store; where a manifest lies there, only what it names, with its hashes.
+
+    Args:
+        store: The store.
+        prefix: Where in it; ends at a `/`.
+    """
+
+    def __init__(self, store: Store, prefix: str) -> None:
+        self._store, self._prefix = store, prefix
+        self.name = f"{prefix} in {store.url}"
+        self.about: dict[str, Any] = {"kind": "store", "store": store.url, "prefix": prefix}
+        manifest = self._manifest()
+        if manifest is not None:
+            self.about["content_sha256"] = manifest.content_sha256
+            files = [SourceFile(path=entry.path, size=entry.size, sha256=entry.sha256) for entry in manifest.files]
+        else:
+            files = list(self._listed())
+        if not files:
+            raise NotFoundError(
+                f"There is nothing to deliver at {self.name}.",
+                hint="Check the bucket and the prefix; a modelID of this form is s3://bucket/prefix.",
+                key=prefix,
+            )
+        self.files = tuple(sorted((file for file in files if not _is_tools(file.path)), key=lambda file: file.path))
+
+    def read(self, file: SourceFile) -> Iterator[bytes]:
+        """Stream an object."""
+        return self._store.read(self._prefix + file.path)
+
+    def _manifest(self) -> Manifest | None:
+        for name in (f"{_OWN}/manifest.json", "manifest.json"):
+            try:
+                return read_manifest(self._store, self._prefix + name)
+            except NotFoundError:
+                continue
+        return None
+
+    def _listed(self) -> Iterator[SourceFile]:
+        for info in self._store.list(self._prefix):
+            path = info.key.removeprefix(self._prefix)
+            if path.startswith(f"{_OWN}/delivering"):
+                raise NotFoundError(
+                    f"The delivery to {self.name} has not finished, so there is no whole model there.",
+                    hint="Let it finish, or run it again, and then deliver from there.",
+                    key=self._prefix,
+                )
+            yield SourceFile(path=path, size=info.size, etag=info.etag)
+
+
+def open_source(model_id: str, revision: str, *, store: Store, hub: Callable[[], Hub]) -> Source:
+    """Open the source that a `modelID` names.
+
+    Args:
+        model_id: `organisation/name` on the Hub; a folder (`./x`, `../x`, `~/x`, `/x`, `file:///x`); `s3://bucket/prefix`
+            in the store that is delivered to; or `https://host:port/bucket/prefix` in another S3 server.
+        revision: A branch, tag or commit; for the Hub alone.
+        store: The store that is delivered to.
+        hub: Opens the Hub, where one is needed.
+
+    Returns:
+        The source, with its files listed.
+
+    Raises:
+        InvalidValuesError: The id is of none of these forms.
+        NotFoundError, DeniedError, UnavailableError: The source is not there, or can't be had.
+    """
+    scheme, separator, rest = model_id.partition("://")
+    if not separator:
+        if model_id.startswith((".", "/", "~")):
+            return FolderSource(Path(os.path.abspath(Path(model_id).expanduser())))  # noqa: PTH100  (links stay links)
+        the_hub = hub()
+        return HubSource(the_hub, the_hub.resolve(model_id, revision))
+    if scheme == "file" and rest.startswith("/"):
+        return FolderSource(Path(unquote(rest)))
+    if scheme == "s3" and "/" in rest.strip("/"):
+        return StoreSource(store, f"{rest.strip('/')}/")
+    if scheme in {"http", "https"}:
+        parts = urlsplit(model_id)
+        prefix = unquote(parts.path).strip("/")
+        if parts.hostname and "/" in prefix:
+            return StoreSource(open_store(f"{scheme}://{parts.netloc}"), f"{prefix}/")
+    allowed = (
+        "organisation/name, ./folder, /folder, file:///folder, s3://bucket/prefix, https://host:port/bucket/prefix"
+    )
+    problem = Problem(where="modelID", what="names no source", value=model_id, allowed=allowed)
+    raise InvalidValuesError(f"The modelID {model_id!r} names no model.", hint=f"It is {allowed}.", problems=[problem])
+
+
+def _walk(folder: Path) -> Iterator[str]:
+    for parent, folders, names in os.walk(folder):
+        top = Path(parent)
+        folders[:] = [name for name in folders if not _is_tools((top / name).relative_to(folder).as_posix())]
+        for name in names:
+            path = top / name
+            if not path.exists():
+                raise NotFoundError(f"The link {path} leads to no file.", hint="Remove it, or restore its target.")
+            if path.is_file():
+                yield path.relative_to(folder).as_posix()
+
+
+def _is_tools(path: str) -> bool:
+    return path.partition("/")[0] in _NOT_CONTENT
