@@ -1,6 +1,6 @@
 """Publishes checkpoints in child processes and kills them at random moments; a program of `test_kills`, not a test.
 
-    python kill_nursery.py STORE_URL WORK_FOLDER TRIALS SEED
+    python kill_nursery.py STORE_URL PREFIX WORK_FOLDER TRIALS SEED
 
 Each trial forks a child that restores, checks what it got, and publishes on as fast as it can; SIGKILL ends it somewhere.
 One line of JSON for each trial goes to standard output. No thread may run here: only then is a fork a fresh process.
@@ -17,7 +17,7 @@ import time
 import traceback
 from pathlib import Path
 
-from tests.unit.checkpoints.lab import experiment, is_checkpoint_of, make_checkpoint, record
+from checkpoint_lab import experiment, is_checkpoint_of, make_checkpoint, record
 from tuneyard.checkpoints import CheckpointRef, MetricsLog, Publisher, RetentionPolicy
 from tuneyard.store import open_store
 
@@ -25,9 +25,9 @@ SCALE = 4.0
 """Checkpoints of half a megabyte, so that kills fall into transfers too."""
 
 
-def publish_until_killed(url: str, work: Path, pipe: int) -> None:
+def publish_until_killed(url: str, prefix: str, work: Path, pipe: int) -> None:
     """Go on from what is there; each committed step is told over the pipe."""
-    exp = experiment(open_store(url))
+    exp = experiment(open_store(url), prefix)
     attempt = exp.claim(record(r=8))
     restored = exp.restore(work, on_damage=lambda sentence: tell(pipe, damage=sentence))
     step = 0
@@ -55,33 +55,42 @@ def tell(pipe: int, **facts: object) -> None:
     os.write(pipe, json.dumps(facts).encode() + b"\n")
 
 
-def trial(url: str, work: Path, delay_seconds: float) -> list[dict[str, object]]:
-    """Run one child for so long and give what it told."""
+def trial(url: str, prefix: str, work: Path, *, lines: int, delay_seconds: float) -> list[dict[str, object]]:
+    """Kill one child so long after it told so many lines, and give what it told.
+
+    Lines and not time alone, so that a busy machine kills at the same kinds of moments as an idle one.
+    """
     ours, theirs = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            publish_until_killed(url, work, theirs)
+            publish_until_killed(url, prefix, work, theirs)
         except BaseException:
             tell(theirs, error=traceback.format_exc())
         finally:
             os._exit(1)
     os.close(theirs)
+    told = b""
+    while told.count(b"\n") < lines and (more := os.read(ours, 4096)):
+        told += more
     time.sleep(delay_seconds)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    with os.fdopen(ours) as told:
-        return [json.loads(line) for line in told if line.endswith("\n")]
+    with os.fdopen(ours, "rb") as rest:
+        told += rest.read()
+    return [json.loads(line) for line in told.split(b"\n")[:-1]]
 
 
 def main() -> None:
     """Run the trials."""
-    url, folder, trials, seed = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+    url, prefix, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+    trials, seed = int(sys.argv[4]), int(sys.argv[5])
     dice = random.Random(seed)
     for number in range(trials):
         work = folder / f"trial-{number}"
         work.mkdir(parents=True)
-        print(json.dumps(trial(url, work, dice.uniform(0.02, 0.6))), flush=True)
+        moment = {"lines": dice.choice([0, 1, 2, 3, 4, 5]), "delay_seconds": dice.uniform(0.0, 0.15)}
+        print(json.dumps(trial(url, prefix, work, **moment)), flush=True)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.unit.checkpoints.lab import FILES, PREFIX, experiment, is_checkpoint_of, no_damage, publish_steps, record
+from checkpoint_lab import FILES, PREFIX, experiment, is_checkpoint_of, no_damage, publish_steps, record
 from tuneyard.errors import IntegrityError
 from tuneyard.store import Store
 

@@ -2,57 +2,32 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+import os
 from pathlib import Path
 
 import pytest
 
-from tests.unit.checkpoints.lab import (
+from checkpoint_lab import (
     PREFIX,
     WRITES,
     DiedError,
     FaultyStore,
+    check_kill_trials,
     experiment,
     is_checkpoint_of,
     make_checkpoint,
     no_damage,
     publish_steps,
     record,
+    run_kill_trials,
 )
 from tuneyard.checkpoints import CheckpointRef, RetentionPolicy
 from tuneyard.store import Store
 
 
 def _run_trials(store: Store, tmp_path: Path, trials: int, *, seed: int) -> None:
-    """Check of every trial what `kill_nursery` promises; a failure is repeated by its seed."""
-    root = Path(__file__).parents[3]
-    command = [sys.executable, "-m", "tests.unit.checkpoints.kill_nursery", store.url, str(tmp_path / "trials")]
-    finished = subprocess.run([*command, str(trials), str(seed)], cwd=root, capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr
-    lines = [json.loads(line) for line in finished.stdout.splitlines()]
-    assert len(lines) == trials
-    last_committed = resumed = 0
-    for number, told in enumerate(lines):
-        where = f"trial {number} of seed {seed}: {told}"
-        for fact in told:
-            assert "error" not in fact, where
-            assert "damage" not in fact, where
-            if "restored" in fact:
-                resumed += 1
-                assert fact["right"], where
-                # a kill between the commit and the word of it may leave one step more than was told
-                assert last_committed <= fact["restored"] <= last_committed + 1, where
-                last_committed = fact["restored"]
-            if "rows" in fact:
-                assert fact["rows"] == list(range(1, last_committed + 1)), where
-            last_committed = fact.get("committed", last_committed)
-    restored = experiment(store).restore(tmp_path / "last", on_damage=no_damage)
-    assert restored is not None
-    assert is_checkpoint_of(restored.path, restored.ref.step, scale=4.0)
-    assert restored.best is not None
-    assert resumed > trials / 3, "the kills came too early to show anything"
+    lines = run_kill_trials(store.url, PREFIX, tmp_path / "trials", trials=trials, seed=seed, env=os.environ)
+    check_kill_trials(store, PREFIX, tmp_path, lines)
 
 
 def test_after_each_of_20_kills_the_newest_committed_checkpoint_comes_back(store: Store, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.checkpoints.lab import (
+from checkpoint_lab import (
     FILES,
     PREFIX,
     FaultyStore,

@@ -6,7 +6,10 @@ The failing stores are real stores with a fault put in front, handed in as any s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +63,8 @@ def record(**fingerprint: Any) -> RunRecord:
     )
 
 
-def experiment(store: Store) -> Experiment:
-    return Experiment(store, PREFIX, required=REQUIRED)
+def experiment(store: Store, prefix: str = PREFIX) -> Experiment:
+    return Experiment(store, prefix, required=REQUIRED)
 
 
 def no_damage(sentence: str) -> None:
@@ -142,3 +145,46 @@ class FaultyStore:
 
     def local_path(self, key: str) -> Path | None:
         return self._store.local_path(key)
+
+
+def run_kill_trials(
+    url: str, prefix: str, folder: Path, *, trials: int, seed: int, env: Mapping[str, str]
+) -> list[list[dict[str, Any]]]:
+    """Let `kill_nursery` publish and be killed so often; give what each child told before its end."""
+    here = Path(__file__).parent
+    program = str(here / "unit/checkpoints/kill_nursery.py")
+    finished = subprocess.run(
+        [sys.executable, program, url, prefix, str(folder), str(trials), str(seed)],
+        env={**env, "PYTHONPATH": str(here)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    lines = [json.loads(line) for line in finished.stdout.splitlines()]
+    assert len(lines) == trials
+    return lines
+
+
+def check_kill_trials(store: Store, prefix: str, folder: Path, trials: list[list[dict[str, Any]]]) -> None:
+    """Check that each trial went on from the newest committed checkpoint, whole, with its metrics."""
+    last_committed = resumed = 0
+    for number, told in enumerate(trials):
+        where = f"trial {number}: {told}"
+        for fact in told:
+            assert "error" not in fact, where
+            assert "damage" not in fact, where
+            if "restored" in fact:
+                resumed += 1
+                assert fact["right"], where
+                # a kill between the commit and the word of it may leave one step more than was told
+                assert last_committed <= fact["restored"] <= last_committed + 1, where
+                last_committed = fact["restored"]
+            if "rows" in fact:
+                assert fact["rows"] == list(range(1, last_committed + 1)), where
+            last_committed = fact.get("committed", last_committed)
+    assert resumed > len(trials) / 3, "the kills came too early to show anything"
+    restored = experiment(store, prefix).restore(folder / "last", on_damage=no_damage)
+    assert restored is not None
+    assert is_checkpoint_of(restored.path, restored.ref.step, scale=4.0)
+    assert restored.best is not None
