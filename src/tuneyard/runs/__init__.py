@@ -11,7 +11,7 @@ Sits above the rooms that do the work (it starts them as processes and imports n
 """
 
 from tuneyard.runs.base import STOP_SECONDS, Launch, Runner
-from tuneyard.runs.home import default_store_url, home_folder
+from tuneyard.runs.home import home_folder
 from tuneyard.runs.info import ENDED, VERBS, RunInfo, RunKey, RunProgress, Status, Verb
 from tuneyard.runs.local import LocalRunner
 from tuneyard.runs.names import check_name, find_run, nearest_name, parse_reference
@@ -29,7 +29,6 @@ __all__ = [
     "Status",
     "Verb",
     "check_name",
-    "default_store_url",
     "find_run",
     "home_folder",
     "nearest_name",

@@ -62,12 +62,13 @@ class Runner(Protocol):
         """
         ...
 
-    def logs(self, key: RunKey, *, follow: bool = False) -> Iterator[str]:
+    def logs(self, key: RunKey, *, follow: bool = False, newest: bool = False) -> Iterator[str]:
         """Give the lines that the run's process wrote, without line ends.
 
         Args:
             key: Which run.
             follow: Whether to wait for further lines until the run has ended.
+            newest: Whether to give the newest attempt's lines only.
 
         Raises:
             NotFoundError: If there is no such run.

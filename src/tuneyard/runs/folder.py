@@ -133,23 +133,23 @@ class RunFolder:
     def _outcome(
         self, running: bool, end: dict[str, Any] | None, record: dict[str, Any]
     ) -> tuple[Status, str, str, str]:
-        again = f"launch it again with `tuneyard {self.key.verb}` and the same values"
+        again = f"Launch it again with tuneyard {self.key.verb} and the same values"
         if running:
             loading = self.key.verb == "serve" and not self.ready.exists()
             return "running", "loading the model" if loading else "", "", ""
         if end is None:
-            hint = f"{again}; it goes on from its newest checkpoint" if self.key.verb == "finetune" else again
+            hint = f"{again}; it goes on from its newest checkpoint." if self.key.verb == "finetune" else f"{again}."
             return "interrupted", _INTERRUPTED_WHY, "", hint
         code, asked = end["code"], end["stop_asked"]
         if asked and code == KILLED:
-            return "stopped", "it was killed before it had saved", "", again
+            return "stopped", "it was killed before it had saved", "", f"{again}."
         if code in (TERMINATED, INTERRUPTED) or (asked and code == 0 and self.key.verb == "serve"):
-            return "stopped", "it was told to stop", "", again
+            return "stopped", "it was told to stop", "", f"{again}."
         if code == 0:
             return "succeeded", "", "", ""
         error, hint = last_words(self.log, offset=record["log_offset"])
         if code == KILLED:
-            error, hint = "the process was killed by the system, most often because memory ran out", again
+            error, hint = "The process was killed by the system, most often because memory ran out.", f"{again}."
         return "failed", f"it ended with exit code {code}", error or end.get("error", ""), hint
 
 

@@ -25,9 +25,3 @@ def home_folder(environment: Mapping[str, str] | None = None) -> Path:
     import platformdirs
 
     return platformdirs.user_data_path("tuneyard", appauthor=False)
-
-
-def default_store_url(environment: Mapping[str, str] | None = None) -> str:
-    """Give the store that the local target uses where none is named: `TUNEYARD_STORE`, else a folder under home."""
-    told = (os.environ if environment is None else environment).get("TUNEYARD_STORE")
-    return told or (home_folder(environment) / "store").as_uri()

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 _TAIL_BYTES = 16_384
+# The forms of `tuneyard.process.tell_error`.
+_ERROR, _HINT = "error:", "hint:"
 
 
 def last_words(log: Path, *, offset: int = 0) -> tuple[str, str]:
@@ -16,7 +18,8 @@ def last_words(log: Path, *, offset: int = 0) -> tuple[str, str]:
         offset: Where in it the attempt of interest begins.
 
     Returns:
-        The sentence and the hint; where no `error:` line is found, the last line that says anything.
+        The sentence with its problems, one a line, and the hint; where there is no `error:` line, the last line that
+        says anything.
     """
     try:
         with log.open("rb") as file:
@@ -25,10 +28,11 @@ def last_words(log: Path, *, offset: int = 0) -> tuple[str, str]:
             lines = file.read().decode(errors="replace").splitlines()
     except FileNotFoundError:
         return "", ""
-    said = [line.strip() for line in lines if line.strip()]
+    said = [line.rstrip() for line in lines if line.strip()]
     for place in range(len(said) - 1, -1, -1):
-        label, colon, sentence = said[place].partition(":")
-        if colon and label.lower() == "error":
-            hints = [line.partition(":")[2].strip() for line in said[place + 1 :] if line.lower().startswith("hint:")]
-            return sentence.strip(), hints[0] if hints else ""
-    return (said[-1] if said else ""), ""
+        if said[place].startswith(_ERROR):
+            after = said[place + 1 :]
+            hints = [line.removeprefix(_HINT).strip() for line in after if line.startswith(_HINT)]
+            problems = [line for line in after if line.startswith("  ")]
+            return "\n".join([said[place].removeprefix(_ERROR).strip(), *problems]), hints[0] if hints else ""
+    return (said[-1].strip() if said else ""), ""

@@ -80,16 +80,18 @@ class LocalRunner:
         info = self._folder(key).info()
         if info is None:
             raise NotFoundError(
-                f"there is no {key.verb} run named {key.name!r}",
-                hint="`tuneyard runs` lists the runs there are",
+                f"There is no {key.verb} run named {key.name!r}.",
+                hint="See which there are: tuneyard runs",
                 name=key.name,
             )
         return info
 
-    def logs(self, key: RunKey, *, follow: bool = False) -> Iterator[str]:
+    def logs(self, key: RunKey, *, follow: bool = False, newest: bool = False) -> Iterator[str]:
         """Give the lines of the run's log; see `Runner.logs`."""
         self.get(key)
-        return self._lines(self._folder(key), follow)
+        folder = self._folder(key)
+        record = read_json(folder.record) or {}
+        return self._lines(folder, follow, record["log_offset"] if newest else 0)
 
     def wait(self, key: RunKey, *, timeout_seconds: float | None = None) -> RunInfo:
         """Wait until the run has ended; see `Runner.wait`."""
@@ -98,7 +100,8 @@ class LocalRunner:
         while folder.is_running():
             if until is not None and time.monotonic() >= until:
                 raise UnavailableError(
-                    f"{key} still runs after {timeout_seconds:g} s", hint=f"`tuneyard watch {key}` shows how far it is"
+                    f"The run {key} still works after {timeout_seconds:g} s.",
+                    hint=f"See how far it is: tuneyard watch {key}",
                 )
             time.sleep(_LOOK_SECONDS)
         return self.get(key)
@@ -118,8 +121,8 @@ class LocalRunner:
             return self.get(key)
         if not force:
             raise UnavailableError(
-                f"{key} has not stopped within {timeout_seconds:g} s: it is still saving, or it hangs",
-                hint=f"wait for it with `tuneyard watch {key}`, or kill it with `tuneyard stop {key} --force`",
+                f"The run {key} has not stopped within {timeout_seconds:g} s: it is still saving, or it hangs.",
+                hint=f"Wait for it with tuneyard watch {key}, or kill it with tuneyard stop {key} --force",
             )
         signals.kill(folder)
         return self.wait(key, timeout_seconds=_KILL_SECONDS)
@@ -132,7 +135,7 @@ class LocalRunner:
             lock = try_lock(folder.lock)
             if lock is None:
                 raise ConflictError(
-                    f"{key} still runs, so it can't be deleted", hint=f"stop it first: `tuneyard stop {key}`"
+                    f"The run {key} still works, so it can't be deleted.", hint=f"Stop it first: tuneyard stop {key}"
                 )
             # Out of sight at once: a new launch of the name need not wait for gigabytes to be removed.
             gone = folder.path.with_name(f".deleted-{secrets.token_hex(4)}")
@@ -156,8 +159,8 @@ class LocalRunner:
         if not differing:
             return running
         raise ConflictError(
-            f"{launch.key} is running with other values: {', '.join(differing)}",
-            hint=f"stop it with `tuneyard stop {launch.key}`, or take another name with `--name`",
+            f"The run {launch.key} works with other values: {', '.join(differing)}.",
+            hint=f"Stop it with tuneyard stop {launch.key}, or take another name with --name.",
             keys=differing,
         )
 
@@ -201,15 +204,16 @@ class LocalRunner:
             )
         if started.returncode != 0:
             raise TuneyardError(
-                f"the supervisor of {launch.key} could not start", hint=f"what it said is in {folder.log}"
+                f"The supervisor of {launch.key} could not start.", hint=f"What it said is in {folder.log}"
             )
 
     @staticmethod
-    def _lines(folder: RunFolder, follow: bool) -> Iterator[str]:
+    def _lines(folder: RunFolder, follow: bool, offset: int) -> Iterator[str]:
         rest = ""
         if not folder.log.exists():
             return
         with folder.log.open(encoding="utf-8", errors="replace", newline="") as log:
+            log.seek(offset)
             while True:
                 running = follow and folder.is_running()
                 text = rest + log.read()

@@ -26,9 +26,9 @@ def check_name(name: str) -> str:
         return name
     nearest = nearest_name(name)
     raise UsageError(
-        f"{name!r} can't be the name of a run: small letters, digits and '-' inside, "
-        f"at most {NAME_CHARACTERS_MAX} characters",
-        hint=f"take `--name {nearest}`" if nearest else "choose one with `--name`",
+        f"{name!r} can't be the name of a run: it takes small letters, digits and '-' inside, "
+        f"at most {NAME_CHARACTERS_MAX} characters.",
+        hint=f"Take --name {nearest}" if nearest else "Choose one with --name.",
         name=name,
     )
 
@@ -52,8 +52,8 @@ def parse_reference(reference: str) -> tuple[Verb | None, str]:
         if verb == before:
             return verb, check_name(after)
     raise UsageError(
-        f"{reference!r} names no run: {before!r} is not a verb that makes runs",
-        hint=f"write one of {', '.join(f'{verb}/NAME' for verb in VERBS)}, or just the name",
+        f"{reference!r} names no run: {before!r} is not a verb that makes runs.",
+        hint=f"Write one of {', '.join(f'{verb}/NAME' for verb in VERBS)}, or just the name.",
     )
 
 
@@ -76,8 +76,8 @@ def find_run(runs: Iterable[RunInfo], reference: str, *, verbs: Sequence[Verb] =
     found = [run for run in runs if run.name == name and run.verb in verbs and verb in (None, run.verb)]
     if not found:
         raise NotFoundError(
-            f"there is no {_kinds(verbs if verb is None else (verb,))} named {name!r}",
-            hint="`tuneyard runs` lists the runs there are",
+            f"There is no {_kinds(verbs if verb is None else (verb,))} named {name!r}.",
+            hint="See which there are: tuneyard runs",
             name=name,
         )
     alive = [run for run in found if not run.ended]
@@ -85,8 +85,8 @@ def find_run(runs: Iterable[RunInfo], reference: str, *, verbs: Sequence[Verb] =
         return found[0] if len(found) == 1 else alive[0]
     keys = [str(RunKey(run.verb, run.name)) for run in found]
     raise UsageError(
-        f"{name!r} is the name of {len(found)} runs: {', '.join(keys)}",
-        hint=f"write which one: `{words or 'tuneyard logs'} {keys[0]}`",
+        f"{name!r} is the name of {len(found)} runs: {', '.join(keys)}.",
+        hint=f"Write which one: {words or 'tuneyard logs'} {keys[0]}",
         runs=keys,
     )
 

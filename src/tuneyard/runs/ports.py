@@ -33,13 +33,13 @@ def choose_port(host: str, wanted: int | None, *, first: int = FIRST_PORT) -> in
         if is_free(host, wanted):
             return wanted
         raise UnavailableError(
-            f"port {wanted} of {host} is taken by another program",
-            hint="name another with `--port`, or leave it out to get a free one",
+            f"Port {wanted} of {host} is taken by another program.",
+            hint="Name another with --port, or leave it out to get a free one.",
             port=wanted,
         )
     for port in range(first, first + _TRIES):
         if is_free(host, port):
             return port
     raise UnavailableError(
-        f"no port from {first} to {first + _TRIES - 1} of {host} is free", hint="name one with `--port`"
+        f"No port from {first} to {first + _TRIES - 1} of {host} is free.", hint="Name one with --port."
     )

@@ -76,7 +76,7 @@ class _Child:
                 preexec_fn=_die_with_parent(),
             )
         except OSError as error:
-            self._error = f"the command {record['argv'][0]!r} can't be started: {error.strerror}"
+            self._error = f"The command {record['argv'][0]!r} can't be started: {error.strerror}."
         write_json(self._folder / "process.json", self._who())
         if self._stop_asked and self._process:
             self._process.terminate()

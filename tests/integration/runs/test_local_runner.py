@@ -123,7 +123,7 @@ def test_stop_lets_the_process_save_and_the_run_is_stopped_with_143(bench, wait_
 def test_stop_of_a_process_that_does_not_listen_says_so_and_force_kills_it(bench, wait_until):
     bench.runner.launch(bench.spec(seconds=60, deaf=True))
     wait_until(bench.starts, "the program starts")
-    with pytest.raises(UnavailableError, match="has not stopped within 0.3 s") as caught:
+    with pytest.raises(UnavailableError, match=r"has not stopped within 0\.3 s") as caught:
         bench.runner.stop(LORA, timeout_seconds=0.3)
     assert "--force" in caught.value.hint
     info = bench.runner.stop(LORA, timeout_seconds=0.3, force=True)
@@ -155,7 +155,7 @@ def test_a_second_launch_with_other_values_is_a_conflict_that_names_the_keys(ben
     with pytest.raises(ConflictError) as caught:
         bench.runner.launch(bench.spec(seconds=60, peft={"r": 16, "alpha": 16}))
     assert caught.value.details["keys"] == ["peft.r"]
-    assert "finetune/lora is running with other values: peft.r" in str(caught.value)
+    assert "The run finetune/lora works with other values: peft.r." in str(caught.value)
     assert json.loads((bench.folder() / "values.json").read_text())["peft"]["r"] == 8
 
 
@@ -227,7 +227,7 @@ def test_a_second_attempt_is_marked_in_the_log(bench):
 
 def test_waiting_with_a_limit_says_that_the_run_goes_on(bench):
     bench.runner.launch(bench.spec(seconds=60))
-    with pytest.raises(UnavailableError, match="finetune/lora still runs after 0.1 s"):
+    with pytest.raises(UnavailableError, match=r"finetune/lora still works after 0\.1 s"):
         bench.runner.wait(LORA, timeout_seconds=0.1)
 
 
@@ -244,7 +244,7 @@ def test_delete_removes_an_ended_run_and_nothing_else(bench):
 
 def test_delete_refuses_what_still_runs(bench):
     bench.runner.launch(bench.spec(seconds=60))
-    with pytest.raises(ConflictError, match="still runs") as caught:
+    with pytest.raises(ConflictError, match="still works") as caught:
         bench.runner.delete(LORA)
     assert "tuneyard stop finetune/lora" in caught.value.hint
     assert bench.runner.get(LORA).status == "running"
@@ -294,7 +294,7 @@ def test_a_command_that_can_not_be_started_is_a_failure(bench):
     runner.launch(bench.spec())
     info = runner.wait(LORA)
     assert info.status == "failed"
-    assert info.error == "the command '/nowhere/python' can't be started: No such file or directory"
+    assert info.error == "The command '/nowhere/python' can't be started: No such file or directory."
 
 
 def test_progress_is_read_from_the_work_folder(bench):
@@ -312,5 +312,5 @@ def test_progress_is_read_from_the_work_folder(bench):
 def test_a_name_that_is_none_is_refused_before_anything_is_made(bench):
     with pytest.raises(UsageError, match="'Lora_16' can't be the name of a run") as caught:
         bench.runner.launch(bench.spec("Lora_16"))
-    assert caught.value.hint == "take `--name lora-16`"
+    assert caught.value.hint == "Take --name lora-16"
     assert not (bench.home / "runs").exists()

@@ -1,0 +1,22 @@
+"""The `tuneyard` command: the verbs of `tuneyard.client` for a terminal.
+
+    main       registers the commands, nothing else
+    options    every option, declared once
+    _output    the one way anything is printed: human, JSON or quiet; data on stdout, talk on stderr
+    _errors    the one table that turns an error into a sentence, a hint and an exit code
+    _follow    what a terminal shows of a run while it works
+
+Commands import what they need when they are called: `tuneyard --help` has to answer at once.
+"""
+
+from __future__ import annotations
+
+
+def main() -> int:
+    """Run the command line and return its exit code."""
+    from tuneyard.cli._errors import run
+
+    return run()
+
+
+__all__ = ["main"]

@@ -1,0 +1,73 @@
+"""From a plan to its end as a command sees it: show it, or launch it, follow it and tell how it came out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tuneyard.cli._follow import follow
+from tuneyard.cli._output import Output
+from tuneyard.runs import RunInfo, Runner
+from tuneyard.runs.outcome import raise_if_not_succeeded
+
+if TYPE_CHECKING:
+    from tuneyard.runs.plans import Plan
+
+
+def show_values(plan: Plan, out: Output) -> None:
+    """Print the resolved values: YAML for people, one document for programs.
+
+    Args:
+        plan: What would run.
+        out: How this command prints.
+    """
+    import yaml
+
+    for note in plan.notes:
+        out.say(note)
+    key, values = plan.launch.key, dict(plan.values)
+    document = {"verb": key.verb, "name": key.name, "store": plan.launch.store, "values": values}
+    out.data(document, yaml.safe_dump(values, sort_keys=False, allow_unicode=True).rstrip())
+
+
+def launch(plan: Plan, runner: Runner, out: Output) -> RunInfo:
+    """Launch a plan, with its notes told first, and say where it is.
+
+    Args:
+        plan: What to run.
+        runner: Where to run it.
+        out: How this command prints.
+
+    Returns:
+        What is known of the run.
+    """
+    for note in plan.notes:
+        out.say(note)
+    info = runner.launch(plan.launch)
+    out.say(f"{info.key} is {info.status}; its log: tuneyard logs {info.key}")
+    return info
+
+
+def carry_out(plan: Plan, runner: Runner, out: Output, *, detach: bool, after: str = "") -> None:
+    """Launch a plan and stay with it until it has ended, unless it is to go on alone.
+
+    Args:
+        plan: What to run.
+        runner: Where to run it.
+        out: How this command prints.
+        detach: Whether to return at once.
+        after: What to do next once it has succeeded; told to people.
+
+    Raises:
+        RunEndedError: If it did not succeed.
+    """
+    info = launch(plan, runner, out)
+    if not detach:
+        info = raise_if_not_succeeded(follow(runner, info.key, out))
+    out.data({"run": info.to_dict()}, _result(info))
+    if info.status == "succeeded" and after:
+        out.say(after)
+
+
+def _result(info: RunInfo) -> str:
+    where = f"{info.store.rstrip('/')}/{info.experiment}" if info.experiment else info.store
+    return f"{info.key}  {info.status}  {where}"

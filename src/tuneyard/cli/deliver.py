@@ -1,0 +1,31 @@
+"""`tuneyard deliver`."""
+
+from __future__ import annotations
+
+from tuneyard.cli import options as o
+
+
+def deliver(
+    values: o.Values = None,
+    set_: o.Set = None,
+    name: o.Name = None,
+    store: o.Store = None,
+    on: o.On = "local",
+    dry_run: o.DryRun = False,
+    detach: o.Detach = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Bring a model and data into the store, verified."""
+    from tuneyard.cli._carry import carry_out, show_values
+    from tuneyard.cli._output import Output
+    from tuneyard.runs.plans import Sources, plan_deliver
+    from tuneyard.runs.targets import runner_for
+
+    out = Output(json, quiet)
+    runner = runner_for(on)
+    plan = plan_deliver(Sources(values or (), set_ or (), None, name, store))
+    if dry_run:
+        show_values(plan, out)
+    else:
+        carry_out(plan, runner, out, detach=detach)

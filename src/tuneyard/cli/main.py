@@ -1,0 +1,31 @@
+"""Registers the commands of `tuneyard`, and nothing else."""
+
+from __future__ import annotations
+
+from typer import Typer
+
+from tuneyard.cli.chat import chat
+from tuneyard.cli.data import app as data_app
+from tuneyard.cli.deliver import deliver
+from tuneyard.cli.finetune import finetune
+from tuneyard.cli.runs import app as runs_app
+from tuneyard.cli.runs import delete, logs, stop, watch
+from tuneyard.cli.serve import serve
+from tuneyard.cli.values import app as values_app
+from tuneyard.cli.version import version
+
+app = Typer(
+    name="tuneyard",
+    help="Finetune a language model: deliver, finetune, serve, chat. Each verb has its own --help.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+for command in (deliver, finetune, serve, chat):
+    app.command()(command)
+app.add_typer(runs_app, name="runs", help="List the runs there are, newest first.")
+for command in (logs, watch, stop, delete):
+    app.command()(command)
+app.add_typer(data_app, name="data", help="Look at data before training on it.")
+app.add_typer(values_app, name="values", help="Look at values: what there is to set.")
+app.command()(version)

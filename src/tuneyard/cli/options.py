@@ -1,0 +1,44 @@
+"""Every option and argument of the commands, declared once."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from typer import Argument, Option
+
+Values = Annotated[
+    list[str] | None,
+    Option("--values", "-f", metavar="FILE", help="A values file (YAML or JSON). Repeated: later ones win."),
+]
+Set = Annotated[
+    list[str] | None,
+    Option("--set", metavar="PATH=VALUE", help="One value, as for Helm. Repeated; wins over the files."),
+]
+Name = Annotated[
+    str | None, Option("--name", metavar="NAME", help="The run's name. Derived from the values if left out.")
+]
+Store = Annotated[
+    str | None,
+    Option("--store", metavar="URL", help="The object store: a folder, file://…, s3:// or http(s)://host:port."),
+]
+On = Annotated[Literal["local", "kubernetes"], Option("--on", help="The target to run on.")]
+DryRun = Annotated[bool, Option("--dry-run", help="Print the resolved values and start nothing.")]
+Detach = Annotated[bool, Option("--detach", "-d", help="Return at once; the run goes on.")]
+Json = Annotated[bool, Option("--json", help="Print the result as JSON.")]
+Quiet = Annotated[bool, Option("--quiet", "-q", help="Print the result only.")]
+Yes = Annotated[bool, Option("--yes", "-y", help="Don't ask.")]
+Force = Annotated[bool, Option("--force", help="Kill what has not stopped in time.")]
+Follow = Annotated[bool, Option("--follow", "-f", help="Wait for more until the run has ended.")]
+Merged = Annotated[bool, Option("--merged", help="Serve the run's checkpoint-final-merged.")]
+Port = Annotated[
+    int | None, Option("--port", min=1, max=65535, help="The port. The first free one from 8080 if left out.")
+]
+Timeout = Annotated[float, Option("--timeout", metavar="SECONDS", min=0, help="How long it may take.")]
+VerbOption = Annotated[
+    Literal["deliver", "finetune", "serve"] | None, Option("--verb", help="Only the runs of this verb.")
+]
+
+RunName = Annotated[str, Argument(metavar="RUN", help="NAME, or VERB/NAME where several verbs use the name.")]
+DeleteData = Annotated[
+    bool, Option("--data", help="Also remove what the run has published in the store. There is no way back.")
+]

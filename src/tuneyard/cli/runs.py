@@ -1,0 +1,163 @@
+"""The commands that look after runs: `runs`, `runs show`, `logs`, `watch`, `stop`, `delete`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from typer import Context, Typer
+
+from tuneyard.cli import options as o
+from tuneyard.runs.base import STOP_SECONDS
+
+if TYPE_CHECKING:
+    from tuneyard.runs import RunInfo, Runner
+
+# Plain help, without boxes: it prints in half the time (0.13 s instead of 0.30 s on two slow cores).
+app = Typer(invoke_without_command=True, rich_markup_mode=None)
+
+
+@app.callback()
+def runs(
+    context: Context, verb: o.VerbOption = None, on: o.On = "local", json: o.Json = False, quiet: o.Quiet = False
+) -> None:
+    """List the runs there are, newest first."""
+    if context.invoked_subcommand is not None:
+        return
+    from tuneyard.cli._output import Output
+    from tuneyard.runs.targets import runner_for
+
+    out = Output(json, quiet)
+    found = runner_for(on).list(verb)
+    out.data({"runs": [info.to_dict() for info in found]}, _listing(found, names_only=quiet))
+    if not found:
+        out.say("There are no runs yet. Start one: tuneyard deliver, finetune or serve")
+
+
+@app.command()
+def show(run: o.RunName, on: o.On = "local", json: o.Json = False) -> None:
+    """Tell all that is known of a run."""
+    from tuneyard.cli._output import Output
+
+    _, info = _find(on, run, "tuneyard runs show")
+    facts = info.to_dict()
+    progress = facts.pop("progress")
+    lines = [f"{name.replace('_', ' '):<14} {fact}" for name, fact in facts.items() if fact not in ("", None)]
+    if progress and info.progress:
+        from tuneyard.cli._follow import describe
+
+        lines.append(f"{'progress':<14} {describe(info.progress)}")
+    Output(json).data({"run": info.to_dict()}, "\n".join(lines))
+
+
+def logs(run: o.RunName, follow: o.Follow = False, on: o.On = "local") -> None:
+    """Print what a run has printed."""
+    from tuneyard.cli._output import Output
+
+    runner, info = _find(on, run, "tuneyard logs")
+    out = Output()
+    for line in runner.logs(info.key, follow=follow):
+        out.line(line)
+
+
+def watch(run: o.RunName, on: o.On = "local", json: o.Json = False, quiet: o.Quiet = False) -> None:
+    """Watch a run until it has ended. Ctrl-C leaves the run alone; the exit code is the run's."""
+    from tuneyard.cli._follow import follow
+    from tuneyard.cli._output import Output
+    from tuneyard.runs.outcome import raise_if_not_succeeded
+
+    out = Output(json, quiet)
+    runner, info = _find(on, run, "tuneyard watch")
+    info = raise_if_not_succeeded(follow(runner, info.key, out))
+    out.data({"run": info.to_dict()}, f"{info.key}  {info.status}")
+
+
+def stop(
+    run: o.RunName,
+    force: o.Force = False,
+    timeout: o.Timeout = STOP_SECONDS,
+    on: o.On = "local",
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Tell a run to save and stop, and wait until it has."""
+    from tuneyard.cli._output import Output
+
+    out = Output(json, quiet)
+    runner, info = _find(on, run, "tuneyard stop")
+    if not info.ended:
+        out.say(f"Telling {info.key} to save and stop.")
+    info = runner.stop(info.key, force=force, timeout_seconds=timeout)
+    out.data({"run": info.to_dict()}, f"{info.key}  {info.status}")
+
+
+def delete(
+    run: o.RunName,
+    data: o.DeleteData = False,
+    yes: o.Yes = False,
+    on: o.On = "local",
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Remove an ended run. What it published in the store stays, unless --data."""
+    from tuneyard.cli._output import Output
+    from tuneyard.runs.published import delete_published
+
+    out = Output(json, quiet)
+    runner, info = _find(on, run, "tuneyard delete")
+    what = f"{info.key} and everything below {info.experiment} in {info.store}" if data else str(info.key)
+    if not yes:
+        _ask(what)
+    removed = delete_published(info) if data else 0
+    runner.delete(info.key)
+    document = {"deleted": str(info.key), "objects_deleted": removed}
+    out.data(document, f"{info.key}  deleted" + (f", with {removed} objects" if data else ""))
+    if info.experiment and not data:
+        out.say(f"What it published stays: {info.experiment} in {info.store}")
+
+
+def _find(on: o.On, reference: str, words: str) -> tuple[Runner, RunInfo]:
+    from tuneyard.runs.names import find_run
+    from tuneyard.runs.targets import runner_for
+
+    runner = runner_for(on)
+    return runner, find_run(runner.list(), reference, words=words)
+
+
+def _ask(what: str) -> None:
+    import sys
+
+    from typer import confirm
+
+    from tuneyard.errors import UsageError
+
+    if not sys.stdin.isatty():
+        raise UsageError(f"Deleting {what} has to be confirmed.", hint="Say --yes where nobody can be asked.")
+    confirm(f"Delete {what}?", abort=True, err=True)
+
+
+def _listing(found: list[RunInfo], *, names_only: bool) -> str | None:
+    from tuneyard.cli._follow import describe
+    from tuneyard.cli._output import table
+
+    if not found:
+        return None
+    if names_only:
+        return "\n".join(str(info.key) for info in found)
+    rows = [
+        [
+            str(info.key),
+            info.status,
+            f"{info.started_at.astimezone():%Y-%m-%d %H:%M}" if info.started_at else "",
+            _about(info, describe(info.progress) if info.progress else ""),
+        ]
+        for info in found
+    ]
+    return table(["RUN", "STATUS", "STARTED", "ABOUT"], rows)
+
+
+def _about(info: RunInfo, progress: str) -> str:
+    if info.status in ("failed", "interrupted"):
+        return (info.error or info.why).partition("\n")[0]
+    if info.verb == "serve":
+        return f"{info.url} {info.why}".rstrip() if info.status == "running" else info.why
+    return progress or info.why

@@ -1,0 +1,56 @@
+"""`tuneyard serve`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Argument
+
+from tuneyard.cli import options as o
+
+if TYPE_CHECKING:
+    from tuneyard.runs import RunInfo
+
+
+def serve(
+    run: Annotated[str | None, Argument(metavar="[RUN]", help="A finished finetuning run.")] = None,
+    values: o.Values = None,
+    set_: o.Set = None,
+    name: o.Name = None,
+    store: o.Store = None,
+    merged: o.Merged = False,
+    port: o.Port = None,
+    on: o.On = "local",
+    dry_run: o.DryRun = False,
+    detach: o.Detach = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Serve a finetuned model on an OpenAI-compatible endpoint.
+
+    The server lives on without this terminal; `tuneyard stop` ends it.
+    """
+    from tuneyard.cli._carry import launch, show_values
+    from tuneyard.cli._output import Output
+    from tuneyard.runs.plans import Sources, plan_serve
+    from tuneyard.runs.serving import wait_until_ready
+    from tuneyard.runs.targets import runner_for
+
+    out = Output(json, quiet)
+    runner = runner_for(on)
+    sources = Sources(values or (), set_ or (), None, name, store)
+    plan = plan_serve(sources, runner, run=run, merged=merged, port=port)
+    if dry_run:
+        show_values(plan, out)
+        return
+    info = launch(plan, runner, out)
+    if not detach:
+        out.say("Loading the model. Ctrl-C leaves the server alone.")
+        info = wait_until_ready(runner, info.key)
+    out.data({"run": info.to_dict()}, _endpoint(info))
+
+
+def _endpoint(info: RunInfo) -> str:
+    rows = [("endpoint", info.url or ""), ("key", f"in {info.api_key_file}" if info.api_key_file else "none")]
+    rows += [("chat", f"tuneyard chat {info.name}"), ("stop", f"tuneyard stop {info.key}")]
+    return "\n".join(f"{label:<9} {text}" for label, text in rows)

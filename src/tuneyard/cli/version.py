@@ -1,0 +1,16 @@
+"""`tuneyard version`."""
+
+from __future__ import annotations
+
+from tuneyard.cli import options as o
+
+
+def version(json: o.Json = False) -> None:
+    """Print the version."""
+    import platform
+
+    import tuneyard
+    from tuneyard.cli._output import Output
+
+    told = tuneyard.__version__
+    Output(json).data({"version": told, "python": platform.python_version()}, f"tuneyard {told}")

@@ -1,0 +1,282 @@
+"""The verbs of Tuneyard for Python programs: the same as on the command line, with the same words.
+
+    run = tuneyard.finetune("values.yaml", set=["finetuning_config.peft_conf.peft_kwargs.r=16"], name="lora-16")
+    server = tuneyard.serve("lora-16")
+    print(tuneyard.chat("What is a manifest?", name="lora-16"))
+
+Each verb plans (tuneyard.runs.plans), launches on a runner and gives a handle back. No verb asks which target it is
+on. Errors are those of `tuneyard.errors`; a run that was waited for and did not succeed raises `RunEndedError`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+from tuneyard.runs.base import STOP_SECONDS, Runner
+from tuneyard.runs.info import RunInfo, RunKey, Verb
+from tuneyard.runs.names import find_run
+from tuneyard.runs.outcome import raise_if_not_succeeded
+from tuneyard.runs.targets import Target, runner_for
+
+if TYPE_CHECKING:
+    from tuneyard.runs.plans import Plan
+    from tuneyard.values import DeliverValues, FinetuneValues, InferenceValues
+
+_LOOK_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A handle on one run. It holds no state: every method asks the runner anew.
+
+    Attributes:
+        key: The run's verb and name.
+        runner: Where it runs.
+    """
+
+    key: RunKey
+    runner: Runner
+
+    def info(self) -> RunInfo:
+        """Tell all that is known of it now."""
+        return self.runner.get(self.key)
+
+    def wait(self, *, timeout_seconds: float | None = None) -> RunInfo:
+        """Wait until it has ended.
+
+        Raises:
+            RunEndedError: If it did not succeed.
+            UnavailableError: If it still works after that time.
+        """
+        return raise_if_not_succeeded(self.runner.wait(self.key, timeout_seconds=timeout_seconds))
+
+    def logs(self, *, follow: bool = False) -> Iterator[str]:
+        """Give the lines it printed; with `follow`, wait for more until it has ended."""
+        return self.runner.logs(self.key, follow=follow)
+
+    def stop(self, *, force: bool = False, timeout_seconds: float = STOP_SECONDS) -> RunInfo:
+        """Tell it to save and stop, and wait until it has; with `force`, kill it where it has not in time."""
+        return self.runner.stop(self.key, force=force, timeout_seconds=timeout_seconds)
+
+
+def deliver(
+    *files: str | PathLike[str],
+    set: Sequence[str] = (),
+    values: Mapping[str, Any] | DeliverValues | None = None,
+    name: str | None = None,
+    store: str | None = None,
+    wait: bool = True,
+    on: Target = "local",
+) -> Run:
+    """Bring a model, a dataset or both into the store.
+
+    Args:
+        files: Values files, later ones winning.
+        set: `path=value` texts that win over everything else.
+        values: Values that win over the files.
+        name: The run's name; by default the last part of `bucketModelPath`, else the last file's name.
+        store: The store's URL or folder; `TUNEYARD_STORE` or the local store by default.
+        wait: Whether to return only when it has succeeded.
+        on: The target.
+
+    Returns:
+        A handle on the run.
+
+    Raises:
+        InvalidValuesError: If the values are not allowed, with every problem.
+        NotFoundError: If a values file is not there.
+        RunEndedError: If it was waited for and did not succeed.
+    """
+    from tuneyard.runs.plans import Sources, plan_deliver
+
+    return _launch(plan_deliver(Sources(files, set, values, name, store)), wait=wait, on=on)
+
+
+def finetune(
+    *files: str | PathLike[str],
+    set: Sequence[str] = (),
+    values: Mapping[str, Any] | FinetuneValues | None = None,
+    name: str | None = None,
+    store: str | None = None,
+    wait: bool = True,
+    on: Target = "local",
+) -> Run:
+    """Finetune a delivered model on delivered data.
+
+    Launched again under its name, a finished run is left as it is and an unfinished one goes on from its newest
+    checkpoint.
+
+    Args:
+        files: Values files, later ones winning.
+        set: `path=value` texts that win over everything else.
+        values: Values that win over the files.
+        name: The run's name; by default the last part of `checkpointsRemote`, else the last file's name.
+        store: The store's URL or folder; `TUNEYARD_STORE` or the local store by default.
+        wait: Whether to return only when it has succeeded.
+        on: The target.
+
+    Returns:
+        A handle on the run.
+
+    Raises:
+        InvalidValuesError: If the values are not allowed, with every problem.
+        NotFoundError: If a values file, the base model or a dataset is not there.
+        ConflictError: If a run of that name works with other values.
+        RunEndedError: If it was waited for and did not succeed.
+    """
+    from tuneyard.runs.plans import Sources, plan_finetune
+
+    return _launch(plan_finetune(Sources(files, set, values, name, store)), wait=wait, on=on)
+
+
+def serve(
+    run: str | None = None,
+    *files: str | PathLike[str],
+    merged: bool = False,
+    set: Sequence[str] = (),
+    values: Mapping[str, Any] | InferenceValues | None = None,
+    name: str | None = None,
+    store: str | None = None,
+    port: int | None = None,
+    wait: bool = True,
+    on: Target = "local",
+) -> Run:
+    """Serve a finetuned model, or any that values name, on an OpenAI-compatible endpoint.
+
+    The handle's `info().url` is the endpoint and `info().api_key_file` holds its key.
+
+    Args:
+        run: A finished finetuning run; None serves what the values name.
+        files: Values files, later ones winning.
+        merged: Whether to serve the run's merged model instead of its `checkpoint-final`.
+        set: `path=value` texts that win over everything else.
+        values: Values that win over the files.
+        name: The server's name; by default the run's.
+        store: The store's URL or folder; by default the run's.
+        port: The port; by default the first free one from 8080.
+        wait: Whether to return only when it answers.
+        on: The target.
+
+    Returns:
+        A handle on the server.
+
+    Raises:
+        InvalidValuesError: If the values are not allowed, with every problem.
+        NotFoundError: If the run, or what it should have published, is not there.
+        RunEndedError: If it was waited for and ended before it answered.
+    """
+    from tuneyard.runs.plans import Sources, plan_serve
+    from tuneyard.runs.serving import wait_until_ready
+
+    runner = runner_for(on)
+    sources = Sources(files, set, values, name, store)
+    server = _launch(plan_serve(sources, runner, run=run, merged=merged, port=port), wait=False, on=on)
+    if wait:
+        wait_until_ready(runner, server.key)
+    return server
+
+
+def runs(verb: Verb | None = None, *, on: Target = "local") -> list[RunInfo]:
+    """List the runs there are, newest launch first.
+
+    Args:
+        verb: Only this verb's.
+        on: The target.
+    """
+    return runner_for(on).list(verb)
+
+
+def find(name: str, *, on: Target = "local") -> Run:
+    """Give a handle on a run that was launched before.
+
+    Args:
+        name: `NAME`, or `VERB/NAME` where several verbs use the name.
+        on: The target.
+
+    Raises:
+        NotFoundError: If there is no such run.
+        UsageError: If several are named so.
+    """
+    runner = runner_for(on)
+    return Run(find_run(runner.list(), name).key, runner)
+
+
+def logs(name: str, *, follow: bool = False, on: Target = "local") -> Iterator[str]:
+    """Give the lines that a run printed.
+
+    Args:
+        name: `NAME` or `VERB/NAME`.
+        follow: Whether to wait for more until it has ended.
+        on: The target.
+
+    Raises:
+        NotFoundError: If there is no such run.
+    """
+    return find(name, on=on).logs(follow=follow)
+
+
+def watch(name: str, *, on: Target = "local") -> Iterator[RunInfo]:
+    """Give what is known of a run whenever it has changed, until it has ended; the run does not notice.
+
+    Args:
+        name: `NAME` or `VERB/NAME`.
+        on: The target.
+
+    Raises:
+        NotFoundError: If there is no such run.
+    """
+    from tuneyard.runs.watching import changes
+
+    run = find(name, on=on)
+    return changes(run.runner, run.key, every_seconds=_LOOK_SECONDS)
+
+
+def stop(name: str, *, force: bool = False, timeout_seconds: float = STOP_SECONDS, on: Target = "local") -> RunInfo:
+    """Tell a run to save and stop, and wait until it has.
+
+    Args:
+        name: `NAME` or `VERB/NAME`.
+        force: Whether to kill it where it has not stopped in time.
+        timeout_seconds: How long it may take.
+        on: The target.
+
+    Raises:
+        NotFoundError: If there is no such run.
+        UnavailableError: If it still works after that time and `force` is false.
+    """
+    return find(name, on=on).stop(force=force, timeout_seconds=timeout_seconds)
+
+
+def delete(name: str, *, data: bool = False, on: Target = "local") -> RunInfo:
+    """Remove the local state of a run that has ended, and tell what it was.
+
+    Args:
+        name: `NAME` or `VERB/NAME`.
+        data: Whether to remove what a finetuning run has published in the store too. There is no way back.
+        on: The target.
+
+    Raises:
+        NotFoundError: If there is no such run.
+        ConflictError: If it still works.
+        UsageError: If data is to be removed of a run that publishes none.
+    """
+    from tuneyard.runs.published import delete_published
+
+    run = find(name, on=on)
+    if data:
+        delete_published(run.info())
+    return run.runner.delete(run.key)
+
+
+def _launch(plan: Plan, *, wait: bool, on: Target) -> Run:
+    for note in plan.notes:
+        print(note, file=sys.stderr)
+    runner = runner_for(on)
+    run = Run(runner.launch(plan.launch).key, runner)
+    if wait:
+        run.wait()
+    return run

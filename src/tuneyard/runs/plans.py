@@ -1,0 +1,260 @@
+"""From values to a launch: what a verb will run, where and under which name.
+
+Everything that can be known to be wrong with it is told here, before anything is started.
+
+A plan reads values files and looks into the store; it starts nothing and writes nothing. `Runner.launch` takes its
+`launch`. Verbs of the command line and of Python go through here alike, so `--dry-run` shows exactly what would run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tuneyard.errors import NotFoundError, UsageError
+from tuneyard.runs.base import Launch, Runner
+from tuneyard.runs.info import RunInfo, RunKey, Verb
+from tuneyard.runs.names import check_name, find_run, nearest_name
+
+if TYPE_CHECKING:
+    from tuneyard.store import Store
+    from tuneyard.values import DeliverValues, FinetuneValues, InferenceValues
+
+EXPERIMENTS = "default-bucket/experiments"
+"""Where finetuning publishes when the values don't say: a folder of the run's name below this."""
+
+ValuesT = TypeVar("ValuesT", "DeliverValues", "FinetuneValues", "InferenceValues")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What will be run.
+
+    Attributes:
+        launch: What a runner takes.
+        values: The resolved values, as JSON can hold them.
+        notes: What the user should know before it starts, each a sentence.
+    """
+
+    launch: Launch
+    values: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What the user gave: files, a mapping or model that wins over them, and `--set`s that win over both.
+
+    Attributes:
+        files: Values files, later ones winning.
+        sets: `path=value` texts, as for Helm's `--set`.
+        values: Values from a Python program.
+        name: The run's name; None derives one.
+        store: The store's URL or folder; None takes `TUNEYARD_STORE`, else the local store.
+    """
+
+    files: Sequence[str | os.PathLike[str]] = ()
+    sets: Sequence[str] = ()
+    values: Mapping[str, Any] | DeliverValues | FinetuneValues | InferenceValues | None = None
+    name: str | None = None
+    store: str | None = None
+
+
+def plan_deliver(sources: Sources) -> Plan:
+    """Plan a delivery.
+
+    Raises:
+        InvalidValuesError: If the values are not allowed, with every problem.
+        NotFoundError: If a values file is not there.
+        UsageError: If no name can be derived, or the one told is not allowed.
+    """
+    from tuneyard.values import DeliverValues
+
+    values = _load(DeliverValues, sources)
+    name = _name(sources, Path(values.bucketModelPath or "").name)
+    return _plan("deliver", name, values, _store(sources))
+
+
+def plan_finetune(sources: Sources) -> Plan:
+    """Plan a finetuning run, and look whether the base model and the data it names have been delivered.
+
+    Raises:
+        InvalidValuesError: If the values are not allowed, with every problem.
+        NotFoundError: If a values file, the base model or a dataset is not there.
+        UsageError: If no name can be derived, or the one told is not allowed.
+    """
+    from tuneyard.values import FinetuneValues
+
+    values = _load(FinetuneValues, sources)
+    name = _name(sources, Path(values.checkpointsRemote or "").name)
+    if not values.checkpointsRemote:
+        values = _load(FinetuneValues, sources, f"checkpointsRemote={EXPERIMENTS}/{name}")
+    store = _store(sources)
+    _check_delivered(store, values)
+    return _plan("finetune", name, values, store, experiment=values.checkpointsRemote)
+
+
+def plan_serve(
+    sources: Sources, runner: Runner, *, run: str | None = None, merged: bool = False, port: int | None = None
+) -> Plan:
+    """Plan a server, of a finished run or of the model that the values name.
+
+    Args:
+        sources: What the user gave.
+        runner: Where the run is looked up.
+        run: A finetuning run's name; its `checkpoint-final` is served.
+        merged: Whether to serve the run's `checkpoint-final-merged` instead.
+        port: The port; None takes a free one.
+
+    Raises:
+        InvalidValuesError: If the values are not allowed, with every problem.
+        NotFoundError: If the run, or what it should have published, is not there.
+        UsageError: If neither a run nor values are given.
+    """
+    from tuneyard.values import InferenceValues
+
+    if run is None:
+        if not (sources.files or sources.sets or sources.values):
+            raise UsageError(
+                "There is nothing to serve: neither a run nor values are named.",
+                hint="Name a finished run (tuneyard serve NAME) or a values file (tuneyard serve -f FILE).",
+            )
+        values = _load(InferenceValues, sources)
+        name = _name(sources, values.model.rstrip("/").rpartition("/")[2])
+        return _plan("serve", name, values, _store(sources), port=port)
+    info = _finetuning_run(runner, run)
+    store = _store(sources, info.store if info else None)
+    name = check_name(sources.name or (info.name if info else run))
+    experiment = (info.experiment if info else None) or f"{EXPERIMENTS}/{run}"
+    final = f"{experiment}/{'checkpoint-final-merged' if merged else 'checkpoint-final'}"
+    _check_final(store, final, run, info)
+    told = _told_accelerator(info)
+    model = [f"model=s3://{final}", f"vllm_engine_args.served_model_name={name}", *told]
+    # Before the user's own, so that anything of it can be told otherwise.
+    values = _load(InferenceValues, Sources(sources.files, [*model, *sources.sets], sources.values))
+    return _plan("serve", name, values, store, port=port, experiment=experiment)
+
+
+def _plan(
+    verb: Verb,
+    name: str,
+    values: DeliverValues | FinetuneValues | InferenceValues,
+    store: Store,
+    *,
+    experiment: str | None = None,
+    port: int | None = None,
+) -> Plan:
+    from tuneyard.values import canonical_json, cluster_only_keys
+
+    body = canonical_json(values)
+    launch = Launch(RunKey(verb, name), body, store.url, experiment=experiment, port=port)
+    keys = cluster_only_keys(values)
+    notes = (f"On this machine these keys don't apply: {', '.join(keys)}.",) if keys else ()
+    return Plan(launch, json.loads(body), notes)
+
+
+def _load(model: type[ValuesT], sources: Sources, *sets: str) -> ValuesT:
+    from tuneyard.values import canonical_json, load_values
+
+    files = [Path(file) for file in sources.files]
+    for file in files:
+        if not file.is_file():
+            raise NotFoundError(
+                f"There is no values file at {file}.", hint="Look at the path; -f takes YAML or JSON.", file=str(file)
+            )
+    all_sets = [*sources.sets, *sets]
+    if sources.values is None:
+        return load_values(model, files, all_sets)
+    # As one more file, so that a Python program's values are resolved by the same rules as everything else.
+    with tempfile.TemporaryDirectory(prefix="tuneyard-values-") as folder:
+        given = Path(folder) / "values.yaml"
+        own = sources.values
+        given.write_bytes(json.dumps(dict(own)).encode() if isinstance(own, Mapping) else canonical_json(own))
+        return load_values(model, [*files, given], all_sets)
+
+
+def _name(sources: Sources, derived: str) -> str:
+    if sources.name is not None:
+        return check_name(sources.name)
+    stem = Path(sources.files[-1]).stem if sources.files else ""
+    name = nearest_name(derived) or nearest_name(stem)
+    if not name:
+        raise UsageError("The run needs a name.", hint="Give it one with --name.")
+    return name
+
+
+def _store(sources: Sources, fallback: str | None = None) -> Store:
+    from tuneyard.store import default_store_url, open_store
+
+    url = sources.store or os.environ.get("TUNEYARD_STORE") or fallback or default_store_url()
+    # The run works in a folder of its own: a relative path has to be taken from here.
+    return open_store(url if "://" in url else Path(url).expanduser().absolute().as_uri())
+
+
+def _check_delivered(store: Store, values: FinetuneValues) -> None:
+    model = values.basemodel.strip("/")
+    _expect(
+        store,
+        [f"{model}/.tuneyard/manifest.json"],
+        f"The base model {model} has not been delivered to {store.url}.",
+        f"Deliver it first: tuneyard deliver --set modelID=… --set bucketModelPath={model}",
+    )
+    for path in _datasets(values):
+        folder, _, file = path.rpartition("/")
+        _expect(
+            store,
+            [f"{folder}/.tuneyard/{file}.manifest.json", path],
+            f"The dataset {path} has not been delivered to {store.url}.",
+            f"Deliver it first: tuneyard deliver -f FILE, with a dataScript that writes {file} "
+            f"and bucketDataDir {folder}/",
+        )
+
+
+def _datasets(values: FinetuneValues) -> Iterable[str]:
+    data = values.finetuning_config.data_conf
+    for part in (data.training_data, data.validation_data):
+        for dataset in getattr(part, "datasets", None) or ():
+            yield dataset.path
+
+
+def _expect(store: Store, keys: Sequence[str], sentence: str, hint: str) -> None:
+    for key in keys:
+        try:
+            store.head(key)
+        except NotFoundError:
+            continue
+        return
+    raise NotFoundError(sentence, hint=hint, key=keys[-1], store=store.url)
+
+
+def _finetuning_run(runner: Runner, run: str) -> RunInfo | None:
+    try:
+        return find_run(runner.list("finetune"), run, verbs=("finetune",), words="tuneyard serve")
+    except NotFoundError:
+        return None  # one of another machine, whose experiment may still be in the store
+
+
+def _check_final(store: Store, final: str, run: str, info: RunInfo | None) -> None:
+    if info is None:
+        sentence = f"There is no finetuning run named {run!r}, and nothing at {final} in {store.url}."
+        hint = "See which there are: tuneyard runs"
+    else:
+        sentence = f"The run {run!r} has published no {final.rpartition('/')[2]}; it is {info.status}."
+        hint = {
+            "running": f"Wait for it: tuneyard watch {run}",
+            "succeeded": "Finetune with --set mergeAdapter=true to get a merged model, or leave --merged out.",
+        }.get(info.status, f"See why: tuneyard logs {run}")
+    _expect(store, [f"{final}/manifest.json"], sentence, hint)
+
+
+def _told_accelerator(info: RunInfo | None) -> list[str]:
+    """A model that was trained without an accelerator here is served without one, unless told otherwise."""
+    if info is None:
+        return []
+    values = json.loads((Path(info.folder) / "values.json").read_bytes())
+    return ["gpuResource="] if values.get("gpuResource") == "" else []
