@@ -35,6 +35,8 @@ MEASURED = (
     store.write(sys.argv[1], [b""])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     store.write(sys.argv[1], chunks())
+    for chunk in store.read(sys.argv[1]):
+        pass
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from places import Place
+from s3_servers import BUCKET, S3Server
 
 from tuneyard.errors import AlreadyExistsError, IntegrityError, NotFoundError
 from tuneyard.store import (
@@ -99,10 +101,9 @@ def test_damage_in_the_store_is_found_and_no_file_of_it_appears(
     assert not list(tmp_path.rglob(".tuneyard-partial-*"))
 
 
-def test_a_pull_keeps_what_verifies_and_mends_what_does_not(place: Place, tree: Path, tmp_path: Path) -> None:
+def test_a_pull_keeps_what_verifies_and_mends_what_does_not(http_server: S3Server, tree: Path, tmp_path: Path) -> None:
+    place = Place(http_server.open(), f"{BUCKET}/{secrets.token_hex(8)}/", http_server.env)
     manifest = deliver(place, tree)
-    if place.store.local_path(place / "model/config.json"):
-        return  # nothing is copied there
     pulled = pull(place.store, place / "model/", manifest, tmp_path / "pulled")
     kept = (pulled / "model.safetensors").stat().st_mtime_ns
     (pulled / "sub/deep/vocab.txt").write_bytes(b"damaged")
@@ -119,7 +120,7 @@ def test_one_file_is_downloaded_only_as_expected(place: Place, tree: Path, tmp_p
     download(place.store, place / "config.json", tmp_path / "new/config.json", expect=expect)
     assert (tmp_path / "new/config.json").read_bytes() == b"{}"
     wrong = FileEntry("config.json", digest.size, "0" * 64)
-    with pytest.raises(IntegrityError, match="config.json has the SHA-256"):
+    with pytest.raises(IntegrityError, match=r"config\.json has the SHA-256"):
         download(place.store, place / "config.json", tmp_path / "new/other.json", expect=wrong)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["config.json"]
 
@@ -136,7 +137,7 @@ def test_a_second_manifest_needs_leave_to_replace_the_first(place: Place, tree: 
 
 
 def test_a_manifest_that_is_not_there_is_not_found(place: Place) -> None:
-    with pytest.raises(NotFoundError, match="manifest.json"):
+    with pytest.raises(NotFoundError, match=r"manifest\.json"):
         read_manifest(place.store, place / "manifest.json")
 
 

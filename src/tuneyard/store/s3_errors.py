@@ -60,10 +60,9 @@ def explain(error: BaseException, server: str, bucket: str, path: str) -> Tuneya
     Returns:
         The error to raise from it.
     """
-    code, status = code_of(error), status_of(error)
+    code, status, key = code_of(error), status_of(error), f"{bucket}/{path}"
     if not status and not code:
         return _unreachable(str(error), server)
-    key = f"{bucket}/{path}"
     if code == "NoSuchBucket":
         return _no_bucket(server, bucket)
     if code == "InvalidBucketName":
@@ -72,18 +71,31 @@ def explain(error: BaseException, server: str, bucket: str, path: str) -> Tuneya
         return _wrong_region(server, bucket, code)
     if code in _WRONG_KEYS or status in {401, 403} or code == "AccessDenied":
         return _denied(server, key, code)
+    return _about_object(error, code, status, key, server) or _about_server(str(error), code, status, key, server)
+
+
+def _about_object(error: BaseException, code: str, status: int, key: str, server: str) -> TuneyardError | None:
+    from obstore import exceptions
+
     if code in _BELOW_OR_ABOVE:
         return ConflictError(
             f"The key {key} can't be written in {server}: an object lies above or below it.",
             hint="Choose a key that is neither a folder of other objects nor below an object.",
             key=key,
         )
-    condition = _condition(error, code, status, key, server)
-    if condition:
-        return condition
-    if code == "NoSuchKey":
-        return missing(server, key)
-    if "HTTP request to an HTTPS server" in str(error):
+    # a 404 without a code is no answer of an S3 server, whatever obstore takes it for
+    if code in {"NoSuchKey", "PreconditionFailed"} or status in {409, 412}:
+        if isinstance(error, exceptions.AlreadyExistsError):
+            return AlreadyExistsError(f"There is already an object at {key} in {server}.", key=key, store=server)
+        if isinstance(error, exceptions.PreconditionError):
+            return ChangedError(
+                f"The object at {key} in {server} is no longer the version that was read.", key=key, store=server
+            )
+    return missing(server, key) if code == "NoSuchKey" else None
+
+
+def _about_server(text: str, code: str, status: int, key: str, server: str) -> TuneyardError:
+    if "HTTP request to an HTTPS server" in text:
         return UnavailableError(
             f"The object store {server} speaks TLS only.", hint=f"Use https{server[4:]}.", store=server
         )
@@ -96,7 +108,7 @@ def explain(error: BaseException, server: str, bucket: str, path: str) -> Tuneya
     if not code:
         return _not_s3(server, f"HTTP {status}")
     return TuneyardError(
-        f"The object store {server} refused a request for {key}: {code or 'HTTP'} {status}.", key=key, store=server
+        f"The object store {server} refused a request for {key}: {code} {status}.", key=key, store=server
     )
 
 
@@ -112,20 +124,6 @@ def _not_s3(server: str, said: str) -> UnavailableError:
         hint="Check the address, and whether a proxy stands between.",
         store=server,
     )
-
-
-def _condition(error: BaseException, code: str, status: int, key: str, server: str) -> TuneyardError | None:
-    from obstore import exceptions
-
-    if code not in {"NoSuchKey", "PreconditionFailed"} and status not in {409, 412}:
-        return None
-    if isinstance(error, exceptions.AlreadyExistsError):
-        return AlreadyExistsError(f"There is already an object at {key} in {server}.", key=key, store=server)
-    if isinstance(error, exceptions.PreconditionError):
-        return ChangedError(
-            f"The object at {key} in {server} is no longer the version that was read.", key=key, store=server
-        )
-    return None
 
 
 def _no_bucket(server: str, bucket: str) -> NotFoundError:
