@@ -22,7 +22,7 @@ from tuneyard.values import DeliverValues
 __all__ = ["DeliverReport", "Delivered", "deliver"]
 
 
-def deliver(values: DeliverValues, store: Store, *, workdir: Path) -> DeliverReport:
+def deliver(values: DeliverValues, store: Store, *, workdir: Path, hub: Hub | None = None) -> DeliverReport:
     """Deliver the model and the data that values name.
 
     What is there already and is the same is not transferred again, and a delivery that was killed goes on file by
@@ -32,6 +32,7 @@ def deliver(values: DeliverValues, store: Store, *, workdir: Path) -> DeliverRep
         values: What to deliver, and where to.
         store: Where to.
         workdir: A folder of this machine for the data script; models never touch it.
+        hub: The Hub to ask; the one that `HF_ENDPOINT` names where None.
 
     Returns:
         What was done for each.
@@ -53,7 +54,7 @@ def deliver(values: DeliverValues, store: Store, *, workdir: Path) -> DeliverRep
             hint="Set modelID and bucketModelPath, or dataScript and bucketDataDir.",
         )
     stop = threading.Event()
-    model = _model(values, store, stop) if with_model else None
+    model = _model(values, store, hub, stop) if with_model else None
     if not with_data:
         return DeliverReport(store=store.url, model=model)
     there = None if values.allowOverwrite else delivered_before(store, values.bucketDataDir, values.dataScript)
@@ -75,7 +76,7 @@ def deliver(values: DeliverValues, store: Store, *, workdir: Path) -> DeliverRep
     return DeliverReport(store=store.url, model=model, datasets=datasets, script="run")
 
 
-def _model(values: DeliverValues, store: Store, stop: threading.Event) -> Delivered:
+def _model(values: DeliverValues, store: Store, hub: Hub | None, stop: threading.Event) -> Delivered:
     def sleep(seconds: float) -> None:
         if stop.wait(seconds):
             raise CancelledError
@@ -87,7 +88,7 @@ def _model(values: DeliverValues, store: Store, stop: threading.Event) -> Delive
         revision=values.modelRevision,
         exclude=split_globs(values.downloadExcludeGlob),
         allow_overwrite=values.allowOverwrite,
-        hub=lambda: Hub(patience=Patience(sleep=sleep)),
+        hub=lambda: hub or Hub(patience=Patience(sleep=sleep)),
         stop=stop,
     )
     _tell_outcome(model)
