@@ -20,6 +20,7 @@ CORPUS = (
     "How do I finetune a model? Deliver it, finetune it, serve it and chat with it.",
     "system user assistant tool model data bucket checkpoint adapter rank loss token answer question",
     "The quick brown fox jumps over the lazy dog. 0 1 2 3 4 5 6 7 8 9 10\n\nYes, no, maybe!\n",
+    "one\n\n\ntwo\n\n\nthree\n\n\nfour\n\n\n",
 )
 
 CHATML = (
@@ -61,6 +62,11 @@ _EXTRA: dict[str, list[str]] = {"llama3": ["<|end_of_text|>", "<|start_header_id
 _PAD = {"chatml": "<|im_end|>"}
 _TEMPLATES = {"chatml": CHATML, "llama3": LLAMA3, "mistral": MISTRAL, "zephyr": ZEPHYR}
 _VOCAB_SIZE = 400
+# unlike GPT-2's, these words hold line ends: a prompt's closing "\n\n" is one token whatever follows
+_LLAMA3_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
 def make_tokenizer(folder: Path, *, style: Style = "chatml", template: str | None = None) -> Path:
@@ -80,7 +86,7 @@ def make_tokenizer(folder: Path, *, style: Style = "chatml", template: str | Non
 
     special = _SPECIAL[style]
     tokens = list(dict.fromkeys([*special.values(), *_EXTRA.get(style, [])]))
-    backend = _sentencepiece_like(tokens) if style in ("mistral", "zephyr") else _byte_level(tokens)
+    backend = _sentencepiece_like(tokens) if style in ("mistral", "zephyr") else _byte_level(tokens, words=style)
     if style in ("llama3", "mistral", "zephyr"):
         _add_bos(backend, special["bos_token"])
     arguments: dict[str, Any] = dict(special)
@@ -150,11 +156,15 @@ def make_model(
     return folder
 
 
-def _byte_level(special_tokens: list[str]) -> Tokenizer:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+def _byte_level(special_tokens: list[str], words: str) -> Tokenizer:
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if words == "llama3":
+        cut = pre_tokenizers.Split(Regex(_LLAMA3_WORDS), "isolated")
+        unsplit = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([cut, unsplit])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=_VOCAB_SIZE,

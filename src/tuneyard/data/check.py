@@ -114,6 +114,7 @@ class _Tally:
             truncated=self._count["truncated"],
             dropped=self._count["dropped"],
             bad=self._count["bad"],
+            apart=self._count["apart"],
             duplicates=self._count["duplicates"],
             messages=dict(self._messages),
             turns=dict(sorted(self._turns.items())),
@@ -155,6 +156,7 @@ class _Tally:
             return None
         self._count["kept"] += 1
         self._count["truncated"] += encoded.truncated
+        self._count["apart"] += encoded.apart > 0
         self._count["tokens"] += len(encoded.input_ids)
         self._count["trained"] += sum(encoded.loss_mask)
         if len(self._samples) < _SAMPLES:

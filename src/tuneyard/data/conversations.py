@@ -103,11 +103,16 @@ def parse_row(row: object, where: str) -> Conversation | Problem:
         return Problem(where, **refused.problem_fields)
 
 
-def shown(value: object) -> str:
-    """Return a value as JSON for a message, cut where it gets long."""
+def shown(value: object, longest: int = _LONGEST_VALUE) -> str:
+    """Return a value for a message: text as it is, else as JSON; one line, not long, safe on a terminal."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    text = " ".join(text.split()) or repr(text)
-    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
+    text = printable(" ".join(text[: 4 * longest].split())) or repr(text)
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Return text with control characters, which a terminal would act on, as their escapes; those in `keep` stay."""
+    return "".join(mark if mark.isprintable() or mark in keep else repr(mark)[1:-1] for mark in text)
 
 
 def _conversation(row: object, where: str) -> Conversation:

@@ -37,12 +37,15 @@ class Encoded:
         loss_mask: For each id, whether predicting it counts in the loss.
         length: Tokens of the whole conversation, before anything was cut.
         fate: `kept` whole, `truncated` to `max_length`, or `dropped` as too long.
+        apart: Answers tokenised apart from their prompts: the tokenizer would have joined what the prompt ends with and
+            what the answer begins with, and the server's model has to write them apart.
     """
 
     input_ids: list[int]
     loss_mask: list[bool]
     length: int
     fate: Fate = "kept"
+    apart: int = 0
 
     @property
     def truncated(self) -> bool:
@@ -98,20 +101,21 @@ class ChatEncoder:
             InvalidDataError: With one problem, where the chat template refuses the conversation, renders it so that the
                 answers can't be told from the prompts, or it is too long and `overlong` is `refuse`.
         """
-        ids, spans = self._ids_and_answers(conversation)
+        tokens, spans = self._tokens_and_answers(conversation)
+        ids, apart = tokens.ids, tokens.cuts
         mask = [not self.completions_only] * len(ids)
         if self.completions_only:
             for start, end in spans:
                 mask[start:end] = [True] * (end - start)
         if self.max_length is None or len(ids) <= self.max_length:
-            return Encoded(ids, mask, len(ids))
+            return Encoded(ids, mask, len(ids), "kept", apart)
         if self.overlong == "refuse":
             raise _refusal(
                 conversation, f"is {len(ids)} tokens long", allowed=f"at most {self.max_length} (max_seq_length)"
             )
         if self.overlong == "drop" or not any(mask[: self.max_length]):
-            return Encoded([], [], len(ids), "dropped")
-        return Encoded(ids[: self.max_length], mask[: self.max_length], len(ids), "truncated")
+            return Encoded([], [], len(ids), "dropped", apart)
+        return Encoded(ids[: self.max_length], mask[: self.max_length], len(ids), "truncated", apart)
 
     def prompt_ids(self, conversation: Conversation, message: int) -> list[int]:
         """Return the ids a server makes of all that comes before a message, when it is asked to answer there.
@@ -136,7 +140,7 @@ class ChatEncoder:
         used = dict.fromkeys(key for message in conversation.messages for key in message.fields)
         return names + [f"messages[].{key}" for key in used if key not in source]
 
-    def _ids_and_answers(self, conversation: Conversation) -> tuple[list[int], list[tuple[int, int]]]:
+    def _tokens_and_answers(self, conversation: Conversation) -> tuple[_Tokens, list[tuple[int, int]]]:
         if "messages[].tool_calls" in self.unrendered(conversation):
             raise _refusal(conversation, "has tool_calls, which the chat template does not render")
         text = self._render(conversation, len(conversation.messages))
@@ -151,7 +155,7 @@ class ChatEncoder:
             if start is None:
                 raise _refusal(conversation, "begins an answer inside a token that belongs to the prompt")
             spans.append((start, self._answer_end(tokens, start, said, conversation)))
-        return tokens.ids, spans
+        return tokens, spans
 
     def _prefix_borders(self, conversation: Conversation, text: str) -> list[tuple[str, str]]:
         """Return, for each answer, the text before it and the text up to its end, as the server would render them."""
@@ -223,7 +227,7 @@ class ChatEncoder:
         except (TemplateError, TypeError) as error:
             roles = ", ".join(message.role for message in conversation.messages)
             raise _refusal(
-                conversation, f"is refused by the chat template: {shown(str(error))}", f"roles {roles}"
+                conversation, f"is refused by the chat template: {shown(str(error), longest=200)}", f"roles {roles}"
             ) from error
         return text
 
@@ -231,8 +235,9 @@ class ChatEncoder:
 class _Tokens:
     """The ids of one text, which can be cut where an answer begins inside a token.
 
-    A server tokenises its prompt alone, and the model goes on from there. Where the whole text has a token across that
-    border (a prompt that ends with a newline and an answer that begins with one), the text is tokenised in two pieces.
+    A server tokenises its prompt alone, and the model goes on from there. Where the whole text would be cut into other
+    tokens around that border (a prompt that ends with a newline and an answer that begins with one), the text is
+    tokenised in two pieces.
     """
 
     def __init__(self, tokenizer: Any, text: str) -> None:
@@ -240,6 +245,11 @@ class _Tokens:
         self._text = text
         self._cuts: list[int] = []
         self.ids = self._tokenise(text)
+
+    @property
+    def cuts(self) -> int:
+        """How many cuts were made."""
+        return len(self._cuts)
 
     def count_before(self, prompt: str) -> int | None:
         """Return how many ids the text's beginning has, cutting there if need be; None where that can't be done."""

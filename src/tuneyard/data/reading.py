@@ -89,7 +89,8 @@ def _parse_line(line: bytes, where: str) -> Conversation | Problem:
         row: object = json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         hint = "one object a line, without a list around them" if text.lstrip()[:1] in "[]" else "one JSON object"
-        return Problem(where, f"is not JSON: {error.msg} at character {error.pos + 1}", shown(text), allowed=hint)
+        what = f"is not JSON: {error.msg.removesuffix(' at')} at character {error.pos + 1}"
+        return Problem(where, what, shown(text), allowed=hint)
     except (ValueError, RecursionError) as error:
         reason = str(error) if isinstance(error, _DuplicateKeyError) else "nested too deeply, or a number too long"
         return Problem(where, f"is not JSON that can be read: {reason}", shown(text[:200]))

@@ -40,6 +40,7 @@ class DataReport:
         truncated: Kept rows whose end was cut off.
         dropped: Rows left out as longer than `max_length`.
         bad: Rows that can't be used; each has a problem.
+        apart: Kept rows with an answer that was tokenised apart from its prompt (see `Encoded.apart`).
         duplicates: Rows equal to one before them in every message.
         messages: Messages by role, in the rows that aren't bad.
         turns: Rows by their number of answers.
@@ -64,6 +65,7 @@ class DataReport:
     truncated: int
     dropped: int
     bad: int
+    apart: int
     duplicates: int
     messages: Mapping[str, int]
     turns: Mapping[int, int]
@@ -100,15 +102,14 @@ class DataReport:
         template = [problem for problem in self.problems if not self._is_of_a_file(problem)]
         if template:
             raise InvalidDataError(
-                f"The model and its server would not agree: {template[0]}.",
+                f"The model and its server would not agree: {_sentence(template[0])}",
                 hint="--set finetuning_config.data_conf.chat_template_name=chat-ml",
                 problems=list(self.problems),
             )
         if self.problem_count and not allow_bad_rows:
+            first = _sentence(self.problems[0])
             raise InvalidDataError(
-                f"{self.bad} of {self.rows} rows of {names} can't be used; the first: {self.problems[0]}."
-                if self.bad
-                else f"{self.problems[0]}.",
+                f"{self.bad} of {self.rows} rows of {names} can't be used; the first: {first}" if self.bad else first,
                 hint=hint,
                 problems=list(self.problems),
             )
@@ -122,3 +123,8 @@ class DataReport:
 
     def _is_of_a_file(self, problem: Problem) -> bool:
         return any(problem.where == name or problem.where.startswith(f"{name}:") for name in self.files)
+
+
+def _sentence(problem: Problem) -> str:
+    text = str(problem)
+    return text if text.endswith("?") else f"{text}."

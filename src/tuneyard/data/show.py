@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tuneyard.data.conversations import Conversation
+from tuneyard.data.conversations import Conversation, printable
 from tuneyard.data.encoding import ChatEncoder, trained_spans
 from tuneyard.data.report import Bin, DataReport
 
@@ -96,13 +96,8 @@ class _Decoded:
             while not special and stop < end and self._ids[stop] not in self._special:
                 stop += 1
             before, self._text = self._text, self._tokenizer.decode(self._ids[:stop])
-            text.append(_visible(self._text[len(before) :]), style=f"bold {style}" if special else style)
+            text.append(printable(self._text[len(before) :], keep="\n\t"), style=f"bold {style}" if special else style)
             self._done = stop
-
-
-def _visible(text: str) -> str:
-    """Show control characters as their names: a terminal would act on them."""
-    return "".join(mark if mark in "\n\t" or mark.isprintable() or mark == " " else repr(mark)[1:-1] for mark in text)
 
 
 def _too_long(length: int, limit: int | None) -> str:
@@ -181,6 +176,11 @@ def _notes(report: DataReport) -> list[str]:
     if report.special_tokens_in_text:
         tokens = ", ".join(f"{token} ({rows:,} rows)" for token, rows in report.special_tokens_in_text.items())
         notes.append(f"\nSpecial tokens written out in messages, which the model takes for real ones: {tokens}")
+    if report.apart:
+        notes.append(
+            f"\nAnswers that the tokenizer would join with the prompt's end ({report.apart:,} rows): tokenised apart, "
+            "as the model has to write them; spaces at an answer's beginning are the usual cause"
+        )
     return notes
 
 

@@ -1,0 +1,87 @@
+"""The chat template contract tells what a server would do otherwise than the training."""
+
+from __future__ import annotations
+
+import pytest
+from chats import DataConf, chat
+
+from tuneyard.data import check_template
+
+CHAT_ML = DataConf(chat_template_name="chat-ml")
+HEAD = "{% for message in messages %}"
+TAIL = "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+TURN = "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+
+
+@pytest.mark.parametrize("conf", [DataConf(), CHAT_ML], ids=["keep-original", "chat-ml"])
+@pytest.mark.parametrize("style", ["chatml", "llama3", "mistral", "zephyr"])
+def test_the_known_families_of_templates_hold(make_encoder, style, conf):
+    encoder = make_encoder(style, conf=conf)
+    assert check_template(encoder, [chat("a", "b"), chat("a", "b", "c", "\n\nd", system="s")]) == []
+
+
+def test_the_whole_text_in_the_loss_holds_too(make_encoder):
+    assert check_template(make_encoder("chatml", completions_only=False)) == []
+
+
+def test_a_limit_of_length_is_no_matter_of_the_template(make_encoder):
+    assert check_template(make_encoder("chatml", max_length=3)) == []
+
+
+def test_two_bos_are_found(make_encoder):
+    template = "{{ bos_token + bos_token }}" + HEAD + "{{ message['content'] + eos_token }}" + "{% endfor %}"
+    (problem,) = check_template(make_encoder("llama3", template=template))
+    assert str(problem) == (
+        "chat template: begins a conversation with two BOS tokens (given: <|begin_of_text|>); allowed: one"
+    )
+
+
+def test_a_template_that_never_stops_is_found(make_encoder):
+    template = HEAD + "{{ message['role'] + ': ' + message['content'] + '\n' }}" + "{% endfor %}"
+    (problem,) = check_template(make_encoder("chatml", template=template))
+    assert str(problem) == (
+        "chat template: has an answer that the chat template ends with no token the server stops at; "
+        "allowed: <|im_end|>; did you mean chat_template_name chat-ml?"
+    )
+
+
+def test_a_stop_that_the_server_does_not_know_is_found(make_encoder):
+    encoder = make_encoder("chatml", stop_ids=[0])
+    (problem,) = check_template(encoder)
+    assert "ends with no token the server stops at; allowed: <|endoftext|>" in str(problem)
+
+
+def test_a_template_that_changes_what_came_before_is_found(make_encoder):
+    template = "{{ messages | length }}" + HEAD + TURN + TAIL
+    (problem,) = check_template(make_encoder("chatml", template=template))
+    assert "renders differently up to messages[1] once the answer is there" in str(problem)
+
+
+def test_a_block_that_leaves_words_out_is_found(make_encoder):
+    template = (
+        HEAD + "{% if message['role'] == 'assistant' %}{{ '<|im_start|>assistant\n' + message['content'][:4] }}"
+        "{% generation %}{{ message['content'][4:] + '<|im_end|>' }}{% endgeneration %}{{ '\n' }}"
+        "{% else %}" + TURN + "{% endif %}" + TAIL
+    )
+    problems = [problem.what for problem in check_template(make_encoder("chatml", template=template))]
+    assert "leaves words of an answer out of the loss" in problems
+    assert "gives a server other tokens before messages[1] than the training had" in problems
+
+
+def test_a_template_without_any_block_marked_for_an_answer_is_found(make_encoder):
+    template = HEAD + TURN + "{% if false %}{% generation %}{% endgeneration %}{% endif %}" + TAIL
+    (problem,) = check_template(make_encoder("chatml", template=template))
+    assert str(problem) == ("chat template: marks another number of answers than there are (given: 0); allowed: 1")
+
+
+def test_a_template_for_single_questions_holds_for_them(make_encoder):
+    template = (
+        "{% if messages | length > 2 %}{{ raise_exception('one question only') }}{% endif %}" + HEAD + TURN + TAIL
+    )
+    assert check_template(make_encoder("chatml", template=template)) == []
+
+
+def test_a_template_that_refuses_everything_is_found(make_encoder):
+    template = "{{ raise_exception('not today') }}"
+    (problem,) = check_template(make_encoder("chatml", template=template))
+    assert str(problem) == ("chat template: is refused by the chat template: not today (given: roles user, assistant)")
