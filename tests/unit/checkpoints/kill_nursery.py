@@ -2,8 +2,8 @@
 
     python kill_nursery.py STORE_URL PREFIX WORK_FOLDER TRIALS SEED
 
-Each trial forks a child that restores, checks what it got, and publishes on as fast as it can; SIGKILL ends it somewhere.
-One line of JSON for each trial goes to standard output. No thread may run here: only then is a fork a fresh process.
+Each trial forks a child that restores, checks what it got, and publishes on as fast as it can; SIGKILL ends it
+somewhere. One line of JSON for each trial goes to standard output. No thread may run here: only then is a fork a fresh process.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import traceback
 from pathlib import Path
 
 from checkpoint_lab import experiment, is_checkpoint_of, make_checkpoint, record
+
 from tuneyard.checkpoints import CheckpointRef, MetricsLog, Publisher, RetentionPolicy
 from tuneyard.store import open_store
 

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from checkpoint_lab import FILES, PREFIX, experiment, is_checkpoint_of, no_damage, publish_steps, record
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from checkpoint_lab import FILES, PREFIX, experiment, is_checkpoint_of, no_damage, publish_steps, record
 from tuneyard.errors import IntegrityError
 from tuneyard.store import Store
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
 import pytest
-
 from checkpoint_lab import (
     PREFIX,
     WRITES,
@@ -21,6 +21,7 @@ from checkpoint_lab import (
     record,
     run_kill_trials,
 )
+
 from tuneyard.checkpoints import CheckpointRef, RetentionPolicy
 from tuneyard.store import Store
 
@@ -97,10 +98,8 @@ def test_an_end_at_each_write_of_a_final_publish_never_shows_a_mix(store: Store,
     dying = experiment(FaultyStore(store, before=die)).claim(record())
     armed, writes = True, 0
     new = make_checkpoint(tmp_path / "new", 2)
-    try:
+    with contextlib.suppress(DiedError):
         dying.publish_final(new, "checkpoint-final", {})
-    except DiedError:
-        pass
     found = experiment(store).finished()
     if found is not None:
         body = store.get(f"{PREFIX}/checkpoint-final/model.safetensors").body

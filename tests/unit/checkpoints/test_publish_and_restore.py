@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-
 from checkpoint_lab import (
     FILES,
     PREFIX,
@@ -18,6 +17,7 @@ from checkpoint_lab import (
     publish_steps,
     record,
 )
+
 from tuneyard.checkpoints import CheckpointRef, Experiment
 from tuneyard.errors import (
     ConflictError,

@@ -1,0 +1,216 @@
+"""Publishing in the background: the training goes on, learns of every error, and loses nothing in order."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from checkpoint_lab import PREFIX, FaultyStore, experiment, is_checkpoint_of, make_checkpoint, no_damage, record
+
+from tuneyard.checkpoints import CheckpointRef, MetricsLog, Publisher, RetentionPolicy
+from tuneyard.errors import DeniedError, IntegrityError, LostOwnershipError, UnavailableError
+from tuneyard.store import Store
+
+KEEP_ALL = RetentionPolicy(keep=None)
+SECONDS = 60.0
+
+
+class Gate:
+    """Holds every upload until it is opened."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+        self.opened = threading.Event()
+
+    def __call__(self, verb: str, _key: str) -> None:
+        if verb == "write":
+            self.reached.set()
+            assert self.opened.wait(SECONDS)
+
+
+def test_submit_returns_while_the_store_is_still_at_work(store: Store, tmp_path: Path) -> None:
+    gate = Gate()
+    attempt = experiment(FaultyStore(store, before=gate)).claim(record())
+    folder = make_checkpoint(tmp_path / "10", 10)
+    with Publisher(attempt, retention=KEEP_ALL) as publisher:
+        publisher.submit(folder, 10, {"best": None})
+        assert gate.reached.wait(SECONDS)
+        assert publisher.pending == {folder}
+        assert experiment(store).committed() == []
+        gate.opened.set()
+        publisher.flush(timeout_seconds=SECONDS)
+        assert publisher.pending == frozenset()
+        assert [ref.step for ref in experiment(store).committed()] == [10]
+
+
+def test_leaving_the_block_waits_for_what_was_handed_over(store: Store, tmp_path: Path) -> None:
+    attempt = experiment(store).claim(record())
+    with Publisher(attempt, retention=KEEP_ALL) as publisher:
+        publisher.submit(make_checkpoint(tmp_path / "10", 10), 10, {"best": None})
+    assert [ref.step for ref in experiment(store).committed()] == [10]
+
+
+def test_a_waiting_checkpoint_gives_way_to_a_newer_one_but_for_the_best(store: Store, tmp_path: Path) -> None:
+    gate = Gate()
+    told: list[tuple[str, CheckpointRef | None]] = []
+    attempt = experiment(FaultyStore(store, before=gate)).claim(record())
+    with Publisher(
+        attempt, retention=KEEP_ALL, on_published=lambda folder, ref: told.append((folder.name, ref))
+    ) as publisher:
+        for step, best in ((10, 10), (20, 20), (30, 20), (40, 20)):
+            publisher.submit(make_checkpoint(tmp_path / f"{step}", step), step, {"best": best})
+            assert gate.reached.wait(SECONDS)
+        assert told == [("30", None)]
+        gate.opened.set()
+        publisher.flush(timeout_seconds=SECONDS)
+    published = [(name, ref.step if ref else None) for name, ref in told]
+    assert published == [("30", None), ("10", 10), ("20", 20), ("40", 40)]
+    restored = experiment(store).restore(tmp_path / "work", on_damage=no_damage)
+    assert restored is not None
+    assert restored.ref.step == 40
+    assert restored.best is not None
+    assert is_checkpoint_of(restored.best, 20)
+
+
+def test_an_unreachable_store_is_waited_for_while_training_goes_on(store: Store, tmp_path: Path) -> None:
+    failures = iter(range(3))
+
+    def fail_thrice(verb: str, _key: str) -> None:
+        if verb == "write" and next(failures, None) is not None:
+            raise UnavailableError("not now")
+
+    attempt = experiment(FaultyStore(store, before=fail_thrice)).claim(record())
+    with Publisher(attempt, retention=KEEP_ALL) as publisher:
+        publisher.submit(make_checkpoint(tmp_path / "10", 10), 10, {"best": None})
+        publisher.check()
+        publisher.flush(timeout_seconds=SECONDS)
+    assert [ref.step for ref in experiment(store).committed()] == [10]
+
+
+def test_an_unreachable_store_is_told_when_patience_ends(store: Store, tmp_path: Path) -> None:
+    def refuse(verb: str, _key: str) -> None:
+        if verb == "write":
+            raise UnavailableError("The store is away.")
+
+    attempt = experiment(FaultyStore(store, before=refuse)).claim(record())
+    with (
+        pytest.raises(UnavailableError, match="The store is away") as caught,
+        Publisher(attempt, retention=KEEP_ALL, patience_seconds=0) as publisher,
+    ):
+        publisher.submit(make_checkpoint(tmp_path / "10", 10), 10, {"best": None})
+        publisher.flush(timeout_seconds=SECONDS)
+    assert caught.value.exit_code == 8
+
+
+def test_a_flush_that_takes_too_long_says_what_is_not_published(store: Store, tmp_path: Path) -> None:
+    gate = Gate()
+    attempt = experiment(FaultyStore(store, before=gate)).claim(record())
+    with Publisher(attempt, retention=KEEP_ALL) as publisher:
+        publisher.submit(make_checkpoint(tmp_path / "checkpoint-10", 10), 10, {"best": None})
+        with pytest.raises(UnavailableError, match=rf"checkpoint-10 could not be published under {PREFIX} within 0 s"):
+            publisher.flush(timeout_seconds=0.05)
+        gate.opened.set()
+
+
+def test_leaving_by_an_exception_gives_up_waiting_for_an_unreachable_store(store: Store, tmp_path: Path) -> None:
+    reached = threading.Event()
+
+    def refuse(verb: str, _key: str) -> None:
+        if verb == "write":
+            reached.set()
+            raise UnavailableError("not now")
+
+    attempt = experiment(FaultyStore(store, before=refuse)).claim(record())
+    with (
+        pytest.raises(KeyboardInterrupt),
+        Publisher(attempt, retention=KEEP_ALL, patience_seconds=10 * SECONDS) as publisher,
+    ):
+        publisher.submit(make_checkpoint(tmp_path / "10", 10), 10, {"best": None})
+        assert reached.wait(SECONDS)
+        raise KeyboardInterrupt
+
+
+def test_a_lost_run_reaches_the_training_at_its_next_poll(store: Store, tmp_path: Path) -> None:
+    attempt = experiment(store).claim(record())
+    experiment(store).claim(record())
+    publisher = Publisher(attempt, retention=KEEP_ALL)
+    publisher.submit(make_checkpoint(tmp_path / "10", 10), 10, {"best": None})
+    with pytest.raises(LostOwnershipError):
+        publisher.flush(timeout_seconds=SECONDS)
+    for poll in (publisher.check, publisher.metrics_changed):
+        with pytest.raises(LostOwnershipError):
+            poll()
+    with pytest.raises(LostOwnershipError):
+        publisher.submit(tmp_path / "10", 20, {"best": None})
+    with pytest.raises(LostOwnershipError), publisher:
+        pass
+
+
+def test_denied_is_not_tried_again(store: Store, tmp_path: Path) -> None:
+    tries: list[str] = []
+
+    def deny(verb: str, key: str) -> None:
+        if verb == "create" and key.endswith("manifest.json"):
+            tries.append(key)
+            raise DeniedError("not you")
+
+    attempt = experiment(FaultyStore(store, before=deny)).claim(record())
+    with pytest.raises(DeniedError), Publisher(attempt, retention=KEEP_ALL) as publisher:
+        publisher.submit(make_checkpoint(tmp_path / "10", 10), 10, {"best": None})
+    assert len(tries) == 1
+
+
+def test_a_folder_that_vanished_is_told(store: Store, tmp_path: Path) -> None:
+    attempt = experiment(store).claim(record())
+    with (
+        pytest.raises(IntegrityError, match="checkpoint-10 lacks"),
+        Publisher(attempt, retention=KEEP_ALL) as publisher,
+    ):
+        publisher.submit(tmp_path / "checkpoint-10", 10, {"best": None})
+
+
+def test_pruning_follows_each_checkpoint(store: Store, tmp_path: Path) -> None:
+    attempt = experiment(store).claim(record())
+    with Publisher(attempt, retention=RetentionPolicy(keep=1)) as publisher:
+        for step in (10, 20, 30):
+            publisher.submit(make_checkpoint(tmp_path / f"{step}", step), step, {"best": 10})
+            publisher.flush(timeout_seconds=SECONDS)
+    assert [ref.step for ref in experiment(store).committed()] == [30, 10]
+
+
+def test_metrics_are_there_before_the_checkpoint_that_needs_them(store: Store, tmp_path: Path) -> None:
+    order: list[str] = []
+
+    def note(verb: str, key: str) -> None:
+        if verb in {"create", "replace"}:
+            order.append(key.removeprefix(f"{PREFIX}/"))
+
+    attempt = experiment(FaultyStore(store, after=note)).claim(record())
+    metrics = MetricsLog(tmp_path / "metrics.jsonl")
+    with Publisher(attempt, retention=KEEP_ALL, metrics=metrics) as publisher:
+        order.clear()
+        metrics.append({"step": 10, "loss": 1.5})
+        publisher.submit(make_checkpoint(tmp_path / "10", 10), 10, {"best": None})
+        publisher.flush(timeout_seconds=SECONDS)
+    assert order == ["metrics.jsonl", "checkpoint-10-1/manifest.json", "HEAD"]
+    assert experiment(store).read_metrics() == b'{"step": 10, "loss": 1.5}\n'
+
+
+def test_metrics_are_published_without_a_checkpoint_and_not_for_every_row(store: Store, tmp_path: Path) -> None:
+    written: list[str] = []
+
+    def note(verb: str, key: str) -> None:
+        if key.endswith("metrics.jsonl") and verb in {"create", "replace"}:
+            written.append(key)
+
+    attempt = experiment(FaultyStore(store, after=note)).claim(record())
+    metrics = MetricsLog(tmp_path / "metrics.jsonl")
+    with Publisher(attempt, retention=KEEP_ALL, metrics=metrics) as publisher:
+        for step in range(1, 201):
+            metrics.append({"step": step})
+            publisher.metrics_changed()
+        publisher.flush(timeout_seconds=SECONDS)
+    assert experiment(store).read_metrics() == metrics.snapshot()
+    assert len(metrics.rows()) == 200
+    assert 1 <= len(written) < 100
