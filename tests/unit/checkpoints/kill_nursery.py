@@ -3,7 +3,8 @@
     python kill_nursery.py STORE_URL PREFIX WORK_FOLDER TRIALS SEED
 
 Each trial forks a child that restores, checks what it got, and publishes on as fast as it can; SIGKILL ends it
-somewhere. One line of JSON for each trial goes to standard output. No thread may run here: only then is a fork a fresh process.
+somewhere. One line of JSON for each trial goes to standard output. No thread may run here: only then is a fork a fresh
+process.
 """
 
 from __future__ import annotations
