@@ -65,6 +65,8 @@ def describe(progress: RunProgress) -> str:
     Args:
         progress: What its process last told.
     """
+    if not (progress.step or progress.max_steps):
+        return progress.phase
     parts = [f"step {progress.step} of {progress.max_steps}" if progress.max_steps else f"step {progress.step}"]
     if progress.max_steps:
         parts[0] += f" ({100 * progress.step / progress.max_steps:.0f} %)"

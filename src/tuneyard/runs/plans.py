@@ -77,7 +77,7 @@ def plan_deliver(sources: Sources) -> Plan:
 
     values = _load(DeliverValues, sources)
     name = _name(sources, Path(values.bucketModelPath or "").name)
-    return _plan("deliver", name, values, _store(sources))
+    return _plan("deliver", name, values, store_of(sources))
 
 
 def plan_finetune(sources: Sources) -> Plan:
@@ -94,7 +94,7 @@ def plan_finetune(sources: Sources) -> Plan:
     name = _name(sources, Path(values.checkpointsRemote or "").name)
     if not values.checkpointsRemote:
         values = _load(FinetuneValues, sources, f"checkpointsRemote={EXPERIMENTS}/{name}")
-    store = _store(sources)
+    store = store_of(sources)
     _check_delivered(store, values)
     return _plan("finetune", name, values, store, experiment=values.checkpointsRemote)
 
@@ -126,9 +126,9 @@ def plan_serve(
             )
         values = _load(InferenceValues, sources)
         name = _name(sources, values.model.rstrip("/").rpartition("/")[2])
-        return _plan("serve", name, values, _store(sources), port=port)
+        return _plan("serve", name, values, store_of(sources), port=port)
     info = _finetuning_run(runner, run)
-    store = _store(sources, info.store if info else None)
+    store = store_of(sources, info.store if info else None)
     name = check_name(sources.name or (info.name if info else run))
     experiment = (info.experiment if info else None) or f"{EXPERIMENTS}/{run}"
     final = f"{experiment}/{'checkpoint-final-merged' if merged else 'checkpoint-final'}"
@@ -188,7 +188,28 @@ def _name(sources: Sources, derived: str) -> str:
     return name
 
 
-def _store(sources: Sources, fallback: str | None = None) -> Store:
+def load_finetune_values(sources: Sources) -> FinetuneValues:
+    """Resolve finetuning values without looking into any store.
+
+    Raises:
+        InvalidValuesError: If they are not allowed, with every problem.
+        NotFoundError: If a values file is not there.
+    """
+    from tuneyard.values import FinetuneValues
+
+    return _load(FinetuneValues, sources)
+
+
+def store_of(sources: Sources, fallback: str | None = None) -> Store:
+    """Open the store that is meant: the one told, `TUNEYARD_STORE`, the fallback, or the local one.
+
+    Args:
+        sources: What the user gave.
+        fallback: A store that is better than the local one where none is told.
+
+    Raises:
+        InvalidValuesError: If its URL is none.
+    """
     from tuneyard.store import default_store_url, open_store
 
     url = sources.store or os.environ.get("TUNEYARD_STORE") or fallback or default_store_url()
@@ -200,7 +221,7 @@ def _check_delivered(store: Store, values: FinetuneValues) -> None:
     model = values.basemodel.strip("/")
     _expect(
         store,
-        [f"{model}/.tuneyard/manifest.json"],
+        f"{model}/.tuneyard/manifest.json",
         f"The base model {model} has not been delivered to {store.url}.",
         f"Deliver it first: tuneyard deliver --set modelID=… --set bucketModelPath={model}",
     )
@@ -208,7 +229,7 @@ def _check_delivered(store: Store, values: FinetuneValues) -> None:
         folder, _, file = path.rpartition("/")
         _expect(
             store,
-            [f"{folder}/.tuneyard/{file}.manifest.json", path],
+            f"{folder}/.tuneyard/{file}.manifest.json",
             f"The dataset {path} has not been delivered to {store.url}.",
             f"Deliver it first: tuneyard deliver -f FILE, with a dataScript that writes {file} "
             f"and bucketDataDir {folder}/",
@@ -222,14 +243,11 @@ def _datasets(values: FinetuneValues) -> Iterable[str]:
             yield dataset.path
 
 
-def _expect(store: Store, keys: Sequence[str], sentence: str, hint: str) -> None:
-    for key in keys:
-        try:
-            store.head(key)
-        except NotFoundError:
-            continue
-        return
-    raise NotFoundError(sentence, hint=hint, key=keys[-1], store=store.url)
+def _expect(store: Store, manifest: str, sentence: str, hint: str) -> None:
+    try:
+        store.head(manifest)
+    except NotFoundError as error:
+        raise NotFoundError(sentence, hint=hint, key=manifest, store=store.url) from error
 
 
 def _finetuning_run(runner: Runner, run: str) -> RunInfo | None:
@@ -249,7 +267,7 @@ def _check_final(store: Store, final: str, run: str, info: RunInfo | None) -> No
             "running": f"Wait for it: tuneyard watch {run}",
             "succeeded": "Finetune with --set mergeAdapter=true to get a merged model, or leave --merged out.",
         }.get(info.status, f"See why: tuneyard logs {run}")
-    _expect(store, [f"{final}/manifest.json"], sentence, hint)
+    _expect(store, f"{final}/manifest.json", sentence, hint)
 
 
 def _told_accelerator(info: RunInfo | None) -> list[str]:

@@ -25,10 +25,10 @@ def read_progress(work: Path) -> RunProgress | None:
     record = read_json(work / "progress.json")
     if record is None:
         record = _newest_row(work / "metrics.jsonl")
-    if record is None or not isinstance(record.get("step"), int):
+    if record is None:
         return None
     return RunProgress(
-        step=record["step"],
+        step=record.get("step") or 0,
         max_steps=record.get("max_steps") or 0,
         loss=record.get("loss"),
         seconds_left=record.get("seconds_left"),

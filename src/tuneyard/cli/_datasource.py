@@ -1,0 +1,115 @@
+"""Where `tuneyard data` gets its rows and its tokenizer from: files here, the store, or what values name.
+
+Of a model in a remote store only the small files are fetched: the tokenizer needs none of the weights.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tuneyard.errors import NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from tuneyard.data import ChatEncoder
+    from tuneyard.store import Store
+    from tuneyard.values import FinetuneValues
+
+WEIGHTS = (".safetensors", ".gguf")
+# Values need both keys to be whole; what is looked at is told by arguments instead.
+_TOLD_ELSEWHERE = (
+    "basemodel=default-bucket/models/told-by-argument",
+    "finetuning_config.data_conf.training_data.datasets[0].path=default-bucket/datasets/told-by-argument.jsonl",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DataSource:
+    """Files of conversations, and the encoder of the training they are for."""
+
+    paths: Sequence[Path]
+    encoder: ChatEncoder
+
+
+@contextmanager
+def open_source(
+    files: Sequence[str], model: str | None, values_files: Sequence[str], sets: Sequence[str], store: str | None
+) -> Generator[DataSource]:
+    """Make files and tokenizer available for as long as the `with` block runs.
+
+    Args:
+        files: Files here or keys of the store; empty takes the values' training datasets.
+        model: A folder here or a key of the store; None takes the values' `basemodel`.
+        values_files: Values files.
+        sets: Values by `--set`.
+        store: The store's URL; None takes the usual one.
+
+    Raises:
+        UsageError: If neither arguments nor values name files or a model.
+        NotFoundError: If something named is not there.
+    """
+    from tuneyard.data import ChatEncoder, load_tokenizer
+    from tuneyard.runs.plans import Sources, load_finetune_values, store_of
+
+    if not values_files and not sets and not (files and model):
+        raise UsageError(
+            "There is nothing to look at: name files and a model, or values.",
+            hint="tuneyard data check FILE --model FOLDER, or tuneyard data check -f VALUES",
+        )
+    whole = () if values_files else _TOLD_ELSEWHERE
+    values = load_finetune_values(Sources(values_files, [*whole, *sets]))
+    opened = store_of(Sources(store=store))
+    with tempfile.TemporaryDirectory(prefix="tuneyard-data-") as scratch:
+        folder = _model_folder(opened, model or values.basemodel, Path(scratch))
+        paths = [_data_file(opened, file, Path(scratch)) for file in files or _dataset_keys(values)]
+        config = values.finetuning_config
+        encoder = ChatEncoder(
+            load_tokenizer(folder, config.data_conf),
+            max_length=config.sft_args.max_seq_length,
+            completions_only=config.sft_args.train_on_completions_only,
+        )
+        yield DataSource(paths, encoder)
+
+
+def _dataset_keys(values: FinetuneValues) -> list[str]:
+    data = values.finetuning_config.data_conf
+    return [dataset.path for dataset in (*data.training_data.datasets, *data.validation_data.datasets)]
+
+
+def _model_folder(store: Store, model: str, scratch: Path) -> Path:
+    from tuneyard.store import Manifest, pull, read_manifest
+
+    if Path(model).is_dir():
+        return Path(model)
+    prefix = f"{model.removeprefix('s3://').strip('/')}/"
+    try:
+        manifest = read_manifest(store, f"{prefix}.tuneyard/manifest.json")
+    except NotFoundError as error:
+        raise NotFoundError(
+            f"There is no model at {model}: neither a folder here nor delivered to {store.url}.",
+            hint=f"Deliver it first: tuneyard deliver --set modelID=… --set bucketModelPath={prefix.rstrip('/')}",
+        ) from error
+    small = tuple(entry for entry in manifest.files if not entry.path.endswith(WEIGHTS))
+    return pull(store, prefix, Manifest(manifest.kind, small, manifest.about), scratch / "model")
+
+
+def _data_file(store: Store, file: str, scratch: Path) -> Path:
+    from tuneyard.store import pull, read_manifest
+
+    if Path(file).is_file():
+        return Path(file)
+    folder, _, name = file.removeprefix("s3://").rpartition("/")
+    if not folder:
+        raise NotFoundError(f"There is no file at {file}.", hint="Look at the path.")
+    try:
+        manifest = read_manifest(store, f"{folder}/.tuneyard/{name}.manifest.json")
+    except NotFoundError as error:
+        raise NotFoundError(
+            f"There is no data at {file}: neither a file here nor delivered to {store.url}.",
+            hint="Deliver it with a dataScript (tuneyard deliver -f FILE), or look at the path.",
+        ) from error
+    return pull(store, f"{folder}/", manifest, scratch / "data" / folder) / name

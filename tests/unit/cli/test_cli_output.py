@@ -1,0 +1,68 @@
+"""The output sink, the error table and the words a bar is made of."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tuneyard.cli._errors import TABLE
+from tuneyard.cli._follow import describe
+from tuneyard.cli._output import Output, duration, table
+from tuneyard.errors import TuneyardError
+from tuneyard.runs import RunProgress
+from tuneyard.runs.outcome import RunEndedError
+
+
+def test_data_goes_to_stdout_and_talk_to_stderr(capsys):
+    out = Output()
+    out.data({"a": 1}, "for people")
+    out.say("by the way")
+    assert capsys.readouterr() == ("for people\n", "by the way\n")
+
+
+def test_json_is_one_document_with_the_schema_s_version(capsys):
+    Output(as_json=True).data({"runs": []}, "for people")
+    assert json.loads(capsys.readouterr().out) == {"schema": 1, "runs": []}
+
+
+def test_quiet_leaves_the_talk_out_and_keeps_the_data(capsys):
+    out = Output(quiet=True)
+    out.say("by the way")
+    out.data({}, "data")
+    assert capsys.readouterr() == ("data\n", "")
+
+
+def test_a_long_line_is_not_cut_off_a_terminal(capsys):
+    from rich.text import Text
+
+    Output().data({}, Text("word " * 100))
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+def test_a_table_lines_its_columns_up():
+    assert table(["RUN", "STATUS"], [["finetune/lora", "running"], ["a", "x"]]) == (
+        "RUN            STATUS\nfinetune/lora  running\na              x"
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0, "0 s"), (59.4, "59 s"), (200, "3 min 20 s"), (7500, "2 h 05 min"), (-1, "0 s")]
+)
+def test_durations_are_for_people(seconds, words):
+    assert duration(seconds) == words
+
+
+def test_progress_says_step_loss_and_time_left():
+    assert (
+        describe(RunProgress(5, 20, 1.23456, 90.0, "training")) == "step 5 of 20 (25 %), loss 1.2346, 1 min 30 s left"
+    )
+    assert describe(RunProgress(0, 0, phase="loading")) == "loading"
+    assert describe(RunProgress(20, 20, 0.5, 3.0)) == "step 20 of 20 (100 %), loss 0.5000"
+
+
+def test_the_table_of_errors_goes_from_the_special_to_the_general():
+    kinds = [kind for kind, _ in TABLE]
+    for place, kind in enumerate(kinds):
+        assert not any(issubclass(later, kind) for later in kinds[place + 1 :]), kind
+    assert kinds.index(RunEndedError) < kinds.index(TuneyardError)
