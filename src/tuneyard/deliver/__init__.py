@@ -14,7 +14,6 @@ from tuneyard.deliver.datasets import deliver_datasets, delivered_before
 from tuneyard.deliver.models import deliver_model
 from tuneyard.deliver.report import Delivered, DeliverReport, tell
 from tuneyard.deliver.selection import split_globs
-from tuneyard.errors import InvalidValuesError
 from tuneyard.hub import Hub, Patience
 from tuneyard.store import Store
 from tuneyard.values import DeliverValues
@@ -38,7 +37,7 @@ def deliver(values: DeliverValues, store: Store, *, workdir: Path, hub: Hub | No
         What was done for each.
 
     Raises:
-        InvalidValuesError: The values name nothing to deliver, or a source that can't be one.
+        InvalidValuesError: A model would be delivered onto itself, or `workdir` has a name that no script can take.
         InvalidDataError: A model has only pickle weights, or the data script fails or writes nothing.
         ConflictError: Something else is there and `allowOverwrite` is false, or another delivery runs there.
         IntegrityError: Bytes are not what the source declared of them.
@@ -46,25 +45,19 @@ def deliver(values: DeliverValues, store: Store, *, workdir: Path, hub: Hub | No
         DeniedError: The Hub or the store refuses.
         UnavailableError: The Hub or the store can't be reached.
     """
-    with_model = bool(values.modelID and values.bucketModelPath)
-    with_data = bool(values.dataScript.strip() and values.bucketDataDir)
-    if not with_model and not with_data:
-        raise InvalidValuesError(
-            "The values name nothing to deliver: neither a model nor a dataScript.",
-            hint="Set modelID and bucketModelPath, or dataScript and bucketDataDir.",
-        )
     stop = threading.Event()
-    model = _model(values, store, hub, stop) if with_model else None
-    if not with_data:
+    model = _model(values, store, hub, stop)
+    folder = values.bucketDataDir
+    if not values.dataScript or folder is None:
         return DeliverReport(store=store.url, model=model)
-    there = None if values.allowOverwrite else delivered_before(store, values.bucketDataDir, values.dataScript)
+    there = None if values.allowOverwrite else delivered_before(store, folder, values.dataScript)
     if there is not None:
         for one in there:
             _tell_outcome(one)
         return DeliverReport(store=store.url, model=model, datasets=there, script="skipped")
     datasets = deliver_datasets(
         store,
-        values.bucketDataDir,
+        folder,
         values.dataScript,
         workdir=workdir,
         with_hub_token=bool(values.hfTokenSecret.name),
@@ -76,7 +69,10 @@ def deliver(values: DeliverValues, store: Store, *, workdir: Path, hub: Hub | No
     return DeliverReport(store=store.url, model=model, datasets=datasets, script="run")
 
 
-def _model(values: DeliverValues, store: Store, hub: Hub | None, stop: threading.Event) -> Delivered:
+def _model(values: DeliverValues, store: Store, hub: Hub | None, stop: threading.Event) -> Delivered | None:
+    if values.modelID is None or values.bucketModelPath is None:
+        return None
+
     def sleep(seconds: float) -> None:
         if stop.wait(seconds):
             raise CancelledError
@@ -86,7 +82,7 @@ def _model(values: DeliverValues, store: Store, hub: Hub | None, stop: threading
         values.bucketModelPath,
         values.modelID,
         revision=values.modelRevision,
-        exclude=split_globs(values.downloadExcludeGlob),
+        exclude=tuple(glob for text in values.downloadExcludeGlob for glob in split_globs(text)),
         allow_overwrite=values.allowOverwrite,
         hub=lambda: hub or Hub(patience=Patience(sleep=sleep)),
         stop=stop,

@@ -62,7 +62,7 @@ def run_script(script: str, workdir: Path, *, with_hub_token: bool, environ: Map
 
     Raises:
         InvalidDataError: It failed, or wrote nothing.
-        InvalidValuesError: It is not Python, or `workdir` has a name that can't stand in its text.
+        InvalidValuesError: `workdir` has a name that can't stand in its text.
     """
     workdir = workdir.absolute()
     workdir.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,6 @@ def run_script(script: str, workdir: Path, *, with_hub_token: bool, environ: Map
     output, text = _output_folder(script, job)
     path = job / "data_script.py"
     path.write_text(text, encoding="utf-8")
-    _check_syntax(text)
     home = workdir / "home"
     home.mkdir(exist_ok=True)
     environment = script_environment(os.environ if environ is None else environ, home, with_hub_token=with_hub_token)
@@ -160,20 +159,6 @@ def _output_folder(script: str, job: Path) -> tuple[Path, str]:
     if count:
         tell(f"dataScript: /downloads is {downloads} here")
     return output, text
-
-
-def _check_syntax(text: str) -> None:
-    try:
-        compile(text, "dataScript", "exec", dont_inherit=True)
-    except (SyntaxError, ValueError) as error:
-        line = f"line {error.lineno}: " if isinstance(error, SyntaxError) and error.lineno else ""
-        what = error.msg if isinstance(error, SyntaxError) else str(error)
-        problem = Problem(where="dataScript", what=f"is not Python: {line}{what}")
-        raise InvalidValuesError(
-            f"dataScript is not Python: {line}{what}.",
-            hint="Correct it in the values; in YAML, write it as a block: dataScript: |",
-            problems=[problem],
-        ) from error
 
 
 def _run(command: list[str], folder: Path, environment: dict[str, str]) -> tuple[int, str]:

@@ -198,7 +198,7 @@ def open_source(model_id: str, revision: str, *, store: Store, hub: Callable[[],
     Args:
         model_id: `organisation/name` on the Hub; a folder (`./x`, `../x`, `~/x`, `/x`, `file:///x`); `s3://bucket/prefix`
             in the store that is delivered to; or `https://host:port/bucket/prefix` in another S3 server.
-        revision: A branch, tag or commit; for the Hub alone.
+        revision: A branch, tag or commit of the Hub's; empty for its newest, and for every other source.
         store: The store that is delivered to.
         hub: Opens the Hub, where one is needed.
 
@@ -210,11 +210,18 @@ def open_source(model_id: str, revision: str, *, store: Store, hub: Callable[[],
         NotFoundError, DeniedError, UnavailableError: The source is not there, or can't be had.
     """
     scheme, separator, rest = model_id.partition("://")
-    if not separator:
-        if model_id.startswith((".", "/", "~")):
-            return FolderSource(Path(os.path.abspath(Path(model_id).expanduser())))  # noqa: PTH100  (links stay links)
+    folder = not separator and model_id.startswith((".", "/", "~"))
+    if not separator and not folder:
         the_hub = hub()
         return HubSource(the_hub, the_hub.resolve(model_id, revision))
+    if revision:
+        raise InvalidValuesError(
+            f"The modelRevision {revision!r} pins a model of the Hub, and the modelID {model_id} names none.",
+            hint="Leave modelRevision empty.",
+            problems=[Problem(where="modelRevision", what="can't be honoured", value=revision)],
+        )
+    if folder:
+        return FolderSource(Path(os.path.abspath(Path(model_id).expanduser())))  # noqa: PTH100  (links stay links)
     if scheme == "file" and rest.startswith("/"):
         return FolderSource(Path(unquote(rest)))
     if scheme == "s3" and "/" in rest.strip("/"):

@@ -84,7 +84,7 @@ class Hub:
 
         Args:
             model_id: `organisation/name`, or `name` alone for the oldest models.
-            revision: A branch, a tag or a commit.
+            revision: A branch, a tag or a commit; empty for the newest commit of the Hub's own default branch.
 
         Returns:
             The model at that commit.
@@ -101,7 +101,7 @@ class Hub:
             raise invalid_id(model_id) from error
         api = f"{self.endpoint}/api/models/{model_id}"
         try:
-            facts, _ = self._json(f"{api}/revision/{quote(revision, safe='')}")
+            facts, _ = self._json(f"{api}/revision/{quote(revision, safe='')}" if revision else api)
             commit = str(facts["sha"])
             files = tuple(sorted(self._tree(f"{api}/tree/{commit}"), key=lambda file: file.path))
         except (

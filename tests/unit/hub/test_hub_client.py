@@ -51,6 +51,12 @@ def test_a_revision_becomes_a_commit_with_sizes_and_declared_hashes(server: HubS
     )
 
 
+def test_no_revision_is_the_newest_commit(server: HubServer, hub: Hub) -> None:
+    server.add_model("org/tiny", FILES)
+    newest = server.add_model("org/tiny", {"config.json": b"new"})
+    assert hub.resolve("org/tiny", "").commit == newest
+
+
 def test_a_tree_of_several_pages_is_listed_whole(server: HubServer, hub: Hub) -> None:
     server.page_size = 2
     server.add_model("org/tiny", {f"part-{number}.txt": b"x" for number in range(7)})
