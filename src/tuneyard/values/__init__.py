@@ -1,0 +1,63 @@
+"""Every chart's values as typed, closed models, and the one way to load them.
+
+A field, its default, its documentation and its check stand in one place: here. The charts' `values.schema.json` and
+`docs/reference/values.md` are generated from the models. Nothing here imports torch or transformers.
+"""
+
+from tuneyard.values.adapters import PeftConf, QuantConf
+from tuneyard.values.base import Values
+from tuneyard.values.batches import BatchSizes, resolve_batch_sizes
+from tuneyard.values.canonical import canonical_json, cluster_only_keys, dump_yaml, values_sha256
+from tuneyard.values.deliver import DeliverValues
+from tuneyard.values.finetune import FinetuneValues
+from tuneyard.values.finetuning import (
+    BatchsizeConf,
+    DataConf,
+    Dataset,
+    DpoArgs,
+    FinetuningConfig,
+    Overrides,
+    RunConf,
+    SftArgs,
+    Tracking,
+    TrainingData,
+    ValidationData,
+)
+from tuneyard.values.inference import InferenceValues
+from tuneyard.values.load import check_values, load_values, read_values
+from tuneyard.values.namespace import NamespaceValues
+from tuneyard.values.places import ModelPlace, model_place
+from tuneyard.values.training import TrainingArgs
+
+__all__ = [
+    "BatchSizes",
+    "BatchsizeConf",
+    "DataConf",
+    "Dataset",
+    "DeliverValues",
+    "DpoArgs",
+    "FinetuneValues",
+    "FinetuningConfig",
+    "InferenceValues",
+    "ModelPlace",
+    "NamespaceValues",
+    "Overrides",
+    "PeftConf",
+    "QuantConf",
+    "RunConf",
+    "SftArgs",
+    "Tracking",
+    "TrainingArgs",
+    "TrainingData",
+    "ValidationData",
+    "Values",
+    "canonical_json",
+    "check_values",
+    "cluster_only_keys",
+    "dump_yaml",
+    "load_values",
+    "model_place",
+    "read_values",
+    "resolve_batch_sizes",
+    "values_sha256",
+]

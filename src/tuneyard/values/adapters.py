@@ -1,0 +1,119 @@
+"""`peft_conf` and `quant_conf`: the adapter that is trained, and the form the base model is held in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Literal, cast
+
+from pydantic import Field, ValidationError, ValidationInfo, model_validator
+
+from tuneyard.values.base import Broken, Rule, Values, broken_error, notify
+from tuneyard.values.peft_fields import LoraFields, PeftName, TaskName
+from tuneyard.values.problems import broken_of
+from tuneyard.values.scalars import Float, Map, Strings, Text
+
+
+def lora_numbers_are_possible(lora: LoraFields) -> Iterator[Broken]:
+    """PEFT's own limits, which it would tell only once a model is loaded."""
+    if lora.r < 1:
+        yield Broken("r", "is out of range", value=str(lora.r), allowed="1 or more")
+    if not 0 <= lora.lora_dropout < 1:
+        yield Broken("lora_dropout", "is out of range", value=f"{lora.lora_dropout:g}", allowed="from 0 to below 1")
+
+
+class LoraKwargs(LoraFields):
+    """Keyword arguments of PEFT's LoraConfig, with its limits."""
+
+    checks: ClassVar[Sequence[Rule]] = (lora_numbers_are_possible,)
+
+
+class PeftConf(Values):
+    """The adapter that is trained."""
+
+    peft_type: PeftName = "NO_PEFT"
+    """PEFT's name of the method, or NO_PEFT to train every weight."""
+
+    task_type: TaskName = "CAUSAL_LM"
+    """PEFT's name of the task."""
+
+    peft_kwargs: Map = Field(default_factory=dict)
+    """Keyword arguments of PEFT's configuration for that method, such as r and target_modules."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def lora_kwargs_are_those_of_peft(cls, given: Any, info: ValidationInfo) -> Any:
+        """Check LoRA's keyword arguments by name and type, and make numbers of what Helm sent as text."""
+        if not isinstance(given, dict):
+            return given
+        raw = cast("dict[str, Any]", given)
+        if raw.get("peft_type") != "LORA" or not isinstance(raw.get("peft_kwargs"), dict):
+            return raw
+        try:
+            lora = LoraKwargs.model_validate(raw["peft_kwargs"], context=info.context)
+        except ValidationError as error:
+            raise broken_error(broken_of(error, LoraKwargs, under="peft_kwargs")) from None
+        return {**raw, "peft_kwargs": lora.model_dump(exclude_unset=True)}
+
+    @model_validator(mode="after")
+    def unused_arguments_are_told(self, info: ValidationInfo) -> PeftConf:
+        """Without an adapter there is nothing that its arguments could shape."""
+        if self.peft_type == "NO_PEFT" and self.peft_kwargs:
+            notify(info, f"peft_conf.peft_kwargs ({', '.join(sorted(self.peft_kwargs))}) has no effect with NO_PEFT")
+        return self
+
+
+def bits_are_chosen_once(conf: QuantConf) -> Iterator[Broken]:
+    """4 and 8 bits exclude each other."""
+    if conf.load_in_4bit and conf.load_in_8bit:
+        yield Broken("load_in_8bit", "can't be true together with load_in_4bit", "true", about=("load_in_4bit",))
+    if conf.quantization_type == "no-quantization" and (conf.load_in_4bit or conf.load_in_8bit):
+        allowed = "quantization_type: bits-and-bytes"
+        about = ("load_in_4bit", "load_in_8bit")
+        yield Broken("quantization_type", "contradicts load_in_4bit or load_in_8bit", allowed=allowed, about=about)
+
+
+class QuantConf(Values):
+    """The form that the base model's weights are held in."""
+
+    checks: ClassVar[Sequence[Rule]] = (bits_are_chosen_once,)
+
+    quantization_type: Literal["no-quantization", "bits-and-bytes"] = "no-quantization"
+    """As delivered, or quantized by bitsandbytes."""
+
+    load_in_8bit: bool = False
+    """Eight bits."""
+
+    load_in_4bit: bool = False
+    """Four bits, as in QLoRA."""
+
+    llm_int8_threshold: Float = 6.0
+    """From which size on an activation is kept in 16 bits."""
+
+    llm_int8_skip_modules: Strings | None = None
+    """Modules that are left as they are."""
+
+    llm_int8_enable_fp32_cpu_offload: bool = False
+    """Keep what doesn't fit on the CPU, in 32 bits."""
+
+    llm_int8_has_fp16_weight: bool = False
+    """Keep 16-bit weights beside the 8-bit ones."""
+
+    bnb_4bit_compute_dtype: Text | None = None
+    """The type that 4-bit weights are computed in."""
+
+    bnb_4bit_quant_type: Literal["fp4", "nf4"] = "fp4"
+    """The 4-bit type."""
+
+    bnb_4bit_use_double_quant: bool = False
+    """Quantize the scales too."""
+
+    bnb_4bit_quant_storage: Text | None = None
+    """The type that packed 4-bit weights are stored in."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def the_librarys_own_name_is_understood(cls, given: Any) -> Any:
+        """Read `bitsandbytes`, as the chart's comments once said, as `bits-and-bytes`."""
+        if isinstance(given, dict) and given.get("quantization_type") == "bitsandbytes":
+            return {**cast("dict[str, Any]", given), "quantization_type": "bits-and-bytes"}
+        return cast("Any", given)

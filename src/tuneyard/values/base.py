@@ -1,0 +1,114 @@
+"""The shape that every model of values shares: closed, frozen, null means default, and rules across fields.
+
+Not the reading of files (`load`) and not the wording of what pydantic finds (`problems`). It sits at the bottom of the
+values room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+from pydantic import BaseModel, ConfigDict, ValidationInfo, model_validator
+from pydantic_core import PydanticCustomError
+
+BROKEN = "tuneyard_broken"
+"""The type of those of pydantic's errors that carry `Broken` ones of ours."""
+
+NOTICE = "notice"
+"""The key of the validation context under which a sink for one-line notices may be passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A rule that values break, with paths relative to the model that has the rule.
+
+    Attributes:
+        where: Dotted path of the key to change; empty for the model itself.
+        what: What is wrong with it.
+        value: The value given, as text.
+        allowed: What is allowed there.
+        suggestion: What was probably meant.
+        about: The other keys that the rule looked at.
+    """
+
+    where: str
+    what: str
+    value: str = ""
+    allowed: str = ""
+    suggestion: str = ""
+    about: tuple[str, ...] = ()
+
+
+Rule = Callable[[Any], Iterable[Broken]]
+"""Looks at one model whose fields are valid and yields what is broken across them."""
+
+Remark = Callable[[Any], str | None]
+"""Looks at one valid model and says in one line what its user may not expect."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterOnly:
+    """Marks a field that means something on a cluster and nothing on one machine."""
+
+
+CLUSTER = ClusterOnly()
+
+
+def broken_error(broken: Iterable[Broken]) -> PydanticCustomError:
+    """Wrap broken rules so that pydantic reports them beside its own findings.
+
+    Args:
+        broken: At least one.
+
+    Returns:
+        The error to raise inside a validator.
+    """
+    return PydanticCustomError(BROKEN, "a rule is broken", {"broken": tuple(broken)})
+
+
+def notify(info: ValidationInfo, text: str) -> None:
+    """Pass one line on to whoever loads the values, if they asked for notices.
+
+    Args:
+        info: What pydantic gives to a validator.
+        text: The line.
+    """
+    sink = cast("dict[str, Any]", info.context or {}).get(NOTICE)
+    if sink is not None:
+        sink(text)
+
+
+class Values(BaseModel):
+    """One closed map of values. An unknown key is refused, a null means the default."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+        allow_inf_nan=False,
+    )
+
+    checks: ClassVar[Sequence[Rule]] = ()
+    remarks: ClassVar[Sequence[Remark]] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def null_means_the_default(cls, given: Any) -> Any:
+        """Drop the keys that are null, as Helm does."""
+        if isinstance(given, dict):
+            return {key: value for key, value in cast("dict[Any, Any]", given).items() if value is not None}
+        return given
+
+    @model_validator(mode="after")
+    def rules_hold(self, info: ValidationInfo) -> Values:
+        """Report every broken rule at once, then make the remarks."""
+        broken = [found for rule in self.checks for found in rule(self)]
+        if broken:
+            raise broken_error(broken)
+        for remark in self.remarks:
+            if text := remark(self):
+                notify(info, text)
+        return self

@@ -1,0 +1,71 @@
+"""Resolved values as bytes: the same JSON for the same values, its hash, YAML to read, and what only clusters read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+
+from tuneyard.values.base import ClusterOnly, Values
+from tuneyard.values.yaml_text import write_yaml
+
+
+def canonical_json(values: Values) -> bytes:
+    """Write resolved values as the one JSON that a process reads.
+
+    Args:
+        values: The values.
+
+    Returns:
+        UTF-8 with sorted keys, no spaces, and every default. Equal values give equal bytes.
+    """
+    data = values.model_dump(mode="json")
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def values_sha256(values: Values) -> str:
+    """Return the SHA-256 of the canonical JSON, in hex."""
+    return hashlib.sha256(canonical_json(values)).hexdigest()
+
+
+def dump_yaml(values: Values) -> str:
+    """Write resolved values as YAML for people, in the order of the reference.
+
+    Args:
+        values: The values.
+
+    Returns:
+        YAML that loads to equal values.
+    """
+    return write_yaml(values.model_dump(mode="json"))
+
+
+def cluster_only_keys(values: Values) -> list[str]:
+    """List the keys that differ from their default and mean nothing on one machine.
+
+    Args:
+        values: The values.
+
+    Returns:
+        Dotted keys, sorted.
+    """
+    return sorted(_set_on_a_cluster(values))
+
+
+def _set_on_a_cluster(values: Values) -> Iterator[str]:
+    for name, field in type(values).model_fields.items():
+        if not any(isinstance(mark, ClusterOnly) for mark in field.metadata):
+            continue
+        value, default = getattr(values, name), field.get_default(call_default_factory=True)
+        if value == default:
+            continue
+        if isinstance(value, Values) and isinstance(default, Values):
+            yield from (f"{name}.{key}" for key in _differing(value, default))
+        else:
+            yield name
+
+
+def _differing(value: Values, default: Values) -> Iterator[str]:
+    for key in type(value).model_fields:
+        if getattr(value, key) != getattr(default, key):
+            yield key

@@ -1,0 +1,86 @@
+"""Values of the chart that delivers: a model and data into the store."""
+
+# ruff: noqa: N815  (attributes are called as the charts' keys are)
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BeforeValidator, Field
+
+from tuneyard.values.base import CLUSTER, Broken, Rule
+from tuneyard.values.places import BucketPath, ModelText
+from tuneyard.values.scalars import Quantity, Strings, Text
+from tuneyard.values.shared import Job, SecretKey
+
+
+def _no_model_is_empty(given: Any) -> Any:
+    return None if given == "" else given
+
+
+def _globs(given: Any) -> Any:
+    return [given] if isinstance(given, str) and given else [] if given == "" else given
+
+
+def something_is_delivered(values: DeliverValues) -> Iterator[Broken]:
+    """A delivery without a model and without data is a mistake."""
+    if not values.modelID and not values.dataScript:
+        yield Broken("modelID", "is empty, and so is dataScript: there is nothing to deliver", about=("dataScript",))
+
+
+def each_delivery_has_its_place(values: DeliverValues) -> Iterator[Broken]:
+    """Where something goes is said by its own key."""
+    if values.modelID and not values.bucketModelPath:
+        what = "is missing: the model has no place to go"
+        yield Broken("bucketModelPath", what, allowed="default-bucket/models/<name>", about=("modelID",))
+    if values.dataScript and not values.bucketDataDir:
+        what = "is missing: the data has no place to go"
+        yield Broken("bucketDataDir", what, allowed="default-bucket/datasets", about=("dataScript",))
+    if values.modelRevision and not values.modelID:
+        what = "pins a model, and modelID is empty"
+        yield Broken("modelRevision", what, value=values.modelRevision, about=("modelID",))
+
+
+def data_script_is_python(values: DeliverValues) -> Iterator[Broken]:
+    """A script that can't be parsed would fail only after the model has been copied."""
+    try:
+        compile(values.dataScript, "dataScript", "exec", dont_inherit=True)
+    except (SyntaxError, ValueError) as error:
+        line = f" in line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        yield Broken("dataScript", f"is not Python{line}: {error.msg if isinstance(error, SyntaxError) else error}")
+
+
+class DeliverValues(Job):
+    """Values of `deliver-huggingface-example-resources`."""
+
+    checks: ClassVar[Sequence[Rule]] = (something_is_delivered, each_delivery_has_its_place, data_script_is_python)
+
+    image: Annotated[Text, CLUSTER] = "ghcr.io/tuneyard/deliver:0.1.0"
+    """The image that delivers."""
+
+    modelID: Annotated[ModelText | None, BeforeValidator(_no_model_is_empty)] = None
+    """A Hub id (`org/name`), a folder (`/path`, `./path`) or a place in the store (`s3://bucket/path`)."""
+
+    modelRevision: Text = ""
+    """A commit, tag or branch of the Hub; empty for the newest commit, which is then pinned."""
+
+    bucketModelPath: BucketPath | None = None
+    """Where the model goes, as `bucket/key`."""
+
+    downloadExcludeGlob: Annotated[Strings, BeforeValidator(_globs)] = Field(default_factory=list[str])
+    """Files of the model that are left out: one pattern or several."""
+
+    dataScript: Text = ""
+    """Python that writes files into `/downloads/datasets`. It runs without the store's keys. Empty for none."""
+
+    bucketDataDir: BucketPath | None = None
+    """Where the files that dataScript wrote go, as `bucket/key`."""
+
+    allowOverwrite: bool = False
+    """Replace what is there and differs, instead of stopping with exit code 6."""
+
+    hfTokenSecret: Annotated[SecretKey, CLUSTER] = Field(default_factory=SecretKey)
+    """The Secret with a token for the Hugging Face Hub."""
+
+    storageQuantity: Annotated[Quantity, CLUSTER] = "10Gi"
+    """Room for what is on its way."""

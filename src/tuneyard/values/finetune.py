@@ -1,0 +1,148 @@
+"""Values of the chart that finetunes: what runs where, and `finetuning_config` for what is trained."""
+
+# ruff: noqa: N815  (attributes are called as the charts' keys are)
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from tuneyard.values.base import CLUSTER, Broken, Remark, Rule
+from tuneyard.values.batches import impossible_total
+from tuneyard.values.finetuning import FinetuningConfig
+from tuneyard.values.places import BucketPath
+from tuneyard.values.scalars import Count, Quantity, Text
+from tuneyard.values.shared import Env, GpuResource, Job, SecretKey
+
+DistributedType = Literal[
+    "auto-single-process",
+    "auto-ddp",
+    "auto-fsdp",
+    "auto-deepspeed-stage1",
+    "auto-deepspeed-stage3",
+    "custom-accelerate-config",
+]
+BATCH = "finetuning_config.batchsize_conf.total_train_batch_size"
+TRAINING_ARGS = "finetuning_config.training_args"
+
+
+def accelerate_config_goes_with_its_type(values: FinetuneValues) -> Iterator[Broken]:
+    """`custom-accelerate-config` and `customAccelerateConfig` come together."""
+    custom = values.distributedType == "custom-accelerate-config"
+    if custom and not values.customAccelerateConfig:
+        yield Broken(
+            "customAccelerateConfig",
+            "is missing, and distributedType custom-accelerate-config needs it",
+            about=("distributedType",),
+        )
+    if values.customAccelerateConfig and not custom:
+        yield Broken(
+            "customAccelerateConfig",
+            f"means nothing with distributedType {values.distributedType}",
+            allowed="distributedType: custom-accelerate-config",
+            about=("distributedType",),
+        )
+
+
+def single_process_is_one(values: FinetuneValues) -> Iterator[Broken]:
+    """`auto-single-process` and several accelerators contradict each other."""
+    if values.distributedType == "auto-single-process" and values.processes > 1:
+        yield Broken(
+            "distributedType",
+            f"runs one process, and {values.processes} were asked for",
+            value=values.distributedType,
+            suggestion="auto-ddp",
+            about=("finetuningGpus", "nodes"),
+        )
+
+
+def total_batch_can_be_shared(values: FinetuneValues) -> Iterator[Broken]:
+    """Every process takes the same share of each step."""
+    total = values.finetuning_config.batchsize_conf.total_train_batch_size
+    if total is not None and (problem := impossible_total(total, values.processes)):
+        yield Broken(BATCH, problem.what, problem.value, problem.allowed, about=("finetuningGpus", "nodes"))
+
+
+def merging_needs_an_adapter(values: FinetuneValues) -> Iterator[Broken]:
+    """Full-parameter finetuning leaves nothing to merge: `checkpoint-final` is the whole model."""
+    if values.mergeAdapter and values.finetuning_config.peft_conf.peft_type == "NO_PEFT":
+        yield Broken(
+            "mergeAdapter",
+            "has nothing to merge: peft_type is NO_PEFT and checkpoint-final will be the whole model",
+            value="true",
+            suggestion="mergeAdapter: false",
+            about=("finetuning_config.peft_conf.peft_type",),
+        )
+
+
+def relaunch_starts_over_without_checkpoints(values: FinetuneValues) -> str | None:
+    """Say what a relaunch can't do where nothing is saved on the way."""
+    if values.finetuning_config.training_args.save_strategy != "no":
+        return None
+    return (
+        f"{TRAINING_ARGS}.save_strategy is no: a relaunch finds no checkpoint on the way and trains from the start,"
+        " unless SIGTERM saved one"
+    )
+
+
+class FinetuneValues(Job):
+    """Values of `LLM-finetune-silogen-engine`."""
+
+    checks: ClassVar[Sequence[Rule]] = (
+        accelerate_config_goes_with_its_type,
+        single_process_is_one,
+        total_batch_can_be_shared,
+        merging_needs_an_adapter,
+    )
+    remarks: ClassVar[Sequence[Remark]] = (relaunch_starts_over_without_checkpoints,)
+
+    basemodel: BucketPath
+    """The delivered base model, as `bucket/key`."""
+
+    checkpointsRemote: BucketPath | None = None
+    """Where checkpoints and results go, as `bucket/key`. Launched by name: `default-bucket/experiments/<name>`."""
+
+    finetuningImage: Annotated[Text, CLUSTER] = "ghcr.io/tuneyard/finetune:0.1.0"
+    """The image that trains."""
+
+    finetuningGpus: Count = 1
+    """Accelerators, and so processes, on each node."""
+
+    nodes: Count = 1
+    """Nodes that train together."""
+
+    gpuResource: GpuResource = "amd.com/gpu"
+    """What the cluster calls one accelerator; empty to train on the CPU."""
+
+    distributedType: DistributedType = "auto-ddp"
+    """How the processes share the work."""
+
+    customAccelerateConfig: dict[str, Any] | None = None
+    """accelerate's configuration, for distributedType custom-accelerate-config."""
+
+    mergeAdapter: bool = False
+    """Also leave `checkpoint-final-merged`, the base model with the adapter merged in."""
+
+    downloadsReservedSize: Annotated[Quantity, CLUSTER] = "64Gi"
+    """Room for the base model and the data."""
+
+    checkpointsReservedSize: Annotated[Quantity, CLUSTER] = "128Gi"
+    """Room for checkpoints on their way to the store."""
+
+    hfTokenSecret: Annotated[SecretKey, CLUSTER] = Field(default_factory=SecretKey)
+    """The Secret with a token for the Hugging Face Hub."""
+
+    env: Env = Field(default_factory=dict)
+    """More environment variables for the training process: a text, or `{name, key}` of a Secret."""
+
+    runTensorboard: bool = False
+    """Show the run in TensorBoard while it trains."""
+
+    finetuning_config: FinetuningConfig = Field(default_factory=FinetuningConfig)
+    """What is trained, on what and how."""
+
+    @property
+    def processes(self) -> int:
+        """How many processes train in all."""
+        return self.finetuningGpus * self.nodes

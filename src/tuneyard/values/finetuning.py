@@ -1,0 +1,294 @@
+"""`finetuning_config`: the method, the data, the batch, the adapter and the run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, cast
+
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
+
+from tuneyard.values import legacy
+from tuneyard.values.adapters import PeftConf, QuantConf
+from tuneyard.values.base import Broken, Remark, Rule, Values, notify
+from tuneyard.values.dpo_fields import DpoFields
+from tuneyard.values.places import BucketPath
+from tuneyard.values.scalars import Count, Float, Int, Map, Plain, Text
+from tuneyard.values.training import TrainingArgs
+
+
+class Respelt(Values):
+    """A map that also understands the spellings of earlier files."""
+
+    spellings: ClassVar[legacy.Spellings] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def old_spellings_are_translated(cls, given: Any, info: ValidationInfo) -> Any:
+        """Read what earlier files call otherwise."""
+        if not isinstance(given, dict):
+            return given
+        return legacy.translate(cls.spellings, cast("dict[str, Any]", given), lambda line: notify(info, line))
+
+
+class Dataset(Respelt):
+    """One file of conversations."""
+
+    spellings: ClassVar[legacy.Spellings] = legacy.DATASET
+
+    path: BucketPath
+    """Its place as `bucket/key`: JSONL or Parquet."""
+
+    weight: Annotated[Float, Field(gt=0)] = 1.0
+    """How often it is drawn from in a PRECOMPUTE_WEIGHTED_MIX, relative to the others."""
+
+
+def some_data_is_named(data: TrainingData) -> Iterator[Broken]:
+    """Without data there is nothing to train on."""
+    if not data.datasets:
+        yield Broken("datasets", "is empty: name at least one file of conversations", allowed="[{path: bucket/key}]")
+
+
+def weights_need_a_mix(data: TrainingData) -> Iterator[Broken]:
+    """A concatenation takes every row once, so a weight would be passed over."""
+    if data.type == "PRECOMPUTE_WEIGHTED_MIX":
+        return
+    for place, dataset in enumerate(data.datasets):
+        if dataset.weight != 1.0:
+            where = f"datasets[{place}].weight"
+            allowed = "type: PRECOMPUTE_WEIGHTED_MIX"
+            yield Broken(
+                where, "means nothing with type CONCATENATION", f"{dataset.weight:g}", allowed, about=("type",)
+            )
+
+
+class TrainingData(Respelt):
+    """What is trained on."""
+
+    spellings: ClassVar[legacy.Spellings] = legacy.DATA_INPUT
+    checks: ClassVar[Sequence[Rule]] = (some_data_is_named, weights_need_a_mix)
+
+    type: Literal["CONCATENATION", "PRECOMPUTE_WEIGHTED_MIX"] = "CONCATENATION"
+    """One file after the other, or files drawn from by weight."""
+
+    datasets: list[Dataset] = Field(default_factory=list[Dataset])
+    """The files."""
+
+    seed: Annotated[Int, Field(ge=0)] = 19851243
+    """Decides the draws of a PRECOMPUTE_WEIGHTED_MIX."""
+
+
+def validation_files_need_their_type(data: ValidationData) -> Iterator[Broken]:
+    """Files of their own are what CONCATENATION validates on, and only that."""
+    if data.type == "CONCATENATION" and not data.datasets:
+        yield Broken("datasets", "is empty, and type CONCATENATION validates on files", about=("type",))
+    if data.type != "CONCATENATION" and data.datasets:
+        what = f"means nothing with type {data.type}"
+        yield Broken("datasets", what, allowed="type: CONCATENATION", about=("type",))
+
+
+class ValidationData(Respelt):
+    """What the evaluation loss is measured on."""
+
+    spellings: ClassVar[legacy.Spellings] = legacy.DATA_INPUT
+    checks: ClassVar[Sequence[Rule]] = (validation_files_need_their_type,)
+
+    type: Literal["AUTO_SPLIT", "CONCATENATION", "NONE"] = "AUTO_SPLIT"
+    """A share of the training data, files of their own, or nothing."""
+
+    ratio: Annotated[Float, Field(gt=0, lt=1)] = 0.1
+    """The share that AUTO_SPLIT keeps back from training."""
+
+    seed: Annotated[Int, Field(ge=0)] = 1289525893
+    """Decides which rows AUTO_SPLIT keeps back."""
+
+    datasets: list[Dataset] = Field(default_factory=list[Dataset])
+    """The files of CONCATENATION."""
+
+
+class DataConf(Respelt):
+    """The data, and how conversations become text."""
+
+    spellings: ClassVar[legacy.Spellings] = legacy.DATA_CONF
+
+    training_data: TrainingData = Field(default_factory=TrainingData)
+    """What is trained on."""
+
+    validation_data: ValidationData = Field(default_factory=ValidationData)
+    """What is validated on."""
+
+    chat_template_name: Literal["keep-original", "chat-ml", "mistral-with-system", "simplified-llama31", "poro"] = (
+        "keep-original"
+    )
+    """The model's own chat template, or a named one."""
+
+    missing_pad_token_strategy: Literal["bos-repurpose", "unk-repurpose", "eos-repurpose", "unk-convert-to-eos"] = (
+        "bos-repurpose"  # noqa: S105
+    )
+    """Which token pads where the tokenizer has no pad token; it is masked from loss and attention."""
+
+
+class BatchsizeConf(Values):
+    """The size of one optimizer step."""
+
+    total_train_batch_size: Count | None = None
+    """Conversations in one optimizer step over all processes; none for one on each."""
+
+    max_per_device_train_batch_size: Count = 1
+    """The most conversations that one device takes at once; the rest is accumulated."""
+
+    per_device_eval_batch_size: Count | None = None
+    """Conversations that one device evaluates at once; none for as many as it trains on."""
+
+
+def _resume_word(given: Any) -> Any:
+    words = {"true": True, "false": False}
+    return words.get(given.lower(), given) if isinstance(given, str) else given
+
+
+class RunConf(Respelt):
+    """How the model is loaded and where the run starts."""
+
+    spellings: ClassVar[legacy.Spellings] = legacy.RUN_CONF
+
+    model_args: Map = Field(default_factory=dict)
+    """Keyword arguments of transformers' `from_pretrained`, such as dtype and attn_implementation."""
+
+    resume_from_checkpoint: Annotated[Literal["auto", True, False], BeforeValidator(_resume_word)] = "auto"
+    """`auto` goes on from the newest checkpoint where there is one; true insists on one; false insists on none."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def model_args_are_of_today(cls, given: Any, info: ValidationInfo) -> Any:
+        """Read `torch_dtype` and its kin; a revision stays text."""
+        if not isinstance(given, dict):
+            return given
+        raw = cast("dict[str, Any]", given)
+        if not isinstance(raw.get("model_args"), Mapping):
+            return raw
+        old: Mapping[str, Any] = raw["model_args"]
+        today = legacy.translate(legacy.MODEL_ARGS, old, lambda line: notify(info, f"model_args.{line}"))
+        if isinstance(dtype := today.get("dtype"), str):
+            today["dtype"] = dtype.removeprefix("torch.")
+        return {**raw, "model_args": today}
+
+
+def model_arguments_are_possible(run: RunConf) -> Iterator[Broken]:
+    """Two arguments have a closed set of values that is known without torch."""
+    allowed = ("auto", "float32", "bfloat16", "float16")
+    dtype = run.model_args.get("dtype")
+    if dtype is not None and dtype not in allowed:
+        yield Broken("model_args.dtype", "is not a type of weights", str(dtype), ", ".join(allowed))
+
+
+RunConf.checks = (model_arguments_are_possible,)
+
+
+class SftArgs(Respelt):
+    """Supervised finetuning."""
+
+    spellings: ClassVar[legacy.Spellings] = legacy.SFT_ARGS
+
+    max_seq_length: Annotated[Int, Field(ge=8)] = 2048
+    """The longest conversation in tokens; what is longer is truncated or dropped, and counted."""
+
+    train_on_completions_only: bool = True
+    """The loss covers the assistant's answers only; false takes the whole text."""
+
+
+class DpoArgs(DpoFields):
+    """Direct preference optimization: what TRL's DPOConfig adds to the training arguments."""
+
+
+class Overrides(Values):
+    """Scales the learning rate."""
+
+    lr_multiplier: Annotated[Float, Field(gt=0)] = 1.0
+    """The learning rate is multiplied by this."""
+
+    lr_batch_size_scaling: Literal["none", "sqrt", "linear"] = "none"
+    """The learning rate is multiplied by the total batch size, its square root, or not."""
+
+
+class Tracking(Values):
+    """An MLflow server that is told about the run."""
+
+    mlflow_server_uri: Text
+    """The server's URL."""
+
+    experiment_name: Text
+    """The experiment that the run belongs to."""
+
+    run_id: Text | None = None
+    """The MLflow run to go on with."""
+
+    run_name: Text | None = None
+    """The name of a new MLflow run."""
+
+    hf_mlflow_log_artifacts: Plain = "False"
+    """Whether checkpoints are copied to MLflow too."""
+
+
+def evaluation_needs_data(config: FinetuningConfig) -> Iterator[Broken]:
+    """An evaluation has to have something to evaluate on."""
+    if config.training_args.eval_strategy != "no" and config.data_conf.validation_data.type == "NONE":
+        yield Broken(
+            "training_args.eval_strategy",
+            "has nothing to evaluate on: data_conf.validation_data.type is NONE",
+            value=config.training_args.eval_strategy,
+            allowed="eval_strategy: no, or validation data",
+            about=("data_conf.validation_data.type",),
+        )
+
+
+def dpo_args_need_dpo(config: FinetuningConfig) -> Iterator[Broken]:
+    """Settings of one method mean nothing to another."""
+    if config.dpo_args is not None and config.method != "dpo":
+        yield Broken("dpo_args", f"means nothing with method {config.method}", allowed="method: dpo", about=("method",))
+
+
+def unused_validation_data(config: FinetuningConfig) -> str | None:
+    """Say that rows are kept back for an evaluation that never happens."""
+    data = config.data_conf.validation_data
+    if config.training_args.eval_strategy == "no" and data.type != "NONE":
+        return f"data_conf.validation_data ({data.type}) is never evaluated on: training_args.eval_strategy is no"
+    return None
+
+
+class FinetuningConfig(Values):
+    """What is trained, on what and how."""
+
+    checks: ClassVar[Sequence[Rule]] = (evaluation_needs_data, dpo_args_need_dpo)
+    remarks: ClassVar[Sequence[Remark]] = (unused_validation_data,)
+
+    method: Literal["sft", "dpo"] = "sft"
+    """Supervised finetuning, or direct preference optimization."""
+
+    data_conf: DataConf = Field(default_factory=DataConf)
+    """The data, and how conversations become text."""
+
+    training_args: TrainingArgs = Field(default_factory=TrainingArgs)
+    """Arguments of transformers' Trainer, all of them."""
+
+    batchsize_conf: BatchsizeConf = Field(default_factory=BatchsizeConf)
+    """The size of one optimizer step."""
+
+    peft_conf: PeftConf = Field(default_factory=PeftConf)
+    """The adapter, or none."""
+
+    quant_conf: QuantConf = Field(default_factory=QuantConf)
+    """Quantization of the base model, or none."""
+
+    run_conf: RunConf = Field(default_factory=RunConf)
+    """How the model is loaded and where the run starts."""
+
+    sft_args: SftArgs = Field(default_factory=SftArgs)
+    """Settings of supervised finetuning."""
+
+    dpo_args: DpoArgs | None = None
+    """Settings of direct preference optimization."""
+
+    overrides: Overrides = Field(default_factory=Overrides)
+    """Scales the learning rate."""
+
+    tracking: Tracking | None = None
+    """An MLflow server that is told about the run."""

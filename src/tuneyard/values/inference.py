@@ -1,0 +1,165 @@
+"""Values of the chart that serves: a model, adapters, and the server's own flags."""
+
+# ruff: noqa: N815, S105  (attributes are called as the charts' keys are; names of secrets are no secrets)
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, ClassVar, cast
+
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
+
+from tuneyard.values import legacy
+from tuneyard.values.base import CLUSTER, Broken, Rule, Values, notify
+from tuneyard.values.places import BucketPath, ModelText, StoreUrl
+from tuneyard.values.scalars import Count, Int, Name, Plain, Quantity, Text, matching
+from tuneyard.values.shared import CABundle, Env, GpuResource, SecretKey, Workload
+
+AdapterName = Annotated[
+    str,
+    matching(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}", "is not a served model's name", "letters, digits, '-', '_', '.'"),
+]
+
+
+class BucketCredentials(Values):
+    """The Secret that holds the bucket's keys."""
+
+    secret_name: Name = "minio-credentials"
+    """The Secret's name."""
+
+    access_key_key: Text = "API_ACCESS_KEY"
+    """The key in it that holds the access key."""
+
+    secret_key_key: Text = "API_SECRET_KEY"
+    """The key in it that holds the secret key."""
+
+
+class BucketStorage(Values):
+    """The store that models come from."""
+
+    host: StoreUrl = ""
+    """URL of the object store; `TUNEYARD_STORE` wins over it."""
+
+    credentials: BucketCredentials = Field(default_factory=BucketCredentials)
+    """The Secret with the store's keys."""
+
+
+class HubToken(Values):
+    """A token for the Hugging Face Hub."""
+
+    secret_name: Text = ""
+    """The Secret's name; empty for none."""
+
+    key: Text = "token"
+    """The key in it."""
+
+
+class Storage(Values):
+    """The volume that models are put on."""
+
+    quantity: Quantity = "64Gi"
+    """Its size."""
+
+    storageClassName: Text = ""
+    """Its storage class; empty for the cluster's default."""
+
+
+class SharedMemory(Values):
+    """`/dev/shm`, which processes of one server talk through."""
+
+    sizeLimit: Quantity = "8Gi"
+    """Its size."""
+
+
+class Probes(Values):
+    """Kubernetes' questions to the server; an empty one is asked as the chart has it."""
+
+    startup: dict[str, Any] = Field(default_factory=dict)
+    """Whether it has started."""
+
+    liveness: dict[str, Any] = Field(default_factory=dict)
+    """Whether it still runs."""
+
+    readiness: dict[str, Any] = Field(default_factory=dict)
+    """Whether it answers."""
+
+
+def _flags(given: Any) -> Any:
+    """Write vLLM's flags in one form: its documentation uses `-`, files use both."""
+    if not isinstance(given, dict):
+        return given
+    flags: dict[str, Any] = {}
+    for key, value in cast("dict[Any, Any]", given).items():
+        flags[str(key).lstrip("-").replace("-", "_")] = value
+    return flags
+
+
+def flags_are_words(values: InferenceValues) -> Iterator[Broken]:
+    """A flag is one of vLLM's words; two are set by keys of their own."""
+    own = {"model": "model", "api_key": "apiKeySecret", "lora_modules": "adapters"}
+    for flag, value in values.vllm_engine_args.items():
+        where = f"vllm_engine_args.{flag}"
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", flag):
+            yield Broken(where, "is not a flag's name", allowed="letters, digits and '_' or '-'")
+        elif flag in own:
+            shown = "" if flag == "api_key" else str(value)
+            yield Broken(where, "is not taken here: it has a key of its own", value=shown, suggestion=own[flag])
+
+
+class InferenceValues(Workload):
+    """Values of `llm-inference-vllm`."""
+
+    checks: ClassVar[Sequence[Rule]] = (flags_are_words,)
+
+    model: ModelText
+    """A Hub id (`org/name`), a place in the store (`s3://bucket/path`) or a folder (`/path`, `./path`)."""
+
+    adapters: dict[AdapterName, BucketPath] = Field(default_factory=dict)
+    """Adapters to serve beside the model: the name to ask for, and where it lies."""
+
+    image: Annotated[Text, CLUSTER] = "ghcr.io/tuneyard/serve:0.1.0"
+    """The image that serves."""
+
+    gpus: Count = 1
+    """Accelerators that one server takes."""
+
+    gpuResource: GpuResource = "amd.com/gpu"
+    """What the cluster calls one accelerator; empty to serve from the CPU."""
+
+    vllm_engine_args: Annotated[dict[str, Plain], BeforeValidator(_flags)] = Field(default_factory=dict)
+    """vLLM's flags, with `_` or `-`, such as served_model_name and max_model_len."""
+
+    env_vars: Env = Field(default_factory=dict)
+    """Environment variables of the server: a text, or `{name, key}` of a Secret."""
+
+    bucket_storage: Annotated[BucketStorage, CLUSTER] = Field(default_factory=BucketStorage)
+    """The store that models come from."""
+
+    bucketCABundle: Annotated[CABundle, CLUSTER] = Field(default_factory=CABundle)
+    """Authorities for the store's certificate."""
+
+    hf_token: Annotated[HubToken, CLUSTER] = Field(default_factory=HubToken)
+    """The Secret with a token for the Hugging Face Hub."""
+
+    apiKeySecret: Annotated[SecretKey, CLUSTER] = Field(default_factory=lambda: SecretKey(key="api-key"))
+    """The Secret with the key that clients have to send; without a name, anyone who can reach the server may ask."""
+
+    storage: Annotated[Storage, CLUSTER] = Field(default_factory=Storage)
+    """The volume that models are put on."""
+
+    dshm: Annotated[SharedMemory, CLUSTER] = Field(default_factory=SharedMemory)
+    """Shared memory."""
+
+    probes: Annotated[Probes, CLUSTER] = Field(default_factory=Probes)
+    """Kubernetes' questions to the server."""
+
+    port: Annotated[Int, Field(ge=1, le=65535)] = 8080
+    """The port that the server listens on, in its container."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def old_spellings_are_translated(cls, given: Any, info: ValidationInfo) -> Any:
+        """Read what earlier files call otherwise."""
+        if not isinstance(given, dict):
+            return given
+        return legacy.translate(legacy.INFERENCE, cast("dict[str, Any]", given), lambda line: notify(info, line))

@@ -1,0 +1,254 @@
+"""Old spelling → today's meaning, or the refusal with its reason. The one place for it.
+
+transformers 5 dropped many of the arguments that files written for transformers 4 still carry. An old name is read as
+what it meant where today's library can do exactly that, passed over with a notice where it changes nothing here, and refused
+with the reason otherwise. Not the checks of today's arguments (`training`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tuneyard.values.base import Broken, broken_error
+
+
+@dataclass(frozen=True, slots=True)
+class Renamed:
+    """The same meaning under another name."""
+
+    new: str
+
+
+@dataclass(frozen=True, slots=True)
+class Becomes:
+    """The same meaning, said with other keys: `keys(value)` gives them; none where that's how it is anyway."""
+
+    keys: Callable[[Any], dict[str, Any]]
+    summary: str
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """Changes nothing here. Where `only` is given, other values would have meant something and are refused."""
+
+    reason: str
+    only: tuple[Any, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Can't be had. A secret is never repeated."""
+
+    reason: str
+    suggestion: str = ""
+    secret: bool = False
+
+
+Meaning = Renamed | Becomes | Idle | Refused
+Spellings = Mapping[str, Meaning]
+
+_FALSE_WORDS = {"false", "no", "off", "0", "none", ""}
+
+
+def is_true(value: Any) -> bool:
+    """Read a truth value as Helm and YAML write it, in any of its spellings."""
+    return value.strip().lower() not in _FALSE_WORDS if isinstance(value, str) else bool(value)
+
+
+def _when_true(**keys: Any) -> Callable[[Any], dict[str, Any]]:
+    return lambda value: dict(keys) if is_true(value) else {}
+
+
+def _accelerator(key: str) -> Becomes:
+    return Becomes(lambda value: {"accelerator_config": {key: value}}, f"accelerator_config.{key}")
+
+
+def _ratio_of_steps(value: Any) -> dict[str, Any]:
+    """A ratio is what `warmup_steps` below one means now; the whole run as warm-up can't be said that way."""
+    return {"warmup_steps": value}
+
+
+_OFF = (False, None, "", "false", "no", 0, "0")
+_NO_TPU = "TPUs are not one of the targets"
+_SHARDING = "sharding is chosen by distributedType"
+
+TRAINING_ARGS: Spellings = {
+    "adafactor": Becomes(_when_true(optim="adafactor"), "optim: adafactor"),
+    "dispatch_batches": _accelerator("dispatch_batches"),
+    "evaluate_during_training": Becomes(_when_true(eval_strategy="steps"), "eval_strategy: steps"),
+    "evaluation_strategy": Renamed("eval_strategy"),
+    "fp16_backend": Idle("mixed precision is torch's own", ("auto", "cuda_amp", "cpu_amp", "amp")),
+    "fp16_opt_level": Idle("it belonged to apex, and mixed precision is torch's own", ("O1",)),
+    "fsdp_min_num_params": Idle(_SHARDING, _OFF),
+    "fsdp_transformer_layer_cls_to_wrap": Idle(_SHARDING, _OFF),
+    "group_by_length": Becomes(
+        _when_true(train_sampling_strategy="group_by_length"), "train_sampling_strategy: group_by_length"
+    ),
+    "half_precision_backend": Idle("mixed precision is torch's own", ("auto", "cuda_amp", "cpu_amp", "amp")),
+    "include_inputs_for_metrics": Becomes(_when_true(include_for_metrics=["inputs"]), "include_for_metrics: [inputs]"),
+    "include_tokens_per_second": Becomes(
+        _when_true(include_num_input_tokens_seen="non_padding"), "include_num_input_tokens_seen: non_padding"
+    ),
+    "jit_mode_eval": Idle("transformers dropped it with TorchScript; torch_compile is what there is now", _OFF),
+    "logging_dir": Idle("TensorBoard's files are kept with the run"),
+    "max_length": Refused("the length belongs to sft_args", "sft_args.max_seq_length"),
+    "max_seq_length": Refused("the length belongs to sft_args", "sft_args.max_seq_length"),
+    "mp_parameters": Idle("it belonged to SageMaker's model parallelism", _OFF),
+    "no_cuda": Renamed("use_cpu"),
+    "overwrite_output_dir": Idle(
+        "a run never overwrites: it goes on from its newest checkpoint; another checkpointsRemote starts afresh"
+    ),
+    "packing": Refused("conversations are always laid end to end without seeing each other; no packing is needed"),
+    "past_index": Idle("transformers dropped it", (-1, "-1")),
+    "per_gpu_eval_batch_size": Renamed("per_device_eval_batch_size"),
+    "per_gpu_train_batch_size": Renamed("per_device_train_batch_size"),
+    "push_to_hub_model_id": Refused("results go to checkpointsRemote and nothing is pushed to the Hub"),
+    "push_to_hub_organization": Refused("results go to checkpointsRemote and nothing is pushed to the Hub"),
+    "push_to_hub_token": Refused("a secret has no place in values", "hfTokenSecret", secret=True),
+    "ray_scope": Idle("it belonged to Ray's search for hyperparameters"),
+    "save_safetensors": Idle("weights are always safetensors, since pickle runs code when loaded", (True, "true", 1)),
+    "sharded_ddp": Idle(_SHARDING, (*_OFF, [])),
+    "split_batches": _accelerator("split_batches"),
+    "torchdynamo": Renamed("torch_compile_backend"),
+    "tpu_metrics_debug": Idle(_NO_TPU, _OFF),
+    "tpu_num_cores": Idle(_NO_TPU, _OFF),
+    "use_ipex": Idle("transformers dropped it; torch has what it brought", _OFF),
+    "use_legacy_prediction_loop": Idle("transformers dropped it", _OFF),
+    "use_mps_device": Idle("Apple's GPU is used where there is one"),
+    "warmup_ratio": Becomes(_ratio_of_steps, "warmup_steps, where a number below 1 is a share of all steps"),
+    "xpu_backend": Renamed("ddp_backend"),
+}
+
+_DEVICE = "each process has one device, chosen by gpuResource and TUNEYARD_DEVICE"
+
+MODEL_ARGS: Spellings = {
+    "device_map": Refused(_DEVICE),
+    "load_in_4bit": Idle("quantization is chosen by quant_conf", _OFF),
+    "load_in_8bit": Idle("quantization is chosen by quant_conf", _OFF),
+    "low_cpu_mem_usage": Idle("models are always loaded that way now"),
+    "quantization_config": Refused("quantization is chosen by quant_conf", "quant_conf"),
+    "resume_download": Idle("nothing is downloaded by the loading of a model"),
+    "token": Refused("a secret has no place in values", "hfTokenSecret", secret=True),
+    "torch_dtype": Renamed("dtype"),
+    "use_auth_token": Refused("a secret has no place in values", "hfTokenSecret", secret=True),
+    "use_flash_attention_2": Becomes(
+        _when_true(attn_implementation="flash_attention_2"), "attn_implementation: flash_attention_2"
+    ),
+}
+
+SFT_ARGS: Spellings = {
+    "max_length": Renamed("max_seq_length"),
+    "save_name_if_new_basemodel": Idle("the base model's vocabulary never grows, so there is no new base model"),
+}
+
+DATA_CONF: Spellings = {
+    "padding_side": Idle("rows are laid end to end, so none is padded on the left", ("right",)),
+}
+
+DATA_INPUT: Spellings = {
+    "data_type": Idle("rows are conversations", ("ChatConversation",)),
+}
+
+DATASET: Spellings = {"sampling_weight": Renamed("weight")}
+
+RUN_CONF: Spellings = {
+    "determinism": Refused("it is said to transformers", "training_args.full_determinism"),
+    "final_checkpoint_name": Idle("a run always ends with checkpoint-final", ("checkpoint-final",)),
+    "model": Idle("the model is named by basemodel", ("/local_resources/basemodel",)),
+    "tokenizer": Refused("the tokenizer is the base model's own, since a server will use that one"),
+    "use_fast_tokenizer": Idle("tokenizers are always the fast ones", (True, "true")),
+}
+
+INFERENCE: Spellings = {
+    "livenessProbe": Becomes(lambda value: {"probes": {"liveness": value}}, "probes.liveness"),
+    "metadata": Becomes(lambda value: dict(value) if isinstance(value, dict) else {"metadata": value}, "labels"),
+    "readinessProbe": Becomes(lambda value: {"probes": {"readiness": value}}, "probes.readiness"),
+    "startupProbe": Becomes(lambda value: {"probes": {"startup": value}}, "probes.startup"),
+}
+
+
+def old_spellings(key: str) -> list[str]:
+    """Return the old names of one of today's keys, in any map."""
+    tables = (TRAINING_ARGS, MODEL_ARGS, SFT_ARGS, DATA_CONF, DATA_INPUT, DATASET, RUN_CONF, INFERENCE)
+    return [old for table in tables for old, meaning in table.items() if _todays_key(meaning) == key]
+
+
+def _todays_key(meaning: Meaning) -> str:
+    match meaning:
+        case Renamed(new):
+            return new
+        case Becomes(_, summary):
+            return summary.replace(":", " ").replace(".", " ").replace(",", " ").split()[0]
+        case _:
+            return ""
+
+
+def translate(table: Spellings, given: Mapping[str, Any], notice: Callable[[str], None]) -> dict[str, Any]:
+    """Say with today's keys what a map says with yesterday's.
+
+    Args:
+        table: The old spellings.
+        given: A map as its file has it. A null is as good as absent.
+        notice: Called with one line for each old key that was read or passed over.
+
+    Returns:
+        A new map without any old key.
+
+    Raises:
+        PydanticCustomError: Naming every old key that is refused.
+    """
+    today = {key: value for key, value in given.items() if key not in table}
+    broken: list[Broken] = []
+    for old, value in given.items():
+        if old not in table or value is None:
+            continue
+        outcome = _read(old, value, table[old], today)
+        if isinstance(outcome, Broken):
+            broken.append(outcome)
+        else:
+            notice(outcome)
+    if broken:
+        raise broken_error(broken)
+    return today
+
+
+def _read(old: str, value: Any, meaning: Meaning, today: dict[str, Any]) -> Broken | str:
+    match meaning:
+        case Refused(reason, suggestion, secret):
+            shown = "" if secret else _short(value)
+            return Broken(old, f"is not taken here: {reason}", value=shown, suggestion=suggestion)
+        case Idle(reason, only):
+            if only is not None and value not in only:
+                words = ", ".join(_short(word) for word in only[:1] if not isinstance(word, list))
+                return Broken(old, f"is not taken here: {reason}", value=_short(value), allowed=words)
+            return f"{old} changes nothing here: {reason}"
+        case Renamed(new):
+            keys, summary = {new: value}, new
+        case Becomes(convert, summary):
+            keys = convert(value)
+    return _add(old, value, keys, summary, today)
+
+
+def _add(old: str, value: Any, keys: dict[str, Any], summary: str, today: dict[str, Any]) -> Broken | str:
+    """Put today's keys in, unless they are there and say something else."""
+    for new, meant in keys.items():
+        present = today.get(new)
+        if isinstance(present, dict) and isinstance(meant, dict):
+            today[new] = {**present, **meant}
+        elif old == "warmup_ratio" and present is not None:
+            # transformers 4's own rule: steps win over the ratio, unless they are 0
+            today[new] = present if is_true(present) else meant
+        elif present is None:
+            today[new] = meant
+        elif present != meant:
+            return Broken(
+                old, f"says another thing than {new}, which is its name today", value=_short(value), about=(new,)
+            )
+    return f"{old} is read as {summary}"
+
+
+def _short(value: Any) -> str:
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return text if len(text) <= 80 else f"{text[:79]}…"

@@ -1,0 +1,91 @@
+"""Where models and data lie, as values write it: `bucket/key`, a Hub id, a folder.
+
+Pure text: whether anything is there is for the store to say.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
+
+from tuneyard.values.base import Broken, broken_error
+from tuneyard.values.scalars import Text, matching
+
+_BUCKET_PATH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}(/[^/\x00-\x1f]+)+")
+_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
+
+
+def _bucket_path(given: str) -> str:
+    """Check `bucket/key` and write it in its one form: no scheme, no slash at the end."""
+    path = given.removeprefix("s3://").rstrip("/")
+    if not _BUCKET_PATH.fullmatch(path) or any(part in {".", ".."} for part in path.split("/")):
+        raise broken_error(
+            [
+                Broken(
+                    "", "is not a place in a bucket", value=given, allowed="bucket/path, as in default-bucket/models/x"
+                )
+            ]
+        )
+    return path
+
+
+BucketPath = Annotated[Text, AfterValidator(_bucket_path)]
+"""`bucket/key`; `s3://bucket/key` and a `/` at the end mean the same and are taken off."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPlace:
+    """Where a model lies.
+
+    Attributes:
+        kind: `hub` for a model of the Hugging Face Hub, `bucket` for a place in the store, `folder` for a folder here.
+        where: The Hub id, `bucket/key` or the folder's path.
+    """
+
+    kind: Literal["hub", "bucket", "folder"]
+    where: str
+
+
+def model_place(text: str) -> ModelPlace:
+    """Say what the text of a `modelID` or `model` names.
+
+    Args:
+        text: `org/name`, `s3://bucket/key`, or a path that starts with `/`, `./`, `../`, `~` or `file://`.
+
+    Returns:
+        The place. A relative path without `./` is a Hub id.
+
+    Raises:
+        PydanticCustomError: Where it is none of the three; inside a validator it becomes one of the problems.
+    """
+    if text.startswith("s3://"):
+        return ModelPlace("bucket", _bucket_path(text))
+    if text.startswith("file://"):
+        return ModelPlace("folder", text.removeprefix("file://"))
+    if text.startswith(("/", "./", "../", "~")) or text in {".", ".."}:
+        return ModelPlace("folder", text)
+    if not _HUB_ID.fullmatch(text) or len(text) > 200:
+        allowed = "a Hub id (org/name), a place in the store (s3://bucket/path) or a folder (/path or ./path)"
+        raise broken_error([Broken("", "names no model", value=text, allowed=allowed)])
+    return ModelPlace("hub", text)
+
+
+def _model_text(given: str) -> str:
+    place = model_place(given)
+    return f"s3://{place.where}" if place.kind == "bucket" else given
+
+
+ModelText = Annotated[Text, AfterValidator(_model_text)]
+"""The text of a model's place; see `model_place`."""
+
+StoreUrl = Annotated[
+    Text,
+    matching(
+        r"(https?|file)://\S+|",
+        "is not a store's URL",
+        "https://host:port, http://host:port or file:///folder; empty for none",
+    ),
+]

@@ -1,0 +1,161 @@
+"""Shapes that several charts share: secrets, labels, resources, environment.
+
+Everything here is about where a workload runs, so nothing of it changes what is computed. Not a place for what only
+one chart has.
+"""
+
+# ruff: noqa: N815  (attributes are called as the charts' keys are)
+from __future__ import annotations
+
+from typing import Annotated, Any, cast
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag
+
+from tuneyard.values.base import CLUSTER, Values
+from tuneyard.values.places import StoreUrl
+from tuneyard.values.scalars import EnvName, Int, LabelKey, LabelValue, Name, OptionalName, Quantity, Text, matching
+
+
+class CredentialsSecret(Values):
+    """The Secret that holds the bucket's keys."""
+
+    name: Name = "minio-credentials"
+    """The Secret's name."""
+
+    accessKeyKey: Text = "API_ACCESS_KEY"
+    """The key in it that holds the access key."""
+
+    secretKeyKey: Text = "API_SECRET_KEY"
+    """The key in it that holds the secret key."""
+
+
+class SecretKey(Values):
+    """One key of a Secret. An empty name means there is none."""
+
+    name: OptionalName = ""
+    """The Secret's name; empty for none."""
+
+    key: Text = "token"
+    """The key in it."""
+
+
+class SecretRef(Values):
+    """A key of a Secret that has to be there."""
+
+    name: Name
+    """The Secret's name."""
+
+    key: Text
+    """The key in it."""
+
+
+class CABundle(Values):
+    """A ConfigMap with the certificates that the store's certificate is checked against."""
+
+    configMap: OptionalName = ""
+    """The ConfigMap's name; empty to trust the system's authorities."""
+
+    key: Text = "ca.crt"
+    """The key in it that holds the PEM text."""
+
+
+class Resources(Values):
+    """What a container asks for and may use, besides accelerators."""
+
+    requests: dict[Text, Quantity] = Field(default_factory=dict)
+    """Amounts that are set aside, by resource name."""
+
+    limits: dict[Text, Quantity] = Field(default_factory=dict)
+    """Amounts that are never exceeded, by resource name."""
+
+
+class NetworkPolicy(Values):
+    """Whether the workload's network is narrowed to what it needs."""
+
+    enabled: bool = False
+    """Render a NetworkPolicy."""
+
+
+def _env_from_list(given: Any) -> Any:
+    """Read Kubernetes' list of `{name, value}` and `{name, valueFrom: {secretKeyRef}}` as a map."""
+    if not isinstance(given, list):
+        return given
+    env: dict[str, Any] = {}
+    for entry in cast("list[Any]", given):
+        if not isinstance(entry, dict) or "name" not in entry:
+            return cast("Any", given)
+        item = cast("dict[str, Any]", entry)
+        source = cast("dict[str, Any]", item.get("valueFrom") or {})
+        env[str(item["name"])] = source.get("secretKeyRef", item.get("value", ""))
+    return env
+
+
+def _env_text(given: Any) -> Any:
+    """Write a truth value of YAML the way a program's environment has it."""
+    return str(given).lower() if isinstance(given, bool) else str(given) if isinstance(given, float) else given
+
+
+def _kind_of_env(given: Any) -> str:
+    return "secret" if isinstance(given, dict | SecretRef) else "text"
+
+
+EnvValue = Annotated[
+    Annotated[Annotated[Text, BeforeValidator(_env_text)], Tag("text")] | Annotated[SecretRef, Tag("secret")],
+    Discriminator(_kind_of_env),
+]
+Env = Annotated[dict[EnvName, EnvValue], BeforeValidator(_env_from_list)]
+"""Environment variables: a text, or `{name, key}` of a Secret. Kubernetes' own list form is read too."""
+
+Labels = Annotated[dict[LabelKey, LabelValue], CLUSTER]
+GpuResource = Annotated[
+    Text,
+    matching(
+        r"|[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9][-A-Za-z0-9_.]*",
+        "is not an extended resource's name",
+        "amd.com/gpu, nvidia.com/gpu or another domain/name; empty for the CPU",
+    ),
+]
+
+
+class Workload(Values):
+    """What every chart that runs a container has."""
+
+    labels: Labels = Field(default_factory=dict)
+    """Labels of every object, such as `kueue.x-k8s.io/queue-name`."""
+
+    imagePullSecrets: Annotated[list[Name], CLUSTER] = Field(default_factory=list)
+    """Names of the Secrets that pull the image."""
+
+    resources: Annotated[Resources, CLUSTER] = Field(default_factory=Resources)
+    """Requests and limits of CPU and memory."""
+
+    podSecurityContext: Annotated[dict[str, Any], CLUSTER] = Field(default_factory=dict)
+    """The pod's securityContext, as Kubernetes has it; empty for a strict one."""
+
+    queueName: Annotated[Text, CLUSTER] = ""
+    """The LocalQueue of Kueue to queue in; empty for none."""
+
+    priorityClass: Annotated[Text, CLUSTER] = ""
+    """Kueue's priority class; empty for none."""
+
+    networkPolicy: Annotated[NetworkPolicy, CLUSTER] = Field(default_factory=NetworkPolicy)
+    """Narrow the network."""
+
+
+class Job(Workload):
+    """What a workload that ends, and reads the store under the charts' older names, has too."""
+
+    bucketStorageHost: Annotated[StoreUrl, CLUSTER] = ""
+    """URL of the object store; `TUNEYARD_STORE` wins over it."""
+
+    bucketCredentialsSecret: Annotated[CredentialsSecret, CLUSTER] = Field(default_factory=CredentialsSecret)
+    """The Secret with the store's keys."""
+
+    bucketCABundle: Annotated[CABundle, CLUSTER] = Field(default_factory=CABundle)
+    """Authorities for the store's certificate."""
+
+    storageClass: Annotated[Text, CLUSTER] = ""
+    """Storage class of the working volume; empty for the cluster's default."""
+
+    ttlSecondsAfterFinished: Annotated[Annotated[Int, Field(ge=0)] | None, CLUSTER] = None
+    """Seconds after which a finished Job is removed; none keeps it."""
