@@ -98,7 +98,7 @@ class DataReport:
             InvalidDataError: Where there are problems that aren't allowed, or nothing is left to train on.
         """
         names = ", ".join(self.files)
-        hint = f"tuneyard data check {' '.join(self.files)}"
+        hint = "See every row: tuneyard data check with the same -f and --set"
         template = [problem for problem in self.problems if not self._is_of_a_file(problem)]
         if template:
             raise InvalidDataError(

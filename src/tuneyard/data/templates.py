@@ -1,11 +1,13 @@
 """The chat templates that values can name instead of a model's own.
 
 Each is written for one tokenizer: with its special tokens where it has them, as plain text where it hasn't, so that no
-token is ever added and no embedding grows. `tokenizer.load_tokenizer` puts the result on the tokenizer.
+token is ever added and no embedding grows. `tokenizer.load_tokenizer` puts the result on the tokenizer. The names and
+forms are those of the finetuning engine that the specification's values were written for.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,9 +15,62 @@ if TYPE_CHECKING:
 
 KEEP_ORIGINAL = "keep-original"
 CHAT_ML = "chat-ml"
-TEMPLATE_NAMES = (KEEP_ORIGINAL, CHAT_ML)
 
-_START, _END = "<|im_start|>", "<|im_end|>"
+_ANSWER_END = "ANSWER_END"
+
+
+@dataclass(frozen=True, slots=True)
+class NamedTemplate:
+    """A chat template by name.
+
+    Attributes:
+        body: Jinja, without BOS; the text `ANSWER_END` in it stands for the expression that ends an answer.
+        end_mark: What closes a turn, where that isn't EOS itself.
+    """
+
+    body: str
+    end_mark: str = ""
+
+
+def _is(role: str) -> str:
+    return f"message['role'] == '{role}'"
+
+
+_ONLY_CHAT = (
+    "{% else %}{{ raise_exception('this template has no messages of the role ' + message['role']) }}{% endif %}"
+)
+
+NAMED = {
+    CHAT_ML: NamedTemplate(
+        "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] }}"
+        f"{{% if {_is('assistant')} %}}{{{{ {_ANSWER_END} }}}}{{% else %}}{{{{ '<|im_end|>' }}}}{{% endif %}}"
+        "{{ '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
+        end_mark="<|im_end|>",
+    ),
+    "simplified-llama31": NamedTemplate(
+        "{% for message in messages %}{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' }}"
+        "{{ message['content'] | trim }}"
+        f"{{% if {_is('assistant')} %}}{{{{ {_ANSWER_END} }}}}{{% else %}}{{{{ '<|eot_id|>' }}}}{{% endif %}}"
+        "{% endfor %}{% if add_generation_prompt %}"
+        "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}",
+        end_mark="<|eot_id|>",
+    ),
+    "mistral-with-system": NamedTemplate(
+        "{% for message in messages %}"
+        f"{{% if {_is('system')} %}}{{{{ '<<SYS>>\n' + message['content'] + '\n<</SYS>>\n' }}}}"
+        f"{{% elif {_is('user')} %}}{{{{ '[INST] ' + message['content'] + ' [/INST]' }}}}"
+        f"{{% elif {_is('assistant')} %}}{{{{ message['content'] + {_ANSWER_END} + ' ' }}}}"
+        f"{_ONLY_CHAT}{{% endfor %}}"
+    ),
+    "poro": NamedTemplate(
+        "{% for message in messages %}"
+        f"{{% if {_is('system')} or {_is('user')} %}}"
+        "{{ '<|' + message['role'] + '|>\n' + message['content'] + eos_token }}"
+        f"{{% elif {_is('assistant')} %}}{{{{ '<|assistant|>\n' + message['content'] + {_ANSWER_END} }}}}"
+        f"{_ONLY_CHAT}{{% endfor %}}{{% if add_generation_prompt %}}{{{{ '<|assistant|>\n' }}}}{{% endif %}}"
+    ),
+}
+TEMPLATE_NAMES = (KEEP_ORIGINAL, *NAMED)
 
 
 def is_one_token(tokenizer: PreTrainedTokenizerFast, text: str) -> bool:
@@ -39,29 +94,26 @@ def adds_bos(tokenizer: PreTrainedTokenizerFast) -> bool:
     return ids[0] == tokenizer.bos_token_id
 
 
-def apply_chat_ml(tokenizer: PreTrainedTokenizerFast, stop_ids: tuple[int, ...]) -> None:
-    """Give the tokenizer a ChatML template that ends each answer with a token the server stops at.
+def apply_named_template(tokenizer: PreTrainedTokenizerFast, name: str, stop_ids: tuple[int, ...]) -> None:
+    """Give the tokenizer a named template that ends each answer with a token the server stops at.
 
-    Where `<|im_end|>` is one of the tokenizer's tokens it ends the answer and is the EOS token; nothing is added for
-    that. Where it isn't, the answer ends with the tokenizer's EOS token, and the plain text `<|im_end|>` follows after
-    it, so the model learns to stop before it would write the mark out.
+    Where the template's end mark (`<|im_end|>`) is one of the tokenizer's tokens, it ends the answer and is the EOS
+    token; nothing is added for that. Where it isn't, the answer ends with the tokenizer's EOS token and the mark follows
+    as plain text, so the model learns to stop before it would write the mark out.
 
     Args:
-        tokenizer: Changed in place: `chat_template`, and `eos_token` where `<|im_end|>` becomes it.
-        stop_ids: What the server stops at so far; may be empty where the tokenizer has `<|im_end|>`.
+        tokenizer: Changed in place: `chat_template`, and `eos_token` where the end mark becomes it.
+        name: A key of `NAMED`.
+        stop_ids: What the server stops at so far; may be empty where the tokenizer has the end mark.
     """
-    if is_one_token(tokenizer, _END):
-        if tokenizer.convert_tokens_to_ids(_END) not in stop_ids:
-            tokenizer.eos_token = _END
-        answer_end = f"'{_END}\n'"
+    template = NAMED[name]
+    mark = template.end_mark
+    if mark and is_one_token(tokenizer, mark):
+        if tokenizer.convert_tokens_to_ids(mark) not in stop_ids:
+            tokenizer.eos_token = mark
+        answer_end = f"'{mark}'"
     else:
-        answer_end = f"eos_token + '{_END}\n'"
-    bos = "{{ bos_token }}" if adds_bos(tokenizer) and tokenizer.bos_token != _START else ""
-    tokenizer.chat_template = (
-        f"{bos}{{% for message in messages %}}"
-        f"{{{{ '{_START}' + message['role'] + '\n' + message['content'] }}}}"
-        f"{{% if message['role'] == 'assistant' %}}{{{{ {answer_end} }}}}"
-        f"{{% else %}}{{{{ '{_END}\n' }}}}{{% endif %}}"
-        "{% endfor %}"
-        f"{{% if add_generation_prompt %}}{{{{ '{_START}assistant\n' }}}}{{% endif %}}"
-    )
+        answer_end = f"eos_token + '{mark}'" if mark else "eos_token"
+    # a tokenizer whose BOS opens every turn (SmolLM2's <|im_start|>) doesn't add it by itself
+    bos = "{{ bos_token }}" if adds_bos(tokenizer) else ""
+    tokenizer.chat_template = bos + template.body.replace(_ANSWER_END, answer_end)

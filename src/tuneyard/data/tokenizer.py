@@ -10,14 +10,21 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from tuneyard.data.templates import CHAT_ML, KEEP_ORIGINAL, TEMPLATE_NAMES, apply_chat_ml, is_one_token
+from tuneyard.data.templates import CHAT_ML, KEEP_ORIGINAL, NAMED, TEMPLATE_NAMES, apply_named_template, is_one_token
 from tuneyard.errors import InvalidDataError, InvalidValuesError, NotFoundError, Problem, TuneyardError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 _DATA_CONF = "finetuning_config.data_conf"
-_PAD_FROM = {"bos-repurpose": "bos_token", "unk-repurpose": "unk_token"}
+_PAD_FROM = {
+    "bos-repurpose": "bos_token",
+    "unk-repurpose": "unk_token",
+    # the mask goes by position, so EOS in answers is still learnt where EOS pads
+    "eos-repurpose": "eos_token",
+    # once it made padding look like EOS to the model; here nothing ever attends to padding
+    "unk-convert-to-eos": "unk_token",
+}
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 
 
@@ -31,7 +38,7 @@ class TemplateConf(Protocol):
 
     @property
     def missing_pad_token_strategy(self) -> str:
-        """`bos-repurpose` or `unk-repurpose`."""
+        """Where the pad token comes from, such as `bos-repurpose`."""
         ...
 
 
@@ -116,16 +123,19 @@ def _choose_template(tokenizer: PreTrainedTokenizerFast, name: str, stop_ids: tu
                 problems=[problem],
             )
         return
-    if not stop_ids and not is_one_token(tokenizer, "<|im_end|>"):
+    mark = NAMED[name].end_mark
+    has_mark = bool(mark) and is_one_token(tokenizer, mark)
+    if not stop_ids and not has_mark:
         problem = Problem(where, f"the tokenizer of {folder} has no token to end an answer with", name)
+        missing = f"EOS token and no {mark}" if mark else "EOS token"
         raise InvalidValuesError(
-            f"The tokenizer of {folder} has neither an EOS token nor <|im_end|>, so {name} can't end an answer.",
+            f"The tokenizer of {folder} has no {missing}, so {name} can't end an answer.",
             hint="Deliver a model whose tokenizer_config.json names an eos_token.",
             problems=[problem],
         )
-    if tokenizer.eos_token_id is None and not is_one_token(tokenizer, "<|im_end|>"):
+    if tokenizer.eos_token_id is None and not has_mark:
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(stop_ids[0])
-    apply_chat_ml(tokenizer, stop_ids)
+    apply_named_template(tokenizer, name, stop_ids)
 
 
 def _choose_pad(tokenizer: Any, strategy: str, embeddings: int | None) -> None:

@@ -97,7 +97,7 @@ def test_bad_rows_stop_a_training_with_the_first_and_the_command_that_lists_all(
         f"2 of 7 rows of {mixed} can't be used; the first: {mixed}:3: the row has no messages "
         "(given: keys conversations); did you mean messages instead of conversations?"
     )
-    assert caught.value.hint == f"tuneyard data check {mixed}"
+    assert caught.value.hint == "See every row: tuneyard data check with the same -f and --set"
     assert caught.value.exit_code == 3
     assert len(caught.value.problems) == 2
     report.raise_if_bad(allow_bad_rows=True)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from typing import get_args
 
 import pytest
 from chats import DataConf, chat
 from tiny_models import CHATML
 from transformers import AutoTokenizer
 
-from tuneyard.data import ChatEncoder, check_template, load_tokenizer, stop_token_ids
+from tuneyard.data import ChatEncoder, Conversation, Message, check_template, load_tokenizer, stop_token_ids
+from tuneyard.data.templates import NAMED, TEMPLATE_NAMES
 from tuneyard.errors import InvalidDataError, InvalidValuesError, NotFoundError
+from tuneyard.values.finetuning import DataConf as FinetuningDataConf
 
 CHAT_ML = DataConf(chat_template_name="chat-ml")
 STYLES = ("chatml", "plain", "llama3", "mistral", "zephyr")
@@ -29,7 +32,7 @@ def edited(source, folder, **changes):
 @pytest.mark.parametrize(
     ("style", "template"),
     [
-        *((style, "chat-ml") for style in STYLES),
+        *((style, name) for style in STYLES for name in NAMED),
         *((style, "keep-original") for style in STYLES if style != "plain"),  # plain has no template to keep
     ],
 )
@@ -54,10 +57,20 @@ def test_keep_original_without_a_template_points_to_chat_ml(tokenizer_folder):
     assert caught.value.problems[0].where == "finetuning_config.data_conf.chat_template_name"
 
 
+def test_all_that_values_allow_is_known_here(tokenizer_folder):
+    fields = FinetuningDataConf.model_fields
+    assert set(get_args(fields["chat_template_name"].annotation)) == set(TEMPLATE_NAMES)
+    for strategy in get_args(fields["missing_pad_token_strategy"].annotation):
+        tokenizer = load_tokenizer(tokenizer_folder("mistral"), DataConf(missing_pad_token_strategy=strategy))
+        assert tokenizer.pad_token is not None
+
+
 def test_an_unknown_template_is_refused_by_name(tokenizer_folder):
     with pytest.raises(InvalidValuesError, match="no chat template named 'alpaca'") as caught:
         load_tokenizer(tokenizer_folder("chatml"), DataConf("alpaca"))
-    assert caught.value.problems[0].allowed == "keep-original or chat-ml"
+    assert caught.value.problems[0].allowed == (
+        "keep-original or chat-ml or simplified-llama31 or mistral-with-system or poro"
+    )
 
 
 def test_chat_ml_uses_the_tokenizers_own_marks_where_it_has_them(tokenizer_folder):
@@ -83,6 +96,45 @@ def test_chat_ml_gives_bos_once_and_only_where_the_tokenizer_gives_it_itself(tok
     assert text.startswith(expected)
 
 
+@pytest.mark.parametrize(
+    ("name", "style", "text"),
+    [
+        (
+            "chat-ml",
+            "mistral",
+            "<s><|im_start|>system\ns<|im_end|>\n<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n",
+        ),
+        (
+            "simplified-llama31",
+            "llama3",
+            "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\ns<|eot_id|>"
+            "<|start_header_id|>user<|end_header_id|>\n\nq<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+        ),
+        ("mistral-with-system", "mistral", "<s><<SYS>>\ns\n<</SYS>>\n[INST] q [/INST]"),
+        ("poro", "plain", "<|system|>\ns</s><|user|>\nq</s><|assistant|>\n"),
+    ],
+)
+def test_named_templates_ask_in_their_known_forms(tokenizer_folder, name, style, text):
+    tokenizer = load_tokenizer(tokenizer_folder(style), DataConf(name))
+    messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]
+    assert tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False) == text
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("name", NAMED)
+def test_every_named_template_keeps_the_contract_with_every_tokenizer(tokenizer_folder, name, style):
+    encoder = ChatEncoder(load_tokenizer(tokenizer_folder(style), DataConf(name)))
+    assert check_template(encoder, [chat("a", "b", "c", "d", system="s")]) == []
+
+
+@pytest.mark.parametrize("name", ["mistral-with-system", "poro"])
+def test_a_role_that_a_named_template_has_not_is_refused_and_never_left_out(tokenizer_folder, name):
+    encoder = ChatEncoder(load_tokenizer(tokenizer_folder("plain"), DataConf(name)))
+    conversation = Conversation((Message("user", "a"), Message("tool", "b"), Message("assistant", "c")))
+    with pytest.raises(InvalidDataError, match="this template has no messages of the role tool"):
+        encoder.encode(conversation)
+
+
 def test_chat_ml_makes_im_end_the_stop_of_a_tokenizer_that_has_it_but_stops_elsewhere(tokenizer_folder, tmp_path):
     folder = edited(tokenizer_folder("chatml"), tmp_path / "base", eos_token="<|endoftext|>", pad_token="<|endoftext|>")
     before = AutoTokenizer.from_pretrained(folder)
@@ -99,11 +151,16 @@ def test_chat_ml_makes_im_end_the_stop_of_a_tokenizer_that_has_it_but_stops_else
 
 def test_chat_ml_needs_something_to_stop_at(tokenizer_folder, tmp_path):
     folder = edited(tokenizer_folder("plain"), tmp_path / "endless", eos_token=None)
-    with pytest.raises(InvalidValuesError, match=r"has neither an EOS token nor <\|im_end\|>"):
+    with pytest.raises(
+        InvalidValuesError, match=r"has no EOS token and no <\|im_end\|>, so chat-ml can't end an answer"
+    ):
         load_tokenizer(folder, CHAT_ML)
 
 
-@pytest.mark.parametrize(("strategy", "pad"), [("bos-repurpose", "<s>"), ("unk-repurpose", "<unk>")])
+@pytest.mark.parametrize(
+    ("strategy", "pad"),
+    [("bos-repurpose", "<s>"), ("unk-repurpose", "<unk>"), ("eos-repurpose", "</s>"), ("unk-convert-to-eos", "<unk>")],
+)
 def test_a_missing_pad_token_is_taken_from_another(tokenizer_folder, strategy, pad):
     tokenizer = load_tokenizer(tokenizer_folder("mistral"), DataConf(missing_pad_token_strategy=strategy))
     assert tokenizer.pad_token == pad
@@ -126,8 +183,8 @@ def test_a_strategy_that_this_tokenizer_cannot_follow_is_refused(tokenizer_folde
     with pytest.raises(InvalidValuesError, match="no unk_token that unk-repurpose could use") as caught:
         load_tokenizer(tokenizer_folder("llama3"), DataConf(missing_pad_token_strategy="unk-repurpose"))
     assert caught.value.problems[0].suggestion == "bos-repurpose"
-    with pytest.raises(InvalidValuesError, match="no pad token strategy named 'eos'"):
-        load_tokenizer(tokenizer_folder("llama3"), DataConf(missing_pad_token_strategy="eos"))
+    with pytest.raises(InvalidValuesError, match="no pad token strategy named 'none'"):
+        load_tokenizer(tokenizer_folder("llama3"), DataConf(missing_pad_token_strategy="none"))
 
 
 def test_special_tokens_that_the_model_has_no_embedding_for_are_refused(tokenizer_folder, tmp_path):
