@@ -1,0 +1,23 @@
+"""Talking with served models: one question, a conversation, or base and tuned side by side.
+
+The room's public face; the rest of it is private. It knows an endpoint's URL and key and the OpenAI protocol, nothing
+of runs or of how models are served. `openai` and `rich` are loaded with the first question.
+"""
+
+from tuneyard.chat.client import Message, ask, ask_both, chat_stream
+from tuneyard.chat.conversation import Conversation
+from tuneyard.chat.endpoint import Endpoint
+from tuneyard.chat.once import read_question, run_once
+from tuneyard.chat.talk import run_chat
+
+__all__ = [
+    "Conversation",
+    "Endpoint",
+    "Message",
+    "ask",
+    "ask_both",
+    "chat_stream",
+    "read_question",
+    "run_chat",
+    "run_once",
+]

@@ -1,0 +1,76 @@
+"""What a server answers instead of an answer, turned into Tuneyard's errors. The only place that knows openai's own."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any, cast
+
+from tuneyard.errors import DeniedError, InvalidDataError, NotFoundError, Problem, TuneyardError, UnavailableError
+
+_SEE = "See whether it runs, and its log: tuneyard runs; tuneyard logs NAME"
+
+
+@contextmanager
+def refusals(url: str, model: str = "") -> Generator[None]:
+    """Turn what openai and httpx raise in the `with` block into Tuneyard's errors.
+
+    Args:
+        url: The server, for the error's words.
+        model: The model that is asked, for the same.
+
+    Raises:
+        UnavailableError: It can't be reached, went away, or failed.
+        DeniedError: It refuses the key.
+        NotFoundError: It does not serve the model.
+        InvalidDataError: It can't take the messages.
+    """
+    import httpx2
+    import openai
+
+    try:
+        yield
+    except openai.APIStatusError as error:
+        raise _refused(url, model, error.status_code, _words(error.body, error.message)) from error
+    except openai.APIConnectionError as error:
+        raise UnavailableError(f"The server at {url} can't be reached.", hint=_SEE, url=url) from error
+    except httpx2.TransportError as error:
+        raise UnavailableError(
+            f"The server at {url} went away in the middle of its answer.", hint=_SEE, url=url
+        ) from error
+    except openai.APIError as error:
+        raise UnavailableError(f"The server at {url} gave no answer: {error.message}", hint=_SEE, url=url) from error
+
+
+def _words(body: object, otherwise: str) -> str:
+    """The server's own sentence, as OpenAI's servers wrap it."""
+    if isinstance(body, dict):
+        message = cast("dict[str, Any]", body).get("message")
+        if isinstance(message, str) and message:
+            return message
+    return otherwise
+
+
+def _refused(url: str, model: str, status: int, words: str) -> TuneyardError:
+    if status in (401, 403):
+        return DeniedError(
+            f"The server at {url} refuses the key.",
+            hint="Give the server's own: the file of a run's key is in `tuneyard runs --json` as api_key_file.",
+            url=url,
+        )
+    if status == 404:
+        what = f"the model {model!r}" if model else "its list of models"
+        return NotFoundError(
+            f"The server at {url} does not have {what}: {words}",
+            hint="See the names: tuneyard runs",
+            url=url,
+            model=model,
+        )
+    if status == 429 or status >= 500:
+        return UnavailableError(f"The server at {url} failed: {words}", hint=_SEE, url=url, status=status)
+    return InvalidDataError(
+        f"The server at {url} can't take this: {words}",
+        hint="Ask something shorter, or begin anew with /reset." if "token" in words else "",
+        problems=[Problem("messages", words)],
+        url=url,
+    )
