@@ -84,6 +84,10 @@ def fetch(store: Store, key: str, manifest: Manifest, folder: Path, *, advance: 
         try:
             for future in futures:
                 future.result()
+        except IntegrityError:
+            pool.shutdown(cancel_futures=True)
+            shutil.rmtree(partial)  # it can't become whole, and may be large
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
     partial.rename(folder)

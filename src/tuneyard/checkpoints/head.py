@@ -17,7 +17,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from tuneyard.checkpoints.seal import from_sealed_json, to_sealed_json
 from tuneyard.errors import AlreadyExistsError, ChangedError, IntegrityError, NotFoundError
-from tuneyard.store.objects import Store
+from tuneyard.store import Store
 
 FORMAT = 1
 """The version of HEAD's JSON form."""

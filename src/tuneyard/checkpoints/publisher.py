@@ -43,7 +43,8 @@ _LONGEST_WAIT_SECONDS = 30.0
 _Result = TypeVar("_Result")
 
 OnPublished = Callable[[Path, CheckpointRef | None], None]
-"""Called in the publisher's thread when a folder is no longer needed; None where a newer checkpoint took its place."""
+"""Called when a folder is no longer needed: in the publisher's thread with what was committed, or in the thread of
+`submit` with None where a newer checkpoint took its place."""
 
 
 @dataclass(frozen=True, slots=True)

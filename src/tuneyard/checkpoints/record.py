@@ -14,7 +14,7 @@ from typing import Any, cast
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random
 
 from tuneyard.errors import AlreadyExistsError, ChangedError, ConflictError, IntegrityError, NotFoundError
-from tuneyard.store.objects import Store
+from tuneyard.store import Store
 
 FORMAT = 1
 """The version of run.json's form."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tuneyard.checkpoints.head import CheckpointRef, Head
-from tuneyard.store.objects import Store
+from tuneyard.store import Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,7 @@ def test_a_damaged_file_is_told_and_the_checkpoint_before_is_taken(
     assert restored is not None
     assert restored.ref.step == 10
     assert is_checkpoint_of(restored.path, 10)
-    assert not (tmp_path / "work" / "checkpoint-20").exists()
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["checkpoint-10"]
     assert len(told) == 1
     assert key in told[0]
 
@@ -107,6 +107,20 @@ def test_files_without_a_manifest_are_no_checkpoint(store: Store, tmp_path: Path
     restored = experiment(store).restore(tmp_path / "work", on_damage=no_damage)
     assert restored is not None
     assert restored.ref.step == 10
+
+
+def test_a_changed_fact_of_a_manifest_is_damage_though_its_files_are_whole(store: Store, tmp_path: Path) -> None:
+    publish_steps(store, tmp_path, 10, 20)
+    key = f"{PREFIX}/checkpoint-20-1/manifest.json"
+    body = store.get(key).body
+    changed = body.replace(b'"best": null', b'"best": {"step": 10, "attempt": 1}')
+    assert changed != body
+    store.put(key, changed)
+    told: list[str] = []
+    restored = experiment(store).restore(tmp_path / "work", on_damage=told.append)
+    assert restored is not None
+    assert restored.ref.step == 10
+    assert f"{key} is damaged" in told[0]
 
 
 def test_a_damaged_head_is_told_and_the_manifests_are_taken(store: Store, tmp_path: Path) -> None:

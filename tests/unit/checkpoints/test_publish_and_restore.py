@@ -105,6 +105,25 @@ def test_files_that_are_here_and_verify_are_not_read_from_the_store(store: Store
     assert read == [f"{PREFIX}/checkpoint-10-1/scheduler.pt"]
 
 
+def test_a_restore_that_was_cut_off_goes_on_where_it_was(store: Store, tmp_path: Path) -> None:
+    publish_steps(store, tmp_path, 10)
+
+    def cut_off(verb: str, key: str) -> None:
+        if verb == "read" and key.endswith("trainer_state.json"):
+            raise UnavailableError("not now")
+
+    with pytest.raises(UnavailableError):
+        experiment(FaultyStore(store, before=cut_off)).restore(tmp_path / "work", on_damage=no_damage)
+    assert not (tmp_path / "work" / "checkpoint-10").exists()
+    read: list[str] = []
+    watched = FaultyStore(store, before=lambda verb, key: read.append(key) if verb == "read" else None)
+    restored = experiment(watched).restore(tmp_path / "work", on_damage=no_damage)
+    assert restored is not None
+    assert is_checkpoint_of(restored.path, 10)
+    assert f"{PREFIX}/checkpoint-10-1/trainer_state.json" in read
+    assert len(read) < len(FILES)
+
+
 def test_progress_counts_every_byte_of_a_restore_once(store: Store, tmp_path: Path) -> None:
     publish_steps(store, tmp_path, 10)
     amounts: list[float] = []
