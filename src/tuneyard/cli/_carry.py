@@ -20,13 +20,18 @@ def show_values(plan: Plan, out: Output) -> None:
         plan: What would run.
         out: How this command prints.
     """
-    import yaml
+    from tuneyard.values import dump_yaml
 
     for note in plan.notes:
         out.say(note)
-    key, values = plan.launch.key, dict(plan.values)
-    document = {"verb": key.verb, "name": key.name, "store": plan.launch.store, "values": values}
-    out.data(document, yaml.safe_dump(values, sort_keys=False, allow_unicode=True).rstrip())
+    key, values = plan.launch.key, plan.values
+    document = {
+        "verb": key.verb,
+        "name": key.name,
+        "store": plan.launch.store,
+        "values": values.model_dump(mode="json"),
+    }
+    out.data(document, dump_yaml(values).rstrip())
 
 
 def launch(plan: Plan, runner: Runner, out: Output) -> RunInfo:

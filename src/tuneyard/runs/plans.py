@@ -37,12 +37,12 @@ class Plan:
 
     Attributes:
         launch: What a runner takes.
-        values: The resolved values, as JSON can hold them.
+        values: The resolved values.
         notes: What the user should know before it starts, each a sentence.
     """
 
     launch: Launch
-    values: Mapping[str, Any]
+    values: DeliverValues | FinetuneValues | InferenceValues
     notes: tuple[str, ...] = ()
 
 
@@ -75,9 +75,10 @@ def plan_deliver(sources: Sources) -> Plan:
     """
     from tuneyard.values import DeliverValues
 
-    values = _load(DeliverValues, sources)
+    notices: list[str] = []
+    values = _load(DeliverValues, sources, notices)
     name = _name(sources, Path(values.bucketModelPath or "").name)
-    return _plan("deliver", name, values, store_of(sources))
+    return _plan("deliver", name, values, store_of(sources), notices)
 
 
 def plan_finetune(sources: Sources) -> Plan:
@@ -90,13 +91,14 @@ def plan_finetune(sources: Sources) -> Plan:
     """
     from tuneyard.values import FinetuneValues
 
-    values = _load(FinetuneValues, sources)
+    notices: list[str] = []
+    values = _load(FinetuneValues, sources, notices)
     name = _name(sources, Path(values.checkpointsRemote or "").name)
     if not values.checkpointsRemote:
-        values = _load(FinetuneValues, sources, f"checkpointsRemote={EXPERIMENTS}/{name}")
+        values = values.model_copy(update={"checkpointsRemote": f"{EXPERIMENTS}/{name}"})
     store = store_of(sources)
     _check_delivered(store, values)
-    return _plan("finetune", name, values, store, experiment=values.checkpointsRemote)
+    return _plan("finetune", name, values, store, notices, experiment=values.checkpointsRemote)
 
 
 def plan_serve(
@@ -118,15 +120,16 @@ def plan_serve(
     """
     from tuneyard.values import InferenceValues
 
+    notices: list[str] = []
     if run is None:
         if not (sources.files or sources.sets or sources.values):
             raise UsageError(
                 "There is nothing to serve: neither a run nor values are named.",
                 hint="Name a finished run (tuneyard serve NAME) or a values file (tuneyard serve -f FILE).",
             )
-        values = _load(InferenceValues, sources)
+        values = _load(InferenceValues, sources, notices)
         name = _name(sources, values.model.rstrip("/").rpartition("/")[2])
-        return _plan("serve", name, values, store_of(sources), port=port)
+        return _plan("serve", name, values, store_of(sources), notices, port=port)
     info = _finetuning_run(runner, run)
     store = store_of(sources, info.store if info else None)
     name = check_name(sources.name or (info.name if info else run))
@@ -136,8 +139,8 @@ def plan_serve(
     told = _told_accelerator(info)
     model = [f"model=s3://{final}", f"vllm_engine_args.served_model_name={name}", *told]
     # Before the user's own, so that anything of it can be told otherwise.
-    values = _load(InferenceValues, Sources(sources.files, [*model, *sources.sets], sources.values))
-    return _plan("serve", name, values, store, port=port, experiment=experiment)
+    values = _load(InferenceValues, Sources(sources.files, [*model, *sources.sets], sources.values), notices)
+    return _plan("serve", name, values, store, notices, port=port, experiment=experiment)
 
 
 def _plan(
@@ -145,37 +148,31 @@ def _plan(
     name: str,
     values: DeliverValues | FinetuneValues | InferenceValues,
     store: Store,
+    notices: Sequence[str],
     *,
     experiment: str | None = None,
     port: int | None = None,
 ) -> Plan:
     from tuneyard.values import canonical_json, cluster_only_keys
 
-    body = canonical_json(values)
-    launch = Launch(RunKey(verb, name), body, store.url, experiment=experiment, port=port)
+    launch = Launch(RunKey(verb, name), canonical_json(values), store.url, experiment=experiment, port=port)
     keys = cluster_only_keys(values)
-    notes = (f"On this machine these keys don't apply: {', '.join(keys)}.",) if keys else ()
-    return Plan(launch, json.loads(body), notes)
+    notes = [f"On this machine these keys don't apply: {', '.join(keys)}."] if keys else []
+    return Plan(launch, values, (*notices, *notes))
 
 
-def _load(model: type[ValuesT], sources: Sources, *sets: str) -> ValuesT:
+def _load(model: type[ValuesT], sources: Sources, notices: list[str]) -> ValuesT:
     from tuneyard.values import canonical_json, load_values
 
     files = [Path(file) for file in sources.files]
-    for file in files:
-        if not file.is_file():
-            raise NotFoundError(
-                f"There is no values file at {file}.", hint="Look at the path; -f takes YAML or JSON.", file=str(file)
-            )
-    all_sets = [*sources.sets, *sets]
     if sources.values is None:
-        return load_values(model, files, all_sets)
+        return load_values(model, files, sources.sets, notice=notices.append)
     # As one more file, so that a Python program's values are resolved by the same rules as everything else.
     with tempfile.TemporaryDirectory(prefix="tuneyard-values-") as folder:
         given = Path(folder) / "values.yaml"
         own = sources.values
         given.write_bytes(json.dumps(dict(own)).encode() if isinstance(own, Mapping) else canonical_json(own))
-        return load_values(model, [*files, given], all_sets)
+        return load_values(model, [*files, given], sources.sets, notice=notices.append)
 
 
 def _name(sources: Sources, derived: str) -> str:
@@ -197,7 +194,7 @@ def load_finetune_values(sources: Sources) -> FinetuneValues:
     """
     from tuneyard.values import FinetuneValues
 
-    return _load(FinetuneValues, sources)
+    return _load(FinetuneValues, sources, [])
 
 
 def store_of(sources: Sources, fallback: str | None = None) -> Store:

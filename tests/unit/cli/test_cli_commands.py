@@ -1,0 +1,263 @@
+"""Every command of the real `tuneyard` process that needs no finished run: help, lists, mistakes, dry runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+VERBS = ("deliver", "finetune", "serve", "chat", "runs", "logs", "watch", "stop", "delete", "data", "values", "version")
+FINETUNE = {
+    "basemodel": "default-bucket/models/tiny",
+    "gpuResource": "",
+    "finetuning_config": {
+        "method": "sft",
+        "data_conf": {
+            "training_data": {"type": "CONCATENATION", "datasets": [{"path": "default-bucket/datasets/facts.jsonl"}]}
+        },
+    },
+}
+
+
+@pytest.fixture
+def finetune_file(tmp_path):
+    path = tmp_path / "lora.yaml"
+    path.write_text(yaml.safe_dump(FINETUNE))
+    return str(path)
+
+
+def test_help_lists_every_verb(tuneyard):
+    done = tuneyard("--help")
+    assert done.code == 0
+    listed = {line.split()[0] for line in done.out.partition("Commands:")[2].splitlines() if line.strip()}
+    assert set(VERBS) <= listed
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_verb_has_help_without_loading_anything(tuneyard, verb):
+    done = tuneyard(verb, "--help")
+    assert done.code == 0, done.err
+    assert done.out.startswith("Usage: tuneyard ")
+
+
+def test_no_argument_shows_the_help(tuneyard):
+    done = tuneyard()
+    assert "Commands:" in done.out + done.err
+
+
+def test_python_m_is_the_same_command(tuneyard):
+    done = subprocess.run([sys.executable, "-m", "tuneyard", "version"], capture_output=True, text=True, check=True)
+    assert done.stdout == tuneyard("version").out
+
+
+def test_version_as_json(tuneyard):
+    assert tuneyard("version", "--json").json.keys() == {"schema", "version", "python"}
+
+
+def test_an_unknown_verb_is_a_usage_error(tuneyard):
+    done = tuneyard("fintune")
+    assert done.code == 2
+    assert "fintune" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_runs_of_an_empty_home_are_an_empty_list(tuneyard, tmp_path):
+    done = tuneyard("runs")
+    assert (done.code, done.out) == (0, "")
+    assert "There are no runs yet." in done.err
+    assert tuneyard("runs", "--json").json == {"schema": 1, "runs": []}
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("words", [("logs",), ("watch",), ("stop",), ("delete", "--yes"), ("runs", "show")])
+def test_a_run_that_is_not_there_is_not_found(tuneyard, words):
+    done = tuneyard(*words, "nope")
+    done.is_a_mistake(4)
+    assert "error: There is no run named 'nope'." in done.err
+    assert "hint: See which there are: tuneyard runs" in done.err
+
+
+def test_a_run_s_name_that_can_be_none_is_a_usage_error(tuneyard):
+    done = tuneyard("logs", "../etc")
+    done.is_a_mistake(2)
+
+
+@pytest.mark.parametrize("verb", ["deliver", "finetune", "serve"])
+def test_kubernetes_is_refused_by_name(tuneyard, verb):
+    done = tuneyard(verb, "--on", "kubernetes")
+    done.is_a_mistake(2)
+    assert "The target 'kubernetes' is not in this version of Tuneyard." in done.err
+
+
+@pytest.mark.parametrize("verb", ["deliver", "finetune", "serve"])
+def test_a_values_file_that_is_not_there_is_not_found(tuneyard, verb):
+    done = tuneyard(verb, "-f", "nowhere.yaml")
+    done.is_a_mistake(4)
+    assert "nowhere.yaml" in done.err
+
+
+def test_an_unknown_key_is_told_with_the_one_that_was_meant(tuneyard, finetune_file):
+    done = tuneyard("finetune", "-f", finetune_file, "--set", "finetuning_config.training_args.learing_rate=1")
+    done.is_a_mistake(3)
+    assert "finetuning_config.training_args.learing_rate" in done.err
+    assert "did you mean learning_rate?" in done.err
+
+
+def test_every_problem_is_told_at_once(tuneyard, finetune_file):
+    done = tuneyard("finetune", "-f", finetune_file, "--set", "basmodel=x", "--set", "finetuningGpus=many")
+    done.is_a_mistake(3)
+    assert {line.split(":")[0].strip() for line in done.err.splitlines()[1:-1]} == {"basmodel", "finetuningGpus"}
+    assert "2 problems" in done.err.splitlines()[0]
+
+
+def test_a_file_that_is_no_yaml_is_told_with_its_name(tuneyard, tmp_path):
+    (tmp_path / "broken.yaml").write_text("a: [1\nb: }")
+    done = tuneyard("finetune", "-f", "broken.yaml")
+    done.is_a_mistake(3)
+    assert "broken.yaml" in done.err
+
+
+def test_a_name_that_is_none_is_refused_with_the_nearest_one(tuneyard, finetune_file):
+    done = tuneyard("finetune", "-f", finetune_file, "--name", "Lora_16")
+    done.is_a_mistake(2)
+    assert "hint: Take --name lora-16" in done.err
+
+
+def test_a_base_model_that_was_not_delivered_is_told_before_anything_is_launched(tuneyard, finetune_file, tmp_path):
+    done = tuneyard("finetune", "-f", finetune_file)
+    done.is_a_mistake(4)
+    assert "The base model default-bucket/models/tiny has not been delivered" in done.err
+    assert "tuneyard deliver" in done.err
+    assert not (tmp_path / "home" / "runs").exists()
+
+
+def test_a_dataset_that_was_not_delivered_is_told_before_anything_is_launched(tuneyard, finetune_file, tmp_path):
+    from tuneyard.store import FileEntry, Manifest, open_store, write_manifest
+
+    store = open_store(str(tmp_path / "store"))
+    manifest = Manifest("model", (FileEntry("config.json", 2, "0" * 64),))
+    write_manifest(store, "default-bucket/models/tiny/.tuneyard/manifest.json", manifest)
+    done = tuneyard("finetune", "-f", finetune_file, "--store", "store")
+    done.is_a_mistake(4)
+    assert "The dataset default-bucket/datasets/facts.jsonl has not been delivered" in done.err
+    assert not (tmp_path / "home" / "runs").exists()
+
+
+@pytest.mark.parametrize("url", ["ftp://host", "https://user:secret@host", "s3://bucket"])
+def test_a_store_that_is_none_is_an_invalid_value_and_no_secret_is_repeated(tuneyard, finetune_file, url):
+    done = tuneyard("finetune", "-f", finetune_file, "--store", url)
+    done.is_a_mistake(3)
+    assert "secret" not in done.err
+
+
+def test_nothing_to_serve_is_a_usage_error(tuneyard):
+    done = tuneyard("serve")
+    done.is_a_mistake(2)
+    assert "tuneyard serve NAME" in done.err
+
+
+def test_serving_a_run_that_is_not_there_is_not_found(tuneyard):
+    done = tuneyard("serve", "lora")
+    done.is_a_mistake(4)
+    assert "There is no finetuning run named 'lora'" in done.err
+
+
+def test_chat_without_a_server_is_not_found(tuneyard):
+    done = tuneyard("chat", "What is a yard?")
+    done.is_a_mistake(4)
+    assert "error: No server is running." in done.err
+
+
+def test_chat_with_an_unquoted_question_shows_how_to_quote_it(tuneyard):
+    done = tuneyard("chat", "lora", "what", "is", "it")
+    done.is_a_mistake(2)
+    assert 'tuneyard chat lora "what is it"' in done.err
+
+
+def test_a_dry_run_prints_the_resolved_values_and_starts_nothing(tuneyard, finetune_file, tmp_path):
+    _deliver_by_hand(tmp_path / "store")
+    done = tuneyard("finetune", "-f", finetune_file, "--name", "r-8", "--store", "store", "--dry-run")
+    assert done.code == 0, done.err
+    values = yaml.safe_load(done.out)
+    assert values["checkpointsRemote"] == "default-bucket/experiments/r-8"
+    assert values["basemodel"] == "default-bucket/models/tiny"
+    assert not (tmp_path / "home" / "runs").exists()
+
+
+def test_a_dry_run_as_json_has_the_values_under_a_versioned_schema(tuneyard, finetune_file, tmp_path):
+    _deliver_by_hand(tmp_path / "store")
+    words = ("finetune", "-f", finetune_file, "--set", "finetuningGpus=2")
+    document = tuneyard(*words, "--store", "store", "--dry-run", "--json").json
+    assert document.keys() == {"schema", "verb", "name", "store", "values"}
+    assert (document["schema"], document["verb"], document["name"]) == (1, "finetune", "lora")
+    assert document["values"]["finetuningGpus"] == 2
+
+
+def test_the_run_s_name_comes_from_where_it_publishes(tuneyard, finetune_file, tmp_path):
+    _deliver_by_hand(tmp_path / "store")
+    words = ("finetune", "-f", finetune_file, "--set", "checkpointsRemote=default-bucket/experiments/R_sweep-4")
+    assert tuneyard(*words, "--store", "store", "--dry-run", "--json").json["name"] == "r-sweep-4"
+
+
+def test_keys_that_mean_nothing_on_one_machine_are_told_in_one_line(tuneyard, finetune_file, tmp_path):
+    _deliver_by_hand(tmp_path / "store")
+    words = ("finetune", "-f", finetune_file, "--set", "storageClass=mlstorage", "--store", "store", "--dry-run")
+    notes = [line for line in tuneyard(*words).err.splitlines() if "don't apply" in line]
+    assert len(notes) == 1
+    assert "storageClass" in notes[0]
+    assert tuneyard(*words, "--quiet").err == ""
+
+
+def test_the_schema_of_values_is_a_json_schema(tuneyard):
+    for kind in ("namespace", "deliver", "finetune", "serve"):
+        schema = tuneyard("values", "schema", kind).json
+        assert schema["additionalProperties"] is False
+        assert schema["properties"]
+
+
+def test_data_check_without_anything_says_what_to_name(tuneyard):
+    done = tuneyard("data", "check")
+    done.is_a_mistake(2)
+    assert "tuneyard data check FILE --model FOLDER" in done.err
+
+
+def test_an_error_of_ours_is_one_sentence_and_a_file_with_the_traceback(tuneyard, tmp_path):
+    folder = tmp_path / "home" / "runs" / "finetune" / "odd"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({"format": 1}))
+    done = tuneyard("runs")
+    done.is_a_mistake(1)
+    assert "Something in Tuneyard itself went wrong: KeyError" in done.err
+    (kept,) = (tmp_path / "home" / "errors").iterdir()
+    assert str(kept) in done.err
+    assert "Traceback" in kept.read_text()
+
+
+def test_a_home_that_may_not_be_written_is_a_sentence(tuneyard, finetune_file, tmp_path):
+    _deliver_by_hand(tmp_path / "store")
+    (tmp_path / "file").write_text("")
+    done = tuneyard("finetune", "-f", finetune_file, "--store", "store", TUNEYARD_HOME=str(tmp_path / "file"))
+    done.is_a_mistake(1)
+    assert "The system refused" in done.err
+
+
+def test_a_reader_that_goes_away_is_no_error(tuneyard, tmp_path):
+    env = {**os.environ, "TUNEYARD_HOME": str(tmp_path)}
+    command = f"{sys.executable} -m tuneyard values schema finetune | true"
+    done = subprocess.run(["/bin/sh", "-c", command], env=env, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert "error" not in done.stderr
+
+
+def _deliver_by_hand(folder):
+    from tuneyard.store import FileEntry, Manifest, open_store, write_manifest
+
+    store = open_store(str(folder))
+    file = FileEntry("config.json", 2, "0" * 64)
+    write_manifest(store, "default-bucket/models/tiny/.tuneyard/manifest.json", Manifest("model", (file,)))
+    data = Manifest("dataset", (FileEntry("facts.jsonl", 2, "0" * 64),))
+    write_manifest(store, "default-bucket/datasets/.tuneyard/facts.jsonl.manifest.json", data)
