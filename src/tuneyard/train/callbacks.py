@@ -1,12 +1,10 @@
 """What a training process tells while it runs: rows of metrics, and how far it is.
 
-`metrics.jsonl` is the truth behind every table and plot; `progress.json` is a small file that `tuneyard watch` reads.
+`metrics.jsonl` is the truth behind every table and plot.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -16,23 +14,9 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from tuneyard.progress import LINE_EVERY_SECONDS
-
-PROGRESS_FILE = "progress.json"
+from tuneyard.train.progress_file import write_progress
 
 Metrics = dict[str, Any]
-
-
-def write_progress(workdir: Path, **facts: Any) -> None:
-    """Replace `progress.json` in one step.
-
-    Args:
-        workdir: The process's folder.
-        facts: `phase` (a word), and while training `step`, `max_steps`, `loss`, `seconds_left`.
-    """
-    target = workdir / PROGRESS_FILE
-    partial = target.with_suffix(".partial")
-    partial.write_text(json.dumps({**facts, "time": time.time()}), encoding="utf-8")
-    os.replace(partial, target)
 
 
 class TellProgress(TrainerCallback):
@@ -69,7 +53,12 @@ class TellProgress(TrainerCallback):
             write_progress(self.workdir, phase="training", step=state.global_step, max_steps=state.max_steps)
 
     def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Metrics | None = None, **_: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Metrics | None = None,
+        **_: Any,
     ) -> None:
         """Append a row, of kind `train`, `eval` or `summary`."""
         if not state.is_world_process_zero or not logs:

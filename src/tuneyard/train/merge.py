@@ -20,7 +20,14 @@ TOLERANCE = 1e-3
 """Largest difference of a logit between adapter and merged model in float32, relative to the largest logit."""
 
 
-def merge_adapter(base_folder: Path, adapter_folder: Path, target: Path, samples: Sequence[Sequence[int]]) -> float:
+def merge_adapter(
+    base_folder: Path,
+    adapter_folder: Path,
+    target: Path,
+    samples: Sequence[Sequence[int]],
+    *,
+    tolerance: float = TOLERANCE,
+) -> float:
     """Write base and adapter as one model.
 
     Args:
@@ -28,12 +35,13 @@ def merge_adapter(base_folder: Path, adapter_folder: Path, target: Path, samples
         adapter_folder: The adapter, as `save_pretrained` wrote it.
         target: Where the merged weights go; made if need be.
         samples: Token ids of some conversations, to compare the two on.
+        tolerance: The largest difference to accept.
 
     Returns:
         The largest relative difference of a logit in float32.
 
     Raises:
-        IntegrityError: Where the difference is above `TOLERANCE` or not a number; nothing is written then.
+        IntegrityError: Where the difference is above `tolerance` or not a number; nothing is written then.
     """
     base = _float32(base_folder)
     dtype = AutoModelForCausalLM.from_pretrained(base_folder, local_files_only=True, device_map="meta").dtype
@@ -42,10 +50,10 @@ def merge_adapter(base_folder: Path, adapter_folder: Path, target: Path, samples
     merged = adapted.merge_and_unload(safe_merge=True)
     after = [_logits(merged, sample) for sample in samples]
     difference = _largest_difference(before, after)
-    if not difference <= TOLERANCE:
+    if not difference <= tolerance:
         raise IntegrityError(
             f"the merged model's logits differ from the adapter's by {difference:.2e} of the largest logit "
-            f"(allowed: {TOLERANCE:.0e}), so the merge is not published",
+            f"(allowed: {tolerance:.0e}), so the merge is not published",
             hint="serve the adapter itself: base and adapter are both in the bucket",
             difference=difference,
         )

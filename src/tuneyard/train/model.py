@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from tuneyard.train.attention import PER_CONVERSATION
+from tuneyard.train.console import Tell
 from tuneyard.train.device import Device
-
-Tell = Callable[[str], None]
-"""Takes one line for the person who started the run."""
 
 
 def load_base(folder: Path, model_args: Mapping[str, Any], device: Device, tell: Tell) -> PreTrainedModel:

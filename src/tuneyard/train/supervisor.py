@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tuneyard.errors import TERMINATED
 from tuneyard.train.signals import StopRequest
@@ -83,8 +83,7 @@ def _first_failure(workers: Sequence[subprocess.Popen[bytes]]) -> int:
     return next((code for code in map(_code, workers) if code not in (0, TERMINATED)), 0)
 
 
-def _each_running(workers: Sequence[subprocess.Popen[bytes]], act: object) -> None:
-    assert callable(act)
+def _each_running(workers: Sequence[subprocess.Popen[bytes]], act: Callable[[subprocess.Popen[bytes]], None]) -> None:
     for worker in workers:
         if worker.poll() is None:
             act(worker)

@@ -1,0 +1,76 @@
+"""`python -m tuneyard.train VALUES --workdir DIR`: train as the values file says, whatever number of processes.
+
+Reads the values file and the environment, nothing else. Ends with the documented exit codes: 0 finished (also where
+there was nothing left to do), 143 stopped and saved, 3 to 8 for mistakes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+
+def main() -> int:
+    """Train, and return the exit code."""
+    # The base model and the data come from the store: nothing may ask a hub. Read at import by huggingface_hub.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    options = _options()
+    workdir: Path = options.workdir.resolve()
+    workdir.mkdir(parents=True, exist_ok=True)
+
+    from tuneyard.process import run_main
+
+    return run_main(lambda: _train(options.values.resolve(), workdir), workdir=workdir)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tuneyard.train", description="Train as a values file says.")
+    parser.add_argument("values", type=Path, help="the resolved values, as one JSON file")
+    parser.add_argument("--workdir", type=Path, required=True, help="a folder of this run on this machine")
+    return parser.parse_args()
+
+
+def _train(path: Path, workdir: Path) -> int:
+    from tuneyard.errors import TERMINATED
+    from tuneyard.train.console import tell
+    from tuneyard.train.inputs import experiment_key, find_inputs, nothing_left, open_values_store
+    from tuneyard.train.progress_file import write_progress
+    from tuneyard.train.signals import StopRequest
+    from tuneyard.values import FinetuneValues, read_values
+
+    stop = StopRequest().install()
+    write_progress(workdir, phase="starting")
+
+    values = read_values(FinetuneValues, path)
+    store = open_values_store(values)
+    inputs = find_inputs(values, store)
+    if nothing_left(values, store):
+        write_progress(workdir, phase="finished")
+        tell(f"{experiment_key(values)} is finished with these settings: nothing to do")
+        return 0
+    os.environ.update({name: value for name, value in values.env.items() if isinstance(value, str)})
+    tell("loading torch and transformers")
+
+    from tuneyard.train.final import merge_later
+    from tuneyard.train.prepare import prepare
+    from tuneyard.train.supervisor import supervise
+    from tuneyard.train.worker import work
+
+    prepared = prepare(values, inputs, store, workdir, tell)
+    if stop():
+        return TERMINATED
+    if prepared.trained:
+        merge_later(values, prepared, store, workdir)
+        return 0
+    prepared.write(workdir)
+    if values.finetuningGpus == 1:
+        return work(values, store, workdir, stop)
+    arguments = [str(path), "--workdir", str(workdir)]
+    return supervise("tuneyard.train.process", arguments, processes=values.finetuningGpus, stop=stop)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

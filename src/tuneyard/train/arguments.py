@@ -1,0 +1,92 @@
+"""The values as transformers' TrainingArguments."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainingArguments
+
+from tuneyard.errors import InvalidValuesError, Problem
+from tuneyard.train.prepare import Prepared
+from tuneyard.values import FinetuneValues, Tracking
+
+CHECKPOINTS = "checkpoints"
+"""Relative to the process's folder, so that the best checkpoint's path in a saved state is the same everywhere."""
+
+TENSORBOARD = "tensorboard"
+
+
+def training_arguments(values: FinetuneValues, prepared: Prepared, workdir: Path) -> TrainingArguments:
+    """Make the arguments; joins the process group where several processes train.
+
+    Every value is passed on. What Tuneyard does itself is switched off in the Trainer: rotating checkpoints (the bucket
+    is pruned too), progress bars, and moving to a device other than the chosen one.
+
+    Args:
+        values: The resolved values.
+        prepared: Batch sizes and device.
+        workdir: The process's folder, which is also its current one.
+
+    Raises:
+        InvalidValuesError: Where transformers refuses them.
+    """
+    config = values.finetuning_config
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(workdir / TENSORBOARD)
+    asked = config.training_args.to_transformers()
+    asked["learning_rate"] = learning_rate(values, prepared.total)
+    if values.runTensorboard:
+        asked["report_to"] = [name for name in _names(asked.get("report_to")) if name != "none"] + ["tensorboard"]
+    ours: dict[str, Any] = {
+        "output_dir": CHECKPOINTS,
+        "per_device_train_batch_size": prepared.per_device,
+        "gradient_accumulation_steps": prepared.accumulation,
+        "per_device_eval_batch_size": config.batchsize_conf.per_device_eval_batch_size or prepared.per_device,
+        "save_total_limit": None,
+        "disable_tqdm": True,
+        "use_cpu": prepared.device == "cpu",
+        "remove_unused_columns": False,
+    }
+    if asked.get("ddp_find_unused_parameters") is None:
+        ours["ddp_find_unused_parameters"] = False  # every trained parameter takes part in every row
+    if config.tracking is not None:
+        _track(config.tracking, ours)
+    try:
+        return TrainingArguments(**{**asked, **ours})
+    except (ValueError, ImportError, TypeError) as error:
+        problem = Problem("finetuning_config.training_args", "are refused by transformers", allowed=str(error))
+        raise InvalidValuesError(
+            f"finetuning_config.training_args are refused by transformers: {error}", problems=[problem]
+        ) from error
+
+
+def learning_rate(values: FinetuneValues, total_batch_size: int) -> float:
+    """Give the learning rate with the values' `overrides` applied.
+
+    Args:
+        values: The resolved values.
+        total_batch_size: Conversations per optimizer step.
+    """
+    overrides = values.finetuning_config.overrides
+    scale = {"none": 1.0, "sqrt": math.sqrt(total_batch_size), "linear": float(total_batch_size)}
+    rate = values.finetuning_config.training_args.learning_rate
+    return rate * overrides.lr_multiplier * scale[overrides.lr_batch_size_scaling]
+
+
+def _names(report_to: Any) -> list[str]:
+    if report_to is None:
+        return []
+    return [report_to] if isinstance(report_to, str) else list(report_to)
+
+
+def _track(tracking: Tracking, ours: dict[str, Any]) -> None:
+    """Tell MLflow's client, which transformers calls where `report_to` names it, where to write."""
+    os.environ["MLFLOW_TRACKING_URI"] = tracking.mlflow_server_uri
+    os.environ["MLFLOW_EXPERIMENT_NAME"] = tracking.experiment_name
+    os.environ["HF_MLFLOW_LOG_ARTIFACTS"] = str(tracking.hf_mlflow_log_artifacts)
+    if tracking.run_id is not None:
+        os.environ["MLFLOW_RUN_ID"] = tracking.run_id
+    if tracking.run_name is not None:
+        ours["run_name"] = tracking.run_name

@@ -1,0 +1,150 @@
+"""What a finished training publishes for serving: weights, tokenizer, card, plot, and the merged model if asked for."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from tuneyard.checkpoints import Attempt, Experiment
+from tuneyard.progress import progress_bar
+from tuneyard.store import Store, pull
+from tuneyard.train.batches import EncodedRows
+from tuneyard.train.inputs import experiment_key, run_name
+from tuneyard.train.merge import merge_adapter
+from tuneyard.train.model import name_base
+from tuneyard.train.prepare import Prepared
+from tuneyard.train.report import model_card, plot_loss
+from tuneyard.values import FinetuneValues
+
+MERGE_SAMPLES = 4
+
+
+def write_final(
+    folder: Path,
+    values: FinetuneValues,
+    prepared: Prepared,
+    rows: Sequence[Mapping[str, Any]],
+    summary: Mapping[str, Any],
+) -> None:
+    """Complete a folder that the trainer saved its model and tokenizer in.
+
+    Args:
+        folder: With the weights or the adapter.
+        values: The resolved values.
+        prepared: What went in.
+        rows: The run's metrics.
+        summary: The last row: `step`, `epoch`, `train_loss`, `seconds`, `eval_loss` or None.
+    """
+    (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle; nothing needs it
+    name_base(folder, prepared.inputs.base.key)
+    generation = Path(prepared.base_folder) / "generation_config.json"
+    if generation.exists() and not (folder / generation.name).exists():
+        shutil.copy(generation, folder)
+    config = values.finetuning_config
+    trained = EncodedRows(Path(prepared.rows_folder))
+    facts = {
+        "run": run_name(values),
+        "base": prepared.inputs.base.key,
+        "base_content_sha256": prepared.inputs.base.content_sha256,
+        "method": config.method,
+        "peft_type": config.peft_conf.peft_type,
+        "datasets": {entry.key: entry.content_sha256 for entry in prepared.inputs.datasets},
+        "rows": len(trained),
+        "trained_tokens": trained.trained_tokens,
+        "steps": summary["step"],
+        "epochs": summary["epoch"],
+        "total_batch_size": prepared.total,
+        "learning_rate": config.training_args.learning_rate,
+        "train_loss": summary["train_loss"],
+        "eval_loss": summary.get("eval_loss"),
+        "seconds": summary["seconds"],
+        "chat_template": config.data_conf.chat_template_name,
+        "versions": prepared.inputs.versions,
+    }
+    (folder / "README.md").write_text(model_card(facts), encoding="utf-8")
+    plot_loss(rows, folder, title=run_name(values))
+
+
+def set_generation(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Let generation settings saved beside the weights name the tokenizer's stop token too.
+
+    A named chat template may end answers with another token than the base's settings know of.
+
+    Args:
+        tokenizer: The tokenizer as trained with.
+        folder: The final folder, with or without `generation_config.json`.
+    """
+    path = folder / "generation_config.json"
+    settings = GenerationConfig.from_pretrained(folder) if path.exists() else GenerationConfig()
+    known = settings.eos_token_id
+    stops = list(known) if isinstance(known, list) else [] if known is None else [known]
+    if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in stops:
+        settings.eos_token_id = [*stops, tokenizer.eos_token_id]
+        settings.save_pretrained(folder)
+
+
+def publish_final(
+    attempt: Attempt, folder: Path, values: FinetuneValues, prepared: Prepared, *, merged: bool = False
+) -> None:
+    """Publish a final folder with its manifest.
+
+    Args:
+        attempt: The attempt that owns the run.
+        folder: The finished files.
+        values: The resolved values.
+        prepared: What went in; serving loads the base it names, by key and content.
+        merged: Whether this is the merged model.
+    """
+    adapter = values.finetuning_config.peft_conf.peft_type != "NO_PEFT" and not merged
+    about = {
+        "type": "adapter" if adapter else "model",
+        "run": run_name(values),
+        "base": {"key": prepared.inputs.base.key, "content_sha256": prepared.inputs.base.content_sha256},
+        "datasets": {entry.key: entry.content_sha256 for entry in prepared.inputs.datasets},
+    }
+    name = "checkpoint-final-merged" if merged else "checkpoint-final"
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    with progress_bar(f"publishing {name}", size, "bytes") as advance:
+        attempt.publish_final(folder, name, about, advance=advance)
+
+
+def publish_merged(attempt: Attempt, final: Path, workdir: Path, values: FinetuneValues, prepared: Prepared) -> None:
+    """Merge the final adapter into its base, compare the two, and publish the result.
+
+    Args:
+        attempt: The attempt that owns the run.
+        final: The finished folder of the adapter.
+        workdir: The process's folder.
+        values: The resolved values.
+        prepared: What went in.
+
+    Raises:
+        IntegrityError: Where the merged model computes something else; it is not published then.
+    """
+    rows = EncodedRows(Path(prepared.rows_folder))
+    samples = [rows[index]["input_ids"].tolist() for index in range(min(MERGE_SAMPLES, len(rows)))]
+    merged = workdir / "final-merged"
+    shutil.rmtree(merged, ignore_errors=True)
+    merge_adapter(Path(prepared.base_folder), final, merged, samples)
+    for path in final.iterdir():
+        if path.is_file() and not path.name.startswith("adapter_") and not (merged / path.name).exists():
+            shutil.copy(path, merged)
+    publish_final(attempt, merged, values, prepared, merged=True)
+
+
+def merge_later(values: FinetuneValues, prepared: Prepared, store: Store, workdir: Path) -> None:
+    """Publish the merged model of a run that is trained already.
+
+    Raises:
+        IntegrityError: Where the published adapter is damaged, or the merge computes something else.
+    """
+    experiment = Experiment(store, experiment_key(values))
+    manifest = experiment.finished()
+    assert manifest is not None, "prepare found the run finished"
+    attempt = experiment.claim(prepared.inputs.record(values))
+    final = pull(store, f"{experiment.prefix}/checkpoint-final/", manifest, workdir / "final")
+    publish_merged(attempt, final, workdir, values, prepared)

@@ -1,0 +1,168 @@
+"""What goes into a run, told by manifests alone: which model and data, and whether the run is finished with them.
+
+Loads no torch, so that a finished run launched again ends in a moment, before any device is looked for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+from tuneyard.checkpoints import Experiment, RunRecord
+from tuneyard.errors import NotFoundError
+from tuneyard.store import Manifest, Store, default_store_url, open_store, read_manifest
+from tuneyard.train.fingerprint import fingerprint
+from tuneyard.values import FinetuneValues, canonical_json, resolve_batch_sizes, values_sha256
+
+VERSIONED = ("tuneyard", "torch", "transformers", "peft", "accelerate", "tokenizers")
+"""The packages whose versions are recorded with a run: they make its numbers."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """A model or data file that goes into a run.
+
+    Attributes:
+        key: Where it lies in the store.
+        content_sha256: What identifies its content.
+    """
+
+    key: str
+    content_sha256: str
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All that goes into a run.
+
+    Attributes:
+        base: The base model.
+        datasets: The data files, training first.
+        fingerprint: What may not change under one experiment.
+        versions: Versions of what makes the numbers.
+    """
+
+    base: Input
+    datasets: tuple[Input, ...]
+    fingerprint: Mapping[str, Any]
+    versions: Mapping[str, str]
+
+    @staticmethod
+    def of(facts: Mapping[str, Any]) -> Inputs:
+        """Make it again from `dataclasses.asdict`."""
+        datasets = tuple(Input(**entry) for entry in facts["datasets"])
+        return Inputs(Input(**facts["base"]), datasets, facts["fingerprint"], facts["versions"])
+
+    def record(self, values: FinetuneValues) -> RunRecord:
+        """Make the record that an attempt claims the run with."""
+        return RunRecord(
+            name=run_name(values),
+            values=json.loads(canonical_json(values)),
+            values_sha256=values_sha256(values),
+            versions=self.versions,
+            inputs={entry.key: entry.content_sha256 for entry in (self.base, *self.datasets)},
+            fingerprint=self.fingerprint,
+        )
+
+
+def open_values_store(values: FinetuneValues) -> Store:
+    """Open the store of a process: the one its environment names, else the values' own, else the local one."""
+    return open_store(os.environ.get("TUNEYARD_STORE") or values.bucketStorageHost or default_store_url())
+
+
+def run_name(values: FinetuneValues) -> str:
+    """Name a run by the last part of its `checkpointsRemote`."""
+    return experiment_key(values).rsplit("/", 1)[-1]
+
+
+def experiment_key(values: FinetuneValues) -> str:
+    """Tell where the run's checkpoints go."""
+    assert values.checkpointsRemote, "whoever launches a run fills it in"
+    return values.checkpointsRemote.rstrip("/")
+
+
+def find_inputs(values: FinetuneValues, store: Store) -> Inputs:
+    """Look up what the values name, and check that the run was begun with the same.
+
+    Args:
+        values: The resolved values.
+        store: Where model and data lie and checkpoints go.
+
+    Returns:
+        What goes into the run.
+
+    Raises:
+        NotFoundError: Where model or data are not delivered.
+        ConflictError: Where the run was begun with other settings.
+    """
+    config = values.finetuning_config
+    sizes = resolve_batch_sizes(
+        config.batchsize_conf.total_train_batch_size,
+        values.processes,
+        config.batchsize_conf.max_per_device_train_batch_size,
+    )
+    base = Input(values.basemodel, delivered_model(store, values.basemodel).content_sha256)
+    keys = dict.fromkeys([*training_keys(values), *validation_keys(values)])
+    datasets = tuple(Input(key, delivered_dataset(store, key).content_sha256) for key in keys)
+    digests = {entry.key: entry.content_sha256 for entry in datasets}
+    frozen = fingerprint(values, base.content_sha256, digests, sizes)
+    versions = {"python": platform.python_version(), **{name: metadata.version(name) for name in VERSIONED}}
+    inputs = Inputs(base=base, datasets=datasets, fingerprint=frozen, versions=versions)
+    Experiment(store, experiment_key(values)).check(inputs.record(values))
+    return inputs
+
+
+def nothing_left(values: FinetuneValues, store: Store) -> bool:
+    """Whether the run is finished, and merged if that is asked for."""
+    experiment = Experiment(store, experiment_key(values))
+    if experiment.finished() is None:
+        return False
+    return not values.mergeAdapter or experiment.finished("checkpoint-final-merged") is not None
+
+
+def training_keys(values: FinetuneValues) -> list[str]:
+    """The files trained on."""
+    return [dataset.path for dataset in values.finetuning_config.data_conf.training_data.datasets]
+
+
+def validation_keys(values: FinetuneValues) -> list[str]:
+    """The files validated on; none where validation rows are split off."""
+    return [dataset.path for dataset in values.finetuning_config.data_conf.validation_data.datasets]
+
+
+def delivered_model(store: Store, key: str) -> Manifest:
+    """Read a delivered model's manifest.
+
+    Raises:
+        NotFoundError: Where it is not there.
+    """
+    try:
+        return read_manifest(store, f"{key.rstrip('/')}/.tuneyard/manifest.json")
+    except NotFoundError as error:
+        raise NotFoundError(
+            f"the base model {key!r} is not in {store.url}, or its delivery has not finished",
+            hint=f"tuneyard deliver --set modelID=<model> --set bucketModelPath={key}",
+            key=key,
+        ) from error
+
+
+def delivered_dataset(store: Store, key: str) -> Manifest:
+    """Read a delivered data file's manifest.
+
+    Raises:
+        NotFoundError: Where it is not there.
+    """
+    folder, _, name = key.rpartition("/")
+    try:
+        return read_manifest(store, f"{folder}/.tuneyard/{name}.manifest.json")
+    except NotFoundError as error:
+        raise NotFoundError(
+            f"the dataset {key!r} is not in {store.url}, or its delivery has not finished",
+            hint=f"tuneyard deliver with a dataScript that writes {name}, and bucketDataDir={folder}/",
+            key=key,
+        ) from error

@@ -1,0 +1,182 @@
+"""The data made ready and the base model verified, on the CPU, before a device is touched.
+
+Runs once per launch, in the supervising process; what the workers need is left in one file, `prepared.json`. The order
+is that of cost: what can't be trained, the device, then bytes, then every row of the data.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tuneyard.checkpoints import Experiment
+from tuneyard.data import ChatEncoder, Encoded, encode_files, load_tokenizer, split
+from tuneyard.errors import InvalidDataError
+from tuneyard.progress import progress_bar
+from tuneyard.store import Store, pull
+from tuneyard.train.batches import EncodedRows
+from tuneyard.train.console import Tell
+from tuneyard.train.device import Device, choose_device
+from tuneyard.train.inputs import (
+    Inputs,
+    delivered_dataset,
+    delivered_model,
+    experiment_key,
+    training_keys,
+    validation_keys,
+)
+from tuneyard.train.supported import refuse_unsupported
+from tuneyard.values import FinetuneValues, resolve_batch_sizes
+
+PREPARED_FILE = "prepared.json"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a worker needs besides the values.
+
+    Attributes:
+        inputs: What goes into the run.
+        base_folder: The base model's verified files on this machine.
+        rows_folder: The encoded training conversations (`EncodedRows`).
+        validation_folder: The encoded validation conversations, or an empty string.
+        device: Where to train.
+        total: Conversations per optimizer step.
+        per_device: Conversations per micro-batch.
+        accumulation: Micro-batches per step and process.
+        trained: Whether the run is trained already and only the merged model is missing.
+    """
+
+    inputs: Inputs
+    base_folder: str
+    rows_folder: str
+    validation_folder: str
+    device: Device
+    total: int
+    per_device: int
+    accumulation: int
+    trained: bool
+
+    def write(self, workdir: Path) -> None:
+        """Leave it for the workers."""
+        (workdir / PREPARED_FILE).write_text(json.dumps(asdict(self)), encoding="utf-8")
+
+    @staticmethod
+    def read(workdir: Path) -> Prepared:
+        """Read what `write` left."""
+        facts = json.loads((workdir / PREPARED_FILE).read_text(encoding="utf-8"))
+        return Prepared(**{**facts, "inputs": Inputs.of(facts["inputs"])})
+
+
+def prepare(values: FinetuneValues, inputs: Inputs, store: Store, workdir: Path, tell: Tell) -> Prepared:
+    """Check everything and make the data ready.
+
+    Args:
+        values: The resolved values.
+        inputs: What goes into the run.
+        store: Where model and data lie and checkpoints go.
+        workdir: A folder of this run on this machine.
+        tell: Told what is done otherwise than asked, and why that is the same.
+
+    Returns:
+        What the workers need.
+
+    Raises:
+        InvalidValuesError: For what can't be trained; every such key at once.
+        AcceleratorMissingError: Where accelerators are asked for and are not there.
+        InvalidDataError: With every bad row.
+        IntegrityError: Where delivered bytes differ from their manifest.
+    """
+    refuse_unsupported(values, tell)
+    device = choose_device(values.gpuResource, values.finetuningGpus)
+    batch = values.finetuning_config.batchsize_conf
+    sizes = resolve_batch_sizes(batch.total_train_batch_size, values.processes, batch.max_per_device_train_batch_size)
+    manifest = delivered_model(store, values.basemodel)
+    with progress_bar("verifying the base model", manifest.size, "bytes") as advance:
+        base_folder = pull(store, values.basemodel.rstrip("/") + "/", manifest, workdir / "base", advance=advance)
+    files = {key: _pull_dataset(store, key, workdir) for key in [*training_keys(values), *validation_keys(values)]}
+    rows, validation = encode(
+        values,
+        base_folder,
+        [files[key] for key in training_keys(values)],
+        [files[key] for key in validation_keys(values)],
+        workdir,
+    )
+    return Prepared(
+        inputs=inputs,
+        base_folder=str(base_folder),
+        rows_folder=str(rows),
+        validation_folder=str(validation or ""),
+        device=device,
+        total=sizes.total,
+        per_device=sizes.per_device,
+        accumulation=sizes.accumulation,
+        trained=Experiment(store, experiment_key(values)).finished() is not None,
+    )
+
+
+def _pull_dataset(store: Store, key: str, workdir: Path) -> Path:
+    folder, _, name = key.rpartition("/")
+    return pull(store, f"{folder}/", delivered_dataset(store, key), workdir / "data" / folder) / name
+
+
+def encoder_of(values: FinetuneValues, base_folder: Path) -> ChatEncoder:
+    """Make the encoder that a run's values ask for, from its base model's tokenizer."""
+    config = values.finetuning_config
+    tokenizer = load_tokenizer(base_folder, config.data_conf)
+    return ChatEncoder(
+        tokenizer,
+        max_length=config.sft_args.max_seq_length,
+        completions_only=config.sft_args.train_on_completions_only,
+    )
+
+
+def encode(
+    values: FinetuneValues,
+    base_folder: Path,
+    training_files: Sequence[Path],
+    validation_files: Sequence[Path],
+    workdir: Path,
+) -> tuple[Path, Path | None]:
+    """Check and encode every row, and divide them into training and validation.
+
+    Args:
+        values: The resolved values.
+        base_folder: The base model, for its tokenizer and chat template.
+        training_files: Files of conversations.
+        validation_files: The same, where validation has files of its own.
+        workdir: Where `rows` and `validation` go.
+
+    Returns:
+        The two folders; None where there is no validation.
+
+    Raises:
+        InvalidDataError: With every bad row, or where nothing is left to train on.
+    """
+    encoder = encoder_of(values, base_folder)
+    rows = _checked(training_files, encoder)
+    validation = _checked(validation_files, encoder) if validation_files else []
+    asked = values.finetuning_config.data_conf.validation_data
+    if asked.type == "AUTO_SPLIT":
+        chosen, held_out = split(rows, asked.ratio, asked.seed)
+        rows, validation = [rows[index] for index in chosen], [rows[index] for index in held_out]
+    written = EncodedRows.write(workdir / "rows", ((row.input_ids, row.loss_mask) for row in rows))
+    if not written.trained_tokens:
+        raise InvalidDataError(
+            f"no token of {', '.join(file.name for file in training_files)} would be trained",
+            hint="tuneyard data check shows what happened to each row",
+            problems=[],
+        )
+    if not validation:
+        return workdir / "rows", None
+    EncodedRows.write(workdir / "validation", ((row.input_ids, row.loss_mask) for row in validation))
+    return workdir / "rows", workdir / "validation"
+
+
+def _checked(files: Sequence[Path], encoder: ChatEncoder) -> list[Encoded]:
+    with progress_bar("checking the data", None) as advance:
+        rows, report = encode_files(files, encoder, advance=advance)
+    report.raise_if_bad()
+    return rows

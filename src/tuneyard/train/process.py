@@ -1,0 +1,27 @@
+"""`python -m tuneyard.train.process`: one of several training processes, started by the supervisor."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from tuneyard.process import run_main
+from tuneyard.train.inputs import open_values_store
+from tuneyard.train.signals import StopRequest
+from tuneyard.train.worker import work
+from tuneyard.values import FinetuneValues, read_values
+
+
+def main(path: Path, workdir: Path) -> int:
+    """Train as one of several processes, and return the exit code."""
+
+    def train() -> int:
+        stop = StopRequest().install()
+        values = read_values(FinetuneValues, path)
+        return work(values, open_values_store(values), workdir, stop)
+
+    return run_main(train, workdir=workdir)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[3])))

@@ -1,0 +1,86 @@
+"""What this version trains, and the refusal by name of what the values can ask for beyond it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from typing import Any
+
+from tuneyard.errors import InvalidValuesError, Problem
+from tuneyard.train.console import Tell
+from tuneyard.values import FinetuneValues
+
+PEFT_TYPES = ("LORA", "NO_PEFT")
+AS_DATA_PARALLEL = ("auto-deepspeed-stage1",)
+"""Ways to distribute whose losses plain data parallel training gives too: they only spread the optimizer's memory."""
+DISTRIBUTED = ("auto-single-process", "auto-ddp", *AS_DATA_PARALLEL)
+
+
+def refuse_unsupported(values: FinetuneValues, tell: Tell) -> None:
+    """Refuse every key that asks for something this version does not do, and tell of what is done another way.
+
+    Args:
+        values: The resolved values.
+        tell: Told of exact equivalents.
+
+    Raises:
+        InvalidValuesError: With every such key.
+    """
+    config = values.finetuning_config
+    asked: list[tuple[str, Any, tuple[Any, ...]]] = [
+        ("finetuning_config.method", config.method, ("sft",)),
+        ("finetuning_config.data_conf.training_data.type", config.data_conf.training_data.type, ("CONCATENATION",)),
+        ("finetuning_config.peft_conf.peft_type", config.peft_conf.peft_type, PEFT_TYPES),
+        ("finetuning_config.quant_conf.quantization_type", config.quant_conf.quantization_type, ("no-quantization",)),
+        ("distributedType", values.distributedType, DISTRIBUTED),
+        ("nodes", values.nodes, (1,)),
+    ]
+    problems = [
+        Problem(where, "is not trained by this version", str(value), " or ".join(map(str, allowed)))
+        for where, value, allowed in asked
+        if value not in allowed
+    ]
+    problems += _arguments(values) + _elsewhere(values)
+    if problems:
+        raise InvalidValuesError(
+            f"{len(problems)} value(s) ask for what this version does not train", problems=problems
+        )
+    if values.distributedType in AS_DATA_PARALLEL:
+        tell(f"distributedType {values.distributedType}: trained data parallel, which computes the same losses")
+    if config.training_args.save_strategy == "no":
+        tell("save_strategy is no: a stop saves, but after a kill the run starts again at step 0")
+
+
+def _elsewhere(values: FinetuneValues) -> list[Problem]:
+    problems = [
+        Problem(f"env.{name}", "names a Secret, which only a cluster has", allowed="a text")
+        for name, value in values.env.items()
+        if not isinstance(value, str) and "KUBERNETES_SERVICE_HOST" not in os.environ
+    ]
+    if values.finetuning_config.tracking is not None and importlib.util.find_spec("mlflow") is None:
+        problems.append(Problem("finetuning_config.tracking", "needs the package mlflow, which is not installed"))
+    return problems
+
+
+def _arguments(values: FinetuneValues) -> list[Problem]:
+    arguments = values.finetuning_config.training_args.to_transformers()
+    refused = {
+        "auto_find_batch_size": "would change the planned steps; set batchsize_conf",
+        "save_only_model": "would leave checkpoints that can't be resumed from",
+        "ignore_data_skip": "would train rows twice after a resume",
+        "parallelism_config": "is not trained by this version",
+    }
+    problems = [
+        Problem(f"finetuning_config.training_args.{name}", why, str(arguments[name]))
+        for name, why in refused.items()
+        if arguments.get(name)
+    ]
+    if arguments.get("train_sampling_strategy") == "batch_rebalance":
+        where = "finetuning_config.training_args.train_sampling_strategy"
+        problems.append(
+            Problem(where, "rows are never padded here", "batch_rebalance", "random, sequential or group_by_length")
+        )
+    if arguments.get("use_liger_kernel") and importlib.util.find_spec("liger_kernel") is None:
+        where = "finetuning_config.training_args.use_liger_kernel"
+        problems.append(Problem(where, "needs the package liger-kernel, which is not installed", "true"))
+    return problems

@@ -1,0 +1,257 @@
+"""One training process: take the run over, go on from its newest checkpoint, train, publish.
+
+The main process (rank 0) alone talks to the store; the others wait for it where it decides something for all.
+`python -m tuneyard.train.worker` is how the supervisor starts it; with one process it is called directly.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+import transformers
+from transformers import PrinterCallback, TrainingArguments, set_seed
+
+from tuneyard.checkpoints import Attempt, Experiment, MetricsLog, Publisher, RetentionPolicy
+from tuneyard.errors import TERMINATED, NotFoundError
+from tuneyard.progress import progress_bar
+from tuneyard.store import Store, upload_tree
+from tuneyard.train.arguments import CHECKPOINTS, TENSORBOARD, training_arguments
+from tuneyard.train.batches import EncodedRows
+from tuneyard.train.callbacks import Metrics, TellProgress
+from tuneyard.train.console import tell
+from tuneyard.train.final import publish_final, publish_merged, set_generation, write_final
+from tuneyard.train.inputs import experiment_key
+from tuneyard.train.model import add_adapter, count_parameters, load_base, name_base
+from tuneyard.train.prepare import Prepared, encoder_of
+from tuneyard.train.progress_file import write_progress
+from tuneyard.train.signals import StopRequest
+from tuneyard.train.trainer import REQUIRED_FILES, SFTTrainer, Stopped
+from tuneyard.values import FinetuneValues
+
+FLUSH_SECONDS = 600.0
+"""How long the end of a process waits for its last checkpoint to be published."""
+
+
+def work(values: FinetuneValues, store: Store, workdir: Path, stop: StopRequest) -> int:
+    """Train as one process of however many the environment tells of.
+
+    Args:
+        values: The resolved values.
+        store: Where the run lies.
+        workdir: The process's folder, with what `prepare` left; becomes the current folder.
+        stop: Asked after each step whether to end.
+
+    Returns:
+        0 when the run is finished and published, 143 when it was stopped and its last step is saved and published.
+
+    Raises:
+        IntegrityError: Where checkpoints are there and none verifies.
+        ConflictError: Where another attempt has taken the run over.
+    """
+    prepared = Prepared.read(workdir)
+    os.chdir(workdir)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    arguments = training_arguments(values, prepared, workdir)
+    run = _Run(values, prepared, store, workdir, main=arguments.process_index == 0)
+    try:
+        with ExitStack() as stack:
+            resumed = _for_all(arguments, run.begin if run.main else None)
+            if run.main:
+                stack.enter_context(run.publish_in_background())
+            trainer = run.trainer(arguments, stop, resumed)
+            return run.train(trainer, resumed)
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+class _Run:
+    """One process's view of the run; `attempt`, `metrics` and `publisher` are the main process's alone."""
+
+    def __init__(self, values: FinetuneValues, prepared: Prepared, store: Store, workdir: Path, *, main: bool) -> None:
+        self.values = values
+        self.prepared = prepared
+        self.store = store
+        self.workdir = workdir
+        self.main = main
+        self.experiment = Experiment(
+            store, experiment_key(values), required=REQUIRED_FILES | frozenset({"rng_state*.pth"})
+        )
+        self.attempt: Attempt
+        self.metrics: MetricsLog
+        self.publisher: Publisher
+        self.published: set[Path] = set()
+        self.best_step: int | None = None
+
+    # ---- begin ----
+
+    def begin(self) -> str:
+        """Take the run over and bring back its newest checkpoint; its folder, or an empty string."""
+        write_progress(self.workdir, phase="restoring")
+        asked = self.values.finetuning_config.run_conf.resume_from_checkpoint
+        self.attempt = self.experiment.claim(self.prepared.inputs.record(self.values), resume=asked is not False)
+        restored = None
+        if asked is not False:
+            with progress_bar("looking for checkpoints", None, "bytes") as advance:
+                restored = self.experiment.restore(Path(CHECKPOINTS), on_damage=tell, advance=advance)
+        if restored is None and asked is True:
+            raise NotFoundError(
+                f"{self.experiment.prefix} has no checkpoint to go on from, and resume_from_checkpoint is true",
+                hint="--set finetuning_config.run_conf.resume_from_checkpoint=auto starts where there is none",
+            )
+        self.attempt.begin(restored.ref if restored else None)
+        step = restored.ref.step if restored else 0
+        rows = self.experiment.read_metrics() if restored else b""
+        self.metrics = MetricsLog(self.workdir / "metrics.jsonl", rows=rows, up_to_step=step)
+        tell(f"attempt {self.attempt.number}: " + (f"going on from step {step}" if restored else "starting at step 0"))
+        return str(restored.path) if restored else ""
+
+    def publish_in_background(self) -> Publisher:
+        """Make the publisher; its block ends when everything is published."""
+        limit = self.values.finetuning_config.training_args.save_total_limit
+        self.publisher = Publisher(
+            self.attempt,
+            retention=RetentionPolicy(keep=limit),
+            metrics=self.metrics,
+            on_published=lambda folder, ref: self._tidy(folder),
+        )
+        return self.publisher
+
+    def _tidy(self, folder: Path) -> None:
+        """Delete local checkpoints that are published, but for the newest and the best."""
+        self.published.add(folder)
+        newest = max(self.published, key=_step_of)
+        for old in self.published - {newest}:
+            if _step_of(old) != self.best_step:
+                shutil.rmtree(old, ignore_errors=True)
+                self.published.discard(old)
+
+    # ---- train ----
+
+    def trainer(self, arguments: TrainingArguments, stop: StopRequest, resumed: str) -> SFTTrainer:
+        """Load model and data and put the trainer together."""
+        config = self.values.finetuning_config
+        if self.main:
+            write_progress(self.workdir, phase="loading")
+        set_seed(arguments.seed)  # an adapter's first weights are random
+        said = tell if self.main else _say_nothing
+        model: Any = load_base(Path(self.prepared.base_folder), config.run_conf.model_args, self.prepared.device, said)
+        if config.peft_conf.peft_type != "NO_PEFT":
+            kwargs = config.peft_conf.peft_kwargs
+            model = add_adapter(model, kwargs, gradient_checkpointing=arguments.gradient_checkpointing)
+        rows = EncodedRows(Path(self.prepared.rows_folder))
+        held_out = self.prepared.validation_folder
+        progress = TellProgress(
+            self.workdir,
+            self._append,
+            seconds_trained=lambda: trainer.seconds_trained(),
+            tokens_per_epoch=rows.trained_tokens,
+        )
+        trainer = SFTTrainer(
+            model,
+            arguments,
+            rows=rows,
+            validation_rows=EncodedRows(Path(held_out)) if held_out else None,
+            tokenizer=encoder_of(self.values, Path(self.prepared.base_folder)).tokenizer,
+            total_batch_size=self.prepared.total,
+            stop_requested=stop,
+            on_checkpoint=self._checkpoint(lambda: trainer),
+            callbacks=[progress],
+        )
+        trainer.remove_callback(PrinterCallback)
+        if resumed:
+            trainer.resumed_from = Path(resumed)
+        whole, trained = count_parameters(model)
+        said(f"{len(rows)} conversations, {trained:,} of {whole:,} parameters trained, on {arguments.device}")
+        return trainer
+
+    def _append(self, row: Metrics) -> None:
+        if row["kind"] != "summary":  # written once, at the very end
+            self.metrics.append(row)
+            self.publisher.metrics_changed()
+
+    def _checkpoint(self, trainer: Callable[[], SFTTrainer]) -> Callable[[Path, int], None]:
+        def submit(folder: Path, step: int) -> None:
+            name_base(folder, self.prepared.inputs.base.key)
+            best = trainer().state.best_model_checkpoint
+            self.best_step = _step_of(Path(best)) if best else None
+            self.publisher.submit(folder, step, {"best": self.best_step})
+
+        return submit
+
+    def train(self, trainer: SFTTrainer, resumed: str) -> int:
+        """Train to the end or to a stop, and publish what came of it."""
+        try:
+            result = trainer.train(resume_from_checkpoint=resumed or None)
+        except Stopped as stopped:
+            if self.main:
+                write_progress(self.workdir, phase="stopping", step=stopped.step, max_steps=trainer.state.max_steps)
+                self.publisher.flush(timeout_seconds=FLUSH_SECONDS)
+                tell(f"stopped after step {stopped.step}: it is saved, and launching the run again goes on from it")
+            return TERMINATED
+        if self.main:
+            self._finish(trainer, result.training_loss)
+        return 0
+
+    # ---- finish ----
+
+    def _finish(self, trainer: SFTTrainer, train_loss: float) -> None:
+        write_progress(self.workdir, phase="publishing", step=trainer.state.global_step)
+        self.publisher.flush(timeout_seconds=FLUSH_SECONDS)
+        last_evaluation = [row["eval_loss"] for row in self.metrics.rows() if "eval_loss" in row]
+        summary = {
+            "kind": "summary",
+            "step": trainer.state.global_step,
+            "max_steps": trainer.state.max_steps,
+            "epoch": trainer.state.epoch or 0.0,
+            "train_loss": train_loss,
+            "eval_loss": last_evaluation[-1] if last_evaluation else None,
+            "seconds": round(trainer.seconds_trained(), 3),
+        }
+        if not any(row["kind"] == "summary" for row in self.metrics.rows()):
+            self.metrics.append(summary)
+        final = self.workdir / "final"
+        shutil.rmtree(final, ignore_errors=True)
+        trainer.save_model(str(final))
+        tokenizer = trainer.processing_class
+        assert isinstance(tokenizer, transformers.PreTrainedTokenizerBase)
+        write_final(final, self.values, self.prepared, self.metrics.rows(), summary)
+        set_generation(tokenizer, final)
+        self._publish_reports(final)
+        if self.values.mergeAdapter:
+            publish_merged(self.attempt, final, self.workdir, self.values, self.prepared)
+        publish_final(self.attempt, final, self.values, self.prepared)
+        write_progress(self.workdir, phase="finished", step=summary["step"], max_steps=summary["max_steps"])
+        tell(f"finished: {self.experiment.prefix}/checkpoint-final, mean training loss {train_loss:.4f}")
+
+    def _publish_reports(self, final: Path) -> None:
+        self.publisher.flush(timeout_seconds=FLUSH_SECONDS)
+        for name in ("loss.svg", "loss.png"):
+            if (final / name).exists():
+                self.store.put(f"{self.experiment.prefix}/{name}", (final / name).read_bytes())
+        events = self.workdir / TENSORBOARD
+        if events.is_dir():
+            upload_tree(self.store, events, f"{self.experiment.prefix}/{TENSORBOARD}/")
+
+
+def _for_all(arguments: TrainingArguments, decide: Callable[[], str] | None) -> str:
+    """Let the main process decide, and tell every process what it decided."""
+    decided = [decide() if decide else ""]
+    if arguments.world_size > 1:
+        dist.broadcast_object_list(decided, src=0)
+    return decided[0]
+
+
+def _step_of(folder: Path) -> int:
+    return int(folder.name.rsplit("-", 1)[1])
+
+
+def _say_nothing(line: str) -> None:
+    del line
