@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from tuneyard.runs.base import STOP_SECONDS, Runner
 from tuneyard.runs.info import RunInfo, RunKey, Verb
@@ -23,6 +23,7 @@ from tuneyard.runs.outcome import raise_if_not_succeeded
 from tuneyard.runs.targets import Target, runner_for
 
 if TYPE_CHECKING:
+    from tuneyard.chat import Message
     from tuneyard.runs.plans import Plan
     from tuneyard.values import DeliverValues, FinetuneValues, InferenceValues
 
@@ -178,6 +179,69 @@ def serve(
     if wait:
         wait_until_ready(runner, server.key)
     return server
+
+
+@overload
+def chat(
+    question: str | Sequence[Message],
+    *,
+    name: str | None = None,
+    compare: Literal[False] = False,
+    system: str | None = None,
+    max_tokens: int | None = None,
+    temperature: float | None = None,
+    on: Target = "local",
+) -> str: ...
+@overload
+def chat(
+    question: str | Sequence[Message],
+    *,
+    name: str | None = None,
+    compare: Literal[True],
+    system: str | None = None,
+    max_tokens: int | None = None,
+    temperature: float | None = None,
+    on: Target = "local",
+) -> dict[str, str]: ...
+def chat(
+    question: str | Sequence[Message],
+    *,
+    name: str | None = None,
+    compare: bool = False,
+    system: str | None = None,
+    max_tokens: int | None = None,
+    temperature: float | None = None,
+    on: Target = "local",
+) -> str | dict[str, str]:
+    """Ask a served model; nothing is remembered from one call to the next.
+
+    Args:
+        question: A question, or a whole conversation whose last message asks.
+        name: The server's name; the only running one by default. One that still loads is waited for.
+        compare: Whether the base model is asked too.
+        system: A system message to put first.
+        max_tokens: The longest answer; the server's own limit by default.
+        temperature: 0 for the same answer every time; the model's own setting by default.
+        on: The target.
+
+    Returns:
+        The answer; with `compare`, both answers by the model's name, the base first.
+
+    Raises:
+        NotFoundError: If there is no such server, or no two models to compare.
+        UnavailableError: If it does not run or can't be reached.
+    """
+    from tuneyard.chat import Endpoint, ask, ask_both
+    from tuneyard.runs.serving import find_server, wait_until_ready
+
+    runner = runner_for(on)
+    endpoint = Endpoint.of(wait_until_ready(runner, find_server(runner, name).key))
+    asked: list[Message] = [{"role": "system", "content": system}] if system else []
+    asked += [{"role": "user", "content": question}] if isinstance(question, str) else question
+    if compare:
+        return ask_both(endpoint, asked, max_tokens=max_tokens, temperature=temperature)
+    (model,) = endpoint.chosen(None, compare=False)
+    return ask(endpoint, model, asked, max_tokens=max_tokens, temperature=temperature)
 
 
 def runs(verb: Verb | None = None, *, on: Target = "local") -> list[RunInfo]:

@@ -16,18 +16,45 @@ def chat(
     ] = None,
     compare: Annotated[bool, Option("--compare", help="Let the base model answer beside the tuned one.")] = False,
     system: Annotated[str | None, Option("--system", metavar="TEXT", help="A system message to begin with.")] = None,
+    max_tokens: Annotated[int | None, Option("--max-tokens", min=1, help="The longest answer.")] = None,
+    temperature: Annotated[
+        float | None, Option("--temperature", min=0, help="0 for the same answer every time.")
+    ] = None,
     on: o.On = "local",
     json: o.Json = False,
+    quiet: o.Quiet = False,
 ) -> None:
     """Talk with a served model; with a QUESTION, ask once. Ctrl-C stops the answer, not the program."""
+    from tuneyard.chat import Endpoint, read_question, run_chat, run_once
     from tuneyard.cli._output import Output
-    from tuneyard.runs.serving import find_server
+    from tuneyard.errors import UsageError
+    from tuneyard.runs.serving import find_server, is_ready, wait_until_ready
     from tuneyard.runs.targets import runner_for
 
-    name, question = _name_and_question(words or [])
-    server = find_server(runner_for(on), name)
-    del question, server, compare, system
-    Output(json)
+    out = Output(json, quiet)
+    name, asked = _name_and_question(words or [])
+    runner = runner_for(on)
+    server = find_server(runner, name)
+    question = read_question(asked)
+    if not is_ready(server):
+        out.say(f"{server.name} is {server.why}.")
+        server = wait_until_ready(runner, server.key)
+    endpoint = Endpoint.of(server)
+    if question is not None:
+        answers = run_once(
+            endpoint,
+            question,
+            compare=compare,
+            system=system,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            quiet=json,
+        )
+        out.data({"question": question, "answers": answers})
+    elif json:
+        raise UsageError("--json answers one question.", hint='Ask it: tuneyard chat NAME "What is a manifest?" --json')
+    else:
+        run_chat(endpoint, compare=compare, system=system, max_tokens=max_tokens, temperature=temperature)
 
 
 def _name_and_question(words: list[str]) -> tuple[str | None, str | None]:

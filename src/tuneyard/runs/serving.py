@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 from tuneyard.errors import NotFoundError, UnavailableError, UsageError
 from tuneyard.runs.base import Runner
@@ -69,8 +68,3 @@ def find_server(runner: Runner, name: str | None) -> RunInfo:
             servers=names,
         )
     return running[0]
-
-
-def api_key(info: RunInfo) -> str:
-    """Read the key of a server that was launched here; empty where it has none."""
-    return Path(info.api_key_file).read_text().strip() if info.api_key_file else ""
