@@ -242,6 +242,10 @@ class _Tokens:
 
     def __init__(self, tokenizer: Any, text: str) -> None:
         self._tokenizer = tokenizer
+        # Straight to the Rust tokenizer: the Python call around it hands each single text to a pool of threads
+        self._backend: Any = tokenizer.backend_tokenizer
+        self._backend.no_truncation()
+        self._backend.no_padding()
         self._text = text
         self._cuts: list[int] = []
         self.ids = self._tokenise(text)
@@ -275,7 +279,7 @@ class _Tokens:
         borders = [0, *(cut for cut in self._cuts if cut < len(text)), len(text)]
         ids: list[int] = []
         for start, end in pairwise(borders):
-            ids += self._tokenizer(text[start:end], add_special_tokens=False, verbose=False)["input_ids"]
+            ids += self._backend.encode(text[start:end], add_special_tokens=False).ids
         return ids
 
 

@@ -98,8 +98,8 @@ def apply_named_template(tokenizer: PreTrainedTokenizerFast, name: str, stop_ids
     """Give the tokenizer a named template that ends each answer with a token the server stops at.
 
     Where the template's end mark (`<|im_end|>`) is one of the tokenizer's tokens, it ends the answer and is the EOS
-    token; nothing is added for that. Where it isn't, the answer ends with the tokenizer's EOS token and the mark follows
-    as plain text, so the model learns to stop before it would write the mark out.
+    token; nothing is added for that. Where it isn't, the answer ends with the tokenizer's EOS token and the mark
+    follows as plain text, so the model learns to stop before it would write the mark out.
 
     Args:
         tokenizer: Changed in place: `chat_template`, and `eos_token` where the end mark becomes it.
