@@ -17,7 +17,7 @@ from tuneyard.deliver.script import produced_files, run_script
 from tuneyard.deliver.selection import Selection
 from tuneyard.deliver.sources import FolderSource
 from tuneyard.deliver.tree import Target, deliver_tree, object_sizes
-from tuneyard.errors import InvalidDataError, NotFoundError
+from tuneyard.errors import IntegrityError, InvalidDataError, NotFoundError
 from tuneyard.store import Manifest, Store, read_manifest
 
 _OWN = ".tuneyard"
@@ -57,7 +57,8 @@ def delivered_before(store: Store, folder: str, script: str) -> tuple[Delivered,
     for info in store.list(f"{folder}/{_OWN}/"):
         if not info.key.endswith(".manifest.json"):
             continue
-        outputs = _outputs(read_manifest(store, info.key), wanted)
+        manifest = _readable(store, info.key)
+        outputs = None if manifest is None else _outputs(manifest, wanted)
         if outputs is not None:
             found = [_whole(dataset_target(store, f"{folder}/{name}"), wanted) for name in outputs]
             whole = tuple(delivered for delivered in found if delivered is not None)
@@ -120,6 +121,13 @@ def script_sha256(script: str) -> str:
     return hashlib.sha256(script.encode()).hexdigest()
 
 
+def _readable(store: Store, key: str) -> Manifest | None:
+    try:
+        return read_manifest(store, key)
+    except (NotFoundError, IntegrityError):  # a damaged one is told when its own file is delivered
+        return None
+
+
 def _outputs(manifest: Manifest, script: str) -> list[str] | None:
     source: Any = manifest.about.get("source")
     if not isinstance(source, dict):
@@ -132,9 +140,8 @@ def _outputs(manifest: Manifest, script: str) -> list[str] | None:
 
 
 def _whole(target: Target, script: str) -> Delivered | None:
-    try:
-        manifest = read_manifest(target.store, target.manifest_key)
-    except NotFoundError:
+    manifest = _readable(target.store, target.manifest_key)
+    if manifest is None:
         return None
     sizes = object_sizes(target, [entry.path for entry in manifest.files])
     if _outputs(manifest, script) is None or any(sizes.get(entry.path) != entry.size for entry in manifest.files):

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 Status = Literal["delivered", "replaced", "unchanged"]
-"""`delivered`: it was not there. `replaced`: something else was. `unchanged`: it was there, and nothing was written."""
+"""`delivered`: it was not there. `replaced`: something else was. `unchanged`: the same content was there already."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from tuneyard.deliver.checks import Held, checked, same_content
 from tuneyard.deliver.journal import Journal, OpenJournal, read_journal
@@ -89,6 +89,7 @@ def deliver_tree(
     """
     plan = _plan(target, source, selection, allow_overwrite=allow_overwrite)
     if isinstance(plan, Manifest):
+        _bring_facts_up_to_date(target, plan, _facts(source, selection, _held(plan), about))
         return _delivered(target, source, selection, plan, status="unchanged")
     files = selection.files
     journal = OpenJournal(
@@ -102,12 +103,7 @@ def deliver_tree(
     manifest = Manifest(
         kind=target.kind,
         files=tuple(FileEntry(path, held.size, held.sha256) for path, held in journal.done.items()),
-        about={
-            "source": source.about,
-            "left_out": list(selection.left_out),
-            "versions": {path: held.version for path, held in sorted(journal.done.items()) if held.version},
-            **about,
-        },
+        about=_facts(source, selection, journal.done, about),
     )
     _check_present(target, manifest)
     journal.confirm()
@@ -150,6 +146,24 @@ def _plan(target: Target, source: Source, selection: Selection, *, allow_overwri
         return _Plan("delivered", done, (journal.stale - {target.prefix + path for path in chosen}) | gone, journal)
     done = _adopt(target, source, chosen, sizes, allow_overwrite=allow_overwrite)
     return _Plan("replaced" if sizes.keys() - done.keys() else "delivered", done, frozenset(), None)
+
+
+def _facts(source: Source, selection: Selection, done: Mapping[str, Held], about: Mapping[str, Any]) -> dict[str, Any]:
+    versions = {file.path: file.version or done[file.path].version for file in selection.files}
+    return {
+        "source": source.about,
+        "left_out": list(selection.left_out),
+        "versions": {path: version for path, version in versions.items() if version},
+        **about,
+    }
+
+
+def _bring_facts_up_to_date(target: Target, manifest: Manifest, facts: dict[str, Any]) -> None:
+    """Note the newest commit or script that the same content came from; another kind of source changes nothing."""
+    before: Any = manifest.about.get("source")
+    kind = cast("dict[str, Any]", before).get("kind") if isinstance(before, dict) else None
+    if kind == facts["source"]["kind"] and dict(manifest.about) != facts:
+        write_manifest(target.store, target.manifest_key, Manifest(manifest.kind, manifest.files, facts), replace=True)
 
 
 def _manifest_there(target: Target, *, allow_overwrite: bool) -> Manifest | None:

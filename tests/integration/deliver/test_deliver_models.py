@@ -19,6 +19,7 @@ from tuneyard.errors import (
     InvalidDataError,
     InvalidValuesError,
     NotFoundError,
+    UnavailableError,
 )
 from tuneyard.store import FileEntry, Manifest, open_store, read_manifest, verify, write_manifest
 
@@ -76,11 +77,22 @@ def test_a_model_pinned_to_a_commit_that_is_there_needs_no_hub(delivery: Deliver
     assert len(delivery.hub.seen) == asked
 
 
-def test_a_new_commit_with_the_same_files_is_unchanged(delivery: Delivery) -> None:
+def test_without_the_hub_the_hint_says_how_to_use_what_is_there(delivery: Delivery) -> None:
+    commit = delivery.hub.add_model("org/tiny", FILES)
+    delivery.run()
+    delivery.hub.api_faults = [Fault(status=503)] * 2
+    with pytest.raises(UnavailableError) as caught:
+        delivery.run()
+    assert caught.value.hint.endswith(f"--set modelRevision={commit}")
+    assert delivery.run(modelRevision=commit).model is not None
+
+
+def test_a_new_commit_with_the_same_files_is_unchanged_and_remembered(delivery: Delivery) -> None:
     delivery.hub.add_model("org/tiny", FILES)
     delivery.run()
-    delivery.hub.add_model("org/tiny", FILES)
+    commit = delivery.hub.add_model("org/tiny", FILES)
     report = delivery.run().model
+    assert read_manifest(delivery.store, MANIFEST).about["source"]["commit"] == commit
     assert report is not None
     assert report.status == "unchanged"
     assert delivery.hub.fetched("config.json") == 1

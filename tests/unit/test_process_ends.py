@@ -1,0 +1,75 @@
+"""How a process ends, whatever happens in it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = """
+import os, signal, sys
+from pathlib import Path
+from tuneyard.errors import InvalidDataError, IntegrityError, Problem
+from tuneyard.process import run_main
+
+def main():
+    {body}
+
+sys.exit(run_main(main, workdir=Path({workdir!r})))
+"""
+
+
+def end(body: str, workdir: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    program = PROGRAM.format(body=body, workdir=str(workdir))
+    env = {"PATH": os.environ["PATH"], **env}
+    return subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(("body", "code"), [("pass", 0), ("return 0", 0), ("return 4", 4)])
+def test_what_main_returns_is_the_exit_code(body: str, code: int, tmp_path: Path) -> None:
+    result = end(body, tmp_path)
+    assert (result.returncode, result.stdout, result.stderr) == (code, "", "")
+
+
+def test_a_mistake_is_a_sentence_its_problems_and_a_hint(tmp_path: Path) -> None:
+    body = 'raise InvalidDataError("Two rows are off.", hint="Mend them.", problems=[Problem("a:1", "is no JSON")])'
+    result = end(body, tmp_path)
+    assert result.returncode == 3
+    assert result.stderr.splitlines() == ["error: Two rows are off.", "  a:1: is no JSON", "hint: Mend them."]
+
+
+def test_sigterm_is_143_and_leaves_blocks_in_order(tmp_path: Path) -> None:
+    body = f"""
+    try:
+        os.kill(os.getpid(), {int(signal.SIGTERM)})
+    finally:
+        print("closed", flush=True)
+"""
+    result = end(body, tmp_path)
+    assert (result.returncode, result.stdout) == (143, "closed\n")
+
+
+def test_ctrl_c_is_130_without_a_traceback(tmp_path: Path) -> None:
+    result = end(f"os.kill(os.getpid(), {int(signal.SIGINT)})", tmp_path)
+    assert (result.returncode, result.stderr) == (130, "interrupted\n")
+
+
+def test_an_internal_error_is_one_line_and_its_traceback_is_in_a_file(tmp_path: Path) -> None:
+    result = end("{}['missing']", tmp_path / "new folder")
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[0] == "error: something in Tuneyard itself went wrong: KeyError: 'missing'"
+    kept = tmp_path / "new folder" / "traceback.txt"
+    assert str(kept) in result.stderr
+    assert "Traceback" in kept.read_text()
+    assert "Traceback" not in result.stderr
+
+
+def test_tracebacks_are_shown_where_they_are_asked_for(tmp_path: Path) -> None:
+    result = end('raise IntegrityError("Bytes differ.")', tmp_path, TUNEYARD_DEBUG="1")
+    assert result.returncode == 7
+    assert "Traceback" in result.stderr
+    assert result.stderr.splitlines()[-1] == "error: Bytes differ."
