@@ -87,6 +87,7 @@ class Values(BaseModel):
         extra="forbid",
         frozen=True,
         use_attribute_docstrings=True,
+        defer_build=True,
         protected_namespaces=(),
         allow_inf_nan=False,
     )
