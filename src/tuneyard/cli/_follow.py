@@ -44,8 +44,8 @@ def follow(runner: Runner, key: RunKey, out: Output) -> RunInfo:
 
 def _follow_log(runner: Runner, key: RunKey, out: Output) -> RunInfo:
     for line in runner.logs(key, follow=True, newest=True):
-        # The error itself is told at the end, once.
-        if not line.startswith(("error:", "hint:")):
+        # The error is told at the end, once; a line of JSON is the process's report to programs.
+        if not line.startswith(("error:", "hint:", "{")):
             out.say(line)
     return runner.wait(key)
 

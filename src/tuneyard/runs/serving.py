@@ -53,7 +53,7 @@ def find_server(runner: Runner, name: str | None) -> RunInfo:
         info = find_run(runner.list("serve"), name, verbs=("serve",), words="tuneyard chat")
         if info.ended:
             raise UnavailableError(
-                f"The server {info.name!r} does not run: it is {info.status}.",
+                f"The server {info.name!r} does not run ({info.status}).",
                 hint=f"Start it: tuneyard serve {info.name}",
             )
         return info
