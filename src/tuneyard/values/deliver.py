@@ -22,6 +22,9 @@ def _globs(given: Any) -> Any:
     return [given] if isinstance(given, str) and given else [] if given == "" else given
 
 
+Globs = Annotated[Strings, BeforeValidator(_globs, json_schema_input_type=str | list[str])]
+
+
 def something_is_delivered(values: DeliverValues) -> Iterator[Broken]:
     """A delivery without a model and without data is a mistake."""
     if not values.modelID and not values.dataScript:
@@ -67,7 +70,7 @@ class DeliverValues(Job):
     bucketModelPath: BucketPath | None = None
     """Where the model goes, as `bucket/key`."""
 
-    downloadExcludeGlob: Annotated[Strings, BeforeValidator(_globs)] = Field(default_factory=list[str])
+    downloadExcludeGlob: Globs = Field(default_factory=list[str])
     """Files of the model that are left out: one pattern or several."""
 
     dataScript: Text = ""

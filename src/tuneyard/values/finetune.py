@@ -23,8 +23,15 @@ DistributedType = Literal[
     "auto-deepspeed-stage3",
     "custom-accelerate-config",
 ]
+DATASETS = "finetuning_config.data_conf.training_data.datasets"
 BATCH = "finetuning_config.batchsize_conf.total_train_batch_size"
 TRAINING_ARGS = "finetuning_config.training_args"
+
+
+def some_data_is_named(values: FinetuneValues) -> Iterator[Broken]:
+    """Without data there is nothing to train on."""
+    if not values.finetuning_config.data_conf.training_data.datasets:
+        yield Broken(DATASETS, "is empty: name at least one file of conversations", allowed="[{path: bucket/key}]")
 
 
 def accelerate_config_goes_with_its_type(values: FinetuneValues) -> Iterator[Broken]:
@@ -90,6 +97,7 @@ class FinetuneValues(Job):
     """Values of `LLM-finetune-silogen-engine`."""
 
     checks: ClassVar[Sequence[Rule]] = (
+        some_data_is_named,
         accelerate_config_goes_with_its_type,
         single_process_is_one,
         total_batch_can_be_shared,

@@ -16,21 +16,7 @@ from tuneyard.values.scalars import Count, Float, Int, Map, Plain, Text
 from tuneyard.values.training import TrainingArgs
 
 
-class Respelt(Values):
-    """A map that also understands the spellings of earlier files."""
-
-    spellings: ClassVar[legacy.Spellings] = {}
-
-    @model_validator(mode="before")
-    @classmethod
-    def old_spellings_are_translated(cls, given: Any, info: ValidationInfo) -> Any:
-        """Read what earlier files call otherwise."""
-        if not isinstance(given, dict):
-            return given
-        return legacy.translate(cls.spellings, cast("dict[str, Any]", given), lambda line: notify(info, line))
-
-
-class Dataset(Respelt):
+class Dataset(legacy.Respelt):
     """One file of conversations."""
 
     spellings: ClassVar[legacy.Spellings] = legacy.DATASET
@@ -40,12 +26,6 @@ class Dataset(Respelt):
 
     weight: Annotated[Float, Field(gt=0)] = 1.0
     """How often it is drawn from in a PRECOMPUTE_WEIGHTED_MIX, relative to the others."""
-
-
-def some_data_is_named(data: TrainingData) -> Iterator[Broken]:
-    """Without data there is nothing to train on."""
-    if not data.datasets:
-        yield Broken("datasets", "is empty: name at least one file of conversations", allowed="[{path: bucket/key}]")
 
 
 def weights_need_a_mix(data: TrainingData) -> Iterator[Broken]:
@@ -61,11 +41,11 @@ def weights_need_a_mix(data: TrainingData) -> Iterator[Broken]:
             )
 
 
-class TrainingData(Respelt):
+class TrainingData(legacy.Respelt):
     """What is trained on."""
 
     spellings: ClassVar[legacy.Spellings] = legacy.DATA_INPUT
-    checks: ClassVar[Sequence[Rule]] = (some_data_is_named, weights_need_a_mix)
+    checks: ClassVar[Sequence[Rule]] = (weights_need_a_mix,)
 
     type: Literal["CONCATENATION", "PRECOMPUTE_WEIGHTED_MIX"] = "CONCATENATION"
     """One file after the other, or files drawn from by weight."""
@@ -86,7 +66,7 @@ def validation_files_need_their_type(data: ValidationData) -> Iterator[Broken]:
         yield Broken("datasets", what, allowed="type: CONCATENATION", about=("type",))
 
 
-class ValidationData(Respelt):
+class ValidationData(legacy.Respelt):
     """What the evaluation loss is measured on."""
 
     spellings: ClassVar[legacy.Spellings] = legacy.DATA_INPUT
@@ -105,7 +85,7 @@ class ValidationData(Respelt):
     """The files of CONCATENATION."""
 
 
-class DataConf(Respelt):
+class DataConf(legacy.Respelt):
     """The data, and how conversations become text."""
 
     spellings: ClassVar[legacy.Spellings] = legacy.DATA_CONF
@@ -145,7 +125,7 @@ def _resume_word(given: Any) -> Any:
     return words.get(given.lower(), given) if isinstance(given, str) else given
 
 
-class RunConf(Respelt):
+class RunConf(legacy.Respelt):
     """How the model is loaded and where the run starts."""
 
     spellings: ClassVar[legacy.Spellings] = legacy.RUN_CONF
@@ -183,7 +163,7 @@ def model_arguments_are_possible(run: RunConf) -> Iterator[Broken]:
 RunConf.checks = (model_arguments_are_possible,)
 
 
-class SftArgs(Respelt):
+class SftArgs(legacy.Respelt):
     """Supervised finetuning."""
 
     spellings: ClassVar[legacy.Spellings] = legacy.SFT_ARGS

@@ -7,17 +7,17 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, ClassVar, cast
 
-from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import BeforeValidator, Field
 
 from tuneyard.values import legacy
-from tuneyard.values.base import CLUSTER, Broken, Rule, Values, notify
+from tuneyard.values.base import CLUSTER, Broken, Rule, Values
 from tuneyard.values.places import BucketPath, ModelText, StoreUrl
-from tuneyard.values.scalars import Count, Int, Name, Plain, Quantity, Text, matching
+from tuneyard.values.scalars import Count, Int, Matching, Name, Plain, Quantity, Text
 from tuneyard.values.shared import CABundle, Env, GpuResource, SecretKey, Workload
 
 AdapterName = Annotated[
     str,
-    matching(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}", "is not a served model's name", "letters, digits, '-', '_', '.'"),
+    Matching(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}", "is not a served model's name", "letters, digits, '-', '_', '.'"),
 ]
 
 
@@ -106,9 +106,10 @@ def flags_are_words(values: InferenceValues) -> Iterator[Broken]:
             yield Broken(where, "is not taken here: it has a key of its own", value=shown, suggestion=own[flag])
 
 
-class InferenceValues(Workload):
+class InferenceValues(Workload, legacy.Respelt):
     """Values of `llm-inference-vllm`."""
 
+    spellings: ClassVar[legacy.Spellings] = legacy.INFERENCE
     checks: ClassVar[Sequence[Rule]] = (flags_are_words,)
 
     model: ModelText
@@ -155,11 +156,3 @@ class InferenceValues(Workload):
 
     port: Annotated[Int, Field(ge=1, le=65535)] = 8080
     """The port that the server listens on, in its container."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def old_spellings_are_translated(cls, given: Any, info: ValidationInfo) -> Any:
-        """Read what earlier files call otherwise."""
-        if not isinstance(given, dict):
-            return given
-        return legacy.translate(legacy.INFERENCE, cast("dict[str, Any]", given), lambda line: notify(info, line))

@@ -1,17 +1,19 @@
 """Old spelling → today's meaning, or the refusal with its reason. The one place for it.
 
 transformers 5 dropped many of the arguments that files written for transformers 4 still carry. An old name is read as
-what it meant where today's library can do exactly that, passed over with a notice where it changes nothing here, and refused
-with the reason otherwise. Not the checks of today's arguments (`training`).
+what it meant where today's library can do exactly that, passed over with a notice where it changes nothing here, and
+refused with the reason otherwise. Not the checks of today's arguments (`training`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, cast
 
-from tuneyard.values.base import Broken, broken_error
+from pydantic import ValidationInfo, model_validator
+
+from tuneyard.values.base import Broken, Values, broken_error, notify
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,3 +254,17 @@ def _add(old: str, value: Any, keys: dict[str, Any], summary: str, today: dict[s
 def _short(value: Any) -> str:
     text = str(value).lower() if isinstance(value, bool) else str(value)
     return text if len(text) <= 80 else f"{text[:79]}…"
+
+
+class Respelt(Values):
+    """A map that also understands the spellings of earlier files."""
+
+    spellings: ClassVar[Spellings] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def old_spellings_are_translated(cls, given: Any, info: ValidationInfo) -> Any:
+        """Read what earlier files call otherwise."""
+        if not isinstance(given, dict):
+            return given
+        return translate(cls.spellings, cast("dict[str, Any]", given), lambda line: notify(info, line))

@@ -9,12 +9,13 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, WithJsonSchema
 
 from tuneyard.values.base import Broken, broken_error
-from tuneyard.values.scalars import Text, matching
+from tuneyard.values.scalars import Matching, Text
 
 _BUCKET_PATH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}(/[^/\x00-\x1f]+)+")
+_SHOWN_BUCKET_PATH = r"^(s3://)?[A-Za-z0-9][A-Za-z0-9._-]{0,62}(/[^/]+)+/*$"
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 
 
@@ -32,7 +33,9 @@ def _bucket_path(given: str) -> str:
     return path
 
 
-BucketPath = Annotated[Text, AfterValidator(_bucket_path)]
+BucketPath = Annotated[
+    Text, AfterValidator(_bucket_path), WithJsonSchema({"type": "string", "pattern": _SHOWN_BUCKET_PATH})
+]
 """`bucket/key`; `s3://bucket/key` and a `/` at the end mean the same and are taken off."""
 
 
@@ -83,7 +86,7 @@ ModelText = Annotated[Text, AfterValidator(_model_text)]
 
 StoreUrl = Annotated[
     Text,
-    matching(
+    Matching(
         r"(https?|file)://\S+|",
         "is not a store's URL",
         "https://host:port, http://host:port or file:///folder; empty for none",

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, cast
 
-from pydantic import AfterValidator, BeforeValidator, Field
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from tuneyard.values.base import Broken, broken_error
 
@@ -63,38 +65,44 @@ Count = Annotated[Int, Field(ge=1)]
 Strings = list[Text]
 
 
-def matching(pattern: str, what: str, allowed: str) -> AfterValidator:
-    """Make a check that text has a form, with words for when it hasn't.
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """Put into `Annotated`: the text has to have a form, which the JSON schema shows too.
 
-    Args:
-        pattern: The whole text has to match this regular expression.
+    Attributes:
+        pattern: The whole text has to match this regular expression; without lookahead, since Helm reads it too.
         what: What to say when it doesn't.
         allowed: The form in words, with an example.
-
-    Returns:
-        Something to put into `Annotated`.
     """
-    compiled = re.compile(pattern)
 
-    def check(given: str) -> str:
-        if not compiled.fullmatch(given):
-            raise broken_error([Broken("", what, value=given, allowed=allowed)])
+    pattern: str
+    what: str
+    allowed: str
+
+    def check(self, given: str) -> str:
+        """Return the text where it has the form."""
+        if not re.fullmatch(self.pattern, given):
+            raise broken_error([Broken("", self.what, value=given, allowed=self.allowed)])
         return given
 
-    return AfterValidator(check)
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {**handler(schema), "pattern": f"^(?:{self.pattern})$"}
 
 
 _NAME = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
 _NAME_IN_WORDS = "lower case letters, digits, '-' and '.', as in minio-credentials"
-Name = Annotated[Text, matching(_NAME, "is not a name that Kubernetes takes", _NAME_IN_WORDS)]
+Name = Annotated[Text, Matching(_NAME, "is not a name that Kubernetes takes", _NAME_IN_WORDS)]
 OptionalName = Annotated[
-    Text, matching(f"({_NAME})?", "is not a name that Kubernetes takes", f"{_NAME_IN_WORDS}; empty for none")
+    Text, Matching(f"({_NAME})?", "is not a name that Kubernetes takes", f"{_NAME_IN_WORDS}; empty for none")
 ]
 """The name of a Kubernetes object; the optional one may be empty."""
 
 Quantity = Annotated[
     Text,
-    matching(
+    Matching(
         r"\d+(\.\d+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?",
         "is not a quantity",
         "a number with a unit, as in 10Gi or 500m",
@@ -104,7 +112,7 @@ Quantity = Annotated[
 
 LabelKey = Annotated[
     str,
-    matching(
+    Matching(
         r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?",
         "is not a label's key",
         "letters, digits, '-', '_' and '.', with or without a domain before a '/', as in kueue.x-k8s.io/queue-name",
@@ -112,7 +120,7 @@ LabelKey = Annotated[
 ]
 LabelValue = Annotated[
     Text,
-    matching(
+    Matching(
         r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?",
         "is not a label's value",
         "at most 63 letters, digits, '-', '_' and '.'",
@@ -120,7 +128,7 @@ LabelValue = Annotated[
 ]
 EnvName = Annotated[
     str,
-    matching(r"[A-Za-z_][A-Za-z0-9_]*", "is not an environment variable's name", "letters, digits and '_'"),
+    Matching(r"[A-Za-z_][A-Za-z0-9_]*", "is not an environment variable's name", "letters, digits and '_'"),
 ]
 
 
@@ -163,5 +171,5 @@ def _map_of_text(given: Any) -> Any:
     return cast("dict[str, Any]", read)
 
 
-Map = Annotated[dict[str, Plain], BeforeValidator(_map_of_text)]
+Map = Annotated[dict[str, Plain], BeforeValidator(_map_of_text, json_schema_input_type=dict[str, Any] | str)]
 """A map of plain values, or JSON text of one. No file's path: a process reads nothing but its values."""

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from tuneyard.values.base import CLUSTER, Values
 from tuneyard.values.places import StoreUrl
-from tuneyard.values.scalars import EnvName, Int, LabelKey, LabelValue, Name, OptionalName, Quantity, Text, matching
+from tuneyard.values.scalars import EnvName, Int, LabelKey, LabelValue, Matching, Name, OptionalName, Quantity, Text
 
 
 class CredentialsSecret(Values):
@@ -99,17 +99,18 @@ def _kind_of_env(given: Any) -> str:
     return "secret" if isinstance(given, dict | SecretRef) else "text"
 
 
+_EnvText = Annotated[Text, BeforeValidator(_env_text, json_schema_input_type=str | bool | float)]
+_EnvShape = dict[EnvName, str | bool | float | SecretRef] | list[dict[str, Any]]
 EnvValue = Annotated[
-    Annotated[Annotated[Text, BeforeValidator(_env_text)], Tag("text")] | Annotated[SecretRef, Tag("secret")],
-    Discriminator(_kind_of_env),
+    Annotated[_EnvText, Tag("text")] | Annotated[SecretRef, Tag("secret")], Discriminator(_kind_of_env)
 ]
-Env = Annotated[dict[EnvName, EnvValue], BeforeValidator(_env_from_list)]
+Env = Annotated[dict[EnvName, EnvValue], BeforeValidator(_env_from_list, json_schema_input_type=_EnvShape)]
 """Environment variables: a text, or `{name, key}` of a Secret. Kubernetes' own list form is read too."""
 
 Labels = Annotated[dict[LabelKey, LabelValue], CLUSTER]
 GpuResource = Annotated[
     Text,
-    matching(
+    Matching(
         r"|[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9][-A-Za-z0-9_.]*",
         "is not an extended resource's name",
         "amd.com/gpu, nvidia.com/gpu or another domain/name; empty for the CPU",

@@ -7,7 +7,7 @@ something else in the values owns. What a trainer can or can't do with an argume
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from pydantic import ValidationInfo, model_validator
 
@@ -54,8 +54,10 @@ _RANGES: dict[str, tuple[float, float, str]] = {
 }
 
 
-class TrainingArgs(TrainingFields):
+class TrainingArgs(TrainingFields, legacy.Respelt):
     """Every argument of transformers.TrainingArguments, under its own name and with its own default."""
+
+    spellings: ClassVar[legacy.Spellings] = legacy.TRAINING_ARGS
 
     @model_validator(mode="before")
     @classmethod
@@ -64,7 +66,7 @@ class TrainingArgs(TrainingFields):
         if not isinstance(given, dict):
             return given
         today = legacy.translate(
-            legacy.TRAINING_ARGS, cast("dict[str, Any]", given), lambda line: notify(info, f"training_args.{line}")
+            cls.spellings, cast("dict[str, Any]", given), lambda line: notify(info, f"training_args.{line}")
         )
         for name in ("deepspeed", "fsdp", "fsdp_config"):
             # "", [], {} and false were transformers 4's ways to say none

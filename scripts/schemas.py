@@ -1,0 +1,160 @@
+"""Write what is generated from the models of values: the charts' schemas and defaults, and the reference.
+
+    python scripts/schemas.py            write workloads/**/values.schema.json, values.yaml and docs/reference/values.md
+    python scripts/schemas.py --check    fail where one of them is out of date
+
+The schemas are closed at every level and take what the models take: numbers and truth values as text, null for the
+default, YAML's `no` for the word, and the old spellings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import reference
+from pydantic import BaseModel
+
+from tuneyard.values import DeliverValues, FinetuneValues, InferenceValues, NamespaceValues, Values
+from tuneyard.values.adapters import LoraKwargs
+from tuneyard.values.legacy import Refused
+
+ROOT = Path(__file__).resolve().parents[1]
+CHARTS: dict[str, type[Values]] = {
+    "k8s-namespace-setup/helm": NamespaceValues,
+    "deliver-huggingface-example-resources/helm/chart": DeliverValues,
+    "LLM-finetune-silogen-engine/helm/chart": FinetuneValues,
+    "llm-inference-vllm/helm": InferenceValues,
+}
+WHOLE = r"^\s*[+-]?\d+(\.0*)?\s*$"
+DECIMAL = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
+TRUTH = "^([Tt]rue|TRUE|[Ff]alse|FALSE|[Yy]es|[Nn]o|[Oo]n|[Oo]ff|[TtFfYyNn01])$"
+AS_TEXT = {"integer": WHOLE, "number": DECIMAL, "boolean": TRUTH}
+RANGES = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
+
+
+def schema(model: type[Values]) -> dict[str, Any]:
+    """Build the schema of a chart's values."""
+    plain = model.model_json_schema()
+    definitions: dict[str, Any] = plain.setdefault("$defs", {})
+    if "PeftConf" in definitions:
+        lora = LoraKwargs.model_json_schema()
+        definitions["LoraKwargs"] = lora
+        is_lora = {"properties": {"peft_type": {"const": "LORA"}}, "required": ["peft_type"]}
+        names = {"properties": {"peft_kwargs": {"$ref": "#/$defs/LoraKwargs"}}}
+        definitions["PeftConf"] |= {"if": is_lora, "then": names}
+    for name, spelt in respelt(model):
+        target = plain if spelt is model else definitions[name]
+        for old, meaning in spelt.spellings.items():
+            if not isinstance(meaning, Refused):
+                target["properties"].setdefault(old, {"description": "An earlier spelling."})
+    relaxed = relax(plain)
+    return {"$schema": "http://json-schema.org/draft-07/schema#", **relaxed}
+
+
+def respelt(model: type[BaseModel]) -> Iterator[tuple[str, Any]]:
+    """Find every model in a tree that knows earlier spellings."""
+    if getattr(model, "spellings", None):
+        yield model.__name__, model
+    for field in model.model_fields.values():
+        for inner in reference.models_in(field.annotation):
+            yield from respelt(inner)
+
+
+def relax(node: Any) -> Any:
+    """Let a schema take what Helm and YAML make of values."""
+    if isinstance(node, list):
+        return [relax(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    out = {RANGES.get(key, key): value for key, value in node.items() if key not in {"title", "default"}}
+    for key in ("$defs", "properties"):
+        if key in out:
+            out[key] = {name: relax(value) for name, value in out[key].items()}
+    for key in ("anyOf", "oneOf", "items", "additionalProperties", "if", "then"):
+        if key in out:
+            out[key] = relax(out[key])
+    _keys_by_pattern(out)
+    _texts_of_scalars(out)
+    _words(out)
+    if "properties" in out:
+        required = set(out.get("required", ()))
+        out["properties"] = {
+            name: value if name in required else _nullable(value) for name, value in out["properties"].items()
+        }
+    return out
+
+
+def _keys_by_pattern(node: dict[str, Any]) -> None:
+    """A map whose keys have a form refuses other keys, instead of ignoring them."""
+    patterns = node.pop("patternProperties", None)
+    if patterns:
+        ((pattern, value),) = patterns.items()
+        node["propertyNames"] = {"pattern": pattern}
+        node["additionalProperties"] = relax(value)
+
+
+def _texts_of_scalars(node: dict[str, Any]) -> None:
+    kind = node.get("type")
+    if kind in AS_TEXT:
+        node["type"] = [kind, "string"]
+        node["pattern"] = AS_TEXT[kind]
+    elif kind == "string" and "enum" not in node and "const" not in node:
+        node["type"] = ["string", "integer"]
+
+
+def _words(node: dict[str, Any]) -> None:
+    words = node.get("enum")
+    if not words:
+        return
+    node.pop("type", None)
+    if "no" in words:
+        node["enum"] = [*words, False]
+    elif True in words:
+        node["enum"] = [*words, "true", "false"]
+
+
+def _nullable(node: dict[str, Any]) -> dict[str, Any]:
+    """Let a key that isn't required be null: it means the default."""
+    if not node.keys() - {"description"} or {"type": "null"} in node.get("anyOf", ()):
+        return node
+    about = {"description": node["description"]} if "description" in node else {}
+    rest = {key: value for key, value in node.items() if key != "description"}
+    return {**about, "anyOf": [rest, {"type": "null"}]}
+
+
+def files() -> Mapping[Path, str]:
+    """Build every generated file."""
+    built: dict[Path, str] = {}
+    for chart, model in CHARTS.items():
+        folder = ROOT / "workloads" / chart
+        built[folder / "values.schema.json"] = json.dumps(schema(model), indent=2, ensure_ascii=False) + "\n"
+        built[folder / "values.yaml"] = reference.default_values(model)
+    charts = {f"workloads/{chart}": model for chart, model in CHARTS.items()}
+    built[ROOT / "docs" / "reference" / "values.md"] = reference.markdown(charts)
+    return built
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail where a file is out of date")
+    check = parser.parse_args().check
+    stale: list[str] = []
+    for path, text in files().items():
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        stale.append(str(path.relative_to(ROOT)))
+        if not check:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    if stale:
+        print(f"{'out of date' if check else 'written'}: {', '.join(stale)}")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
