@@ -1,0 +1,80 @@
+"""`python -m tuneyard.serve VALUES --workdir DIR`: serve what a values file says, until a signal comes.
+
+Reads the values file and the documented environment, nothing else. The key that clients have to send is that of
+`TUNEYARD_API_KEY`, else of `VLLM_API_KEY`; without either, anyone who can reach the server may ask. Ends with the
+documented exit codes: 143 after SIGTERM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from tuneyard.errors import InvalidValuesError, Problem
+from tuneyard.process import run_main
+from tuneyard.values import InferenceValues, read_values
+
+
+def main() -> int:
+    """Serve, and return the exit code."""
+    options = _options()
+    workdir: Path = options.workdir.resolve()
+    workdir.mkdir(parents=True, exist_ok=True)
+    return run_main(lambda: _serve(options, workdir), workdir=workdir)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tuneyard.serve", description="Serve as a values file says.")
+    parser.add_argument("values", type=Path, help="the resolved values, as one JSON file")
+    parser.add_argument("--workdir", type=Path, required=True, help="a folder of this server on this machine")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
+    parser.add_argument("--port", type=int, help="the port; 0 for any that is free, the values' port if left out")
+    parser.add_argument("--ready-file", type=Path, help="a file to write when every model answers")
+    return parser.parse_args()
+
+
+def _serve(options: argparse.Namespace, workdir: Path) -> None:
+    from tuneyard.serve import vllm
+    from tuneyard.serve.guard import key_of_environment
+    from tuneyard.serve.placement import place_models
+    from tuneyard.serve.server import open_port, serve_app
+    from tuneyard.store import default_store_url, open_store
+
+    values = read_values(InferenceValues, options.values)
+    os.environ.update(_environment(values))
+    ready: Path | None = options.ready_file.resolve() if options.ready_file else None
+    if ready:
+        ready.unlink(missing_ok=True)
+    door = open_port(options.host, values.port if options.port is None else options.port)
+    store = open_store(os.environ.get("TUNEYARD_STORE") or values.bucket_storage.host or default_store_url())
+    with_vllm = vllm.is_installed()
+    placement = place_models(values, store, workdir)
+    os.environ["HF_HUB_OFFLINE"] = "1"  # everything is here now: nothing may ask a hub
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    key = key_of_environment()
+    if not with_vllm:
+        serve_app(values, placement, door, key=key, ready_file=ready)
+        return
+    host, port = door.getsockname()[:2]
+    door.close()
+    vllm.serve_vllm(values, placement, host=host, port=port, key=key, ready_file=ready)
+
+
+def _environment(values: InferenceValues) -> dict[str, str]:
+    """Take the values' `env_vars`; those of a Secret have to be there already, as a cluster puts them."""
+    texts = {name: value for name, value in values.env_vars.items() if isinstance(value, str)}
+    absent = [name for name in values.env_vars if name not in texts and name not in os.environ]
+    if absent:
+        problems = [Problem(f"env_vars.{name}", "comes from a Secret, and none is there") for name in absent]
+        raise InvalidValuesError(
+            f"{', '.join(absent)} should come from a Secret of the cluster.",
+            hint=f"Set it in the environment: export {absent[0]}=…",
+            problems=problems,
+        )
+    return texts
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""transformers' handlers of chats and completions, with what they leave open closed.
+
+They generate, stream and count; here requests are checked first, sampling follows the request, an answer fits into the
+model's context and ends before its stop words. Their methods are overridden by name: transformers is pinned to one
+minor version for that.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jinja2
+from fastapi import HTTPException
+from fastapi.responses import JSONResponse, StreamingResponse
+from transformers import GenerationConfig
+from transformers.cli.serving.chat_completion import ChatCompletionHandler
+from transformers.cli.serving.completion import CompletionHandler
+from transformers.cli.serving.utils import GenerationState
+
+from tuneyard.serve.answering import Models
+from tuneyard.serve.requests import AskedChat, AskedText, read_request
+from tuneyard.serve.streams import cut_answer, finished_stream
+
+Answer = StreamingResponse | JSONResponse
+
+
+class ChatHandler(ChatCompletionHandler):
+    """`POST /v1/chat/completions`.
+
+    Args:
+        models: The server's models.
+        state: The threads that generate.
+    """
+
+    def __init__(self, models: Models, state: GenerationState) -> None:
+        super().__init__(models, state)  # pyright: ignore[reportArgumentType]
+        self._models = models
+
+    async def handle_request(self, body: dict[str, Any], request_id: str) -> Answer:
+        """Answer one request."""
+        asked = read_request(AskedChat, body)
+        if not self._models.find(asked.model).tokenizer.chat_template:
+            message = f"The model {asked.model!r} has no chat template; ask it at /v1/completions."
+            raise HTTPException(400, {"message": message, "param": "messages"})
+        try:
+            answer = await super().handle_request(asked.body(), request_id)
+        except (jinja2.TemplateError, json.JSONDecodeError) as error:
+            message = f"The model's chat template can't take these messages: {error}"
+            raise HTTPException(400, {"message": message, "param": "messages"}) from error
+        return _whole(answer, asked.stops)
+
+    def _build_generation_config(
+        self, body: dict[str, Any], model_generation_config: GenerationConfig, use_cb: bool = False
+    ) -> GenerationConfig:
+        return _sampling(super()._build_generation_config(body, model_generation_config, use_cb), body)
+
+    def _streaming(self, *given: Any, **named: Any) -> StreamingResponse:
+        _fit(*given)
+        return super()._streaming(*given, **named)
+
+    async def _non_streaming(self, *given: Any, **named: Any) -> JSONResponse:
+        _fit(*given)
+        return await super()._non_streaming(*given, **named)
+
+
+class TextHandler(CompletionHandler):
+    """`POST /v1/completions`.
+
+    Args:
+        models: The server's models.
+        state: The threads that generate.
+    """
+
+    def __init__(self, models: Models, state: GenerationState) -> None:
+        super().__init__(models, state)  # pyright: ignore[reportArgumentType]
+
+    async def handle_request(self, body: dict[str, Any], request_id: str) -> Answer:
+        """Answer one request."""
+        asked = read_request(AskedText, body)
+        return _whole(await super().handle_request(asked.body(), request_id), asked.stops)
+
+    def _build_generation_config(
+        self, body: dict[str, Any], model_generation_config: GenerationConfig, use_cb: bool = False
+    ) -> GenerationConfig:
+        return _sampling(super()._build_generation_config(body, model_generation_config, use_cb), body)
+
+    def _streaming(self, *given: Any, **named: Any) -> StreamingResponse:
+        _fit(*given)
+        return super()._streaming(*given, **named)
+
+    async def _non_streaming(self, *given: Any, **named: Any) -> JSONResponse:
+        _fit(*given)
+        return await super()._non_streaming(*given, **named)
+
+
+def _sampling(config: GenerationConfig, body: dict[str, Any]) -> GenerationConfig:
+    """Let the request decide whether to sample; transformers would keep a greedy model greedy at any temperature."""
+    temperature = body.get("temperature")
+    if temperature == 0:
+        config.do_sample = False
+    elif temperature is not None or body.get("top_p") is not None:
+        config.do_sample = True
+    if not config.do_sample:
+        for name in ("temperature", "top_p", "top_k", "min_p", "typical_p"):
+            setattr(config, name, None)
+    return config
+
+
+def _fit(request_id: Any, model: Any, processor: Any, model_id: str, inputs: Any, config: Any, *rest: Any) -> None:
+    """Shorten the longest answer to the room that the question leaves, as transformers' `_streaming` is called."""
+    del request_id, processor, rest
+    asked = int(inputs["input_ids"].shape[-1])
+    room = model.limit - asked
+    if room < 1:
+        message = f"The question has {asked} tokens, and {model_id} takes at most {model.limit} with the answer."
+        raise HTTPException(400, {"message": message, "param": "messages", "code": "context_length_exceeded"})
+    if asked == 0:
+        raise HTTPException(400, {"message": "The question has no tokens.", "param": "messages"})
+    config.max_new_tokens = min(config.max_new_tokens, room)
+
+
+def _whole(answer: Answer, stops: tuple[str, ...]) -> Answer:
+    if isinstance(answer, StreamingResponse):
+        answer.body_iterator = finished_stream(answer.body_iterator, stops)
+        return answer
+    return JSONResponse(cut_answer(json.loads(bytes(answer.body)), stops)) if stops else answer

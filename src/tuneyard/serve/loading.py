@@ -1,0 +1,147 @@
+"""From verified folders to models in memory: one set of base weights, and a tree of modules for each adapter on it.
+
+An adapter's model is a copy of the base's modules around the very same weights, so base and adapters answer at the same
+time, each from a thread of its own, and nothing is ever switched. What it costs is the modules (a few MB) and the
+adapter. Only this module and `answering` touch torch.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+from tuneyard.data import stop_token_ids
+from tuneyard.errors import InvalidDataError, InvalidValuesError, Problem
+from tuneyard.serve.flags import AppSettings
+from tuneyard.serve.placement import ADAPTER_CONFIG, Placement, Weights
+
+_TOKENIZER = "tokenizer_config.json"
+_GENERATION = "generation_config.json"
+_INIT_LEAVES_BASE = (True, False, "gaussian", "eva", None)
+"""Ways to begin an adapter that don't change the base's weights; peft repeats the way when it loads one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model ready to answer.
+
+    Attributes:
+        names: What it answers to.
+        parent: The base's name where it is an adapter; empty otherwise.
+        model: The model, or an adapter's `PeftModel`.
+        tokenizer: Its own: an adapter may have been trained with another chat template than its base.
+        generation: How it answers where a request says nothing, with every token that ends an answer.
+        limit: The most tokens of a question and its answer.
+    """
+
+    names: tuple[str, ...]
+    parent: str
+    model: Any
+    tokenizer: PreTrainedTokenizerFast
+    generation: GenerationConfig
+    limit: int
+
+
+def load_models(placement: Placement, settings: AppSettings, device: str) -> tuple[Loaded, ...]:
+    """Load all that one server serves.
+
+    Args:
+        placement: Verified folders and names.
+        settings: What values say of it.
+        device: torch's name of the device.
+
+    Returns:
+        The models, that of the values' `model` first.
+
+    Raises:
+        InvalidDataError: Files are right, but no model that transformers and peft can load.
+        InvalidValuesError: `max_model_len` is more than the model can.
+    """
+    base = _load_base(placement.model, settings.dtype, device)
+    limit = _limit(base, settings.max_model_len)
+    loaded = [_loaded(placement.names, "", base, placement.model, placement.model, limit)]
+    for adapter in placement.adapters:
+        model = _put_on(base, adapter.weights)
+        loaded.append(_loaded(adapter.names, placement.names[0], model, adapter.weights, placement.model, limit))
+    if settings.seed is not None:
+        torch.manual_seed(settings.seed)
+    return tuple(sorted(loaded, key=lambda one: one.names != placement.asked))
+
+
+def _load_base(weights: Weights, dtype: str, device: str) -> PreTrainedModel:
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            weights.folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
+        raise _unusable(weights, "can't be loaded", error) from error
+    model = model.eval().requires_grad_(False)
+    return cast("Any", model).to(device)
+
+
+def _put_on(base: PreTrainedModel, adapter: Weights) -> Any:
+    config = json.loads((adapter.folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    shares = config.get("init_lora_weights", True) in _INIT_LEAVES_BASE
+    # The memo makes every parameter stand for itself in the copy.
+    memo: dict[int, Any] = {id(weight): weight for weight in base.parameters()} if shares else {}
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        try:
+            model = PeftModel.from_pretrained(copy.deepcopy(base, memo), adapter.folder)  # pyright: ignore[reportArgumentType]
+        except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
+            raise _unusable(adapter, "can't be put on its base", error) from error
+    for warning in told:
+        if "missing adapter keys" in str(warning.message):  # peft would leave those at their beginning
+            raise _unusable(adapter, "lacks weights that its own configuration names", None)
+    return model.eval()
+
+
+def _loaded(names: Sequence[str], parent: str, model: Any, own: Weights, base: Weights, limit: int) -> Loaded:
+    folder = own.folder if (own.folder / _TOKENIZER).exists() else base.folder
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise _unusable(own, "has a tokenizer that can't be loaded", error) from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise _unusable(own, f"has a {type(tokenizer).__name__}, which has no tokenizer.json behind it", None)
+    settings = next((each.folder for each in (own, base) if (each.folder / _GENERATION).exists()), base.folder)
+    generation = _generation(tokenizer, settings)
+    return Loaded(tuple(names), parent, model, tokenizer, generation, limit)
+
+
+def _generation(tokenizer: PreTrainedTokenizerFast, folder: Path) -> GenerationConfig:
+    there = (folder / _GENERATION).exists()
+    generation = GenerationConfig.from_pretrained(folder) if there else GenerationConfig()
+    stops = stop_token_ids(tokenizer, folder)
+    generation.eos_token_id = list(stops) or None
+    pads = [number for number in (tokenizer.pad_token_id, *stops) if isinstance(number, int)]
+    generation.pad_token_id = pads[0] if pads else None
+    generation.num_beams = 1  # streams show tokens as they are chosen
+    generation.max_length = None
+    return generation
+
+
+def _limit(model: PreTrainedModel, wanted: int | None) -> int:
+    can = getattr(model.config, "max_position_embeddings", None)
+    if not isinstance(can, int):
+        can = wanted or 2048  # an architecture without positions has no limit of its own
+    if wanted is not None and wanted > can:
+        problem = Problem("vllm_engine_args.max_model_len", "is more than the model can", str(wanted), f"up to {can}")
+        raise InvalidValuesError(f"max_model_len {wanted} is more than the model's {can} tokens.", problems=[problem])
+    return wanted or can
+
+
+def _unusable(weights: Weights, what: str, error: Exception | None) -> InvalidDataError:
+    reason = next((line.strip() for line in str(error or "").splitlines() if line.strip()), "")
+    message = f"The model {weights.where} {what}{f': {reason}' if reason else ''}"
+    hint = "Deliver a model in the form of transformers: config.json, safetensors, tokenizer.json."
+    return InvalidDataError(message, hint=hint, problems=[Problem(weights.where, what)])

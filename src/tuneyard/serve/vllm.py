@@ -1,0 +1,219 @@
+"""vLLM as the server, where it is installed: its command, its environment, and its life as our child.
+
+It gets verified folders, our guard before every route, its key by environment alone, and no way to a hub. What it can't
+serve (an adapter with whole modules of its own, DoRA) is refused before it starts.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from tuneyard.errors import InvalidValuesError, Problem, TuneyardError
+from tuneyard.serve.flags import own_flags
+from tuneyard.serve.placement import ADAPTER_CONFIG, Adapter, Placement
+from tuneyard.serve.readiness import local_url, wait_ready, write_ready
+from tuneyard.values import InferenceValues
+
+MODULE = "vllm.entrypoints.openai.api_server"
+GUARD = "tuneyard.serve.guard.RequireKey"
+FINISH_SECONDS = 20.0
+"""How long vLLM may take to end after SIGTERM; Kubernetes kills after 30 s."""
+
+_READY_SECONDS = 1800.0
+_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes for --max-lora-rank
+_PLACED = ("served_model_name", "revision")  # read by placement
+_OVERLAID = {"tokenizer": "tokenizer_config.json", "generation_config": "generation_config.json"}
+
+
+def is_installed() -> bool:
+    """Tell whether vLLM can be started here."""
+    return importlib.util.find_spec("vllm") is not None
+
+
+def build_command(values: InferenceValues, placement: Placement, *, host: str, port: int, guarded: bool) -> list[str]:
+    """Write the command that serves.
+
+    Args:
+        values: What to serve.
+        placement: Verified folders and names.
+        host: The address to listen on.
+        port: The port.
+        guarded: Whether there is a key to ask for.
+
+    Returns:
+        An argument list without any secret in it.
+
+    Raises:
+        InvalidValuesError: Flags that Tuneyard sets itself, or an adapter that vLLM can't serve.
+    """
+    problems = own_flags(values.vllm_engine_args)
+    for adapter in placement.adapters:
+        problems += _unservable(adapter)
+    if problems:
+        raise InvalidValuesError(
+            f"vLLM can't serve this: {'; '.join(str(problem) for problem in problems)}.",
+            hint="Serve the run's checkpoint-final-merged: finetune with --set mergeAdapter=true.",
+            problems=problems,
+        )
+    given = {name: value for name, value in values.vllm_engine_args.items() if name not in _PLACED}
+    flags: dict[str, Any] = {**_defaults(values, placement), **given}
+    command = [sys.executable, "-m", MODULE, "--model", str(placement.model.folder)]
+    command += ["--host", host, "--port", str(port), "--served-model-name", *placement.names]
+    if guarded:
+        command += ["--middleware", GUARD]
+    for name, value in flags.items():
+        command += _flag(name, value)
+    modules = [
+        json.dumps({"name": name, "path": str(adapter.weights.folder), "base_model_name": placement.names[0]})
+        for adapter in placement.adapters
+        for name in adapter.names
+    ]
+    return [*command, "--lora-modules", *modules] if modules else command
+
+
+def build_environment(values: InferenceValues, key: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """Write vLLM's environment.
+
+    Args:
+        values: What to serve.
+        key: What clients have to send; empty where anyone may ask.
+        environ: What it is made from.
+
+    Returns:
+        The environment; it holds the key.
+    """
+    environment = {
+        **environ,
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "0",
+    }
+    if key:
+        environment |= {"TUNEYARD_API_KEY": key, "VLLM_API_KEY": key}
+    if values.gpuResource == "":
+        environment.setdefault("CUDA_VISIBLE_DEVICES", "")
+    return environment
+
+
+def serve_vllm(
+    values: InferenceValues,
+    placement: Placement,
+    *,
+    host: str,
+    port: int,
+    key: str,
+    ready_file: Path | None,
+) -> None:
+    """Start vLLM, wait until every model answers, and stay with it.
+
+    Args:
+        values: What to serve.
+        placement: Verified folders and names.
+        host: The address to listen on.
+        port: The port.
+        key: What clients have to send.
+        ready_file: Written when the models answer, removed when they don't any more.
+
+    Raises:
+        InvalidValuesError: What vLLM can't serve.
+        TuneyardError: vLLM ended by itself.
+    """
+    command = build_command(values, placement, host=host, port=port, guarded=bool(key))
+    # A group of its own: Ctrl-C reaches us alone, and we tell vLLM and its workers.
+    child = subprocess.Popen(command, env=build_environment(values, key, os.environ), start_new_session=True)
+    url = local_url(host, port)
+
+    def still_there() -> None:
+        if child.poll() is not None:
+            raise _ended(child.returncode)
+
+    try:
+        for model in placement.served:
+            wait_ready(url, key, model, _READY_SECONDS, still_there=still_there)
+        if ready_file:
+            write_ready(ready_file, url, placement.served, "vllm")
+        print(f"{' and '.join(placement.served)} at {url} (vLLM)", file=sys.stderr, flush=True)
+        child.wait()
+        raise _ended(child.returncode)
+    finally:
+        if ready_file:
+            ready_file.unlink(missing_ok=True)
+        _end(child)
+
+
+def _ended(code: int) -> TuneyardError:
+    return TuneyardError(f"vLLM ended by itself with exit code {code}.", hint="Its own words are above, in the log.")
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Let vLLM finish, then kill its whole group: workers of a killed server would keep the accelerator."""
+    if child.poll() is None:
+        child.terminate()
+        try:
+            child.wait(FINISH_SECONDS)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+    try:
+        os.killpg(child.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _defaults(values: InferenceValues, placement: Placement) -> dict[str, Any]:
+    """Flags that follow from what is served; the values' own win."""
+    flags: dict[str, Any] = {}
+    if values.gpuResource and values.gpus > 1:
+        flags["tensor_parallel_size"] = values.gpus
+    if not placement.adapters:
+        return flags
+    count = sum(len(adapter.names) for adapter in placement.adapters)
+    rank = max(int(_config(adapter).get("r", 1)) for adapter in placement.adapters)
+    largest = next((each for each in _RANKS if each >= rank), rank)
+    flags |= {"enable_lora": True, "max_loras": count, "max_cpu_loras": count, "max_lora_rank": largest}
+    # The template and the stop tokens it was trained with: vLLM has one of each for the whole server.
+    first = placement.adapters[0].weights.folder
+    for flag, file in _OVERLAID.items():
+        if placement.adapters[0].names == placement.asked and (first / file).exists():
+            flags[flag] = str(first)
+    return flags
+
+
+def _unservable(adapter: Adapter) -> list[Problem]:
+    config = _config(adapter)
+    where = adapter.weights.where
+    found = [
+        Problem(where, f"has {name}, which vLLM's adapters can't have", str(config[name]))
+        for name in ("modules_to_save", "use_dora", "target_parameters", "trainable_token_indices")
+        if config.get(name)
+    ]
+    if config.get("peft_type") != "LORA":
+        found.append(Problem(where, "is no LoRA", str(config.get("peft_type")), "LORA"))
+    if config.get("bias", "none") != "none":
+        found.append(Problem(where, "trains biases, which vLLM's adapters can't have", str(config["bias"]), "none"))
+    return found
+
+
+def _config(adapter: Adapter) -> dict[str, Any]:
+    return json.loads((adapter.weights.folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    flag = f"--{name.replace('_', '-')}"
+    if value is None:
+        return []
+    if isinstance(value, bool):
+        return [flag] if value else [f"--no-{flag[2:]}"]
+    if isinstance(value, dict):
+        return [flag, json.dumps(value)]
+    if isinstance(value, list):
+        return [flag, *(json.dumps(item) if isinstance(item, dict) else str(item) for item in cast("list[Any]", value))]
+    return [flag, str(value)]
