@@ -75,6 +75,9 @@ def relax(node: Any) -> Any:
     for key in ("$defs", "properties"):
         if key in out:
             out[key] = {name: relax(value) for name, value in out[key].items()}
+    out["$defs"] = {name: _nullable(value) for name, value in out.get("$defs", {}).items()}
+    if not out["$defs"]:
+        del out["$defs"]
     for key in ("anyOf", "oneOf", "items", "additionalProperties", "if", "then"):
         if key in out:
             out[key] = relax(out[key])
@@ -119,12 +122,22 @@ def _words(node: dict[str, Any]) -> None:
 
 
 def _nullable(node: dict[str, Any]) -> dict[str, Any]:
-    """Let a key that isn't required be null: it means the default."""
-    if not node.keys() - {"description"} or {"type": "null"} in node.get("anyOf", ()):
-        return node
-    about = {"description": node["description"]} if "description" in node else {}
-    rest = {key: value for key, value in node.items() if key != "description"}
-    return {**about, "anyOf": [rest, {"type": "null"}]}
+    """Let a key that isn't required be null: it means the default.
+
+    Written without `anyOf` where that can be, since Helm's message then names the key at fault and nothing else.
+    """
+    if "anyOf" in node:
+        others = [one for one in node["anyOf"] if one != {"type": "null"}]
+        if len(others) > 1:
+            return {**node, "anyOf": [*others, {"type": "null"}]}
+        node = {**{key: value for key, value in node.items() if key != "anyOf"}, **others[0]}
+    if "enum" in node:
+        return {**node, "enum": [*node["enum"], None]}
+    if "type" in node:
+        kinds = node["type"] if isinstance(node["type"], list) else [node["type"]]
+        return {**node, "type": [*kinds, "null"]}
+    # a reference's definition takes null by itself; without a type, everything is taken
+    return node
 
 
 def files() -> Mapping[Path, str]:
