@@ -18,6 +18,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 from tuneyard.errors import ConflictError, NotFoundError, TuneyardError, UnavailableError
 from tuneyard.runs import signals
@@ -165,35 +167,28 @@ class LocalRunner:
         )
 
     def _start(self, folder: RunFolder, launch: Launch, lock: int) -> None:
-        before = read_json(folder.record)
-        for old in (folder.exit, folder.process, folder.ready):
-            old.unlink(missing_ok=True)
-        serves = launch.key.verb == "serve"
-        if serves:
-            launch = replace(launch, port=choose_port(launch.host, launch.port))
+        if launch.key.verb == "serve":
+            launch = replace(
+                launch, port=choose_port(launch.host, launch.port, taken=self._ports_of_others(launch.key))
+            )
             if not folder.api_key.exists():
                 write_bytes(folder.api_key, f"{secrets.token_urlsafe(24)}\n".encode(), mode=0o600)
+        before = read_json(folder.record) or {}
+        for old in (folder.exit, folder.process, folder.ready):
+            old.unlink(missing_ok=True)
         write_bytes(folder.values, launch.values, mode=0o600)
-        now = datetime.now(UTC)
-        attempt = before["attempts"] + 1 if before else 1
+        now, attempt = datetime.now(UTC), before.get("attempts", 0) + 1
         with folder.log.open("ab") as log:
             if attempt > 1:
                 log.write(f"--- attempt {attempt}, {now:%Y-%m-%d %H:%M:%S} UTC\n".encode())
+                log.flush()
             record = {
-                "format": FORMAT,
-                "verb": launch.key.verb,
-                "name": launch.key.name,
-                "created_at": before["created_at"] if before else now.isoformat(),
+                **self._record(folder, launch),
+                "created_at": before.get("created_at", now.isoformat()),
                 "attempts": attempt,
                 "log_offset": log.tell(),
-                "values_sha256": hashlib.sha256(launch.values).hexdigest(),
-                "store": launch.store,
-                "experiment": launch.experiment,
-                "url": f"http://{launch.host}:{launch.port}/v1" if serves else None,
-                "argv": self._commands[launch.key.verb](folder, launch),
             }
             write_json(folder.record, record, mode=0o600)
-            log.flush()
             started = subprocess.run(
                 [sys.executable, "-m", "tuneyard.runs.process", str(folder.path), str(lock)],
                 stdin=subprocess.DEVNULL,
@@ -206,6 +201,23 @@ class LocalRunner:
             raise TuneyardError(
                 f"The supervisor of {launch.key} could not start.", hint=f"What it said is in {folder.log}"
             )
+
+    def _record(self, folder: RunFolder, launch: Launch) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "verb": launch.key.verb,
+            "name": launch.key.name,
+            "values_sha256": hashlib.sha256(launch.values).hexdigest(),
+            "store": launch.store,
+            "experiment": launch.experiment,
+            "url": f"http://{launch.host}:{launch.port}/v1" if launch.key.verb == "serve" else None,
+            "argv": self._commands[launch.key.verb](folder, launch),
+        }
+
+    def _ports_of_others(self, key: RunKey) -> set[int]:
+        """Ports of other servers that work, also of those that still load and don't listen yet."""
+        urls = (info.url for info in self.list("serve") if info.key != key and not info.ended)
+        return {port for url in urls if url and (port := urlsplit(url).port)}
 
     @staticmethod
     def _lines(folder: RunFolder, follow: bool, offset: int) -> Iterator[str]:

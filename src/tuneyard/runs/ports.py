@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Collection
 
 from tuneyard.errors import UnavailableError
 
@@ -23,14 +24,20 @@ def is_free(host: str, port: int) -> bool:
     return True
 
 
-def choose_port(host: str, wanted: int | None, *, first: int = FIRST_PORT) -> int:
+def choose_port(host: str, wanted: int | None, *, first: int = FIRST_PORT, taken: Collection[int] = ()) -> int:
     """Take the wanted port, or the first free one from `first`.
+
+    Args:
+        host: The address to listen on.
+        wanted: The port; None takes any.
+        first: The first to try.
+        taken: Ports that somebody will soon listen on.
 
     Raises:
         UnavailableError: If the wanted port, or every one that was tried, is taken.
     """
     if wanted is not None:
-        if is_free(host, wanted):
+        if wanted not in taken and is_free(host, wanted):
             return wanted
         raise UnavailableError(
             f"Port {wanted} of {host} is taken by another program.",
@@ -38,7 +45,7 @@ def choose_port(host: str, wanted: int | None, *, first: int = FIRST_PORT) -> in
             port=wanted,
         )
     for port in range(first, first + _TRIES):
-        if is_free(host, port):
+        if port not in taken and is_free(host, port):
             return port
     raise UnavailableError(
         f"No port from {first} to {first + _TRIES - 1} of {host} is free.", hint="Name one with --port."

@@ -22,11 +22,12 @@ def read_progress(work: Path) -> RunProgress | None:
     Args:
         work: The run's work folder.
     """
-    record = read_json(work / "progress.json")
-    if record is None:
-        record = _newest_row(work / "metrics.jsonl")
-    if record is None:
+    told = read_json(work / "progress.json")
+    # The loss is told with each step; between and after them (evaluating, publishing) the newest logged one holds.
+    row = _newest_row(work / "metrics.jsonl") if told is None or told.get("loss") is None else None
+    if told is None and row is None:
         return None
+    record = {**(row or {}), **(told or {})}
     return RunProgress(
         step=record.get("step") or 0,
         max_steps=record.get("max_steps") or 0,

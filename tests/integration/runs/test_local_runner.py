@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -261,18 +262,32 @@ def test_what_may_hold_secrets_is_readable_by_its_owner_alone(bench):
 def test_a_server_gets_a_key_by_its_environment_and_keeps_it_when_launched_again(bench):
     bench.program.write_text("import os, sys\nprint(os.environ['TUNEYARD_API_KEY'])\n")
     key = RunKey("serve", "api")
+    urls = set()
     for _ in range(2):
-        bench.runner.launch(bench.spec("api", verb="serve"))
+        urls.add(bench.runner.launch(bench.spec("api", verb="serve")).url)
         bench.runner.wait(key)
+    assert len(urls) == 1
     said = [line for line in bench.runner.logs(key) if not line.startswith("---")]
     assert said[0] == said[1] == Path(bench.runner.get(key).api_key_file).read_text().strip()
     assert said[0] not in (bench.folder("api", "serve") / "run.json").read_text()
 
 
 def test_servers_get_ports_of_their_own(bench):
-    first = bench.runner.launch(bench.spec("one", verb="serve", seconds=60))
-    assert first.url.startswith("http://127.0.0.1:")
-    assert first.url.endswith("/v1")
+    urls = {bench.runner.launch(bench.spec(name, verb="serve", seconds=60)).url for name in ("one", "two")}
+    assert len(urls) == 2
+    assert all(url.startswith("http://127.0.0.1:") and url.endswith("/v1") for url in urls)
+
+
+def test_a_server_that_gets_no_port_leaves_what_was_known_of_it(bench):
+    key = RunKey("serve", "api")
+    first = bench.runner.launch(bench.spec("api", verb="serve"))
+    before = bench.runner.wait(key)
+    other = bench.runner.launch(bench.spec("other", verb="serve", seconds=60))
+    port = int(other.url.rpartition(":")[2].removesuffix("/v1"))
+    with pytest.raises(UnavailableError, match="is taken by another program"):
+        bench.runner.launch(replace(bench.spec("api", verb="serve"), port=port))
+    assert first.attempts == 1
+    assert bench.runner.get(key) == before
 
 
 def test_a_stopped_server_is_stopped_though_it_ends_with_0(bench, wait_until):
@@ -304,6 +319,8 @@ def test_progress_is_read_from_the_work_folder(bench):
     (work / "metrics.jsonl").write_text('{"step": 3, "max_steps": 9, "loss": 1.5}\n{"step": 4, "eval_l')
     progress = bench.runner.get(LORA).progress
     assert (progress.step, progress.max_steps, progress.loss) == (3, 9, 1.5)
+    (work / "progress.json").write_text('{"phase": "finished", "step": 9, "max_steps": 9}')
+    assert (bench.runner.get(LORA).progress.step, bench.runner.get(LORA).progress.loss) == (9, 1.5)
     record = {"step": 5, "max_steps": 9, "loss": 1.25, "seconds_left": 8.0, "phase": "training"}
     (work / "progress.json").write_text(json.dumps(record))
     assert bench.runner.get(LORA).progress.seconds_left == 8.0
