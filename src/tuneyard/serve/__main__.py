@@ -37,6 +37,8 @@ def _options() -> argparse.Namespace:
 
 def _serve(options: argparse.Namespace, workdir: Path) -> None:
     from tuneyard.serve import vllm
+    from tuneyard.serve.device import choose_device
+    from tuneyard.serve.flags import app_settings
     from tuneyard.serve.guard import key_of_environment
     from tuneyard.serve.placement import place_models
     from tuneyard.serve.server import open_port, serve_app
@@ -49,17 +51,19 @@ def _serve(options: argparse.Namespace, workdir: Path) -> None:
         ready.unlink(missing_ok=True)
     door = open_port(options.host, values.port if options.port is None else options.port)
     store = open_store(os.environ.get("TUNEYARD_STORE") or values.bucket_storage.host or default_store_url())
-    with_vllm = vllm.is_installed()
+    key = key_of_environment()
+    if vllm.is_installed():
+        placement = place_models(values, store, workdir)
+        host, port = door.getsockname()[:2]
+        door.close()
+        vllm.serve_vllm(values, placement, host=host, port=port, key=key, ready_file=ready)
+        return
+    # What can be refused is refused before gigabytes are pulled.
+    settings, device = app_settings(values.vllm_engine_args), choose_device(values.gpuResource, values.gpus)
     placement = place_models(values, store, workdir)
     os.environ["HF_HUB_OFFLINE"] = "1"  # everything is here now: nothing may ask a hub
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    key = key_of_environment()
-    if not with_vllm:
-        serve_app(values, placement, door, key=key, ready_file=ready)
-        return
-    host, port = door.getsockname()[:2]
-    door.close()
-    vllm.serve_vllm(values, placement, host=host, port=port, key=key, ready_file=ready)
+    serve_app(placement, settings, device, door, key=key, ready_file=ready)
 
 
 def _environment(values: InferenceValues) -> dict[str, str]:

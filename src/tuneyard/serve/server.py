@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Protocol
 
 from tuneyard.errors import TuneyardError, UnavailableError
-from tuneyard.serve.device import choose_device
-from tuneyard.serve.flags import app_settings
+from tuneyard.serve.flags import AppSettings
 from tuneyard.serve.placement import Placement
 from tuneyard.serve.readiness import local_url, wait_ready, write_ready
-from tuneyard.values import InferenceValues
 
 FINISH_SECONDS = 15
 """How long answers under way may go on after SIGTERM; Kubernetes kills after 30 s."""
@@ -56,25 +54,29 @@ def open_port(host: str, port: int) -> socket.socket:
 
 
 def serve_app(
-    values: InferenceValues, placement: Placement, door: socket.socket, *, key: str, ready_file: Path | None
+    placement: Placement,
+    settings: AppSettings,
+    device: str,
+    door: socket.socket,
+    *,
+    key: str,
+    ready_file: Path | None,
 ) -> None:
     """Load the models and serve them until a signal comes.
 
     Args:
-        values: What to serve.
         placement: Verified folders and names.
+        settings: What values say of them.
+        device: torch's name of the device.
         door: A bound socket.
         key: What clients have to send; empty where anyone may ask.
         ready_file: Written when the models answer, removed when they don't any more.
 
     Raises:
-        InvalidValuesError: Flags that can't be honoured here.
-        AcceleratorMissingError: An accelerator is asked for and is not there.
         InvalidDataError: A model can't be loaded.
+        InvalidValuesError: The context asked for is more than the model can.
         TuneyardError: The server does not answer itself.
     """
-    settings = app_settings(values.vllm_engine_args)
-    device = choose_device(values.gpuResource, values.gpus)
     if settings.passed_over:
         _tell(f"without vLLM these flags mean nothing: {', '.join(settings.passed_over)}")
     import uvicorn
