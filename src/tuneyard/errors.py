@@ -99,6 +99,10 @@ class _ProblemsError(TuneyardError, ValueError):
         """The problems found, in the order they were met."""
         return tuple(self.details.get("problems", ()))
 
+    def __str__(self) -> str:
+        told = [text for text in map(str, self.problems) if text not in self.message]
+        return "\n  ".join([self.message, *told])
+
 
 class InvalidValuesError(_ProblemsError):
     """Raised when values are misspelt, of the wrong type, out of range or contradict each other.

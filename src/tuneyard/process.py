@@ -64,8 +64,9 @@ def tell_error(error: TuneyardError) -> None:
     if _debug():
         traceback.print_exception(error)
     _say(f"error: {error.message}")
-    for problem in error.details.get("problems", ()):
-        _say(f"  {problem}")
+    for text in map(str, error.details.get("problems", ())):
+        if text not in error.message:
+            _say(f"  {text}")
     if error.hint:
         _say(f"hint: {error.hint}")
 

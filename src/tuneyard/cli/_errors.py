@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tuneyard.errors import INTERRUPTED, InvalidValuesError, TuneyardError
+from tuneyard.errors import INTERRUPTED, TuneyardError
 from tuneyard.process import tell_error
 from tuneyard.runs.home import home_folder
 from tuneyard.runs.outcome import RunEndedError
@@ -46,19 +46,6 @@ def run() -> int:
 def _ended_run(error: RunEndedError) -> int:
     tell_error(error)
     return error.run_exit_code
-
-
-def _invalid_values(error: InvalidValuesError) -> int:
-    """Show several problems as a list only; the message has them all in its one sentence too."""
-    if len(error.problems) < 2:
-        lone = TuneyardError(error.message, hint=error.hint)
-        tell_error(lone)
-    else:
-        told, _, _ = error.message.partition(str(error.problems[0]))
-        count = "" if str(len(error.problems)) in told else f": {len(error.problems)} problems"
-        sentence = f"{told.rstrip(' :.')}{count}."
-        tell_error(InvalidValuesError(sentence, hint=error.hint, problems=error.problems))
-    return error.exit_code
 
 
 def _mistake(error: TuneyardError) -> int:
@@ -114,7 +101,6 @@ def _write_down(text: str) -> Path:
 TABLE: tuple[tuple[type[BaseException], Callable[[Any], int]], ...] = (
     (KeyboardInterrupt, _interrupted),
     (RunEndedError, _ended_run),
-    (InvalidValuesError, _invalid_values),
     (TuneyardError, _mistake),
     (BrokenPipeError, _broken_pipe),
     (OSError, _of_the_system),

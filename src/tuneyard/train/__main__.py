@@ -55,10 +55,12 @@ def _train(path: Path, workdir: Path) -> int:
     tell("loading torch and transformers")
 
     from tuneyard.train.final import merge_later
+    from tuneyard.train.model import quiet_libraries
     from tuneyard.train.prepare import prepare
     from tuneyard.train.supervisor import supervise
     from tuneyard.train.worker import work
 
+    quiet_libraries()
     prepared = prepare(values, inputs, store, workdir, tell)
     if stop():
         return TERMINATED

@@ -131,7 +131,8 @@ def publish_merged(attempt: Attempt, final: Path, workdir: Path, values: Finetun
     shutil.rmtree(merged, ignore_errors=True)
     merge_adapter(Path(prepared.base_folder), final, merged, samples)
     for path in final.iterdir():
-        if path.is_file() and not path.name.startswith("adapter_") and not (merged / path.name).exists():
+        ours = path.name.startswith("adapter_") or path.name == "manifest.json"
+        if path.is_file() and not ours and not (merged / path.name).exists():
             shutil.copy(path, merged)
     publish_final(attempt, merged, values, prepared, merged=True)
 

@@ -9,12 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from tuneyard.train.attention import PER_CONVERSATION
 from tuneyard.train.console import Tell
 from tuneyard.train.device import Device
+
+
+def quiet_libraries() -> None:
+    """Keep transformers' own bars and notices off standard error, where a run's own lines go."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
 
 
 def load_base(folder: Path, model_args: Mapping[str, Any], device: Device, tell: Tell) -> PreTrainedModel:

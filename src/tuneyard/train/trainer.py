@@ -93,6 +93,7 @@ class SFTTrainer(Trainer):
         self.earlier_seconds = 0.0
         self.started = time.monotonic()
         self.resumed_from: Path | None = None
+        self.best_lost = False
         self._saved_step = -1
 
     # ---- what a step holds ----
@@ -270,6 +271,8 @@ class SFTTrainer(Trainer):
         self._globalstep_last_logged = counters["last_logged_step"]
         self._initial_global_step = 0  # train_loss is the mean over all steps, not over this attempt's
         self.earlier_seconds = counters["seconds"]
+        if self.best_lost:  # its checkpoint is damaged: the next evaluation is the best again
+            self.state.best_metric = self.state.best_global_step = self.state.best_model_checkpoint = None
 
     def seconds_trained(self) -> float:
         """Seconds spent in `train` by this attempt and the ones it goes on from."""

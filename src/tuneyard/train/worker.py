@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from tuneyard.train.callbacks import Metrics, TellProgress
 from tuneyard.train.console import tell
 from tuneyard.train.final import publish_final, publish_merged, set_generation, write_final
 from tuneyard.train.inputs import experiment_key
-from tuneyard.train.model import add_adapter, count_parameters, load_base, name_base
+from tuneyard.train.model import add_adapter, count_parameters, load_base, name_base, quiet_libraries
 from tuneyard.train.prepare import Prepared, encoder_of
 from tuneyard.train.progress_file import write_progress
 from tuneyard.train.signals import StopRequest
@@ -56,20 +58,27 @@ def work(values: FinetuneValues, store: Store, workdir: Path, stop: StopRequest)
     """
     prepared = Prepared.read(workdir)
     os.chdir(workdir)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    quiet_libraries()
     arguments = training_arguments(values, prepared, workdir)
     run = _Run(values, prepared, store, workdir, main=arguments.process_index == 0)
     try:
         with ExitStack() as stack:
-            resumed = _for_all(arguments, run.begin if run.main else None)
+            start = _for_all(arguments, run.begin if run.main else None)
             if run.main:
                 stack.enter_context(run.publish_in_background())
-            trainer = run.trainer(arguments, stop, resumed)
-            return run.train(trainer, resumed)
+            trainer = run.trainer(arguments, stop, start)
+            return run.train(trainer, start)
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Where training goes on from: a checkpoint's folder or an empty string, and whether its best one is gone."""
+
+    folder: str
+    best_lost: bool
 
 
 class _Run:
@@ -88,12 +97,13 @@ class _Run:
         self.metrics: MetricsLog
         self.publisher: Publisher
         self.published: set[Path] = set()
+        self.tidying = threading.Lock()
         self.best_step: int | None = None
 
     # ---- begin ----
 
-    def begin(self) -> str:
-        """Take the run over and bring back its newest checkpoint; its folder, or an empty string."""
+    def begin(self) -> _Start:
+        """Take the run over and bring back its newest checkpoint."""
         write_progress(self.workdir, phase="restoring")
         asked = self.values.finetuning_config.run_conf.resume_from_checkpoint
         self.attempt = self.experiment.claim(self.prepared.inputs.record(self.values), resume=asked is not False)
@@ -111,7 +121,9 @@ class _Run:
         rows = self.experiment.read_metrics() if restored else b""
         self.metrics = MetricsLog(self.workdir / "metrics.jsonl", rows=rows, up_to_step=step)
         tell(f"attempt {self.attempt.number}: " + (f"going on from step {step}" if restored else "starting at step 0"))
-        return str(restored.path) if restored else ""
+        if restored is None:
+            return _Start("", best_lost=False)
+        return _Start(str(restored.path), best_lost=bool(restored.manifest.about["best"]) and restored.best is None)
 
     def publish_in_background(self) -> Publisher:
         """Make the publisher; its block ends when everything is published."""
@@ -125,17 +137,21 @@ class _Run:
         return self.publisher
 
     def _tidy(self, folder: Path) -> None:
-        """Delete local checkpoints that are published, but for the newest and the best."""
-        self.published.add(folder)
-        newest = max(self.published, key=_step_of)
-        for old in self.published - {newest}:
-            if _step_of(old) != self.best_step:
-                shutil.rmtree(old, ignore_errors=True)
-                self.published.discard(old)
+        """Delete local checkpoints that are published, but for the newest and the best.
+
+        Called in the publisher's thread, and in the trainer's where a newer checkpoint took one's place.
+        """
+        with self.tidying:
+            self.published.add(folder)
+            newest = max(self.published, key=_step_of)
+            for old in self.published - {newest}:
+                if _step_of(old) != self.best_step:
+                    shutil.rmtree(old, ignore_errors=True)
+                    self.published.discard(old)
 
     # ---- train ----
 
-    def trainer(self, arguments: TrainingArguments, stop: StopRequest, resumed: str) -> SFTTrainer:
+    def trainer(self, arguments: TrainingArguments, stop: StopRequest, start: _Start) -> SFTTrainer:
         """Load model and data and put the trainer together."""
         config = self.values.finetuning_config
         if self.main:
@@ -161,16 +177,27 @@ class _Run:
             validation_rows=EncodedRows(Path(held_out)) if held_out else None,
             tokenizer=encoder_of(self.values, Path(self.prepared.base_folder)).tokenizer,
             total_batch_size=self.prepared.total,
-            stop_requested=stop,
+            stop_requested=self._ending(stop),
             on_checkpoint=self._checkpoint(lambda: trainer),
             callbacks=[progress],
         )
         trainer.remove_callback(PrinterCallback)
-        if resumed:
-            trainer.resumed_from = Path(resumed)
+        if start.folder:
+            trainer.resumed_from = Path(start.folder)
+            trainer.best_lost = start.best_lost
         whole, trained = count_parameters(model)
         said(f"{len(rows)} conversations, {trained:,} of {whole:,} parameters trained, on {arguments.device}")
         return trainer
+
+    def _ending(self, stop: StopRequest) -> Callable[[], bool]:
+        """Ask after each step; the main process also learns here of trouble with publishing, which ends the run."""
+
+        def ask() -> bool:
+            if self.main:
+                self.publisher.check()
+            return stop()
+
+        return ask
 
     def _append(self, row: Metrics) -> None:
         if row["kind"] != "summary":  # written once, at the very end
@@ -186,10 +213,10 @@ class _Run:
 
         return submit
 
-    def train(self, trainer: SFTTrainer, resumed: str) -> int:
+    def train(self, trainer: SFTTrainer, start: _Start) -> int:
         """Train to the end or to a stop, and publish what came of it."""
         try:
-            result = trainer.train(resume_from_checkpoint=resumed or None)
+            result = trainer.train(resume_from_checkpoint=start.folder or None)
         except Stopped as stopped:
             if self.main:
                 write_progress(self.workdir, phase="stopping", step=stopped.step, max_steps=trainer.state.max_steps)
@@ -241,12 +268,12 @@ class _Run:
             upload_tree(self.store, events, f"{self.experiment.prefix}/{TENSORBOARD}/")
 
 
-def _for_all(arguments: TrainingArguments, decide: Callable[[], str] | None) -> str:
-    """Let the main process decide, and tell every process what it decided."""
-    decided = [decide() if decide else ""]
+def _for_all(arguments: TrainingArguments, begin: Callable[[], _Start] | None) -> _Start:
+    """Let the main process begin, and tell every process where."""
+    decided = [asdict(begin()) if begin else {}]
     if arguments.world_size > 1:
         dist.broadcast_object_list(decided, src=0)
-    return decided[0]
+    return _Start(**decided[0])
 
 
 def _step_of(folder: Path) -> int:

@@ -132,8 +132,8 @@ def _check(model: type[V], merged: dict[str, Any], problems: list[Problem], noti
 
 
 def _invalid(problems: Sequence[Problem]) -> InvalidValuesError:
-    count = f"{len(problems)} problems: " if len(problems) > 1 else ""
-    text = f"The values can't be used: {count}{'; '.join(str(problem) for problem in problems)}."
+    what = str(problems[0]) if len(problems) == 1 else f"{len(problems)} problems"
+    text = f"The values can't be used: {what}."
     return InvalidValuesError(text, hint="docs/reference/values.md lists every key", problems=list(problems))
 
 

@@ -1,0 +1,293 @@
+"""`python -m tuneyard.train` from values to a published model, and every documented way it ends."""
+
+import json
+import shutil
+import signal
+import time
+
+import pytest
+from training import ARGUMENTS, DATA, REMOTE, VALUES, changed, final_sha256, lay_out, metrics, start, train
+
+MERGED = "checkpoint-final-merged"
+
+
+@pytest.fixture(scope="module")
+def laid_out(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("laid-out")
+    lay_out(folder / "store")
+    return folder / "store"
+
+
+@pytest.fixture
+def store(laid_out, tmp_path):
+    return shutil.copytree(laid_out, tmp_path / "store")
+
+
+@pytest.fixture(scope="module")
+def finished(laid_out, tmp_path_factory):
+    """A run that nothing happened to."""
+    folder = tmp_path_factory.mktemp("finished")
+    store = shutil.copytree(laid_out, folder / "store")
+    said = train(VALUES, store, folder / "work")
+    return store, said
+
+
+def published(store, name="checkpoint-final"):
+    return store / REMOTE / name
+
+
+def checkpoints(store):
+    return sorted(path.name for path in (store / REMOTE).glob("checkpoint-*-*") if (path / "manifest.json").exists())
+
+
+def until_step(process, workdir, step):
+    """Wait until training has come so far."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if json.loads((workdir / "progress.json").read_text()).get("step", 0) >= step:
+                return
+        except (FileNotFoundError, ValueError):
+            pass
+        time.sleep(0.005)
+    raise AssertionError(f"step {step} was not reached: {process.communicate()[1]}")
+
+
+def long(**changes):
+    """Values of a run with enough steps to be stopped in."""
+    return changed(**{ARGUMENTS + "num_train_epochs": 12, ARGUMENTS + "eval_steps": 20, **changes})
+
+
+def test_a_run_publishes_weights_tokenizer_card_and_plots(finished):
+    store, said = finished
+    names = {path.name for path in published(store).iterdir()}
+    assert names >= {
+        "adapter_model.safetensors",
+        "adapter_config.json",
+        "tokenizer.json",
+        "chat_template.jinja",
+        "generation_config.json",
+        "README.md",
+        "loss.svg",
+        "loss.png",
+        "manifest.json",
+    }
+    assert "training_args.bin" not in names
+    about = json.loads((published(store) / "manifest.json").read_text())["about"]
+    assert about["type"] == "adapter"
+    assert about["base"]["key"] == VALUES["basemodel"]
+    assert "finished" in said
+    assert "20 conversations" in (published(store) / "README.md").read_text()
+
+
+def test_the_model_card_and_the_adapter_name_the_base_by_its_key_and_nothing_names_this_machine(finished, tmp_path):
+    store, _ = finished
+    config = json.loads((published(store) / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == VALUES["basemodel"]
+    machine = str(tmp_path.parents[1]).encode()
+    texts = [path for path in (store / REMOTE).rglob("*") if path.is_file()]
+    assert len(texts) > 20
+    assert not [path for path in texts if machine in path.read_bytes()]
+
+
+def test_metrics_have_each_step_once_and_end_with_a_summary(finished):
+    store, _ = finished
+    rows = metrics(store)
+    assert [row["step"] for row in rows if row["kind"] == "train"] == [3, 6, 9]
+    assert [row["step"] for row in rows if row["kind"] == "eval"] == [4, 8, 10]
+    assert [row["kind"] for row in rows].count("summary") == 1
+    assert all(row["max_steps"] == 10 for row in rows)
+
+
+def test_retention_keeps_the_newest_checkpoints_in_the_bucket(finished):
+    store, _ = finished
+    assert checkpoints(store) == ["checkpoint-10-1", "checkpoint-8-1"]
+
+
+def test_a_finished_run_launched_again_does_nothing(finished, tmp_path):
+    store, _ = finished
+    before = (store / REMOTE / "HEAD").read_bytes()
+    said = train(VALUES, store, tmp_path / "again")
+    assert "nothing to do" in said
+    assert "loading torch" not in said
+    assert (store / REMOTE / "HEAD").read_bytes() == before
+
+
+def test_sigterm_saves_publishes_and_exits_143_and_the_resumed_run_equals_one_never_stopped(store, tmp_path):
+    values, workdir = long(), tmp_path / "work"
+    process = start(values, store, workdir)
+    until_step(process, workdir, 5)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 143, said
+    stopped_at = int(said.split("stopped after step ")[1].split(":")[0])
+    assert f"checkpoint-{stopped_at}-1" in checkpoints(store)
+    shutil.rmtree(workdir)  # another machine: nothing but the store is left
+    said = train(values, store, workdir)
+    assert f"attempt 2: going on from step {stopped_at}" in said
+    interrupted = metrics(store), final_sha256(store)
+    shutil.rmtree(store / REMOTE)
+    train(values, store, tmp_path / "never-stopped")
+    assert (metrics(store), final_sha256(store)) == interrupted
+
+
+def test_the_best_checkpoint_comes_back_on_another_machine_and_is_what_is_published(store, tmp_path):
+    best = {
+        ARGUMENTS + "num_train_epochs": 12,
+        ARGUMENTS + "eval_steps": 2,
+        ARGUMENTS + "save_strategy": "best",
+        ARGUMENTS + "load_best_model_at_end": True,
+        ARGUMENTS + "metric_for_best_model": "loss",
+        ARGUMENTS + "greater_is_better": True,  # so that the best lies at the beginning, long before the stop
+        ARGUMENTS + "save_total_limit": 1,
+    }
+    values, workdir = changed(**best), tmp_path / "work"
+    process = start(values, store, workdir)
+    until_step(process, workdir, 30)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 143, said
+    shutil.rmtree(workdir)
+    train(values, store, workdir)
+    losses = {row["step"]: row["eval_loss"] for row in metrics(store) if row["kind"] == "eval"}
+    best_step = max(losses, key=losses.__getitem__)
+    assert best_step < 30, "the best evaluation has to lie before the stop for this test to mean anything"
+    manifest = json.loads(next((store / REMOTE).glob(f"checkpoint-{best_step}-*/manifest.json")).read_text())
+    kept = {entry["path"]: entry["sha256"] for entry in manifest["files"]}
+    assert final_sha256(store)["adapter_model.safetensors"] == kept["adapter_model.safetensors"]
+
+
+def test_two_processes_have_the_losses_of_one(store, tmp_path):
+    exact = {"finetuning_config.peft_conf.peft_kwargs.lora_dropout": 0.0, ARGUMENTS + "logging_steps": 1}
+    losses = {}
+    for processes in (1, 2):
+        remote = f"{REMOTE}-{processes}"
+        values = changed(checkpointsRemote=remote, finetuningGpus=processes, **exact)
+        train(values, store, tmp_path / f"work-{processes}")
+        rows = metrics(store, remote)
+        losses[processes] = [row["loss"] for row in rows if row["kind"] == "train"]
+        losses[processes] += [row["eval_loss"] for row in rows if row["kind"] == "eval"]
+    assert len(losses[1]) == 13
+    assert losses[2] == pytest.approx(losses[1], abs=1e-5, rel=0)
+    assert losses[2] != losses[1][::-1]
+
+
+def test_a_stop_ends_every_process_and_keeps_exit_code_143(store, tmp_path):
+    values, workdir = long(finetuningGpus=2), tmp_path / "work"
+    process = start(values, store, workdir)
+    until_step(process, workdir, 3)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 143, said
+    assert "stopped after step" in said
+    rank_states = [path.name for path in (store / REMOTE).glob("checkpoint-*/rng_state_*.pth")]
+    assert {"rng_state_0.pth", "rng_state_1.pth"} <= set(rank_states)
+
+
+def test_other_settings_under_the_same_place_are_a_conflict_that_names_the_keys(finished, tmp_path):
+    store, _ = finished
+    other = changed(**{ARGUMENTS + "learning_rate": 0.5, "finetuning_config.peft_conf.peft_kwargs.r": 8})
+    said = train(other, store, tmp_path / "other", code=6)
+    assert "finetuning_config.training_args.learning_rate: 0.01 → 0.5" in said
+    assert "finetuning_config.peft_conf" in said
+    assert "checkpointsRemote" in said
+
+
+def test_logging_may_change_between_attempts(finished, tmp_path):
+    store, _ = finished
+    said = train(changed(**{ARGUMENTS + "logging_steps": 1}), store, tmp_path / "other")
+    assert "nothing to do" in said
+
+
+def test_merging_can_be_asked_for_when_the_run_is_finished(finished, tmp_path):
+    shared, _ = finished
+    store = shutil.copytree(shared, tmp_path / "store")
+    train(changed(mergeAdapter=True), store, tmp_path / "work")
+    names = {path.name for path in published(store, MERGED).iterdir()}
+    assert {"model.safetensors", "tokenizer.json", "chat_template.jinja", "README.md"} <= names
+    assert not [name for name in names if name.startswith("adapter_")]
+    about = json.loads((published(store, MERGED) / "manifest.json").read_text())["about"]
+    assert about["type"] == "model"
+    assert "nothing to do" in train(changed(mergeAdapter=True), store, tmp_path / "again")
+
+
+def test_all_parameters_can_be_trained(store, tmp_path):
+    values = changed(**{"finetuning_config.peft_conf": {"peft_type": "NO_PEFT"}, ARGUMENTS + "learning_rate": 1e-3})
+    train(values, store, tmp_path / "work")
+    assert set(final_sha256(store)) == {"model.safetensors"}
+    assert json.loads((published(store) / "manifest.json").read_text())["about"]["type"] == "model"
+
+
+def flip_a_bit(path):
+    body = bytearray(path.read_bytes())
+    body[len(body) // 2] ^= 1
+    path.write_bytes(bytes(body))
+
+
+@pytest.fixture
+def stopped(store, tmp_path):
+    """A run stopped after at least two checkpoints were published."""
+    values, workdir = long(), tmp_path / "work"
+    process = start(values, store, workdir)
+    until_step(process, workdir, 7)
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate() and process.returncode == 143
+    shutil.rmtree(workdir)
+    names = sorted(checkpoints(store), key=lambda name: int(name.split("-")[1]))
+    assert len(names) == 2
+    return store, values, workdir, names
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(stopped):
+    store, values, workdir, (older, newest) = stopped
+    flip_a_bit(store / REMOTE / newest / "optimizer.pt")
+    said = train(values, store, workdir)
+    assert f"{newest} is damaged and passed over" in said
+    assert f"going on from step {older.split('-')[1]}" in said
+
+
+def test_no_checkpoint_left_that_verifies_is_exit_7_and_never_a_fresh_start(stopped):
+    store, values, workdir, names = stopped
+    for name in names:
+        flip_a_bit(store / REMOTE / name / "adapter_model.safetensors")
+    said = train(values, store, workdir, code=7)
+    assert "adapter_model.safetensors" in said
+    assert "starting at step 0" not in said
+
+
+def test_an_accelerator_that_is_not_there_is_exit_8_unless_the_cpu_is_allowed(store, tmp_path):
+    values = changed(gpuResource="amd.com/gpu", **{ARGUMENTS + "max_steps": 2, ARGUMENTS + "eval_strategy": "no"})
+    said = train(values, store, tmp_path / "work", code=8)
+    assert "1 accelerator(s) were asked for" in said
+    assert "TUNEYARD_DEVICE=cpu" in said
+    train(values, store, tmp_path / "work", TUNEYARD_DEVICE="cpu")
+    assert final_sha256(store)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "words"),
+    [
+        ({"basemodel": "default-bucket/models/absent"}, 4, "the base model 'default-bucket/models/absent' is not in"),
+        ({"finetuning_config.method": "dpo"}, 3, "finetuning_config.method: is not trained by this version"),
+        ({"distributedType": "auto-fsdp"}, 3, "distributedType: is not trained by this version"),
+        ({ARGUMENTS + "save_only_model": True}, 3, "can't be resumed from"),
+        ({"finetuning_config.sft_args.max_seq_length": 8}, 3, "25 of them longer than 8 tokens"),
+    ],
+    ids=["no base model", "method", "distributed", "model only", "nothing to train"],
+)
+def test_what_can_not_be_trained_is_told_in_a_sentence(laid_out, tmp_path, changes, code, words):
+    said = train(changed(**changes), laid_out, tmp_path / "work", code=code)
+    assert words in said
+    assert "Traceback" not in said
+    assert not (laid_out / REMOTE).exists(), "a mistake leaves nothing in the store"
+
+
+def test_every_bad_row_is_listed_before_any_training(tmp_path):
+    good = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    bad = [{"messages": [{"role": "user", "content": "a"}]}, {"text": "a"}]
+    lay_out(tmp_path / "store", rows=[good, bad[0], good, bad[1]])
+    said = train(VALUES, tmp_path / "store", tmp_path / "work", code=3)
+    name = DATA.rpartition("/")[2]
+    assert f"{name}:2" in said
+    assert f"{name}:4" in said
+    assert f"{name}:1" not in said
