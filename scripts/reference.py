@@ -182,7 +182,7 @@ def default_values(model: type[Values]) -> str:
     return head + "\n" + "\n".join(_entries(model, 0)).rstrip() + "\n"
 
 
-def _entries(model: type[BaseModel], depth: int) -> Iterator[str]:
+def _entries(model: type[BaseModel], depth: int, values: BaseModel | None = None) -> Iterator[str]:
     space = "  " * depth
     for name, field in in_order(model):
         about = " ".join((field.description or "").split())
@@ -194,10 +194,11 @@ def _entries(model: type[BaseModel], depth: int) -> Iterator[str]:
             if depth == 0:
                 yield ""
             continue
-        value = field.get_default(call_default_factory=True)
+        # a map around may have defaults of its own for the keys in it
+        value = getattr(values, name) if values else field.get_default(call_default_factory=True)
         if inner and value is not None and inner[0] not in COLLAPSED:
             yield f"{space}{name}:"
-            yield from _entries(type(value), depth + 1)
+            yield from _entries(type(value), depth + 1, value)
         else:
             yield _entry(name, value, inner, space)
         if depth == 0:

@@ -138,7 +138,7 @@ def header(about: str, body: str) -> str:
     if "(Values)" in body:
         lines.append("from tuneyard.values.base import Values")
         lines.append(f"from tuneyard.values.scalars import {', '.join(used)}\n")
-    return "\n".join(lines) + "\n\n" + body
+    return "\n".join(lines) + ("\n\n" if body.startswith("class") else "\n") + body
 
 
 def _uses(body: str, name: str) -> bool:

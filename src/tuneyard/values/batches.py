@@ -40,9 +40,8 @@ def resolve_batch_sizes(total: int | None, processes: int, max_per_device: int) 
     """
     total = processes if total is None else total
     if problem := impossible_total(total, processes):
-        raise InvalidValuesError(
-            str(problem), problems=[problem], hint=f"--set {WHERE}={nearest_totals(total, processes)[0]}"
-        )
+        hint = f"--set {WHERE}={nearest_totals(total, processes)[0]}"
+        raise InvalidValuesError(f"{problem}.", problems=[problem], hint=hint)
     share = total // processes
     per_device = max(size for size in range(1, min(share, max_per_device) + 1) if share % size == 0)
     return BatchSizes(total, per_device, share // per_device)

@@ -1,8 +1,9 @@
 """`--set` with Helm's syntax: `a.b[0].c=v,d={x,y}`, with a backslash before what is meant literally.
 
 `true`, `false` and `null` in any case and whole numbers without leading zeros are typed; all else is text, decimals
-too, as with Helm. The models make numbers of them. The one difference: Helm passes over an assignment without a key in
-silence, and here it is a mistake.
+too, as with Helm. The models make numbers of them. Two things differ, since nobody means what Helm makes of them: an
+assignment without a key is a mistake here and passed over there, and `{}` is an empty list here and a list of one empty
+text there.
 """
 
 from __future__ import annotations

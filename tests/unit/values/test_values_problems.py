@@ -1,0 +1,208 @@
+"""Every kind of problem: its text, and that all of them are told at once."""
+
+# ruff: noqa: E501  (a case of a table is easier to read on its own lines)
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+from small_values import FINETUNE, finetune, with_config
+
+from tuneyard.errors import InvalidValuesError
+from tuneyard.values import (
+    DeliverValues,
+    FinetuneValues,
+    InferenceValues,
+    NamespaceValues,
+    check_values,
+)
+
+
+def problems(model, given) -> list[str]:
+    with pytest.raises(InvalidValuesError) as caught:
+        check_values(model, given)
+    assert caught.value.exit_code == 3
+    return [str(problem) for problem in caught.value.problems]
+
+
+def whole(**keys):
+    return {**copy.deepcopy(FINETUNE), **keys}
+
+
+ARGS = "finetuning_config.training_args"
+KINDS = [
+    ("misspelt", finetune(lerning_rate=1), f"{ARGS}.lerning_rate: is not a key that is known here; did you mean"
+     " learning_rate?"),
+    ("unlike any", whole(kueue={}), "kueue: is not a key that is known here"),
+    ("in the wrong place", whole(learning_rate=1), "learning_rate: is not a key that is known here; did you mean"
+     f" {ARGS}.learning_rate?"),
+    ("few keys", with_config(sft_args={"x": 1}), "finetuning_config.sft_args.x: is not a key that is known here;"
+     " allowed: max_seq_length, train_on_completions_only"),
+    ("a word", finetune(eval_strategy="step"), f"{ARGS}.eval_strategy: is not one of the words it can be (given: step);"
+     " allowed: no, steps, epoch; did you mean steps?"),
+    ("a word of many", finetune(optim="adamw_torhc"), f"{ARGS}.optim: is not one of the words it can be (given:"
+     " adamw_torhc); did you mean adamw_torch?"),
+    ("a number", finetune(learning_rate="fast"), f"{ARGS}.learning_rate: is not a number (given: fast)"),
+    ("a truth value as number", finetune(seed=True), f"{ARGS}.seed: is a truth value where a number is meant (given:"
+     " true)"),
+    ("infinite", finetune(learning_rate="inf"), f"{ARGS}.learning_rate: is not a finite number (given: inf)"),
+    ("a whole number", finetune(seed="1.5"), f"{ARGS}.seed: is not a whole number (given: 1.5)"),
+    ("a fraction", finetune(seed=1.5), f"{ARGS}.seed: is not a whole number (given: 1.5)"),
+    ("a truth value", finetune(bf16="maybe"), f"{ARGS}.bf16: is neither true nor false (given: maybe); allowed: true or"
+     " false"),
+    ("text", finetune(run_name=["a"]), f"{ARGS}.run_name: is not text (given: ['a'])"),
+    ("text with decimals", whole(queueName=1.1), "queueName: is not text: put it in quotes, since YAML may have changed"
+     " it (given: 1.1)"),
+    ("a list", whole(imagePullSecrets="a"), "imagePullSecrets: is not a list (given: a); allowed: a list of items"),
+    ("a map", whole(resources="a"), "resources: is not a map (given: a); allowed: keys and values"),
+    ("a path", finetune(lr_scheduler_kwargs="a.json"), f"{ARGS}.lr_scheduler_kwargs: is neither a map nor JSON text of"
+     " one; a file's path can't be used (given: a.json)"),
+    ("too small", whole(finetuningGpus=0), "finetuningGpus: is out of range (given: 0); allowed: 1 or more"),
+    ("a ratio", with_config(data_conf={"training_data": {"datasets": [{"path": "a/b"}]}, "validation_data": {"ratio": 1}
+     }), "finetuning_config.data_conf.validation_data.ratio: is out of range (given: 1); allowed: less than 1"),
+    ("a quantity", whole(downloadsReservedSize="50GB"), "downloadsReservedSize: is not a quantity (given: 50GB);"
+     " allowed: a number with a unit, as in 10Gi or 500m"),
+    ("a name", whole(bucketCredentialsSecret={"name": "A_b"}), "bucketCredentialsSecret.name: is not a name that"
+     " Kubernetes takes (given: A_b); allowed: lower case letters, digits, '-' and '.', as in minio-credentials"),
+    ("a label's key", whole(labels={"a b": "c"}), "labels.a b: is not a label's key (given: a b); allowed: letters,"
+     " digits, '-', '_' and '.', with or without a domain before a '/', as in kueue.x-k8s.io/queue-name"),
+    ("a label's value", whole(labels={"x.y/z": "a b"}), r"labels.x\.y/z: is not a label's value (given: a b); allowed:"
+     " at most 63 letters, digits, '-', '_' and '.'"),
+    ("a place", whole(basemodel="/models/x"), "basemodel: is not a place in a bucket (given: /models/x); allowed:"
+     " bucket/path, as in default-bucket/models/x"),
+    ("a place upwards", whole(checkpointsRemote="a/../b"), "checkpointsRemote: is not a place in a bucket (given:"
+     " a/../b); allowed: bucket/path, as in default-bucket/models/x"),
+    ("a store", whole(bucketStorageHost="minio:9000"), "bucketStorageHost: is not a store's URL (given: minio:9000);"
+     " allowed: https://host:port, http://host:port or file:///folder; empty for none"),
+    ("an accelerator", whole(gpuResource="gpu"), "gpuResource: is not an extended resource's name (given: gpu); allowed:"
+     " amd.com/gpu, nvidia.com/gpu or another domain/name; empty for the CPU"),
+    ("LoRA's argument", with_config(peft_conf={"peft_type": "LORA", "peft_kwargs": {"lora_alpa": 1}}),
+     "finetuning_config.peft_conf.peft_kwargs.lora_alpa: is not a key that is known here; did you mean lora_alpha?"),
+    ("LoRA's rank", with_config(peft_conf={"peft_type": "LORA", "peft_kwargs": {"r": 0}}),
+     "finetuning_config.peft_conf.peft_kwargs.r: is out of range (given: 0); allowed: 1 or more"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("given", "text"), [case[1:] for case in KINDS], ids=[case[0] for case in KINDS])
+def test_a_problem_says_where_what_the_value_and_what_is_allowed(given, text):
+    assert problems(FinetuneValues, given) == [text]
+
+
+def test_what_has_to_be_there_is_named():
+    assert problems(FinetuneValues, {}) == [
+        "basemodel: is missing",
+        "finetuning_config.data_conf.training_data.datasets: is empty: name at least one file of conversations;"
+        " allowed: [{path: bucket/key}]",
+    ]
+    assert problems(InferenceValues, {}) == ["model: is missing"]
+
+
+def test_a_model_is_named_in_one_of_three_ways():
+    allowed = "a Hub id (org/name), a place in the store (s3://bucket/path) or a folder (/path or ./path)"
+    assert problems(InferenceValues, {"model": "a/b/c"}) == [
+        f"model: names no model (given: a/b/c); allowed: {allowed}"
+    ]
+
+
+def test_problems_of_every_kind_are_told_together():
+    given = {
+        "finetuningGpus": 8,
+        "labels": {"a b": "c"},
+        "finetuning_config": {
+            "methd": "sft",
+            "data_conf": {"training_data": {"datasets": [{"path": "nowhere", "wieght": 1}]}},
+            "batchsize_conf": {"total_train_batch_size": 12},
+            "training_args": {
+                "warmup_ratio": "x",
+                "save_safetensors": False,
+                "seed": True,
+                "bf16": True,
+                "fp16": True,
+                "save_strategy": "best",
+            },
+            "peft_conf": {"peft_type": "LORA", "peft_kwargs": {"rank": 4, "r": "x"}},
+        },
+    }
+    found = problems(FinetuneValues, given)
+    where = {text.split(": ")[0] for text in found}
+    config = "finetuning_config"
+    assert where == {
+        "labels.a b",
+        "basemodel",
+        f"{config}.methd",
+        f"{config}.data_conf.training_data.datasets[0].path",
+        f"{config}.data_conf.training_data.datasets[0].wieght",
+        f"{config}.training_args.warmup_ratio",
+        f"{config}.training_args.save_safetensors",
+        f"{config}.training_args.seed",
+        f"{config}.training_args.fp16",
+        f"{config}.training_args.save_strategy",
+        f"{config}.training_args.metric_for_best_model",
+        f"{config}.peft_conf.peft_kwargs.rank",
+        f"{config}.peft_conf.peft_kwargs.r",
+        f"{config}.batchsize_conf.total_train_batch_size",
+    }
+    assert len(found) == len(where)
+
+
+def test_a_consequence_of_a_mistake_is_not_told_as_a_second_mistake():
+    # were eval_strategy taken for its default, the best model could not be told either
+    found = problems(FinetuneValues, finetune(eval_strategy="stps", save_strategy="best", metric_for_best_model="loss"))
+    assert [text.split(":")[0] for text in found] == [f"{ARGS}.eval_strategy"]
+
+
+def test_values_that_may_be_secret_are_not_repeated():
+    given = finetune(hub_token="hf_very_secret")
+    given["env"] = {"SOME_TOKEN": ["hf_very_secret"], "OTHER": {"key": "hf_very_secret"}}
+    with pytest.raises(InvalidValuesError) as caught:
+        check_values(FinetuneValues, given)
+    assert len(caught.value.problems) == 3
+    assert "hf_very_secret" not in str(caught.value)
+    assert "hf_very_secret" not in repr(caught.value.problems)
+
+
+def test_a_long_value_is_cut():
+    (text,) = problems(FinetuneValues, finetune(run_name=["x" * 500]))
+    assert len(text) < 200
+    assert text.endswith("…)")
+
+
+def test_a_delivery_of_nothing_and_to_nowhere_is_refused():
+    assert problems(DeliverValues, {}) == ["modelID: is empty, and so is dataScript: there is nothing to deliver"]
+    assert problems(DeliverValues, {"modelID": "a/b", "dataScript": "x = 1"}) == [
+        "bucketModelPath: is missing: the model has no place to go; allowed: default-bucket/models/<name>",
+        "bucketDataDir: is missing: the data has no place to go; allowed: default-bucket/datasets",
+    ]
+
+
+def test_a_data_script_that_is_not_python_is_refused_before_anything_is_delivered():
+    (text,) = problems(DeliverValues, {"dataScript": "a = 1\nb = (", "bucketDataDir": "a/b"})
+    assert text.startswith("dataScript: is not Python in line 2: ")
+
+
+def test_a_role_that_allows_everything_is_refused():
+    rules = [{"apiGroups": [""], "resources": ["*"], "verbs": ["get"]}]
+    assert problems(NamespaceValues, {"role": {"rules": rules}}) == [
+        "role.rules[0].resources: allows everything (given: *); allowed: each by its name"
+    ]
+
+
+def test_a_servers_flag_that_has_a_key_of_its_own_is_refused():
+    given = {"model": "a/b", "vllm_engine_args": {"api-key": "very_secret", "lora_modules": "x"}}
+    found = problems(InferenceValues, given)
+    assert found == [
+        "vllm_engine_args.api_key: is not taken here: it has a key of its own; did you mean apiKeySecret?",
+        "vllm_engine_args.lora_modules: is not taken here: it has a key of its own (given: x); did you mean adapters?",
+    ]
+
+
+def test_the_error_is_one_sentence_with_a_hint_and_can_be_pickled():
+    with pytest.raises(InvalidValuesError) as caught:
+        check_values(FinetuneValues, finetune(seed=True))
+    error = caught.value
+    assert error.message == (
+        f"The values can't be used: {ARGS}.seed: is a truth value where a number is meant (given: true)."
+    )
+    assert error.hint == "docs/reference/values.md lists every key"
+    assert pickle.loads(pickle.dumps(error)).problems == error.problems
