@@ -133,7 +133,7 @@ def _check(model: type[V], merged: dict[str, Any], problems: list[Problem], noti
 
 def _invalid(problems: Sequence[Problem]) -> InvalidValuesError:
     what = str(problems[0]) if len(problems) == 1 else f"{len(problems)} problems"
-    text = f"The values can't be used: {what}."
+    text = f"The values can't be used: {what}{'' if what.endswith('?') else '.'}"
     return InvalidValuesError(text, hint="docs/reference/values.md lists every key", problems=list(problems))
 
 

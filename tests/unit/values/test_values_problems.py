@@ -206,3 +206,13 @@ def test_the_error_is_one_sentence_with_a_hint_and_can_be_pickled():
     )
     assert error.hint == "docs/reference/values.md lists every key"
     assert pickle.loads(pickle.dumps(error)).problems == error.problems
+
+
+def test_one_problem_is_the_sentence_and_several_are_counted():
+    with pytest.raises(InvalidValuesError) as one:
+        check_values(FinetuneValues, finetune(lerning_rate=1))
+    assert one.value.message.endswith("did you mean learning_rate?")
+    with pytest.raises(InvalidValuesError) as several:
+        check_values(FinetuneValues, finetune(lerning_rate=1, seed=True))
+    assert several.value.message == "The values can't be used: 2 problems."
+    assert len(several.value.problems) == 2
