@@ -133,18 +133,27 @@ class Server:
         return self.process.wait(60)
 
 
-def start(values: dict[str, Any], store: Path, workdir: Path, *, key: str = KEY, **more: str) -> Server:
-    """Start `python -m tuneyard.serve` on a free port."""
+def start(values: dict[str, Any], store: Path, workdir: Path, *, key: str = KEY, port: int = 0, **more: str) -> Server:
+    """Start `python -m tuneyard.serve`, on a free port where none is named."""
     from tuneyard.values import InferenceValues, canonical_json
 
     workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / "values.json"
     path.write_bytes(canonical_json(InferenceValues.model_validate(values)))
     ready, log = workdir / "ready.json", workdir / "log"
-    command = [sys.executable, "-m", "tuneyard.serve", str(path), "--workdir", str(workdir / "work"), "--port", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "tuneyard.serve",
+        str(path),
+        "--workdir",
+        str(workdir / "work"),
+        "--port",
+        str(port),
+    ]
     with log.open("w") as out:
         process = subprocess.Popen(
-            [*command, "--ready-file", str(ready)],
+            [*command, "--port", str(port), "--ready-file", str(ready)],
             env=environment(store, key, **more),
             stdout=out,
             stderr=out,

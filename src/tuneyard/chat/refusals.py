@@ -32,14 +32,19 @@ def refusals(url: str, model: str = "") -> Generator[None]:
         yield
     except openai.APIStatusError as error:
         raise _refused(url, model, error.status_code, _words(error.body, error.message)) from error
-    except openai.APIConnectionError as error:
-        raise UnavailableError(f"The server at {url} can't be reached.", hint=_SEE, url=url) from error
-    except httpx2.TransportError as error:
-        raise UnavailableError(
-            f"The server at {url} went away in the middle of its answer.", hint=_SEE, url=url
-        ) from error
+    except (openai.APIConnectionError, httpx2.TransportError) as error:
+        cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else error
+        if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout):
+            what = "can't be reached"
+        elif isinstance(cause, httpx2.TimeoutException):
+            what = "has not answered in time"
+        else:
+            what = "went away in the middle of its answer"
+        raise UnavailableError(f"The server at {url} {what}.", hint=_SEE, url=url) from error
     except openai.APIError as error:
         raise UnavailableError(f"The server at {url} gave no answer: {error.message}", hint=_SEE, url=url) from error
+    except ValueError as error:  # a stream that is no JSON
+        raise UnavailableError(f"The server at {url} answers in no form that is known.", hint=_SEE, url=url) from error
 
 
 def _words(body: object, otherwise: str) -> str:

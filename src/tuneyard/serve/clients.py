@@ -6,6 +6,7 @@ A plain ASGI middleware. A stream notices by itself; a whole answer would be com
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import MutableMapping
 from contextlib import suppress
@@ -33,6 +34,9 @@ class WatchClient:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if _told_size(scope) > MOST_BYTES:
+            await _refuse(send)
+            return
         event = threading.Event()
         messages: asyncio.Queue[MutableMapping[str, Any]] = asyncio.Queue()
         reader = asyncio.create_task(_read(receive, messages, event))
@@ -44,6 +48,19 @@ class WatchClient:
             reader.cancel()
             with suppress(asyncio.CancelledError):
                 await reader
+
+
+def _told_size(scope: Scope) -> int:
+    told = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+    return int(told) if told.isdigit() else 0
+
+
+async def _refuse(send: Send) -> None:
+    error = {"message": f"The request is larger than {MOST_BYTES} bytes.", "type": "invalid_request_error"}
+    body = json.dumps({"error": {**error, "param": None, "code": "too_large"}}).encode()
+    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": 413, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 async def _read(receive: Receive, messages: asyncio.Queue[MutableMapping[str, Any]], event: threading.Event) -> None:

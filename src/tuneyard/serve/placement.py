@@ -90,8 +90,11 @@ def place_models(values: InferenceValues, store: Store, workdir: Path) -> Placem
         InvalidValuesError: What lies there can't be served, or two models would have one name.
     """
     adapters: list[Adapter] = []
-    found = _find(values, store, workdir)
-    asked = told_names(values.vllm_engine_args.get("served_model_name")) or (own_name(found.where, found.about),)
+    place = model_place(values.model)
+    found = _find(place, values, store, workdir)
+    # A model of the Hub goes by its id, as vLLM has it.
+    own = place.where if place.kind == "hub" else own_name(found.where, found.about)
+    asked = told_names(values.vllm_engine_args.get("served_model_name")) or (own,)
     if found.is_adapter:
         base = _base_of(found, store)
         model, names = base.bring(workdir), (base_name(base.where, taken=(*asked, *values.adapters)),)
@@ -136,8 +139,7 @@ class _Found:
         return Weights(self.where, view, sha256, dict(self.about))
 
 
-def _find(values: InferenceValues, store: Store, workdir: Path) -> _Found:
-    place = model_place(values.model)
+def _find(place: ModelPlace, values: InferenceValues, store: Store, workdir: Path) -> _Found:
     if place.kind == "bucket":
         return _look_up(store, place.where)
     if place.kind == "folder":

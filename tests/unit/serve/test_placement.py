@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hub_server import hub_server
 from places import Place
 from s3_servers import BUCKET
 
@@ -174,6 +175,21 @@ def test_a_folder_is_served_where_its_manifest_verifies(place, tmp_path):
     (folder / ".tuneyard/manifest.json").unlink()
     with pytest.raises(NotFoundError, match="could be verified"):
         placed(place, tmp_path, str(folder))
+
+
+def test_a_model_of_the_hub_is_pinned_and_verified_as_a_delivery_does_it(place, tmp_path, monkeypatch):
+    files = {"config.json": b"{}", "model.safetensors": b"weights", "tokenizer.json": b"{}"}
+    with hub_server() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        hub.add_model("someone/tiny", files)
+        placement = placed(place, tmp_path, "someone/tiny")
+        assert placement.served == ("someone/tiny",)
+        assert (placement.model.folder / "model.safetensors").read_bytes() == b"weights"
+        assert list(place.store.list("hub/")) == []
+        asked = len(hub.seen)
+        assert placed(place, tmp_path, "someone/tiny").model.folder == placement.model.folder
+        again = [seen.path for seen in hub.seen[asked:]]
+        assert not [path for path in again if path.endswith("model.safetensors")]
 
 
 @pytest.mark.s3

@@ -1,0 +1,83 @@
+"""Models in memory: one set of base weights, whatever stands on it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import serving
+
+from tuneyard.errors import InvalidDataError, InvalidValuesError
+from tuneyard.serve import place_models
+from tuneyard.serve.flags import app_settings
+from tuneyard.store import open_store
+from tuneyard.values import InferenceValues
+
+
+def load(store, workdir, model=f"s3://{serving.TUNED}", flags=None, **more):
+    from tuneyard.serve.loading import load_models
+
+    values = InferenceValues.model_validate(serving.values(model, vllm_engine_args=flags or {}, **more))
+    placement = place_models(values, open_store(store.as_uri()), workdir)
+    return load_models(placement, app_settings(values.vllm_engine_args), "cpu")
+
+
+def test_adapters_share_the_weights_of_their_base(laid_out, tmp_path):
+    tuned, base, other = load(laid_out.store, tmp_path, adapters={"other": serving.OTHER})
+    assert [one.names for one in (tuned, base, other)] == [("tuned",), ("tiny",), ("other",)]
+    assert [one.parent for one in (tuned, base, other)] == ["tiny", "", "tiny"]
+    own = {weight.data_ptr() for weight in base.model.parameters()}
+    for adapted in (tuned, other):
+        shared = {weight.data_ptr() for name, weight in adapted.model.named_parameters() if "lora_" not in name}
+        assert shared == own
+
+
+def test_an_adapter_whose_beginning_changes_the_base_gets_weights_of_its_own(laid_out, tmp_path):
+    """peft repeats PiSSA's beginning when it loads an adapter, which writes into the base's weights."""
+    import torch
+
+    base = laid_out.beside / "base"
+    folder = serving.make_adapter(base, tmp_path / "pissa", seed=5, init_lora_weights="pissa")
+    key = "default-bucket/models/pissa"
+    serving.put(laid_out.store, key, folder, kind="model")
+    plain, adapted = load(laid_out.store, tmp_path, f"s3://{serving.BASE}", adapters={"pissa": key})
+    (untouched,) = load(laid_out.store, tmp_path, f"s3://{serving.BASE}")
+    assert "pissa" in json.loads((folder / "adapter_config.json").read_text())["init_lora_weights"]
+    for one, two in zip(plain.model.parameters(), untouched.model.parameters(), strict=True):
+        assert torch.equal(one, two)
+    assert adapted.names == ("pissa",)
+
+
+def test_the_dtype_asked_for_is_used(laid_out, tmp_path):
+    import torch
+
+    (full,) = load(laid_out.store, tmp_path, f"s3://{serving.FULL}", {"dtype": "bfloat16"})
+    assert full.model.dtype == torch.bfloat16
+
+
+def test_a_context_of_more_than_the_model_can_is_refused(laid_out, tmp_path):
+    (full,) = load(laid_out.store, tmp_path, f"s3://{serving.FULL}", {"max_model_len": 64})
+    assert full.limit == 64
+    with pytest.raises(InvalidValuesError, match="more than the model's 2048"):
+        load(laid_out.store, tmp_path, f"s3://{serving.FULL}", {"max_model_len": 4096})
+
+
+def test_right_bytes_that_are_no_model_are_refused_in_one_sentence(laid_out, tmp_path):
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd/config.json").write_text('{"model_type": "nothing-known"}')
+    serving.put(laid_out.store, "default-bucket/models/odd", tmp_path / "odd", kind="model")
+    with pytest.raises(InvalidDataError, match=r"default-bucket/models/odd can't be loaded"):
+        load(laid_out.store, tmp_path, "s3://default-bucket/models/odd")
+
+
+def test_an_adapter_that_lacks_weights_is_refused(laid_out, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = serving.make_adapter(laid_out.beside / "base", tmp_path / "lacking", seed=6)
+    path = folder / "adapter_model.safetensors"
+    weights = load_file(path)
+    weights.pop(sorted(weights)[0])
+    save_file(weights, path, metadata={"format": "pt"})
+    serving.put(laid_out.store, "default-bucket/models/lacking", folder, kind="model")
+    with pytest.raises(InvalidDataError, match="lacks weights"):
+        load(laid_out.store, tmp_path, f"s3://{serving.BASE}", adapters={"x": "default-bucket/models/lacking"})
