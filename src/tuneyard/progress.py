@@ -7,8 +7,9 @@ happened.
 from __future__ import annotations
 
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Literal
 
@@ -21,7 +22,7 @@ LINE_EVERY_SECONDS = 10.0
 
 
 @contextmanager
-def progress_bar(description: str, total: float | None, unit: Unit = "items") -> Iterator[Advance]:
+def progress_bar(description: str, total: float | None, unit: Unit = "items") -> Generator[Advance]:
     """Show how far a piece of work is while the `with` block runs.
 
     Args:
@@ -38,7 +39,7 @@ def progress_bar(description: str, total: float | None, unit: Unit = "items") ->
         yield from _lines(description, total, unit)
 
 
-def _bar(description: str, total: float | None, unit: Unit) -> Iterator[Advance]:
+def _bar(description: str, total: float | None, unit: Unit) -> Generator[Advance]:
     from rich import progress
     from rich.console import Console
 
@@ -63,17 +64,19 @@ def _bar(description: str, total: float | None, unit: Unit) -> Iterator[Advance]
         yield advance
 
 
-def _lines(description: str, total: float | None, unit: Unit) -> Iterator[Advance]:
+def _lines(description: str, total: float | None, unit: Unit) -> Generator[Advance]:
     start = last = time.monotonic()
     done = 0.0
+    lock = threading.Lock()
 
     def advance(amount: float) -> None:
         nonlocal done, last
-        done += amount
-        now = time.monotonic()
-        if now - last >= LINE_EVERY_SECONDS:
-            last = now
-            print(_line(description, done, total, unit, now - start), file=sys.stderr, flush=True)
+        with lock:
+            done += amount
+            now = time.monotonic()
+            if now - last >= LINE_EVERY_SECONDS:
+                last = now
+                print(_line(description, done, total, unit, now - start), file=sys.stderr, flush=True)
 
     yield advance
     elapsed = time.monotonic() - start

@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from tuneyard.checkpoints import Experiment
 from tuneyard.data import ChatEncoder, Encoded, encode_files, load_tokenizer, split
@@ -66,8 +67,8 @@ class Prepared:
     @staticmethod
     def read(workdir: Path) -> Prepared:
         """Read what `write` left."""
-        facts = json.loads((workdir / PREPARED_FILE).read_text(encoding="utf-8"))
-        return Prepared(**{**facts, "inputs": Inputs.of(facts["inputs"])})
+        facts: dict[str, Any] = json.loads((workdir / PREPARED_FILE).read_text(encoding="utf-8"))
+        return Prepared(inputs=Inputs.of(facts.pop("inputs")), **facts)
 
 
 def prepare(values: FinetuneValues, inputs: Inputs, store: Store, workdir: Path, tell: Tell) -> Prepared:

@@ -85,6 +85,9 @@ class SFTTrainer(Trainer):
             callbacks=[*callbacks, _RestoreCounters(self)],
         )
         self.model_accepts_loss_kwargs = True  # compute_loss takes num_items_in_batch itself
+        assert args.output_dir is not None, "arguments.py sets it"
+        self.output_dir = Path(args.output_dir)
+        self.network = model  # never None, which Trainer.model may be
         self.rows = rows
         self.validation_rows = validation_rows
         self.total_batch_size = total_batch_size
@@ -162,7 +165,7 @@ class SFTTrainer(Trainer):
     def _summed_loss(self, logits_KV: torch.Tensor, labels_K: torch.Tensor) -> torch.Tensor:
         if labels_K.eq(IGNORED).all():
             return logits_KV.float().sum() * 0.0  # an empty share still takes part in the gradient exchange
-        smoothing = self.args.label_smoothing_factor if self.model.training else 0.0
+        smoothing = self.args.label_smoothing_factor if self.network.training else 0.0
         return cross_entropy(
             logits_KV.float(), labels_K, ignore_index=IGNORED, reduction="sum", label_smoothing=smoothing
         )
@@ -190,7 +193,7 @@ class SFTTrainer(Trainer):
             processes=processes,
             order="sequential",
         )
-        model = self.model
+        model = self.network
         model.eval()
         sums = torch.zeros(2, dtype=torch.float64)
         for inputs in map(self._prepare_inputs, self._loader(self.validation_rows, plan)):
@@ -224,7 +227,7 @@ class SFTTrainer(Trainer):
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any = None) -> None:
         super()._save_checkpoint(model, trial)
-        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        folder = self.output_dir / f"checkpoint-{self.state.global_step}"
         window = self._gathered_loss_window()
         if self.args.should_save:
             # The stock Trainer pickles its arguments: not needed to resume, and no pickle is ever published.
@@ -283,7 +286,7 @@ class SFTTrainer(Trainer):
         if not self._agreed_to_stop() or self.state.global_step >= self.state.max_steps:
             return
         if self._saved_step != self.state.global_step:
-            self._save_checkpoint(self.model)
+            self._save_checkpoint(self.network)
         raise Stopped(self.state.global_step)
 
     def _agreed_to_stop(self) -> bool:

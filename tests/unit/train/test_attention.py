@@ -1,5 +1,7 @@
 """Attention over a flat row equals attention over each conversation alone."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -29,7 +31,7 @@ def reference(query, key, value, allowed):
 def block_causal(window=None):
     length = BOUNDS[-1]
     allowed = torch.zeros(length, length, dtype=torch.bool)
-    for start, end in zip(BOUNDS, BOUNDS[1:], strict=False):
+    for start, end in pairwise(BOUNDS):
         for at in range(start, end):
             first = start if window is None else max(start, at - window + 1)
             allowed[at, first : at + 1] = True

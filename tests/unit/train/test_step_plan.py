@@ -29,9 +29,8 @@ def steps_of(lengths, *, per_device, accumulation, processes, epoch=0, order="ra
         assert len(shares[-1]) == len(plan)
     steps = []
     for step in range(len(shares[0]) // accumulation):
-        members = [
-            index for share in shares for micro in share[step * accumulation : (step + 1) * accumulation] for index in micro
-        ]
+        mine = slice(step * accumulation, (step + 1) * accumulation)
+        members = [index for share in shares for micro in share[mine] for index in micro]
         assert len(members) == len(set(members))
         steps.append(frozenset(members))
     return steps
