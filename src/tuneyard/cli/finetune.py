@@ -27,7 +27,7 @@ def finetune(
 
     out = Output(json, quiet)
     runner = runner_for(on)
-    plan = plan_finetune(Sources(values or (), set_ or (), None, name, store))
+    plan = plan_finetune(Sources(values or (), set_ or (), None, name, store), dry_run=dry_run)
     if dry_run:
         show_values(plan, out)
         return

@@ -81,12 +81,16 @@ def plan_deliver(sources: Sources) -> Plan:
     return _plan("deliver", name, values, store_of(sources), notices)
 
 
-def plan_finetune(sources: Sources) -> Plan:
+def plan_finetune(sources: Sources, *, dry_run: bool = False) -> Plan:
     """Plan a finetuning run, and look whether the base model and the data it names have been delivered.
+
+    Args:
+        sources: What the user gave.
+        dry_run: Whether the plan is only to be looked at: then what is not delivered is a note, no error.
 
     Raises:
         InvalidValuesError: If the values are not allowed, with every problem.
-        NotFoundError: If a values file, the base model or a dataset is not there.
+        NotFoundError: If a values file is not there, or, for a plan to launch, the base model or a dataset.
         UsageError: If no name can be derived, or the one told is not allowed.
     """
     from tuneyard.values import FinetuneValues
@@ -97,7 +101,12 @@ def plan_finetune(sources: Sources) -> Plan:
     if not values.checkpointsRemote:
         values = values.model_copy(update={"checkpointsRemote": f"{EXPERIMENTS}/{name}"})
     store = store_of(sources)
-    _check_delivered(store, values)
+    try:
+        _check_delivered(store, values)
+    except NotFoundError as error:
+        if not dry_run:
+            raise
+        notices.append(error.message)
     return _plan("finetune", name, values, store, notices, experiment=values.checkpointsRemote)
 
 

@@ -1,0 +1,53 @@
+"""The built wheel, installed elsewhere, gives a working `tuneyard`: without this checkout and without torch."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+UV = [sys.executable, "-m", "uv"]
+
+
+def run(*words, cwd, **environment):
+    done = subprocess.run(
+        [str(word) for word in words], cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("elsewhere")
+    run(*UV, "build", "-q", "--wheel", "--out-dir", folder / "dist", ROOT, cwd=folder)
+    (wheel,) = (folder / "dist").glob("*.whl")
+    run(*UV, "venv", "-q", "--python", sys.executable, folder / "venv", cwd=folder)
+    python = folder / "venv/bin/python"
+    pinned = ["-c", ROOT / "constraints.txt"]
+    run(*UV, "pip", "install", "-q", "--compile-bytecode", "--python", python, *pinned, wheel, cwd=folder)
+    return folder
+
+
+def test_the_command_answers_and_names_its_verbs(installed):
+    said = run(installed / "venv/bin/tuneyard", "--help", cwd=installed)
+    for verb in ("deliver", "finetune", "serve", "chat", "runs", "logs", "watch", "stop", "delete", "data"):
+        assert f"  {verb} " in said
+
+
+def test_it_needs_no_torch_and_resolves_values(installed):
+    values = ROOT / "examples/tuneyard-facts/finetune.yaml"
+    command = [installed / "venv/bin/tuneyard", "finetune", "-f", values, "--dry-run", "--json"]
+    said = run(*command, cwd=installed, TUNEYARD_HOME=str(installed / "home"))
+    assert "tuneyard-facts" in json.dumps(json.loads(said))
+    assert not list((installed / "venv").glob("lib/python*/site-packages/torch"))
+
+
+def test_the_package_is_typed_and_licensed(installed):
+    (package,) = (installed / "venv").glob("lib/python*/site-packages/tuneyard")
+    assert (package / "py.typed").exists()
+    (metadata,) = package.parent.glob("tuneyard-*.dist-info")
+    assert "Apache" in (metadata / "licenses/LICENSE").read_text()
