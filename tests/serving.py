@@ -57,9 +57,9 @@ def put(store: Path, key: str, folder: Path, *, kind: str = "final", about: dict
     return manifest.content_sha256
 
 
-def lay_out(store: Path, beside: Path) -> None:
+def lay_out(store: Path, beside: Path, **model: Any) -> None:
     """Put a base, two adapters on it, one that ends each answer at once, and a full model into the store."""
-    base = make_model(beside / "base")
+    base = make_model(beside / "base", **model)
     trained_on = {"key": BASE, "content_sha256": put(store, BASE, base, kind="model")}
     for key, seed in ((TUNED, 1), (OTHER, 2), (BRIEF, 3)):
         folder = make_adapter(base, beside / f"adapter-{seed}", seed=seed)
@@ -67,7 +67,12 @@ def lay_out(store: Path, beside: Path) -> None:
             tokens = json.loads((base / "config.json").read_text())["vocab_size"]
             (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": list(range(tokens))}))
         put(store, key, folder, about={"type": "adapter", "run": key.split("/")[2], "base": trained_on})
-    put(store, FULL, make_model(beside / "full", seed=9), about={"type": "model", "run": "full", "base": trained_on})
+    put(
+        store,
+        FULL,
+        make_model(beside / "full", seed=9, **model),
+        about={"type": "model", "run": "full", "base": trained_on},
+    )
 
 
 def values(model: str = f"s3://{TUNED}", **more: Any) -> dict[str, Any]:
@@ -133,7 +138,16 @@ class Server:
         return self.process.wait(60)
 
 
-def start(values: dict[str, Any], store: Path, workdir: Path, *, key: str = KEY, port: int = 0, **more: str) -> Server:
+def start(
+    values: dict[str, Any],
+    store: Path,
+    workdir: Path,
+    *,
+    key: str = KEY,
+    port: int = 0,
+    python: str = sys.executable,
+    **more: str,
+) -> Server:
     """Start `python -m tuneyard.serve`, on a free port where none is named."""
     from tuneyard.values import InferenceValues, canonical_json
 
@@ -141,16 +155,7 @@ def start(values: dict[str, Any], store: Path, workdir: Path, *, key: str = KEY,
     path = workdir / "values.json"
     path.write_bytes(canonical_json(InferenceValues.model_validate(values)))
     ready, log = workdir / "ready.json", workdir / "log"
-    command = [
-        sys.executable,
-        "-m",
-        "tuneyard.serve",
-        str(path),
-        "--workdir",
-        str(workdir / "work"),
-        "--port",
-        str(port),
-    ]
+    command = [python, "-m", "tuneyard.serve", str(path), "--workdir", str(workdir / "work")]
     with log.open("w") as out:
         process = subprocess.Popen(
             [*command, "--port", str(port), "--ready-file", str(ready)],

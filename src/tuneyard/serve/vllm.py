@@ -170,7 +170,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 def _defaults(values: InferenceValues, placement: Placement) -> dict[str, Any]:
     """Flags that follow from what is served; the values' own win."""
-    flags: dict[str, Any] = {}
+    flags: dict[str, Any] = {"disable_fastapi_docs": True}
     if values.gpuResource and values.gpus > 1:
         flags["tensor_parallel_size"] = values.gpus
     if not placement.adapters:
