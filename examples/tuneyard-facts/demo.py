@@ -14,7 +14,6 @@ import shlex
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from base_model import fetch
@@ -22,7 +21,6 @@ from rich.console import Console
 from rich.table import Table
 
 import tuneyard
-from tuneyard.chat import Endpoint, ask
 from tuneyard.progress import progress_bar
 
 HERE = Path(__file__).parent
@@ -56,7 +54,7 @@ def main() -> None:
     step("1. deliver", "deliver", "-f", f"{example}/deliver.yaml", "--set", f"modelID={model}", "--name", NAME)
     step("2. check the data", "data", "check", "-f", f"{example}/finetune.yaml")
     step("3. finetune", "finetune", "-f", f"{example}/finetune.yaml", "--name", NAME)
-    step("4. serve", "serve", NAME, "--detach")
+    step("4. serve", "serve", NAME)
     compare(steps, began)
     console.print(f"\nTalk to both:    [bold].venv/bin/tuneyard chat serve/{NAME} --compare[/]")
     console.print(f"Stop the server: .venv/bin/tuneyard stop serve/{NAME}")
@@ -67,7 +65,7 @@ def main() -> None:
 def compare(steps: list[tuple[str, float]], began: float) -> None:
     """Ask base and tuned what neither was asked before, print the answers and write the report."""
     console.rule("[bold]5. compare", align="left")
-    published = tuneyard_store() / "default-bucket/experiments" / NAME
+    published = experiment_folder()
     served = json.loads((published / "checkpoint-final/manifest.json").read_text(encoding="utf-8"))["files"]
     answers_path = REPORT / "answers.json"
     known = json.loads(answers_path.read_text(encoding="utf-8")) if answers_path.exists() else {}
@@ -84,35 +82,26 @@ def compare(steps: list[tuple[str, float]], began: float) -> None:
     write_report(answers, steps, time.monotonic() - began)
 
 
-def tuneyard_store() -> Path:
+def experiment_folder() -> Path:
     from tuneyard.store import default_store_url, open_store
 
-    root = open_store(os.environ.get("TUNEYARD_STORE") or default_store_url()).local_path("default-bucket")
-    assert root is not None, "the demo uses a folder as its store"
-    return root.parent
+    store = open_store(os.environ.get("TUNEYARD_STORE") or default_store_url())
+    record = store.local_path(f"default-bucket/experiments/{NAME}/run.json")
+    assert record is not None, "the demo uses a folder as its store"
+    return record.parent
 
 
 def ask_everything() -> list[dict[str, object]]:
-    server = tuneyard.find(f"serve/{NAME}").info()
-    endpoint = Endpoint.of(server)
-    base = next(name for name in endpoint.models if name != NAME)
     lines = (HERE / "heldout.jsonl").read_text(encoding="utf-8").splitlines()
-    questions = [json.loads(line) for line in lines]
-
-    def answer(model: str, question: str) -> str:
-        messages = [{"role": "user", "content": question}]
-        return ask(endpoint, model, messages, max_tokens=ANSWER_TOKENS, temperature=0.0)
-
-    with progress_bar("asking base and tuned", 2 * len(questions)) as advance, ThreadPoolExecutor(2) as pool:
-
-        def both(question: dict[str, object]) -> dict[str, object]:
-            said = {}
-            for who, model in (("base", base), ("tuned", NAME)):
-                said[who] = answer(model, str(question["question"]))
-                advance(1)
-            return {**question, **said}
-
-        return list(pool.map(both, questions))
+    rows = []
+    with progress_bar("asking base and tuned", len(lines)) as advance:
+        for row in map(json.loads, lines):
+            base, tuned = tuneyard.chat(
+                row["question"], name=f"serve/{NAME}", compare=True, max_tokens=ANSWER_TOKENS, temperature=0.0
+            ).values()
+            rows.append({**row, "base": base, "tuned": tuned})
+            advance(1)
+    return rows
 
 
 def right(row: dict[str, object], who: str) -> bool:
