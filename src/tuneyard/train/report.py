@@ -27,7 +27,7 @@ def plot_loss(rows: Sequence[Metrics], folder: Path, *, title: str) -> list[Path
     from matplotlib.ticker import MaxNLocator
 
     train = [(row["step"], row["loss"]) for row in rows if row.get("kind") == "train"]
-    validation = [(row["step"], row["eval_loss"]) for row in rows if "eval_loss" in row]
+    validation = [(row["step"], row["eval_loss"]) for row in rows if row.get("kind") == "eval"]
     if not train and not validation:
         return []
     figure = Figure(figsize=(7, 4), layout="constrained")

@@ -232,7 +232,7 @@ class _Run:
     def _finish(self, trainer: SFTTrainer, train_loss: float) -> None:
         write_progress(self.workdir, phase="publishing", step=trainer.state.global_step)
         self.publisher.flush(timeout_seconds=FLUSH_SECONDS)
-        last_evaluation = [row["eval_loss"] for row in self.metrics.rows() if "eval_loss" in row]
+        last_evaluation = [row["eval_loss"] for row in self.metrics.rows() if row["kind"] == "eval"]
         summary = {
             "kind": "summary",
             "step": trainer.state.global_step,
