@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,26 @@ def test_a_tampered_file_of_the_base_or_the_adapter_is_an_integrity_error(place,
     path.write_bytes(body[:-1] + bytes([body[-1] ^ 1]))
     with pytest.raises(IntegrityError, match=path.name):
         placed(place, tmp_path)
+
+
+def test_no_damage_to_any_file_is_ever_placed(place, tmp_path):
+    """Fifty damages: a flipped bit, a byte less, a byte more, a file gone; of the base and of the adapter."""
+    put_run(place, tmp_path)
+    paths = [place.store.local_path(f"{BASE}/{name}") for name in ("config.json", "sub/weights")]
+    paths.append(place.store.local_path(f"{FINAL}/adapter_config.json"))
+    chance = random.Random(20)
+    for _ in range(50):
+        path = chance.choice(paths)
+        assert path is not None
+        body = path.read_bytes()
+        at, bit = chance.randrange(len(body)), 1 << chance.randrange(8)
+        flipped = body[:at] + bytes([body[at] ^ bit]) + body[at + 1 :]
+        damaged = chance.choice([flipped, flipped, body[:-1], body + b"x", None])
+        path.unlink() if damaged is None else path.write_bytes(damaged)
+        with pytest.raises(IntegrityError):
+            placed(place, tmp_path)
+        path.write_bytes(body)
+    assert placed(place, tmp_path).served == ("run-1", "base")
 
 
 def test_a_base_that_is_not_the_one_trained_on_is_an_integrity_error(place, tmp_path):

@@ -1,0 +1,31 @@
+"""Which device is served from: by the values and `TUNEYARD_DEVICE`, never in silence by the CPU."""
+
+from __future__ import annotations
+
+import pytest
+
+from tuneyard.errors import AcceleratorMissingError, UsageError
+from tuneyard.serve.device import choose_device
+
+
+@pytest.mark.parametrize(("named", "resource"), [("", ""), ("cpu", ""), ("cpu", "amd.com/gpu")])
+def test_the_cpu_serves_where_it_is_asked_for(monkeypatch, named, resource):
+    monkeypatch.setenv("TUNEYARD_DEVICE", named)
+    assert choose_device(resource, 1) == "cpu"
+
+
+def test_a_device_of_another_name_is_a_usage_error(monkeypatch):
+    monkeypatch.setenv("TUNEYARD_DEVICE", "tpu")
+    with pytest.raises(UsageError, match="'tpu'; allowed: cpu, cuda, mps"):
+        choose_device("", 1)
+
+
+def test_an_accelerator_that_is_not_there_is_told_with_the_way_out(monkeypatch):
+    import torch
+
+    if torch.cuda.is_available() or torch.backends.mps.is_available():
+        pytest.skip("this machine has an accelerator")
+    monkeypatch.delenv("TUNEYARD_DEVICE", raising=False)
+    with pytest.raises(AcceleratorMissingError, match=r"gpuResource='amd\.com/gpu'") as caught:
+        choose_device("amd.com/gpu", 1)
+    assert "TUNEYARD_DEVICE=cpu" in caught.value.hint
