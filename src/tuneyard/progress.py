@@ -1,16 +1,21 @@
 """Progress of long work: a bar with rate and time left on a terminal, a line every few seconds elsewhere.
 
-Everything goes to standard error, so that standard output stays data. Not a logger: it tells how far, never what
-happened.
+Everything goes to standard error, so that standard output stays data. A process without a terminal of its own also
+leaves the newest state of its bar in the file that `TUNEYARD_PROGRESS` names, so that whoever launched it can draw it.
+Not a logger: it tells how far, never what happened.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
 Advance = Callable[[float], None]
@@ -19,6 +24,74 @@ Advance = Callable[[float], None]
 Unit = Literal["bytes", "items"]
 
 LINE_EVERY_SECONDS = 10.0
+
+FILE_VARIABLE = "TUNEYARD_PROGRESS"
+_FILE_EVERY_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class BarState:
+    """How far a bar of another process is.
+
+    Attributes:
+        description: What is being done.
+        done: How much is done, in `unit`.
+        total: How much there is to do; None where that isn't known.
+        unit: `bytes` or `items`.
+        per_second: The rate so far.
+    """
+
+    description: str
+    done: float
+    total: float | None
+    unit: Unit
+    per_second: float
+
+
+def read_bar(path: Path) -> BarState | None:
+    """Read the newest bar that a process has left; None where it shows none.
+
+    Args:
+        path: The file that its `TUNEYARD_PROGRESS` named.
+    """
+    try:
+        return BarState(**json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+@contextmanager
+def draw_bar(path: Path, *, every_seconds: float = 0.25) -> Generator[None]:
+    """Draw another process's bars on this terminal while the `with` block runs.
+
+    Args:
+        path: The file that its `TUNEYARD_PROGRESS` named.
+        every_seconds: How often to look.
+    """
+    from rich import progress
+    from rich.console import Console
+
+    ended = threading.Event()
+    columns = [progress.TextColumn("{task.description}"), progress.BarColumn(bar_width=30)]
+    with progress.Progress(*columns, console=Console(stderr=True), transient=True) as display:
+        task = display.add_task("", total=None, visible=False)
+
+        def look() -> None:
+            while not ended.wait(every_seconds):
+                state = read_bar(path)
+                if state is None:
+                    display.update(task, visible=False)
+                    continue
+                text = _line(state.description, state.done, state.total, state.unit, state.per_second)
+                display.update(task, visible=True, description=text, completed=state.done, total=state.total)
+
+        thread = threading.Thread(target=look, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
 
 @contextmanager
@@ -65,26 +138,40 @@ def _bar(description: str, total: float | None, unit: Unit) -> Generator[Advance
 
 
 def _lines(description: str, total: float | None, unit: Unit) -> Generator[Advance]:
-    start = last = time.monotonic()
+    start = told = written = time.monotonic()
     done = 0.0
     lock = threading.Lock()
+    file = Path(os.environ[FILE_VARIABLE]) if os.environ.get(FILE_VARIABLE) else None
 
     def advance(amount: float) -> None:
-        nonlocal done, last
+        nonlocal done, told, written
         with lock:
             done += amount
             now = time.monotonic()
-            if now - last >= LINE_EVERY_SECONDS:
-                last = now
-                print(_line(description, done, total, unit, now - start), file=sys.stderr, flush=True)
+            rate = done / max(now - start, 1e-9)
+            if now - told >= LINE_EVERY_SECONDS:
+                told = now
+                print(_line(description, done, total, unit, rate), file=sys.stderr, flush=True)
+            if file is not None and now - written >= _FILE_EVERY_SECONDS:
+                written = now
+                _leave(file, BarState(description, done, total, unit, rate))
 
-    yield advance
+    try:
+        yield advance
+    finally:
+        if file is not None:
+            file.unlink(missing_ok=True)
     elapsed = time.monotonic() - start
     print(f"{description}: {_amount(done, unit)} in {elapsed:.1f} s", file=sys.stderr, flush=True)
 
 
-def _line(description: str, done: float, total: float | None, unit: Unit, elapsed_seconds: float) -> str:
-    rate = done / elapsed_seconds if elapsed_seconds else 0.0
+def _leave(file: Path, state: BarState) -> None:
+    partial = file.with_name(f"{file.name}.partial")
+    partial.write_text(json.dumps(asdict(state)), encoding="utf-8")
+    partial.replace(file)
+
+
+def _line(description: str, done: float, total: float | None, unit: Unit, rate: float) -> str:
     text = f"{description}: {_amount(done, unit)}"
     if total:
         text += f" of {_amount(total, unit)} ({100 * done / total:.0f} %)"

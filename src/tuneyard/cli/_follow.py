@@ -8,9 +8,11 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 from tuneyard.cli._output import Output, duration
+from tuneyard.progress import draw_bar
 from tuneyard.runs import RunInfo, RunKey, Runner, RunProgress
 from tuneyard.runs.watching import changes
 
@@ -43,10 +45,12 @@ def follow(runner: Runner, key: RunKey, out: Output) -> RunInfo:
 
 
 def _follow_log(runner: Runner, key: RunKey, out: Output) -> RunInfo:
-    for line in runner.logs(key, follow=True, newest=True):
-        # The error is told at the end, once; a line of JSON is the process's report to programs.
-        if not line.startswith(("error:", "hint:", "{")):
-            out.say(line)
+    live = sys.stderr.isatty() and not (out.quiet or out.as_json)
+    with draw_bar(Path(runner.get(key).folder) / "bar.json") if live else nullcontext():
+        for line in runner.logs(key, follow=True, newest=True):
+            # The error is told at the end, once; a line of JSON is the process's report to programs.
+            if not line.startswith(("error:", "hint:", "{")):
+                out.say(line)
     return runner.wait(key)
 
 
@@ -72,6 +76,10 @@ def describe(progress: RunProgress) -> str:
         parts[0] += f" ({100 * progress.step / progress.max_steps:.0f} %)"
     if progress.loss is not None:
         parts.append(f"loss {progress.loss:.4f}")
+    if progress.seconds_per_step and progress.step < progress.max_steps:
+        slow = progress.seconds_per_step >= 1
+        rate = f"{progress.seconds_per_step:.1f} s/step" if slow else f"{1 / progress.seconds_per_step:.1f} steps/s"
+        parts.append(rate)
     if progress.seconds_left is not None and progress.step < progress.max_steps:
         parts.append(f"{duration(progress.seconds_left)} left")
     if progress.phase and progress.phase != "training":

@@ -38,6 +38,7 @@ class RunProgress:
         step: Optimizer steps done.
         max_steps: Optimizer steps in all; 0 where the process has not told yet.
         loss: The newest training loss, or None before the first one is logged.
+        seconds_per_step: How long a step takes, or None where it has not told.
         seconds_left: The process's own estimate, or None where it has none.
         phase: What it is at, in words (`training`, `evaluating`, …); may be empty.
     """
@@ -45,6 +46,7 @@ class RunProgress:
     step: int
     max_steps: int
     loss: float | None = None
+    seconds_per_step: float | None = None
     seconds_left: float | None = None
     phase: str = ""
 

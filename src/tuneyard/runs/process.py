@@ -98,7 +98,12 @@ class _Child:
             self._process.terminate()
 
     def _environment(self, record: dict[str, Any]) -> dict[str, str]:
-        environment = {**os.environ, "TUNEYARD_STORE": record["store"], "PYTHONUNBUFFERED": "1"}
+        environment = {
+            **os.environ,
+            "TUNEYARD_STORE": record["store"],
+            "TUNEYARD_PROGRESS": str(self._folder / "bar.json"),
+            "PYTHONUNBUFFERED": "1",
+        }
         api_key = self._folder / "api-key"
         if record["verb"] == "serve" and api_key.exists():
             environment["TUNEYARD_API_KEY"] = api_key.read_text().strip()

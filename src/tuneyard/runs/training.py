@@ -32,6 +32,7 @@ def read_progress(work: Path) -> RunProgress | None:
         step=record.get("step") or 0,
         max_steps=record.get("max_steps") or 0,
         loss=record.get("loss"),
+        seconds_per_step=record.get("seconds_per_step"),
         seconds_left=record.get("seconds_left"),
         phase=record.get("phase") or "",
     )
