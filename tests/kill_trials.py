@@ -30,7 +30,7 @@ def launch(values: Path, workdir: Path) -> int:
         return pid
     code = 1
     try:
-        log = os.open(workdir / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        log = os.open(workdir / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)  # the newest launch's alone
         os.dup2(log, 2)
         sys.argv = ["train", str(values), "--workdir", str(workdir)]
         from tuneyard.train.__main__ import main
@@ -65,14 +65,8 @@ def trial(store: Path, work: Path, base: dict[str, Any], number: int, delay_seco
         write_values(values, changed(base, checkpointsRemote=remote))
     code, _ = run_to_end(values, workdir)
     said = (workdir / "log").read_text(encoding="utf-8")
-    resumed_from = next(
-        (
-            int(line.rsplit(" ", 1)[1])
-            for line in reversed(said.splitlines())
-            if "at step" in line or "from step" in line
-        ),
-        None,
-    )
+    starts = [line for line in said.splitlines() if line.startswith("attempt ")]
+    resumed_from = int(starts[0].rsplit(" ", 1)[1]) if starts else None  # None: it had finished before the kill
     result = {
         "trial": number,
         "delay_seconds": delay_seconds,

@@ -37,7 +37,7 @@ def check(reference, results):
     for result in results:
         where = f"trial {result['trial']}, killed after {result['delay_seconds']:.2f} s"
         assert result["code"] == 0, f"{where}: {result['said']}"
-        if result["resumed_from"] is None:  # it had finished before the kill
+        if result["resumed_from"] is None:  # the kill came after everything was published
             assert result["step_reached"] == reference["metrics"][-1]["step"], where
         else:
             # an uncommitted checkpoint is never used, and the newest committed one always is
