@@ -287,7 +287,7 @@ def watch(name: str, *, on: Target = "local") -> Iterator[RunInfo]:
     """Give what is known of a run whenever it has changed, until it has ended; the run does not notice.
 
     Args:
-        name: `NAME` or `VERB/NAME`.
+        name: `NAME` or `VERB/NAME`; where several verbs use the name, the finetuning run is meant.
         on: The target.
 
     Raises:
@@ -295,8 +295,9 @@ def watch(name: str, *, on: Target = "local") -> Iterator[RunInfo]:
     """
     from tuneyard.runs.watching import changes
 
-    run = find(name, on=on)
-    return changes(run.runner, run.key, every_seconds=_LOOK_SECONDS)
+    runner = runner_for(on)
+    key = find_run(runner.list(), name, prefer="finetune").key
+    return changes(runner, key, every_seconds=_LOOK_SECONDS)
 
 
 def stop(name: str, *, force: bool = False, timeout_seconds: float = STOP_SECONDS, on: Target = "local") -> RunInfo:

@@ -57,15 +57,24 @@ def parse_reference(reference: str) -> tuple[Verb | None, str]:
     )
 
 
-def find_run(runs: Iterable[RunInfo], reference: str, *, verbs: Sequence[Verb] = VERBS, words: str = "") -> RunInfo:
+def find_run(
+    runs: Iterable[RunInfo],
+    reference: str,
+    *,
+    verbs: Sequence[Verb] = VERBS,
+    prefer: Verb | None = None,
+    words: str = "",
+) -> RunInfo:
     """Find the run that is meant by `name` or `verb/name`.
 
-    Where several verbs use a name, the only one that still runs is meant; otherwise the verb has to be told.
+    Where several verbs use a name, the preferred verb's is meant, else the only one that still runs; otherwise the verb
+    has to be told.
 
     Args:
         runs: All runs there are.
         reference: What the user wrote.
         verbs: Which verbs' runs can be meant.
+        prefer: The verb whose run is meant where several use the name.
         words: The command in which it was written (`tuneyard logs`), for the hint.
 
     Raises:
@@ -80,9 +89,11 @@ def find_run(runs: Iterable[RunInfo], reference: str, *, verbs: Sequence[Verb] =
             hint="See which there are: tuneyard runs",
             name=name,
         )
+    preferred = [run for run in found if run.verb == prefer]
     alive = [run for run in found if not run.ended]
-    if len(found) == 1 or len(alive) == 1:
-        return found[0] if len(found) == 1 else alive[0]
+    for chosen in (found, preferred, alive):
+        if len(chosen) == 1:
+            return chosen[0]
     keys = [str(RunKey(run.verb, run.name)) for run in found]
     raise UsageError(
         f"{name!r} is the name of {len(found)} runs: {', '.join(keys)}.",

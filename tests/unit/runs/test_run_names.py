@@ -74,3 +74,9 @@ def test_a_run_that_is_not_there_is_told_with_its_kind():
         find_run(RUNS, "nope")
     with pytest.raises(NotFoundError, match="no serve run named 'both'"):
         find_run(RUNS, "serve/both")
+
+
+def test_the_preferred_verb_is_meant_where_several_use_the_name_and_nowhere_else():
+    assert find_run(RUNS, "lora", prefer="finetune") is RUNS[0]
+    assert find_run(RUNS, "lora", prefer="deliver") is RUNS[1]
+    assert find_run(RUNS, "serve/lora", prefer="finetune").verb == "serve"
