@@ -53,12 +53,13 @@ def test_durations_are_for_people(seconds, words):
     assert duration(seconds) == words
 
 
-def test_progress_says_step_loss_and_time_left():
-    assert (
-        describe(RunProgress(5, 20, 1.23456, 90.0, "training")) == "step 5 of 20 (25 %), loss 1.2346, 1 min 30 s left"
-    )
+def test_progress_says_step_loss_rate_and_time_left():
+    slow = RunProgress(5, 20, 1.23456, seconds_per_step=6.0, seconds_left=90.0, phase="training")
+    assert describe(slow) == "step 5 of 20 (25 %), loss 1.2346, 6.0 s/step, 1 min 30 s left"
+    fast = RunProgress(5, 20, seconds_per_step=0.25, seconds_left=3.75)
+    assert describe(fast) == "step 5 of 20 (25 %), 4.0 steps/s, 4 s left"
     assert describe(RunProgress(0, 0, phase="loading")) == "loading"
-    assert describe(RunProgress(20, 20, 0.5, 3.0)) == "step 20 of 20 (100 %), loss 0.5000"
+    assert describe(RunProgress(20, 20, 0.5, seconds_per_step=1.0, seconds_left=3.0)) == "step 20 of 20 (100 %), loss 0.5000"
 
 
 def test_the_table_of_errors_goes_from_the_special_to_the_general():
