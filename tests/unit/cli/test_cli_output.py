@@ -59,7 +59,8 @@ def test_progress_says_step_loss_rate_and_time_left():
     fast = RunProgress(5, 20, seconds_per_step=0.25, seconds_left=3.75)
     assert describe(fast) == "step 5 of 20 (25 %), 4.0 steps/s, 4 s left"
     assert describe(RunProgress(0, 0, phase="loading")) == "loading"
-    assert describe(RunProgress(20, 20, 0.5, seconds_per_step=1.0, seconds_left=3.0)) == "step 20 of 20 (100 %), loss 0.5000"
+    done = RunProgress(20, 20, 0.5, seconds_per_step=1.0, seconds_left=3.0)
+    assert describe(done) == "step 20 of 20 (100 %), loss 0.5000"
 
 
 def test_the_table_of_errors_goes_from_the_special_to_the_general():
