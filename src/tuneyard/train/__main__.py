@@ -45,13 +45,13 @@ def _train(path: Path, workdir: Path) -> int:
     write_progress(workdir, phase="starting")
 
     values = read_values(FinetuneValues, path)
+    os.environ.update({name: value for name, value in values.env.items() if isinstance(value, str)})
     store = open_values_store(values)
     inputs = find_inputs(values, store)
     if nothing_left(values, store):
         write_progress(workdir, phase="finished")
         tell(f"{experiment_key(values)} is finished with these settings: nothing to do")
         return 0
-    os.environ.update({name: value for name, value in values.env.items() if isinstance(value, str)})
     tell("loading torch and transformers")
 
     from tuneyard.train.final import merge_later

@@ -54,12 +54,15 @@ def training_arguments(values: FinetuneValues, prepared: Prepared, workdir: Path
     if config.tracking is not None:
         _track(config.tracking, ours)
     try:
-        return TrainingArguments(**{**asked, **ours})
+        arguments = TrainingArguments(**{**asked, **ours})
     except (ValueError, ImportError, TypeError) as error:
         problem = Problem("finetuning_config.training_args", "are refused by transformers", allowed=str(error))
         raise InvalidValuesError(
             f"finetuning_config.training_args are refused by transformers: {error}", problems=[problem]
         ) from error
+    # One process takes one accelerator; the Trainer would spread over all that it sees (`DataParallel`).
+    arguments._n_gpu = min(1, arguments.n_gpu)  # pyright: ignore[reportPrivateUsage] - there is no public way
+    return arguments
 
 
 def learning_rate(values: FinetuneValues, total_batch_size: int) -> float:

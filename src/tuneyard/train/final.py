@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from tuneyard.checkpoints import Attempt, Experiment
 from tuneyard.progress import progress_bar
@@ -42,8 +43,9 @@ def write_final(
     (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle; nothing needs it
     name_base(folder, prepared.inputs.base.key)
     generation = Path(prepared.base_folder) / "generation_config.json"
-    if generation.exists() and not (folder / generation.name).exists():
+    if generation.exists():
         shutil.copy(generation, folder)
+    _keep_cache(Path(prepared.base_folder), folder)
     config = values.finetuning_config
     trained = EncodedRows(Path(prepared.rows_folder))
     facts = {
@@ -79,12 +81,22 @@ def set_generation(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
         folder: The final folder, with or without `generation_config.json`.
     """
     path = folder / "generation_config.json"
-    settings = GenerationConfig.from_pretrained(folder) if path.exists() else GenerationConfig()
-    known = settings.eos_token_id
+    # As plain JSON: transformers refuses to write settings that many published models have.
+    settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    known = settings.get("eos_token_id")
     stops = list(known) if isinstance(known, list) else [] if known is None else [known]
     if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in stops:
-        settings.eos_token_id = [*stops, tokenizer.eos_token_id]
-        settings.save_pretrained(folder)
+        settings["eos_token_id"] = [*stops, tokenizer.eos_token_id]
+        path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _keep_cache(base: Path, folder: Path) -> None:
+    """Say of the key-value cache what the base says: it is off in training only."""
+    path = folder / "config.json"
+    if path.exists():
+        told = json.loads((base / path.name).read_text(encoding="utf-8")).get("use_cache", True)
+        config = {**json.loads(path.read_text(encoding="utf-8")), "use_cache": told}
+        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def publish_final(
@@ -132,7 +144,8 @@ def publish_merged(attempt: Attempt, final: Path, workdir: Path, values: Finetun
     merge_adapter(Path(prepared.base_folder), final, merged, samples)
     for path in final.iterdir():
         ours = path.name.startswith("adapter_") or path.name == "manifest.json"
-        if path.is_file() and not ours and not (merged / path.name).exists():
+        settings = path.name == "generation_config.json"
+        if path.is_file() and not ours and (settings or not (merged / path.name).exists()):
             shutil.copy(path, merged)
     publish_final(attempt, merged, values, prepared, merged=True)
 

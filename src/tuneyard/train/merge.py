@@ -15,6 +15,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from tuneyard.errors import IntegrityError
+from tuneyard.train.model import make_savable
 
 TOLERANCE = 1e-3
 """Largest difference of a logit between adapter and merged model in float32, relative to the largest logit."""
@@ -44,6 +45,7 @@ def merge_adapter(
         IntegrityError: Where the difference is above `tolerance` or not a number; nothing is written then.
     """
     base = _float32(base_folder)
+    make_savable(base)
     dtype = AutoModelForCausalLM.from_pretrained(base_folder, local_files_only=True, device_map="meta").dtype
     adapted = PeftModel.from_pretrained(base, adapter_folder).eval()
     before = [_logits(adapted, sample) for sample in samples]

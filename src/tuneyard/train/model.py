@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from tuneyard.train.attention import PER_CONVERSATION
 from tuneyard.train.console import Tell
@@ -41,7 +41,23 @@ def load_base(folder: Path, model_args: Mapping[str, Any], device: Device, tell:
     use_cache = keywords.pop("use_cache", False)
     model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, **keywords)
     model.config.use_cache = use_cache
+    make_savable(model)
     return model
+
+
+def make_savable(model: PreTrainedModel) -> None:
+    """Let a model be saved whose generation settings transformers reads, but refuses to write.
+
+    Many published models have such settings (a temperature without `do_sample`). What serving takes gets the base's own
+    file (`final.write_final`), so nothing of them is lost.
+
+    Args:
+        model: Just loaded.
+    """
+    try:
+        model.generation_config.validate(strict=True)
+    except ValueError:
+        model.generation_config = GenerationConfig()
 
 
 def _attention(asked: str | None, device: Device, tell: Tell) -> str:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tuneyard.process import run_main
-from tuneyard.train.inputs import open_values_store
-from tuneyard.train.signals import StopRequest
-from tuneyard.train.worker import work
-from tuneyard.values import FinetuneValues, read_values
-
 
 def main(path: Path, workdir: Path) -> int:
     """Train as one of several processes, and return the exit code."""
+    from tuneyard.train.supervisor import die_with_supervisor
+
+    die_with_supervisor()  # before the libraries, which take seconds to load
+
+    from tuneyard.process import run_main
+    from tuneyard.train.inputs import open_values_store
+    from tuneyard.train.signals import StopRequest
+    from tuneyard.train.worker import work
+    from tuneyard.values import FinetuneValues, read_values
 
     def train() -> int:
         stop = StopRequest().install()

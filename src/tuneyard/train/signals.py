@@ -16,8 +16,9 @@ class StopRequest:
         self.requested = False
 
     def install(self) -> StopRequest:
-        """Take SIGTERM from now on, and return self."""
+        """Take SIGTERM from now on, also one that was held back until here (`supervisor`), and return self."""
         signal.signal(signal.SIGTERM, self._note)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:

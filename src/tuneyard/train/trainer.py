@@ -6,7 +6,9 @@ What is overridden, and why:
 - `_save_checkpoint`: the stock Trainer loses the loss window between two logs and its running totals; they are saved
   beside the rest, and the folder is handed to `on_checkpoint` once every process has written its part;
 - `_maybe_log_save_evaluate`: the one place after a step's log, evaluation and save, where SIGTERM may end training
-  with nothing half-counted.
+  with nothing half-counted. The Trainer comes here again at an epoch's end: that step is saved and may be the last one
+  only then, else a resume from it would never log or evaluate the epoch;
+- `_run_epoch`: the stock Trainer takes one step too many when it resumes where `max_steps` broke off an epoch.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ REQUIRED_FILES = frozenset({"trainer_state.json", "optimizer.pt", "scheduler.pt"
 
 
 class Stopped(Exception):  # noqa: N818 - the end of a process that was asked to stop, not an error
-    """Raised out of `train` after SIGTERM, once the step it names is saved.
+    """Raised out of `train` after SIGTERM, once the step it names is saved, and where another process has failed.
 
     Attributes:
         step: The last optimizer step that was done and saved.
@@ -98,6 +100,8 @@ class SFTTrainer(Trainer):
         self.resumed_from: Path | None = None
         self.best_lost = False
         self._saved_step = -1
+        self._visited_step = -1
+        self._postponing = self._postponed = False
 
     # ---- what a step holds ----
 
@@ -159,7 +163,9 @@ class SFTTrainer(Trainer):
         if num_items_in_batch is None:
             loss = total / labels_K.ne(IGNORED).sum().clamp(min=1)
         else:
-            loss = total / num_items_in_batch * self.args.world_size
+            # Where the count is not taken over all processes, it is this one's own, as in the stock Trainer.
+            shares = self.args.world_size if self.args.average_tokens_across_devices else 1
+            loss = total / torch.as_tensor(num_items_in_batch).clamp(min=1) * shares
         return (loss, outputs) if return_outputs else loss
 
     def _summed_loss(self, logits_KV: torch.Tensor, labels_K: torch.Tensor) -> torch.Tensor:
@@ -201,7 +207,7 @@ class SFTTrainer(Trainer):
             row = {name: value for name, value in inputs.items() if name not in ("labels", "shift_labels")}
             with torch.no_grad(), self.accelerator.autocast():
                 total = self._summed_loss(model(**row).logits[0], labels_K)
-            sums += torch.tensor([total.double().item(), labels_K.ne(IGNORED).sum().item()], dtype=torch.float64)
+            sums += torch.tensor([total.item(), labels_K.ne(IGNORED).sum().item()], dtype=torch.float64)
         sums = self._sum_over_processes(sums)
         mean = float(sums[0] / sums[1].clamp(min=1))
         metrics = {f"{metric_key_prefix}_loss": mean, f"{metric_key_prefix}_tokens": int(sums[1])}
@@ -226,6 +232,9 @@ class SFTTrainer(Trainer):
     # ---- saving and stopping ----
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any = None) -> None:
+        if self._postponing:
+            self._postponed = True
+            return
         super()._save_checkpoint(model, trial)
         folder = self.output_dir / f"checkpoint-{self.state.global_step}"
         window = self._gathered_loss_window()
@@ -282,16 +291,40 @@ class SFTTrainer(Trainer):
         return self.earlier_seconds + time.monotonic() - self.started
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        step, epoch = self.state.global_step, float(self.state.epoch or 0.0)
+        if (epoch.is_integer() or step >= self.state.max_steps) and self._visited_step != step:
+            self._visited_step, self._postponing = step, True
+            super()._maybe_log_save_evaluate(*args, **kwargs)
+            self._postponing = False
+            return
         super()._maybe_log_save_evaluate(*args, **kwargs)
+        if self._postponed and self._saved_step != step:
+            self._save_checkpoint(self.network)
+        self._postponed = False
         if not self._agreed_to_stop() or self.state.global_step >= self.state.max_steps:
             return
         if self._saved_step != self.state.global_step:
             self._save_checkpoint(self.network)
         raise Stopped(self.state.global_step)
 
+    def _run_epoch(self, **kwargs: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] - called by name
+        if self.state.global_step < self.state.max_steps:
+            super()._run_epoch(**kwargs)
+        else:
+            self.control.should_training_stop = True
+
     def _agreed_to_stop(self) -> bool:
-        asked = torch.tensor([float(self.stop_requested())], dtype=torch.float64)
-        return bool(self._sum_over_processes(asked).item())
+        failure: Exception | None = None
+        try:
+            asked = float(self.stop_requested())
+        except Exception as error:  # the others have to learn of it before this process ends
+            failure, asked = error, math.inf
+        total = self._sum_over_processes(torch.tensor([asked], dtype=torch.float64)).item()
+        if failure:
+            raise failure
+        if math.isinf(total):
+            raise Stopped(self.state.global_step)
+        return bool(total)
 
 
 class _RestoreCounters(TrainerCallback):
@@ -304,4 +337,6 @@ class _RestoreCounters(TrainerCallback):
         """Restore the counters of the checkpoint that training goes on from, if any."""
         self.trainer.started = time.monotonic()
         if self.trainer.resumed_from is not None:
+            # The saved state brings its own cadence along; the one asked for now counts.
+            self.trainer.state.compute_steps(self.trainer.args, self.trainer.state.max_steps)
             self.trainer.restore_counters(self.trainer.resumed_from)

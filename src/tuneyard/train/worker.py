@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -64,6 +64,8 @@ def work(values: FinetuneValues, store: Store, workdir: Path, stop: StopRequest)
     try:
         with ExitStack() as stack:
             start = _for_all(arguments, run.begin if run.main else None)
+            if start is None:
+                return TERMINATED  # the main process could not begin, and tells why
             if run.main:
                 stack.enter_context(run.publish_in_background())
             trainer = run.trainer(arguments, stop, start)
@@ -117,6 +119,7 @@ class _Run:
                 hint="--set finetuning_config.run_conf.resume_from_checkpoint=auto starts where there is none",
             )
         self.attempt.begin(restored.ref if restored else None)
+        _delete_others(Path(CHECKPOINTS), keep={restored.path, restored.best} if restored else set())
         step = restored.ref.step if restored else 0
         rows = self.experiment.read_metrics() if restored else b""
         self.metrics = MetricsLog(self.workdir / "metrics.jsonl", rows=rows, up_to_step=step)
@@ -268,12 +271,23 @@ class _Run:
             upload_tree(self.store, events, f"{self.experiment.prefix}/{TENSORBOARD}/")
 
 
-def _for_all(arguments: TrainingArguments, begin: Callable[[], _Start] | None) -> _Start:
-    """Let the main process begin, and tell every process where."""
-    decided = [asdict(begin()) if begin else {}]
-    if arguments.world_size > 1:
-        dist.broadcast_object_list(decided, src=0)
-    return _Start(**decided[0])
+def _for_all(arguments: TrainingArguments, begin: Callable[[], _Start] | None) -> _Start | None:
+    """Let the main process begin, and tell every process where; None where it could not."""
+    decided: list[dict[str, Any] | None] = [None]
+    try:
+        if begin:
+            decided = [asdict(begin())]
+    finally:
+        if arguments.world_size > 1:
+            dist.broadcast_object_list(decided, src=0)
+    return _Start(**decided[0]) if decided[0] is not None else None
+
+
+def _delete_others(folder: Path, keep: Set[Path | None]) -> None:
+    """Delete what an earlier attempt left here: it may not be committed, and the Trainer would take it for its own."""
+    for path in folder.glob("checkpoint-*"):
+        if path not in keep:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _step_of(folder: Path) -> int:

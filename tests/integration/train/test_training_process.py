@@ -5,6 +5,7 @@ import shutil
 import signal
 import time
 
+import psutil
 import pytest
 from training import ARGUMENTS, DATA, REMOTE, VALUES, changed, final_sha256, lay_out, metrics, start, train
 
@@ -182,6 +183,70 @@ def test_a_stop_ends_every_process_and_keeps_exit_code_143(store, tmp_path):
     assert "stopped after step" in said
     rank_states = [path.name for path in (store / REMOTE).glob("checkpoint-*/rng_state_*.pth")]
     assert {"rng_state_0.pth", "rng_state_1.pth"} <= set(rank_states)
+
+
+def children_of(process, count):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        children = psutil.Process(process.pid).children()
+        if len(children) == count:
+            return children
+        time.sleep(0.005)
+    raise AssertionError(f"{count} processes were not started: {process.communicate()[1]}")
+
+
+def test_a_stop_while_the_processes_load_ends_them_all_with_143(store, tmp_path):
+    process = start(long(finetuningGpus=2), store, tmp_path / "work")
+    children_of(process, 2)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 143, said
+    assert "stopped after step 1" in said
+
+
+def test_no_process_trains_on_where_the_one_that_started_them_is_killed(store, tmp_path):
+    process, workdir = start(long(finetuningGpus=2), store, tmp_path / "work"), tmp_path / "work"
+    children = children_of(process, 2)
+    until_step(process, workdir, 1)
+    process.kill()
+    process.communicate(timeout=60)
+    assert not psutil.wait_procs(children, timeout=10)[1]
+
+
+def test_an_exit_code_of_the_main_process_is_that_of_all(store, tmp_path):
+    nothing_there = {"finetuning_config.run_conf.resume_from_checkpoint": True}
+    said = train(long(finetuningGpus=2, **nothing_there), store, tmp_path / "work", code=4)
+    assert said.count("error:") == 1
+
+
+@pytest.mark.parametrize(
+    ("damaged", "changes"),
+    [
+        # 5 steps are an epoch: 7 break the second one off
+        ([], {"max_steps": 7}),
+        # what an epoch's end logs and evaluates is in the checkpoint of its last step
+        (["checkpoint-10-1"], {"save_steps": 5, "logging_strategy": "epoch", "eval_strategy": "epoch"}),
+    ],
+)
+def test_going_on_at_an_epochs_or_the_training_s_end_takes_no_step_twice_and_leaves_none_out(
+    store, tmp_path, damaged, changes
+):
+    values = changed(**{ARGUMENTS + name: value for name, value in changes.items()})
+    train(values, store, tmp_path / "work")
+    whole = metrics(store), final_sha256(store)
+    shutil.rmtree(published(store))
+    for name in damaged:
+        shutil.rmtree(published(store, name))
+    assert "attempt 2: going on from step" in train(values, store, tmp_path / "elsewhere")
+    assert (metrics(store), final_sha256(store)) == whole
+
+
+def test_a_cadence_that_changed_holds_after_going_on(store, tmp_path):
+    train(VALUES, store, tmp_path / "work")
+    shutil.rmtree(published(store))
+    shutil.rmtree(published(store, "checkpoint-10-1"))
+    train(changed(**{ARGUMENTS + "logging_steps": 1}), store, tmp_path / "elsewhere")
+    assert [row["step"] for row in metrics(store) if row["kind"] == "train"] == [3, 6, 9, 10]
 
 
 def test_other_settings_under_the_same_place_are_a_conflict_that_names_the_keys(finished, tmp_path):
