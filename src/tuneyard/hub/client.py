@@ -7,6 +7,7 @@ The session drops the token when a redirect leads to another host, as the Hub's 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -73,7 +74,8 @@ class Hub:
     def __init__(
         self, *, endpoint: str | None = None, token: str | None = None, patience: Patience | None = None
     ) -> None:
-        self.endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
+        # Asked now: huggingface_hub reads it once, when it is first imported.
+        self.endpoint = (endpoint or os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
         self._patience = patience or Patience()
         self._headers: dict[str, str] = build_hf_headers(
             token=token, library_name="tuneyard", library_version=version("tuneyard")
