@@ -20,7 +20,7 @@ LAYERS = (
     {"values"},
     {"store", "hub"},
     {"deliver", "data", "checkpoints"},
-    {"train", "serve", "chat"},
+    {"train", "serve", "chat", "inventory"},
     {"runs"},
     {"client"},
     {"cli"},

@@ -11,6 +11,7 @@ from tuneyard.cli.finetune import finetune
 from tuneyard.cli.runs import app as runs_app
 from tuneyard.cli.runs import delete, logs, stop, watch
 from tuneyard.cli.serve import serve
+from tuneyard.cli.store import gc, verify
 from tuneyard.cli.values import app as values_app
 from tuneyard.cli.version import version
 
@@ -28,4 +29,5 @@ for command in (logs, watch, stop, delete):
     app.command()(command)
 app.add_typer(data_app, name="data", help="Look at data before training on it.")
 app.add_typer(values_app, name="values", help="Look at values: what there is to set.")
-app.command()(version)
+for command in (verify, gc, version):
+    app.command()(command)

@@ -1,0 +1,193 @@
+"""Every byte under a key against the manifests that name it, and what decides beside them: HEAD, run.json, metrics.
+
+It tells all damage it finds, not the first alone, and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tuneyard.checkpoints import CheckpointRef, Experiment, Head, parse_rows, read_head
+from tuneyard.checkpoints.fetch import read_checkpoint
+from tuneyard.checkpoints.record import read_record
+from tuneyard.checkpoints.seal import check_seal
+from tuneyard.errors import IntegrityError, NotFoundError
+from tuneyard.inventory.listing import Inventory, Part, take_inventory
+from tuneyard.progress import Advance
+from tuneyard.store import FileEntry, Manifest, Store, verify
+from tuneyard.store.limits import PARALLEL_FILES
+
+State = Literal["whole", "damaged"]
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One thing that is not as it was written.
+
+    Attributes:
+        key: The object.
+        what: What is wrong with it, as a sentence.
+    """
+
+    key: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class PartState:
+    """A part and how it is.
+
+    Attributes:
+        part: The part.
+        state: Whether all of it is as it was written.
+    """
+
+    part: Part
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What was found under a key.
+
+    Attributes:
+        inventory: What lies there.
+        parts: Each part and how it is.
+        damage: Everything that is damaged.
+        resume: For each experiment, what a relaunch would do.
+    """
+
+    inventory: Inventory
+    parts: tuple[PartState, ...]
+    damage: tuple[Damage, ...]
+    resume: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give it as JSON can hold it."""
+        return {
+            "key": self.inventory.key,
+            "parts": [
+                {
+                    "key": one.part.key,
+                    "kind": one.part.kind,
+                    "state": one.state,
+                    "files": len(one.part.manifest.files) if one.part.manifest else None,
+                    "bytes": one.part.manifest.size if one.part.manifest else None,
+                    "content_sha256": one.part.manifest.content_sha256 if one.part.manifest else None,
+                }
+                for one in self.parts
+            ],
+            "damage": [{"key": one.key, "what": one.what} for one in self.damage],
+            "leftovers": [
+                {"key": one.info.key, "bytes": one.info.size, "why": one.why} for one in self.inventory.leftovers
+            ],
+            "relaunch": self.resume,
+        }
+
+
+def verify_place(store: Store, key: str, *, advance: Advance | None = None) -> Verified:
+    """Verify everything under a key.
+
+    Args:
+        store: The store.
+        key: As for `take_inventory`.
+        advance: Called, from several threads, with the bytes read.
+
+    Raises:
+        NotFoundError: Nothing is there.
+        UnavailableError, DeniedError: The store can't be reached, or refuses the credentials.
+    """
+    inventory = take_inventory(store, key)
+    damage = {part.key: list(_damage_of_part(store, part, advance)) for part in inventory.parts}
+    states = tuple(PartState(part, "damaged" if damage[part.key] else "whole") for part in inventory.parts)
+    whole = {one.part.key for one in states if one.state == "whole"}
+    found = [one for part in inventory.parts for one in damage[part.key]]
+    resume: dict[str, str] = {}
+    for prefix in inventory.experiments:
+        if prefix == inventory.key or prefix.startswith(f"{inventory.key}/"):
+            found += _damage_of_experiment(store, prefix, inventory)
+            resume[prefix] = _relaunch(store, prefix, inventory, whole)
+    return Verified(inventory, states, tuple(dict.fromkeys(found)), resume)
+
+
+def _damage_of_part(store: Store, part: Part, advance: Advance | None) -> Iterator[Damage]:
+    if part.manifest is None:
+        yield Damage(part.manifest_key, part.problem)
+        return
+    if part.manifest.kind != part.kind:
+        yield Damage(part.manifest_key, f"{part.manifest_key} is the manifest of another kind: {part.manifest.kind}.")
+    try:
+        if part.kind == "checkpoint":
+            prefix, _, name = part.key.rpartition("/")
+            ref = CheckpointRef.from_name(prefix, name)
+            assert ref is not None  # the listing has looked
+            read_checkpoint(store, ref, ())
+        elif part.kind == "final":
+            check_seal(part.manifest.about, where=part.manifest_key)
+    except IntegrityError as error:
+        yield Damage(part.manifest_key, error.message)
+
+    def one(entry: FileEntry) -> Damage | None:
+        try:
+            verify(store, part.prefix, Manifest(kind=part.kind, files=(entry,)), advance=advance)
+        except IntegrityError as error:
+            return Damage(part.prefix + entry.path, error.message)
+        return None
+
+    with ThreadPoolExecutor(PARALLEL_FILES, thread_name_prefix="verify") as pool:
+        yield from (found for found in pool.map(one, part.manifest.files) if found)
+
+
+def _damage_of_experiment(store: Store, prefix: str, inventory: Inventory) -> Iterator[Damage]:
+    keys = {part.key for part in inventory.parts}
+    try:
+        found = read_head(store, prefix)
+    except IntegrityError as error:
+        yield Damage(f"{prefix}/HEAD", error.message)
+        found = None
+    else:
+        if found is None:
+            yield Damage(f"{prefix}/HEAD", f"{prefix}/HEAD is not there, and checkpoints or a run's record are.")
+    if found:
+        head, _ = found
+        for ref in (head.checkpoint, head.best):
+            if ref and ref.key not in keys:
+                yield Damage(ref.manifest_key, f"{ref.manifest_key} is not there, and HEAD names it.")
+        if head.finished and f"{prefix}/checkpoint-final" not in keys:
+            where = f"{prefix}/checkpoint-final/manifest.json"
+            yield Damage(where, f"{where} is not there, and HEAD says that the run is finished.")
+    try:
+        if read_record(store, prefix) is None:
+            yield Damage(f"{prefix}/run.json", f"{prefix}/run.json is not there.")
+        for _ in parse_rows(Experiment(store, prefix).read_metrics()):
+            pass
+    except IntegrityError as error:
+        yield Damage(str(error.details.get("key", f"{prefix}/metrics.jsonl")), error.message)
+
+
+def _relaunch(store: Store, prefix: str, inventory: Inventory, whole: set[str]) -> str:
+    head = _head(store, prefix)
+    if f"{prefix}/checkpoint-final" in whole:
+        return "nothing to do: checkpoint-final is whole"
+    committed = [
+        ref
+        for part in inventory.parts
+        if part.kind == "checkpoint" and part.key.rpartition("/")[0] == prefix
+        if (ref := CheckpointRef.from_name(prefix, part.key.rpartition("/")[2]))
+    ]
+    usable = sorted((ref for ref in committed if not (head and head.supersedes(ref))), reverse=True)
+    for ref in usable:
+        if ref.key in whole:
+            return f"goes on from step {ref.step} ({ref.name})"
+    return "stops with exit code 7: no checkpoint verifies" if usable else "trains from the start"
+
+
+def _head(store: Store, prefix: str) -> Head | None:
+    try:
+        found = read_head(store, prefix)
+    except (IntegrityError, NotFoundError):
+        return None
+    return found[0] if found else None
