@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from tuneyard.train.attention import PER_CONVERSATION
 from tuneyard.train.console import Tell
 from tuneyard.train.device import Device
+from tuneyard.train.targets import refuse_unmatched
 
 
 def quiet_libraries() -> None:
@@ -80,7 +81,13 @@ def add_adapter(model: PreTrainedModel, peft_kwargs: Mapping[str, Any], *, gradi
 
     Returns:
         The model to train; adapter weights are float32 where the base has less precision.
+
+    Raises:
+        InvalidValuesError: Where an entry of `target_modules` or `modules_to_save` matches no module.
     """
+    modules = dict(model.named_modules())
+    linear = [name for name, module in modules.items() if isinstance(module, torch.nn.Linear)]
+    refuse_unmatched(list(modules), peft_kwargs, offered=linear)
     if gradient_checkpointing:
         model.enable_input_require_grads()
     config = LoraConfig(task_type="CAUSAL_LM", **peft_kwargs)

@@ -1,0 +1,87 @@
+"""Which modules an adapter goes on, by PEFT's rules for names, and the refusal of entries that match none.
+
+PEFT adapts what matches and passes over an entry that matches nothing, so one misspelt name of several trains a smaller
+adapter than was asked for. Loads no torch: names and strings alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from tuneyard.errors import InvalidValuesError, Problem
+
+WHERE = "finetuning_config.peft_conf.peft_kwargs"
+ALL_LINEAR = "all-linear"
+
+_LAYER = re.compile(r".*\.[^.]*\.(\d+)\.")
+
+
+def names(entry: str | Sequence[str], module: str) -> bool:
+    """Whether an entry (a regular expression) or one of several (ends of names) means a module.
+
+    Args:
+        entry: `target_modules`, `exclude_modules` or `modules_to_save`.
+        module: The module's whole dotted name.
+    """
+    if isinstance(entry, str):
+        return re.fullmatch(entry, module) is not None
+    return any(module == name or module.endswith(f".{name}") for name in entry)
+
+
+def adapted(modules: Collection[str], kwargs: Mapping[str, Any]) -> list[str]:
+    """Give the modules that `target_modules`, `exclude_modules` and `layers_to_transform` leave.
+
+    Args:
+        modules: Names of the modules there are.
+        kwargs: Arguments of `peft.LoraConfig`, with `target_modules` in them.
+    """
+    chosen = [name for name in modules if names(kwargs["target_modules"], name)]
+    if excluded := kwargs.get("exclude_modules"):
+        chosen = [name for name in chosen if not names(excluded, name)]
+    layers = kwargs.get("layers_to_transform")
+    if layers is None or isinstance(kwargs["target_modules"], str):
+        return chosen
+    patterns = kwargs.get("layers_pattern") or None
+    wanted = {layers} if isinstance(layers, int) else set(layers)
+    return [name for name in chosen if _layer(name, patterns) in wanted]
+
+
+def refuse_unmatched(modules: Collection[str], kwargs: Mapping[str, Any], offered: Collection[str]) -> None:
+    """Refuse entries of `target_modules` and `modules_to_save` that match no module.
+
+    Args:
+        modules: Names of all modules there are.
+        kwargs: Arguments of `peft.LoraConfig`.
+        offered: Names of those that an adapter can go on, for the error's words.
+
+    Raises:
+        InvalidValuesError: With every such entry.
+    """
+    problems: list[Problem] = []
+    allowed = ", ".join(sorted({name.rpartition(".")[2] for name in offered})[:16])
+    for key in ("target_modules", "modules_to_save"):
+        asked = kwargs.get(key)
+        if asked is None or asked == ALL_LINEAR:
+            continue
+        entries: list[Any] = [asked] if isinstance(asked, str) else [[entry] for entry in asked]
+        for place, entry in enumerate(entries):
+            if not any(names(entry, module) for module in modules):
+                where = f"{WHERE}.{key}" if isinstance(entry, str) else f"{WHERE}.{key}[{place}]"
+                value = entry if isinstance(entry, str) else entry[0]
+                problems.append(Problem(where, "matches no module of the base model", str(value), allowed))
+    if problems:
+        raise InvalidValuesError(
+            f"{problems[0].where} ({problems[0].value}) matches no module of the base model.",
+            problems=problems,
+            hint=f"An adapter can go on: {allowed}; or --set {WHERE}.target_modules={ALL_LINEAR}",
+        )
+
+
+def _layer(name: str, patterns: str | Sequence[str] | None) -> int | None:
+    for pattern in [patterns] if isinstance(patterns, str) else patterns or [None]:
+        found = re.match(rf".*\.{pattern}\.(\d+)\.", name) if pattern else _LAYER.match(name)
+        if found:
+            return int(found.group(1))
+    return None
