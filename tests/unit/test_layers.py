@@ -21,6 +21,7 @@ LAYERS = (
     {"store", "hub"},
     {"deliver", "data", "checkpoints"},
     {"train", "serve", "chat", "inventory"},
+    {"estimate"},
     {"runs"},
     {"client"},
     {"cli"},

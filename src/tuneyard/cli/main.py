@@ -8,6 +8,7 @@ from tuneyard.cli.chat import chat
 from tuneyard.cli.data import app as data_app
 from tuneyard.cli.deliver import deliver
 from tuneyard.cli.finetune import finetune
+from tuneyard.cli.plan import plan
 from tuneyard.cli.runs import app as runs_app
 from tuneyard.cli.runs import delete, logs, stop, watch
 from tuneyard.cli.serve import serve
@@ -22,7 +23,7 @@ app = Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (deliver, finetune, serve, chat):
+for command in (deliver, plan, finetune, serve, chat):
     app.command()(command)
 app.add_typer(runs_app, name="runs", help="List the runs there are, newest first.")
 for command in (logs, watch, stop, delete):

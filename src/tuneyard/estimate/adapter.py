@@ -1,0 +1,123 @@
+"""What an adapter adds and trains, counted by PEFT's rules for LoRA, rsLoRA and DoRA; exact but for what `notes` say."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tuneyard.errors import InvalidValuesError, Problem
+from tuneyard.estimate.model import ModelFacts
+from tuneyard.train.targets import ALL_LINEAR, WHERE, adapted, refuse_unmatched
+from tuneyard.values import FinetuneValues
+
+DEFAULT_TARGETS = {
+    **dict.fromkeys(("llama", "mistral", "mixtral", "qwen2", "qwen3", "phi"), ("q_proj", "v_proj")),
+    "gpt2": ("c_attn",),
+    "gpt_neox": ("query_key_value",),
+}
+"""Where PEFT puts LoRA when `target_modules` is not named, for the model types that were compared with it."""
+_UNCOUNTED = ("target_parameters", "trainable_token_indices", "layer_replication", "megatron_config")
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What is trained.
+
+    Attributes:
+        added: Parameters that the adapter adds to the model.
+        trained: Parameters that are trained.
+        ranks: The rank on each adapted module; empty where every weight is trained.
+        largest: Elements of the largest trained tensor.
+        dora: Whether weights are decomposed.
+        notes: What was not counted.
+    """
+
+    added: int
+    trained: int
+    ranks: Mapping[str, int]
+    largest: int
+    dora: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def count_trained(model: ModelFacts, values: FinetuneValues) -> Adapter:
+    """Count what is trained.
+
+    Args:
+        model: The base model.
+        values: The resolved values.
+
+    Raises:
+        InvalidValuesError: Where an entry of `target_modules` matches nothing, or PEFT's choice is not known.
+    """
+    conf = values.finetuning_config.peft_conf
+    if conf.peft_type == "NO_PEFT":
+        largest = max(math.prod(shape) for shape in model.tensors.values())
+        return Adapter(0, model.parameters, {}, largest)
+    if conf.peft_type != "LORA":
+        problem = Problem(
+            "finetuning_config.peft_conf.peft_type", "is not estimated", conf.peft_type, "LORA or NO_PEFT"
+        )
+        raise InvalidValuesError(f"{problem}.", problems=[problem])
+    kwargs: dict[str, Any] = {"r": 8, **conf.peft_kwargs}
+    kwargs["target_modules"] = _targets(model, kwargs)
+    refuse_unmatched(model.all_modules(), kwargs, offered=model.modules)
+    if kwargs["target_modules"] == ALL_LINEAR:
+        linear = [name for name in model.modules if not (model.is_embedding(name) or model.is_head(name))]
+        chosen = adapted(linear, {**kwargs, "target_modules": ".*"})
+    else:
+        chosen = adapted(list(model.modules), kwargs)
+    ranks = {name: _rank(name, kwargs) for name in chosen}
+    added = sum(_added(model, name, rank, kwargs) for name, rank in ranks.items())
+    largest = max(rank * max(model.modules[name]) for name, rank in ranks.items())
+    saved = [name for name in model.tensors if _is_saved(name, kwargs)]
+    copies = sum(math.prod(model.tensors[name]) for name in saved)
+    largest = max([largest, *(math.prod(model.tensors[name]) for name in saved)])
+    trained = added + copies + _biases(model, chosen, kwargs)
+    notes = tuple(f"{name} is not counted" for name in _UNCOUNTED if kwargs.get(name))
+    return Adapter(added + copies, trained, ranks, largest, bool(kwargs.get("use_dora")), notes)
+
+
+def _targets(model: ModelFacts, kwargs: Mapping[str, Any]) -> Any:
+    if kwargs.get("target_modules") is not None:
+        return kwargs["target_modules"]
+    kind = str(model.config.get("model_type"))
+    if kind in DEFAULT_TARGETS:
+        return list(DEFAULT_TARGETS[kind])
+    problem = Problem(f"{WHERE}.target_modules", f"is not named, and what PEFT adapts in a {kind} is not known here")
+    raise InvalidValuesError(f"{problem}.", problems=[problem], hint=f"--set {WHERE}.target_modules={ALL_LINEAR}")
+
+
+def _rank(name: str, kwargs: Mapping[str, Any]) -> int:
+    for pattern, rank in (kwargs.get("rank_pattern") or {}).items():
+        if re.match(rf"(.*\.)?({pattern})$", name):
+            return int(rank)
+    return int(kwargs["r"])
+
+
+def _added(model: ModelFacts, name: str, rank: int, kwargs: Mapping[str, Any]) -> int:
+    features_in, features_out = model.modules[name]
+    count = rank * (features_in + features_out)
+    if kwargs.get("use_dora"):
+        count += features_out
+    if kwargs.get("lora_bias"):
+        count += features_out
+    return count
+
+
+def _is_saved(tensor: str, kwargs: Mapping[str, Any]) -> bool:
+    module = tensor.rpartition(".")[0]
+    return any(f".{module}.".find(f".{name}.") >= 0 for name in kwargs.get("modules_to_save") or ())
+
+
+def _biases(model: ModelFacts, chosen: list[str], kwargs: Mapping[str, Any]) -> int:
+    asked = kwargs.get("bias") or "none"
+    if asked == "none":
+        return 0
+    names = [name for name in model.tensors if name.endswith(".bias")]
+    if asked == "lora_only":
+        names = [name for name in names if name.rpartition(".")[0] in chosen]
+    return sum(math.prod(model.tensors[name]) for name in names)

@@ -1,0 +1,63 @@
+"""Whether a run fits on this machine. What a cluster has is for the room that can ask it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a run fits, and why.
+
+    Attributes:
+        fits: `yes`, `never`, `not now`, or `unknown`.
+        sentence: The same in words.
+    """
+
+    fits: str
+    sentence: str
+
+
+def fits_here(needed: int, *, accelerators: bool) -> Verdict:
+    """Compare a run's memory with this machine's.
+
+    Args:
+        needed: Bytes of all its processes together.
+        accelerators: Whether it trains on accelerators, whose memory can't be asked from here.
+    """
+    if accelerators:
+        sentence = "It asks for accelerators: what theirs hold is not known here; each needs the memory told above."
+        return Verdict("unknown", sentence)
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = min(whole, _cgroup_limit() or whole)
+    free = min(_available() or limit, limit)
+    if needed > limit:
+        return Verdict("never", f"It does not fit: it needs {gib(needed)}, and this machine has {gib(limit)}.")
+    if needed > free:
+        return Verdict(
+            "not now", f"It fits, but not now: it needs {gib(needed)}; {gib(free)} of {gib(limit)} are free."
+        )
+    return Verdict("yes", f"It fits: it needs {gib(needed)}, and {gib(free)} of this machine's {gib(limit)} are free.")
+
+
+def gib(size: float) -> str:
+    """Write a size for people."""
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+
+
+def _available() -> int | None:
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            return next((int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable")), None)
+    except OSError:
+        return None  # not Linux
+
+
+def _cgroup_limit() -> int | None:
+    try:
+        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as file:
+            told = file.read().strip()
+    except OSError:
+        return None
+    return int(told) if told.isdigit() else None

@@ -1,0 +1,183 @@
+"""How much there is to compute: rows, tokens, steps, arithmetic and seconds."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tuneyard.errors import NotFoundError
+from tuneyard.estimate.adapter import Adapter
+from tuneyard.estimate.model import ModelFacts
+from tuneyard.store import Manifest, Store, pull
+from tuneyard.train.inputs import delivered_dataset, training_keys, validation_keys
+from tuneyard.values import BatchSizes, FinetuneValues
+
+if TYPE_CHECKING:
+    from tuneyard.data import ChatEncoder, Encoded
+
+_WEIGHTS = (".safetensors", ".gguf")
+PEAK_FLOPS = {"amd.com/gpu": ("MI300X", 1.3e15), "nvidia.com/gpu": ("H100", 0.99e15)}
+"""Dense bfloat16 operations per second by the vendors' data sheets, of the card that is assumed."""
+ACCELERATOR_SHARE = 0.35
+CPU_SHARE = 0.6
+"""Shares of its matrix products' speed that a training reaches, the rest being everything else."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a run goes through.
+
+    Attributes:
+        rows: Conversations trained on; None where the data is not delivered.
+        tokens_per_epoch: Their tokens, likewise.
+        trained_tokens_per_epoch: Those in the loss, likewise.
+        steps: Optimizer steps in all; None where that depends on data that is not there.
+        longest: Tokens of the largest micro-batch there can be: its conversations one after the other.
+        longest_trained: Those of them in the loss.
+        row_longest: Tokens of the longest conversation.
+        exact: Whether the data was read.
+    """
+
+    rows: int | None
+    tokens_per_epoch: int | None
+    trained_tokens_per_epoch: int | None
+    steps: int | None
+    longest: int
+    longest_trained: int
+    row_longest: int
+    exact: bool
+
+
+def measure_work(values: FinetuneValues, store: Store, manifest: Manifest, sizes: BatchSizes) -> Work:
+    """Encode the data as training does; where it is not delivered, take what the values allow at most.
+
+    Args:
+        values: The resolved values.
+        store: Where model and data lie.
+        manifest: The base model's manifest.
+        sizes: The resolved batch.
+
+    Raises:
+        InvalidDataError: Where rows can't be trained on.
+    """
+    config = values.finetuning_config
+    limit = config.sft_args.max_seq_length
+    given_steps = config.training_args.max_steps
+    try:
+        rows = _training_rows(values, store, manifest)
+    except NotFoundError:
+        longest = limit * sizes.per_device
+        steps = given_steps if given_steps > 0 else None
+        return Work(None, None, None, steps, longest, longest, limit, exact=False)
+    lengths = [len(row.input_ids) for row in rows]
+    trained = [sum(row.loss_mask) for row in rows]
+    count = len(rows)
+    drop = config.training_args.dataloader_drop_last and count >= sizes.total
+    per_epoch = count // sizes.total if drop else math.ceil(count / sizes.total)
+    steps = given_steps if given_steps > 0 else math.ceil(config.training_args.num_train_epochs * per_epoch)
+    return Work(
+        rows=count,
+        tokens_per_epoch=sum(lengths),
+        trained_tokens_per_epoch=sum(trained),
+        steps=steps,
+        longest=sum(sorted(lengths)[-sizes.per_device :]),
+        longest_trained=sum(sorted(trained)[-sizes.per_device :]),
+        row_longest=max(lengths),
+        exact=True,
+    )
+
+
+def _training_rows(values: FinetuneValues, store: Store, manifest: Manifest) -> list[Encoded]:
+    from tuneyard.data import encode_files, split
+
+    with tempfile.TemporaryDirectory(prefix="tuneyard-plan-") as scratch:
+        files = [_pull(store, key, Path(scratch)) for key in training_keys(values)]
+        for key in validation_keys(values):
+            delivered_dataset(store, key)
+        rows, report = encode_files(files, _encoder(values, store, manifest, Path(scratch)))
+    report.raise_if_bad()
+    asked = values.finetuning_config.data_conf.validation_data
+    if asked.type != "AUTO_SPLIT":
+        return rows
+    return [rows[index] for index in split(rows, asked.ratio, asked.seed)[0]]
+
+
+def _encoder(values: FinetuneValues, store: Store, manifest: Manifest, scratch: Path) -> ChatEncoder:
+    from tuneyard.data import ChatEncoder, load_tokenizer
+
+    small = tuple(entry for entry in manifest.files if not entry.path.endswith(_WEIGHTS))
+    folder = pull(store, f"{values.basemodel.strip('/')}/", Manifest("model", small, manifest.about), scratch / "model")
+    config = values.finetuning_config
+    return ChatEncoder(
+        load_tokenizer(folder, config.data_conf),
+        max_length=config.sft_args.max_seq_length,
+        completions_only=config.sft_args.train_on_completions_only,
+    )
+
+
+def _pull(store: Store, key: str, scratch: Path) -> Path:
+    folder, _, name = key.rpartition("/")
+    return pull(store, f"{folder}/", delivered_dataset(store, key), scratch / "data" / folder) / name
+
+
+def step_flops(values: FinetuneValues, model: ModelFacts, adapter: Adapter, tokens: float) -> float:
+    """Count a step's operations: two per weight and token forward, twice that backward (arxiv.org/abs/2001.08361).
+
+    Frozen weights need no gradient of their own, which is a third of it; checkpointing computes the forward part again.
+
+    Args:
+        values: The resolved values.
+        model: The base model.
+        adapter: What is trained.
+        tokens: Tokens of the step.
+    """
+    parts = (
+        2
+        + 2
+        + (0 if adapter.ranks else 2)
+        + (2 if values.finetuning_config.training_args.gradient_checkpointing else 0)
+    )
+    embedding = model.vocabulary * model.hidden
+    active = model.parameters - (0 if model.tied else embedding)
+    return parts * active * tokens
+
+
+def seconds_of(values: FinetuneValues, flops: float) -> tuple[float, str]:
+    """Turn operations into seconds, roughly.
+
+    Args:
+        values: The resolved values.
+        flops: Operations of the whole run.
+
+    Returns:
+        Seconds, and how they were estimated.
+    """
+    if values.gpuResource:
+        card, peak = PEAK_FLOPS.get(values.gpuResource, ("an accelerator of 200 TFLOP/s", 2e14))
+        how = f"{flops:.2e} operations at {ACCELERATOR_SHARE:.0%} of the data sheet's speed of {card}: rough, not measured"
+        return flops / (peak * ACCELERATOR_SHARE * values.processes), how
+    speed = cpu_flops()
+    how = f"{flops:.2e} operations at {CPU_SHARE:.0%} of {speed / 1e9:.0f} GFLOP/s, measured here just now: rough"
+    return flops / (speed * CPU_SHARE), how
+
+
+def cpu_flops(sizes: Sequence[int] = (768, 768, 768)) -> float:
+    """Measure this machine's speed of float32 matrix products, in operations per second.
+
+    Args:
+        sizes: Sides of the square matrices to multiply; the best of them counts.
+    """
+    import numpy as np
+
+    best = 0.0
+    for size in sizes:
+        matrix = np.full((size, size), 0.5, dtype=np.float32)
+        started = time.perf_counter()
+        matrix @ matrix
+        best = max(best, 2 * size**3 / (time.perf_counter() - started))
+    return best
