@@ -36,6 +36,7 @@ def plan(
     On this machine. Nothing is started and nothing written.
     """
     from dataclasses import asdict
+    from textwrap import fill
 
     from tuneyard.cli._output import Output
     from tuneyard.errors import UnavailableError
@@ -46,7 +47,9 @@ def plan(
     resolved = load_finetune_values(sources)
     told = estimate(resolved, store_of(sources))
     verdict = fits_here(told.memory_of_all, accelerators=bool(resolved.gpuResource))
-    Output(json).data({"estimate": told.to_json(), "verdict": asdict(verdict)}, f"{_text(told)}\n\n{verdict.sentence}")
+    Output(json).data(
+        {"estimate": told.to_json(), "verdict": asdict(verdict)}, f"{_text(told)}\n\n{fill(verdict.sentence, 80)}"
+    )
     if check and verdict.fits in ("never", "not now"):
         raise UnavailableError(
             verdict.sentence, hint="Make it smaller: max_per_device_train_batch_size, or an adapter."
@@ -54,6 +57,8 @@ def plan(
 
 
 def _text(told: Estimate) -> str:
+    from textwrap import fill
+
     from tuneyard.cli._output import duration, table
     from tuneyard.estimate.fit import gib
 
@@ -77,5 +82,5 @@ def _text(told: Estimate) -> str:
     memory = [(words, gib(getattr(told.memory, part))) for part, words in _PARTS.items() if getattr(told.memory, part)]
     each = "" if told.processes == 1 else f", for each of {told.processes} processes"
     memory.append((f"peak, in the {told.memory.moment} pass{each}", gib(told.memory.total)))
-    facts = "\n".join(f"{what:<11} {text}" for what, text in lines)
+    facts = "\n".join(fill(text, 80, initial_indent=f"{what:<11} ", subsequent_indent=" " * 12) for what, text in lines)
     return f"{facts}\n\n{table(('memory', ''), memory)}"

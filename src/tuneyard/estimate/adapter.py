@@ -1,4 +1,4 @@
-"""What an adapter adds and trains, counted by PEFT's rules for LoRA, rsLoRA and DoRA; exact but for what `notes` say."""
+"""What an adapter adds and trains, counted by PEFT's rules for LoRA, rsLoRA and DoRA; exact but for its `notes`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tuneyard.train.targets import ALL_LINEAR, WHERE, adapted, refuse_unmatched
 from tuneyard.values import FinetuneValues
 
 DEFAULT_TARGETS = {
-    **dict.fromkeys(("llama", "mistral", "mixtral", "qwen2", "qwen3", "phi"), ("q_proj", "v_proj")),
+    **dict.fromkeys(("llama", "mistral", "mixtral", "qwen2", "qwen3"), ("q_proj", "v_proj")),
     "gpt2": ("c_attn",),
     "gpt_neox": ("query_key_value",),
 }
@@ -109,8 +109,10 @@ def _added(model: ModelFacts, name: str, rank: int, kwargs: Mapping[str, Any]) -
 
 
 def _is_saved(tensor: str, kwargs: Mapping[str, Any]) -> bool:
-    module = tensor.rpartition(".")[0]
-    return any(f".{module}.".find(f".{name}.") >= 0 for name in kwargs.get("modules_to_save") or ())
+    # PEFT compares the ends of names as text: `norm` also means `input_layernorm`.
+    parts = tensor.split(".")[:-1]
+    around = [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
+    return any(module.endswith(name) for module in around for name in kwargs.get("modules_to_save") or ())
 
 
 def _biases(model: ModelFacts, chosen: list[str], kwargs: Mapping[str, Any]) -> int:

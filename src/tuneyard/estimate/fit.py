@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def fits_here(needed: int, *, accelerators: bool) -> Verdict:
         return Verdict("never", f"It does not fit: it needs {gib(needed)}, and this machine has {gib(limit)}.")
     if needed > free:
         return Verdict(
-            "not now", f"It fits, but not now: it needs {gib(needed)}; {gib(free)} of {gib(limit)} are free."
+            "not now", f"It fits, but not now: it needs {gib(needed)}, and {gib(free)} of {gib(limit)} are free."
         )
     return Verdict("yes", f"It fits: it needs {gib(needed)}, and {gib(free)} of this machine's {gib(limit)} are free.")
 
@@ -48,7 +49,7 @@ def gib(size: float) -> str:
 
 def _available() -> int | None:
     try:
-        with open("/proc/meminfo", encoding="ascii") as file:
+        with Path("/proc/meminfo").open(encoding="ascii") as file:
             return next((int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable")), None)
     except OSError:
         return None  # not Linux
@@ -56,7 +57,7 @@ def _available() -> int | None:
 
 def _cgroup_limit() -> int | None:
     try:
-        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as file:
+        with Path("/sys/fs/cgroup/memory.max").open(encoding="ascii") as file:
             told = file.read().strip()
     except OSError:
         return None

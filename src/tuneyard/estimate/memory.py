@@ -2,7 +2,7 @@
 
 What is counted is what `train` allocates: flat rows without padding, attention per conversation, logits only where they
 count. Formulas per token and decoder layer follow what autograd keeps for the backward pass of a Llama-like layer
-(compare arxiv.org/abs/2205.05198): both norms, the attention's inputs and outputs, four widths of the feed-forward part.
+(compare arxiv.org/abs/2205.05198): both norms, the attention's inputs and outputs, four feed-forward widths.
 
 Letters: h hidden, q and k query and key widths, i intermediate width, T tokens of a micro-batch, K of them trained.
 """
@@ -18,7 +18,7 @@ from tuneyard.values import FinetuneValues
 
 MIB = 2**20
 RUNTIME_BYTES = {"cpu": 560 * MIB, "accelerator": 1024 * MIB}
-"""Interpreter, torch, transformers and peft without any model: measured on the CPU; an accelerator's context assumed."""
+"""Interpreter, torch, transformers and peft without any model: measured on the CPU; a GPU's context assumed."""
 
 STATE_ITEMS = {
     **dict.fromkeys(("adamw_torch", "adamw_torch_fused", "adamw_anyprecision", "paged_adamw_32bit"), 2.0),
@@ -111,7 +111,7 @@ def estimate_memory(values: FinetuneValues, model: ModelFacts, adapter: Adapter,
 def _holes(values: FinetuneValues, model: ModelFacts, adapter: Adapter, work: Work, item: int) -> int:
     """What glibc can't use again while a forward pass keeps what lies around it.
 
-    A freed block never holds an aligned block of the same size, so what is short-lived between what is kept stays behind:
+    A freed block never holds an aligned block of the same size, so what is short-lived between what is kept stays:
     as measured, some eight widths per token and layer, and 1.6 times the output of each adapted module.
     """
     per_layer = (4 * model.hidden + 2 * model.query_width + 2 * model.key_width) * item

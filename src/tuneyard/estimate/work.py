@@ -158,8 +158,8 @@ def seconds_of(values: FinetuneValues, flops: float) -> tuple[float, str]:
         Seconds, and how they were estimated.
     """
     if values.gpuResource:
-        card, peak = PEAK_FLOPS.get(values.gpuResource, ("an accelerator of 200 TFLOP/s", 2e14))
-        how = f"{flops:.2e} operations at {ACCELERATOR_SHARE:.0%} of the data sheet's speed of {card}: rough, not measured"
+        card, peak = PEAK_FLOPS.get(values.gpuResource, ("200 TFLOP/s accelerator", 2e14))
+        how = f"{flops:.2e} operations at {ACCELERATOR_SHARE:.0%} of a {card}'s data sheet: rough, not measured"
         return flops / (peak * ACCELERATOR_SHARE * values.processes), how
     speed = cpu_flops()
     how = f"{flops:.2e} operations at {CPU_SHARE:.0%} of {speed / 1e9:.0f} GFLOP/s, measured here just now: rough"
