@@ -23,6 +23,7 @@ LAYERS = (
     {"train", "serve", "chat", "inventory"},
     {"estimate"},
     {"runs"},
+    {"doctor"},
     {"client"},
     {"cli"},
     {"__main__"},

@@ -1,0 +1,181 @@
+"""The probe of a store tells real servers, and stand-ins that break one promise each, apart by name."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from racy_s3 import Flaw, racy_s3
+from s3_servers import BUCKET, S3Server
+
+from tuneyard.doctor import Report, probe_store
+
+KEYS = {"AWS_ACCESS_KEY_ID": "anyone", "AWS_SECRET_ACCESS_KEY": "nothing", "AWS_REGION": "us-east-1"}
+
+
+def _degraded(report: Report) -> list[str]:
+    return [mode["name"] for mode in report.facts["degraded"]]
+
+
+def _not_ok(report: Report) -> dict[str, str]:
+    return {check.name: check.outcome for check in report.checks if check.outcome != "ok"}
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("name", ["minio-tls", "versitygw"])
+def test_a_server_that_keeps_every_promise_is_used_in_full(name: str, s3_server_of: Callable[[str], S3Server]):
+    server = s3_server_of(name)
+    before = {info.key for info in server.open().list(f"{BUCKET}/")}
+
+    report = probe_store(server.url, environ=server.env)
+
+    assert _not_ok(report) == {}
+    assert (report.facts["mode"], _degraded(report), report.exit_code) == ("full", [], 0)
+    assert len(report.checks) == 12
+    assert "20 rounds: exactly one won each time" in report.named("conditional create").found
+    assert {info.key for info in server.open().list(f"{BUCKET}/")} == before
+
+
+@pytest.mark.s3
+def test_the_servers_are_told_apart(s3_server_of: Callable[[str], S3Server]):
+    minio = s3_server_of("minio-tls")
+    versitygw = s3_server_of("versitygw")
+    told = [probe_store(server.url, environ=server.env, rounds=1) for server in (minio, versitygw)]
+    with racy_s3("racing writes") as (url, _):
+        told.append(probe_store(url, environ=KEYS, rounds=1))
+    assert [report.facts["server"].strip() for report in told] == ["MinIO", "VERSITYGW", "racy-s3"]
+    assert [report.facts["mode"] for report in told] == ["full", "full", "degraded"]
+    nested = [report.named("keys below an object").found for report in told]
+    assert "allowed" in nested[0] and "refused" in nested[1]
+
+
+def test_a_stand_in_without_a_flaw_keeps_every_promise():
+    with racy_s3() as (url, objects):
+        report = probe_store(url, environ=KEYS)
+        assert _not_ok(report) == {}
+        assert report.facts["mode"] == "full"
+        assert objects == {}
+
+
+BROKEN: dict[Flaw, tuple[str, str, list[str], dict[str, str]]] = {
+    "racing writes": (
+        "conditional create",
+        "several won in",
+        ["single-writer"],
+        {"conditional create": "warning", "conditional replace": "warning"},
+    ),
+    "ignores If-None-Match": (
+        "conditional create",
+        "If-None-Match is ignored",
+        ["single-writer"],
+        {"conditional create": "warning"},
+    ),
+    "ignores If-Match": (
+        "conditional replace",
+        "If-Match is ignored",
+        ["single-writer"],
+        {"conditional replace": "warning"},
+    ),
+    "accepts wrong checksums": (
+        "wrong checksums",
+        "x-amz-checksum-sha256",
+        ["unchecked-uploads"],
+        {"wrong checksums": "warning"},
+    ),
+    "keeps aborted uploads": ("aborted upload", "stay", ["leftover-parts"], {"aborted upload": "warning"}),
+    "unsorted listing": ("order of listing", "not sorted", [], {"order of listing": "warning"}),
+    "stale listing": (
+        "listing",
+        "are not listed",
+        [],
+        {"odd key characters": "problem", "listing": "problem"},
+    ),
+    "stale listing after delete": (
+        "listing",
+        "still listed",
+        [],
+        {"read after write": "problem", "listing": "problem"},
+    ),
+    "truncated pages": ("listing", "5 of 1005 objects that were written are not listed", [], {"listing": "problem"}),
+    "stale reads": ("read after write", "is an older one", [], {"read after write": "problem"}),
+    "ignores ranges": ("range reads", "other bytes", [], {"range reads": "problem"}),
+}
+
+
+def test_every_flaw_is_tried():
+    assert set(BROKEN) == set(get_args(Flaw))
+
+
+@pytest.mark.parametrize("flaw", BROKEN)
+def test_a_broken_promise_is_named(flaw: Flaw):
+    name, said, degraded, not_ok = BROKEN[flaw]
+    with racy_s3(flaw) as (url, objects):
+        report = probe_store(url, environ=KEYS, rounds=3)
+        assert objects == {}, "the probe leaves nothing behind, whatever the server lists"
+    assert said in report.named(name).found
+    assert report.named(name).advice or flaw == "unsorted listing"
+    assert _not_ok(report).items() >= not_ok.items()
+    if flaw != "stale reads":  # those break whatever reads what was just written
+        assert _not_ok(report) == not_ok
+    assert _degraded(report) == degraded
+    unusable = "problem" in not_ok.values()
+    assert report.facts["mode"] == ("unusable" if unusable else "degraded" if degraded else "full")
+    assert (report.exit_code != 0) == unusable
+
+
+def test_a_folder_is_probed_too(tmp_path: Path):
+    report = probe_store(str(tmp_path))
+    assert report.facts["mode"] == "full"
+    assert _not_ok(report) == {"order of listing": "skipped", "wrong checksums": "skipped", "aborted upload": "skipped"}
+    assert [path for path in (tmp_path / BUCKET).rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize(
+    ("changes", "exit_code", "said"),
+    [
+        ({"AWS_SECRET_ACCESS_KEY": "wrong-secret"}, 5, "does not accept the credentials"),
+        ({"AWS_CA_BUNDLE": ""}, 8, "is not trusted"),
+    ],
+)
+def test_a_store_that_lets_nobody_in_says_why(
+    changes: dict[str, str], exit_code: int, said: str, s3_server_of: Callable[[str], S3Server]
+):
+    server = s3_server_of("minio-tls")
+    report = probe_store(server.url, environ={**server.env, **changes})
+    assert (report.exit_code, report.facts["mode"]) == (exit_code, "unusable")
+    assert said in report.named("store").found
+    assert report.named("store").advice
+
+
+@pytest.mark.s3
+def test_a_bucket_that_is_not_there_is_named(s3_server_of: Callable[[str], S3Server]):
+    server = s3_server_of("minio-tls")
+    report = probe_store(server.url, bucket="no-such-bucket", environ=server.env)
+    assert report.exit_code == 4
+    assert "There is no bucket no-such-bucket" in report.named("store").found
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_probe_leaves_nothing_behind(number: signal.Signals):
+    with racy_s3() as (url, objects):
+        command = [sys.executable, "-m", "tuneyard.doctor.store_probe", "--store", url, "--rounds", "500"]
+        process = subprocess.Popen(
+            command, env={"PATH": os.environ["PATH"], **KEYS}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        deadline = time.monotonic() + 60
+        while not any("/create/" in key for key in objects):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[number], errors.decode()
+        assert objects == {}
