@@ -1,0 +1,405 @@
+"""Training Jobs on a real cluster: what every way of ending them costs, and that it costs no step.
+
+The Jobs are rendered from the chart and run the image; the model is tiny. Most ask for no accelerator, so that these
+tests don't wait for other people's; the preemption has a ClusterQueue of its own, so that nobody else is preempted.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+
+import pytest
+from cluster_lab.training_jobs import TrainingJobs, kubectl, until
+from training import ARGUMENTS, DATA, MODEL, changed, lay_out
+
+from tuneyard.store import open_store
+
+pytestmark = pytest.mark.cluster
+
+EVERY_STEP = {ARGUMENTS + "logging_steps": 1, ARGUMENTS + "eval_strategy": "no"}
+# Long enough to be disturbed in; every step is logged, so that every step is compared.
+LONG = changed(**EVERY_STEP, **{ARGUMENTS + "max_steps": 600, ARGUMENTS + "save_steps": 100})
+SHORT = changed(**EVERY_STEP, **{ARGUMENTS + "max_steps": 4, ARGUMENTS + "save_steps": 2})
+# Six conversations a step are shared by 1, 2 or 3 processes alike; without dropout the losses are the same.
+SHARED = changed(
+    SHORT,
+    **{
+        "finetuning_config.batchsize_conf.total_train_batch_size": 6,
+        "finetuning_config.batchsize_conf.max_per_device_train_batch_size": 1,
+        "finetuning_config.peft_conf.peft_kwargs.lora_dropout": 0.0,
+    },
+)
+NODES = changed(SHARED, **{ARGUMENTS + "max_steps": 400, ARGUMENTS + "save_steps": 20})
+QUEUE = "tuneyard-jobs"
+GATE_PORT = 3128
+
+# A proxy that passes bytes on: what a training pod reaches the bucket through, where the test wants to cut it off.
+GATE = """
+import socket, threading
+
+def pump(source, target):
+    try:
+        while body := source.recv(65536):
+            target.sendall(body)
+    except OSError:
+        pass
+    finally:
+        target.close()
+
+def serve(client):
+    head = b""
+    while b"\\r\\n\\r\\n" not in head:
+        head += client.recv(65536)
+    host, _, port = head.split()[1].decode().rpartition(":")
+    server = socket.create_connection((host, int(port)))
+    client.sendall(b"HTTP/1.1 200 OK\\r\\n\\r\\n")
+    threading.Thread(target=pump, args=(client, server), daemon=True).start()
+    pump(server, client)
+
+listener = socket.create_server(("", 3128))
+while True:
+    threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+"""
+
+
+@pytest.fixture(scope="module")
+def jobs(workspace, tmp_path_factory):
+    """Training Jobs in a namespace of their own, with a tiny model and conversations in the bucket."""
+    folder = tmp_path_factory.mktemp("jobs")
+    prefix = f"default-bucket/{workspace.namespace}"
+    made = TrainingJobs(workspace.namespace, workspace.store, workspace.finetune_values, prefix, folder)
+    lay_out(folder / "store")
+    upload(made, folder / "store")
+    made.common.update(
+        {
+            "basemodel": made.place(MODEL),
+            "finetuning_config.data_conf.training_data.datasets": [{"path": made.place(DATA)}],
+            "gpuResource": "",
+            "storageClass": "",
+            "downloadsReservedSize": "1Gi",
+            "checkpointsReservedSize": "1Gi",
+            "env": {"OMP_NUM_THREADS": "1"},
+        }
+    )
+    yield made
+    made.close()
+
+
+def upload(jobs, folder, *, last="manifest.json"):
+    """Bring what lies in a folder store to the jobs' part of the bucket, manifests last, as a delivery does."""
+    local = open_store(folder.as_uri())
+    for info in sorted(local.list("default-bucket/"), key=lambda one: one.key.endswith(last)):
+        jobs.store.put(jobs.place(info.key), local.get(info.key).body)
+
+
+@pytest.fixture(scope="module")
+def finished(jobs):
+    """A run of four steps that has finished; its name."""
+    jobs.apply("finished", jobs.values(SHORT, "finished"))
+    jobs.complete("finished")
+    return "finished"
+
+
+def resumed_from(jobs, pod):
+    """Where a pod said that it goes on from."""
+    return int(jobs.until_said(pod, r"attempt \d+: going on from step (\d+)")[1])
+
+
+def stopped_at(jobs, pod):
+    """Where a pod said that it stopped."""
+    return int(jobs.until_said(pod, r"stopped after step (\d+)")[1])
+
+
+def assert_same_training(jobs, name, other):
+    rows, others = jobs.metrics(name), jobs.metrics(other)
+    assert [row["step"] for row in rows if row["kind"] == "train"] == list(range(1, 601))
+    differing = [(row, beside) for row, beside in zip(rows, others, strict=True) if row != beside]
+    assert not differing, differing[:3]
+
+
+def test_a_pod_that_is_deleted_evicted_or_drained_saves_and_the_next_one_goes_on_at_that_very_step(jobs):
+    disturb = {
+        "deleted": lambda pod: kubectl("delete", "pod", pod, "-n", jobs.namespace, "--wait=false"),
+        "evicted": jobs.evict,
+        "drained": lambda pod: jobs.drain("drained", pod),
+    }
+    for job in ("left-alone", *disturb):
+        jobs.apply(job, jobs.values(LONG, job))
+    first = {job: jobs.running(job) for job in disturb}
+    for job, pod in first.items():
+        jobs.until_step(pod, 20)
+        disturb[job](pod)
+    for job, pod in first.items():
+        end = jobs.ended(pod)
+        assert end.code == 143, (job, end, jobs.said(pod))
+        step = stopped_at(jobs, pod)
+        assert f"checkpoint-{step}-1" in jobs.checkpoints(job)
+        assert resumed_from(jobs, jobs.running(job, besides=(pod,))) == step
+    for job in ("left-alone", *disturb):
+        jobs.complete(job)
+    for job, pod in first.items():
+        status = jobs.job(job)["status"]
+        assert status.get("failed", 0) == 0, "an end that nobody is to blame for must not use up backoffLimit"
+        assert [(end.pod == pod, end.code) for end in jobs.ends(job)] == [(True, 143), (False, 0)]
+        assert_same_training(jobs, job, "left-alone")
+
+
+# ---- mistakes ----
+
+
+@pytest.fixture(scope="module")
+def refused(jobs, finished):
+    """Six Jobs that can't succeed, all applied at once; each says why not."""
+    keys = {"API_ACCESS_KEY": "nobody-knows-this-key", "API_SECRET_KEY": "nor-this-secret-of-it"}
+    encoded = {name: base64.b64encode(text.encode()).decode() for name, text in keys.items()}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "wrong-keys"}, "data": encoded}
+    kubectl("apply", "-n", jobs.namespace, "-f", "-", given=json.dumps(secret))
+    jobs.copy(finished, "damaged")
+    only_final = [info.key for info in jobs.store.list(f"{jobs.remote('damaged')}/checkpoint-final/")]
+    jobs.store.delete(only_final)
+    for name in jobs.checkpoints("damaged"):
+        key = f"{jobs.remote('damaged')}/{name}/optimizer.pt"
+        body = bytearray(jobs.store.get(key).body)
+        body[len(body) // 2] ^= 1
+        jobs.store.put(key, bytes(body))
+    rows = [{"messages": [{"role": "user", "content": "a"}]}, {"text": "a"}]
+    lay_out(jobs.folder / "bad" / "store", rows=rows)
+    local = open_store((jobs.folder / "bad" / "store").as_uri())
+    place = DATA.rpartition("/")[0]
+    for info in local.list(f"{place}/"):
+        jobs.store.put(jobs.place(info.key.replace("/datasets/", "/bad/")), local.get(info.key).body)
+    bad = [{"path": jobs.place(DATA.replace("/datasets/", "/bad/"))}]
+    several = {"finetuning_config.batchsize_conf.total_train_batch_size": 4}
+    values = {
+        "unsupported": jobs.values(SHORT, "unsupported", distributedType="auto-fsdp", **several),
+        "bad-rows": jobs.values(SHORT, "bad-rows", **{"finetuning_config.data_conf.training_data.datasets": bad}),
+        "not-there": jobs.values(SHORT, "not-there", basemodel=jobs.place("default-bucket/absent"), waitSeconds=1),
+        "wrong-key": jobs.values(SHORT, "wrong-key", **{"bucketCredentialsSecret.name": "wrong-keys"}),
+        "other-settings": jobs.values(SHORT, finished, **{ARGUMENTS + "learning_rate": 0.5}),
+        "damaged": jobs.values(SHORT, "damaged"),
+    }
+    for job, given in values.items():
+        jobs.apply(job, given)
+    return values
+
+
+@pytest.mark.parametrize(
+    ("job", "code", "words"),
+    [
+        ("unsupported", 3, "distributedType"),
+        ("bad-rows", 3, "chat.jsonl"),
+        ("not-there", 4, "/absent' is not in"),
+        ("wrong-key", 5, "minio-credentials|access key|credentials|denied"),
+        ("other-settings", 6, "learning_rate"),
+        ("damaged", 7, "optimizer.pt"),
+    ],
+)
+def test_a_mistake_fails_the_job_at_once_with_one_pod_and_a_sentence(jobs, refused, job, code, words):
+    outcome = jobs.outcome(job)
+    assert (outcome["type"], outcome["reason"]) == ("Failed", "PodFailurePolicy")
+    (end,) = jobs.ends(job)
+    assert end.code == code
+    assert end.words["exit_code"] == code
+    assert re.search(words, end.words["error"]), end.words
+    assert end.words["hint"]
+    assert "Traceback" not in jobs.said(end.pod)
+
+
+def test_a_bucket_that_can_not_be_reached_for_a_while_is_tried_again_by_the_next_pod(jobs, finished):
+    apply_gate(jobs, open_to="nobody")
+    proxy = {"HTTPS_PROXY": f"http://gate.{jobs.namespace}:{GATE_PORT}", "OMP_NUM_THREADS": "1"}
+    jobs.apply("cut-off", jobs.values(SHORT, "cut-off", env=proxy))
+    first = jobs.ended(jobs.running("cut-off"))
+    assert first.code == 8, jobs.said(first.pod)
+    assert first.words["exit_code"] == 8
+    apply_gate(jobs, open_to="gate")
+    jobs.complete("cut-off")
+    assert [end.code for end in jobs.ends("cut-off")][-1] == 0
+    assert {end.code for end in jobs.ends("cut-off")[:-1]} == {8}
+    assert jobs.job("cut-off")["status"]["failed"] >= 1
+    assert len(jobs.losses("cut-off")) == 4
+
+
+def apply_gate(jobs, *, open_to):
+    """Make the proxy and its Service, which leads to the proxy or to nobody."""
+    container = {
+        "name": "gate",
+        "image": jobs.image(),
+        "command": ["python", "-c", GATE],
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }
+    security = {"runAsNonRoot": True, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "gate", "labels": {"run": "gate"}},
+        "spec": {"containers": [container], "securityContext": security, "terminationGracePeriodSeconds": 0},
+    }
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "gate"},
+        "spec": {"selector": {"run": open_to}, "ports": [{"port": GATE_PORT}]},
+    }
+    both = {"apiVersion": "v1", "kind": "List", "items": [pod, service]}
+    kubectl("apply", "-n", jobs.namespace, "-f", "-", given=json.dumps(both))
+    kubectl("wait", "pod/gate", "-n", jobs.namespace, "--for=condition=Ready", "--timeout=60s")
+
+
+# ---- waiting, and nothing to do ----
+
+
+def test_finetuning_that_is_applied_before_its_delivery_waits_says_so_and_goes_on(jobs):
+    model = jobs.place("default-bucket/late")
+    jobs.apply("early", jobs.values(SHORT, "early", basemodel=model))
+    pod = jobs.running("early")
+    jobs.until_said(pod, "(?i)wait")
+    assert "late" in jobs.said(pod)
+    assert not jobs.ends("early")
+    local = open_store((jobs.folder / "store").as_uri())
+    for info in sorted(local.list(f"{MODEL}/"), key=lambda one: one.key.endswith("manifest.json")):
+        jobs.store.put(info.key.replace(MODEL, model, 1), local.get(info.key).body)
+    jobs.complete("early")
+    assert [end.pod for end in jobs.ends("early")] == [pod], "one pod waited and trained"
+    assert len(jobs.losses("early")) == 4
+
+
+@pytest.fixture(scope="module")
+def one_accelerator(jobs):
+    """A queue with room for one accelerator, with the flavor of the cluster's own."""
+    known = json.loads(kubectl("get", "clusterqueues", "-o", "json"))["items"]
+    flavor = known[0]["spec"]["resourceGroups"][0]["flavors"][0]["name"]
+    quota = {"name": flavor, "resources": [{"name": "amd.com/gpu", "nominalQuota": 1}]}
+    queue = {
+        "apiVersion": known[0]["apiVersion"],
+        "kind": "ClusterQueue",
+        "metadata": {"name": QUEUE},
+        "spec": {
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": jobs.namespace}},
+            "preemption": {"withinClusterQueue": "LowerPriority"},
+            "resourceGroups": [{"coveredResources": ["amd.com/gpu"], "flavors": [quota]}],
+        },
+    }
+    local = {
+        "apiVersion": known[0]["apiVersion"],
+        "kind": "LocalQueue",
+        "metadata": {"name": QUEUE, "namespace": jobs.namespace},
+        "spec": {"clusterQueue": QUEUE},
+    }
+    kubectl("apply", "-f", "-", given=json.dumps({"apiVersion": "v1", "kind": "List", "items": [queue, local]}))
+    yield {"gpuResource": "amd.com/gpu", "queueName": QUEUE}
+    kubectl("delete", "localqueue", QUEUE, "-n", jobs.namespace, "--wait=false")
+    kubectl("delete", "clusterqueue", QUEUE, "--wait=false")
+
+
+def test_a_finished_run_applied_again_ends_before_torch_is_loaded_and_gives_its_accelerator_back(
+    jobs, finished, one_accelerator
+):
+    head = jobs.store.get(f"{jobs.remote(finished)}/HEAD").body
+    again = jobs.values(SHORT, finished, **one_accelerator)
+    jobs.apply("again", again)
+    jobs.complete("again")
+    jobs.delete("again")
+    assert not jobs.job_exists("again")
+    jobs.apply("again", again)
+    jobs.complete("again")
+    ends = jobs.ends("again")
+    assert [end.code for end in ends] == [0, 0]
+    said = jobs.said(ends[-1].pod)
+    assert "nothing to do" in said
+    assert "loading torch" not in said
+    assert jobs.store.get(f"{jobs.remote(finished)}/HEAD").body == head
+    until(lambda: accelerators_in_use() == 0, "the accelerator is given back")
+
+
+def accelerators_in_use():
+    status = json.loads(kubectl("get", "clusterqueue", QUEUE, "-o", "json"))["status"]
+    return sum(int(one["total"]) for flavor in status["flavorsUsage"] for one in flavor["resources"])
+
+
+# ---- preemption ----
+
+
+@pytest.mark.parametrize("times", [3, pytest.param(20, marks=pytest.mark.soak)])
+@pytest.mark.timeout(3600)
+def test_a_job_with_priority_takes_the_accelerator_and_gives_it_back_at_the_same_step(
+    jobs, finished, one_accelerator, times
+):
+    job = f"preempted-{times}"
+    values = changed(LONG, **{ARGUMENTS + "max_steps": 300 * (times + 1)})
+    jobs.apply(job, jobs.values(values, job, **one_accelerator))
+    pods, step = (jobs.running(job),), 0
+    for number in range(times):
+        jobs.until_step(pods[-1], step + 20)
+        urgent = f"urgent-{times}-{number}"
+        jobs.apply(urgent, jobs.values(SHORT, finished, priorityClass="high", **one_accelerator))
+        end = jobs.ended(pods[-1])
+        assert end.code == 143, jobs.said(end.pod)
+        step = stopped_at(jobs, pods[-1])
+        assert f"checkpoint-{step}-{number + 1}" in jobs.checkpoints(job)
+        jobs.complete(urgent)
+        pods = (*pods, jobs.running(job, besides=pods))
+        assert resumed_from(jobs, pods[-1]) == step
+        assert evictions(jobs, job) == {"Preempted": number + 1}
+    assert jobs.job(job)["status"].get("failed", 0) == 0
+    jobs.complete(job)
+    steps = [row["step"] for row in jobs.metrics(job) if row["kind"] == "train"]
+    assert steps == list(range(1, 300 * (times + 1) + 1)), "each step once"
+
+
+def evictions(jobs, job):
+    """How often Kueue has evicted a Job's workload, by reason."""
+    uid = jobs.job(job)["metadata"]["uid"]
+    selector = f"kueue.x-k8s.io/job-uid={uid}"
+    listed = kubectl("get", "workloads", "-n", jobs.namespace, "-l", selector, "-o", "json")
+    (workload,) = json.loads(listed)["items"]
+    told = workload["status"].get("schedulingStats", {}).get("evictions", [])
+    return {one["reason"]: one["count"] for one in told}
+
+
+# ---- any number of accelerators and nodes ----
+
+
+@pytest.fixture(scope="module")
+def one_process(jobs):
+    """The losses of four steps in one process."""
+    jobs.apply("one", jobs.values(SHARED, "one"))
+    jobs.complete("one")
+    losses = jobs.losses("one")
+    assert len(losses) == 4
+    return losses
+
+
+@pytest.mark.parametrize(
+    ("processes", "resource"),
+    [(2, "amd.com/gpu"), (3, "nvidia.com/gpu"), (2, "")],
+    ids=["2 of AMD", "3 of NVIDIA", "2 on the CPU"],
+)
+def test_any_number_of_accelerators_of_any_maker_has_the_losses_of_one_process(jobs, one_process, processes, resource):
+    job = f"shared-{processes}-{resource.partition('.')[0] or 'cpu'}"
+    jobs.apply(job, jobs.values(SHARED, job, finetuningGpus=processes, gpuResource=resource))
+    jobs.complete(job)
+    (pod,) = jobs.watch.of(job)
+    (container,) = [one for one in pod["spec"]["containers"] if one["name"] == "finetune"]
+    asked = {name: count for name, count in container["resources"]["limits"].items() if "/" in name}
+    assert asked == ({resource: str(processes)} if resource else {})
+    assert jobs.losses(job) == pytest.approx(one_process, abs=1e-5, rel=0)
+
+
+def test_two_nodes_train_as_one_process_does_and_go_on_together_after_one_is_killed(jobs):
+    jobs.apply("alone", jobs.values(NODES, "alone"))
+    jobs.apply("nodes", jobs.values(NODES, "nodes", nodes=2))
+    first = [jobs.running("nodes", index=index) for index in range(2)]
+    jobs.until_step(first[0], 30)
+    jobs.kill_processes(first[1])
+    ends = [jobs.ended(pod) for pod in first]
+    assert all(end.code not in (0, 3, 4, 5, 6, 7) for end in ends), ends
+    second = [jobs.running("nodes", index=index, besides=tuple(first)) for index in range(2)]
+    assert resumed_from(jobs, second[0]) >= 20
+    jobs.complete("nodes")
+    jobs.complete("alone")
+    rows = [row["step"] for row in jobs.metrics("nodes") if row["kind"] == "train"]
+    assert rows == list(range(1, 401))
+    assert jobs.losses("nodes") == pytest.approx(jobs.losses("alone"), abs=1e-3, rel=0)
