@@ -7,6 +7,7 @@ from typer import Typer
 from tuneyard.cli.chat import chat
 from tuneyard.cli.data import app as data_app
 from tuneyard.cli.deliver import deliver
+from tuneyard.cli.doctor import app as doctor_app
 from tuneyard.cli.finetune import finetune
 from tuneyard.cli.plan import plan
 from tuneyard.cli.runs import app as runs_app
@@ -28,6 +29,7 @@ for command in (deliver, plan, finetune, serve, chat):
 app.add_typer(runs_app, name="runs", help="List the runs there are, newest first.")
 for command in (logs, watch, stop, delete):
     app.command()(command)
+app.add_typer(doctor_app, name="doctor", help="Look whether everything that a target needs is there.")
 app.add_typer(data_app, name="data", help="Look at data before training on it.")
 app.add_typer(values_app, name="values", help="Look at values: what there is to set.")
 for command in (verify, gc, version):

@@ -4,6 +4,9 @@ The room's public face. It sits above `runs`, looks and never repairs; everythin
 """
 
 from tuneyard.doctor.check import Check, Outcome, Report
+from tuneyard.doctor.kubernetes import check_kubernetes
+from tuneyard.doctor.local import check_local
 from tuneyard.doctor.store_probe import probe_store
+from tuneyard.doctor.told import told
 
-__all__ = ["Check", "Outcome", "Report", "probe_store"]
+__all__ = ["Check", "Outcome", "Report", "check_kubernetes", "check_local", "probe_store", "told"]

@@ -48,7 +48,7 @@ class Check:
         outcome: `ok`; `warning` where work goes on with less than promised; `problem` where it can't; `skipped` where
             it was not looked at.
         found: What was found, one sentence without a full stop.
-        advice: What to do about it, a command where there is one; empty where there is nothing to do.
+        advice: What to do about it: a command, or a sentence with its full stop; empty where there is nothing to do.
         exit_code: The documented code of a problem's kind; 0 for every other outcome.
     """
 
