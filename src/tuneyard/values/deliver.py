@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 
 from tuneyard.values.base import CLUSTER, Broken, Rule
 from tuneyard.values.places import BucketPath, ModelText
-from tuneyard.values.scalars import Quantity, Strings, Text
+from tuneyard.values.scalars import Count, Quantity, Strings, Text
 from tuneyard.values.shared import Job, SecretKey
 
 
@@ -87,3 +87,6 @@ class DeliverValues(Job):
 
     storageQuantity: Annotated[Quantity, CLUSTER] = "10Gi"
     """Room for what is on its way."""
+
+    terminationGracePeriodSeconds: Annotated[Count, CLUSTER] = 30
+    """Seconds that a delivery has to end when it is told to."""

@@ -12,7 +12,7 @@ from tuneyard.values.base import CLUSTER, Broken, Remark, Rule
 from tuneyard.values.batches import impossible_total
 from tuneyard.values.finetuning import FinetuningConfig
 from tuneyard.values.places import BucketPath
-from tuneyard.values.scalars import Count, Quantity, Text
+from tuneyard.values.scalars import Count, Int, Quantity, Text
 from tuneyard.values.shared import Env, GpuResource, Job, SecretKey
 
 DistributedType = Literal[
@@ -111,7 +111,7 @@ class FinetuneValues(Job):
     checkpointsRemote: BucketPath | None = None
     """Where checkpoints and results go, as `bucket/key`. Launched by name: `default-bucket/experiments/<name>`."""
 
-    finetuningImage: Annotated[Text, CLUSTER] = "ghcr.io/tuneyard/finetune:0.1.0"
+    finetuningImage: Annotated[Text, CLUSTER] = "ghcr.io/tuneyard/train:0.1.0"
     """The image that trains."""
 
     finetuningGpus: Count = 1
@@ -137,6 +137,21 @@ class FinetuneValues(Job):
 
     checkpointsReservedSize: Annotated[Quantity, CLUSTER] = "128Gi"
     """Room for checkpoints on their way to the store."""
+
+    sharedMemory: Annotated[Quantity, CLUSTER] = "8Gi"
+    """The most that `/dev/shm` holds, which a node's processes talk through; it counts as memory."""
+
+    waitSeconds: Annotated[Annotated[Int, Field(ge=0)], CLUSTER] = 3600
+    """Seconds to wait for a base model and data that are not delivered yet."""
+
+    terminationGracePeriodSeconds: Annotated[Count, CLUSTER] = 600
+    """Seconds that a run has to save and publish a checkpoint when it is told to end."""
+
+    waitSeconds: Annotated[Annotated[Int, Field(ge=0)], CLUSTER] = 3600
+    """How long to wait for the base model and the data to be delivered, before it is exit code 4."""
+
+    terminationGracePeriodSeconds: Annotated[Annotated[Int, Field(ge=1)], CLUSTER] = 600
+    """Seconds between SIGTERM and SIGKILL: enough to save and publish a checkpoint."""
 
     hfTokenSecret: Annotated[SecretKey, CLUSTER] = Field(default_factory=SecretKey)
     """The Secret with a token for the Hugging Face Hub."""

@@ -12,9 +12,20 @@ from pydantic import BeforeValidator, Field
 from tuneyard.values import legacy
 from tuneyard.values.base import CLUSTER, Broken, Rule, Values
 from tuneyard.values.places import BucketPath, ModelText, StoreUrl
-from tuneyard.values.scalars import Count, Int, Matching, Name, Plain, Quantity, Text
-from tuneyard.values.shared import CABundle, Env, GpuResource, SecretKey, Workload
+from tuneyard.values.scalars import Count, Int, Matching, Name, OptionalName, Plain, Quantity, Strings, Text
+from tuneyard.values.shared import CABundle, Env, GpuResource, NetworkPolicy, SecretKey, Workload
 
+HostName = Annotated[
+    Text,
+    Matching(
+        r"(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*",
+        "is not a host's name",
+        "lower case letters, digits, '-' and '.', as in chat.example.com",
+    ),
+]
+UrlPath = Annotated[
+    Text, Matching(r"/[-A-Za-z0-9._~!$&'()*+,;=:@%/]*", "is not a URL's path", "it starts with a '/', as in /tuned")
+]
 AdapterName = Annotated[
     str,
     Matching(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}", "is not a served model's name", "letters, digits, '-', '_', '.'"),
@@ -47,7 +58,7 @@ class BucketStorage(Values):
 class HubToken(Values):
     """A token for the Hugging Face Hub."""
 
-    secret_name: Text = ""
+    secret_name: OptionalName = ""
     """The Secret's name; empty for none."""
 
     key: Text = "token"
@@ -60,8 +71,14 @@ class Storage(Values):
     quantity: Quantity = "64Gi"
     """Its size."""
 
-    storageClassName: Text = ""
-    """Its storage class; empty for the cluster's default."""
+    storageClassName: OptionalName = ""
+    """Its storage class, for a volume that lives as long as its pod; empty for the node's own disk."""
+
+    volumeClaim: OptionalName = ""
+    """A PersistentVolumeClaim to put models on instead, in a folder named like the server; empty for none."""
+
+    volumeClaim: OptionalName = ""
+    """A PersistentVolumeClaim that is there, instead."""
 
 
 class SharedMemory(Values):
@@ -84,6 +101,38 @@ class Probes(Values):
     """Whether it answers."""
 
 
+def a_route_hangs_on_a_gateway(route: HttpRoute) -> Iterator[Broken]:
+    """Without a Gateway a route leads nowhere."""
+    if route.enabled and not route.parentRefs:
+        what = "is empty: the route hangs on no Gateway"
+        yield Broken("parentRefs", what, allowed="[{name: my-gateway}]", about=("enabled",))
+
+
+class HttpRoute(Values):
+    """A route of the Gateway API to the server."""
+
+    checks: ClassVar[Sequence[Rule]] = (a_route_hangs_on_a_gateway,)
+
+    enabled: bool = False
+    """Render an HTTPRoute."""
+
+    parentRefs: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
+    """The Gateways that it hangs on, as Kubernetes has them: `[{name, namespace}]`."""
+
+    hostnames: list[HostName] = Field(default_factory=list)
+    """Host names that it answers to; empty for those of the Gateway."""
+
+    path: UrlPath = "/"
+    """Requests whose path begins so are taken."""
+
+
+class ServingNetworkPolicy(NetworkPolicy):
+    """Who may ask the server, and what it may reach."""
+
+    ingressFrom: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
+    """Peers that may ask, as a NetworkPolicy has them; empty for the pods of the namespace."""
+
+
 def _flags(given: Any) -> Any:
     """Write vLLM's flags in one form: its documentation uses `-`, files use both."""
     if not isinstance(given, dict):
@@ -104,6 +153,19 @@ def flags_are_words(values: InferenceValues) -> Iterator[Broken]:
         elif flag in own:
             shown = "" if flag == "api_key" else str(value)
             yield Broken(where, "is not taken here: it has a key of its own", value=shown, suggestion=own[flag])
+
+
+class HttpRoute(Values):
+    """An HTTPRoute of the Gateway API to the server."""
+
+    enabled: bool = False
+    """Render it."""
+
+    parentRefs: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
+    """The Gateways it belongs to, as the Gateway API has them."""
+
+    hostnames: Strings = Field(default_factory=list[str])
+    """Host names that are routed here; empty for all of the Gateway's."""
 
 
 class InferenceValues(Workload, legacy.Respelt):
@@ -151,8 +213,23 @@ class InferenceValues(Workload, legacy.Respelt):
     dshm: Annotated[SharedMemory, CLUSTER] = Field(default_factory=SharedMemory)
     """Shared memory."""
 
+    httpRoute: Annotated[HttpRoute, CLUSTER] = Field(default_factory=HttpRoute)
+    """A route to the server from outside the cluster."""
+
     probes: Annotated[Probes, CLUSTER] = Field(default_factory=Probes)
     """Kubernetes' questions to the server."""
 
     port: Annotated[Int, Field(ge=1, le=65535)] = 8080
     """The port that the server listens on, in its container."""
+
+    replicas: Annotated[Count, CLUSTER] = 1
+    """Servers that share the requests."""
+
+    httpRoute: Annotated[HttpRoute, CLUSTER] = Field(default_factory=HttpRoute)
+    """A route of the Gateway API to the server."""
+
+    networkPolicy: Annotated[ServingNetworkPolicy, CLUSTER] = Field(default_factory=ServingNetworkPolicy)
+    """Narrow the network."""
+
+    terminationGracePeriodSeconds: Annotated[Count, CLUSTER] = 60
+    """Seconds that a server has to finish its answers when it is told to end."""

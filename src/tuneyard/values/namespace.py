@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from tuneyard.values.base import Broken, Rule, Values
-from tuneyard.values.scalars import EnvName, Name, Strings, Text
+from tuneyard.values.scalars import Matching, Name, Strings, Text
 
 
 class Kueue(Values):
@@ -20,6 +20,9 @@ class Kueue(Values):
 
     cluster_queue_name: Name = "kaiwo"
     """The ClusterQueue that it belongs to; the LocalQueue has the same name."""
+
+    api_version: Literal["kueue.x-k8s.io/v1beta2", "kueue.x-k8s.io/v1beta1"] = "kueue.x-k8s.io/v1beta2"
+    """The API version of the cluster's Kueue; those before 0.14 know v1beta1 alone."""
 
 
 class SecretSource(Values):
@@ -60,7 +63,7 @@ class ExternalSecret(Values):
     external_secret_name: Name = "minio-credentials-fetcher"
     """Its name."""
 
-    api_version: Text = "external-secrets.io/v1"
+    api_version: Literal["external-secrets.io/v1", "external-secrets.io/v1beta1"] = "external-secrets.io/v1"
     """The API version of the cluster's External Secrets operator."""
 
     src: SecretSource = Field(default_factory=SecretSource)
@@ -121,14 +124,57 @@ class Role(Values):
     """What it allows; by default to look at Jobs, pods and their logs."""
 
 
+SITE_ENV = (
+    "HF_ENDPOINT",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "TUNEYARD_DEVICE",
+    "OMP_NUM_THREADS",
+    "NCCL_SOCKET_IFNAME",
+    "GLOO_SOCKET_IFNAME",
+)
+"""What a workload takes from ConfigMap `tuneyard-site`; the charts list the same names."""
+
+
+def site_env_is_allowed(values: Site) -> Iterator[Broken]:
+    """A name that no workload takes would be passed over in silence."""
+    for name in values.env:
+        if name not in SITE_ENV:
+            yield Broken(f"env.{name}", "is taken by no workload", allowed=", ".join(SITE_ENV))
+
+
+SITE_NAMES = (
+    "HF_ENDPOINT",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "TUNEYARD_DEVICE",
+    "OMP_NUM_THREADS",
+    "NCCL_SOCKET_IFNAME",
+    "GLOO_SOCKET_IFNAME",
+)
+"""The environment variables that a place may set for every workload; the charts read these and no others."""
+
+SiteName = Annotated[str, Matching("|".join(SITE_NAMES), "is not a setting of a place", ", ".join(SITE_NAMES))]
+
+
 class Site(Values):
     """The ConfigMap `tuneyard-site` with the settings of a place: mirrors, proxies, authorities, the device."""
+
+    checks: ClassVar[Sequence[Rule]] = (site_env_is_allowed,)
 
     setup: bool = False
     """Make it."""
 
-    env: dict[EnvName, Text] = Field(default_factory=dict)
-    """Environment variables for every workload of the namespace."""
+    env: dict[SiteName, Text] = Field(default_factory=dict)
+    """Environment variables for every workload of the namespace: mirrors, proxies, the device, network interfaces."""
+
+    caCert: Text = ""
+    """Certificates of authorities, as PEM text, that store and hub are trusted by, besides the system's."""
+
+    caCert: Text = ""
+    """Certificates in PEM that the store and the Hub are checked against besides the system's; empty for none."""
 
 
 class NamespaceValues(Values):

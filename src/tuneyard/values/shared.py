@@ -7,7 +7,7 @@ one chart has.
 # ruff: noqa: N815  (attributes are called as the charts' keys are)
 from __future__ import annotations
 
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
@@ -69,11 +69,23 @@ class Resources(Values):
     """Amounts that are never exceeded, by resource name."""
 
 
+Port = Annotated[Int, Field(ge=1, le=65535)]
+
+
 class NetworkPolicy(Values):
     """Whether the workload's network is narrowed to what it needs."""
 
     enabled: bool = False
     """Render a NetworkPolicy."""
+
+    egressPorts: list[Port] = Field(default_factory=lambda: [443])
+    """TCP ports that may be reached anywhere, besides name servers, the store's port and the run's own pods."""
+
+    ingressFrom: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
+    """Who may connect to a server, as Kubernetes' `from` has it; empty for every pod of the namespace."""
+
+    egressTo: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
+    """Where the workload may connect to, as Kubernetes' `to` has it; empty for everywhere."""
 
 
 def _env_from_list(given: Any) -> Any:
@@ -124,6 +136,9 @@ class Workload(Values):
     labels: Labels = Field(default_factory=dict)
     """Labels of every object, such as `kueue.x-k8s.io/queue-name`."""
 
+    imagePullPolicy: Annotated[Literal["IfNotPresent", "Always", "Never"], CLUSTER] = "IfNotPresent"
+    """When the image is pulled."""
+
     imagePullSecrets: Annotated[list[Name], CLUSTER] = Field(default_factory=list)
     """Names of the Secrets that pull the image."""
 
@@ -133,10 +148,37 @@ class Workload(Values):
     podSecurityContext: Annotated[dict[str, Any], CLUSTER] = Field(default_factory=dict)
     """The pod's securityContext, as Kubernetes has it; empty for a strict one."""
 
-    queueName: Annotated[Text, CLUSTER] = ""
+    serviceAccountName: Annotated[OptionalName, CLUSTER] = ""
+    """The ServiceAccount of the pods, whose token is not mounted; empty for the namespace's default."""
+
+    nodeSelector: Annotated[dict[Text, Text], CLUSTER] = Field(default_factory=dict)
+    """Labels that a node has to have."""
+
+    tolerations: Annotated[list[dict[str, Any]], CLUSTER] = Field(default_factory=list[dict[str, Any]])
+    """Taints of nodes that are put up with, as Kubernetes has them."""
+
+    terminationGracePeriodSeconds: Annotated[Annotated[Int, Field(ge=1)], CLUSTER] = 60
+    """Seconds between SIGTERM and SIGKILL."""
+
+    imagePullPolicy: Annotated[Literal["Always", "IfNotPresent", "Never"], CLUSTER] = "IfNotPresent"
+    """When the image is pulled."""
+
+    serviceAccountName: Annotated[OptionalName, CLUSTER] = ""
+    """The account that pods run as, without its token; empty for the namespace's default."""
+
+    nodeSelector: Annotated[dict[LabelKey, LabelValue], CLUSTER] = Field(default_factory=dict)
+    """Labels that a node must have."""
+
+    tolerations: Annotated[list[dict[str, Any]], CLUSTER] = Field(default_factory=list[dict[str, Any]])
+    """Taints of nodes that are put up with, as Kubernetes has them."""
+
+    affinity: Annotated[dict[str, Any], CLUSTER] = Field(default_factory=dict)
+    """Which nodes and neighbours are sought or avoided, as Kubernetes has it."""
+
+    queueName: Annotated[LabelValue, CLUSTER] = ""
     """The LocalQueue of Kueue to queue in; empty for none."""
 
-    priorityClass: Annotated[Text, CLUSTER] = ""
+    priorityClass: Annotated[LabelValue, CLUSTER] = ""
     """Kueue's priority class; empty for none."""
 
     networkPolicy: Annotated[NetworkPolicy, CLUSTER] = Field(default_factory=NetworkPolicy)
@@ -155,8 +197,14 @@ class Job(Workload):
     bucketCABundle: Annotated[CABundle, CLUSTER] = Field(default_factory=CABundle)
     """Authorities for the store's certificate."""
 
-    storageClass: Annotated[Text, CLUSTER] = ""
-    """Storage class of the working volume; empty for the cluster's default."""
+    storageClass: Annotated[OptionalName, CLUSTER] = ""
+    """Storage class of the working volume, which lives as long as its pod; empty for the node's own disk."""
+
+    volumeClaim: Annotated[OptionalName, CLUSTER] = ""
+    """A PersistentVolumeClaim to work on instead, in a folder named like the run; empty for none."""
+
+    volumeClaim: Annotated[OptionalName, CLUSTER] = ""
+    """A PersistentVolumeClaim that is there, to work on; empty for a volume that comes and goes with the pod."""
 
     ttlSecondsAfterFinished: Annotated[Annotated[Int, Field(ge=0)] | None, CLUSTER] = None
     """Seconds after which a finished Job is removed; none keeps it."""

@@ -1,0 +1,5 @@
+{{- define "tuneyard.component" -}}namespace{{- end -}}
+
+{{- define "tuneyard.fullname" -}}
+{{- .Release.Name -}}
+{{- end -}}
