@@ -147,12 +147,6 @@ class FinetuneValues(Job):
     terminationGracePeriodSeconds: Annotated[Count, CLUSTER] = 600
     """Seconds that a run has to save and publish a checkpoint when it is told to end."""
 
-    waitSeconds: Annotated[Annotated[Int, Field(ge=0)], CLUSTER] = 3600
-    """How long to wait for the base model and the data to be delivered, before it is exit code 4."""
-
-    terminationGracePeriodSeconds: Annotated[Annotated[Int, Field(ge=1)], CLUSTER] = 600
-    """Seconds between SIGTERM and SIGKILL: enough to save and publish a checkpoint."""
-
     hfTokenSecret: Annotated[SecretKey, CLUSTER] = Field(default_factory=SecretKey)
     """The Secret with a token for the Hugging Face Hub."""
 

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 from tuneyard.values import legacy
 from tuneyard.values.base import CLUSTER, Broken, Rule, Values
 from tuneyard.values.places import BucketPath, ModelText, StoreUrl
-from tuneyard.values.scalars import Count, Int, Matching, Name, OptionalName, Plain, Quantity, Strings, Text
+from tuneyard.values.scalars import Count, Int, Matching, Name, OptionalName, Plain, Quantity, Text
 from tuneyard.values.shared import CABundle, Env, GpuResource, NetworkPolicy, SecretKey, Workload
 
 HostName = Annotated[
@@ -76,9 +76,6 @@ class Storage(Values):
 
     volumeClaim: OptionalName = ""
     """A PersistentVolumeClaim to put models on instead, in a folder named like the server; empty for none."""
-
-    volumeClaim: OptionalName = ""
-    """A PersistentVolumeClaim that is there, instead."""
 
 
 class SharedMemory(Values):
@@ -155,19 +152,6 @@ def flags_are_words(values: InferenceValues) -> Iterator[Broken]:
             yield Broken(where, "is not taken here: it has a key of its own", value=shown, suggestion=own[flag])
 
 
-class HttpRoute(Values):
-    """An HTTPRoute of the Gateway API to the server."""
-
-    enabled: bool = False
-    """Render it."""
-
-    parentRefs: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
-    """The Gateways it belongs to, as the Gateway API has them."""
-
-    hostnames: Strings = Field(default_factory=list[str])
-    """Host names that are routed here; empty for all of the Gateway's."""
-
-
 class InferenceValues(Workload, legacy.Respelt):
     """Values of `llm-inference-vllm`."""
 
@@ -212,9 +196,6 @@ class InferenceValues(Workload, legacy.Respelt):
 
     dshm: Annotated[SharedMemory, CLUSTER] = Field(default_factory=SharedMemory)
     """Shared memory."""
-
-    httpRoute: Annotated[HttpRoute, CLUSTER] = Field(default_factory=HttpRoute)
-    """A route to the server from outside the cluster."""
 
     probes: Annotated[Probes, CLUSTER] = Field(default_factory=Probes)
     """Kubernetes' questions to the server."""

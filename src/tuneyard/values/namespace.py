@@ -124,26 +124,6 @@ class Role(Values):
     """What it allows; by default to look at Jobs, pods and their logs."""
 
 
-SITE_ENV = (
-    "HF_ENDPOINT",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "TUNEYARD_DEVICE",
-    "OMP_NUM_THREADS",
-    "NCCL_SOCKET_IFNAME",
-    "GLOO_SOCKET_IFNAME",
-)
-"""What a workload takes from ConfigMap `tuneyard-site`; the charts list the same names."""
-
-
-def site_env_is_allowed(values: Site) -> Iterator[Broken]:
-    """A name that no workload takes would be passed over in silence."""
-    for name in values.env:
-        if name not in SITE_ENV:
-            yield Broken(f"env.{name}", "is taken by no workload", allowed=", ".join(SITE_ENV))
-
-
 SITE_NAMES = (
     "HF_ENDPOINT",
     "HTTP_PROXY",
@@ -162,8 +142,6 @@ SiteName = Annotated[str, Matching("|".join(SITE_NAMES), "is not a setting of a 
 class Site(Values):
     """The ConfigMap `tuneyard-site` with the settings of a place: mirrors, proxies, authorities, the device."""
 
-    checks: ClassVar[Sequence[Rule]] = (site_env_is_allowed,)
-
     setup: bool = False
     """Make it."""
 
@@ -172,9 +150,6 @@ class Site(Values):
 
     caCert: Text = ""
     """Certificates of authorities, as PEM text, that store and hub are trusted by, besides the system's."""
-
-    caCert: Text = ""
-    """Certificates in PEM that the store and the Hub are checked against besides the system's; empty for none."""
 
 
 class NamespaceValues(Values):

@@ -81,12 +81,6 @@ class NetworkPolicy(Values):
     egressPorts: list[Port] = Field(default_factory=lambda: [443])
     """TCP ports that may be reached anywhere, besides name servers, the store's port and the run's own pods."""
 
-    ingressFrom: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
-    """Who may connect to a server, as Kubernetes' `from` has it; empty for every pod of the namespace."""
-
-    egressTo: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
-    """Where the workload may connect to, as Kubernetes' `to` has it; empty for everywhere."""
-
 
 def _env_from_list(given: Any) -> Any:
     """Read Kubernetes' list of `{name, value}` and `{name, valueFrom: {secretKeyRef}}` as a map."""
@@ -149,21 +143,6 @@ class Workload(Values):
     """The pod's securityContext, as Kubernetes has it; empty for a strict one."""
 
     serviceAccountName: Annotated[OptionalName, CLUSTER] = ""
-    """The ServiceAccount of the pods, whose token is not mounted; empty for the namespace's default."""
-
-    nodeSelector: Annotated[dict[Text, Text], CLUSTER] = Field(default_factory=dict)
-    """Labels that a node has to have."""
-
-    tolerations: Annotated[list[dict[str, Any]], CLUSTER] = Field(default_factory=list[dict[str, Any]])
-    """Taints of nodes that are put up with, as Kubernetes has them."""
-
-    terminationGracePeriodSeconds: Annotated[Annotated[Int, Field(ge=1)], CLUSTER] = 60
-    """Seconds between SIGTERM and SIGKILL."""
-
-    imagePullPolicy: Annotated[Literal["Always", "IfNotPresent", "Never"], CLUSTER] = "IfNotPresent"
-    """When the image is pulled."""
-
-    serviceAccountName: Annotated[OptionalName, CLUSTER] = ""
     """The account that pods run as, without its token; empty for the namespace's default."""
 
     nodeSelector: Annotated[dict[LabelKey, LabelValue], CLUSTER] = Field(default_factory=dict)
@@ -199,9 +178,6 @@ class Job(Workload):
 
     storageClass: Annotated[OptionalName, CLUSTER] = ""
     """Storage class of the working volume, which lives as long as its pod; empty for the node's own disk."""
-
-    volumeClaim: Annotated[OptionalName, CLUSTER] = ""
-    """A PersistentVolumeClaim to work on instead, in a folder named like the run; empty for none."""
 
     volumeClaim: Annotated[OptionalName, CLUSTER] = ""
     """A PersistentVolumeClaim that is there, to work on; empty for a volume that comes and goes with the pod."""
