@@ -198,8 +198,9 @@ def _kueue_release(cluster: ClusterReader) -> str:
         return ""
     for deployment in found:
         for container in deployment["spec"]["template"]["spec"]["containers"]:
-            if "/kueue:" in container["image"]:
-                return f", {container['image'].rpartition(':')[2]}"
+            image, _, tag = container["image"].rpartition(":")
+            if image.endswith("/kueue") and tag.startswith("v"):
+                return f", {tag}"
     return ""
 
 
@@ -301,7 +302,7 @@ def _secrets(cluster: ClusterReader, namespace: str, asked: Asked | None) -> lis
 def _secret(cluster: ClusterReader, namespace: str, name: str, keys: Sequence[str]) -> Check:
     found = cluster.get(f"/api/v1/namespaces/{namespace}/secrets/{name}")
     if not found:
-        literals = " ".join(f"--from-literal={key}=..." for key in keys)
+        literals = " ".join(f"--from-literal={key}=VALUE" for key in keys)
         advice = f"kubectl create secret generic {name} -n {namespace} {literals}"
         return problem("secret", f"there is no Secret {name} in {namespace}", advice, NotFoundError)
     there = set(found.get("data") or {})
