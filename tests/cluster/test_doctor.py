@@ -16,7 +16,10 @@ import pytest
 
 from tuneyard.doctor import Report, check_kubernetes
 
-pytestmark = pytest.mark.cluster
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(not os.environ.get("KUBECONFIG"), reason="KUBECONFIG names no cluster"),
+]
 
 STORE = "https://minio.minio-tenant-default.svc.cluster.local:443"
 VALUES: dict[str, Any] = {
@@ -55,6 +58,7 @@ def namespace() -> Iterator[str]:
     """Give a namespace in which everything is there."""
     name = f"doctor-{secrets.token_hex(4)}"
     kubectl("create", "namespace", name)
+    kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
     try:
         keys = json.loads(kubectl("get", "secret", "default-user", "-n", "minio-tenant-default", "-o", "json"))["data"]
         root = json.loads(kubectl("get", "configmap", "kube-root-ca.crt", "-n", name, "-o", "json"))["data"]
@@ -102,6 +106,7 @@ def test_where_everything_is_there_nothing_is_a_problem(namespace: str, values: 
     assert problems(report) == []
     assert report.exit_code == 0
     assert report.named("quota").found == "1 of 8 amd.com/gpu"
+    assert report.named("pod security").found.startswith("restricted is enforced")
     assert "kaiwo is active" in report.named("ClusterQueue").found
     assert "amd.com/gpu" in report.named("accelerators").found
     assert "API_ACCESS_KEY, API_SECRET_KEY" in report.named("secret").found

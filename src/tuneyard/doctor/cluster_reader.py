@@ -67,7 +67,9 @@ class ClusterReader:
                 command, input=given, capture_output=True, text=True, timeout=seconds, check=False, env=self._environ
             )
         except FileNotFoundError as error:
-            raise NotFoundError("kubectl is not on PATH.", hint="Install kubectl: https://kubernetes.io/docs") from error
+            raise NotFoundError(
+                "kubectl is not on PATH.", hint="Install kubectl: https://kubernetes.io/docs"
+            ) from error
         except subprocess.TimeoutExpired as error:
             raise UnavailableError("The cluster does not answer in time.", hint="kubectl cluster-info") from error
         if ran.returncode:

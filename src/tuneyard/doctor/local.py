@@ -94,9 +94,7 @@ def _packages(extra: str, names: tuple[str, ...]) -> Check:
             missing.append(name)
     name = f"{extra} packages"
     if missing:
-        return problem(
-            name, f"not installed: {', '.join(missing)}", f"pip install 'tuneyard[{extra}]'", NotFoundError
-        )
+        return problem(name, f"not installed: {', '.join(missing)}", f"pip install 'tuneyard[{extra}]'", NotFoundError)
     return ok(name, ", ".join(found))
 
 

@@ -173,7 +173,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args(arguments)
-    found = probe_store(given.store, bucket=given.bucket, rounds=given.rounds, quick=given.quick)
+    authorities = Path(os.environ.get("TUNEYARD_CA_FILE") or "/nonexistent")
+    found = probe_store(
+        given.store,
+        bucket=given.bucket,
+        rounds=given.rounds,
+        quick=given.quick,
+        ca_bundle=authorities if authorities.is_file() else None,
+    )
     print(json.dumps(found.to_dict(), ensure_ascii=False), flush=True)
     return found.exit_code
 
