@@ -37,7 +37,7 @@ check: install ## lint, types, and generated files
 	@$(BIN)/python scripts/schemas.py --check
 
 test: install ## run every test but the soak tests
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not soak"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not soak and not cluster"
 
 soak: install ## run the tests that take long: kills, damage, many rounds
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m soak

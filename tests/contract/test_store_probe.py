@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -166,7 +167,7 @@ def test_a_bucket_that_is_not_there_is_named(s3_server_of: Callable[[str], S3Ser
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_probe_leaves_nothing_behind(number: signal.Signals):
     with racy_s3() as (url, objects):
-        command = [sys.executable, "-m", "tuneyard.doctor.store_probe", "--store", url, "--rounds", "500"]
+        command = [sys.executable, "-m", "tuneyard.doctor", "--store", url, "--rounds", "500"]
         process = subprocess.Popen(
             command, env={"PATH": os.environ["PATH"], **KEYS}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
@@ -179,3 +180,28 @@ def test_an_interrupted_probe_leaves_nothing_behind(number: signal.Signals):
         _, errors = process.communicate(timeout=60)
         assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[number], errors.decode()
         assert objects == {}
+
+
+@pytest.mark.s3
+def test_the_process_of_a_pod_takes_keys_store_and_authorities_from_its_environment(
+    s3_server_of: Callable[[str], S3Server],
+):
+    server = s3_server_of("minio-tls")
+    environ = {"PATH": os.environ["PATH"], "HOME": server.env["HOME"], "TUNEYARD_STORE": server.url}
+    environ |= {name: server.env[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+
+    def run(authorities: Path | None) -> tuple[int, dict[str, object], str]:
+        ran = subprocess.run(
+            [sys.executable, "-m", "tuneyard.doctor", "--quick"],
+            env={**environ, "TUNEYARD_CA_FILE": str(authorities or "/no/such/file")},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return ran.returncode, json.loads(ran.stdout), ran.stderr
+
+    code, document, errors = run(server.ca_bundle)
+    assert (code, document["mode"], errors) == (0, "full", "")
+    code, document, _ = run(None)
+    assert (code, document["mode"]) == (8, "unusable")

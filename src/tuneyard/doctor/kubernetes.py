@@ -33,8 +33,17 @@ Progress = Callable[[str], None]
 _KUEUE = "/apis/kueue.x-k8s.io"
 _ESO = "external-secrets.io"
 _SITE = frozenset(
-    "HF_ENDPOINT HTTP_PROXY HTTPS_PROXY NO_PROXY TUNEYARD_DEVICE OMP_NUM_THREADS NCCL_SOCKET_IFNAME"
-    " GLOO_SOCKET_IFNAME ca.crt".split()
+    {
+        "ca.crt",
+        "GLOO_SOCKET_IFNAME",
+        "HF_ENDPOINT",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "NCCL_SOCKET_IFNAME",
+        "NO_PROXY",
+        "OMP_NUM_THREADS",
+        "TUNEYARD_DEVICE",
+    }
 )
 _WRITE = ("get", "list", "watch", "create", "patch", "delete")
 _RIGHTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (

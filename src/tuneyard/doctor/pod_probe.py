@@ -113,7 +113,7 @@ def _pod(name: str, asked: Asked, bucket: str) -> Document:
     container: Document = {
         "name": "doctor",
         "image": asked.image,
-        "command": ["python", "-m", "tuneyard.doctor.store_probe", "--quick", "--bucket", bucket],
+        "command": ["python", "-m", "tuneyard.doctor", "--quick", "--bucket", bucket],
         "env": env,
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"cpu": "1", "memory": "512Mi"}},
         "securityContext": {

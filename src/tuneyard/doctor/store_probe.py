@@ -1,16 +1,12 @@
 """The probe of an object store: what Tuneyard's protocol relies on, tried out, and the mode it would run in.
 
-`python -m tuneyard.doctor.store_probe` runs it where the store is used, for instance in a pod: it takes the store and
-its keys from the environment, and prints the report as one line of JSON.
+`python -m tuneyard.doctor` runs it where the store is used, for instance in a pod.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import os
-import sys
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 
@@ -31,7 +27,7 @@ from tuneyard.doctor.store_checks import (
     sorted_listing,
 )
 from tuneyard.errors import TuneyardError
-from tuneyard.store import Store, default_store_url, open_store
+from tuneyard.store import Store, open_store
 
 BUCKET = "default-bucket"
 
@@ -159,33 +155,3 @@ def _shown(url: str) -> str:
 
 def _nothing(name: str) -> None:
     del name
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Probe the store of the environment, and print the report as one line of JSON.
-
-    Args:
-        arguments: The command line; `sys.argv` by default.
-    """
-    parser = argparse.ArgumentParser(prog="python -m tuneyard.doctor.store_probe")
-    parser.add_argument("--store", default=os.environ.get("TUNEYARD_STORE") or default_store_url())
-    parser.add_argument("--bucket", default=BUCKET)
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--quick", action="store_true")
-    given = parser.parse_args(arguments)
-    authorities = Path(os.environ.get("TUNEYARD_CA_FILE") or "/nonexistent")
-    found = probe_store(
-        given.store,
-        bucket=given.bucket,
-        rounds=given.rounds,
-        quick=given.quick,
-        ca_bundle=authorities if authorities.is_file() else None,
-    )
-    print(json.dumps(found.to_dict(), ensure_ascii=False), flush=True)
-    return found.exit_code
-
-
-if __name__ == "__main__":
-    from tuneyard.process import run_main
-
-    sys.exit(run_main(main))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tuneyard.doctor import Check, Report, told
@@ -105,6 +107,6 @@ def test_no_values_ask_for_nothing():
     assert asked_of([], []) is None
 
 
-def test_a_values_file_that_is_not_there_is_named(tmp_path):
+def test_a_values_file_that_is_not_there_is_named(tmp_path: Path):
     with pytest.raises(NotFoundError, match="There is no values file"):
         asked_of([tmp_path / "nothing.yaml"], [])
