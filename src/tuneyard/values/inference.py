@@ -119,7 +119,7 @@ class HttpRoute(Values):
     hostnames: list[HostName] = Field(default_factory=list)
     """Host names that it answers to; empty for those of the Gateway."""
 
-    path: UrlPath = "/"
+    path: UrlPath = "/v1"
     """Requests whose path begins so are taken."""
 
 
