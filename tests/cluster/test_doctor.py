@@ -228,12 +228,38 @@ def test_an_image_that_is_nowhere_is_named_and_its_pod_removed(namespace: str, v
     assert_no_pod_is_left(namespace)
 
 
+def test_an_image_without_tuneyard_is_told_in_the_containers_own_words(namespace: str, values: Path):
+    pods = json.loads(kubectl("get", "pods", "-A", "-o", "json"))["items"]
+    images = {one["image"] for pod in pods for one in pod["spec"]["containers"] if "dns" in one["image"]}
+    report = look(namespace, values, f"finetuningImage={min(images)}", quick=False)
+    found = report.named("bucket from inside")
+    assert found.outcome == "problem"
+    assert "python" in found.found
+    assert found.advice == "Use an image of this version."
+    assert_no_pod_is_left(namespace)
+
+
 def test_the_bucket_is_reached_from_inside_and_the_pod_removed(namespace: str, values: Path):
     image = "finetuningImage=ghcr.io/tuneyard/train:0.1.0"
     report = look(namespace, values, image, quick=False)
     found = report.named("bucket from inside")
     assert (found.outcome, found.found) == ("ok", f"{STORE} can be reached, and default-bucket written")
     assert_no_pod_is_left(namespace)
+
+
+def test_a_secret_store_that_is_not_ready_is_named(namespace: str, values: Path):
+    where = {"name": "broken", "namespace": namespace}
+    server = {"url": "https://kubernetes.default", "caProvider": {"type": "ConfigMap", "name": "nobody", "key": "x"}}
+    auth = {"serviceAccount": {"name": "nobody"}}
+    provider = {"kubernetes": {"server": server, "auth": auth, "remoteNamespace": namespace}}
+    kind = {"apiVersion": "external-secrets.io/v1", "kind": "SecretStore"}
+    apply({**kind, "metadata": where, "spec": {"provider": provider}})
+    try:
+        found = look(namespace, values).named("SecretStore")
+        assert found.outcome == "problem"
+        assert found.found.startswith("broken is not ready: ")
+    finally:
+        kubectl("delete", "secretstore", "broken", "-n", namespace)
 
 
 def assert_no_pod_is_left(namespace: str) -> None:

@@ -282,13 +282,14 @@ def _external_secrets(cluster: ClusterReader, namespace: str) -> list[Check]:
         advice = f"--set external_secret.api_version={_ESO}/{versions[0]}"
         checks.append(warning("External Secrets", f"{served}; the chart asks for {wanted}", advice))
     at = f"/apis/{_ESO}/{group['preferredVersion']['version']}/namespaces/{namespace}"
-    found = cluster.items(f"{at}/externalsecrets")
-    late = [(one["metadata"]["name"], why) for one in found if (why := _not_ready(one))]
-    for name, why in late:
-        advice = f"kubectl describe externalsecret {name} -n {namespace}"
-        checks.append(problem("ExternalSecret", f"{name} is not synced: {why}", advice, NotFoundError))
-    if found and not late:
-        checks.append(ok("ExternalSecret", f"{', '.join(one['metadata']['name'] for one in found)} is synced"))
+    for kind, ready in (("SecretStore", "ready"), ("ExternalSecret", "synced")):
+        found = cluster.items(f"{at}/{kind.lower()}s")
+        late = [(one["metadata"]["name"], why) for one in found if (why := _not_ready(one))]
+        for name, why in late:
+            advice = f"kubectl describe {kind.lower()} {name} -n {namespace}"
+            checks.append(problem(kind, f"{name} is not {ready}: {why}", advice, NotFoundError))
+        if found and not late:
+            checks.append(ok(kind, f"{', '.join(one['metadata']['name'] for one in found)} is {ready}"))
     return checks
 
 

@@ -41,7 +41,7 @@ def bucket_from_inside(cluster: ClusterReader, namespace: str, asked: Asked, buc
         if isinstance(ended, Check):
             return ended
         said = cluster.kubectl("logs", "--namespace", namespace, pod)
-        return _told(name, said)
+        return _told(name, said, ended)
     except TuneyardError as error:
         return problem(name, error.message.rstrip("."), error.hint or "tuneyard doctor --quick", type(error))
     finally:
@@ -75,10 +75,12 @@ def _wait(cluster: ClusterReader, at: str) -> Check | Document:
     return problem(name, f"the pod has not ended in {_SECONDS} s: {why[:200]}", advice, UnavailableError)
 
 
-def _told(name: str, said: str) -> Check:
+def _told(name: str, said: str, ended: Document) -> Check:
     lines = [line for line in said.splitlines() if line.startswith("{")]
     if not lines:
-        last = (said.strip().splitlines() or ["nothing"])[-1][:200]
+        states = [one["state"].get("terminated", {}) for one in ended.get("containerStatuses", [])]
+        why = [text for text in (said, *(one.get("message", "") for one in states)) if text.strip()]
+        last = why[0].strip().splitlines()[-1][:300] if why else "nothing"
         return problem(name, f"the probe in the pod said: {last}", "Use an image of this version.", TuneyardError)
     report: dict[str, Any] = json.loads(lines[-1])
     bad = [check for check in report["checks"] if check["outcome"] == "problem"]
