@@ -55,6 +55,12 @@ def doctor(
     else:
         from tuneyard.doctor import check_kubernetes
 
+        if store:
+            raise UsageError(
+                "--store is for this machine; on a cluster the values name the store.",
+                hint="tuneyard doctor --on kubernetes -f values.yaml",
+            )
+
         found = check_kubernetes(
             context=kube_context,
             namespace=namespace,

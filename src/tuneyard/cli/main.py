@@ -29,7 +29,7 @@ for command in (deliver, plan, finetune, serve, chat):
 app.add_typer(runs_app, name="runs", help="List the runs there are, newest first.")
 for command in (logs, watch, stop, delete):
     app.command()(command)
-app.add_typer(doctor_app, name="doctor", help="Look whether everything that a target needs is there.")
+app.add_typer(doctor_app, name="doctor")
 app.add_typer(data_app, name="data", help="Look at data before training on it.")
 app.add_typer(values_app, name="values", help="Look at values: what there is to set.")
 for command in (verify, gc, version):
