@@ -184,6 +184,8 @@ def default_values(model: type[Values]) -> str:
 
 def _entries(model: type[BaseModel], depth: int, values: BaseModel | None = None) -> Iterator[str]:
     space = "  " * depth
+    spellings_of = getattr(model, "spellings", {})
+    respelt = {old.new for old in spellings_of.values() if isinstance(old, legacy.Renamed)}
     for name, field in in_order(model):
         about = " ".join((field.description or "").split())
         if about:
@@ -200,7 +202,8 @@ def _entries(model: type[BaseModel], depth: int, values: BaseModel | None = None
             yield f"{space}{name}:"
             yield from _entries(type(value), depth + 1, value)
         else:
-            yield _entry(name, value, inner, space)
+            # a default that stood in the file would contradict the key's earlier spelling
+            yield _entry(name, value, inner, f"{space}# " if name in respelt else space)
         if depth == 0:
             yield ""
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 
 from tuneyard.values.base import ClusterOnly, Values
 from tuneyard.values.yaml_text import write_yaml
+
+# JSON leaves these as they are; YAML folds or refuses them, and Helm and `parse_yaml` read JSON as YAML.
+_NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 
 def canonical_json(values: Values) -> bytes:
@@ -17,10 +21,12 @@ def canonical_json(values: Values) -> bytes:
         values: The values.
 
     Returns:
-        UTF-8 with sorted keys, no spaces, and every default. Equal values give equal bytes.
+        UTF-8 with sorted keys, no spaces, and every default. Equal values give equal bytes. Read as YAML, it means
+        the same.
     """
     data = values.model_dump(mode="json")
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _NOT_IN_YAML.sub(lambda match: f"\\u{ord(match[0]):04x}", text).encode()
 
 
 def values_sha256(values: Values) -> str:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,7 +12,7 @@ from tuneyard.values.base import CLUSTER, Broken, Remark, Rule
 from tuneyard.values.batches import impossible_total
 from tuneyard.values.finetuning import FinetuningConfig
 from tuneyard.values.places import BucketPath
-from tuneyard.values.scalars import Count, Int, Quantity, Text
+from tuneyard.values.scalars import Count, Int, Plain, Quantity, Text
 from tuneyard.values.shared import Env, GpuResource, Job, SecretKey
 
 DistributedType = Literal[
@@ -126,7 +126,7 @@ class FinetuneValues(Job):
     distributedType: DistributedType = "auto-ddp"
     """How the processes share the work."""
 
-    customAccelerateConfig: dict[str, Any] | None = None
+    customAccelerateConfig: dict[str, Plain] | None = None
     """accelerate's configuration, for distributedType custom-accelerate-config."""
 
     mergeAdapter: bool = False

@@ -150,7 +150,9 @@ def _plain(given: Any) -> Any:
     if isinstance(given, list):
         return [_plain(item) for item in cast("list[Any]", given)]
     if given is None or isinstance(given, bool | int | float | str):
-        return number_of_decimal(given)
+        number = number_of_decimal(given)
+        # Helm writes 16.0 as 16: both targets have to read the same
+        return _whole_if_equal(number) if isinstance(number, float) else number
     raise PydanticCustomError("plain_expected", "is not a plain value of YAML")
 
 

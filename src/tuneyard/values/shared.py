@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic_core import PydanticCustomError
 
 from tuneyard.values.base import CLUSTER, Values
 from tuneyard.values.places import StoreUrl
@@ -92,6 +93,8 @@ def _env_from_list(given: Any) -> Any:
             return cast("Any", given)
         item = cast("dict[str, Any]", entry)
         source = cast("dict[str, Any]", item.get("valueFrom") or {})
+        if set(source) - {"secretKeyRef"}:
+            raise PydanticCustomError("secret_expected", "comes from what is neither a text nor a secretKeyRef")
         env[str(item["name"])] = source.get("secretKeyRef", item.get("value", ""))
     return env
 
@@ -160,9 +163,6 @@ class Workload(Values):
     priorityClass: Annotated[LabelValue, CLUSTER] = ""
     """Kueue's priority class; empty for none."""
 
-    networkPolicy: Annotated[NetworkPolicy, CLUSTER] = Field(default_factory=NetworkPolicy)
-    """Narrow the network."""
-
 
 class Job(Workload):
     """What a workload that ends, and reads the store under the charts' older names, has too."""
@@ -181,6 +181,9 @@ class Job(Workload):
 
     volumeClaim: Annotated[OptionalName, CLUSTER] = ""
     """A PersistentVolumeClaim that is there, to work on; empty for a volume that comes and goes with the pod."""
+
+    networkPolicy: Annotated[NetworkPolicy, CLUSTER] = Field(default_factory=NetworkPolicy)
+    """Narrow the network."""
 
     ttlSecondsAfterFinished: Annotated[Annotated[Int, Field(ge=0)] | None, CLUSTER] = None
     """Seconds after which a finished Job is removed; none keeps it."""

@@ -42,7 +42,7 @@ LEAST: dict[str, dict[str, Any]] = {
 # Maps whose keys are their user's, or another program's.
 OPEN = {
     "labels", "requests", "limits", "podSecurityContext", "customAccelerateConfig", "env", "env_vars", "model_args",
-    "peft_kwargs", "vllm_engine_args", "adapters", "startup", "liveness", "readiness",
+    "nodeSelector", "affinity", "peft_kwargs", "vllm_engine_args", "adapters", "startup", "liveness", "readiness",
     # maps of transformers, PEFT and TRL
     "lr_scheduler_kwargs", "gradient_checkpointing_kwargs", "liger_kernel_config", "accelerator_config", "fsdp_config",
     "auto_mapping", "rank_pattern", "alpha_pattern", "megatron_config", "loftq_config", "velora_config",

@@ -310,6 +310,7 @@ affinity: {{ include "tuneyard.json" . }}
 {{- $own := dict -}}
 {{- range $name, $value := $env -}}
 {{- if kindIs "map" $value -}}
+{{- if or (kindIs "bool" (get $value "name")) (kindIs "bool" (get $value "key")) -}}{{- fail (printf "%s.%s: the Secret's name and key are texts: put them in quotes" $where $name) -}}{{- end -}}
 {{- $reference := dict "name" (include "tuneyard.scalar" (get $value "name")) "key" (include "tuneyard.scalar" (get $value "key")) -}}
 {{- $_ := set $own $name (dict "name" $name "valueFrom" (dict "secretKeyRef" $reference)) -}}
 {{- else if not (kindIs "invalid" $value) -}}
