@@ -1,0 +1,25 @@
+# Delivers models and data: the command, the store, the hub and what dataScripts load data with. No torch.
+#   images/build cpu deliver
+ARG BASE=docker.io/library/python:3.11-slim-bookworm
+ARG VARIANT=cpu
+
+FROM ${BASE} AS packages
+ARG VARIANT
+ARG PIP_FIND_LINKS
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+COPY images/requirements/deliver.txt /requirements.txt
+RUN ["python3", "-m", "pip", "install", "--quiet", "--require-hashes", "--no-deps", "--target", "/opt/packages", "-r", "/requirements.txt"]
+
+FROM packages AS source
+COPY src/tuneyard /opt/source/tuneyard
+RUN ["python3", "-m", "compileall", "-q", "-j", "0", "/opt/source"]
+
+FROM ${BASE} AS image
+LABEL org.opencontainers.image.title="tuneyard deliver" org.opencontainers.image.licenses="Apache-2.0"
+ENV PYTHONPATH=/opt/source:/opt/packages PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+COPY --from=packages /opt/packages /opt/packages
+RUN ["python3", "-c", "import os, shutil, sys; shutil.which('python') or os.symlink(sys.executable, '/usr/local/bin/python')"]
+COPY --from=source /opt/source /opt/source
+USER 1000:1000
+WORKDIR /work
+CMD ["python", "-m", "tuneyard", "--help"]

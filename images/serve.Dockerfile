@@ -1,0 +1,37 @@
+# Serves with vLLM: its CPU build made here, or vLLM's own image for CUDA and ROCm with our package in it.
+#   images/build cpu serve
+ARG BASE=docker.io/library/python:3.11-slim-bookworm
+ARG VARIANT=cpu
+ARG VLLM_CUDA=docker.io/vllm/vllm-openai:v0.32.0
+ARG VLLM_ROCM=docker.io/rocm/vllm:v0.32.0
+
+FROM ${BASE} AS packages
+ARG PIP_FIND_LINKS
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+COPY images/requirements/serve-cpu.txt /requirements.txt
+RUN ["python3", "-m", "pip", "install", "--quiet", "--require-hashes", "--no-deps", "--target", "/opt/packages", "-r", "/requirements.txt"]
+
+FROM ${BASE} AS cpu
+ENV PYTHONPATH=/opt/source:/opt/packages VLLM_CPU_KVCACHE_SPACE=1
+COPY --from=packages /opt/packages /opt/packages
+RUN ["python3", "-c", "import os, shutil, sys; shutil.which('python') or os.symlink(sys.executable, '/usr/local/bin/python')"]
+
+FROM ${VLLM_CUDA} AS cuda
+ENV PYTHONPATH=/opt/source
+COPY images/requirements/beside-vllm.txt /requirements.txt
+RUN ["python3", "-m", "pip", "install", "--no-cache-dir", "--quiet", "--require-hashes", "--no-deps", "-r", "/requirements.txt"]
+
+FROM ${VLLM_ROCM} AS rocm
+ENV PYTHONPATH=/opt/source
+COPY images/requirements/beside-vllm.txt /requirements.txt
+RUN ["python3", "-m", "pip", "install", "--no-cache-dir", "--quiet", "--require-hashes", "--no-deps", "-r", "/requirements.txt"]
+
+# hadolint ignore=DL3006
+FROM ${VARIANT} AS image
+LABEL org.opencontainers.image.title="tuneyard serve" org.opencontainers.image.licenses="Apache-2.0"
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+COPY src/tuneyard /opt/source/tuneyard
+USER 1000:1000
+WORKDIR /work
+ENTRYPOINT []
+CMD ["python", "-m", "tuneyard", "--help"]
