@@ -11,7 +11,9 @@ COPY images/requirements/deliver.txt /requirements.txt
 RUN ["python3", "-m", "pip", "install", "--quiet", "--require-hashes", "--no-deps", "--target", "/opt/packages", "-r", "/requirements.txt"]
 
 FROM packages AS source
+COPY images/metadata.py pyproject.toml /build/
 COPY src/tuneyard /opt/source/tuneyard
+RUN ["python3", "/build/metadata.py", "/build/pyproject.toml", "/opt/source"]
 RUN ["python3", "-m", "compileall", "-q", "-j", "0", "/opt/source"]
 
 FROM ${BASE} AS image

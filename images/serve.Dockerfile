@@ -11,6 +11,11 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 COPY images/requirements/serve-cpu.txt /requirements.txt
 RUN ["python3", "-m", "pip", "install", "--quiet", "--require-hashes", "--no-deps", "--target", "/opt/packages", "-r", "/requirements.txt"]
 
+FROM ${BASE} AS source
+COPY images/metadata.py pyproject.toml /build/
+COPY src/tuneyard /opt/source/tuneyard
+RUN ["python3", "/build/metadata.py", "/build/pyproject.toml", "/opt/source"]
+
 FROM ${BASE} AS cpu
 ENV PYTHONPATH=/opt/source:/opt/packages VLLM_CPU_KVCACHE_SPACE=1
 COPY --from=packages /opt/packages /opt/packages
@@ -30,7 +35,7 @@ RUN ["python3", "-m", "pip", "install", "--no-cache-dir", "--quiet", "--require-
 FROM ${VARIANT} AS image
 LABEL org.opencontainers.image.title="tuneyard serve" org.opencontainers.image.licenses="Apache-2.0"
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-COPY src/tuneyard /opt/source/tuneyard
+COPY --from=source /opt/source /opt/source
 USER 1000:1000
 WORKDIR /work
 ENTRYPOINT []

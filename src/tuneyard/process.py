@@ -6,8 +6,10 @@ so that they all end alike. Errors and their codes are in `errors`; the command 
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import ssl
 import sys
 import tempfile
 import traceback
@@ -18,6 +20,7 @@ from types import FrameType
 from tuneyard.errors import INTERRUPTED, TERMINATED, TuneyardError
 
 TRACEBACK_FILE = "traceback.txt"
+_WORDS = 1200  # characters of each text: Kubernetes keeps 4096 bytes
 
 
 class Terminated(BaseException):
@@ -40,19 +43,69 @@ def run_main(main: Callable[[], int | None], *, workdir: Path | None = None) -> 
     """
     signal.signal(signal.SIGTERM, _raise_terminated)
     try:
-        return main() or 0
+        trust_authorities(workdir)
+        code = main() or 0
+        if code:
+            _last_words(code)
     except TuneyardError as error:
         tell_error(error)
+        _last_words(error.exit_code, error.message, error.hint)
         return error.exit_code
     except KeyboardInterrupt:
         _say("interrupted")
+        _last_words(INTERRUPTED, "interrupted")
         return INTERRUPTED
     except Terminated:
         _say("terminated by SIGTERM")
+        _last_words(TERMINATED, "terminated by SIGTERM")
         return TERMINATED
     except Exception as error:  # the outermost edge: whatever is left is ours to mend, and must not fill the screen
         _tell_internal(error, workdir)
+        _last_words(1, f"something in Tuneyard itself went wrong: {type(error).__name__}: {_first_line(error)}")
         return 1
+    return code
+
+
+def trust_authorities(workdir: Path | None) -> None:
+    """Let every TLS client of this process trust the authorities in `TUNEYARD_CA_FILE`, besides the system's.
+
+    Both are written into one bundle that `SSL_CERT_FILE` and its like name, since that is all most clients read. A
+    file that is not there changes nothing.
+
+    Args:
+        workdir: Where the bundle is written; the folder for temporary files where None.
+    """
+    site = os.environ.get("TUNEYARD_CA_FILE")
+    if not site or not Path(site).is_file():
+        return
+    # the system's path is None where OpenSSL's own place is empty
+    known = os.environ.get("SSL_CERT_FILE") or ssl.get_default_verify_paths().cafile or _packaged_authorities()
+    folder = workdir or Path(tempfile.mkdtemp(prefix="tuneyard-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    bundle = folder / "authorities.pem"
+    if Path(known) == bundle:  # a child of a process that has done it
+        return
+    bundle.write_bytes(Path(known).read_bytes() + b"\n" + Path(site).read_bytes())
+    for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        os.environ[name] = str(bundle)
+
+
+def _packaged_authorities() -> str:
+    import certifi
+
+    return certifi.where()
+
+
+def _last_words(code: int, error: str = "", hint: str = "") -> None:
+    """Leave the outcome where `TUNEYARD_TERMINATION_LOG` says: Kubernetes keeps a pod's last words from there."""
+    path = os.environ.get("TUNEYARD_TERMINATION_LOG")
+    if not path:
+        return
+    words = {"exit_code": code, "error": error[:_WORDS], "hint": hint[:_WORDS]}
+    try:
+        Path(path).write_text(json.dumps(words, ensure_ascii=False), encoding="utf-8")
+    except OSError:  # the process has ended, and nobody is there to be told
+        return
 
 
 def tell_error(error: TuneyardError) -> None:

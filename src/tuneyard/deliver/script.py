@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,6 +79,15 @@ def run_script(script: str, workdir: Path, *, with_hub_token: bool, environ: Map
     if code != 0:
         raise _failed(code, tail, path)
     return output
+
+
+def clear_downloads() -> None:
+    """Empty `/downloads/datasets` where `/downloads` may be written, as in a container: an earlier run's files go."""
+    if not (DOWNLOADS.is_dir() and os.access(DOWNLOADS, os.W_OK)):
+        return
+    datasets = DOWNLOADS / "datasets"
+    shutil.rmtree(datasets, ignore_errors=True)
+    datasets.mkdir(exist_ok=True)
 
 
 def script_environment(environ: Mapping[str, str], home: Path, *, with_hub_token: bool) -> dict[str, str]:

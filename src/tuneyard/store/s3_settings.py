@@ -1,7 +1,8 @@
 """What the environment says about an S3 server: endpoint, region, keys, certificate authorities, proxy.
 
 obstore reads most `AWS_*` names by itself. What it does not read and others do (`AWS_PROFILE`, `AWS_CA_BUNDLE`,
-`AWS_MAX_ATTEMPTS`) is translated here; what would change where bytes go and can't be honoured is refused by name.
+`AWS_MAX_ATTEMPTS`) is translated here, and the authorities in `TUNEYARD_CA_FILE` are trusted where that file is there;
+what would change where bytes go and can't be honoured is refused by name.
 Nothing here contacts anything.
 """
 
@@ -97,7 +98,7 @@ def read_settings(endpoint: str, environ: Mapping[str, str], ca_bundle: Path | N
         or profile.get("region")
         or "us-east-1",  # what servers other than AWS expect where nobody has said anything
         keys=_keys(environ, profile, endpoint),
-        ca=_certificates(ca_bundle or environ.get("AWS_CA_BUNDLE") or profile.get("ca_bundle")),
+        ca=_authorities(ca_bundle or environ.get("AWS_CA_BUNDLE") or profile.get("ca_bundle"), environ),
         proxy_url=_proxy_to_pass(endpoint),
         max_retries=_retries(environ),
     )
@@ -199,6 +200,13 @@ def _section(path: Path, name: str) -> Mapping[str, str] | None:
         # from None: the parser's own message quotes the line, and that may be a secret
         raise InvalidValuesError(f"{path} is not a file of AWS profiles.", hint="Correct or remove it.") from None
     return dict(parser[name]) if parser.has_section(name) else None
+
+
+def _authorities(bundle: str | Path | None, environ: Mapping[str, str]) -> bytes | None:
+    """Give what a user names, and besides it the place's own, which may not be there."""
+    site = environ.get("TUNEYARD_CA_FILE")
+    known = [_certificates(bundle), _certificates(site) if site and Path(site).is_file() else None]
+    return b"\n".join(pem for pem in known if pem) or None
 
 
 def _certificates(path: str | Path | None) -> bytes | None:

@@ -23,20 +23,26 @@ def main() -> int:
 
     from tuneyard.process import run_main
 
-    return run_main(lambda: _train(options.values.resolve(), workdir), workdir=workdir)
+    return run_main(lambda: _train(options.values.resolve(), workdir, options.wait_seconds), workdir=workdir)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tuneyard.train", description="Train as a values file says.")
     parser.add_argument("values", type=Path, help="the resolved values, as one JSON file")
     parser.add_argument("--workdir", type=Path, required=True, help="a folder of this run on this machine")
+    parser.add_argument(
+        "--wait-seconds",
+        type=float,
+        default=float(os.environ.get("TUNEYARD_WAIT_SECONDS") or 0),
+        help="how long to wait for a base model and data that are not delivered yet",
+    )
     return parser.parse_args()
 
 
-def _train(path: Path, workdir: Path) -> int:
+def _train(path: Path, workdir: Path, wait_seconds: float) -> int:
     from tuneyard.errors import TERMINATED
     from tuneyard.train.console import tell
-    from tuneyard.train.inputs import experiment_key, find_inputs, nothing_left, open_values_store
+    from tuneyard.train.inputs import experiment_key, find_inputs, nothing_left, open_values_store, wait_for_delivery
     from tuneyard.train.progress_file import write_progress
     from tuneyard.train.signals import StopRequest
     from tuneyard.values import FinetuneValues, read_values
@@ -47,6 +53,8 @@ def _train(path: Path, workdir: Path) -> int:
     values = read_values(FinetuneValues, path)
     os.environ.update({name: value for name, value in values.env.items() if isinstance(value, str)})
     store = open_values_store(values)
+    if not wait_for_delivery(values, store, wait_seconds, stop, tell):
+        return TERMINATED
     inputs = find_inputs(values, store)
     if nothing_left(values, store):
         write_progress(workdir, phase="finished")

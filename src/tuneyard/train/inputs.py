@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -115,6 +116,44 @@ def find_inputs(values: FinetuneValues, store: Store) -> Inputs:
     inputs = Inputs(base=base, datasets=datasets, fingerprint=frozen, versions=versions)
     Experiment(store, experiment_key(values)).check(inputs.record(values))
     return inputs
+
+
+def wait_for_delivery(
+    values: FinetuneValues, store: Store, seconds: float, stop: Callable[[], bool], tell: Callable[[str], None]
+) -> bool:
+    """Wait until what the values name is delivered, or the time is up; then `find_inputs` says what is missing.
+
+    Only what is not there is waited for: a store that can't be reached, or refuses, raises.
+
+    Args:
+        values: The resolved values.
+        store: Where model and data lie.
+        seconds: How long to wait.
+        stop: Whether the process has been told to stop.
+        tell: Called once, with what is waited for.
+
+    Returns:
+        False where it was told to stop.
+    """
+    until, gap, told = time.monotonic() + seconds, 1.0, False
+    while time.monotonic() < until:
+        if stop():
+            return False
+        try:
+            delivered_model(store, values.basemodel)
+            for key in dict.fromkeys([*training_keys(values), *validation_keys(values)]):
+                delivered_dataset(store, key)
+        except NotFoundError as error:
+            if not told:
+                tell(f"waiting up to {seconds:.0f} s: {error.message}")
+                told = True
+        else:
+            return True
+        pause = time.monotonic() + min(gap, until - time.monotonic())
+        while time.monotonic() < pause and not stop():
+            time.sleep(0.1)
+        gap = min(gap * 1.5, 15.0)
+    return not stop()
 
 
 def nothing_left(values: FinetuneValues, store: Store) -> bool:
