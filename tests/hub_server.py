@@ -134,19 +134,25 @@ class HubServer:
 
 
 @contextmanager
-def hub_server() -> Iterator[HubServer]:
-    """Run a Hub on this machine, on two free ports of 127.0.0.1."""
+def hub_server(bind: str = "127.0.0.1", ports: tuple[int, int] = (0, 0), host: str = "") -> Iterator[HubServer]:
+    """Run a Hub on this machine: by default on two free ports of 127.0.0.1.
+
+    Args:
+        bind: The address to listen at.
+        ports: The ports of the Hub and of its storage; 0 for a free one.
+        host: The name that others reach it by, where that is not `bind`.
+    """
     hub = HubServer()
     servers: list[ThreadingHTTPServer] = []
     threads: list[threading.Thread] = []
-    for handler in (_hub_handler(hub), _storage_handler(hub)):
-        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    for handler, port in zip((_hub_handler(hub), _storage_handler(hub)), ports, strict=True):
+        server = ThreadingHTTPServer((bind, port), handler)
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
         servers.append(server)
         threads.append(thread)
-    hub.url, hub.storage_url = (f"http://127.0.0.1:{server.server_address[1]}" for server in servers)
+    hub.url, hub.storage_url = (f"http://{host or bind}:{server.server_address[1]}" for server in servers)
     try:
         yield hub
     finally:

@@ -11,7 +11,8 @@ import json
 import re
 
 import pytest
-from cluster_lab.training_jobs import TrainingJobs, kubectl, until
+from cluster_lab.training_jobs import training_jobs, until
+from cluster_lab.workspaces import QUEUE, kubectl, workspace
 from training import ARGUMENTS, DATA, MODEL, changed, lay_out
 
 from tuneyard.store import open_store
@@ -32,7 +33,7 @@ SHARED = changed(
     },
 )
 NODES = changed(SHARED, **{ARGUMENTS + "max_steps": 400, ARGUMENTS + "save_steps": 20})
-QUEUE = "tuneyard-jobs"
+ONE = "tuneyard-jobs-one"
 GATE_PORT = 3128
 
 # A proxy that passes bytes on: what a training pod reaches the bucket through, where the test wants to cut it off.
@@ -65,26 +66,20 @@ while True:
 
 
 @pytest.fixture(scope="module")
-def jobs(workspace, tmp_path_factory):
+def jobs(tmp_path_factory):
     """Training Jobs in a namespace of their own, with a tiny model and conversations in the bucket."""
     folder = tmp_path_factory.mktemp("jobs")
-    prefix = f"default-bucket/{workspace.namespace}"
-    made = TrainingJobs(workspace.namespace, workspace.store, workspace.finetune_values, prefix, folder)
     lay_out(folder / "store")
-    upload(made, folder / "store")
-    made.common.update(
-        {
-            "basemodel": made.place(MODEL),
-            "finetuning_config.data_conf.training_data.datasets": [{"path": made.place(DATA)}],
-            "gpuResource": "",
-            "storageClass": "",
-            "downloadsReservedSize": "1Gi",
-            "checkpointsReservedSize": "1Gi",
-            "env": {"OMP_NUM_THREADS": "1"},
-        }
-    )
-    yield made
-    made.close()
+    with workspace("tuneyard-jobs", folder) as made, training_jobs(made, folder) as jobs:
+        upload(jobs, folder / "store")
+        jobs.common.update(
+            {
+                "basemodel": jobs.place(MODEL),
+                "finetuning_config.data_conf.training_data.datasets": [{"path": jobs.place(DATA)}],
+                "queueName": QUEUE,
+            }
+        )
+        yield jobs
 
 
 def upload(jobs, folder, *, last="manifest.json"):
@@ -215,7 +210,7 @@ def test_a_bucket_that_can_not_be_reached_for_a_while_is_tried_again_by_the_next
     assert first.code == 8, jobs.said(first.pod)
     assert first.words["exit_code"] == 8
     apply_gate(jobs, open_to="gate")
-    jobs.complete("cut-off")
+    jobs.complete("cut-off", despite=(8,))
     assert [end.code for end in jobs.ends("cut-off")][-1] == 0
     assert {end.code for end in jobs.ends("cut-off")[:-1]} == {8}
     assert jobs.job("cut-off")["status"]["failed"] >= 1
@@ -275,7 +270,7 @@ def one_accelerator(jobs):
     queue = {
         "apiVersion": known[0]["apiVersion"],
         "kind": "ClusterQueue",
-        "metadata": {"name": QUEUE},
+        "metadata": {"name": ONE},
         "spec": {
             "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": jobs.namespace}},
             "preemption": {"withinClusterQueue": "LowerPriority"},
@@ -285,13 +280,13 @@ def one_accelerator(jobs):
     local = {
         "apiVersion": known[0]["apiVersion"],
         "kind": "LocalQueue",
-        "metadata": {"name": QUEUE, "namespace": jobs.namespace},
-        "spec": {"clusterQueue": QUEUE},
+        "metadata": {"name": ONE, "namespace": jobs.namespace},
+        "spec": {"clusterQueue": ONE},
     }
     kubectl("apply", "-f", "-", given=json.dumps({"apiVersion": "v1", "kind": "List", "items": [queue, local]}))
-    yield {"gpuResource": "amd.com/gpu", "queueName": QUEUE}
-    kubectl("delete", "localqueue", QUEUE, "-n", jobs.namespace, "--wait=false")
-    kubectl("delete", "clusterqueue", QUEUE, "--wait=false")
+    yield {"gpuResource": "amd.com/gpu", "queueName": ONE}
+    kubectl("delete", "localqueue", ONE, "-n", jobs.namespace, "--wait=false")
+    kubectl("delete", "clusterqueue", ONE, "--wait=false")
 
 
 def test_a_finished_run_applied_again_ends_before_torch_is_loaded_and_gives_its_accelerator_back(
@@ -315,7 +310,7 @@ def test_a_finished_run_applied_again_ends_before_torch_is_loaded_and_gives_its_
 
 
 def accelerators_in_use():
-    status = json.loads(kubectl("get", "clusterqueue", QUEUE, "-o", "json"))["status"]
+    status = json.loads(kubectl("get", "clusterqueue", ONE, "-o", "json"))["status"]
     return sum(int(one["total"]) for flavor in status["flavorsUsage"] for one in flavor["resources"])
 
 
@@ -398,7 +393,7 @@ def test_two_nodes_train_as_one_process_does_and_go_on_together_after_one_is_kil
     assert all(end.code not in (0, 3, 4, 5, 6, 7) for end in ends), ends
     second = [jobs.running("nodes", index=index, besides=tuple(first)) for index in range(2)]
     assert resumed_from(jobs, second[0]) >= 20
-    jobs.complete("nodes")
+    jobs.complete("nodes", despite=tuple(end.code for end in ends))
     jobs.complete("alone")
     rows = [row["step"] for row in jobs.metrics("nodes") if row["kind"] == "train"]
     assert rows == list(range(1, 401))

@@ -7,21 +7,23 @@ evicted pod is gone moments after it ended, and its exit code with it.
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
+from cluster_lab.workspaces import STORE, Workspace, helm, kubectl
 from training import changed
 
 from tuneyard.store import Store
 
-CHART = Path(__file__).parents[2] / "workloads/LLM-finetune-silogen-engine/helm/chart"
+CHART = "LLM-finetune-silogen-engine/helm/chart"
 CONTAINER = "finetune"
 PROGRESS = "/work/progress.json"
 INDEX = "batch.kubernetes.io/job-completion-index"
@@ -40,13 +42,6 @@ def until(look: Callable[[], _Found | None], what: str, *, every: float = 0.5) -
             return found
         time.sleep(every)
     raise AssertionError(f"never happened: {what}")
-
-
-def kubectl(*arguments: str, given: str | None = None) -> str:
-    """Run kubectl and give its standard output; a failure shows what it said."""
-    done = subprocess.run(["kubectl", *arguments], input=given, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
-    return done.stdout
 
 
 @dataclass(frozen=True)
@@ -90,21 +85,11 @@ class PodWatch:
         return sorted(pods, key=lambda pod: (pod["metadata"]["creationTimestamp"], pod["metadata"]["name"]))
 
     def _watch(self) -> None:
-        decoder = json.JSONDecoder()
         while not self._ended:  # the server ends a watch every few minutes
             with subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True) as self._process:
                 assert self._process.stdout
-                text = ""
-                for line in self._process.stdout:
-                    text += line
-                    if line.rstrip() != "}":
-                        continue
-                    try:
-                        event, _ = decoder.raw_decode(text)
-                    except ValueError:
-                        continue
-                    text = ""
-                    self._note(event["object"])
+                for line in self._process.stdout:  # kubectl writes an event a line
+                    self._note(json.loads(line)["object"])
 
     def _note(self, pod: dict[str, Any]) -> None:
         name, known = pod["metadata"]["name"], self.seen.get(pod["metadata"]["name"])
@@ -171,10 +156,7 @@ class TrainingJobs:
 
     def render(self, job: str, values: dict[str, Any]) -> str:
         """Render the chart, as the walkthrough does."""
-        command = ["helm", "template", str(CHART), "--name-template", job, "--namespace", self.namespace, "-f", "-"]
-        done = subprocess.run(command, input=yaml.safe_dump(values), capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        return helm(CHART, job, self.namespace, values)
 
     def apply(self, job: str, values: dict[str, Any]) -> str:
         """Render the chart and apply it; the Job's name is given back."""
@@ -200,19 +182,24 @@ class TrainingJobs:
 
     def outcome(self, job: str) -> dict[str, Any]:
         """Wait until a Job is complete or failed, and give that condition."""
+        return until(lambda: self._outcome(job), f"the end of Job {job}", every=1.0)
 
-        def look() -> dict[str, Any] | None:
-            conditions = self.job(job)["status"].get("conditions", [])
-            ends = [one for one in conditions if one["type"] in ("Complete", "Failed") and one["status"] == "True"]
-            return ends[0] if ends else None
+    def complete(self, job: str, *, despite: tuple[int, ...] = (143,)) -> None:
+        """Wait until a Job is complete; where a pod ends with another code than `despite`, show what it said."""
 
-        return until(look, f"the end of Job {job}", every=1.0)
+        def look() -> bool:
+            for end in self.ends(job):
+                assert end.code in (0, *despite), (end, self.said(end.pod))
+            outcome = self._outcome(job)
+            assert outcome is None or outcome["type"] == "Complete", outcome
+            return outcome is not None
 
-    def complete(self, job: str) -> None:
-        """Wait until a Job is complete; where it fails, show what its pods said."""
-        outcome = self.outcome(job)
-        ends = [(end.pod, end.code, end.words) for end in self.ends(job)]
-        assert outcome["type"] == "Complete", (outcome["message"], ends, [self.said(end[0]) for end in ends])
+        until(look, f"the end of Job {job}", every=1.0)
+
+    def _outcome(self, job: str) -> dict[str, Any] | None:
+        conditions = self.job(job)["status"].get("conditions", [])
+        ends = [one for one in conditions if one["type"] in ("Complete", "Failed") and one["status"] == "True"]
+        return ends[0] if ends else None
 
     # ---- pods ----
 
@@ -344,6 +331,26 @@ class TrainingJobs:
 
     def _log(self, pod: str) -> Path:
         return self.folder / f"{pod}.log"
+
+
+@contextmanager
+def training_jobs(workspace: Workspace, folder: Path) -> Iterator[TrainingJobs]:
+    """Training Jobs on the CPU in a workspace, with little room each."""
+    common: dict[str, Any] = {
+        "bucketStorageHost": STORE,
+        "gpuResource": "",
+        "storageClass": "",
+        "downloadsReservedSize": "1Gi",
+        "checkpointsReservedSize": "1Gi",
+        "env": {"OMP_NUM_THREADS": "1"},
+    }
+    if "TUNEYARD_TEST_IMAGE" in os.environ:
+        common["finetuningImage"] = os.environ["TUNEYARD_TEST_IMAGE"]
+    jobs = TrainingJobs(workspace.namespace, workspace.store, common, workspace.prefix, folder)
+    try:
+        yield jobs
+    finally:
+        jobs.close()
 
 
 def _end(pod: dict[str, Any]) -> End | None:

@@ -1,0 +1,56 @@
+"""Secrets that are looked for where they must not be: in what a cluster, its logs and the bucket show.
+
+Not a scanner for unknown secrets: it is told the texts, and finds them plain, in base64 at any place of a longer text,
+URL-encoded, in JSON and in hex.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from urllib.parse import quote, quote_plus
+
+
+def forms(secret: str) -> set[bytes]:
+    """The ways in which a text may appear in another."""
+    plain = secret.encode()
+    urls = {quote(secret, safe=""), quote(secret), quote_plus(secret)}
+    texts = {secret, *urls, *map(_lower_escapes, urls), json.dumps(secret)[1:-1], plain.hex(), plain.hex().upper()}
+    return {text.encode() for text in texts} | set(_base64(plain))
+
+
+def _lower_escapes(text: str) -> str:
+    head, *rest = text.split("%")
+    return "%".join([head, *(part[:2].lower() + part[2:] for part in rest)])
+
+
+def _base64(plain: bytes) -> Iterator[bytes]:
+    """Base64 of a text that begins at any place: what its neighbours decide is cut off."""
+    for before in range(3):
+        encoded = base64.b64encode(b"\0" * before + plain).rstrip(b"=")
+        first = (8 * before + 5) // 6
+        last = (8 * (before + len(plain))) // 6
+        kept = encoded[first:last]
+        yield kept
+        yield kept.translate(bytes.maketrans(b"+/", b"-_"))
+
+
+def find(secrets: Mapping[str, str], places: Mapping[str, bytes]) -> list[str]:
+    """Tell each secret's name with each place that shows it.
+
+    Args:
+        secrets: Texts by name; each is long enough not to appear by chance.
+        places: Bytes by where they are from.
+
+    Returns:
+        Lines such as `hub token in log of pod x`; the secret itself is not in them.
+    """
+    assert all(len(secret) >= 12 for secret in secrets.values()), "too short to be told from chance"
+    looked_for = {name: forms(secret) for name, secret in secrets.items()}
+    return [
+        f"{name} in {where}"
+        for where, body in sorted(places.items())
+        for name, shapes in looked_for.items()
+        if any(shape in body for shape in shapes)
+    ]
