@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -73,3 +74,51 @@ def test_tracebacks_are_shown_where_they_are_asked_for(tmp_path: Path) -> None:
     assert result.returncode == 7
     assert "Traceback" in result.stderr
     assert result.stderr.splitlines()[-1] == "error: Bytes differ."
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ('raise IntegrityError("It differs.", hint="Bring it back.")', (7, "It differs.", "Bring it back.")),
+        ("return 143", (143, "", "")),
+        ("raise KeyboardInterrupt", (130, "interrupted", "")),
+        (f"os.kill(os.getpid(), {int(signal.SIGTERM)})", (143, "terminated by SIGTERM", "")),
+        ('raise RuntimeError("odd")', (1, "something in Tuneyard itself went wrong: RuntimeError: odd", "")),
+        ('raise IntegrityError("x" * 9000)', (7, "x" * 1200, "")),
+    ],
+)
+def test_the_outcome_is_left_as_last_words_where_a_pod_keeps_them(
+    body: str, words: tuple[int, str, str], tmp_path: Path
+):
+    log = tmp_path / "termination-log"
+    result = end(body, tmp_path, TUNEYARD_TERMINATION_LOG=str(log))
+    assert result.returncode == words[0]
+    assert tuple(json.loads(log.read_text()).values()) == words
+    assert log.stat().st_size <= 4096
+
+
+def test_last_words_that_cannot_be_left_change_nothing(tmp_path: Path) -> None:
+    result = end('raise IntegrityError("It differs.")', tmp_path, TUNEYARD_TERMINATION_LOG=str(tmp_path / "no/such"))
+    assert (result.returncode, result.stderr) == (7, "error: It differs.\n")
+
+
+def test_nothing_is_left_where_all_went_well(tmp_path: Path) -> None:
+    log = tmp_path / "termination-log"
+    assert end("return 0", tmp_path, TUNEYARD_TERMINATION_LOG=str(log)).returncode == 0
+    assert not log.exists()
+
+
+def test_the_places_authorities_are_trusted_beside_the_systems(tmp_path: Path) -> None:
+    site = tmp_path / "ca.crt"
+    site.write_text("-----BEGIN CERTIFICATE-----\nplace\n-----END CERTIFICATE-----\n")
+    known = tmp_path / "system.pem"
+    known.write_text("-----BEGIN CERTIFICATE-----\nsystem\n-----END CERTIFICATE-----\n")
+    body = 'print(Path(os.environ["SSL_CERT_FILE"]).read_text(), os.environ["REQUESTS_CA_BUNDLE"])'
+    told = end(body, tmp_path, TUNEYARD_CA_FILE=str(site), SSL_CERT_FILE=str(known)).stdout
+    assert told.index("system") < told.index("place")
+    assert str(tmp_path / "authorities.pem") in told
+
+
+def test_authorities_that_are_not_there_change_nothing(tmp_path: Path) -> None:
+    result = end('print(os.environ.get("SSL_CERT_FILE"))', tmp_path, TUNEYARD_CA_FILE=str(tmp_path / "none.crt"))
+    assert result.stdout == "None\n"

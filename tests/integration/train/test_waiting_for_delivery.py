@@ -1,0 +1,49 @@
+"""A training that is started before its delivery has finished waits for it, and for nothing else."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+from training import ARGUMENTS, VALUES, changed, final_sha256, lay_out, start, train
+
+SHORT = changed(**{ARGUMENTS + "max_steps": 2, ARGUMENTS + "eval_strategy": "no"})
+
+
+def _told_to_wait(process) -> str:
+    for line in process.stderr:
+        if "waiting up to" in line:
+            return line
+    raise AssertionError("it never said that it waits")
+
+
+def test_it_goes_on_as_soon_as_everything_is_delivered(tmp_path: Path):
+    store = tmp_path / "store"
+    process = start(SHORT, store, tmp_path / "work", TUNEYARD_WAIT_SECONDS="120")
+    assert "the base model 'default-bucket/models/tiny' is not in" in _told_to_wait(process)
+    lay_out(store)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert "waiting" not in said, "it is told once"
+    assert final_sha256(store)
+
+
+def test_when_the_time_is_up_it_is_exit_4(tmp_path: Path):
+    said = train(VALUES, tmp_path / "store", tmp_path / "work", code=4, TUNEYARD_WAIT_SECONDS="1")
+    assert "hint: tuneyard deliver" in said
+
+
+def test_sigterm_ends_the_waiting(tmp_path: Path):
+    process = start(VALUES, tmp_path / "store", tmp_path / "work", TUNEYARD_WAIT_SECONDS="600")
+    _told_to_wait(process)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 143, said
+
+
+def test_a_store_that_cannot_be_reached_is_not_waited_for(tmp_path: Path):
+    values = changed(bucketStorageHost="http://127.0.0.1:9")
+    keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_MAX_ATTEMPTS": "1"}
+    waiting = {"TUNEYARD_STORE": "", "TUNEYARD_WAIT_SECONDS": "600", **keys}
+    said = train(values, tmp_path / "store", tmp_path / "work", code=8, **waiting)
+    assert "waiting up to" not in said
