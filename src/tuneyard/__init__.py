@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from tuneyard.client import Run, chat, delete, deliver, find, finetune, logs, runs, serve, stop, watch
     from tuneyard.errors import TuneyardError
     from tuneyard.runs import RunInfo
+    from tuneyard.runs.targets import Kubernetes
 
     __version__: str
 
 __all__ = [
+    "Kubernetes",
     "Run",
     "RunInfo",
     "TuneyardError",
@@ -38,7 +40,7 @@ __all__ = [
     "watch",
 ]
 
-_MODULES = {"RunInfo": "tuneyard.runs", "TuneyardError": "tuneyard.errors"}
+_MODULES = {"Kubernetes": "tuneyard.runs.targets", "RunInfo": "tuneyard.runs", "TuneyardError": "tuneyard.errors"}
 
 
 def __getattr__(name: str) -> Any:

@@ -82,7 +82,7 @@ def deliver(
         name: The run's name; by default the last part of `bucketModelPath`, else the last file's name.
         store: The store's URL or folder; `TUNEYARD_STORE` or the local store by default.
         wait: Whether to return only when it has succeeded.
-        on: The target.
+        on: The target: `"local"`, `"kubernetes"`, or `tuneyard.Kubernetes(context=…, namespace=…)`.
 
     Returns:
         A handle on the run.
@@ -94,7 +94,8 @@ def deliver(
     """
     from tuneyard.runs.plans import Sources, plan_deliver
 
-    return _launch(plan_deliver(Sources(files, set, values, name, store)), wait=wait, on=on)
+    runner = runner_for(on)
+    return _launch(plan_deliver(Sources(files, set, values, name, store), runner), runner, wait=wait)
 
 
 def finetune(
@@ -118,7 +119,7 @@ def finetune(
         name: The run's name; by default the last part of `checkpointsRemote`, else the last file's name.
         store: The store's URL or folder; `TUNEYARD_STORE` or the local store by default.
         wait: Whether to return only when it has succeeded.
-        on: The target.
+        on: The target: `"local"`, `"kubernetes"`, or `tuneyard.Kubernetes(context=…, namespace=…)`.
 
     Returns:
         A handle on the run.
@@ -131,7 +132,8 @@ def finetune(
     """
     from tuneyard.runs.plans import Sources, plan_finetune
 
-    return _launch(plan_finetune(Sources(files, set, values, name, store)), wait=wait, on=on)
+    runner = runner_for(on)
+    return _launch(plan_finetune(Sources(files, set, values, name, store), runner), runner, wait=wait)
 
 
 def serve(
@@ -148,7 +150,8 @@ def serve(
 ) -> Run:
     """Serve a finetuned model, or any that values name, on an OpenAI-compatible endpoint.
 
-    The handle's `info().url` is the endpoint and `info().api_key_file` holds its key.
+    The handle's `info().url` is the endpoint and `info().api_key_file` holds its key; in a cluster, the Secret
+    `info().api_key_secret`.
 
     Args:
         run: A finished finetuning run; None serves what the values name.
@@ -160,7 +163,7 @@ def serve(
         store: The store's URL or folder; by default the run's.
         port: The port; by default the first free one from 8080.
         wait: Whether to return only when it answers.
-        on: The target.
+        on: The target: `"local"`, `"kubernetes"`, or `tuneyard.Kubernetes(context=…, namespace=…)`.
 
     Returns:
         A handle on the server.
@@ -175,7 +178,7 @@ def serve(
 
     runner = runner_for(on)
     sources = Sources(files, set, values, name, store)
-    server = _launch(plan_serve(sources, runner, run=run, merged=merged, port=port), wait=False, on=on)
+    server = _launch(plan_serve(sources, runner, run=run, merged=merged, port=port), runner, wait=False)
     if wait:
         wait_until_ready(runner, server.key)
     return server
@@ -222,7 +225,7 @@ def chat(
         system: A system message to put first.
         max_tokens: The longest answer; the server's own limit by default.
         temperature: 0 for the same answer every time; the model's own setting by default.
-        on: The target.
+        on: The target: `"local"`, `"kubernetes"`, or `tuneyard.Kubernetes(context=…, namespace=…)`.
 
     Returns:
         The answer; with `compare`, both answers by the model's name, the base first.
@@ -231,17 +234,19 @@ def chat(
         NotFoundError: If there is no such server, or no two models to compare.
         UnavailableError: If it does not run or can't be reached.
     """
-    from tuneyard.chat import Endpoint, ask, ask_both
+    from tuneyard.chat import ask, ask_both, connect
     from tuneyard.runs.serving import find_server, wait_until_ready
 
     runner = runner_for(on)
-    endpoint = Endpoint.of(wait_until_ready(runner, find_server(runner, name).key))
+    server = wait_until_ready(runner, find_server(runner, name).key)
     asked: list[Message] = [{"role": "system", "content": system}] if system else []
     asked += [{"role": "user", "content": question}] if isinstance(question, str) else question
-    if compare:
-        return ask_both(endpoint, asked, max_tokens=max_tokens, temperature=temperature)
-    (model,) = endpoint.chosen(None, compare=False)
-    return ask(endpoint, model, asked, max_tokens=max_tokens, temperature=temperature)
+    with runner.reach(server.key) as reached:
+        endpoint = connect(reached.url, reached.api_key)
+        if compare:
+            return ask_both(endpoint, asked, max_tokens=max_tokens, temperature=temperature)
+        (model,) = endpoint.chosen(None, compare=False)
+        return ask(endpoint, model, asked, max_tokens=max_tokens, temperature=temperature)
 
 
 def runs(verb: Verb | None = None, *, on: Target = "local") -> list[RunInfo]:
@@ -249,7 +254,7 @@ def runs(verb: Verb | None = None, *, on: Target = "local") -> list[RunInfo]:
 
     Args:
         verb: Only this verb's.
-        on: The target.
+        on: The target: `"local"`, `"kubernetes"`, or `tuneyard.Kubernetes(context=…, namespace=…)`.
     """
     return runner_for(on).list(verb)
 
@@ -259,7 +264,7 @@ def find(name: str, *, on: Target = "local") -> Run:
 
     Args:
         name: `NAME`, or `VERB/NAME` where several verbs use the name.
-        on: The target.
+        on: The target: `"local"`, `"kubernetes"`, or `tuneyard.Kubernetes(context=…, namespace=…)`.
 
     Raises:
         NotFoundError: If there is no such run.
@@ -275,7 +280,7 @@ def logs(name: str, *, follow: bool = False, on: Target = "local") -> Iterator[s
     Args:
         name: `NAME` or `VERB/NAME`.
         follow: Whether to wait for more until it has ended.
-        on: The target.
+        on: The target: `"local"`, `"kubernetes"`, or `tuneyard.Kubernetes(context=…, namespace=…)`.
 
     Raises:
         NotFoundError: If there is no such run.
@@ -288,7 +293,7 @@ def watch(name: str, *, on: Target = "local") -> Iterator[RunInfo]:
 
     Args:
         name: `NAME` or `VERB/NAME`; where several verbs use the name, the finetuning run is meant.
-        on: The target.
+        on: The target: `"local"`, `"kubernetes"`, or `tuneyard.Kubernetes(context=…, namespace=…)`.
 
     Raises:
         NotFoundError: If there is no such run.
@@ -297,7 +302,7 @@ def watch(name: str, *, on: Target = "local") -> Iterator[RunInfo]:
 
     runner = runner_for(on)
     key = find_run(runner.list(), name, prefer="finetune").key
-    return changes(runner, key, every_seconds=_LOOK_SECONDS)
+    return changes(runner, key, every_seconds=max(_LOOK_SECONDS, runner.look_seconds))
 
 
 def stop(name: str, *, force: bool = False, timeout_seconds: float = STOP_SECONDS, on: Target = "local") -> RunInfo:
@@ -307,7 +312,7 @@ def stop(name: str, *, force: bool = False, timeout_seconds: float = STOP_SECOND
         name: `NAME` or `VERB/NAME`.
         force: Whether to kill it where it has not stopped in time.
         timeout_seconds: How long it may take.
-        on: The target.
+        on: The target: `"local"`, `"kubernetes"`, or `tuneyard.Kubernetes(context=…, namespace=…)`.
 
     Raises:
         NotFoundError: If there is no such run.
@@ -317,30 +322,27 @@ def stop(name: str, *, force: bool = False, timeout_seconds: float = STOP_SECOND
 
 
 def delete(name: str, *, data: bool = False, on: Target = "local") -> RunInfo:
-    """Remove the local state of a run that has ended, and tell what it was.
+    """Remove what a target keeps of a run that has ended, and tell what it was.
 
     Args:
         name: `NAME` or `VERB/NAME`.
         data: Whether to remove what a finetuning run has published in the store too. There is no way back.
-        on: The target.
+        on: The target: `"local"`, `"kubernetes"`, or `tuneyard.Kubernetes(context=…, namespace=…)`.
 
     Raises:
         NotFoundError: If there is no such run.
         ConflictError: If it still works.
         UsageError: If data is to be removed of a run that publishes none.
     """
-    from tuneyard.runs.published import delete_published
-
     run = find(name, on=on)
     if data:
-        delete_published(run.info())
+        run.runner.delete_data(run.key)
     return run.runner.delete(run.key)
 
 
-def _launch(plan: Plan, *, wait: bool, on: Target) -> Run:
+def _launch(plan: Plan, runner: Runner, *, wait: bool) -> Run:
     for note in plan.notes:
         print(note, file=sys.stderr)
-    runner = runner_for(on)
     run = Run(runner.launch(plan.launch).key, runner)
     if wait:
         run.wait()

@@ -21,7 +21,7 @@ LAYERS = (
     {"store", "hub"},
     {"deliver", "data", "checkpoints"},
     {"train", "serve", "chat", "inventory"},
-    {"estimate"},
+    {"estimate", "cluster"},
     {"runs"},
     {"doctor"},
     {"client"},

@@ -6,7 +6,7 @@ of runs or of how models are served. `openai` and `rich` are loaded with the fir
 
 from tuneyard.chat.client import Message, ask, ask_both, chat_stream
 from tuneyard.chat.conversation import Conversation
-from tuneyard.chat.endpoint import Endpoint
+from tuneyard.chat.endpoint import Endpoint, connect
 from tuneyard.chat.once import read_question, run_once
 from tuneyard.chat.talk import run_chat
 
@@ -17,6 +17,7 @@ __all__ = [
     "ask",
     "ask_both",
     "chat_stream",
+    "connect",
     "read_question",
     "run_chat",
     "run_once",

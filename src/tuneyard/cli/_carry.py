@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from tuneyard.runs.plans import Plan
 
 
-def show_values(plan: Plan, out: Output) -> None:
-    """Print the resolved values: YAML for people, one document for programs.
+def show_plan(plan: Plan, runner: Runner, out: Output) -> None:
+    """Print the resolved values, or the objects a cluster would get: YAML for people, one document for programs.
 
     Args:
         plan: What would run.
+        runner: Where it would run.
         out: How this command prints.
     """
     from tuneyard.values import dump_yaml
@@ -31,7 +32,13 @@ def show_values(plan: Plan, out: Output) -> None:
         "store": plan.launch.store,
         "values": values.model_dump(mode="json"),
     }
-    out.data(document, dump_yaml(values).rstrip())
+    if objects := runner.preview(plan.launch):
+        import yaml
+
+        text = yaml.safe_dump_all(objects, sort_keys=False, allow_unicode=True, width=120)
+        out.data({**document, "manifests": objects}, text.rstrip())
+    else:
+        out.data(document, dump_yaml(values).rstrip())
 
 
 def launch(plan: Plan, runner: Runner, out: Output) -> RunInfo:
@@ -48,7 +55,8 @@ def launch(plan: Plan, runner: Runner, out: Output) -> RunInfo:
     for note in plan.notes:
         out.say(note)
     info = runner.launch(plan.launch)
-    out.say(f"{info.key} is {info.status}; its log: tuneyard logs {info.key}")
+    why = f" ({info.why})" if info.why else ""
+    out.say(f"{info.key} is {info.status}{why}; its log: tuneyard logs {info.key}{runner.words}")
     return info
 
 

@@ -21,11 +21,13 @@ def chat(
         float | None, Option("--temperature", min=0, help="0 for the same answer every time.")
     ] = None,
     on: o.On = "local",
+    context: o.KubeContext = None,
+    namespace: o.Namespace = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
     """Talk with a served model; with a QUESTION, ask once. Ctrl-C stops the answer, not the program."""
-    from tuneyard.chat import Endpoint, read_question, run_chat, run_once
+    from tuneyard.chat import connect, read_question, run_chat, run_once
     from tuneyard.cli._output import Output
     from tuneyard.errors import UsageError
     from tuneyard.runs.serving import find_server, is_ready, wait_until_ready
@@ -33,14 +35,19 @@ def chat(
 
     out = Output(json, quiet)
     name, asked = _name_and_question(words or [])
-    runner = runner_for(on)
+    runner = runner_for(on, context=context, namespace=namespace)
     server = find_server(runner, name)
     question = read_question(asked)
     if not is_ready(server):
         out.say(f"{server.name} is {server.why}.")
         server = wait_until_ready(runner, server.key)
-    endpoint = Endpoint.of(server)
-    if question is not None:
+    if question is None and json:
+        raise UsageError("--json answers one question.", hint='Ask it: tuneyard chat NAME "What is a manifest?" --json')
+    with runner.reach(server.key) as reached:
+        endpoint = connect(reached.url, reached.api_key)
+        if question is None:
+            run_chat(endpoint, compare=compare, system=system, max_tokens=max_tokens, temperature=temperature)
+            return
         answers = run_once(
             endpoint,
             question,
@@ -50,11 +57,7 @@ def chat(
             temperature=temperature,
             quiet=json,
         )
-        out.data({"question": question, "answers": answers})
-    elif json:
-        raise UsageError("--json answers one question.", hint='Ask it: tuneyard chat NAME "What is a manifest?" --json')
-    else:
-        run_chat(endpoint, compare=compare, system=system, max_tokens=max_tokens, temperature=temperature)
+    out.data({"question": question, "answers": answers})
 
 
 def _name_and_question(words: list[str]) -> tuple[str | None, str | None]:

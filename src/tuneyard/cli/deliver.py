@@ -11,21 +11,23 @@ def deliver(
     name: o.Name = None,
     store: o.Store = None,
     on: o.On = "local",
+    context: o.KubeContext = None,
+    namespace: o.Namespace = None,
     dry_run: o.DryRun = False,
     detach: o.Detach = False,
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
     """Bring a model and data into the store, verified."""
-    from tuneyard.cli._carry import carry_out, show_values
+    from tuneyard.cli._carry import carry_out, show_plan
     from tuneyard.cli._output import Output
     from tuneyard.runs.plans import Sources, plan_deliver
     from tuneyard.runs.targets import runner_for
 
     out = Output(json, quiet)
-    runner = runner_for(on)
-    plan = plan_deliver(Sources(values or (), set_ or (), None, name, store))
+    runner = runner_for(on, context=context, namespace=namespace)
+    plan = plan_deliver(Sources(values or (), set_ or (), None, name, store), runner)
     if dry_run:
-        show_values(plan, out)
+        show_plan(plan, runner, out)
     else:
         carry_out(plan, runner, out, detach=detach)

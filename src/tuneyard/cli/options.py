@@ -21,8 +21,18 @@ Store = Annotated[
     str | None,
     Option("--store", metavar="URL", help="The object store: a folder, file://…, s3:// or http(s)://host:port."),
 ]
-On = Annotated[Literal["local", "kubernetes"], Option("--on", help="The target to run on.")]
-DryRun = Annotated[bool, Option("--dry-run", help="Print the resolved values and start nothing.")]
+On = Annotated[Literal["local", "kubernetes"], Option("--on", envvar="TUNEYARD_ON", help="The target to run on.")]
+KubeContext = Annotated[
+    str | None,
+    Option("--context", metavar="NAME", help="kubernetes: the kubeconfig's context; its current one if left out."),
+]
+Namespace = Annotated[
+    str | None,
+    Option("--namespace", "-n", metavar="NAME", help="kubernetes: the namespace; the context's if left out."),
+]
+DryRun = Annotated[
+    bool, Option("--dry-run", help="Print the resolved values, or for kubernetes the manifests, and start nothing.")
+]
 Detach = Annotated[bool, Option("--detach", "-d", help="Return at once; the run goes on.")]
 Json = Annotated[bool, Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, Option("--quiet", "-q", help="Print the result only.")]
@@ -38,6 +48,9 @@ VerbOption = Annotated[
     Literal["deliver", "finetune", "serve"] | None, Option("--verb", help="Only the runs of this verb.")
 ]
 
+RunNameOrNone = Annotated[
+    str | None, Argument(metavar="[RUN]", help="NAME or VERB/NAME; every working finetuning run if left out.")
+]
 RunName = Annotated[str, Argument(metavar="RUN", help="NAME, or VERB/NAME where several verbs use the name.")]
 DeleteData = Annotated[
     bool, Option("--data", help="Also remove what the run has published in the store. There is no way back.")

@@ -19,30 +19,43 @@ app = Typer(invoke_without_command=True, rich_markup_mode=None)
 
 @app.callback()
 def runs(
-    context: Context, verb: o.VerbOption = None, on: o.On = "local", json: o.Json = False, quiet: o.Quiet = False
+    typer_context: Context,
+    verb: o.VerbOption = None,
+    on: o.On = "local",
+    context: o.KubeContext = None,
+    namespace: o.Namespace = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
 ) -> None:
     """List the runs there are, newest first."""
-    if context.invoked_subcommand is not None:
+    if typer_context.invoked_subcommand is not None:
         return
     from tuneyard.cli._output import Output
     from tuneyard.runs.targets import runner_for
 
     out = Output(json, quiet)
-    found = runner_for(on).list(verb)
+    found = runner_for(on, context=context, namespace=namespace).list(verb)
     out.data({"runs": [info.to_dict() for info in found]}, _listing(found, names_only=quiet))
     if not found:
         out.say("There are no runs yet. Start one: tuneyard deliver, finetune or serve")
 
 
 @app.command()
-def show(run: o.RunName, on: o.On = "local", json: o.Json = False) -> None:
+def show(
+    run: o.RunName,
+    on: o.On = "local",
+    context: o.KubeContext = None,
+    namespace: o.Namespace = None,
+    json: o.Json = False,
+) -> None:
     """Tell all that is known of a run."""
     from tuneyard.cli._output import Output
+    from tuneyard.runs.targets import runner_for
 
-    _, info = _find(on, run, "tuneyard runs show")
+    _, info = _find(runner_for(on, context=context, namespace=namespace), run, "tuneyard runs show")
     facts = info.to_dict()
     progress = facts.pop("progress")
-    lines = [f"{name.replace('_', ' '):<14} {fact}" for name, fact in facts.items() if fact not in ("", None)]
+    lines = [f"{name.replace('_', ' '):<14} {fact}" for name, fact in facts.items() if fact not in ("", None, [], ())]
     if progress and info.progress:
         from tuneyard.cli._follow import describe
 
@@ -50,24 +63,49 @@ def show(run: o.RunName, on: o.On = "local", json: o.Json = False) -> None:
     Output(json).data({"run": info.to_dict()}, "\n".join(lines))
 
 
-def logs(run: o.RunName, follow: o.Follow = False, on: o.On = "local") -> None:
+def logs(
+    run: o.RunName,
+    follow: o.Follow = False,
+    on: o.On = "local",
+    context: o.KubeContext = None,
+    namespace: o.Namespace = None,
+) -> None:
     """Print what a run has printed."""
     from tuneyard.cli._output import Output
+    from tuneyard.runs.targets import runner_for
 
-    runner, info = _find(on, run, "tuneyard logs")
+    runner, info = _find(runner_for(on, context=context, namespace=namespace), run, "tuneyard logs")
     out = Output()
     for line in runner.logs(info.key, follow=follow):
         out.line(line)
 
 
-def watch(run: o.RunName, on: o.On = "local", json: o.Json = False, quiet: o.Quiet = False) -> None:
-    """Watch a run until it has ended. Ctrl-C leaves the run alone; the exit code is the run's."""
-    from tuneyard.cli._follow import follow
+def watch(
+    run: o.RunNameOrNone = None,
+    on: o.On = "local",
+    context: o.KubeContext = None,
+    namespace: o.Namespace = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Watch a run, or every finetuning run that works, until it has ended. Ctrl-C leaves them alone.
+
+    The exit code is the run's; of several, the first one's that did not succeed.
+    """
+    from tuneyard.cli._follow import follow, follow_all
     from tuneyard.cli._output import Output
     from tuneyard.runs.outcome import raise_if_not_succeeded
+    from tuneyard.runs.targets import runner_for
 
     out = Output(json, quiet)
-    runner, info = _find(on, run, "tuneyard watch", prefer="finetune")
+    runner = runner_for(on, context=context, namespace=namespace)
+    if run is None:
+        ended = follow_all(runner, out)
+        out.data({"runs": [info.to_dict() for info in ended]}, _listing(ended, names_only=quiet))
+        for info in ended:
+            raise_if_not_succeeded(info)
+        return
+    _, info = _find(runner, run, "tuneyard watch", prefer="finetune")
     info = raise_if_not_succeeded(follow(runner, info.key, out))
     out.data({"run": info.to_dict()}, f"{info.key}  {info.status}")
 
@@ -77,14 +115,17 @@ def stop(
     force: o.Force = False,
     timeout: o.Timeout = STOP_SECONDS,
     on: o.On = "local",
+    context: o.KubeContext = None,
+    namespace: o.Namespace = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
     """Tell a run to save and stop, and wait until it has."""
     from tuneyard.cli._output import Output
+    from tuneyard.runs.targets import runner_for
 
     out = Output(json, quiet)
-    runner, info = _find(on, run, "tuneyard stop")
+    runner, info = _find(runner_for(on, context=context, namespace=namespace), run, "tuneyard stop")
     if not info.ended:
         out.say(f"Telling {info.key} to save and stop.")
     info = runner.stop(info.key, force=force, timeout_seconds=timeout)
@@ -96,31 +137,32 @@ def delete(
     data: o.DeleteData = False,
     yes: o.Yes = False,
     on: o.On = "local",
+    context: o.KubeContext = None,
+    namespace: o.Namespace = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
     """Remove an ended run. What it published in the store stays, unless --data."""
     from tuneyard.cli._output import Output
-    from tuneyard.runs.published import delete_published
+    from tuneyard.runs.targets import runner_for
 
     out = Output(json, quiet)
-    runner, info = _find(on, run, "tuneyard delete")
-    what = f"{info.key} and everything below {info.experiment} in {info.store}" if data else str(info.key)
+    runner, info = _find(runner_for(on, context=context, namespace=namespace), run, "tuneyard delete")
+    where = info.store or "its store"
+    what = f"{info.key} and everything below {info.experiment} in {where}" if data else str(info.key)
     if not yes:
         _ask(what)
-    removed = delete_published(info) if data else 0
+    removed = runner.delete_data(info.key) if data else 0
     runner.delete(info.key)
     document = {"deleted": str(info.key), "objects_deleted": removed}
     out.data(document, f"{info.key}  deleted" + (f", with {removed} objects" if data else ""))
     if info.experiment and not data:
-        out.say(f"What it published stays: {info.experiment} in {info.store}")
+        out.say(f"What it published stays: {info.experiment} in {where}")
 
 
-def _find(on: o.On, reference: str, words: str, *, prefer: Verb | None = None) -> tuple[Runner, RunInfo]:
+def _find(runner: Runner, reference: str, words: str, *, prefer: Verb | None = None) -> tuple[Runner, RunInfo]:
     from tuneyard.runs.names import find_run
-    from tuneyard.runs.targets import runner_for
 
-    runner = runner_for(on)
     return runner, find_run(runner.list(), reference, prefer=prefer, words=words)
 
 
@@ -157,8 +199,10 @@ def _listing(found: list[RunInfo], *, names_only: bool) -> str | None:
 
 
 def _about(info: RunInfo, progress: str) -> str:
+    if info.status == "queued":
+        return info.why
     if info.status in ("failed", "interrupted"):
         return (info.error or info.why).partition("\n")[0]
     if info.verb == "serve":
         return f"{info.url} {info.why}".rstrip() if info.status == "running" else info.why
-    return progress or info.why
+    return ", ".join(filter(None, [progress, info.why])) if info.status == "running" else progress or info.why

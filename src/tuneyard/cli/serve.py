@@ -21,6 +21,8 @@ def serve(
     merged: o.Merged = False,
     port: o.Port = None,
     on: o.On = "local",
+    context: o.KubeContext = None,
+    namespace: o.Namespace = None,
     dry_run: o.DryRun = False,
     detach: o.Detach = False,
     json: o.Json = False,
@@ -30,27 +32,30 @@ def serve(
 
     The server lives on without this terminal; `tuneyard stop` ends it.
     """
-    from tuneyard.cli._carry import launch, show_values
+    from tuneyard.cli._carry import launch, show_plan
     from tuneyard.cli._output import Output
     from tuneyard.runs.plans import Sources, plan_serve
     from tuneyard.runs.serving import wait_until_ready
     from tuneyard.runs.targets import runner_for
 
     out = Output(json, quiet)
-    runner = runner_for(on)
+    runner = runner_for(on, context=context, namespace=namespace)
     sources = Sources(values or (), set_ or (), None, name, store)
     plan = plan_serve(sources, runner, run=run, merged=merged, port=port)
     if dry_run:
-        show_values(plan, out)
+        show_plan(plan, runner, out)
         return
     info = launch(plan, runner, out)
     if not detach:
         out.say("Loading the model. Ctrl-C leaves the server alone.")
         info = wait_until_ready(runner, info.key)
-    out.data({"run": info.to_dict()}, _endpoint(info))
+    out.data({"run": info.to_dict()}, _endpoint(info, runner.words))
 
 
-def _endpoint(info: RunInfo) -> str:
-    rows = [("endpoint", info.url or ""), ("key", f"in {info.api_key_file}" if info.api_key_file else "none")]
-    rows += [("chat", f"tuneyard chat {info.name}"), ("stop", f"tuneyard stop {info.key}")]
+def _endpoint(info: RunInfo, words: str) -> str:
+    key = f"in {info.api_key_file}" if info.api_key_file else "none"
+    if info.api_key_secret:
+        key = f"in the Secret {info.api_key_secret}"
+    rows = [("endpoint", info.url or ""), ("key", key)]
+    rows += [("chat", f"tuneyard chat {info.name}{words}"), ("stop", f"tuneyard stop {info.key}{words}")]
     return "\n".join(f"{label:<9} {text}" for label, text in rows)

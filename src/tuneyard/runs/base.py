@@ -1,13 +1,15 @@
 """The runner: what every target can do with runs. The verbs above it never ask which target it is.
 
-`LocalRunner` (tuneyard.runs.local) is the one on this machine; a Kubernetes one takes the same `Launch`.
+`LocalRunner` (tuneyard.runs.local) is the one on this machine, `KubernetesRunner` (tuneyard.runs.kubernetes) the one
+of a cluster; both take the same `Launch`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from tuneyard.runs.info import RunInfo, RunKey, Verb
 
@@ -36,8 +38,40 @@ class Launch:
     port: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """A served model as this machine reaches it.
+
+    Attributes:
+        url: The endpoint (`http://…/v1`).
+        api_key: What it is asked with; empty where it wants none.
+    """
+
+    url: str
+    api_key: str = field(default="", repr=False)
+
+
 class Runner(Protocol):
     """Starts runs and tells about them. Every method may be called from any process, also after a reboot."""
+
+    @property
+    def store_is_here(self) -> bool:
+        """Whether this machine reaches the store that runs use: then it is looked into before a launch."""
+        ...
+
+    @property
+    def look_seconds(self) -> float:
+        """How long to wait from one look at a run to the next."""
+        ...
+
+    @property
+    def words(self) -> str:
+        """What a command has to say to mean this runner (` --on kubernetes`); empty for this machine."""
+        ...
+
+    def preview(self, launch: Launch) -> list[dict[str, Any]]:
+        """Give the objects that a launch would write; none where it would start a process."""
+        ...
 
     def launch(self, launch: Launch) -> RunInfo:
         """Start a run that lives on without the caller, or join the one that already does exactly this.
@@ -59,6 +93,14 @@ class Runner(Protocol):
 
         Raises:
             NotFoundError: If there is none under that key.
+        """
+        ...
+
+    def values(self, key: RunKey) -> dict[str, Any]:
+        """Give the resolved values that a run was launched with.
+
+        Raises:
+            NotFoundError: If there is no such run.
         """
         ...
 
@@ -90,6 +132,24 @@ class Runner(Protocol):
         Raises:
             NotFoundError: If there is no such run.
             UnavailableError: If it still works after that time and `force` is false.
+        """
+        ...
+
+    def reach(self, key: RunKey) -> AbstractContextManager[Reached]:
+        """Lead the way to a server that runs, for as long as the `with` block does.
+
+        Raises:
+            UsageError: If the run is no server.
+            UnavailableError: If there is no way to it.
+        """
+        ...
+
+    def delete_data(self, key: RunKey) -> int:
+        """Remove what a finetuning run that has ended has published, and tell how many objects that were.
+
+        Raises:
+            UsageError: If the run publishes none.
+            ConflictError: If it still works.
         """
         ...
 

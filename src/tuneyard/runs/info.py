@@ -75,6 +75,10 @@ class RunInfo:
         api_key_file: Where the endpoint's key lies.
         progress: How far it is, for finetuning runs that have told.
         folder: Where this machine keeps the run's local state.
+        event: What the cluster says behind `why` (`FailedScheduling: …`); empty on this machine.
+        namespace: The cluster's namespace it runs in; empty on this machine.
+        pods: The cluster's pods that do the work of the newest attempt.
+        api_key_secret: The Secret of the cluster that holds the endpoint's key.
     """
 
     verb: Verb
@@ -96,6 +100,10 @@ class RunInfo:
     api_key_file: str | None = None
     progress: RunProgress | None = None
     folder: str = ""
+    event: str = ""
+    namespace: str = ""
+    pods: tuple[str, ...] = ()
+    api_key_secret: str | None = None
 
     @property
     def key(self) -> RunKey:

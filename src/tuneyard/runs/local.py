@@ -14,16 +14,17 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from tuneyard.errors import ConflictError, NotFoundError, TuneyardError, UnavailableError
+from tuneyard.errors import ConflictError, NotFoundError, TuneyardError, UnavailableError, UsageError
 from tuneyard.runs import signals
-from tuneyard.runs.base import STOP_SECONDS, Launch
+from tuneyard.runs.base import STOP_SECONDS, Launch, Reached
 from tuneyard.runs.commands import ENTRY_POINTS, BuildCommand
 from tuneyard.runs.differences import differing_keys
 from tuneyard.runs.folder import FORMAT, RunFolder
@@ -31,6 +32,7 @@ from tuneyard.runs.home import home_folder
 from tuneyard.runs.info import VERBS, RunInfo, RunKey, Verb
 from tuneyard.runs.names import check_name
 from tuneyard.runs.ports import choose_port
+from tuneyard.runs.published import delete_published
 from tuneyard.runs.records import locked, read_json, try_lock, write_bytes, write_json
 
 _LOOK_SECONDS = 0.1
@@ -45,9 +47,18 @@ class LocalRunner:
         commands: What each verb executes; the entry points of the rooms by default.
     """
 
+    store_is_here = True
+    look_seconds = 0.25
+    words = ""
+
     def __init__(self, home: Path | None = None, *, commands: Mapping[Verb, BuildCommand] = ENTRY_POINTS) -> None:
         self._home = (home or home_folder()).absolute()
         self._commands = commands
+
+    def preview(self, launch: Launch) -> list[dict[str, Any]]:
+        """Give no objects: a launch starts a process."""
+        del launch
+        return []
 
     def launch(self, launch: Launch) -> RunInfo:
         """Start a run, or join the one that does exactly this already; see `Runner.launch`."""
@@ -87,6 +98,11 @@ class LocalRunner:
                 name=key.name,
             )
         return info
+
+    def values(self, key: RunKey) -> dict[str, Any]:
+        """Read the values the run was launched with; see `Runner.values`."""
+        self.get(key)
+        return json.loads(self._folder(key).values.read_bytes())
 
     def logs(self, key: RunKey, *, follow: bool = False, newest: bool = False) -> Iterator[str]:
         """Give the lines of the run's log; see `Runner.logs`."""
@@ -128,6 +144,19 @@ class LocalRunner:
             )
         signals.kill(folder)
         return self.wait(key, timeout_seconds=_KILL_SECONDS)
+
+    @contextmanager
+    def reach(self, key: RunKey) -> Generator[Reached]:
+        """Give a server's own address; see `Runner.reach`."""
+        info = self.get(key)
+        if not info.url:
+            raise UsageError("This run is no server, so it can't be talked with.", hint="See them: tuneyard runs")
+        path = info.api_key_file
+        yield Reached(info.url, Path(path).read_text(encoding="utf-8").strip() if path else "")
+
+    def delete_data(self, key: RunKey) -> int:
+        """Remove what the run has published; see `Runner.delete_data`."""
+        return delete_published(self.get(key))
 
     def delete(self, key: RunKey) -> RunInfo:
         """Remove the run's local state; see `Runner.delete`."""

@@ -2,8 +2,8 @@
 
 Everything that can be known to be wrong with it is told here, before anything is started.
 
-A plan reads values files and looks into the store; it starts nothing and writes nothing. `Runner.launch` takes its
-`launch`. Verbs of the command line and of Python go through here alike, so `--dry-run` shows exactly what would run.
+A plan reads values files and, where this machine reaches it, looks into the store; it starts nothing and writes
+nothing. `Runner.launch` takes its `launch`. Verbs of the command line and of Python go through here alike, so `--dry-run` shows exactly what would run.
 """
 
 from __future__ import annotations
@@ -65,8 +65,12 @@ class Sources:
     store: str | None = None
 
 
-def plan_deliver(sources: Sources) -> Plan:
+def plan_deliver(sources: Sources, runner: Runner | None = None) -> Plan:
     """Plan a delivery.
+
+    Args:
+        sources: What the user gave.
+        runner: Where it will run; this machine where None.
 
     Raises:
         InvalidValuesError: If the values are not allowed, with every problem.
@@ -78,14 +82,19 @@ def plan_deliver(sources: Sources) -> Plan:
     notices: list[str] = []
     values = _load(DeliverValues, sources, notices)
     name = _name(sources, Path(values.bucketModelPath or "").name)
+    if _is_elsewhere(runner):
+        return _plan_elsewhere("deliver", name, values, sources, notices)
     return _plan("deliver", name, values, store_of(sources), notices)
 
 
-def plan_finetune(sources: Sources, *, dry_run: bool = False) -> Plan:
+def plan_finetune(sources: Sources, runner: Runner | None = None, *, dry_run: bool = False) -> Plan:
     """Plan a finetuning run, and look whether the base model and the data it names have been delivered.
+
+    Where the store can't be reached from here, the run itself looks.
 
     Args:
         sources: What the user gave.
+        runner: Where it will run; this machine where None.
         dry_run: Whether the plan is only to be looked at: then what is not delivered is a note, no error.
 
     Raises:
@@ -100,6 +109,8 @@ def plan_finetune(sources: Sources, *, dry_run: bool = False) -> Plan:
     name = _name(sources, Path(values.checkpointsRemote or "").name)
     if not values.checkpointsRemote:
         values = values.model_copy(update={"checkpointsRemote": f"{EXPERIMENTS}/{name}"})
+    if _is_elsewhere(runner):
+        return _plan_elsewhere("finetune", name, values, sources, notices, experiment=values.checkpointsRemote)
     store = store_of(sources)
     try:
         _check_delivered(store, values)
@@ -138,14 +149,18 @@ def plan_serve(
             )
         values = _load(InferenceValues, sources, notices)
         name = _name(sources, values.model.rstrip("/").rpartition("/")[2])
+        if _is_elsewhere(runner):
+            return _plan_elsewhere("serve", name, values, sources, notices, port=port)
         return _plan("serve", name, values, store_of(sources), notices, port=port)
     info = _finetuning_run(runner, run)
+    if _is_elsewhere(runner):
+        return _plan_serve_elsewhere(sources, runner, info, run, merged=merged, port=port)
     store = store_of(sources, info.store if info else None)
     name = check_name(sources.name or (info.name if info else run))
     experiment = (info.experiment if info else None) or f"{EXPERIMENTS}/{run}"
     final = f"{experiment}/{'checkpoint-final-merged' if merged else 'checkpoint-final'}"
     _check_final(store, final, run, info)
-    told = _told_accelerator(info)
+    told = _told_accelerator(runner, info)
     model = [f"model=s3://{final}", f"vllm_engine_args.served_model_name={name}", *told]
     # Before the user's own, so that anything of it can be told otherwise.
     values = _load(InferenceValues, Sources(sources.files, [*model, *sources.sets], sources.values), notices)
@@ -170,18 +185,112 @@ def _plan(
     return Plan(launch, values, (*notices, *notes))
 
 
-def _load(model: type[ValuesT], sources: Sources, notices: list[str]) -> ValuesT:
+def _is_elsewhere(runner: Runner | None) -> bool:
+    return runner is not None and not runner.store_is_here
+
+
+def _plan_elsewhere(
+    verb: Verb,
+    name: str,
+    values: DeliverValues | FinetuneValues | InferenceValues,
+    sources: Sources,
+    notices: Sequence[str],
+    *,
+    experiment: str | None = None,
+    port: int | None = None,
+) -> Plan:
+    """Plan for a cluster: the store is the values' own, and nothing is looked up in it from here."""
+    from tuneyard.values import InferenceValues, canonical_json
+
+    host = "bucket_storage.host" if verb == "serve" else "bucketStorageHost"
+    if sources.store is not None:
+        raise UsageError(
+            "--store means nothing in a cluster.", hint=f"Name the store there: --set {host}={sources.store}"
+        )
+    if port is not None:
+        raise UsageError(
+            "--port means nothing in a cluster: tuneyard chat finds its own way.",
+            hint="The container's port is the value port: --set port=8000",
+        )
+    if isinstance(values, InferenceValues):
+        store = values.bucket_storage.host
+        if not values.apiKeySecret.name:
+            secret = values.apiKeySecret.model_copy(update={"name": f"{name}-api-key"})
+            values = values.model_copy(update={"apiKeySecret": secret})
+    else:
+        store = values.bucketStorageHost
+    return Plan(
+        Launch(RunKey(verb, name), canonical_json(values), store, experiment=experiment), values, tuple(notices)
+    )
+
+
+def _plan_serve_elsewhere(
+    sources: Sources, runner: Runner, info: RunInfo | None, run: str, *, merged: bool, port: int | None
+) -> Plan:
+    from tuneyard.values import InferenceValues
+
+    if info is None:
+        raise NotFoundError(
+            f"There is no finetuning run named {run!r} in this namespace.",
+            hint=f"See which there are: tuneyard runs{runner.words}   Or name what is in the store: "
+            f"--set model=s3://{EXPERIMENTS}/{run}/checkpoint-final",
+        )
+    trained = runner.values(info.key)
+    final = "checkpoint-final-merged" if merged else "checkpoint-final"
+    if info.status != "succeeded" or (merged and not trained.get("mergeAdapter")):
+        hint = {
+            "succeeded": "Finetune with --set mergeAdapter=true to get a merged model, or leave --merged out.",
+            "failed": f"See why: tuneyard logs {info.key}{runner.words}",
+            "stopped": "Launch it again with tuneyard finetune and the same values.",
+        }.get(info.status, f"Wait for it: tuneyard watch {info.key}{runner.words}")
+        raise NotFoundError(f"The run {run!r} has published no {final}; it is {info.status}.", hint=hint)
+    name = check_name(sources.name or info.name)
+    notices: list[str] = []
+    below = {
+        **_inherited(trained),
+        "model": f"s3://{info.experiment}/{final}",
+        "vllm_engine_args": {"served_model_name": name},
+    }
+    values = _load(InferenceValues, sources, notices, below=below)
+    return _plan_elsewhere("serve", name, values, sources, notices, experiment=info.experiment, port=port)
+
+
+def _inherited(trained: Mapping[str, Any]) -> dict[str, Any]:
+    """Take from a run's values what holds for the place it ran in: store, keys, authorities, accelerators, images."""
+    credentials = trained.get("bucketCredentialsSecret") or {}
+    same = ("bucketCABundle", "gpuResource", "imagePullPolicy", "imagePullSecrets", "podSecurityContext", "tolerations")
+    return {
+        **{key: trained[key] for key in same if key in trained},
+        "bucket_storage": {
+            "host": trained.get("bucketStorageHost") or "",
+            "credentials": {
+                "secret_name": credentials.get("name"),
+                "access_key_key": credentials.get("accessKeyKey"),
+                "secret_key_key": credentials.get("secretKeyKey"),
+            },
+        },
+        "storage": {"storageClassName": trained.get("storageClass") or ""},
+    }
+
+
+def _load(
+    model: type[ValuesT], sources: Sources, notices: list[str], *, below: Mapping[str, Any] | None = None
+) -> ValuesT:
     from tuneyard.values import canonical_json, load_values
 
     files = [Path(file) for file in sources.files]
-    if sources.values is None:
+    if sources.values is None and below is None:
         return load_values(model, files, sources.sets, notice=notices.append)
-    # As one more file, so that a Python program's values are resolved by the same rules as everything else.
+    # As files, so that a Python program's values are resolved by the same rules as everything else.
     with tempfile.TemporaryDirectory(prefix="tuneyard-values-") as folder:
-        given = Path(folder) / "values.yaml"
-        own = sources.values
-        given.write_bytes(json.dumps(dict(own)).encode() if isinstance(own, Mapping) else canonical_json(own))
-        return load_values(model, [*files, given], sources.sets, notice=notices.append)
+        if below is not None:
+            lowest = Path(folder) / "lowest.json"
+            lowest.write_bytes(json.dumps(below).encode())
+            files.insert(0, lowest)
+        if (own := sources.values) is not None:
+            files.append(Path(folder) / "values.yaml")
+            files[-1].write_bytes(json.dumps(dict(own)).encode() if isinstance(own, Mapping) else canonical_json(own))
+        return load_values(model, files, sources.sets, notice=notices.append)
 
 
 def _name(sources: Sources, derived: str) -> str:
@@ -276,9 +385,9 @@ def _check_final(store: Store, final: str, run: str, info: RunInfo | None) -> No
     _expect(store, f"{final}/manifest.json", sentence, hint)
 
 
-def _told_accelerator(info: RunInfo | None) -> list[str]:
+def _told_accelerator(runner: Runner, info: RunInfo | None) -> list[str]:
     """A model that was trained without an accelerator here is served without one, unless told otherwise."""
     if info is None:
         return []
-    values = json.loads((Path(info.folder) / "values.json").read_bytes())
+    values = runner.values(info.key)
     return ["gpuResource="] if values.get("gpuResource") == "" else []

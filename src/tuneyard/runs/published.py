@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from tuneyard.errors import ConflictError, UsageError
 from tuneyard.runs.info import RunInfo
+
+if TYPE_CHECKING:
+    from tuneyard.store import Store
 
 _AT_ONCE = 500
 
@@ -27,6 +31,18 @@ def delete_published(info: RunInfo) -> int:
     """
     from tuneyard.store import open_store
 
+    check_removable(info)
+    assert info.experiment
+    return delete_experiment(open_store(info.store), info.experiment)
+
+
+def check_removable(info: RunInfo) -> None:
+    """Look whether a run has published data that may be removed.
+
+    Raises:
+        UsageError: If the run publishes none of its own.
+        ConflictError: If the run still works.
+    """
     if info.verb != "finetune" or not info.experiment:
         raise UsageError(
             f"The run {info.key} has no published data of its own.", hint="Leave --data out to delete the run alone."
@@ -36,8 +52,19 @@ def delete_published(info: RunInfo) -> int:
             f"The run {info.key} still works, so its data can't be deleted.",
             hint=f"Stop it first: tuneyard stop {info.key}",
         )
-    store = open_store(info.store)
-    keys = [entry.key for entry in store.list(f"{info.experiment.rstrip('/')}/")]
+
+
+def delete_experiment(store: Store, experiment: str) -> int:
+    """Remove every object below an experiment's place, HEAD and the manifests first.
+
+    Args:
+        store: The store.
+        experiment: The place, as `bucket/key`.
+
+    Returns:
+        How many objects were removed.
+    """
+    keys = [entry.key for entry in store.list(f"{experiment.rstrip('/')}/")]
     keys.sort(key=lambda key: (not key.endswith("/HEAD"), not key.endswith("/manifest.json"), key))
     rest = iter(keys)
     while batch := list(islice(rest, _AT_ONCE)):

@@ -11,7 +11,6 @@ from tuneyard.runs.names import find_run
 from tuneyard.runs.outcome import RunEndedError
 
 READY_SECONDS = 1800.0
-_LOOK_SECONDS = 0.2
 
 
 def is_ready(info: RunInfo) -> bool:
@@ -36,9 +35,9 @@ def wait_until_ready(runner: Runner, key: RunKey, *, timeout_seconds: float = RE
         if time.monotonic() >= until:
             raise UnavailableError(
                 f"The server {key.name} does not answer after {timeout_seconds:g} s.",
-                hint=f"See what it is doing: tuneyard logs {key}",
+                hint=f"See what it is doing: tuneyard logs {key}{runner.words}",
             )
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(runner.look_seconds)
 
 
 def find_server(runner: Runner, name: str | None) -> RunInfo:
@@ -54,17 +53,19 @@ def find_server(runner: Runner, name: str | None) -> RunInfo:
         if info.ended:
             raise UnavailableError(
                 f"The server {info.name!r} does not run ({info.status}).",
-                hint=f"Start it: tuneyard serve {info.name}",
+                hint=f"Start it: tuneyard serve {info.name}{runner.words}",
             )
         return info
     running = [info for info in runner.list("serve") if not info.ended]
     if not running:
-        raise NotFoundError("No server is running.", hint="Start one from a finished run: tuneyard serve NAME")
+        raise NotFoundError(
+            "No server is running.", hint=f"Start one from a finished run: tuneyard serve NAME{runner.words}"
+        )
     if len(running) > 1:
         names = [info.name for info in running]
         raise UsageError(
             f"{len(running)} servers are running: {', '.join(names)}.",
-            hint=f"Say which one: tuneyard chat {names[0]}",
+            hint=f"Say which one: tuneyard chat {names[0]}{runner.words}",
             servers=names,
         )
     return running[0]

@@ -1,0 +1,217 @@
+"""What the API server says: objects as plain documents, through lightkube.
+
+Unreachable and denied are errors of their own, so that they are never taken for missing. Where a kind is not installed,
+there are no objects of it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from tuneyard.cluster.tools import ASK_FOR_RIGHTS, no_namespace
+from tuneyard.errors import ConflictError, DeniedError, NotFoundError, TuneyardError, UnavailableError
+
+if TYPE_CHECKING:
+    from lightkube import Client
+
+Document = dict[str, Any]
+"""An object of the API as JSON has it."""
+
+_KUEUE = ("v1beta2", "v1beta1")
+_READ_SECONDS = 30.0
+
+
+class Reader:
+    """Reads one namespace of a cluster.
+
+    Args:
+        context: The kubeconfig's context; None for its current one.
+        namespace: The namespace; None for the context's own.
+    """
+
+    def __init__(self, context: str | None = None, namespace: str | None = None) -> None:
+        self._context, self._namespace = context, namespace
+
+    @cached_property
+    def namespace(self) -> str:
+        """The namespace that is read."""
+        return self._namespace or self._config.namespace or "default"
+
+    def get(self, kind: str, name: str) -> Document:
+        """Read one object.
+
+        Args:
+            kind: `Job`, `Deployment`, `Pod`, `ConfigMap`, `Secret`, `Node`, `Namespace`.
+            name: Its name.
+
+        Raises:
+            NotFoundError: If it is not there.
+        """
+        with _refusals(f"{kind} {name}"):
+            resource = _resource(kind)
+            if kind in ("Node", "Namespace"):
+                return self._client.get(resource, name).to_dict()
+            return self._client.get(resource, name, namespace=self.namespace).to_dict()
+
+    def find(self, kind: str, name: str) -> Document | None:
+        """Read one object; None where it is not there."""
+        try:
+            return self.get(kind, name)
+        except NotFoundError:
+            return None
+
+    def list(self, kind: str, labels: Mapping[str, Any] | None = None, **fields: str) -> list[Document]:
+        """Read every object of a kind in the namespace.
+
+        Args:
+            kind: As in `get`, or `Event`.
+            labels: Labels that they have to have.
+            fields: Fields that they have to have, with `__` for a dot.
+        """
+        selected: Any = {key.replace("__", "."): value for key, value in fields.items()} or None
+        with _refusals(f"the {kind}s of the namespace {self.namespace}"):
+            found = self._client.list(
+                _resource(kind), namespace=self.namespace, labels=dict(labels) if labels else None, fields=selected
+            )
+            return [one.to_dict() for one in found]
+
+    def workloads(self) -> list[Document]:
+        """Read Kueue's Workloads of the namespace; none where Kueue is not installed, or they may not be read."""
+        from lightkube.generic_resource import create_namespaced_resource
+
+        for version in _KUEUE:
+            resource = create_namespaced_resource("kueue.x-k8s.io", version, "Workload", "workloads")
+            try:
+                with _refusals("Kueue's Workloads"):
+                    return [dict(one) for one in self._client.list(resource, namespace=self.namespace)]
+            except (NotFoundError, DeniedError):
+                continue
+        return []
+
+    def events(self, uid: str) -> list[Document]:
+        """Read the events about an object, oldest first; none where they may not be read."""
+        try:
+            found = self.list("Event", involvedObject__uid=uid)
+        except DeniedError:
+            return []
+        return sorted(found, key=event_time)
+
+    def check_namespace(self) -> None:
+        """Look whether the namespace is there; where that may not be asked, it is taken to be.
+
+        Raises:
+            NotFoundError: If it is not there.
+        """
+        try:
+            self.get("Namespace", self.namespace)
+        except DeniedError:
+            return
+        except NotFoundError:
+            raise no_namespace(self.namespace) from None
+
+    def log(
+        self,
+        pod: str,
+        container: str,
+        *,
+        follow: bool = False,
+        tail_lines: int | None = None,
+    ) -> Iterator[str]:
+        """Give the lines of a container's log, without line ends.
+
+        Raises:
+            NotFoundError: If the pod, or its log, is gone.
+            UnavailableError: If the container has not started.
+        """
+        with _refusals(f"the log of {pod}"):
+            lines = self._client.log(
+                pod,
+                namespace=self.namespace,
+                container=container,
+                follow=follow,
+                tail_lines=tail_lines,
+                newlines=False,
+            )
+            yield from lines
+
+    @cached_property
+    def _config(self) -> Any:
+        from lightkube import KubeConfig
+        from lightkube.core.exceptions import ConfigError
+
+        try:
+            found = KubeConfig.from_env()
+            config = found.get(context_name=self._context)
+        except (ConfigError, OSError) as error:
+            where = os.environ.get("KUBECONFIG") or "~/.kube/config"
+            named = f"no context {self._context!r}" if self._context else "no usable context"
+            raise NotFoundError(
+                f"The kubeconfig {where} has {named}: {error}", hint="See which there are: kubectl config get-contexts"
+            ) from error
+        if config is None:
+            raise NotFoundError("There is no kubeconfig.", hint="Set KUBECONFIG to the one of your cluster.")
+        return config
+
+    @cached_property
+    def _client(self) -> Client:
+        import httpx2
+        from lightkube import Client
+        from lightkube.core.exceptions import ConfigError
+
+        try:
+            timeout = httpx2.Timeout(_READ_SECONDS, connect=10.0)
+            return Client(config=self._config, namespace=self.namespace, timeout=timeout, lazy=False)
+        except (ConfigError, OSError) as error:
+            raise DeniedError(
+                f"The kubeconfig's credentials can't be used: {error}", hint="kubectl auth whoami"
+            ) from error
+
+
+def event_time(event: Document) -> str:
+    """Tell when an event was last seen, as text that sorts."""
+    series = event.get("series") or {}
+    return str(series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime") or "")
+
+
+def _resource(kind: str) -> Any:
+    from lightkube.resources import apps_v1, batch_v1, core_v1
+
+    for room in (core_v1, batch_v1, apps_v1):
+        if found := getattr(room, kind, None):
+            return found
+    raise AssertionError(f"unknown kind {kind}")
+
+
+@contextmanager
+def _refusals(what: str) -> Generator[None]:
+    import httpx2
+    from lightkube.core.exceptions import ApiError
+
+    try:
+        yield
+    except ApiError as error:
+        raise _told(
+            error.status.code or error.response.status_code, error.status.message or str(error), what
+        ) from error
+    except httpx2.HTTPStatusError as error:  # an answer that is no API object, such as a proxy's
+        raise _told(error.response.status_code, str(error), what) from error
+    except httpx2.HTTPError as error:
+        raise UnavailableError(
+            f"The API server can't be reached: {error or type(error).__name__}.", hint="kubectl cluster-info"
+        ) from error
+
+
+def _told(code: int, message: str, what: str) -> TuneyardError:
+    if code == 404:
+        return NotFoundError(f"The cluster has no {what}: {message}", hint="See which runs there are: tuneyard runs")
+    if code == 401:
+        return DeniedError(f"The cluster does not accept the credentials: {message}", hint="kubectl auth whoami")
+    if code == 403:
+        return DeniedError(f"The cluster denies reading {what}: {message}", hint=ASK_FOR_RIGHTS)
+    if code == 409:
+        return ConflictError(f"The cluster refuses it for {what}: {message}")
+    return UnavailableError(f"The API server answers {code} for {what}: {message}", hint="kubectl cluster-info")

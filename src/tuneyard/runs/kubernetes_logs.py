@@ -1,0 +1,127 @@
+"""The log of a cluster's run: over every container, pod and attempt, and from all its nodes at once.
+
+A pod's log ends with its container. Whoever follows a run wants the next attempt's too, so pods are looked for until
+the run has ended. Each pod is read by a thread of its own; the lines of several nodes are told apart by `[index]`.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from tuneyard.cluster import Document, Reader
+from tuneyard.cluster import pods as p
+from tuneyard.cluster.jobs import newest_attempt, node_index
+from tuneyard.errors import NotFoundError, UnavailableError
+
+_LOOK_SECONDS = 1.0
+_ATTEMPT = "--- pod {name}, {when} UTC"
+
+
+@dataclass(frozen=True, slots=True)
+class PodLogs:
+    """Reads the logs of a run's pods.
+
+    Args:
+        reader: The cluster.
+        pods: Gives the run's pods as they are now.
+        has_ended: Tells whether the run has.
+        nodes: How many pods work at the same time.
+    """
+
+    reader: Reader
+    pods: Callable[[], list[Document]]
+    has_ended: Callable[[], bool]
+    nodes: int = 1
+
+    def lines(self, *, follow: bool, newest: bool) -> Iterator[str]:
+        """Give the lines, oldest pod first; see `Runner.logs`."""
+        pods = sorted(self.pods(), key=p.created)
+        if newest:
+            pods = newest_attempt(pods)
+        if follow:
+            yield from self._followed(pods)
+            return
+        for place, pod in enumerate(pods):
+            if place and self.nodes == 1:
+                yield _heading(pod)
+            yield from self._read(pod)
+
+    def _read(self, pod: Document) -> Iterator[str]:
+        for container in p.containers(pod):
+            try:
+                for line in self.reader.log(pod["metadata"]["name"], container):
+                    yield self._told(pod, line)
+            except (NotFoundError, UnavailableError):
+                continue  # it has not started, or its pod is gone
+
+    def _followed(self, pods: list[Document]) -> Iterator[str]:
+        found: queue.SimpleQueue[str] = queue.SimpleQueue()
+        threads: dict[str, threading.Thread] = {}
+        ended = False
+        while True:
+            for pod in pods:
+                name = pod["metadata"]["name"]
+                if name not in threads:
+                    if threads and self.nodes == 1:
+                        found.put(_heading(pod))
+                    threads[name] = threading.Thread(target=self._follow, args=(pod, found), daemon=True)
+                    threads[name].start()
+            until = time.monotonic() + _LOOK_SECONDS
+            while (left := until - time.monotonic()) > 0:
+                try:
+                    yield found.get(timeout=left)
+                except queue.Empty:
+                    break
+            if ended and not any(thread.is_alive() for thread in threads.values()):
+                while not found.empty():
+                    yield found.get()
+                return
+            ended = self.has_ended()
+            pods = sorted(self.pods(), key=p.created)
+
+    def _follow(self, pod: Document, found: queue.SimpleQueue[str]) -> None:
+        name = pod["metadata"]["name"]
+        for container in p.containers(pod):
+            restarts = -1
+            while True:
+                now = self.reader.find("Pod", name)
+                if now is None:
+                    return
+                status = _status(now, container)
+                state = (status or {}).get("state") or {}
+                if state.keys() & {"running", "terminated"} and (status or {}).get("restartCount", 0) > restarts:
+                    restarts = (status or {}).get("restartCount", 0)
+                    try:
+                        for line in self.reader.log(name, container, follow=True):
+                            found.put(self._told(pod, line))
+                    except (NotFoundError, UnavailableError):
+                        pass  # the node or the connection went; the next look tells whether the pod did
+                    continue
+                if p.is_over(now) or ("terminated" in state and now["spec"].get("restartPolicy") == "Never"):
+                    break
+                if "terminated" in state and container != p.containers(now)[-1]:
+                    break
+                if self.has_ended():
+                    break
+                time.sleep(_LOOK_SECONDS)
+
+    def _told(self, pod: Document, line: str) -> str:
+        # A bar that redraws itself with carriage returns counts as its newest state.
+        line = line.rstrip("\r").rpartition("\r")[2]
+        index = node_index(pod)
+        return f"[{index}] {line}" if self.nodes > 1 and index is not None else line
+
+
+def _heading(pod: Document) -> str:
+    when = str(pod["metadata"].get("creationTimestamp", "")).replace("T", " ").rstrip("Z")
+    return _ATTEMPT.format(name=pod["metadata"]["name"], when=when)
+
+
+def _status(pod: Document, container: str) -> Document | None:
+    told = pod.get("status") or {}
+    every = [*(told.get("initContainerStatuses") or []), *(told.get("containerStatuses") or [])]
+    return next((one for one in every if one["name"] == container), None)
