@@ -55,6 +55,7 @@ def show(
     _, info = _find(runner_for(on, context=context, namespace=namespace), run, "tuneyard runs show")
     facts = info.to_dict()
     progress = facts.pop("progress")
+    facts["pods"] = " ".join(info.pods)
     lines = [f"{name.replace('_', ' '):<14} {fact}" for name, fact in facts.items() if fact not in ("", None, [], ())]
     if progress and info.progress:
         from tuneyard.cli._follow import describe

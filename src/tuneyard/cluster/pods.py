@@ -193,7 +193,8 @@ def _unscheduled(condition: dict[str, Any], events: Sequence[Document]) -> Waiti
         return Waiting(f"its volume is not bound: {_short(told)}", _line(failed[-1]) if failed else event)
     if lacking := re.findall(r"Insufficient ([^\s,.]+(?:\.[^\s,.]+)*/?[^\s,.]*)", message):
         return Waiting(f"no node has enough {' and '.join(dict.fromkeys(lacking))} free", event)
-    return Waiting(f"no node can take it: {_short(message)}", event)
+    told = re.sub(r"^0/\d+ nodes are available: | ?no new claims to deallocate.*| ?preemption: .*", "", message)
+    return Waiting(f"no node can take it: {_short(told).rstrip('., ')}", event)
 
 
 def _held_back(

@@ -96,12 +96,12 @@ def waiting_in_queue(workload: Document, workloads: Iterable[Document]) -> Waiti
         why = f"it was {again}; {why}"
     if told.get("status") == "True":
         return Waiting(f"{why}: its quota is reserved, and admission checks are awaited", event)
+    if more := re.search(
+        r"insufficient quota for (\S+) in flavor .*request \((\S+)\) > maximum capacity \((\S+)\)", message
+    ):
+        return Waiting(f"the queue {queue} never has {more[2]} {more[1]}: its quota is {more[3]}", event)
     if short := re.findall(r"insufficient (?:unused )?quota for (\S+) in flavor (\S+?),", message):
         why += f": no quota of {' and '.join(dict.fromkeys(resource for resource, _ in short))} is free"
-        if "maximum capacity" in message:
-            why += ", and there is never that much"
-    elif "more than the maximum capacity" in message or "previously considered" in message:
-        why += f": {message}"
     return Waiting(why, event)
 
 

@@ -7,6 +7,7 @@ there are no objects of it.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -35,6 +36,15 @@ class Reader:
 
     def __init__(self, context: str | None = None, namespace: str | None = None) -> None:
         self._context, self._namespace = context, namespace
+        self._own = threading.local()
+
+    def connect(self) -> None:
+        """Load lightkube and read the kubeconfig: before threads do, which would load it over one another."""
+        from lightkube.core import exceptions
+        from lightkube.resources import apps_v1, batch_v1, core_v1
+
+        del exceptions, apps_v1, batch_v1, core_v1
+        _ = self._client
 
     @cached_property
     def namespace(self) -> str:
@@ -156,8 +166,14 @@ class Reader:
             raise NotFoundError("There is no kubeconfig.", hint="Set KUBECONFIG to the one of your cluster.")
         return config
 
-    @cached_property
+    @property
     def _client(self) -> Client:
+        # One for each thread: handshakes of several threads on one TLS context end the whole process (Python 3.11).
+        if not hasattr(self._own, "client"):
+            self._own.client = self._open()
+        return self._own.client
+
+    def _open(self) -> Client:
         import httpx2
         from lightkube import Client
         from lightkube.core.exceptions import ConfigError

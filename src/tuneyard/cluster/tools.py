@@ -108,7 +108,7 @@ class Tools:
     def delete_labelled(self, kinds: Sequence[str], labels: Mapping[str, str]) -> None:
         """Delete every object of some kinds with these labels, and wait until it is gone."""
         selector = ",".join(f"{key}={value}" for key, value in labels.items())
-        self.kubectl("delete", ",".join(kinds), "--selector", selector, "--cascade", "foreground", "--wait")
+        self.kubectl("delete", ",".join(kinds), "--selector", selector, "--cascade=foreground", "--wait")
 
     def _run(self, command: list[str], *, given: str = "") -> str:
         program = command[0]

@@ -12,7 +12,6 @@ import json
 import secrets
 import time
 from collections.abc import Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -92,21 +91,11 @@ class KubernetesRunner:
 
     def list(self, verb: Verb | None = None) -> list[RunInfo]:
         """Tell of every run, newest launch first."""
-        with ThreadPoolExecutor(max_workers=6) as pool:
-            labels = {PART_OF: "tuneyard", **({COMPONENT: verb} if verb else {})}
-            jobs, servers, pods, configs, workloads = (
-                asked.result()
-                for asked in (
-                    *(
-                        pool.submit(self._reader.list, kind, labels)
-                        for kind in ("Job", "Deployment", "Pod", "ConfigMap")
-                    ),
-                    pool.submit(self._reader.workloads),
-                )
-            )
-            owners = [owner for owner in (*jobs, *servers) if key_of(owner)]
-            values = {config["metadata"]["name"]: config for config in configs}
-            found = list(pool.map(lambda one: self._info(one, pods, values.get(values_name(one)), workloads), owners))
+        labels = {PART_OF: "tuneyard", **({COMPONENT: verb} if verb else {})}
+        owners = [*self._reader.list("Job", labels), *self._reader.list("Deployment", labels)]
+        pods, workloads = self._reader.list("Pod", labels), self._reader.workloads()
+        values = {config["metadata"]["name"]: config for config in self._reader.list("ConfigMap", labels)}
+        found = [self._info(one, pods, values.get(values_name(one)), workloads) for one in owners if key_of(one)]
         if not found:
             self._reader.check_namespace()
         return sorted(found, key=lambda info: info.created_at or datetime.fromtimestamp(0, UTC), reverse=True)
@@ -122,6 +111,7 @@ class KubernetesRunner:
     def logs(self, key: RunKey, *, follow: bool = False, newest: bool = False) -> Iterator[str]:
         """Give the lines of the logs of the run's pods; see `Runner.logs`."""
         owner = self._owner(key)
+        self._reader.connect()
         logs = PodLogs(
             self._reader,
             lambda: self._pods(key),
@@ -240,7 +230,7 @@ class KubernetesRunner:
             return
         what = f"the run {other}" if other else "not Tuneyard's"
         raise ConflictError(
-            f"The namespace {self._reader.namespace} has a {owner['kind']} {owner['metadata']['name']} already: {what}.",
+            f"{self._reader.namespace} has a {owner['kind']} {owner['metadata']['name']} already: {what}.",
             hint="Take another name with --name; in a cluster, deliveries and finetuning runs share their names.",
         )
 

@@ -104,4 +104,4 @@ def _removed(reader: Reader, name: str) -> int:
 
 
 def _delete(tools: Tools, name: str) -> None:
-    tools.kubectl("delete", "job", name, "--ignore-not-found", "--cascade", "foreground", "--wait")
+    tools.kubectl("delete", "job", name, "--ignore-not-found", "--cascade=foreground", "--wait")

@@ -3,7 +3,8 @@
 Everything that can be known to be wrong with it is told here, before anything is started.
 
 A plan reads values files and, where this machine reaches it, looks into the store; it starts nothing and writes
-nothing. `Runner.launch` takes its `launch`. Verbs of the command line and of Python go through here alike, so `--dry-run` shows exactly what would run.
+nothing. `Runner.launch` takes its `launch`. Verbs of the command line and of Python go through here alike, so
+`--dry-run` shows exactly what would run.
 """
 
 from __future__ import annotations
