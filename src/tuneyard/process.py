@@ -20,7 +20,7 @@ from types import FrameType
 from tuneyard.errors import INTERRUPTED, TERMINATED, TuneyardError
 
 TRACEBACK_FILE = "traceback.txt"
-_WORDS = 1200  # characters of each text: Kubernetes keeps 4096 bytes
+_WORDS_BYTES = 4096  # what Kubernetes keeps of them
 
 
 class Terminated(BaseException):
@@ -49,7 +49,7 @@ def run_main(main: Callable[[], int | None], *, workdir: Path | None = None) -> 
             _last_words(code)
     except TuneyardError as error:
         tell_error(error)
-        _last_words(error.exit_code, error.message, error.hint)
+        _last_words(error.exit_code, str(error), error.hint)
         return error.exit_code
     except KeyboardInterrupt:
         _say("interrupted")
@@ -101,9 +101,13 @@ def _last_words(code: int, error: str = "", hint: str = "") -> None:
     path = os.environ.get("TUNEYARD_TERMINATION_LOG")
     if not path:
         return
-    words = {"exit_code": code, "error": error[:_WORDS], "hint": hint[:_WORDS]}
+    words = b""
+    while not words or len(words) > _WORDS_BYTES:
+        if words:  # a list of many problems: its beginning is enough, and the log has them all
+            error, hint = error[: len(error) * 3 // 4], hint[: max(400, len(hint) * 3 // 4)]
+        words = json.dumps({"exit_code": code, "error": error, "hint": hint}, ensure_ascii=False).encode()
     try:
-        Path(path).write_text(json.dumps(words, ensure_ascii=False), encoding="utf-8")
+        Path(path).write_bytes(words)
     except OSError:  # the process has ended, and nobody is there to be told
         return
 

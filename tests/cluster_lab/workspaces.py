@@ -9,10 +9,10 @@ from __future__ import annotations
 import base64
 import json
 import os
-import re
 import secrets
+import socket
 import subprocess
-import time
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,7 +87,7 @@ def workspace(purpose: str, folder: Path) -> Iterator[Workspace]:
         authorities = folder / "store-ca.crt"
         authorities.write_text(_ca(name), encoding="utf-8")
         with _forwarded() as url:
-            keys = {"AWS_ACCESS_KEY_ID": access, "AWS_SECRET_ACCESS_KEY": secret}
+            keys = {"AWS_ACCESS_KEY_ID": access, "AWS_SECRET_ACCESS_KEY": secret, "AWS_MAX_ATTEMPTS": "20"}
             store = open_store(url, ca_bundle=authorities, environ=keys)
             prefix = f"default-bucket/{name}"
             try:
@@ -106,15 +106,24 @@ def _ca(namespace: str) -> str:
 def _forwarded() -> Iterator[str]:
     """Reach the store through the cluster's API, whatever network the test runs in."""
     service, namespace, *_ = str(urlsplit(STORE).hostname).split(".")
-    port = urlsplit(STORE).port or 443
-    command = ["kubectl", "port-forward", "-n", namespace, f"service/{service}", f":{port}"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as forwarder:
-        assert forwarder.stdout
-        try:
-            line = forwarder.stdout.readline()
-            found = re.search(r"127\.0\.0\.1:(\d+)", line)
-            assert found, f"no port-forward to {STORE}: {line}"
-            time.sleep(0.1)
-            yield f"https://localhost:{found[1]}"
-        finally:
-            forwarder.terminate()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    ports = f"{port}:{urlsplit(STORE).port or 443}"
+    command = ["kubectl", "port-forward", "-n", namespace, f"service/{service}", ports]
+    ended = threading.Event()
+
+    def forward() -> None:
+        while not ended.is_set():  # kubectl gives up when a connection breaks
+            with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as forwarder:
+                while forwarder.poll() is None and not ended.wait(0.1):
+                    pass
+                forwarder.terminate()
+
+    thread = threading.Thread(target=forward, daemon=True)
+    thread.start()
+    try:
+        yield f"https://localhost:{port}"
+    finally:
+        ended.set()
+        thread.join(10)

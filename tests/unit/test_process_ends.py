@@ -84,7 +84,6 @@ def test_tracebacks_are_shown_where_they_are_asked_for(tmp_path: Path) -> None:
         ("raise KeyboardInterrupt", (130, "interrupted", "")),
         (f"os.kill(os.getpid(), {int(signal.SIGTERM)})", (143, "terminated by SIGTERM", "")),
         ('raise RuntimeError("odd")', (1, "something in Tuneyard itself went wrong: RuntimeError: odd", "")),
-        ('raise IntegrityError("x" * 9000)', (7, "x" * 1200, "")),
     ],
 )
 def test_the_outcome_is_left_as_last_words_where_a_pod_keeps_them(
@@ -95,6 +94,26 @@ def test_the_outcome_is_left_as_last_words_where_a_pod_keeps_them(
     assert result.returncode == words[0]
     assert tuple(json.loads(log.read_text()).values()) == words
     assert log.stat().st_size <= 4096
+
+
+def test_last_words_tell_each_problem(tmp_path: Path) -> None:
+    log = tmp_path / "termination-log"
+    problems = "[Problem(where='a.b', what='is not trained'), Problem(where='c', what='is missing')]"
+    end(f'raise InvalidDataError("2 values are off", problems={problems})', tmp_path, TUNEYARD_TERMINATION_LOG=str(log))
+    error = json.loads(log.read_text())["error"]
+    assert error.splitlines() == ["2 values are off", "  a.b: is not trained", "  c: is missing"]
+
+
+@pytest.mark.parametrize("letter", ["x", "ß", "語", '"'])
+def test_last_words_are_never_more_than_kubernetes_keeps(letter: str, tmp_path: Path) -> None:
+    log = tmp_path / "termination-log"
+    body = f"raise IntegrityError({letter * 9000!r}, hint={letter * 9000!r})"
+    end(body, tmp_path, TUNEYARD_TERMINATION_LOG=str(log))
+    words = json.loads(log.read_text())
+    assert log.stat().st_size <= 4096
+    assert len(words["error"]) >= 400
+    assert len(words["hint"]) >= 200
+    assert (letter * 9000).startswith(words["error"])
 
 
 def test_last_words_that_cannot_be_left_change_nothing(tmp_path: Path) -> None:
