@@ -323,7 +323,7 @@ def test_a_job_with_priority_takes_the_accelerator_and_gives_it_back_at_the_same
     jobs, finished, one_accelerator, times
 ):
     job = f"preempted-{times}"
-    values = changed(LONG, **{ARGUMENTS + "max_steps": 300 * (times + 1)})
+    values = changed(LONG, **{ARGUMENTS + "max_steps": 150 * (times + 1)})
     jobs.apply(job, jobs.values(values, job, **one_accelerator))
     pods, step = (jobs.running(job),), 0
     for number in range(times):
@@ -341,7 +341,7 @@ def test_a_job_with_priority_takes_the_accelerator_and_gives_it_back_at_the_same
     assert jobs.job(job)["status"].get("failed", 0) == 0
     jobs.complete(job)
     steps = [row["step"] for row in jobs.metrics(job) if row["kind"] == "train"]
-    assert steps == list(range(1, 300 * (times + 1) + 1)), "each step once"
+    assert steps == list(range(1, 150 * (times + 1) + 1)), "each step once"
 
 
 def evictions(jobs, job):
