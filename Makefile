@@ -1,15 +1,21 @@
 # Verbs of this repository. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help install demo format check test soak lock generate clean
+.PHONY: help install demo format check charts test images cluster-test soak lock generate clean
 # uv does not read pip's settings: pass on where this machine keeps extra wheels, if anywhere.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export UV_LINK_MODE ?= copy
 # Imports are several times slower without compiled bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
+CHARTS := $(sort $(dir $(wildcard workloads/*/helm/Chart.yaml workloads/*/helm/chart/Chart.yaml)))
 BIN := .venv/bin
 # Tests run in as many processes as there are cores; each keeps to one thread.
 WORKERS ?= auto
+# More arguments for pytest, and a file that is told its exit code.
+PYTEST_ARGS ?=
+PYTEST_REPORT ?= /dev/null
+PYTEST = code=0; OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+REPORT = || code=$$?; echo $$code > $(PYTEST_REPORT); exit $$code
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,12 +41,28 @@ check: install ## lint, types, and generated files
 	@$(BIN)/pyright --warnings
 	@$(BIN)/python scripts/training_args.py --check
 	@$(BIN)/python scripts/schemas.py --check
+	@$(BIN)/python scripts/image_requirements.py --check
+
+charts: install ## lint the charts and run their suites (needs helm 4 with helm-unittest)
+	@command -v helm >/dev/null || { echo "make charts needs helm 4 on PATH"; exit 2; }
+	@helm lint --quiet workloads/k8s-namespace-setup/helm
+	@helm lint --quiet workloads/deliver-huggingface-example-resources/helm/chart
+	@helm lint --quiet workloads/LLM-finetune-silogen-engine/helm/chart --set basemodel=bucket/model
+	@helm lint --quiet workloads/llm-inference-vllm/helm --set model=org/name
+	@helm unittest --strict $(CHARTS)
 
 test: install ## run every test but the soak tests
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not soak and not cluster"
+	@$(PYTEST) -n $(WORKERS) --dist worksteal -m "not soak and not cluster" $(REPORT)
+
+images: ## build the container images (VARIANT=cpu, cuda or rocm; BUILDER, BASE: see images/build)
+	@images/build $(or $(VARIANT),cpu) deliver train serve
+
+cluster-test: install ## run the tests that need a cluster: that of KUBECONFIG, with the images on it
+	@$(PYTEST) -m "cluster and not soak" $(REPORT)
 
 soak: install ## run the tests that take long: kills, damage, many rounds
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m soak
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "soak and not cluster"
+	@[ -z "$(KUBECONFIG)" ] || $(BIN)/python -m pytest -m "soak and cluster"
 
 generate: install ## write the generated files again
 	@$(BIN)/python scripts/training_args.py
@@ -49,6 +71,7 @@ generate: install ## write the generated files again
 lock: ## resolve uv.lock again and export constraints.txt from it
 	UV_FIND_LINKS= uv lock
 	UV_FIND_LINKS= uv export -q --frozen --all-extras --all-groups --no-hashes --no-emit-project --no-annotate --no-header -o constraints.txt
+	$(BIN)/python scripts/image_requirements.py
 
 clean: ## remove .venv and caches
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis dist
