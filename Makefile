@@ -7,6 +7,8 @@ export UV_LINK_MODE ?= copy
 # Imports are several times slower without compiled bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
+# A program of its own, or a plugin of helm.
+UNITTEST ?= $(if $(shell command -v helm-unittest),helm-unittest,helm unittest)
 CHARTS := $(sort $(dir $(wildcard workloads/*/helm/Chart.yaml workloads/*/helm/chart/Chart.yaml)))
 BIN := .venv/bin
 # Tests run in as many processes as there are cores; each keeps to one thread.
@@ -49,7 +51,7 @@ charts: install ## lint the charts and run their suites (needs helm 4 with helm-
 	@helm lint --quiet workloads/deliver-huggingface-example-resources/helm/chart
 	@helm lint --quiet workloads/LLM-finetune-silogen-engine/helm/chart --set basemodel=bucket/model
 	@helm lint --quiet workloads/llm-inference-vllm/helm --set model=org/name
-	@helm unittest --strict $(CHARTS)
+	@$(UNITTEST) --strict $(CHARTS)
 
 test: install ## run every test but the soak tests
 	@$(PYTEST) -n $(WORKERS) --dist worksteal -m "not soak and not cluster" $(REPORT)

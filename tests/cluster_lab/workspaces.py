@@ -75,30 +75,44 @@ def workspace(purpose: str, folder: Path) -> Iterator[Workspace]:
     kubectl("create", "namespace", name)
     try:
         kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
+        env = {"TUNEYARD_DEVICE": "cpu", "OMP_NUM_THREADS": "1"}
         values = {
             "kueue": {"setup": True, "cluster_queue_name": QUEUE},
             "external_secret": {"setup": True},
-            "site": {"setup": True, "env": {"TUNEYARD_DEVICE": "cpu", "OMP_NUM_THREADS": "1"}, "caCert": _ca(name)},
+            "site": {"setup": True, "env": env, "caCert": site_authorities(name)},
         }
         kubectl("apply", "-n", name, "-f", "-", given=helm("k8s-namespace-setup/helm", "setup", name, values))
         kubectl("wait", "externalsecret", "--all", "-n", name, "--for=condition=Ready", "--timeout=60s")
-        found = json.loads(kubectl("get", "secret", SECRET, "-n", name, "-o", "json"))["data"]
-        access, secret = (base64.b64decode(found[key]).decode() for key in ("API_ACCESS_KEY", "API_SECRET_KEY"))
-        authorities = folder / "store-ca.crt"
-        authorities.write_text(_ca(name), encoding="utf-8")
-        with _forwarded() as url:
-            keys = {"AWS_ACCESS_KEY_ID": access, "AWS_SECRET_ACCESS_KEY": secret, "AWS_MAX_ATTEMPTS": "20"}
-            store = open_store(url, ca_bundle=authorities, environ=keys)
+        with place_of_store(name, folder) as store:
             prefix = f"default-bucket/{name}"
             try:
-                yield Workspace(name, store, prefix, (access, secret))
+                yield Workspace(name, store, prefix, store_keys(name))
             finally:
                 store.delete([info.key for info in store.list(f"{prefix}/")])
     finally:
         kubectl("delete", "namespace", name, "--wait=false")
 
 
-def _ca(namespace: str) -> str:
+@contextmanager
+def place_of_store(namespace: str, folder: Path) -> Iterator[Store]:
+    """Open the store with the keys that a namespace's Secret holds, as this machine reaches it."""
+    access, secret = store_keys(namespace)
+    authorities = folder / "store-ca.crt"
+    authorities.write_text(site_authorities(namespace), encoding="utf-8")
+    with _forwarded() as url:
+        keys = {"AWS_ACCESS_KEY_ID": access, "AWS_SECRET_ACCESS_KEY": secret, "AWS_MAX_ATTEMPTS": "20"}
+        yield open_store(url, ca_bundle=authorities, environ=keys)
+
+
+def store_keys(namespace: str) -> tuple[str, str]:
+    """Give the access key and the secret key that a namespace's Secret holds."""
+    found = json.loads(kubectl("get", "secret", SECRET, "-n", namespace, "-o", "json"))["data"]
+    access, secret = (base64.b64decode(found[key]).decode() for key in ("API_ACCESS_KEY", "API_SECRET_KEY"))
+    return access, secret
+
+
+def site_authorities(namespace: str) -> str:
+    """Give the certificates that the cluster's own services are trusted by."""
     return json.loads(kubectl("get", "configmap", "kube-root-ca.crt", "-n", namespace, "-o", "json"))["data"]["ca.crt"]
 
 
