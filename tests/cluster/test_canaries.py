@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from cluster_lab.canaries import find
-from cluster_lab.training_jobs import training_jobs
+from cluster_lab.training_jobs import training_jobs, until
 from cluster_lab.workspaces import STORE, helm, kubectl, workspace
 from tiny_models import make_model
 from training import ARGUMENTS, changed, conversations
@@ -35,7 +35,7 @@ with hub_server("0.0.0.0", (8000, 8001), os.environ["HOST"]) as hub:
     hub.add_model("org/tiny", {path.name: path.read_bytes() for path in folder.iterdir()}, gated=True)
     time.sleep(86400)
 """
-UNPACK = "import sys, tarfile; tarfile.open(fileobj=sys.stdin.buffer, mode='r|').extractall('/tmp/hub', filter='data')"
+UNPACK = "import sys, tarfile; tarfile.open(fileobj=sys.stdin.buffer, mode='r|').extractall('/tmp/hub')"
 ROWS = json.dumps(conversations(25))
 SCRIPT = f"""
 import json, pathlib
@@ -99,9 +99,15 @@ def ran(canaries, tmp_path_factory):
             "vllm_engine_args": {"served_model_name": "tune"},
         }
         apply(made, "llm-inference-vllm/helm", "tune", serve)
-        kubectl("rollout", "status", "deployment/llm-inference-vllm-tune", "-n", made.namespace, "--timeout=110s")
+        until(lambda: ready(made, "llm-inference-vllm-tune"), "a server that answers")
         all_secrets = {**canaries, "the access key": made.keys[0], "the secret key": made.keys[1]}
         yield made, jobs, all_secrets
+
+
+def ready(made, deployment):
+    """Whether a Deployment has a pod that answers."""
+    found = json.loads(kubectl("get", "deployment", deployment, "-n", made.namespace, "-o", "json"))
+    return found["status"].get("readyReplicas", 0) > 0
 
 
 def apply(made, chart, release, values):

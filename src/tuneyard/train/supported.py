@@ -43,7 +43,9 @@ def refuse_unsupported(values: FinetuneValues, tell: Tell) -> None:
     problems += _arguments(values) + _elsewhere(values)
     if problems:
         raise InvalidValuesError(
-            f"{len(problems)} value(s) ask for what this version does not train", problems=problems
+            f"{len(problems)} value(s) ask for what this version does not train",
+            hint="change each to what is allowed; nothing has been begun",
+            problems=problems,
         )
     if values.distributedType in AS_DATA_PARALLEL:
         tell(f"distributedType {values.distributedType}: trained data parallel, which computes the same losses")
