@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import secrets
 import subprocess
 import sys
@@ -36,6 +37,13 @@ with hub_server("0.0.0.0", (8000, 8001), os.environ["HOST"]) as hub:
     time.sleep(86400)
 """
 UNPACK = "import sys, tarfile; tarfile.open(fileobj=sys.stdin.buffer, mode='r|').extractall('/tmp/hub')"
+ASK = """
+import json, os, urllib.request
+body = {"model": "tune", "messages": [{"role": "user", "content": "a yard?"}], "max_tokens": 4}
+headers = {"Authorization": "Bearer " + os.environ["TUNEYARD_API_KEY"], "Content-Type": "application/json"}
+url = "http://127.0.0.1:8080/v1/chat/completions"
+print(urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode(), headers)).status)
+"""
 ROWS = json.dumps(conversations(25))
 SCRIPT = f"""
 import json, pathlib
@@ -98,16 +106,18 @@ def ran(canaries, tmp_path_factory):
             "storage": {"quantity": "1Gi"},
             "vllm_engine_args": {"served_model_name": "tune"},
         }
+        if "TUNEYARD_TEST_SERVE_IMAGE" in os.environ:
+            serve["image"] = os.environ["TUNEYARD_TEST_SERVE_IMAGE"]
         apply(made, "llm-inference-vllm/helm", "tune", serve)
-        until(lambda: ready(made, "llm-inference-vllm-tune"), "a server that answers")
+        until(lambda: answers(made, "llm-inference-vllm-tune"), "a server that answers", every=3.0)
         all_secrets = {**canaries, "the access key": made.keys[0], "the secret key": made.keys[1]}
         yield made, jobs, all_secrets
 
 
-def ready(made, deployment):
-    """Whether a Deployment has a pod that answers."""
-    found = json.loads(kubectl("get", "deployment", deployment, "-n", made.namespace, "-o", "json"))
-    return found["status"].get("readyReplicas", 0) > 0
+def answers(made, deployment):
+    """Whether the server answers a conversation that is sent with the key, from inside its pod."""
+    command = ["kubectl", "exec", "-n", made.namespace, f"deployment/{deployment}", "--", "python", "-c", ASK]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120).stdout.startswith("200")
 
 
 def apply(made, chart, release, values):
