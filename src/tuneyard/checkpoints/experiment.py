@@ -173,6 +173,24 @@ class Experiment:
             raise self._nothing_verifies(damage)
         return None
 
+    def fetch(self, ref: CheckpointRef, folder: Path, *, advance: Advance | None = None) -> Path:
+        """Bring one checkpoint back, verified: the one that another machine of the same run has restored.
+
+        Args:
+            ref: Which one.
+            folder: Where its folder `checkpoint-<step>` goes.
+            advance: Called, from several threads, with bytes as they arrive.
+
+        Returns:
+            Its folder.
+
+        Raises:
+            IntegrityError: It does not verify.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        manifest = read_checkpoint(self.store, ref, self.required)
+        return fetch(self.store, ref.key, manifest, folder / f"checkpoint-{ref.step}", advance=advance)
+
     def finished(self, name: FinalName = "checkpoint-final") -> Manifest | None:
         """Give the manifest of a final model, where it is there with all of its files.
 

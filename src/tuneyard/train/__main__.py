@@ -10,6 +10,14 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tuneyard.store import Store
+    from tuneyard.train.inputs import Inputs
+    from tuneyard.train.meeting import Meeting
+    from tuneyard.train.signals import StopRequest
+    from tuneyard.values import FinetuneValues
 
 
 def main() -> int:
@@ -43,6 +51,7 @@ def _train(path: Path, workdir: Path, wait_seconds: float) -> int:
     from tuneyard.errors import TERMINATED
     from tuneyard.train.console import tell
     from tuneyard.train.inputs import experiment_key, find_inputs, nothing_left, open_values_store, wait_for_delivery
+    from tuneyard.train.meeting import Place, facts_of, together
     from tuneyard.train.progress_file import write_progress
     from tuneyard.train.signals import StopRequest
     from tuneyard.values import FinetuneValues, read_values
@@ -52,6 +61,7 @@ def _train(path: Path, workdir: Path, wait_seconds: float) -> int:
 
     values = read_values(FinetuneValues, path)
     os.environ.update({name: value for name, value in values.env.items() if isinstance(value, str)})
+    place = Place.of(values.nodes)
     store = open_values_store(values)
     if not wait_for_delivery(values, store, wait_seconds, stop, tell):
         return TERMINATED
@@ -60,12 +70,31 @@ def _train(path: Path, workdir: Path, wait_seconds: float) -> int:
         write_progress(workdir, phase="finished")
         tell(f"{experiment_key(values)} is finished with these settings: nothing to do")
         return 0
+
+    def go(meeting: Meeting | None) -> int:
+        return _prepare_and_train(path, workdir, values, inputs, store, stop, meeting)
+
+    return together(place, facts_of(values, inputs), stop, tell, go)
+
+
+def _prepare_and_train(
+    path: Path,
+    workdir: Path,
+    values: FinetuneValues,
+    inputs: Inputs,
+    store: Store,
+    stop: StopRequest,
+    meeting: Meeting | None,
+) -> int:
+    from tuneyard.errors import TERMINATED
+    from tuneyard.train.console import tell
+
     tell("loading torch and transformers")
 
     from tuneyard.train.final import merge_later
     from tuneyard.train.model import quiet_libraries
     from tuneyard.train.prepare import prepare
-    from tuneyard.train.supervisor import supervise
+    from tuneyard.train.supervisor import Group, supervise
     from tuneyard.train.worker import work
 
     quiet_libraries()
@@ -73,13 +102,21 @@ def _train(path: Path, workdir: Path, wait_seconds: float) -> int:
     if stop():
         return TERMINATED
     if prepared.trained:
-        merge_later(values, prepared, store, workdir)
+        if meeting is None or meeting.place.node == 0:
+            merge_later(values, prepared, store, workdir)
         return 0
     prepared.write(workdir)
-    if values.finetuningGpus == 1:
+    if values.processes == 1:
         return work(values, store, workdir, stop)
     arguments = [str(path), "--workdir", str(workdir)]
-    return supervise("tuneyard.train.process", arguments, processes=values.finetuningGpus, stop=stop)
+    group = Group(values.finetuningGpus)
+    if meeting is None:
+        return supervise("tuneyard.train.process", arguments, group=group, stop=stop)
+    port = meeting.all_ready(stop, tell)
+    if port is None:
+        return TERMINATED
+    group = Group(values.finetuningGpus, meeting.place.nodes, meeting.place.node, meeting.place.address, port)
+    return supervise("tuneyard.train.process", arguments, group=group, stop=stop, trouble=meeting.trouble)
 
 
 if __name__ == "__main__":

@@ -48,6 +48,7 @@ def training_arguments(values: FinetuneValues, prepared: Prepared, workdir: Path
         "disable_tqdm": True,
         "use_cpu": prepared.device == "cpu",
         "remove_unused_columns": False,
+        "save_on_each_node": False,  # the main process publishes, and the other nodes fetch
     }
     if asked.get("ddp_find_unused_parameters") is None:
         ours["ddp_find_unused_parameters"] = False  # every trained parameter takes part in every row

@@ -1,4 +1,4 @@
-"""Several training processes as one: started together, stopped together, one exit code.
+"""Several training processes of a node as one: started together, stopped together, one exit code.
 
 torchrun is not used: it turns a worker's exit 143 or 7 into 1 and kills workers 30 s after SIGTERM, while a save under
 way may need longer. What remains is the environment that `torch.distributed` reads, and waiting.
@@ -18,63 +18,113 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from tuneyard.errors import TERMINATED
+from tuneyard.errors import TERMINATED, TuneyardError, UnavailableError
 from tuneyard.train.signals import StopRequest
 
 POLL_SECONDS = 0.2
 PARENT = "TUNEYARD_SUPERVISOR_PID"
 _PR_SET_PDEATHSIG = 1
 _INTERNAL = 1
+_PEER_LOST = (_INTERNAL, UnavailableError.exit_code, 128 + signal.SIGABRT)
+"""What a process may end with where another node is gone; NCCL's watchdog aborts."""
+TROUBLE_SECONDS = 5
 GRACE_AFTER_FAILURE_SECONDS = 20
 """How long the others may take to end once one has failed: they wait in an exchange that will never come."""
 
 
-def supervise(module: str, arguments: Sequence[str], *, processes: int, stop: StopRequest) -> int:
-    """Run `python -m module` once per process until all have ended.
+@dataclass(frozen=True)
+class Group:
+    """Where this node's processes stand among all.
+
+    Attributes:
+        processes: How many are on this node.
+        nodes: How many nodes there are, each with as many.
+        node: Which one this is.
+        address: Where node 0 is reached.
+        port: Where rank 0 listens for the others; 0 takes a free port of this machine.
+    """
+
+    processes: int
+    nodes: int = 1
+    node: int = 0
+    address: str = "127.0.0.1"
+    port: int = 0
+
+
+def _no_trouble() -> TuneyardError | None:
+    return None
+
+
+def supervise(
+    module: str,
+    arguments: Sequence[str],
+    *,
+    group: Group,
+    stop: StopRequest,
+    trouble: Callable[[], TuneyardError | None] = _no_trouble,
+) -> int:
+    """Run `python -m module` once per process of this node until all have ended.
 
     Args:
         module: The module each process runs.
         arguments: Its arguments, the same for all.
-        processes: How many processes.
+        group: How many processes, and where the others are.
         stop: SIGTERM is passed on to every process once it came.
+        trouble: Why the processes can't go on without another node's.
 
     Returns:
         0 where all ended well; else the exit code of the process that failed first, as it would be told by a shell
-        (a telling one before the 1 of those that only lost their peer); 143 only where none failed otherwise.
+        (a telling one before those of processes that only lost their peer); 143 only where none failed otherwise.
+
+    Raises:
+        TuneyardError: The trouble, where nothing on this node tells more.
     """
-    workers = _start(module, arguments, processes)
+    workers = _start(module, arguments, group)
     failure, failed_at, told = 0, 0.0, False
+    lost: TuneyardError | None = None
     while any(worker.poll() is None for worker in workers):
         if stop() and not told:
             told = True
             _each_running(workers, subprocess.Popen.terminate)
-        if not failure:
-            failure, failed_at = _first_failure(workers), time.monotonic()
-            if failure:
+        if not failure and not lost:
+            failure, lost, failed_at = _first_failure(workers), trouble(), time.monotonic()
+            if failure or lost:
                 _each_running(workers, subprocess.Popen.terminate)
         elif time.monotonic() - failed_at > GRACE_AFTER_FAILURE_SECONDS:
             failure = _first_failure(workers)  # before those that are killed here count
             _each_running(workers, subprocess.Popen.kill)
             for worker in workers:
                 worker.wait()
-            return failure
+            break
         time.sleep(POLL_SECONDS)
-    failure = _first_failure(workers)
+    else:
+        failure = _first_failure(workers)
+    if group.nodes > 1 and (failure in _PEER_LOST or lost):
+        lost = lost or _trouble_soon(trouble)
+        if lost and (failure in _PEER_LOST or not failure):
+            raise lost
     if failure:
         return failure
     return TERMINATED if any(_code(worker) == TERMINATED for worker in workers) else 0
 
 
-def _start(module: str, arguments: Sequence[str], processes: int) -> list[subprocess.Popen[bytes]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+def _trouble_soon(trouble: Callable[[], TuneyardError | None]) -> TuneyardError | None:
+    """Give the word about a lost node the time to arrive: its peers in the training may notice first."""
+    until = time.monotonic() + TROUBLE_SECONDS
+    while not (known := trouble()) and time.monotonic() < until:
+        time.sleep(POLL_SECONDS)
+    return known
+
+
+def _start(module: str, arguments: Sequence[str], group: Group) -> list[subprocess.Popen[bytes]]:
+    processes = group.processes
     shared = {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+        "MASTER_ADDR": group.address,
+        "MASTER_PORT": str(group.port or _free_port()),
         PARENT: str(os.getpid()),
-        "WORLD_SIZE": str(processes),
+        "WORLD_SIZE": str(group.nodes * processes),
         "LOCAL_WORLD_SIZE": str(processes),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // processes)),
     }
@@ -83,12 +133,18 @@ def _start(module: str, arguments: Sequence[str], processes: int) -> list[subpro
         return [
             subprocess.Popen(
                 [sys.executable, "-m", module, *arguments],
-                env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                env={**os.environ, **shared, "RANK": str(group.node * processes + local), "LOCAL_RANK": str(local)},
             )
-            for rank in range(processes)
+            for local in range(processes)
         ]
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def die_with_supervisor() -> None:
@@ -108,7 +164,8 @@ def _code(worker: subprocess.Popen[bytes]) -> int:
 
 def _first_failure(workers: Sequence[subprocess.Popen[bytes]]) -> int:
     failures = [code for code in map(_code, workers) if code not in (0, TERMINATED)]
-    return next((code for code in failures if code != _INTERNAL), failures[0] if failures else 0)
+    telling = (code for code in failures if code not in (_INTERNAL, UnavailableError.exit_code))
+    return next(telling, _INTERNAL if _INTERNAL in failures else failures[0] if failures else 0)
 
 
 def _each_running(workers: Sequence[subprocess.Popen[bytes]], act: Callable[[subprocess.Popen[bytes]], None]) -> None:

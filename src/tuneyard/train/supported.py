@@ -33,7 +33,6 @@ def refuse_unsupported(values: FinetuneValues, tell: Tell) -> None:
         ("finetuning_config.peft_conf.peft_type", config.peft_conf.peft_type, PEFT_TYPES),
         ("finetuning_config.quant_conf.quantization_type", config.quant_conf.quantization_type, ("no-quantization",)),
         ("distributedType", values.distributedType, DISTRIBUTED),
-        ("nodes", values.nodes, (1,)),
     ]
     problems = [
         Problem(where, "is not trained by this version", str(value), " or ".join(map(str, allowed)))

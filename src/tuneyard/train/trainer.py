@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -238,6 +239,7 @@ class SFTTrainer(Trainer):
         super()._save_checkpoint(model, trial)
         folder = self.output_dir / f"checkpoint-{self.state.global_step}"
         window = self._gathered_loss_window()
+        self._gather_random_states(folder)
         if self.args.should_save:
             # The stock Trainer pickles its arguments: not needed to resume, and no pickle is ever published.
             (folder / "training_args.bin").unlink(missing_ok=True)
@@ -255,6 +257,22 @@ class SFTTrainer(Trainer):
         gathered = [torch.zeros_like(self._tr_loss) for _ in range(self.args.world_size)]
         dist.all_gather(gathered, self._tr_loss)
         return [float(part) for part in gathered]
+
+    def _gather_random_states(self, folder: Path) -> None:
+        """Bring the random states of other nodes' processes to the main process's folder, which is published."""
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", self.args.world_size))
+        if self.args.world_size == here:
+            return
+        mine = folder / f"rng_state_{self.args.process_index}.pth"
+        elsewhere = self.args.process_index >= here  # node 0 has the first ranks
+        gathered: list[bytes | None] = [None] * self.args.world_size
+        dist.all_gather_object(gathered, mine.read_bytes() if elsewhere else None)
+        if elsewhere:
+            mine.unlink()
+        elif self.args.should_save:
+            for process, state in enumerate(gathered):
+                if state is not None:
+                    (folder / f"rng_state_{process}.pth").write_bytes(state)
 
     def _write_counters(self, folder: Path, window: list[float]) -> None:
         counters = {

@@ -1,6 +1,7 @@
 """One training process: take the run over, go on from its newest checkpoint, train, publish.
 
-The main process (rank 0) alone talks to the store; the others wait for it where it decides something for all.
+The main process (rank 0) alone takes the run over and publishes; the others wait for it where it decides something for
+all. With several nodes the first process of each other node fetches the checkpoint that the main process goes on from.
 `python -m tuneyard.train.worker` is how the supervisor starts it; with one process it is called directly.
 """
 
@@ -19,8 +20,8 @@ import torch.distributed as dist
 import transformers
 from transformers import PrinterCallback, TrainingArguments, set_seed
 
-from tuneyard.checkpoints import Attempt, Experiment, MetricsLog, Publisher, RetentionPolicy
-from tuneyard.errors import TERMINATED, NotFoundError
+from tuneyard.checkpoints import Attempt, CheckpointRef, Experiment, MetricsLog, Publisher, RetentionPolicy
+from tuneyard.errors import TERMINATED, NotFoundError, UnavailableError
 from tuneyard.progress import progress_bar
 from tuneyard.store import Store, upload_tree
 from tuneyard.train.arguments import CHECKPOINTS, TENSORBOARD, training_arguments
@@ -56,6 +57,18 @@ def work(values: FinetuneValues, store: Store, workdir: Path, stop: StopRequest)
         IntegrityError: Where checkpoints are there and none verifies.
         ConflictError: Where another attempt has taken the run over.
     """
+    try:
+        return _work(values, store, workdir, stop)
+    except RuntimeError as error:
+        if _nodes() > 1 and _lost_peer(error):
+            raise UnavailableError(
+                f"the exchange with another node broke off: {str(error).splitlines()[0]}",
+                hint="the supervising process tells which node is gone",
+            ) from error
+        raise
+
+
+def _work(values: FinetuneValues, store: Store, workdir: Path, stop: StopRequest) -> int:
     prepared = Prepared.read(workdir)
     os.chdir(workdir)
     quiet_libraries()
@@ -64,8 +77,8 @@ def work(values: FinetuneValues, store: Store, workdir: Path, stop: StopRequest)
     try:
         with ExitStack() as stack:
             start = _for_all(arguments, run.begin if run.main else None)
-            if start is None:
-                return TERMINATED  # the main process could not begin, and tells why
+            if start is None or not _all_have(arguments, start, run.follow):
+                return TERMINATED  # the process that could not begin tells why
             if run.main:
                 stack.enter_context(run.publish_in_background())
             trainer = run.trainer(arguments, stop, start)
@@ -75,12 +88,27 @@ def work(values: FinetuneValues, store: Store, workdir: Path, stop: StopRequest)
             dist.destroy_process_group()
 
 
+def _nodes() -> int:
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    return processes // int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+
+
+def _lost_peer(error: RuntimeError) -> bool:
+    """Whether torch's exchange has lost another process; gloo tells it by a text alone."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error)
+
+
 @dataclass(frozen=True)
 class _Start:
-    """Where training goes on from: a checkpoint's folder or an empty string, and whether its best one is gone."""
+    """Where training goes on from: a checkpoint's folder or an empty string, and whether its best one is gone.
+
+    `step` and `attempt` name the checkpoint for nodes that have to fetch it themselves.
+    """
 
     folder: str
     best_lost: bool
+    step: int = 0
+    attempt: int = 0
 
 
 class _Run:
@@ -126,7 +154,21 @@ class _Run:
         tell(f"attempt {self.attempt.number}: " + (f"going on from step {step}" if restored else "starting at step 0"))
         if restored is None:
             return _Start("", best_lost=False)
-        return _Start(str(restored.path), best_lost=bool(restored.manifest.about["best"]) and restored.best is None)
+        return _Start(
+            str(restored.path),
+            best_lost=bool(restored.manifest.about["best"]) and restored.best is None,
+            step=restored.ref.step,
+            attempt=restored.ref.attempt,
+        )
+
+    def follow(self, start: _Start) -> None:
+        """Fetch, on another node than the main process's, the checkpoint that it goes on from."""
+        kept: set[Path | None] = set()
+        if start.folder:
+            ref = CheckpointRef.at(self.experiment.prefix, start.step, start.attempt)
+            with progress_bar("fetching the checkpoint", None, "bytes") as advance:
+                kept = {self.experiment.fetch(ref, Path(CHECKPOINTS), advance=advance)}
+        _delete_others(Path(CHECKPOINTS), keep=kept)
 
     def publish_in_background(self) -> Publisher:
         """Make the publisher; its block ends when everything is published."""
@@ -281,6 +323,21 @@ def _for_all(arguments: TrainingArguments, begin: Callable[[], _Start] | None) -
         if arguments.world_size > 1:
             dist.broadcast_object_list(decided, src=0)
     return _Start(**decided[0]) if decided[0] is not None else None
+
+
+def _all_have(arguments: TrainingArguments, start: _Start, follow: Callable[[_Start], None]) -> bool:
+    """Let the first process of each other node fetch the checkpoint; False where another one could not."""
+    if _nodes() == 1:
+        return True
+    failures: list[bool] = [True] * arguments.world_size
+    failed = True
+    try:
+        if arguments.process_index > 0 and arguments.local_process_index == 0:
+            follow(start)
+        failed = False
+    finally:
+        dist.all_gather_object(failures, failed)
+    return not any(failures)
 
 
 def _delete_others(folder: Path, keep: Set[Path | None]) -> None:

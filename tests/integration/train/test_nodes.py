@@ -1,0 +1,153 @@
+"""One training on several nodes: real processes, each with a folder of its own and nothing shared but the store."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import time
+
+import psutil
+import pytest
+from training import ARGUMENTS, VALUES, changed, final_sha256, lay_out, metrics, start, train
+
+NO_CHANCE = {"finetuning_config.peft_conf.peft_kwargs.lora_dropout": 0.0}
+
+
+@pytest.fixture(scope="module")
+def laid_out(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("laid-out")
+    lay_out(folder / "store")
+    return folder / "store"
+
+
+@pytest.fixture
+def store(laid_out, tmp_path):
+    return shutil.copytree(laid_out, tmp_path / "store")
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return str(probe.getsockname()[1])
+
+
+def start_node(node, values, store, workdir, port, *, nodes=2, **more):
+    place = {
+        "TUNEYARD_NODES": str(nodes),
+        "JOB_COMPLETION_INDEX": str(node),
+        "TUNEYARD_MASTER_ADDR": "127.0.0.1",
+        "TUNEYARD_MASTER_PORT": port,
+    }
+    return start(values, store, workdir / f"node-{node}", **place, **more)
+
+
+def start_nodes(values, store, workdir, port=None):
+    port = port or free_port()
+    return [start_node(node, values, store, workdir, port) for node in range(values["nodes"])]
+
+
+def ends(processes):
+    """Wait for all, and give each one's exit code and words."""
+    said = [process.communicate(timeout=120)[1] for process in processes]
+    return [process.returncode for process in processes], said
+
+
+def until_step(process, workdir, step):
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if json.loads((workdir / "node-0" / "progress.json").read_text()).get("step", 0) >= step:
+                return
+        except (FileNotFoundError, ValueError):
+            pass
+        time.sleep(0.005)
+    raise AssertionError(f"step {step} was not reached: {process.communicate()[1]}")
+
+
+def kill_tree(process):
+    """End a node as a machine that loses its power does."""
+    everyone = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+    for member in everyone:
+        member.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def losses(store):
+    return {(row["kind"], row["step"]): row.get("loss", row.get("eval_loss")) for row in metrics(store)}
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_two_nodes_have_the_losses_of_one_process(laid_out, store, tmp_path, processes):
+    alone = shutil.copytree(laid_out, tmp_path / "alone")
+    train(changed(**NO_CHANCE), alone, tmp_path / "one")
+    nodes = start_nodes(changed(nodes=2, finetuningGpus=processes, **NO_CHANCE), store, tmp_path)
+    codes, said = ends(nodes)
+    assert codes == [0, 0], said
+    assert losses(store).keys() == losses(alone).keys()
+    assert losses(store) == pytest.approx(losses(alone), abs=1e-5)
+
+
+def test_a_killed_node_ends_the_other_with_8_and_both_again_end_as_if_nobody_had_been_killed(laid_out, store, tmp_path):
+    values = changed(nodes=2, **{ARGUMENTS + "num_train_epochs": 24, ARGUMENTS + "eval_steps": 20})
+    nodes = start_nodes(values, store, tmp_path)
+    until_step(nodes[0], tmp_path, 9)
+    kill_tree(nodes[1])
+    killed = time.monotonic()
+    codes, said = ends(nodes[:1])
+    assert codes == [8], said
+    assert time.monotonic() - killed < 60
+    assert "node 1 is gone" in said[0]
+    assert "went wrong" not in said[0]
+    shutil.rmtree(tmp_path / "node-1")  # another machine
+    codes, said = ends(start_nodes(values, store, tmp_path))
+    assert codes == [0, 0], said
+    assert "attempt 2: going on from step" in said[0]
+    never = shutil.copytree(laid_out, tmp_path / "never")
+    assert ends(start_nodes(values, never, tmp_path / "undisturbed"))[0] == [0, 0]
+    assert (metrics(store), final_sha256(store)) == (metrics(never), final_sha256(never))
+
+
+def test_sigterm_on_one_node_saves_on_all_and_both_end_with_143_and_go_on(store, tmp_path):
+    values = changed(nodes=2, **{ARGUMENTS + "num_train_epochs": 24, ARGUMENTS + "save_steps": 500})
+    nodes = start_nodes(values, store, tmp_path)
+    until_step(nodes[0], tmp_path, 5)
+    nodes[1].send_signal(signal.SIGTERM)
+    codes, said = ends(nodes)
+    assert codes == [143, 143], said
+    stopped_at = int(said[0].split("stopped after step ")[1].split(":")[0])
+    codes, said = ends(start_nodes(values, store, tmp_path))
+    assert codes == [0, 0], said
+    assert f"attempt 2: going on from step {stopped_at}" in said[0]
+    steps = [row["step"] for row in metrics(store) if row["kind"] == "train"]
+    assert steps == sorted(set(steps))
+
+
+def test_a_node_with_other_values_is_told_so_and_one_that_nobody_joins_says_who_is_missing(store, tmp_path):
+    port, short = free_port(), {"TUNEYARD_MEETING_SECONDS": "8"}
+    first = start_node(0, changed(nodes=2), store, tmp_path, port, **short)
+    other = start_node(1, changed(nodes=2, **NO_CHANCE), store, tmp_path, port, **short)
+    codes, said = ends([first, other])
+    assert codes == [8, 8], said
+    assert "node(s) 1 did not come within 8 s" in said[0]
+    assert "its values differ from node 0's" in said[1]
+    assert not any("loading torch" in words for words in said)
+    assert not (store / VALUES["checkpointsRemote"]).exists()
+
+
+def test_nodes_that_are_not_there_are_refused(store, tmp_path):
+    said = train(changed(nodes=2), store, tmp_path / "work", code=3)
+    assert "nodes" in said
+    assert "TUNEYARD_NODES" in said
+    assert "--target kubernetes" in said
+
+
+def test_a_stop_while_a_node_waits_for_the_others_ends_it_with_143(store, tmp_path):
+    node = start_node(1, changed(nodes=2), store, tmp_path, free_port())
+    deadline = time.monotonic() + 60
+    assert node.stderr is not None
+    os.set_blocking(node.stderr.fileno(), True)
+    line = node.stderr.readline()
+    while "waiting up to" not in line and time.monotonic() < deadline:
+        line = node.stderr.readline()
+    node.send_signal(signal.SIGTERM)
+    assert ends([node])[0] == [143]
