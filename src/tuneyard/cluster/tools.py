@@ -82,10 +82,10 @@ class Tools:
 
         What another field manager has set otherwise is taken over: these objects are the run's own.
         """
-        documents = [json.dumps(one) for one in objects]
-        if documents:
+        items = list(objects)
+        if items:
             words = ["apply", "--server-side", "--force-conflicts", "--field-manager", FIELD_MANAGER, "-f", "-"]
-            self.kubectl(*words, given="\n---\n".join(documents))
+            self.kubectl(*words, given=json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
 
     def patch(self, kind: str, name: str, change: Mapping[str, Any], *, subresource: str = "") -> None:
         """Change a few fields of an object; null removes one."""

@@ -7,6 +7,7 @@ the run has ended. Each pod is read by a thread of its own; the lines of several
 from __future__ import annotations
 
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,9 @@ from tuneyard.cluster.jobs import newest_attempt, node_index
 from tuneyard.errors import NotFoundError, UnavailableError
 
 _LOOK_SECONDS = 1.0
+# A pod with a terminal writes for one: colours, and bars that are drawn over and over.
+_TERMINAL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_ERASE = "\x1b[2K"
 _ATTEMPT = "--- pod {name}, {when} UTC"
 
 
@@ -53,8 +57,7 @@ class PodLogs:
     def _read(self, pod: Document) -> Iterator[str]:
         for container in p.containers(pod):
             try:
-                for line in self.reader.log(pod["metadata"]["name"], container):
-                    yield self._told(pod, line)
+                yield from self._told(pod, self.reader.log(pod["metadata"]["name"], container))
             except (NotFoundError, UnavailableError):
                 continue  # it has not started, or its pod is gone
 
@@ -96,8 +99,8 @@ class PodLogs:
                 if state.keys() & {"running", "terminated"} and (status or {}).get("restartCount", 0) > restarts:
                     restarts = (status or {}).get("restartCount", 0)
                     try:
-                        for line in self.reader.log(name, container, follow=True):
-                            found.put(self._told(pod, line))
+                        for line in self._told(pod, self.reader.log(name, container, follow=True)):
+                            found.put(line)
                     except (NotFoundError, UnavailableError):
                         pass  # the node or the connection went; the next look tells whether the pod did
                     continue
@@ -109,11 +112,15 @@ class PodLogs:
                     break
                 time.sleep(_LOOK_SECONDS)
 
-    def _told(self, pod: Document, line: str) -> str:
-        # A bar that redraws itself with carriage returns counts as its newest state.
-        line = line.rstrip("\r").rpartition("\r")[2]
+    def _told(self, pod: Document, lines: Iterator[str]) -> Iterator[str]:
         index = node_index(pod)
-        return f"[{index}] {line}" if self.nodes > 1 and index is not None else line
+        start = f"[{index}] " if self.nodes > 1 and index is not None else ""
+        for line in lines:
+            # A bar that redraws itself with carriage returns counts as its newest state.
+            newest = line.rstrip("\r").rpartition("\r")[2]
+            plain = _TERMINAL.sub("", newest)
+            if plain == newest or not (_ERASE in newest or not plain.strip()):
+                yield start + plain
 
 
 def _heading(pod: Document) -> str:

@@ -1,0 +1,373 @@
+"""The kubernetes target on a real cluster: every verb, as a user types it, and what it costs to be interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+
+import pytest
+from cluster_lab.target_lab import (
+    MISSING_IMAGE,
+    TargetLab,
+    killing_kubectl,
+    lines_on_a_terminal,
+    service_account,
+)
+from cluster_lab.workspaces import kubectl, workspace
+from training import MODEL
+
+import tuneyard
+from tuneyard.runs import RunKey
+from tuneyard.runs.kubernetes import KubernetesRunner
+from tuneyard.runs.serving import wait_until_ready
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("target")
+    with workspace("target", folder) as made:
+        lab = TargetLab(made, folder)
+        lab.lay_out()
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def finished(lab):
+    """A finetuning run that has finished; its name."""
+    lab.run("finetune", "-f", lab.values("finished"), "--name", "finished")
+    return "finished"
+
+
+@pytest.fixture(scope="module")
+def queue(lab):
+    """A LocalQueue whose ClusterQueue has a single accelerator, so that nobody else's runs count."""
+    name = lab.namespace
+    flavor = json.loads(kubectl("get", "resourceflavors", "-o", "json"))["items"][0]["metadata"]["name"]
+    quota = [
+        {"name": "amd.com/gpu", "nominalQuota": 1},
+        *[{"name": one, "nominalQuota": "1k"} for one in ("cpu", "memory")],
+    ]
+    group = {"coveredResources": [one["name"] for one in quota], "flavors": [{"name": flavor, "resources": quota}]}
+    spec = {"namespaceSelector": {}, "resourceGroups": [group]}
+    version = "kueue.x-k8s.io/v1beta1"
+    made = [
+        {"apiVersion": version, "kind": "ClusterQueue", "metadata": {"name": name}, "spec": spec},
+        {
+            "apiVersion": version,
+            "kind": "LocalQueue",
+            "metadata": {"name": "one", "namespace": name},
+            "spec": {"clusterQueue": name},
+        },
+    ]
+    kubectl("apply", "-f", "-", given=json.dumps({"apiVersion": "v1", "kind": "List", "items": made}))
+    yield "one"
+    kubectl("delete", "clusterqueue", name, "--wait=false")
+
+
+def test_a_dry_run_prints_manifests_that_the_cluster_takes_and_starts_nothing(lab):
+    said = lab.run("finetune", "-f", lab.values("dry"), "--name", "dry", "--dry-run").stdout
+    told = kubectl("apply", "--dry-run=server", "-f", "-", "-o", "name", given=said).split()
+    assert sorted(one.partition("/")[0] for one in told) == ["configmap", "job.batch"]
+    assert lab.objects("dry") == []
+
+
+def test_a_finished_run_is_told_of_with_its_values_progress_and_place(lab, finished):
+    info = lab.show(finished)
+    assert (info["status"], info["exit_code"], info["attempts"]) == ("succeeded", 0, 1)
+    assert (info["progress"]["step"], info["progress"]["max_steps"]) == (4, 4)
+    assert info["progress"]["loss"] > 0
+    assert info["experiment"] == f"{lab.workspace.prefix}/experiments/finished"
+    assert lab.workspace.store.head(f"{info['experiment']}/checkpoint-final/manifest.json")
+    assert "finetune/finished" in lab.run("runs").stdout
+    found = tuneyard.runs("finetune", on=tuneyard.Kubernetes(namespace=lab.namespace))
+    assert [run.values_sha256 for run in found if run.name == finished] == [info["values_sha256"]]
+
+
+def test_a_run_is_joined_refused_stopped_and_goes_on_and_is_deleted_with_its_data(lab):
+    lab.launch("long", steps=4000)
+    created = lab.show("long")["created_at"]
+    lab.launch("long", steps=4000)
+    assert lab.show("long")["created_at"] == created
+    path = lab.values("long", steps=4000)
+    other = "finetuning_config.training_args.seed=99"
+    refused = lab.run("finetune", "-f", path, "--name", "long", "--detach", "--set", other, rc=6)
+    assert "works with other values: finetuning_config.training_args.seed" in refused.stderr
+
+    far = lab.until("long", lambda info: (info["progress"] or {}).get("step", 0) >= 1)
+    assert far["status"] == "running"
+    bars = list(lines_on_a_terminal(lab.command("watch", "long"), 150, 8))
+    assert any("loss" in line and "left" in line and "of 4000" in line for line in bars), bars[-3:]
+    stopped = json.loads(lab.run("stop", "long", "--timeout", 120, "--json").stdout)["run"]
+    assert (stopped["status"], stopped["why"]) == ("stopped", "it was told to stop")
+    assert lab.run("watch", "long", rc=143)
+
+    lab.launch("long", steps=4000)
+    followed = subprocess.Popen(lab.command("logs", "long", "--follow"), stdout=subprocess.PIPE, text=True)
+    assert followed.stdout
+    lines = []
+    for line in followed.stdout:
+        lines.append(line)
+        if "going on from step" in line:
+            break
+    assert int(lines[-1].rpartition(" ")[2]) >= far["progress"]["step"], lines
+    # The next pod's lines follow in the same stream.
+    kubectl("delete", "pod", "-n", lab.namespace, "-l", "job-name=long", "--wait=false")
+    for line in followed.stdout:
+        lines.append(line)
+        if "attempt 3: going on from step" in line:
+            break
+    assert any("attempt 3: going on from step" in line for line in lines)
+    lab.run("delete", "long", "--yes", rc=6)
+    lab.run("stop", "long", "--timeout", 120)
+    followed.wait(60)
+    assert "objects" in lab.run("delete", "long", "--data", "--yes").stdout
+    assert lab.objects("long") == []
+    assert not list(lab.workspace.store.list(f"{lab.workspace.prefix}/experiments/long/"))
+
+
+def test_what_keeps_a_run_waiting_is_told_in_words_with_the_event_behind_it(lab):
+    image = {"finetuningImage": MISSING_IMAGE, "imagePullPolicy": "Never"}
+    held = {
+        "image": (image, f"the image {MISSING_IMAGE} can't be pulled", "ErrImageNeverPull"),
+        "secret": ({"bucketCredentialsSecret": {"name": "nope"}}, "the Secret nope is missing", "not found"),
+        "key": (
+            {"bucketCredentialsSecret": {"name": "minio-credentials", "accessKeyKey": "NO"}},
+            "the Secret minio-credentials has no key NO",
+            "couldn't find key NO",
+        ),
+        "authority": ({"bucketCABundle": {"configMap": "nope"}}, "the ConfigMap nope is missing", "FailedMount"),
+        "volume": (
+            {**image, "storageClass": "nope"},
+            "its volume is not bound: there is no storage class nope",
+            "ProvisioningFailed",
+        ),
+        "node": (
+            {**image, "nodeSelector": {"disk": "big"}},
+            "no node can take it: 1 node(s) didn't match",
+            "Unschedul",
+        ),
+        "device": ({**image, "gpuResource": "intel.com/gpu"}, "no node has enough intel.com/gpu free", "Insufficient"),
+        "queue": ({**image, "queueName": "nope"}, "the LocalQueue nope is missing", "Inadmissible"),
+        "account": ({**image, "serviceAccountName": "nope"}, "the ServiceAccount nope is missing", "FailedCreate"),
+    }
+    for name, (changes, _, _) in held.items():
+        lab.launch(name, **changes)
+    for name, (_, why, event) in held.items():
+        info = lab.until(name, lambda info, why=why: info["why"].startswith(why))
+        assert info["status"] == "queued"
+        assert event in info["event"], info
+    # What was told of one is what the list tells of all.
+    listed = lab.run("runs").stdout
+    assert all(why in listed for _, why, _ in held.values())
+    lab.remove(*held)
+    assert all(lab.objects(name) == [] for name in held)
+
+
+def test_a_namespace_s_quota_is_named(lab):
+    quota = ["create", "quota", "none", "--hard=pods=0", "-n", lab.namespace]
+    kubectl(*quota)
+    lab.launch("quota", finetuningImage=MISSING_IMAGE, imagePullPolicy="Never")
+    info = lab.until("quota", lambda info: "quota" in info["why"])
+    kubectl("delete", "quota", "none", "-n", lab.namespace)
+    assert info["why"] == "the namespace's quota none is used up (pods=1 more asked for)"
+    assert "FailedCreate: " in info["event"]
+    lab.remove("quota")
+
+
+def test_a_queued_run_knows_its_place_and_the_bars_of_all_fit_the_terminal(lab, queue):
+    accelerated = {"queueName": queue, "gpuResource": "amd.com/gpu"}
+    lab.launch("first", steps=4000, **accelerated)
+    lab.until("first", lambda info: info["status"] == "running")
+    idle = {**accelerated, "finetuningImage": MISSING_IMAGE, "imagePullPolicy": "Never"}
+    lab.launch("second", **idle)
+    lab.launch("third", **idle)
+    for place, name in enumerate(("second", "third"), start=1):
+        info = lab.until(name, lambda info: "of 2" in info["why"])
+        assert info["why"] == f"queued in one, position {place} of 2: no quota of amd.com/gpu is free"
+        assert info["event"].startswith("Pending: couldn't assign flavors")
+    values = lab.values("greedy", **idle)
+    greedy = ["--set", "finetuningGpus=2", "--set", "finetuning_config.batchsize_conf.total_train_batch_size=8"]
+    lab.run("finetune", "-f", values, "--name", "greedy", "--detach", *greedy)
+    assert lab.until("greedy", lambda info: "never" in info["why"])["why"].startswith("the queue one never has 2 amd")
+
+    lab.until("first", lambda info: (info["progress"] or {}).get("loss"))
+    for width in (80, 150):
+        lines = list(lines_on_a_terminal(lab.command("watch"), width, 7))
+        assert max(map(len, lines)) <= width
+        assert any(line.startswith("first") and "loss" in line and "left" in line for line in lines), lines[-4:]
+        assert any(line.startswith("third") and "queued" in line for line in lines)
+
+    stopped = json.loads(lab.run("stop", "first", "--timeout", 120, "--json").stdout)["run"]
+    assert stopped["status"] == "stopped"
+    # Kueue has taken it back and leaves it alone; whoever was next is admitted.
+    lab.until("second", lambda info: "can't be pulled" in info["why"])
+    assert lab.show("first")["status"] == "stopped"
+    assert lab.until("third", lambda info: "of" in info["why"])["why"].startswith("queued in one, position ")
+    lab.remove("first", "second", "third", "greedy")
+
+
+def test_a_run_that_fails_ends_the_command_with_its_own_code_sentence_and_hint(lab):
+    path = lab.values("astray", basemodel=lab.place("default-bucket/models/none"), waitSeconds=0)
+    said = lab.run("finetune", "-f", path, "--name", "astray", rc=4).stderr
+    assert "models/none" in said and "hint: " in said
+    info = lab.show("astray")
+    assert (info["status"], info["exit_code"]) == ("failed", 4)
+    assert info["error"] and info["error"] in said.replace("\n", " ")
+    assert info["error"] in lab.run("runs").stdout
+    lab.run("delete", "astray", "--yes")
+
+
+def test_a_delivery_brings_a_model_into_the_store(lab):
+    sets = [
+        f"modelID=s3://{lab.place(MODEL)}",
+        f"bucketModelPath={lab.workspace.prefix}/models/copy",
+        "bucketStorageHost=https://minio.minio-tenant-default.svc.cluster.local:443",
+        "storageClass=",
+        "storageQuantity=1Gi",
+    ]
+    said = lab.run("deliver", *[word for text in sets for word in ("--set", text)], "--name", "copy")
+    assert "deliver/copy  succeeded" in said.stdout
+    assert lab.workspace.store.head(f"{lab.workspace.prefix}/models/copy/.tuneyard/manifest.json")
+    # One name is one Job in a cluster.
+    refused = lab.run("finetune", "-f", lab.values("copy"), "--name", "copy", "--detach", rc=6)
+    assert "the run deliver/copy" in refused.stderr
+    lab.run("delete", "copy", "--yes")
+
+
+def test_a_run_is_served_talked_with_and_gone(lab, finished):
+    served = ["serve", finished, "--set", "vllm_engine_args.max_model_len=256", "--json"]
+    server = json.loads(lab.run(*served).stdout)["run"]
+    assert (server["status"], server["api_key_secret"]) == ("running", "finished-api-key")
+    assert server["url"] == f"http://llm-inference-vllm-finished.{lab.namespace}:8080/v1"
+    answered = json.loads(lab.run("chat", finished, "What is a manifest?", "--max-tokens", 8, "--json").stdout)
+    assert list(answered["answers"]) == ["finished"]
+    again = json.loads(lab.run(*served).stdout)["run"]
+    assert again["created_at"] == server["created_at"]
+
+    # The way to it holds when the pod behind it changes.
+    runner, key = KubernetesRunner(None, lab.namespace), RunKey("serve", finished)
+    with runner.reach(key) as reached:
+        from tuneyard.chat import connect
+
+        assert connect(reached.url, reached.api_key).models
+        with pytest.raises(tuneyard.TuneyardError) as denied:
+            connect(reached.url, "wrong")
+        assert denied.value.exit_code == 5
+        kubectl("delete", "pod", "-n", lab.namespace, *server["pods"])
+        wait_until_ready(runner, key)
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                assert connect(reached.url, reached.api_key).models
+                break
+            except tuneyard.TuneyardError:
+                assert time.monotonic() < deadline
+                time.sleep(1)
+    stopped = json.loads(lab.run("stop", f"serve/{finished}", "--json").stdout)["run"]
+    assert stopped["status"] == "stopped"
+    lab.run("chat", finished, "Still there?", rc=8)
+    lab.run("delete", f"serve/{finished}", "--yes")
+    assert [one for one in lab.objects(finished) if "llm-inference" in one or "api-key" in one] == []
+    assert lab.show(finished)["status"] == "succeeded"
+
+
+def test_the_nodes_of_a_run_are_told_apart_in_its_log(lab):
+    lab.run("finetune", "-f", lab.values("nodes", nodes=2), "--name", "nodes")
+    lines = lab.run("logs", "nodes").stdout.splitlines()
+    assert {line[:3] for line in lines} == {"[0]", "[1]"}
+    info = lab.show("nodes")
+    assert (info["status"], len(info["pods"]), info["attempts"]) == ("succeeded", 2, 1)
+    lab.run("delete", "nodes", "--yes")
+    assert lab.objects("nodes") == []
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_command_killed_at_any_call_and_run_again_converges(lab, tmp_path, when):
+    name = f"killed-{when}"
+    killing_kubectl(tmp_path)
+    idle = {"finetuningImage": MISSING_IMAGE, "imagePullPolicy": "Never"}
+    lab.launch(name, **idle)
+    lab.run("stop", name)
+
+    def killed_at(call, *words):
+        count = tmp_path / f"count-{call}-{words[0]}"
+        environ = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "KILL_COUNT": str(count)}
+        environ |= {"KILL_CALL": str(call), "KILL_WHEN": when}
+        done = subprocess.run(
+            lab.command(*words), env={**os.environ, **environ}, capture_output=True, text=True, timeout=240
+        )
+        assert done.returncode in (0, -9), done.stderr
+        return done.returncode == -9
+
+    # From a stopped run to one with other values: the old Job goes, values and Job are made, old values are removed.
+    kills = 0
+    for call in range(1, 8):
+        launch = ["finetune", "-f", lab.values(name, steps=10 + call, **idle), "--name", name, "--detach"]
+        killed = killed_at(call, *launch)
+        kills += killed
+        lab.run(*launch)
+        kinds = sorted(one.partition("/")[0] for one in lab.objects(name) if not one.startswith("pod"))
+        assert kinds == ["configmap", "job.batch"]
+        assert lab.show(name)["status"] == "queued"
+        if not killed:
+            break
+        lab.run("stop", name)
+    assert kills >= 4
+
+    stops = 0
+    for call in range(1, 4):
+        stops += killed_at(call, "stop", name)
+        lab.run("stop", name)
+        assert lab.show(name)["status"] == "stopped"
+        lab.run("finetune", "-f", lab.values(name, **idle), "--name", name, "--detach")
+    assert stops >= 1
+    lab.run("stop", name)
+    assert killed_at(1, "delete", name, "--yes")
+    assert [one for one in lab.objects(name) if one.startswith("job")]
+    assert killed_at(2, "delete", name, "--yes")
+    if lab.objects(name):
+        lab.run("delete", name, "--yes")
+    assert lab.objects(name) == []
+
+
+def test_denied_unreachable_and_missing_are_told_apart(lab, tmp_path):
+    nobody = service_account(lab.namespace, tmp_path)
+    denied = lab.run("runs", rc=5, environ={"KUBECONFIG": str(nobody)})
+    assert "denies reading the Jobs of the namespace" in denied.stderr and "hint: Ask the cluster's" in denied.stderr
+    path = lab.values("denied")
+    lab.run("finetune", "-f", path, "--name", "denied", "--detach", rc=5, environ={"KUBECONFIG": str(nobody)})
+
+    config = json.loads(nobody.read_text())
+    config["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:9"
+    nowhere = tmp_path / "nowhere.conf"
+    nowhere.write_text(json.dumps(config))
+    unreachable = lab.run("runs", rc=8, environ={"KUBECONFIG": str(nowhere)})
+    assert "The API server can't be reached" in unreachable.stderr
+    absent = lab.run("runs", rc=4, environ={"KUBECONFIG": str(tmp_path / "none.conf")})
+    assert "kubeconfig" in absent.stderr
+
+    elsewhere = TargetLab(lab.workspace, lab.folder)
+    command = [*elsewhere.command("runs")[:-1], "not-there"]
+    missing = subprocess.run(command, capture_output=True, text=True)
+    assert missing.returncode == 4 and "has no namespace 'not-there'" in missing.stderr
+    launched = [*lab.command("finetune", "-f", path, "--name", "x", "--detach")[:-1], "not-there"]
+    missing = subprocess.run(launched, capture_output=True, text=True)
+    assert missing.returncode == 4 and "has no namespace 'not-there'" in missing.stderr
+
+
+def test_missing_and_old_tools_are_named_with_what_to_install(lab, tmp_path):
+    path = lab.values("tools")
+    launch = ["finetune", "-f", path, "--name", "tools", "--detach"]
+    said = lab.run(*launch, rc=8, environ={"PATH": str(tmp_path)}).stderr
+    assert "kubectl is not on this machine's PATH" in said and "hint: Install kubectl 1.27" in said
+    old = tmp_path / "helm"
+    old.write_text("#!/bin/sh\necho v3.9.0+g7ceeda6\n")
+    old.chmod(0o755)
+    path_ = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    said = lab.run(*launch, rc=8, environ={"PATH": path_}).stderr
+    assert "helm on this machine is too old: v3.9" in said and "hint: Install Helm 3.14" in said
+    assert lab.objects("tools") == []
