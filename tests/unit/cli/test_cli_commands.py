@@ -86,11 +86,11 @@ def test_a_run_s_name_that_can_be_none_is_a_usage_error(tuneyard):
     done.is_a_mistake(2)
 
 
-@pytest.mark.parametrize("verb", ["deliver", "finetune", "serve"])
-def test_kubernetes_is_refused_by_name(tuneyard, verb):
-    done = tuneyard(verb, "--on", "kubernetes")
+@pytest.mark.parametrize("option", ["--context", "--namespace"])
+def test_a_cluster_s_options_mean_nothing_on_this_machine(tuneyard, option):
+    done = tuneyard("runs", option, "x")
     done.is_a_mistake(2)
-    assert "The target 'kubernetes' is not in this version of Tuneyard." in done.err
+    assert f"{option} means nothing on this machine." in done.err
 
 
 @pytest.mark.parametrize("verb", ["deliver", "finetune", "serve"])
