@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -37,6 +38,8 @@ class Reader:
     def __init__(self, context: str | None = None, namespace: str | None = None) -> None:
         self._context, self._namespace = context, namespace
         self._own = threading.local()
+        self._opened: list[Client] = []
+        weakref.finalize(self, _close, self._opened)
 
     def connect(self) -> None:
         """Load lightkube and read the kubeconfig: before threads do, which would load it over one another."""
@@ -171,6 +174,7 @@ class Reader:
         # One for each thread: handshakes of several threads on one TLS context end the whole process (Python 3.11).
         if not hasattr(self._own, "client"):
             self._own.client = self._open()
+            self._opened.append(self._own.client)
         return self._own.client
 
     def _open(self) -> Client:
@@ -185,6 +189,11 @@ class Reader:
             raise DeniedError(
                 f"The kubeconfig's credentials can't be used: {error}", hint="kubectl auth whoami"
             ) from error
+
+
+def _close(clients: list[Client]) -> None:
+    for client in clients:
+        client.close()
 
 
 def event_time(event: Document) -> str:
