@@ -106,24 +106,25 @@ def test_a_run_is_joined_refused_stopped_and_goes_on_and_is_deleted_with_its_dat
     assert lab.run("watch", "long", rc=143)
 
     lab.launch("long", steps=4000)
-    followed = subprocess.Popen(lab.command("logs", "long", "--follow"), stdout=subprocess.PIPE, text=True)
-    assert followed.stdout
-    lines = []
-    for line in followed.stdout:
-        lines.append(line)
-        if "going on from step" in line:
-            break
-    assert int(lines[-1].rpartition(" ")[2]) >= far["progress"]["step"], lines
-    # The next pod's lines follow in the same stream.
-    kubectl("delete", "pod", "-n", lab.namespace, "-l", "job-name=long", "--wait=false")
-    for line in followed.stdout:
-        lines.append(line)
-        if "attempt 3: going on from step" in line:
-            break
-    assert any("attempt 3: going on from step" in line for line in lines)
-    lab.run("delete", "long", "--yes", rc=6)
-    lab.run("stop", "long", "--timeout", 120)
-    followed.wait(60)
+    command = lab.command("logs", "long", "--follow")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as followed:
+        assert followed.stdout
+        lines = []
+        for line in followed.stdout:
+            lines.append(line)
+            if "going on from step" in line:
+                break
+        assert int(lines[-1].rpartition(" ")[2]) >= far["progress"]["step"], lines
+        # The next pod's lines follow in the same stream.
+        kubectl("delete", "pod", "-n", lab.namespace, "-l", "job-name=long", "--wait=false")
+        for line in followed.stdout:
+            lines.append(line)
+            if "attempt 3: going on from step" in line:
+                break
+        assert "attempt 3: going on from step" in lines[-1]
+        lab.run("delete", "long", "--yes", rc=6)
+        lab.run("stop", "long", "--timeout", 120)
+        followed.communicate(timeout=60)
     assert "objects" in lab.run("delete", "long", "--data", "--yes").stdout
     assert lab.objects("long") == []
     assert not list(lab.workspace.store.list(f"{lab.workspace.prefix}/experiments/long/"))
