@@ -179,12 +179,15 @@ class Meeting:
             links = list(self._links.values())
             self._changed.notify_all()
         if self._server:
+            with suppress(OSError):
+                self._server.shutdown(socket.SHUT_RDWR)  # else `accept` would go on waiting
             self._server.close()
         for link in links:
             link.finish()
         until = time.monotonic() + _CLOSE_SECONDS
         for link in links:  # a connection closed with words unread would take our last ones with it
-            link.reader.join(max(0.0, until - time.monotonic()))
+            if link.reader:
+                link.reader.join(max(0.0, until - time.monotonic()))
             link.close()
 
     # ---- come together ----
@@ -229,6 +232,9 @@ class Meeting:
             try:
                 connection, _ = server.accept()
             except OSError:
+                return
+            if self._closing:
+                connection.close()
                 return
             threading.Thread(target=self._greet, args=(connection,), daemon=True).start()
 
@@ -334,7 +340,7 @@ class Meeting:
         trouble = self.trouble()
         if trouble:
             raise trouble
-        if stop() or self._ended:
+        if stop() or (self._ended and not self._port):
             return None
         if self.place.node == 0:
             self._port = _free_port()
@@ -406,11 +412,12 @@ class Meeting:
                 self._take(node, words)
                 self._changed.notify_all()
         link.finish()
+        link.read_no_more()
         with self._changed:
             if self._links.get(node) is not link or self._closing:
                 return
             if not self._underway:
-                del self._links[node]
+                self._links.pop(node).close()
                 self._answer = self._answer or "gone"
                 self._changed.notify_all()
                 return
@@ -450,7 +457,7 @@ class _Link:
 
     def __init__(self, connection: socket.socket, silence: float) -> None:
         self.connection = connection
-        self.reader: threading.Thread
+        self.reader: threading.Thread | None = None
         self._saying = threading.Lock()
         self.silence(silence)
         self._lines = connection.makefile("rb")
@@ -477,11 +484,18 @@ class _Link:
         with suppress(OSError):
             self.connection.shutdown(socket.SHUT_WR)
 
+    def read_no_more(self) -> None:
+        """Let go of the reading side, which keeps the connection's descriptor; only who reads may."""
+        with suppress(OSError):
+            self._lines.close()
+
     def close(self) -> None:
         """End the connection, whoever reads from it."""
         with suppress(OSError):
             self.connection.shutdown(socket.SHUT_RDWR)
         self.connection.close()
+        if self.reader is None:
+            self.read_no_more()
 
 
 def _listening(port: int) -> socket.socket:
