@@ -354,7 +354,9 @@ class KubernetesRunner:
         far = self._progress(state, own) if progress and key.verb == "finetune" else None
         values = resolved(key.verb, config)
         info = info_of(owner, state, values, far)
-        return replace(info, hint=info.hint.replace("tuneyard logs", f"tuneyard logs{self.words}"))
+        if info.status == "failed" and not info.hint:
+            return replace(info, hint=f"See what it printed: tuneyard logs {key}{self.words}")
+        return info
 
     def _events(self, owner: Document) -> list[Document]:
         events = self._reader.events(owner["metadata"]["uid"])
