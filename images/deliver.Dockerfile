@@ -18,9 +18,10 @@ RUN ["python3", "-m", "compileall", "-q", "-j", "0", "/opt/source"]
 
 FROM ${BASE} AS image
 LABEL org.opencontainers.image.title="tuneyard deliver" org.opencontainers.image.licenses="Apache-2.0"
-ENV PYTHONPATH=/opt/source:/opt/packages PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 COPY --from=packages /opt/packages /opt/packages
-RUN ["python3", "-c", "import os, shutil, sys; shutil.which('python') or os.symlink(sys.executable, '/usr/local/bin/python')"]
+COPY images/interpreter.py /build/interpreter.py
+RUN ["python3", "/build/interpreter.py"]
 COPY --from=source /opt/source /opt/source
 USER 1000:1000
 WORKDIR /work

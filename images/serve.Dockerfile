@@ -17,9 +17,13 @@ COPY src/tuneyard /opt/source/tuneyard
 RUN ["python3", "/build/metadata.py", "/build/pyproject.toml", "/opt/source"]
 
 FROM ${BASE} AS cpu
-ENV PYTHONPATH=/opt/source:/opt/packages VLLM_CPU_KVCACHE_SPACE=1
+# vLLM's CPU build loads libnuma, and compiles nothing
+# hadolint ignore=DL3008
+RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends libnuma1 && rm -rf /var/lib/apt/lists/*
+ENV VLLM_CPU_KVCACHE_SPACE=1
 COPY --from=packages /opt/packages /opt/packages
-RUN ["python3", "-c", "import os, shutil, sys; shutil.which('python') or os.symlink(sys.executable, '/usr/local/bin/python')"]
+COPY images/interpreter.py /build/interpreter.py
+RUN ["python3", "/build/interpreter.py"]
 
 FROM ${VLLM_CUDA} AS cuda
 ENV PYTHONPATH=/opt/source

@@ -89,8 +89,8 @@ class Shell:
 
     def close(self) -> None:
         """End the shell and whatever it left running."""
-        os.killpg(self._bash.pid, signal.SIGTERM)
-        self._bash.wait(20)
+        with self._bash:
+            os.killpg(self._bash.pid, signal.SIGTERM)
 
     def _write(self, text: str) -> None:
         with self._transcript.open("a", encoding="utf-8") as file:
@@ -107,8 +107,14 @@ def _conditions(thing: dict) -> dict[str, str]:
 
 def _complete(job: str) -> bool:
     conditions = _conditions(_get("job", job))
-    assert conditions.get("Failed") != "True", kubectl("logs", f"job/{job}", "-n", NAMESPACE, "--tail=30")
+    assert conditions.get("Failed") != "True", _said(job)
     return conditions.get("Complete") == "True"
+
+
+def _said(job: str) -> str:
+    command = ["kubectl", "logs", "-n", NAMESPACE, "-l", f"job-name={job}", "--all-containers", "--tail=30"]
+    done = subprocess.run([*command, "--ignore-errors"], capture_output=True, text=True, timeout=60)
+    return done.stdout + done.stderr
 
 
 def _pods(job: str) -> list[dict]:

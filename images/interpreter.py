@@ -1,0 +1,13 @@
+"""Lets an image's Python find the packages and the source, isolated (`python -I`) or not, and be called `python`."""
+
+import os
+import shutil
+import site
+import sys
+from pathlib import Path
+
+folder = Path(site.getsitepackages()[0])
+folder.mkdir(parents=True, exist_ok=True)
+(folder / "tuneyard.pth").write_text("/opt/source\n/opt/packages\n", encoding="utf-8")
+if not shutil.which("python"):
+    Path("/usr/local/bin/python").symlink_to(os.path.realpath(sys.executable))
