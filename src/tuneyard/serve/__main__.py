@@ -56,7 +56,7 @@ def _serve(options: argparse.Namespace, workdir: Path) -> None:
         placement = place_models(values, store, workdir)
         host, port = door.getsockname()[:2]
         door.close()
-        vllm.serve_vllm(values, placement, host=host, port=port, key=key, ready_file=ready)
+        vllm.serve_vllm(values, placement, host=host, port=port, key=key, ready_file=ready, workdir=workdir)
         return
     # What can be refused is refused before gigabytes are pulled.
     settings, device = app_settings(values.vllm_engine_args), choose_device(values.gpuResource, values.gpus)

@@ -30,6 +30,18 @@ FINISH_SECONDS = 20.0
 _READY_SECONDS = 1800.0
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes for --max-lora-rank
 _PLACED = ("served_model_name", "revision")  # read by placement
+_CACHES = (
+    "HF_HOME",
+    "MPLCONFIGDIR",
+    "NUMBA_CACHE_DIR",
+    "OUTLINES_CACHE_DIR",
+    "TORCHINDUCTOR_CACHE_DIR",
+    "TRITON_CACHE_DIR",
+    "VLLM_CACHE_ROOT",
+    "VLLM_CONFIG_ROOT",
+    "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+)
 _OVERLAID = {"tokenizer": "tokenizer_config.json", "generation_config": "generation_config.json"}
 
 
@@ -79,13 +91,16 @@ def build_command(values: InferenceValues, placement: Placement, *, host: str, p
     return [*command, "--lora-modules", *modules] if modules else command
 
 
-def build_environment(values: InferenceValues, key: str, environ: Mapping[str, str]) -> dict[str, str]:
+def build_environment(
+    values: InferenceValues, key: str, environ: Mapping[str, str], workdir: Path | None = None
+) -> dict[str, str]:
     """Write vLLM's environment.
 
     Args:
         values: What to serve.
         key: What clients have to send; empty where anyone may ask.
         environ: What it is made from.
+        workdir: Where its caches go: a container's root filesystem can't be written, nor has its user a home.
 
     Returns:
         The environment; it holds the key.
@@ -98,6 +113,9 @@ def build_environment(values: InferenceValues, key: str, environ: Mapping[str, s
     }
     if key:
         environment |= {"TUNEYARD_API_KEY": key, "VLLM_API_KEY": key}
+    if workdir:
+        caches = {name: str(workdir / "cache" / name.lower()) for name in _CACHES}
+        environment = {**caches, "USER": "tuneyard", **environment}
     if values.gpuResource == "":
         environment.setdefault("CUDA_VISIBLE_DEVICES", "")
     return environment
@@ -111,6 +129,7 @@ def serve_vllm(
     port: int,
     key: str,
     ready_file: Path | None,
+    workdir: Path | None = None,
 ) -> None:
     """Start vLLM, wait until every model answers, and stay with it.
 
@@ -121,14 +140,16 @@ def serve_vllm(
         port: The port.
         key: What clients have to send.
         ready_file: Written when the models answer, removed when they don't any more.
+        workdir: Where its caches go.
 
     Raises:
         InvalidValuesError: What vLLM can't serve.
         TuneyardError: vLLM ended by itself.
     """
     command = build_command(values, placement, host=host, port=port, guarded=bool(key))
+    environment = build_environment(values, key, os.environ, workdir)
     # A group of its own: Ctrl-C reaches us alone, and we tell vLLM and its workers.
-    child = subprocess.Popen(command, env=build_environment(values, key, os.environ), start_new_session=True)
+    child = subprocess.Popen(command, env=environment, start_new_session=True)
     url = local_url(host, port)
 
     def still_there() -> None:
