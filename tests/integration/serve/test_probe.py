@@ -37,7 +37,5 @@ def test_where_nothing_listens_nothing_is_ready(server):
 
 
 def test_the_probe_loads_no_model_library():
-    script = (
-        "import sys, tuneyard.serve.probe; print(*{'torch', 'transformers', 'httpx2'} & set(sys.modules))"
-    )
+    script = "import sys, tuneyard.serve.probe; print(*{'torch', 'transformers', 'httpx2'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.strip() == ""
