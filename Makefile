@@ -16,6 +16,8 @@ WORKERS ?= auto
 # More arguments for pytest, and a file that is told its exit code.
 PYTEST_ARGS ?=
 PYTEST_REPORT ?= /dev/null
+# Which of the cluster's tests.
+CLUSTER_TESTS ?= tests/cluster
 PYTEST = code=0; OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 REPORT = || code=$$?; echo $$code > $(PYTEST_REPORT); exit $$code
 
@@ -60,7 +62,7 @@ images: ## build the container images (VARIANT=cpu, cuda or rocm; BUILDER, BASE:
 	@images/build $(or $(VARIANT),cpu) deliver train serve
 
 cluster-test: install ## run the tests that need a cluster: that of KUBECONFIG, with the images on it
-	@$(PYTEST) -m "cluster and not soak" $(REPORT)
+	@$(PYTEST) -m "cluster and not soak" $(CLUSTER_TESTS) $(REPORT)
 
 soak: install ## run the tests that take long: kills, damage, many rounds
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "soak and not cluster"
