@@ -9,6 +9,8 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
 # A program of its own, or a plugin of helm.
 UNITTEST ?= $(if $(shell command -v helm-unittest),helm-unittest,helm unittest)
+# How many cases have to pass: a suite that is not found would pass too.
+CASES = $(shell cat $(CHARTS:%=%tests/*_test.yaml) | grep -c "^  - it: ")
 CHARTS := $(sort $(dir $(wildcard workloads/*/helm/Chart.yaml workloads/*/helm/chart/Chart.yaml)))
 BIN := .venv/bin
 # Tests run in as many processes as there are cores; each keeps to one thread.
@@ -45,6 +47,7 @@ check: install ## lint, types, and generated files
 	@$(BIN)/pyright --warnings
 	@$(BIN)/python scripts/training_args.py --check
 	@$(BIN)/python scripts/schemas.py --check
+	@$(BIN)/python scripts/charts.py --check
 	@$(BIN)/python scripts/image_requirements.py --check
 
 charts: install ## lint the charts and run their suites (needs helm 4 with helm-unittest)
@@ -53,7 +56,7 @@ charts: install ## lint the charts and run their suites (needs helm 4 with helm-
 	@helm lint --quiet workloads/deliver-huggingface-example-resources/helm/chart
 	@helm lint --quiet workloads/LLM-finetune-silogen-engine/helm/chart --set basemodel=bucket/model
 	@helm lint --quiet workloads/llm-inference-vllm/helm --set model=org/name
-	@$(UNITTEST) --strict $(CHARTS)
+	@$(UNITTEST) --strict $(CHARTS) | tee /dev/stderr | grep -Eq "^Tests: +$(CASES) passed, $(CASES) total"
 
 test: install ## run every test but the soak tests
 	@$(PYTEST) -n $(WORKERS) --dist worksteal -m "not soak and not cluster" $(REPORT)
@@ -71,6 +74,7 @@ soak: install ## run the tests that take long: kills, damage, many rounds
 generate: install ## write the generated files again
 	@$(BIN)/python scripts/training_args.py
 	@$(BIN)/python scripts/schemas.py
+	@$(BIN)/python scripts/charts.py
 
 lock: ## resolve uv.lock again and export constraints.txt from it
 	UV_FIND_LINKS= uv lock

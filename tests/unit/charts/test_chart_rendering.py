@@ -7,6 +7,8 @@ import hashlib
 import json
 import re
 import shlex
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -377,3 +379,27 @@ def test_null_is_the_default_everywhere(chart):
 def test_a_finetuning_run_without_a_place_for_its_results_gets_one_by_its_name():
     text = values_text(render(TRAIN, TRAIN.least, release="sweep-4"))
     assert json.loads(text)["checkpointsRemote"] == "default-bucket/experiments/sweep-4"
+
+
+@each_chart
+def test_the_readmes_command_renders(chart):
+    (block,) = re.findall(r"```bash\n(.*?)```", (chart.folder / "README.md").read_text(), flags=re.DOTALL)
+    command, apply = block.replace("\\\n", " ").split("|")
+    assert apply.split()[:2] == ["kubectl", "apply"]
+    assert objects_of(helm(*shlex.split(command)[1:], cwd=ROOT))
+
+
+def test_readmes_and_versions_are_up_to_date():
+    done = subprocess.run([sys.executable, ROOT / "scripts" / "charts.py", "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_suite_lies_where_helm_unittest_looks_and_there_are_many_cases():
+    suites = [file for chart in CHARTS for file in (chart.folder / "tests").rglob("*") if file.is_file()]
+    flat = [file for chart in CHARTS for file in (chart.folder / "tests").glob("*_test.yaml")]
+    assert sorted(suites) == sorted(flat)
+    assert sum(file.read_text().count("\n  - it: ") for file in flat) >= 183
+    tested = {(file.parents[1], file.name.removesuffix("_test.yaml")) for file in flat}
+    assert {
+        (chart.folder, file.stem) for chart in CHARTS for file in (chart.folder / "templates").glob("*.yaml")
+    } == tested

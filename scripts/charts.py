@@ -1,0 +1,145 @@
+"""Write what every chart has beside its templates: Chart.yaml with the project's version, and its README.
+
+    python scripts/charts.py            write workloads/**/Chart.yaml and workloads/**/README.md
+    python scripts/charts.py --check    fail where one of them is out of date
+
+What a README says about values comes from the models, and its commands are rendered by the tests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import reference
+from schemas import CHARTS, ROOT
+
+VALUES_PAGE = "docs/reference/values.md"
+
+
+@dataclass(frozen=True)
+class About:
+    """What is said of a chart.
+
+    Attributes:
+        description: One sentence.
+        text: What it makes, and what has to be there before.
+        command: How it is called, from the repository's root.
+    """
+
+    description: str
+    text: str
+    command: str
+
+
+ABOUT = {
+    "k8s-namespace-setup/helm": About(
+        "Prepares a namespace: the queue, the object store's keys, a role, the settings of the place.",
+        """Each part is made where its `setup` is true: a LocalQueue named like its ClusterQueue, an ExternalSecret that
+fetches the object store's keys, a Role to look at Jobs with its RoleBinding, and the ConfigMap `tuneyard-site`. The
+other charts read that ConfigMap where it is there: mirrors, proxies, the device, and the authorities that certificates
+are checked against. Without External Secrets, a plain Secret with the same two keys does as well.""",
+        """helm template workloads/k8s-namespace-setup/helm \\
+  --values workloads/k8s-namespace-setup/helm/overrides/tutorial-01-local-queue.yaml \\
+  --values workloads/k8s-namespace-setup/helm/overrides/tutorial-01-storage-access-external-secret.yaml \\
+  --namespace silo | kubectl apply -f - --namespace silo""",
+    ),
+    "deliver-huggingface-example-resources/helm/chart": About(
+        "Delivers a model and data into the object store.",
+        """A Job named like the release. A `dataScript` runs in a container of its own, which does not get the store's
+keys. What is delivered is visible only when all of it is there and verified.""",
+        """helm template workloads/deliver-huggingface-example-resources/helm/chart \\
+  --values workloads/deliver-huggingface-example-resources/helm/overrides/tutorial-01-tiny-llama-argilla.yaml \\
+  --name-template deliver-tiny-llama --namespace silo | kubectl apply -f -""",
+    ),
+    "LLM-finetune-silogen-engine/helm/chart": About(
+        "Finetunes a delivered model on delivered data.",
+        """A Job named like the release; with `nodes` an indexed one, with a headless Service of the same name, so the
+name then has to be a host's. It waits for what is not delivered yet, goes on from its newest checkpoint when it is made
+again, and saves one when it is told to end.""",
+        """helm template workloads/LLM-finetune-silogen-engine/helm/chart \\
+  --values workloads/LLM-finetune-silogen-engine/helm/overrides/tutorial-01-finetune-lora.yaml \\
+  --name-template lora-16 --namespace silo \\
+  --set finetuning_config.peft_conf.peft_kwargs.r=16 \\
+  --set checkpointsRemote=default-bucket/experiments/lora-16 | kubectl apply -f -""",
+    ),
+    "llm-inference-vllm/helm": About(
+        "Serves a model on an OpenAI-compatible endpoint.",
+        """A Deployment and a Service named `llm-inference-vllm-<release>`, with an HTTPRoute and a NetworkPolicy where
+they are enabled. The server is ready when it has answered, and is replaced without a gap. It needs Kubernetes 1.30 or
+newer. Without `apiKeySecret`, anyone who can reach it may ask.""",
+        """helm template workloads/llm-inference-vllm/helm \\
+  --values workloads/llm-inference-vllm/helm/overrides/tutorial-01-inference.yaml \\
+  --set model=s3://default-bucket/experiments/lora-16/checkpoint-final-merged \\
+  --set vllm_engine_args.served_model_name=lora-16 \\
+  --name-template lora-16 | kubectl apply --namespace silo -f -""",
+    ),
+}
+
+
+def chart_yaml(chart: str, version: str) -> str:
+    """Write a chart's Chart.yaml."""
+    return (
+        "apiVersion: v2\n"
+        f"name: {chart.split('/')[0].lower()}\n"
+        f'description: "{ABOUT[chart].description}"\n'
+        "type: application\n"
+        f"version: {version}\n"
+        f'appVersion: "{version}"\n'
+        "home: https://github.com/tuneyard/tuneyard\n"
+        "keywords: [finetuning, LLM, tuneyard]\n"
+    )
+
+
+def readme(chart: str) -> str:
+    """Write a chart's README.md."""
+    about, model = ABOUT[chart], CHARTS[chart]
+    templates = sorted((ROOT / "workloads" / chart / "templates").glob("*.yaml"))
+    kinds = [found[1] for path in templates if (found := re.search(r"^kind: (\w+)", path.read_text(), re.MULTILINE))]
+    root = "../" * (chart.count("/") + 2)
+    parts = [
+        f"# {chart.split('/')[0]}",
+        "<!-- Generated by scripts/charts.py. -->",
+        about.description,
+        about.text,
+        f"```bash\n{about.command}\n```",
+        f"Templates: {', '.join(kinds)}.",
+        "## Values",
+        f"More about them, and the spellings of earlier files: [{VALUES_PAGE}]({root}{VALUES_PAGE}). Misspelt ones are"
+        "\nrefused, and `null` means the default. ☸ marks what only a cluster reads.",
+        reference.table(model),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def files() -> Mapping[Path, str]:
+    """Build every generated file."""
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    built: dict[Path, str] = {}
+    for chart in CHARTS:
+        built[ROOT / "workloads" / chart / "Chart.yaml"] = chart_yaml(chart, version)
+        built[ROOT / "workloads" / chart / "README.md"] = readme(chart)
+    return built
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail where a file is out of date")
+    check = parser.parse_args().check
+    texts = files()
+    stale = [path for path, text in texts.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+    for path in stale:
+        if not check:
+            path.write_text(texts[path], encoding="utf-8")
+    if stale:
+        print(f"{'out of date' if check else 'written'}: {', '.join(str(path.relative_to(ROOT)) for path in stale)}")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
