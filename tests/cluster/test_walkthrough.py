@@ -200,7 +200,7 @@ def test_the_model_and_the_data_are_delivered(store, shell):
     shell.note(f"delivered: {len(model.files)} files of the model, {rows} rows of data")
 
 
-def test_a_terminal_shows_the_moving_bar_and_a_shell_opens(store, shell):
+def test_a_terminal_shows_the_progress_and_a_shell_opens(store, shell):
     pod = until(lambda: next(filter(None, map(_running_pod, SWEEP)), None), "a training pod runs")
     until(lambda: "step " in kubectl("logs", pod, "-n", NAMESPACE, "--tail=50"), "its log tells of steps")
     steps: set[str] = set()
@@ -221,7 +221,7 @@ def test_a_terminal_shows_the_moving_bar_and_a_shell_opens(store, shell):
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         os.close(screen)
-    assert len(steps) >= 2, "the bar does not move"
+    assert len(steps) >= 2, "no progress is shown"
     other = until(lambda: next(filter(None, map(_running_pod, SWEEP)), None), "a training pod runs")
     user = kubectl("exec", other, "-n", NAMESPACE, "-c", "finetune", "--", "bash", "-c", "id -u").strip()
     assert user == "1000"
