@@ -74,7 +74,7 @@ def test_files_values_and_sets_win_in_that_order(tmp_path):
     assert [path.name for path in store.iterdir()] == ["three"]
 
 
-def test_mistakes_are_errors_with_a_hint_before_anything_is_launched():
+def test_mistakes_are_errors_with_a_hint_before_anything_is_launched(monkeypatch, tmp_path):
     with pytest.raises(InvalidValuesError, match="did you mean bucketDataDir"):
         tuneyard.deliver(values={**_values(ROWS), "bucketDatDir": "x"}, name="facts")
     with pytest.raises(UsageError, match="needs a name"):
@@ -83,6 +83,7 @@ def test_mistakes_are_errors_with_a_hint_before_anything_is_launched():
         tuneyard.serve("lora")
     with pytest.raises(NotFoundError, match="No server is running"):
         tuneyard.chat("What is a yard?")
-    with pytest.raises(UsageError, match="not in this version"):
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    with pytest.raises(NotFoundError, match="kubeconfig"):
         tuneyard.deliver(values=_values(ROWS), name="facts", on="kubernetes")
     assert tuneyard.runs() == []
