@@ -226,7 +226,7 @@ def test_a_terminal_shows_the_progress_and_a_shell_opens(store, shell):
     user = kubectl("exec", other, "-n", NAMESPACE, "-c", "finetune", "--", "bash", "-c", "id -u").strip()
     assert user == "1000"
     shell.note(
-        f"attached to {pod}: the bar moves (step {', '.join(sorted(steps, key=int)[:2])}); a shell is user {user}"
+        f"attached to {pod}: its progress is shown (step {', '.join(sorted(steps, key=int)[:2])}); a shell is user {user}"
     )
 
 
