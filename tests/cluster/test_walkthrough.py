@@ -225,9 +225,8 @@ def test_a_terminal_shows_the_progress_and_a_shell_opens(store, shell):
     other = until(lambda: next(filter(None, map(_running_pod, SWEEP)), None), "a training pod runs")
     user = kubectl("exec", other, "-n", NAMESPACE, "-c", "finetune", "--", "bash", "-c", "id -u").strip()
     assert user == "1000"
-    shell.note(
-        f"attached to {pod}: its progress is shown (step {', '.join(sorted(steps, key=int)[:2])}); a shell is user {user}"
-    )
+    seen = ", ".join(sorted(steps, key=int)[:2])
+    shell.note(f"attached to {pod}: its progress is shown (steps {seen}); a shell is user {user}")
 
 
 def test_what_is_killed_or_deleted_goes_on_from_its_checkpoint_and_the_rest_is_unchanged(store, shell):
