@@ -13,13 +13,16 @@ import ssl
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any, cast
 
 from tuneyard.errors import INTERRUPTED, TERMINATED, TuneyardError
 
 TRACEBACK_FILE = "traceback.txt"
+TERMINATION_LOG = "TUNEYARD_TERMINATION_LOG"
+"""Names the file of a process's last words."""
 _WORDS_BYTES = 4096  # what Kubernetes keeps of them
 
 
@@ -44,8 +47,9 @@ def run_main(main: Callable[[], int | None], *, workdir: Path | None = None) -> 
     signal.signal(signal.SIGTERM, _raise_terminated)
     try:
         trust_authorities(workdir)
+        _leave_words(b"")  # those of an earlier process
         code = main() or 0
-        if code:
+        if code and _words_of(os.environ.get(TERMINATION_LOG)).get("exit_code") != code:
             _last_words(code)
     except TuneyardError as error:
         tell_error(error)
@@ -98,17 +102,41 @@ def _packaged_authorities() -> str:
 
 def _last_words(code: int, error: str = "", hint: str = "") -> None:
     """Leave the outcome where `TUNEYARD_TERMINATION_LOG` says: Kubernetes keeps a pod's last words from there."""
-    path = os.environ.get("TUNEYARD_TERMINATION_LOG")
-    if not path:
-        return
     words = b""
     while not words or len(words) > _WORDS_BYTES:
         if words:  # a list of many problems: its beginning is enough, and the log has them all
             error, hint = error[: len(error) * 3 // 4], hint[: max(400, len(hint) * 3 // 4)]
         words = json.dumps({"exit_code": code, "error": error, "hint": hint}, ensure_ascii=False).encode()
+    _leave_words(words)
+
+
+def pass_on_last_words(code: int, files: Sequence[Path]) -> None:
+    """Leave, as this process's own last words, what a child has said that ended with the same exit code.
+
+    Args:
+        code: How this process is about to end.
+        files: What `TUNEYARD_TERMINATION_LOG` named for each child.
+    """
+    for words in map(_words_of, files):
+        if words.get("exit_code") == code and words.get("error"):
+            _last_words(code, str(words["error"]), str(words.get("hint", "")))
+            return
+
+
+def _words_of(path: str | Path | None) -> dict[str, Any]:
     try:
-        Path(path).write_bytes(words)
-    except OSError:  # the process has ended, and nobody is there to be told
+        words: Any = json.loads(Path(path).read_bytes()) if path else None
+    except (OSError, ValueError):
+        return {}
+    return cast("dict[str, Any]", words) if isinstance(words, dict) else {}
+
+
+def _leave_words(words: bytes) -> None:
+    path = os.environ.get(TERMINATION_LOG)
+    try:
+        if path and (words or Path(path).exists()):
+            Path(path).write_bytes(words)
+    except OSError:  # there is nobody else to be told
         return
 
 

@@ -141,3 +141,21 @@ def test_the_places_authorities_are_trusted_beside_the_systems(tmp_path: Path) -
 def test_authorities_that_are_not_there_change_nothing(tmp_path: Path) -> None:
     result = end('print(os.environ.get("SSL_CERT_FILE"))', tmp_path, TUNEYARD_CA_FILE=str(tmp_path / "none.crt"))
     assert result.stdout == "None\n"
+
+
+def test_the_last_words_of_a_child_are_passed_on_where_both_end_alike(tmp_path: Path) -> None:
+    log, lost, telling = tmp_path / "log", tmp_path / "lost", tmp_path / "telling"
+    log.write_text(json.dumps({"exit_code": 7, "error": "of an earlier process", "hint": ""}))
+    lost.write_text(json.dumps({"exit_code": 1, "error": "a peer is gone", "hint": ""}))
+    telling.write_text(json.dumps({"exit_code": 7, "error": "It differs.", "hint": "Bring it back."}))
+    files = f"[Path({str(lost)!r}), Path({str(telling)!r}), Path({str(tmp_path / 'none')!r})]"
+    body = f"from tuneyard.process import pass_on_last_words; pass_on_last_words(7, {files}); return 7"
+    assert end(body, tmp_path, TUNEYARD_TERMINATION_LOG=str(log)).returncode == 7
+    assert tuple(json.loads(log.read_text()).values()) == (7, "It differs.", "Bring it back.")
+
+
+def test_the_last_words_of_an_earlier_process_are_not_taken_for_ones_own(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text(json.dumps({"exit_code": 7, "error": "of an earlier process", "hint": ""}))
+    end("return 7", tmp_path, TUNEYARD_TERMINATION_LOG=str(log))
+    assert json.loads(log.read_text()) == {"exit_code": 7, "error": "", "hint": ""}

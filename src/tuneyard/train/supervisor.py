@@ -16,11 +16,14 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from tuneyard.errors import TERMINATED, TuneyardError, UnavailableError
+from tuneyard.process import TERMINATION_LOG, pass_on_last_words
 from tuneyard.train.signals import StopRequest
 
 POLL_SECONDS = 0.2
@@ -67,6 +70,8 @@ def supervise(
 ) -> int:
     """Run `python -m module` once per process of this node until all have ended.
 
+    Each has a file of its own for its last words; those of the one whose exit code is told become this process's.
+
     Args:
         module: The module each process runs.
         arguments: Its arguments, the same for all.
@@ -81,7 +86,19 @@ def supervise(
     Raises:
         TuneyardError: The trouble, where nothing on this node tells more.
     """
-    workers = _start(module, arguments, group)
+    with tempfile.TemporaryDirectory(prefix="tuneyard-") as folder:
+        words = [Path(folder) / f"last-words-{local}" for local in range(group.processes)]
+        code = _supervise(_start(module, arguments, group, words), group, stop, trouble)
+        pass_on_last_words(code, words)
+    return code
+
+
+def _supervise(
+    workers: Sequence[subprocess.Popen[bytes]],
+    group: Group,
+    stop: StopRequest,
+    trouble: Callable[[], TuneyardError | None],
+) -> int:
     failure, failed_at, told = 0, 0.0, False
     lost: TuneyardError | None = None
     while any(worker.poll() is None for worker in workers):
@@ -118,7 +135,7 @@ def _trouble_soon(trouble: Callable[[], TuneyardError | None]) -> TuneyardError 
     return known
 
 
-def _start(module: str, arguments: Sequence[str], group: Group) -> list[subprocess.Popen[bytes]]:
+def _start(module: str, arguments: Sequence[str], group: Group, words: Sequence[Path]) -> list[subprocess.Popen[bytes]]:
     processes = group.processes
     shared = {
         "MASTER_ADDR": group.address,
@@ -133,9 +150,15 @@ def _start(module: str, arguments: Sequence[str], group: Group) -> list[subproce
         return [
             subprocess.Popen(
                 [sys.executable, "-m", module, *arguments],
-                env={**os.environ, **shared, "RANK": str(group.node * processes + local), "LOCAL_RANK": str(local)},
+                env={
+                    **os.environ,
+                    **shared,
+                    "RANK": str(group.node * processes + local),
+                    "LOCAL_RANK": str(local),
+                    TERMINATION_LOG: str(file),
+                },
             )
-            for local in range(processes)
+            for local, file in enumerate(words)
         ]
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
