@@ -21,10 +21,17 @@ from typing import Literal
 Advance = Callable[[float], None]
 """Called with how much more is done, in the bar's unit."""
 
+Show = Callable[[float, float, str], None]
+"""Called with how much is done, out of how much, and what to say beside the bar."""
+
 Unit = Literal["bytes", "items"]
 
 LINE_EVERY_SECONDS = 10.0
 
+SHOW_EVERY_SECONDS = 1.0
+"""How often `moving_bar` may be drawn: what a pod's terminal shows is kept as its log."""
+
+_WHOLE_LINES = 4096
 FILE_VARIABLE = "TUNEYARD_PROGRESS"
 _FILE_EVERY_SECONDS = 0.2
 
@@ -110,6 +117,35 @@ def progress_bar(description: str, total: float | None, unit: Unit = "items") ->
         yield from _bar(description, total, unit)
     else:
         yield from _lines(description, total, unit)
+
+
+@contextmanager
+def moving_bar() -> Generator[Show]:
+    """Draw a bar with a text beside it on a terminal, and nothing elsewhere; what else is said scrolls above it.
+
+    Yields:
+        Call it whenever there is something new; it draws at most once in `SHOW_EVERY_SECONDS`.
+    """
+    if not sys.stderr.isatty():
+        yield lambda done, total, text: None
+        return
+    from rich import progress
+    from rich.console import Console
+
+    columns = [progress.BarColumn(bar_width=20), progress.TextColumn("{task.description}", markup=False)]
+    console = Console(stderr=True, width=_WHOLE_LINES)  # a line that is said meanwhile is one line of the log
+    with progress.Progress(*columns, console=console, auto_refresh=False, transient=True) as display:
+        task = display.add_task("", visible=False)
+        drawn = -SHOW_EVERY_SECONDS
+
+        def show(done: float, total: float, text: str) -> None:
+            nonlocal drawn
+            now = time.monotonic()
+            if now - drawn >= SHOW_EVERY_SECONDS:
+                drawn = now
+                display.update(task, completed=done, total=total, description=text, visible=True, refresh=True)
+
+        yield show
 
 
 def _bar(description: str, total: float | None, unit: Unit) -> Generator[Advance]:

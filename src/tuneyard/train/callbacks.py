@@ -13,14 +13,14 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from tuneyard.progress import LINE_EVERY_SECONDS
+from tuneyard.progress import LINE_EVERY_SECONDS, Show
 from tuneyard.train.progress_file import write_progress
 
 Metrics = dict[str, Any]
 
 
 class TellProgress(TrainerCallback):
-    """Writes metrics and progress from the main process.
+    """Writes metrics and progress from the main process; `show` may be set to what draws a bar.
 
     Args:
         workdir: Where `progress.json` goes.
@@ -41,6 +41,7 @@ class TellProgress(TrainerCallback):
         self.append = append
         self.seconds_trained = seconds_trained
         self.tokens_per_epoch = tokens_per_epoch
+        self.show: Show = _show_nothing
         self.loss: float | None = None
         self.first_step = 0
         self.first_time = 0.0
@@ -86,9 +87,14 @@ class TellProgress(TrainerCallback):
         left = per_step * (state.max_steps - state.global_step)
         facts = {"step": state.global_step, "max_steps": state.max_steps, "loss": self.loss, "seconds_left": left}
         write_progress(self.workdir, phase="training", seconds_per_step=per_step, **facts)
+        loss = "" if self.loss is None else f", loss {self.loss:.4f}"
+        rate = f"{per_step:.2f} s/step" if per_step >= 1 else f"{1 / per_step:.1f} steps/s"
+        text = f"step {state.global_step} of {state.max_steps}{loss}, {rate}, {left:.0f} s left"
+        self.show(state.global_step, state.max_steps, text)
         if now - self.last_line >= LINE_EVERY_SECONDS or state.global_step == state.max_steps:
             self.last_line = now
-            loss = "" if self.loss is None else f", loss {self.loss:.4f}"
-            rate = f"{per_step:.2f} s/step" if per_step >= 1 else f"{1 / per_step:.1f} steps/s"
-            text = f"training: step {state.global_step} of {state.max_steps}{loss}, {rate}, {left:.0f} s left"
-            print(text, file=sys.stderr, flush=True)
+            print(f"training: {text}", file=sys.stderr, flush=True)
+
+
+def _show_nothing(done: float, total: float, text: str) -> None:
+    del done, total, text

@@ -11,7 +11,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Set
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from transformers import PrinterCallback, TrainingArguments, set_seed
 
 from tuneyard.checkpoints import Attempt, CheckpointRef, Experiment, MetricsLog, Publisher, RetentionPolicy
 from tuneyard.errors import TERMINATED, NotFoundError, UnavailableError
-from tuneyard.progress import progress_bar
+from tuneyard.progress import moving_bar, progress_bar
 from tuneyard.store import Store, upload_tree
 from tuneyard.train.arguments import CHECKPOINTS, TENSORBOARD, training_arguments
 from tuneyard.train.batches import EncodedRows
@@ -126,6 +126,7 @@ class _Run:
         self.attempt: Attempt
         self.metrics: MetricsLog
         self.publisher: Publisher
+        self.progress: TellProgress
         self.published: set[Path] = set()
         self.tidying = threading.Lock()
         self.best_step: int | None = None
@@ -209,7 +210,7 @@ class _Run:
             model = add_adapter(model, kwargs, gradient_checkpointing=arguments.gradient_checkpointing)
         rows = EncodedRows(Path(self.prepared.rows_folder))
         held_out = self.prepared.validation_folder
-        progress = TellProgress(
+        self.progress = TellProgress(
             self.workdir,
             self._append,
             seconds_trained=lambda: trainer.seconds_trained(),
@@ -224,7 +225,7 @@ class _Run:
             total_batch_size=self.prepared.total,
             stop_requested=self._ending(stop),
             on_checkpoint=self._checkpoint(lambda: trainer),
-            callbacks=[progress],
+            callbacks=[self.progress],
         )
         trainer.remove_callback(PrinterCallback)
         if start.folder:
@@ -261,7 +262,8 @@ class _Run:
     def train(self, trainer: SFTTrainer, start: _Start) -> int:
         """Train to the end or to a stop, and publish what came of it."""
         try:
-            result = trainer.train(resume_from_checkpoint=start.folder or None)
+            with moving_bar() if self.main else nullcontext(self.progress.show) as self.progress.show:
+                result = trainer.train(resume_from_checkpoint=start.folder or None)
         except Stopped as stopped:
             if self.main:
                 write_progress(self.workdir, phase="stopping", step=stopped.step, max_steps=trainer.state.max_steps)

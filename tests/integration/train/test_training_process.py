@@ -1,13 +1,32 @@
 """`python -m tuneyard.train` from values to a published model, and every documented way it ends."""
 
+import contextlib
 import json
+import os
+import pty
+import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 
 import psutil
 import pytest
-from training import ARGUMENTS, DATA, REMOTE, VALUES, changed, final_sha256, lay_out, metrics, start, train
+from training import (
+    ARGUMENTS,
+    DATA,
+    REMOTE,
+    VALUES,
+    changed,
+    environment,
+    final_sha256,
+    lay_out,
+    metrics,
+    start,
+    train,
+    write_values,
+)
 
 MERGED = "checkpoint-final-merged"
 
@@ -215,8 +234,32 @@ def test_no_process_trains_on_where_the_one_that_started_them_is_killed(store, t
 
 def test_an_exit_code_of_the_main_process_is_that_of_all(store, tmp_path):
     nothing_there = {"finetuning_config.run_conf.resume_from_checkpoint": True}
-    said = train(long(finetuningGpus=2, **nothing_there), store, tmp_path / "work", code=4)
+    words = tmp_path / "words"
+    values = long(finetuningGpus=2, **nothing_there)
+    said = train(values, store, tmp_path / "work", code=4, TUNEYARD_TERMINATION_LOG=str(words))
     assert said.count("error:") == 1
+    assert "has no checkpoint to go on from" in json.loads(words.read_text())["error"], "those of the one that failed"
+
+
+def test_a_terminal_shows_a_moving_bar_and_whole_lines_above_it(store, tmp_path):
+    screen, end = pty.openpty()
+    values = changed(**{ARGUMENTS + "max_steps": 60, ARGUMENTS + "num_train_epochs": 12})
+    path = write_values(tmp_path / "work" / "values.json", values)
+    command = [sys.executable, "-m", "tuneyard.train", str(path), "--workdir", str(tmp_path / "work")]
+    process = subprocess.Popen(command, env=environment(store, TERM="xterm"), stderr=end, stdin=end)
+    os.close(end)
+    shown = b""
+    with contextlib.suppress(OSError):  # the terminal's other end is closed
+        while chunk := os.read(screen, 65536):
+            shown += chunk
+    os.close(screen)
+    assert process.wait(60) == 0, shown
+    text = shown.decode()
+    states = [state for state in text.replace("\n", "\r").split("\r") if re.search(r"[━╸╺].*step \d+ of 60, ", state)]
+    assert states, "no bar was drawn"
+    lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
+    assert any(line.startswith("training: step 60 of 60, loss ") for line in lines), lines
+    assert any(line.startswith(f"finished: {REMOTE}/checkpoint-final") for line in lines), lines
 
 
 @pytest.mark.parametrize(
