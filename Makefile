@@ -49,6 +49,7 @@ check: install ## lint, types, and generated files
 	@$(BIN)/python scripts/schemas.py --check
 	@$(BIN)/python scripts/charts.py --check
 	@$(BIN)/python scripts/image_requirements.py --check
+	@$(BIN)/hadolint --failure-threshold warning --ignore DL3059 images/*.Dockerfile
 
 charts: install ## lint the charts and run their suites (needs helm 4 with helm-unittest)
 	@command -v helm >/dev/null || { echo "make charts needs helm 4 on PATH"; exit 2; }
