@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from typer import Context, Typer
 
 from tuneyard.cli import options as o
+from tuneyard.cli._confirm import confirm_deletion
 from tuneyard.runs.base import STOP_SECONDS
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def delete(
     where = info.store or "its store"
     what = f"{info.key} and everything below {info.experiment} in {where}" if data else str(info.key)
     if not yes:
-        _ask(what)
+        confirm_deletion(what)
     removed = runner.delete_data(info.key) if data else 0
     runner.delete(info.key)
     document = {"deleted": str(info.key), "objects_deleted": removed}
@@ -165,18 +166,6 @@ def _find(runner: Runner, reference: str, words: str, *, prefer: Verb | None = N
     from tuneyard.runs.names import find_run
 
     return runner, find_run(runner.list(), reference, prefer=prefer, words=words)
-
-
-def _ask(what: str) -> None:
-    import sys
-
-    from typer import confirm
-
-    from tuneyard.errors import UsageError
-
-    if not sys.stdin.isatty():
-        raise UsageError(f"Deleting {what} has to be confirmed.", hint="Say --yes where nobody can be asked.")
-    confirm(f"Delete {what}?", abort=True, err=True)
 
 
 def _listing(found: list[RunInfo], *, names_only: bool) -> str | None:

@@ -13,7 +13,7 @@ from tuneyard.values import legacy
 from tuneyard.values.base import CLUSTER, Broken, Rule, Values
 from tuneyard.values.places import BucketPath, ModelText, StoreUrl
 from tuneyard.values.scalars import Count, Int, Matching, Name, OptionalName, Plain, Quantity, Text
-from tuneyard.values.shared import CABundle, Env, GpuResource, NetworkPolicy, SecretKey, Workload
+from tuneyard.values.shared import ApiKeySecret, CABundle, Env, GpuResource, NetworkPolicy, Workload
 
 HostName = Annotated[
     Text,
@@ -188,7 +188,7 @@ class InferenceValues(Workload, legacy.Respelt):
     hf_token: Annotated[HubToken, CLUSTER] = Field(default_factory=HubToken)
     """The Secret with a token for the Hugging Face Hub."""
 
-    apiKeySecret: Annotated[SecretKey, CLUSTER] = Field(default_factory=lambda: SecretKey(key="api-key"))
+    apiKeySecret: Annotated[ApiKeySecret, CLUSTER] = Field(default_factory=ApiKeySecret)
     """The Secret with the key that clients have to send; without a name, anyone who can reach the server may ask."""
 
     storage: Annotated[Storage, CLUSTER] = Field(default_factory=Storage)

@@ -40,6 +40,13 @@ class SecretKey(Values):
     """The key in it."""
 
 
+class ApiKeySecret(SecretKey):
+    """Where the key of the endpoint is. An empty name means there is none."""
+
+    key: Text = "api-key"
+    """The key in it."""
+
+
 class SecretRef(Values):
     """A key of a Secret that has to be there."""
 

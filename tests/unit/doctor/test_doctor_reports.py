@@ -89,7 +89,7 @@ TRAINING = ["basemodel=b/m", "finetuning_config.data_conf.training_data.datasets
 def test_the_verb_is_found_from_the_values():
     finetune = asked_of([], [*TRAINING, "finetuningGpus=2", "nodes=3", "gpuResource=amd.com/gpu"])
     deliver = asked_of([], ["modelID=a/b", "bucketModelPath=b/m", "labels.kueue\\.x-k8s\\.io/queue-name=q"])
-    serve = asked_of([], ["model=s3://b/m", "apiKeySecret.name=k", "apiKeySecret.key=api-key"])
+    serve = asked_of([], ["model=s3://b/m", "apiKeySecret.name=k"])
     assert finetune and deliver and serve
     assert (finetune.verb, deliver.verb, serve.verb) == ("finetune", "deliver", "serve")
     assert float(finetune.resources["amd.com/gpu"]) == 6
