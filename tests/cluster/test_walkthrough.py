@@ -40,6 +40,9 @@ EXPERIMENTS = "default-bucket/experiments"
 MODEL = "default-bucket/models/tiny-llama_tinyllama-1.1b-chat-v1.0"
 DATA = "default-bucket/datasets/argilla-mistral-large-human-prompts.jsonl"
 
+DRAWN_BAR = "\r\x1b\\[2K[^\r\n]*━"
+"""A line that is erased and drawn anew."""
+
 
 def _blocks() -> list[str]:
     return re.findall(r"^```bash\n(.*?)^```$", GUIDE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
@@ -200,10 +203,11 @@ def test_the_model_and_the_data_are_delivered(store, shell):
     shell.note(f"delivered: {len(model.files)} files of the model, {rows} rows of data")
 
 
-def test_a_terminal_shows_the_progress_and_a_shell_opens(store, shell):
+def test_a_terminal_shows_the_moving_bar_and_a_shell_opens(store, shell):
     pod = until(lambda: next(filter(None, map(_running_pod, SWEEP)), None), "a training pod runs")
     until(lambda: "step " in kubectl("logs", pod, "-n", NAMESPACE, "--tail=50"), "its log tells of steps")
     steps: set[str] = set()
+    seen = ""
     child, screen = pty.fork()
     if child == 0:
         os.execvp("kubectl", ["kubectl", "attach", "-it", pod, "-n", NAMESPACE])
@@ -213,20 +217,20 @@ def test_a_terminal_shows_the_progress_and_a_shell_opens(store, shell):
             if not select.select([screen], [], [], 1.0)[0]:
                 continue
             try:
-                shown = os.read(screen, 65536).decode(errors="replace")
+                seen += os.read(screen, 65536).decode(errors="replace")
             except OSError:
                 break
-            steps |= set(re.findall(r"step (\d+) of \d+", shown))
+            steps = set(re.findall(f"{DRAWN_BAR}.*?step (\\d+) of \\d+", seen))
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         os.close(screen)
-    assert len(steps) >= 2, "no progress is shown"
+    assert len(steps) >= 2, f"no bar moves: {seen[-2000:]!r}"
     other = until(lambda: next(filter(None, map(_running_pod, SWEEP)), None), "a training pod runs")
     user = kubectl("exec", other, "-n", NAMESPACE, "-c", "finetune", "--", "bash", "-c", "id -u").strip()
     assert user == "1000"
-    seen = ", ".join(sorted(steps, key=int)[:2])
-    shell.note(f"attached to {pod}: its progress is shown (steps {seen}); a shell is user {user}")
+    moved = ", ".join(sorted(steps, key=int)[:2])
+    shell.note(f"attached to {pod}: its bar moves (steps {moved}); a shell is user {user}")
 
 
 def test_what_is_killed_or_deleted_goes_on_from_its_checkpoint_and_the_rest_is_unchanged(store, shell):
