@@ -92,14 +92,13 @@ def conversations(count: int, *, seed: int = 0) -> list[dict[str, Any]]:
     ]
 
 
-def lay_out(store: Path, *, rows: list[dict[str, Any]] | None = None, **model: Any) -> None:
-    """Put a tiny model and a dataset where a delivery would, manifests included."""
+def lay_out(store: Path, *, rows: list[dict[str, Any]] | None = None, folder: Path | None = None, **model: Any) -> None:
+    """Put a dataset and a model, a tiny one or that of a folder, where a delivery would, manifests included."""
     from tuneyard.store import Manifest, open_store, upload_tree, write_manifest
 
     opened = open_store(store.as_uri())
     beside = store.parent / "laid-out"
-    folder = make_model(beside / "model", **model)
-    files = upload_tree(opened, folder, f"{MODEL}/")
+    files = upload_tree(opened, folder or make_model(beside / "model", **model), f"{MODEL}/")
     write_manifest(opened, f"{MODEL}/.tuneyard/manifest.json", Manifest(kind="model", files=tuple(files)), replace=True)
     data = beside / "data"
     data.mkdir(parents=True, exist_ok=True)

@@ -71,7 +71,7 @@ def jobs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("jobs")
     lay_out(folder / "store")
     with workspace("tuneyard-jobs", folder) as made, training_jobs(made, folder) as jobs:
-        upload(jobs, folder / "store")
+        jobs.upload(folder / "store")
         jobs.common.update(
             {
                 "basemodel": jobs.place(MODEL),
@@ -80,13 +80,6 @@ def jobs(tmp_path_factory):
             }
         )
         yield jobs
-
-
-def upload(jobs, folder, *, last="manifest.json"):
-    """Bring what lies in a folder store to the jobs' part of the bucket, manifests last, as a delivery does."""
-    local = open_store(folder.as_uri())
-    for info in sorted(local.list("default-bucket/"), key=lambda one: one.key.endswith(last)):
-        jobs.store.put(jobs.place(info.key), local.get(info.key).body)
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from cluster_lab.workspaces import STORE, Workspace, helm, kubectl
 from training import changed
 
-from tuneyard.store import Store
+from tuneyard.store import Store, open_store
 
 CHART = "LLM-finetune-silogen-engine/helm/chart"
 CONTAINER = "finetune"
@@ -148,6 +148,12 @@ class TrainingJobs:
     def place(self, key: str) -> str:
         """The place of a key in these tests' part of the bucket."""
         return key.replace("default-bucket", self.prefix, 1)
+
+    def upload(self, folder: Path, *, last: str = "manifest.json") -> None:
+        """Bring what lies in a folder store to these tests' part of the bucket, manifests last, as a delivery does."""
+        local = open_store(folder.as_uri())
+        for info in sorted(local.list("default-bucket/"), key=lambda one: one.key.endswith(last)):
+            self.store.put(self.place(info.key), local.get(info.key).body)
 
     def values(self, values: dict[str, Any], name: str, **changes: Any) -> dict[str, Any]:
         """Values of a training here: `changes` are dotted paths."""

@@ -1,0 +1,77 @@
+"""A real pretrained model, SmolLM2-135M-Instruct, trained by two processes on two accelerators of the queue.
+
+The base model comes from the package registry and takes some minutes on a small machine; no accelerator computes: the
+site allows the CPU.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cluster_lab.training_jobs import training_jobs
+from cluster_lab.workspaces import QUEUE, workspace
+from training import ARGUMENTS, DATA, MODEL, VALUES, changed, lay_out
+
+from tuneyard.checkpoints import Experiment
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples/tuneyard-facts"
+STEPS = 8
+
+
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory):
+    """Training Jobs in a namespace of their own, with the real model and conversations in the bucket."""
+    folder = tmp_path_factory.mktemp("real")
+    model = ROOT / ".downloads/HuggingFaceTB_SmolLM2-135M-Instruct"
+    subprocess.run([sys.executable, EXAMPLE / "base_model.py", model], check=True)
+    rows = [json.loads(line) for line in (EXAMPLE / "heldout.jsonl").read_text(encoding="utf-8").splitlines()]
+    asked = [{"role": "user", "content": row["question"]} for row in rows]
+    told = [{"role": "assistant", "content": row["keys"][0]} for row in rows]
+    conversations = [{"messages": list(turns)} for turns in zip(asked, told, strict=True)]
+    lay_out(folder / "store", rows=conversations, folder=model)
+    with workspace("tuneyard-real", folder) as made, training_jobs(made, folder) as jobs:
+        jobs.upload(folder / "store")
+        jobs.common.update(
+            {
+                "basemodel": jobs.place(MODEL),
+                "finetuning_config.data_conf.training_data.datasets": [{"path": jobs.place(DATA)}],
+                "gpuResource": "amd.com/gpu",
+                "finetuningGpus": 2,
+                "queueName": QUEUE,
+                "downloadsReservedSize": "2Gi",
+                "checkpointsReservedSize": "2Gi",
+            }
+        )
+        yield jobs
+
+
+def test_two_processes_teach_a_real_model_in_its_own_words(jobs):
+    values = changed(
+        VALUES,
+        **{
+            ARGUMENTS + "learning_rate": 2e-3,
+            ARGUMENTS + "num_train_epochs": None,
+            ARGUMENTS + "max_steps": STEPS,
+            ARGUMENTS + "save_steps": STEPS // 2,
+            ARGUMENTS + "logging_steps": 1,
+            ARGUMENTS + "eval_strategy": "no",
+            "finetuning_config.data_conf.validation_data": {"type": "NONE"},
+            "finetuning_config.peft_conf.peft_kwargs.r": 8,
+            "finetuning_config.peft_conf.peft_kwargs.lora_dropout": 0.0,
+        },
+    )
+    jobs.apply("smollm2", jobs.values(values, "smollm2"))
+    jobs.complete("smollm2")
+    [end] = jobs.ends("smollm2")
+    assert "2 processes" in jobs.said(end.pod)
+    losses = jobs.losses("smollm2")
+    assert len(losses) == STEPS
+    assert sum(losses[-2:]) < 0.8 * sum(losses[:2]), losses
+    assert Experiment(jobs.store, jobs.remote("smollm2")).finished()
