@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from cluster_lab.canaries import find
+from cluster_lab.python_pods import start_python
 from cluster_lab.training_jobs import training_jobs, until
 from cluster_lab.workspaces import STORE, helm, kubectl, workspace
 from tiny_models import make_model
@@ -75,8 +76,7 @@ def ran(canaries, tmp_path_factory):
         apply_secret(made, "hub", {"token": canaries[names[0]]})
         apply_secret(made, "server", {"api-key": canaries[names[1]]})
         apply_secret(made, "wrong", {"API_ACCESS_KEY": canaries[names[2]], "API_SECRET_KEY": canaries[names[3]]})
-        image = jobs.common.get("finetuningImage", "ghcr.io/tuneyard/train:0.1.0")
-        start_hub(made, make_model(folder / "model", hidden=32, layers=1), image)
+        start_hub(made, make_model(folder / "model", hidden=32, layers=1))
         deliver = {
             "bucketStorageHost": STORE,
             "modelID": MODEL,
@@ -131,26 +131,8 @@ def apply_secret(made, name, texts):
     kubectl("apply", "--server-side", "-n", made.namespace, "-f", "-", given=json.dumps(secret))
 
 
-def start_hub(made, model, image):
+def start_hub(made, model):
     """Run a Hub with a gated model in a pod, and have the site's settings name it."""
-    container = {
-        "name": "hub",
-        "image": image,
-        "command": ["python", "-c", HUB],
-        "env": [
-            {"name": "HOST", "value": f"hub.{made.namespace}"},
-            {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}},
-        ],
-        "readinessProbe": {"tcpSocket": {"port": 8000}, "periodSeconds": 1},
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-    }
-    security = {"runAsNonRoot": True, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}}
-    pod = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": "hub", "labels": {"run": "hub"}},
-        "spec": {"containers": [container], "securityContext": security, "terminationGracePeriodSeconds": 0},
-    }
     ports = [{"name": f"p{port}", "port": port} for port in (8000, 8001)]
     service = {
         "apiVersion": "v1",
@@ -158,11 +140,14 @@ def start_hub(made, model, image):
         "metadata": {"name": "hub"},
         "spec": {"selector": {"run": "hub"}, "ports": ports},
     }
-    both = {"apiVersion": "v1", "kind": "List", "items": [pod, service]}
-    kubectl("apply", "-n", made.namespace, "-f", "-", given=json.dumps(both))
+    kubectl("apply", "-n", made.namespace, "-f", "-", given=json.dumps(service))
     site = {"data": {"HF_ENDPOINT": f"http://hub.{made.namespace}:8000"}}
     kubectl("patch", "configmap", "tuneyard-site", "-n", made.namespace, "--type=merge", "-p", json.dumps(site))
-    kubectl("wait", "pod/hub", "-n", made.namespace, "--for=jsonpath={.status.phase}=Running", "--timeout=60s")
+    env = [
+        {"name": "HOST", "value": f"hub.{made.namespace}"},
+        {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}},
+    ]
+    start_python(made, "hub", HUB, env, readinessProbe={"tcpSocket": {"port": 8000}, "periodSeconds": 1})
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w|") as archive:
         archive.add(Path(__file__).parents[1] / "hub_server.py", "hub_server.py")

@@ -71,7 +71,7 @@ def jobs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("jobs")
     lay_out(folder / "store")
     with workspace("tuneyard-jobs", folder) as made, training_jobs(made, folder) as jobs:
-        jobs.upload(folder / "store")
+        made.upload(folder / "store")
         jobs.common.update(
             {
                 "basemodel": jobs.place(MODEL),

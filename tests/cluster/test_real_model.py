@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from cluster_lab.training_jobs import training_jobs
-from cluster_lab.workspaces import QUEUE, workspace
+from cluster_lab.workspaces import QUEUE, kubectl, workspace
 from training import ARGUMENTS, DATA, MODEL, VALUES, changed, lay_out
 
 from tuneyard.checkpoints import Experiment
@@ -23,6 +23,13 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples/tuneyard-facts"
 STEPS = 8
+RANKS = """
+import glob, json, re
+ranks = set()
+for path in glob.glob("/proc/[0-9]*/environ"):
+    ranks |= set(re.findall(r"\\0RANK=(\\d+)\\0", open(path, errors="replace").read()))
+print(json.dumps(sorted(ranks)))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +44,7 @@ def jobs(tmp_path_factory):
     conversations = [{"messages": list(turns)} for turns in zip(asked, told, strict=True)]
     lay_out(folder / "store", rows=conversations, folder=model)
     with workspace("tuneyard-real", folder) as made, training_jobs(made, folder) as jobs:
-        jobs.upload(folder / "store")
+        made.upload(folder / "store")
         jobs.common.update(
             {
                 "basemodel": jobs.place(MODEL),
@@ -68,9 +75,12 @@ def test_two_processes_teach_a_real_model_in_its_own_words(jobs):
         },
     )
     jobs.apply("smollm2", jobs.values(values, "smollm2"))
+    pod = jobs.running("smollm2")
+    jobs.until_step(pod, 1)
+    shown = kubectl("exec", "-n", jobs.namespace, pod, "--", "python", "-c", RANKS)
+    assert json.loads(shown) == ["0", "1"]
     jobs.complete("smollm2")
-    [end] = jobs.ends("smollm2")
-    assert "2 processes" in jobs.said(end.pod)
+    assert [end.pod for end in jobs.ends("smollm2")] == [pod]
     losses = jobs.losses("smollm2")
     assert len(losses) == STEPS
     assert sum(losses[-2:]) < 0.8 * sum(losses[:2]), losses

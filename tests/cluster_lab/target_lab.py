@@ -17,8 +17,6 @@ import yaml
 from cluster_lab.workspaces import SECRET, STORE, Workspace, kubectl
 from training import ARGUMENTS, DATA, MODEL, changed, lay_out
 
-from tuneyard.store import open_store
-
 WAIT_SECONDS = 240
 """Only ends a broken test: nothing here asserts how long something takes."""
 
@@ -47,15 +45,12 @@ class TargetLab:
 
     def place(self, key: str) -> str:
         """Turn a key of `training` into the tests' own part of the bucket."""
-        return f"{self.workspace.prefix}/{key.partition('/')[2]}"
+        return self.workspace.place(key)
 
     def lay_out(self) -> None:
         """Bring the model and the conversations to the bucket, manifests last, as a delivery does."""
         lay_out(self.folder / "store")
-        local = open_store((self.folder / "store").as_uri())
-        found = sorted(local.list("default-bucket/"), key=lambda one: one.key.endswith("manifest.json"))
-        for info in found:
-            self.workspace.store.put(self.place(info.key), local.get(info.key).body)
+        self.workspace.upload(self.folder / "store")
 
     def values(self, name: str, *, steps: int = 4, **changes: Any) -> Path:
         """Write a values file of a finetuning run without accelerators; further values by their top-level keys."""

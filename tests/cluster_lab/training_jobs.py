@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from cluster_lab.workspaces import STORE, Workspace, helm, kubectl
 from training import changed
 
-from tuneyard.store import Store, open_store
+from tuneyard.store import Store
 
 CHART = "LLM-finetune-silogen-engine/helm/chart"
 CONTAINER = "finetune"
@@ -115,22 +115,28 @@ class TrainingJobs:
     """The training Jobs of one namespace.
 
     Attributes:
-        namespace: Where they run; it has a LocalQueue, the bucket's Secret and the site's ConfigMap.
-        store: The bucket, as the test reaches it.
+        workspace: Where they run.
         common: What every Job's values say besides the training's own: the store's address as a pod reaches it.
-        prefix: The part of the bucket that belongs to these tests.
         folder: For logs.
     """
 
-    namespace: str
-    store: Store
+    workspace: Workspace
     common: dict[str, Any]
-    prefix: str
     folder: Path
     logs: list[subprocess.Popen[bytes]] = field(default_factory=list[subprocess.Popen[bytes]])
 
     def __post_init__(self) -> None:
         self.watch = PodWatch(self.namespace)
+
+    @property
+    def namespace(self) -> str:
+        """Where they run."""
+        return self.workspace.namespace
+
+    @property
+    def store(self) -> Store:
+        """The bucket, as the test reaches it."""
+        return self.workspace.store
 
     def close(self) -> None:
         """End what was started beside the Jobs."""
@@ -143,17 +149,11 @@ class TrainingJobs:
 
     def remote(self, name: str) -> str:
         """The place in the bucket of a run."""
-        return f"{self.prefix}/experiments/{name}"
+        return f"{self.workspace.prefix}/experiments/{name}"
 
     def place(self, key: str) -> str:
         """The place of a key in these tests' part of the bucket."""
-        return key.replace("default-bucket", self.prefix, 1)
-
-    def upload(self, folder: Path, *, last: str = "manifest.json") -> None:
-        """Bring what lies in a folder store to these tests' part of the bucket, manifests last, as a delivery does."""
-        local = open_store(folder.as_uri())
-        for info in sorted(local.list("default-bucket/"), key=lambda one: one.key.endswith(last)):
-            self.store.put(self.place(info.key), local.get(info.key).body)
+        return self.workspace.place(key)
 
     def values(self, values: dict[str, Any], name: str, **changes: Any) -> dict[str, Any]:
         """Values of a training here: `changes` are dotted paths."""
@@ -352,7 +352,7 @@ def training_jobs(workspace: Workspace, folder: Path) -> Iterator[TrainingJobs]:
     }
     if "TUNEYARD_TEST_IMAGE" in os.environ:
         common["finetuningImage"] = os.environ["TUNEYARD_TEST_IMAGE"]
-    jobs = TrainingJobs(workspace.namespace, workspace.store, common, workspace.prefix, folder)
+    jobs = TrainingJobs(workspace, common, folder)
     try:
         yield jobs
     finally:

@@ -62,6 +62,16 @@ class Workspace:
     prefix: str
     keys: tuple[str, str]
 
+    def place(self, key: str) -> str:
+        """The place of a key in these tests' part of the bucket."""
+        return key.replace("default-bucket", self.prefix, 1)
+
+    def upload(self, folder: Path, *, last: str = "manifest.json") -> None:
+        """Bring what lies in a folder store to these tests' part of the bucket, manifests last, as a delivery does."""
+        local = open_store(folder.as_uri())
+        for info in sorted(local.list("default-bucket/"), key=lambda one: one.key.endswith(last)):
+            self.store.put(self.place(info.key), local.get(info.key).body)
+
 
 @contextmanager
 def workspace(purpose: str, folder: Path) -> Iterator[Workspace]:

@@ -16,6 +16,9 @@ from tuneyard.errors import InvalidValuesError, Problem
 from tuneyard.process import run_main
 from tuneyard.values import InferenceValues, read_values
 
+_END_SECONDS = 15
+"""Of the grace period, what isn't for answers: five seconds of the chart's preStop, ten for ending the engine."""
+
 
 def main() -> int:
     """Serve, and return the exit code."""
@@ -36,11 +39,12 @@ def _options() -> argparse.Namespace:
 
 
 def _serve(options: argparse.Namespace, workdir: Path) -> None:
+    from tuneyard.device import choose_device
     from tuneyard.serve import vllm
-    from tuneyard.serve.device import choose_device
     from tuneyard.serve.flags import app_settings
     from tuneyard.serve.guard import key_of_environment
     from tuneyard.serve.placement import place_models
+    from tuneyard.serve.readiness import local_url
     from tuneyard.serve.server import open_port, serve_app
     from tuneyard.store import default_store_url, open_store
 
@@ -52,18 +56,40 @@ def _serve(options: argparse.Namespace, workdir: Path) -> None:
     door = open_port(options.host, values.port if options.port is None else options.port)
     store = open_store(os.environ.get("TUNEYARD_STORE") or values.bucket_storage.host or default_store_url())
     key = key_of_environment()
+    # What can be refused is refused before gigabytes are pulled.
+    device = choose_device(values.gpuResource, values.gpus, key="gpus")
     if vllm.is_installed():
         placement = place_models(values, store, workdir)
         host, port = door.getsockname()[:2]
         door.close()
-        vllm.serve_vllm(values, placement, host=host, port=port, key=key, ready_file=ready, workdir=workdir)
+        finish = _finish_seconds(values)
+        command = vllm.build_command(
+            values, placement, host=host, port=port, guarded=bool(key), on_cpu=device == "cpu", finish_seconds=finish
+        )
+        environment = vllm.build_environment(values, key, os.environ, workdir)
+        vllm.serve_vllm(
+            command,
+            environment,
+            placement.served,
+            url=local_url(host, port),
+            key=key,
+            ready_file=ready,
+            finish_seconds=finish,
+        )
         return
-    # What can be refused is refused before gigabytes are pulled.
-    settings, device = app_settings(values.vllm_engine_args), choose_device(values.gpuResource, values.gpus)
+    settings = app_settings(values.vllm_engine_args)
+    if device != "cpu" and values.gpus > 1:
+        problem = Problem("gpus", "needs vLLM, which is not installed here", str(values.gpus), "1")
+        raise InvalidValuesError(f"{values.gpus} accelerators for one server need vLLM.", problems=[problem])
     placement = place_models(values, store, workdir)
     os.environ["HF_HUB_OFFLINE"] = "1"  # everything is here now: nothing may ask a hub
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    serve_app(placement, settings, device, door, key=key, ready_file=ready)
+    serve_app(placement, settings, device, door, key=key, ready_file=ready, finish_seconds=_finish_seconds(values))
+
+
+def _finish_seconds(values: InferenceValues) -> int:
+    """How long answers under way may go on after SIGTERM: what the pod has, less its preStop and the end of it all."""
+    return max(5, values.terminationGracePeriodSeconds - _END_SECONDS)
 
 
 def _environment(values: InferenceValues) -> dict[str, str]:

@@ -17,9 +17,6 @@ from tuneyard.serve.flags import AppSettings
 from tuneyard.serve.placement import Placement
 from tuneyard.serve.readiness import local_url, wait_ready, write_ready
 
-FINISH_SECONDS = 15
-"""How long answers under way may go on after SIGTERM; Kubernetes kills after 30 s."""
-
 _DRAIN_SECONDS = 5.0
 _READY_SECONDS = 600.0
 
@@ -61,6 +58,7 @@ def serve_app(
     *,
     key: str,
     ready_file: Path | None,
+    finish_seconds: int,
 ) -> None:
     """Load the models and serve them until a signal comes.
 
@@ -71,6 +69,7 @@ def serve_app(
         door: A bound socket.
         key: What clients have to send; empty where anyone may ask.
         ready_file: Written when the models answer, removed when they don't any more.
+        finish_seconds: How long answers under way may go on after SIGTERM.
 
     Raises:
         InvalidDataError: A model can't be loaded.
@@ -91,7 +90,7 @@ def serve_app(
     _tell(f"loading {', '.join(placement.served)} on {device}")
     models = Models(load_models(placement, settings, device))
     config = uvicorn.Config(
-        build_app(models, key), log_level="warning", access_log=False, timeout_graceful_shutdown=FINISH_SECONDS
+        build_app(models, key), log_level="warning", access_log=False, timeout_graceful_shutdown=finish_seconds
     )
     server = uvicorn.Server(config)
     host, port = door.getsockname()[:2]

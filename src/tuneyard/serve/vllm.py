@@ -14,22 +14,22 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from tuneyard.errors import InvalidValuesError, Problem, TuneyardError
 from tuneyard.serve.flags import own_flags
 from tuneyard.serve.placement import ADAPTER_CONFIG, Adapter, Placement
-from tuneyard.serve.readiness import local_url, wait_ready, write_ready
+from tuneyard.serve.readiness import wait_ready, write_ready
 from tuneyard.values import InferenceValues
 
 MODULE = "vllm.entrypoints.openai.api_server"
 GUARD = "tuneyard.serve.guard.RequireKey"
-FINISH_SECONDS = 20.0
-"""How long vLLM may take to end after SIGTERM; Kubernetes kills after 30 s."""
-
 _READY_SECONDS = 1800.0
+_END_SECONDS = 5
+"""How long vLLM may take to end once no answer is under way."""
+
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes for --max-lora-rank
 _PLACED = ("served_model_name", "revision")  # read by placement
 _CACHES = (
@@ -52,7 +52,16 @@ def is_installed() -> bool:
     return importlib.util.find_spec("vllm") is not None
 
 
-def build_command(values: InferenceValues, placement: Placement, *, host: str, port: int, guarded: bool) -> list[str]:
+def build_command(
+    values: InferenceValues,
+    placement: Placement,
+    *,
+    host: str,
+    port: int,
+    guarded: bool,
+    on_cpu: bool,
+    finish_seconds: int,
+) -> list[str]:
     """Write the command that serves.
 
     Args:
@@ -61,6 +70,8 @@ def build_command(values: InferenceValues, placement: Placement, *, host: str, p
         host: The address to listen on.
         port: The port.
         guarded: Whether there is a key to ask for.
+        on_cpu: Whether the CPU computes, whatever accelerators the values ask for.
+        finish_seconds: How long answers under way may go on after SIGTERM.
 
     Returns:
         An argument list without any secret in it.
@@ -78,7 +89,7 @@ def build_command(values: InferenceValues, placement: Placement, *, host: str, p
             problems=problems,
         )
     given = {name: value for name, value in values.vllm_engine_args.items() if name not in _PLACED}
-    flags: dict[str, Any] = {**_defaults(values, placement), **given}
+    flags: dict[str, Any] = {**_defaults(values, placement, on_cpu), "shutdown_timeout": finish_seconds, **given}
     command = [sys.executable, "-m", MODULE, "--model", str(placement.model.folder)]
     command += ["--host", host, "--port", str(port), "--served-model-name", *placement.names]
     if guarded:
@@ -126,64 +137,60 @@ def build_environment(
 
 
 def serve_vllm(
-    values: InferenceValues,
-    placement: Placement,
+    command: list[str],
+    environment: Mapping[str, str],
+    served: Sequence[str],
     *,
-    host: str,
-    port: int,
+    url: str,
     key: str,
     ready_file: Path | None,
-    workdir: Path | None = None,
+    finish_seconds: int,
 ) -> None:
     """Start vLLM, wait until every model answers, and stay with it.
 
     Args:
-        values: What to serve.
-        placement: Verified folders and names.
-        host: The address to listen on.
-        port: The port.
+        command: What `build_command` gave.
+        environment: What `build_environment` gave.
+        served: The names that have to answer.
+        url: Where it listens, as this machine reaches it.
         key: What clients have to send.
         ready_file: Written when the models answer, removed when they don't any more.
-        workdir: Where its caches go.
+        finish_seconds: How long answers under way may go on after SIGTERM.
 
     Raises:
-        InvalidValuesError: What vLLM can't serve.
         TuneyardError: vLLM ended by itself.
     """
-    command = build_command(values, placement, host=host, port=port, guarded=bool(key))
-    environment = build_environment(values, key, os.environ, workdir)
     # A group of its own: Ctrl-C reaches us alone, and we tell vLLM and its workers.
     child = subprocess.Popen(command, env=environment, start_new_session=True)
-    url = local_url(host, port)
 
     def still_there() -> None:
         if child.poll() is not None:
             raise _ended(child.returncode)
 
     try:
-        for model in placement.served:
+        for model in served:
             wait_ready(url, key, model, _READY_SECONDS, still_there=still_there)
         if ready_file:
-            write_ready(ready_file, url, placement.served, "vllm")
-        print(f"{' and '.join(placement.served)} at {url} (vLLM)", file=sys.stderr, flush=True)
+            write_ready(ready_file, url, served, "vllm")
+        print(f"{' and '.join(served)} at {url} (vLLM)", file=sys.stderr, flush=True)
         child.wait()
         raise _ended(child.returncode)
     finally:
         if ready_file:
             ready_file.unlink(missing_ok=True)
-        _end(child)
+        _end(child, finish_seconds + _END_SECONDS)
 
 
 def _ended(code: int) -> TuneyardError:
     return TuneyardError(f"vLLM ended by itself with exit code {code}.", hint="Its own words are above, in the log.")
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
+def _end(child: subprocess.Popen[bytes], seconds: int) -> None:
     """Let vLLM finish, then kill its whole group: workers of a killed server would keep the accelerator."""
     if child.poll() is None:
         child.terminate()
         try:
-            child.wait(FINISH_SECONDS)
+            child.wait(seconds)
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
@@ -193,12 +200,12 @@ def _end(child: subprocess.Popen[bytes]) -> None:
         return
 
 
-def _defaults(values: InferenceValues, placement: Placement) -> dict[str, Any]:
+def _defaults(values: InferenceValues, placement: Placement, on_cpu: bool) -> dict[str, Any]:
     """Flags that follow from what is served; the values' own win."""
     flags: dict[str, Any] = {"disable_fastapi_docs": True}
     if not _can_compile():
         flags["enforce_eager"] = True
-    if values.gpuResource and values.gpus > 1:
+    if not on_cpu and values.gpus > 1:
         flags["tensor_parallel_size"] = values.gpus
     if not placement.adapters:
         return flags

@@ -13,9 +13,9 @@ import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
+from tuneyard.device import Device
 from tuneyard.train.attention import PER_CONVERSATION
 from tuneyard.train.console import Tell
-from tuneyard.train.device import Device
 from tuneyard.train.targets import refuse_unmatched
 
 

@@ -14,12 +14,12 @@ from typing import Any
 
 from tuneyard.checkpoints import Experiment
 from tuneyard.data import ChatEncoder, Encoded, encode_files, load_tokenizer, split
+from tuneyard.device import Device, choose_device
 from tuneyard.errors import InvalidDataError
 from tuneyard.progress import progress_bar
 from tuneyard.store import Store, pull
 from tuneyard.train.batches import EncodedRows
 from tuneyard.train.console import Tell
-from tuneyard.train.device import Device, choose_device
 from tuneyard.train.inputs import (
     Inputs,
     delivered_dataset,
@@ -91,7 +91,7 @@ def prepare(values: FinetuneValues, inputs: Inputs, store: Store, workdir: Path,
         IntegrityError: Where delivered bytes differ from their manifest.
     """
     refuse_unsupported(values, tell)
-    device = choose_device(values.gpuResource, values.finetuningGpus)
+    device = choose_device(values.gpuResource, values.finetuningGpus, key="finetuningGpus")
     batch = values.finetuning_config.batchsize_conf
     sizes = resolve_batch_sizes(batch.total_train_batch_size, values.processes, batch.max_per_device_train_batch_size)
     manifest = delivered_model(store, values.basemodel)

@@ -28,9 +28,9 @@ def placement(tmp_path: Path, *configs: dict[str, Any]) -> Placement:
     return Placement(model, ("base",), tuple(adapters), adapters[0].names if adapters else ("base",))
 
 
-def command(where: Placement, *, guarded: bool = True, **more: Any) -> list[str]:
+def command(where: Placement, *, guarded: bool = True, on_cpu: bool = False, **more: Any) -> list[str]:
     values = InferenceValues.model_validate({"model": "s3://bucket/models/base", **more})
-    return build_command(values, where, host="127.0.0.1", port=8081, guarded=guarded)
+    return build_command(values, where, host="127.0.0.1", port=8081, guarded=guarded, on_cpu=on_cpu, finish_seconds=45)
 
 
 def following(words: list[str], flag: str) -> list[str]:
@@ -104,7 +104,7 @@ def test_flags_are_passed_on_as_vllm_reads_them_and_win_over_what_follows(tmp_pa
 
 def test_several_accelerators_share_one_model(tmp_path):
     assert following(command(placement(tmp_path), gpus=4), "--tensor-parallel-size") == ["4"]
-    assert "--tensor-parallel-size" not in command(placement(tmp_path), gpus=4, gpuResource="")
+    assert "--tensor-parallel-size" not in command(placement(tmp_path), gpus=4, on_cpu=True)
 
 
 @pytest.mark.parametrize(
@@ -134,3 +134,10 @@ def test_the_key_is_in_the_environment_and_never_in_the_command(tmp_path):
     assert environment["HF_HUB_OFFLINE"] == "1"
     assert not [word for word in command(placement(tmp_path)) if "s3cret" in word]
     assert "VLLM_API_KEY" not in build_environment(values, "", {})
+
+
+def test_answers_under_way_may_end(tmp_path):
+    assert following(command(placement(tmp_path)), "--shutdown-timeout") == ["45"]
+    assert following(command(placement(tmp_path), vllm_engine_args={"shutdown_timeout": 3}), "--shutdown-timeout") == [
+        "3"
+    ]

@@ -1,11 +1,9 @@
-"""Which device a process trains on, and that nothing falls back to a slower one in silence."""
+"""Which device a process computes on, and that nothing falls back to a slower one in silence."""
 
 from __future__ import annotations
 
 import os
 from typing import Literal, cast
-
-import torch
 
 from tuneyard.errors import AcceleratorMissingError, UsageError
 
@@ -15,32 +13,35 @@ Device = Literal["cpu", "cuda", "mps"]
 VARIABLE = "TUNEYARD_DEVICE"
 
 
-def choose_device(gpu_resource: str, wanted: int) -> Device:
+def choose_device(gpu_resource: str, wanted: int, *, key: str) -> Device:
     """Choose the device that values and `TUNEYARD_DEVICE` ask for.
 
     Args:
         gpu_resource: `gpuResource` of the values; empty means the CPU.
-        wanted: How many accelerators are asked for (`finetuningGpus`).
+        wanted: How many accelerators are asked for.
+        key: The values' key that says how many, for the message.
 
     Returns:
         The device's torch name.
 
     Raises:
-        AcceleratorMissingError: Where accelerators are asked for and this machine has none, or fewer.
-        UsageError: Where `TUNEYARD_DEVICE` is none of `cpu`, `cuda` and `mps`.
+        AcceleratorMissingError: Accelerators are asked for and this machine has none, or fewer.
+        UsageError: `TUNEYARD_DEVICE` is none of `cpu`, `cuda` and `mps`.
     """
     named = os.environ.get(VARIABLE, "")
     if named not in ("", "cpu", "cuda", "mps"):
-        raise UsageError(f"{VARIABLE} is {named!r}; allowed: cpu, cuda, mps", hint=f"unset {VARIABLE}, or set cpu")
+        raise UsageError(f"{VARIABLE} is {named!r}; allowed: cpu, cuda, mps.", hint=f"Unset {VARIABLE}, or set cpu.")
     if named == "cpu" or (not named and not gpu_resource):
         return "cpu"
+    import torch
+
     device = cast(Device, named or ("mps" if torch.backends.mps.is_available() else "cuda"))
     present = torch.cuda.device_count() if device == "cuda" else int(torch.backends.mps.is_available())
     if present < wanted:
         raise AcceleratorMissingError(
-            f"{wanted} accelerator(s) were asked for (finetuningGpus={wanted}, gpuResource={gpu_resource!r}) "
-            f"and this machine has {present}",
-            hint=f"set {VARIABLE}=cpu to train on the CPU, or --set gpuResource= in the values",
+            f"{wanted} accelerator(s) were asked for ({key}={wanted}, gpuResource={gpu_resource!r}) "
+            f"and this machine has {present or 'none'}.",
+            hint=f"Set {VARIABLE}=cpu to use the CPU, or --set gpuResource= in the values.",
             wanted=wanted,
             present=present,
         )

@@ -1,0 +1,267 @@
+"""Servers on a real cluster with real vLLM: verified before loaded, nobody without the key, updated without a failed
+request, and no more of the pod writable than they need.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+import subprocess
+import threading
+
+import pytest
+import serving
+from cluster_lab.python_pods import start_python
+from cluster_lab.training_jobs import until
+from cluster_lab.workspaces import STORE, helm, kubectl, workspace
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
+NAME = "tune"
+TAMPERED = "default-bucket/experiments/tampered/checkpoint-final"
+PATHS = (
+    "/",
+    "/health",
+    "/ping",
+    "/metrics",
+    "/version",
+    "/docs",
+    "/openapi.json",
+    "/tokenize",
+    "/invocations",
+    "/v1/models",
+    "/v1/chat/completions",
+    "/v1/load_lora_adapter",
+    "/nowhere",
+)
+
+CLIENTS = """
+import http.client, json, os, threading, time
+host, headers = os.environ["HOST"], {"Authorization": "Bearer " + os.environ["KEY"], "Content-Type": "application/json"}
+body = {"model": "tune", "messages": [{"role": "user", "content": "What is a yard?"}], "temperature": 0}
+body |= {"ignore_eos": True}
+def note(**row):
+    print(json.dumps(row), flush=True)
+def ask(connection, more):
+    began = time.time()
+    connection.request("POST", "/v1/chat/completions", json.dumps({**body, **more}), headers)
+    answer = connection.getresponse()
+    text = answer.read().decode()
+    if answer.status != 200:
+        raise RuntimeError(f"{answer.status}: {text}")
+    return began, text
+def alone(name):
+    connection = http.client.HTTPConnection(host, 8080, timeout=240)
+    began, text = ask(connection, {"max_tokens": 8})
+    connection.close()
+    note(client=name, began=began, said=json.loads(text)["choices"][0]["message"]["content"])
+def streamed(name):
+    connection = http.client.HTTPConnection(host, 8080, timeout=240)
+    began, text = ask(connection, {"stream": True, "max_tokens": 1500})
+    connection.close()
+    events = [line[6:] for line in text.splitlines() if line.startswith("data: ")]
+    if events[-1] != "[DONE]":
+        raise RuntimeError(f"a stream without its end: {events[-1:]}")
+    choices = [choice for event in events[:-1] for choice in json.loads(event)["choices"]]
+    if choices[-1]["finish_reason"] != "length":
+        raise RuntimeError(f"a stream that ended early: {choices[-1]}")
+    said = "".join(choice["delta"].get("content") or "" for choice in choices)
+    note(client=name, began=began, seconds=time.time() - began, said=said[:20], events=len(events))
+def go_on(work, name):
+    while True:
+        try:
+            work(name)
+        except Exception as error:
+            note(client=name, failed=repr(error))
+        time.sleep(0.2)
+for work, name in ((alone, "one"), (alone, "two"), (streamed, "stream")):
+    threading.Thread(target=go_on, args=(work, name)).start()
+"""
+
+WRITABLE = """
+import json, os, tempfile
+found = []
+for folder, folders, _ in os.walk("/"):
+    if folder.startswith(("/proc", "/sys")):
+        folders.clear()
+        continue
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            found.append(folder)
+            folders.clear()
+    except OSError:
+        pass
+print(json.dumps({"user": os.getuid(), "group": os.getgid(), "writable": sorted(found)}))
+"""
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory):
+    """A namespace with the models in its bucket and the server's key in a Secret; with the key."""
+    folder = tmp_path_factory.mktemp("serving")
+    serving.lay_out(folder / "store", folder / "beside", hidden=256)  # vLLM's CPU kernels want heads of 64
+    with workspace("tuneyard-serving", folder) as made:
+        made.upload(folder / "store")
+        weights = f"{serving.FULL}/model.safetensors"
+        for info in list(made.store.list(f"{made.place(serving.FULL)}/")):
+            body = made.store.get(info.key).body
+            if info.key == made.place(weights):
+                body = body[:-1] + bytes([body[-1] ^ 1])
+            made.store.put(info.key.replace(made.place(serving.FULL), made.place(TAMPERED), 1), body)
+        key = secrets.token_urlsafe(16)
+        data = {"api-key": base64.b64encode(key.encode()).decode()}
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "server"}, "data": data}
+        kubectl("apply", "--server-side", "-n", made.namespace, "-f", "-", given=json.dumps(secret))
+        yield made, key
+
+
+def deploy(made, name, model, **flags):
+    """Apply the chart with the name that all of this file's clients ask for."""
+    values = {
+        "model": f"s3://{made.place(model)}",
+        "bucket_storage": {"host": STORE},
+        "apiKeySecret": {"name": "server"},
+        "storage": {"quantity": "1Gi"},
+        "vllm_engine_args": {
+            "served_model_name": NAME,
+            "dtype": "float32",
+            "max_model_len": 1600,
+            "max_num_seqs": 4,
+            **flags,
+        },
+    }
+    if "TUNEYARD_TEST_SERVE_IMAGE" in os.environ:
+        values["image"] = os.environ["TUNEYARD_TEST_SERVE_IMAGE"]
+    rendered = helm("llm-inference-vllm/helm", name, made.namespace, values)
+    kubectl("apply", "-n", made.namespace, "-f", "-", given=rendered)
+    return f"llm-inference-vllm-{name}"
+
+
+def rolled_out(made, deployment):
+    """Wait until a Deployment's newest pods are ready and the others gone."""
+    command = ["kubectl", "rollout", "status", "-n", made.namespace, f"deployment/{deployment}", "--timeout=600s"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=620)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def pods(made, deployment):
+    chosen = ["-l", f"app.kubernetes.io/instance={deployment.removeprefix('llm-inference-vllm-')}"]
+    return json.loads(kubectl("get", "pods", "-n", made.namespace, *chosen, "-o", "json"))["items"]
+
+
+@pytest.fixture(scope="module")
+def served(room):
+    made, _ = room
+    deployment = deploy(made, "tune", serving.FULL)
+    rolled_out(made, deployment)
+    return deployment
+
+
+def inside(made, deployment, program, *arguments):
+    """Run a Python program in the server's pod, and give what it prints as JSON."""
+    return json.loads(
+        kubectl("exec", "-n", made.namespace, f"deployment/{deployment}", "--", "python", "-c", program, *arguments)
+    )
+
+
+def test_a_changed_byte_of_the_weights_is_found_before_anything_is_loaded(room):
+    made, _ = room
+    deployment = deploy(made, "tampered", TAMPERED)
+
+    def ended():
+        for pod in pods(made, deployment):
+            for status in pod["status"].get("containerStatuses", []):
+                assert not status["ready"]
+                for state in (status["state"], status["lastState"]):
+                    if "terminated" in state:
+                        return pod["metadata"]["name"], state["terminated"]
+        return None
+
+    pod, state = until(ended, "the end of a server with changed weights")
+    assert state["exitCode"] == 7, state
+    words = json.loads(state["message"])
+    assert "model.safetensors" in words["message"]
+    said = kubectl("logs", "-n", made.namespace, pod)
+    assert "model.safetensors" in said
+    assert "vllm" not in said.lower(), said
+    kubectl("delete", "deployment", deployment, "-n", made.namespace)
+
+
+def test_nobody_gets_an_answer_without_the_key(room, served):
+    made, key = room
+    program = """
+import http.client, json, os, sys
+answers = {}
+for path in sys.argv[1:]:
+    for method in ("GET", "POST", "OPTIONS"):
+        for given in (None, "Bearer wrong", "Basic " + os.environ["TUNEYARD_API_KEY"]):
+            connection = http.client.HTTPConnection("127.0.0.1", 8080, timeout=60)
+            connection.request(method, path, b"{}", {"Authorization": given} if given else {})
+            answers[f"{method} {path} {str(given)[:6]}"] = connection.getresponse().status
+            connection.close()
+connection = http.client.HTTPConnection("127.0.0.1", 8080, timeout=60)
+connection.request("GET", "/v1/models", headers={"Authorization": "Bearer " + os.environ["TUNEYARD_API_KEY"]})
+print(json.dumps([answers, json.load(connection.getresponse())]))
+"""
+    answers, models = inside(made, served, program, *PATHS)
+    assert len(answers) == 9 * len(PATHS)
+    assert {where: status for where, status in answers.items() if status != 401} == {}
+    assert [model["id"] for model in models["data"]] == [NAME]
+    said = kubectl("logs", "-n", made.namespace, f"deployment/{served}")
+    assert key not in said
+
+
+def test_the_server_is_a_user_of_its_own_and_writes_only_where_it_has_volumes(room, served):
+    made, _ = room
+    found = inside(made, served, WRITABLE)
+    # /dev/mqueue and the like belong to the container's runtime, not to the image.
+    writable = [folder for folder in found["writable"] if not folder.startswith("/dev/") or folder == "/dev/shm"]
+    assert (found["user"], found["group"]) == (1000, 1000)
+    assert writable == ["/dev/shm", "/tmp", "/work"]
+
+
+def test_an_update_to_another_model_fails_no_request_and_cuts_no_stream(room, served, tmp_path):
+    made, _ = room
+    env = [
+        {"name": "HOST", "value": served},
+        {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "server", "key": "api-key"}}},
+    ]
+    old = [pod["metadata"]["name"] for pod in pods(made, served)]
+    start_python(made, "clients", CLIENTS, env)
+
+    def answers(client):
+        rows = [json.loads(line) for line in kubectl("logs", "-n", made.namespace, "clients").splitlines()]
+        return [row for row in rows if row["client"] == client]
+
+    def each_answered(times):
+        return all(len(answers(client)) >= times for client in ("one", "two", "stream"))
+
+    until(lambda: each_answered(1), "an answer for each client", every=2.0)
+    log = (tmp_path / "old.log").open("wb")
+    follower = subprocess.Popen(
+        ["kubectl", "logs", "-f", "-n", made.namespace, old[0]], stdout=log, stderr=subprocess.STDOUT
+    )
+    try:
+        deploy(made, "tune", serving.BASE)
+        rolled_out(made, served)
+        gone = ["wait", f"pod/{old[0]}", "-n", made.namespace, "--for=delete", "--timeout=110s"]
+        kubectl(*gone)
+        before = {client: len(answers(client)) for client in ("one", "two", "stream")}
+        until(
+            lambda: all(len(answers(client)) >= count + 2 for client, count in before.items()),
+            "answers of the new server",
+            every=2.0,
+        )
+    finally:
+        threading.Timer(5, follower.terminate).start()
+        follower.wait()
+        log.close()
+    told = (tmp_path / "old.log").read_text(encoding="utf-8", errors="replace")
+    rows = [row for client in ("one", "two", "stream") for row in answers(client)]
+    assert [row for row in rows if "failed" in row] == [], told[-6000:]
+    for client in ("one", "two", "stream"):
+        said = [row["said"] for row in answers(client)]
+        assert len(set(said)) == 2, f"{client} was answered by one server alone, or by more than two models"
+        assert said[0] != said[-1]
