@@ -182,7 +182,7 @@ def test_a_changed_byte_of_the_weights_is_found_before_anything_is_loaded(room):
     pod, state = until(ended, "the end of a server with changed weights")
     assert state["exitCode"] == 7, state
     words = json.loads(state["message"])
-    assert "model.safetensors" in words["message"]
+    assert "model.safetensors" in words["error"]
     said = kubectl("logs", "-n", made.namespace, pod)
     assert "model.safetensors" in said
     assert "vllm" not in said.lower(), said
