@@ -26,7 +26,7 @@ STEPS = 6
 TOGETHER = changed(
     VALUES,
     **{
-        ARGUMENTS + "learning_rate": 5e-4,
+        ARGUMENTS + "learning_rate": 1e-3,
         ARGUMENTS + "lr_scheduler_type": "constant",
         ARGUMENTS + "num_train_epochs": None,
         ARGUMENTS + "max_steps": STEPS,
