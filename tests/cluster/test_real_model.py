@@ -36,6 +36,8 @@ TOGETHER = changed(
         "finetuning_config.data_conf.validation_data": {"type": "NONE"},
         "finetuning_config.batchsize_conf.total_train_batch_size": 4,
         "finetuning_config.batchsize_conf.max_per_device_train_batch_size": 1,
+        # In bfloat16, the dtype of its weights, rounding alone changes these losses by a hundredth.
+        "finetuning_config.run_conf.model_args.dtype": "float32",
         "finetuning_config.peft_conf.peft_kwargs.r": 8,
         "finetuning_config.peft_conf.peft_kwargs.lora_dropout": 0.0,
     },
@@ -90,5 +92,4 @@ def test_two_processes_teach_a_real_model_as_one_does(jobs):
 
     jobs.apply("one", jobs.values(TOGETHER, "one", finetuningGpus=1))
     jobs.complete("one")
-    print(losses, jobs.losses("one"))
-    assert jobs.losses("one") == pytest.approx(losses, abs=1e-3, rel=0)
+    assert jobs.losses("one") == pytest.approx(losses, abs=1e-4, rel=0)
