@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import subprocess
+import sys
 
 import pytest
 import serving
@@ -192,6 +193,24 @@ def test_a_changed_byte_of_the_weights_is_found_before_anything_is_loaded(room):
     assert "model.safetensors" in said
     assert "vllm" not in said.lower(), said
     kubectl("delete", "deployment", deployment, "-n", made.namespace)
+
+
+def test_a_server_that_can_t_start_is_told_at_once_and_made_again_when_it_is_launched_again(room):
+    made, _ = room
+    command = [sys.executable, "-m", "tuneyard", "serve", "--name", "broken"]
+    sets = {"model": f"s3://{made.place('default-bucket/nothing')}", "bucket_storage.host": STORE, "gpuResource": ""}
+    sets["storage.quantity"] = "1Gi"
+    command += [word for key, value in sets.items() for word in ("--set", f"{key}={value}")]
+    command += ["--on", "kubernetes", "--namespace", made.namespace]
+    uids = set()
+    for _ in range(2):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 4, done.stderr
+        assert "default-bucket" in done.stderr and "nothing" in done.stderr
+        deployment = kubectl("get", "deployment", "llm-inference-vllm-broken", "-n", made.namespace, "-o", "json")
+        uids.add(json.loads(deployment)["metadata"]["uid"])
+    assert len(uids) == 2
+    kubectl("delete", "deployment", "llm-inference-vllm-broken", "-n", made.namespace)
 
 
 def test_nobody_gets_an_answer_without_the_key(room, served):

@@ -39,8 +39,7 @@ def chat(
     server = find_server(runner, name)
     question = read_question(asked)
     if not is_ready(server):
-        out.say(f"{server.name} is {server.why}.")
-        server = wait_until_ready(runner, server.key)
+        server = wait_until_ready(runner, server.key, tell=lambda why: out.say(f"{server.name}: {why}"))
     if question is None and json:
         raise UsageError("--json answers one question.", hint='Ask it: tuneyard chat NAME "What is a manifest?" --json')
     with runner.reach(server.key) as reached:

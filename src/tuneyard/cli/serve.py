@@ -47,8 +47,8 @@ def serve(
         return
     info = launch(plan, runner, out)
     if not detach:
-        out.say("Loading the model. Ctrl-C leaves the server alone.")
-        info = wait_until_ready(runner, info.key)
+        out.say("Waiting until it answers. Ctrl-C leaves the server alone.")
+        info = wait_until_ready(runner, info.key, tell=out.say)
     out.data({"run": info.to_dict()}, _endpoint(info, runner.words))
 
 

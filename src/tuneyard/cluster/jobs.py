@@ -18,6 +18,12 @@ QUEUE = "kueue.x-k8s.io/queue-name"
 FINAL_CODES = frozenset({3, 4, 5, 6, 7})
 """Ends that another attempt would only repeat."""
 
+SERVER_FINAL_CODES = FINAL_CODES | {8}
+"""Those of a server: it is started again on the same node, where an accelerator that is missing stays so."""
+
+SERVER_RESTARTS = 3
+"""After so many ends of whatever kind a server counts as failed, although Kubernetes goes on starting it."""
+
 Phase = Literal["queued", "running", "succeeded", "failed", "stopped"]
 EventsOf = Callable[[Document], Sequence[Document]]
 """Gives the events about an object (a pod's with those of its volume claims), oldest first."""
@@ -126,9 +132,11 @@ def deployment_state(
         return _refused(str(refused[0].get("message") or "") if refused else "", common)
     pod = newest[0]
     end = p.end_of(pod)
-    if end and end.exit_code in FINAL_CODES:
+    if end and (end.exit_code in SERVER_FINAL_CODES or restarts >= SERVER_RESTARTS):
         common |= {"exit_code": end.exit_code, "finished_at": end.finished_at}
-        return State("failed", f"it ended with exit code {end.exit_code}", error=end.error, hint=end.hint, **common)
+        times = f", for the {restarts}. time" if restarts > 1 else ""
+        why = f"it ended with exit code {end.exit_code}{times}"
+        return State("failed", why, error=end.error, hint=end.hint, **common)
     if waits := p.waiting_for(pod, events_of(pod)):
         own = workload_of(pod["metadata"]["uid"], workloads)
         waits = (waiting_in_queue(own, workloads) if own else None) or waits

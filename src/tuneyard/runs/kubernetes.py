@@ -213,7 +213,7 @@ class KubernetesRunner:
                 self._make_api_key(launch)
                 self._tools.apply(support)
                 return True
-            if launch.key.verb != "serve":
+            if launch.key.verb != "serve" or info.status == "failed":  # a stopped server is started as it is
                 self._tools.delete_exactly(_path(owner), owner["metadata"]["uid"])
                 return False
         self._make_api_key(launch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from tuneyard.errors import NotFoundError, UnavailableError, UsageError
 from tuneyard.runs.base import Runner
@@ -18,20 +19,35 @@ def is_ready(info: RunInfo) -> bool:
     return info.status == "running" and not info.why
 
 
-def wait_until_ready(runner: Runner, key: RunKey, *, timeout_seconds: float = READY_SECONDS) -> RunInfo:
+def wait_until_ready(
+    runner: Runner,
+    key: RunKey,
+    *,
+    timeout_seconds: float = READY_SECONDS,
+    tell: Callable[[str], object] = lambda _: None,
+) -> RunInfo:
     """Wait until a server answers.
+
+    Args:
+        runner: Where it runs.
+        key: Which server.
+        timeout_seconds: How long to wait.
+        tell: Called with what it waits for, whenever that changes.
 
     Raises:
         RunEndedError: If it ended instead.
         UnavailableError: If it does not answer in time.
     """
-    until = time.monotonic() + timeout_seconds
+    until, told = time.monotonic() + timeout_seconds, ""
     while True:
         info = runner.get(key)
         if is_ready(info):
             return info
         if info.ended:
             raise RunEndedError(info)
+        if info.why != told:
+            told = info.why
+            tell(told)
         if time.monotonic() >= until:
             raise UnavailableError(
                 f"The server {key.name} does not answer after {timeout_seconds:g} s.",

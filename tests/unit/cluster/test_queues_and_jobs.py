@@ -143,3 +143,24 @@ def test_a_server_s_state(replicas, available, pods, phase, why):
     deployment = {"metadata": {}, "spec": {"replicas": replicas}, "status": {"availableReplicas": available}}
     state = deployment_state(deployment, pods, workloads=[], events_of=lambda _: [])
     assert (state.phase, state.why) == (phase, why)
+
+
+@pytest.mark.parametrize(
+    ("code", "restarts", "phase", "why"),
+    [
+        (8, 0, "failed", "it ended with exit code 8"),
+        (1, 0, "queued", "it ended with exit code 1 and will be started again"),
+        (1, 2, "queued", "it ended with exit code 1 and will be started again"),
+        (1, 3, "failed", "it ended with exit code 1, for the 3. time"),
+        (137, 4, "failed", "it ended with exit code 137, for the 4. time"),
+    ],
+)
+def test_a_server_that_ends_again_and_again_has_failed(code, restarts, phase, why):
+    ended = pod("p", phase="Running")
+    state = {"waiting": {"reason": "CrashLoopBackOff"}}
+    last = {"terminated": {"exitCode": code}}
+    status = {"name": "serve", "state": state, "lastState": last, "restartCount": restarts}
+    ended["status"]["containerStatuses"] = [status]
+    deployment = {"metadata": {}, "spec": {"replicas": 1}, "status": {}}
+    told = deployment_state(deployment, [ended], workloads=[], events_of=lambda _: [])
+    assert (told.phase, told.why.partition(":")[0]) == (phase, why)
