@@ -1,5 +1,6 @@
 # Trains: torch, transformers, PEFT and TRL for the CPU, CUDA or ROCm (VARIANT).
 #   images/build cpu train
+# torch for ROCm comes with the base image: the package index has no build of it.
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
 ARG VARIANT=cpu
 
@@ -17,11 +18,13 @@ RUN ["python3", "/build/metadata.py", "/build/pyproject.toml", "/opt/source"]
 RUN ["python3", "-m", "compileall", "-q", "-j", "0", "/opt/source"]
 
 FROM ${BASE} AS image
+ARG VARIANT
 LABEL org.opencontainers.image.title="tuneyard train" org.opencontainers.image.licenses="Apache-2.0"
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 COPY --from=packages /opt/packages /opt/packages
-COPY images/interpreter.py /build/interpreter.py
+COPY images/interpreter.py images/torch_build.py /build/
 RUN ["python3", "/build/interpreter.py"]
+RUN ["python3", "/build/torch_build.py"]
 COPY --from=source /opt/source /opt/source
 USER 1000:1000
 WORKDIR /work

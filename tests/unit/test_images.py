@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -67,3 +68,30 @@ def test_processes_start_without_a_shell(path):
     commands = [line for line in _instructions(path) if line.startswith(("CMD ", "ENTRYPOINT "))]
     assert commands
     assert [line for line in commands if not re.match(r"\w+ \[", line)] == []
+
+
+@pytest.mark.parametrize(
+    ("variant", "said"),
+    [
+        ("cpu", None),
+        ("rocm", "of this image is not built for rocm."),
+        ("tpu", "VARIANT is 'tpu'; allowed: cpu, cuda, rocm."),
+    ],
+)
+def test_an_image_s_torch_has_to_be_built_for_its_accelerators(variant, said):
+    script = ROOT / "images" / "torch_build.py"
+    command = [sys.executable, str(script)]
+    done = subprocess.run(command, env={"VARIANT": variant}, capture_output=True, text=True, timeout=60)
+    assert (done.returncode == 0) == (said is None), done.stderr
+    assert (said or "") in done.stderr
+
+
+def test_training_on_rocm_is_built_on_an_image_that_is_named():
+    environ = {"PATH": os.environ["PATH"], "BUILDER": "echo"}
+    build = [str(ROOT / "images" / "build"), "rocm", "deliver", "train"]
+    refused = subprocess.run(build, env=environ, capture_output=True, text=True, timeout=60)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "train for rocm needs BASE" in refused.stderr
+    done = subprocess.run(build, env={**environ, "BASE": "amd/torch:2.13"}, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert done.stdout.count("BASE=amd/torch:2.13") == 2
