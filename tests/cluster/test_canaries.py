@@ -76,7 +76,7 @@ def ran(canaries, tmp_path_factory):
         apply_secret(made, "hub", {"token": canaries[names[0]]})
         apply_secret(made, "server", {"api-key": canaries[names[1]]})
         apply_secret(made, "wrong", {"API_ACCESS_KEY": canaries[names[2]], "API_SECRET_KEY": canaries[names[3]]})
-        start_hub(made, make_model(folder / "model", hidden=32, layers=1))
+        start_hub(made, make_model(folder / "model", hidden=256, layers=1))
         deliver = {
             "bucketStorageHost": STORE,
             "modelID": MODEL,

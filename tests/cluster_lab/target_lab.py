@@ -49,7 +49,7 @@ class TargetLab:
 
     def lay_out(self) -> None:
         """Bring the model and the conversations to the bucket, manifests last, as a delivery does."""
-        lay_out(self.folder / "store")
+        lay_out(self.folder / "store", hidden=256)  # vLLM's CPU kernels want heads of 64
         self.workspace.upload(self.folder / "store")
 
     def values(self, name: str, *, steps: int = 4, **changes: Any) -> Path:
