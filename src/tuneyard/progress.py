@@ -141,9 +141,10 @@ def moving_bar() -> Generator[Show]:
         def show(done: float, total: float, text: str) -> None:
             nonlocal drawn
             now = time.monotonic()
-            if now - drawn >= SHOW_EVERY_SECONDS:
-                drawn = now
-                display.update(task, completed=done, total=total, description=text, visible=True, refresh=True)
+            is_due = now - drawn >= SHOW_EVERY_SECONDS
+            drawn = now if is_due else drawn
+            # Updated even where it isn't drawn: what is said meanwhile draws it anew, below.
+            display.update(task, completed=done, total=total, description=text, visible=True, refresh=is_due)
 
         yield show
 

@@ -46,6 +46,7 @@ class TellProgress(TrainerCallback):
         self.first_step = 0
         self.first_time = 0.0
         self.last_line = 0.0
+        self.told_loss = False
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Start the clock that the time left is reckoned from."""
@@ -91,8 +92,9 @@ class TellProgress(TrainerCallback):
         rate = f"{per_step:.2f} s/step" if per_step >= 1 else f"{1 / per_step:.1f} steps/s"
         text = f"step {state.global_step} of {state.max_steps}{loss}, {rate}, {left:.0f} s left"
         self.show(state.global_step, state.max_steps, text)
-        if now - self.last_line >= LINE_EVERY_SECONDS or state.global_step == state.max_steps:
-            self.last_line = now
+        is_first_loss = self.loss is not None and not self.told_loss
+        if now - self.last_line >= LINE_EVERY_SECONDS or is_first_loss or state.global_step == state.max_steps:
+            self.last_line, self.told_loss = now, self.loss is not None
             print(f"training: {text}", file=sys.stderr, flush=True)
 
 

@@ -260,6 +260,10 @@ def test_a_terminal_shows_a_moving_bar_and_whole_lines_above_it(store, tmp_path)
     lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
     assert any(line.startswith("training: step 60 of 60, loss ") for line in lines), lines
     assert any(line.startswith(f"finished: {REMOTE}/checkpoint-final") for line in lines), lines
+    # What a cluster's log holds of it tells the newest step, whatever was drawn last.
+    told = read_progress(text.split("\n"))
+    assert told is not None and (told.step, told.max_steps) == (60, 60)
+    assert told.loss
 
 
 @pytest.mark.parametrize(
