@@ -28,6 +28,8 @@ from training import (
     write_values,
 )
 
+from tuneyard.runs.kubernetes_info import read_progress
+
 MERGED = "checkpoint-final-merged"
 
 
