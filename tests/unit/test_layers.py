@@ -16,7 +16,7 @@ SOURCE = Path(tuneyard.__file__).parent
 
 # From the bottom up; what stands on one line may not import one another.
 LAYERS = (
-    {"errors", "progress", "process"},
+    {"errors", "progress", "process", "device"},
     {"values"},
     {"store", "hub"},
     {"deliver", "data", "checkpoints"},
@@ -29,9 +29,9 @@ LAYERS = (
     {"__main__"},
 )
 LAYER = {room: place for place, rooms in enumerate(LAYERS) for room in rooms}
-# `process` ends processes with the codes of `errors`.
-SIDEWAYS = {("process", "errors"), ("progress", "errors")}
-MAY_LOAD_TORCH = {"train", "serve"}
+# They end and refuse with the codes of `errors`.
+SIDEWAYS = {("process", "errors"), ("progress", "errors"), ("device", "errors")}
+MAY_LOAD_TORCH = {"train", "serve", "device"}
 
 
 def _modules() -> Iterator[tuple[str, Path]]:
