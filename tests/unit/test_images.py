@@ -95,3 +95,16 @@ def test_training_on_rocm_is_built_on_an_image_that_is_named():
     done = subprocess.run(build, env={**environ, "BASE": "amd/torch:2.13"}, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0
     assert done.stdout.count("BASE=amd/torch:2.13") == 2
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.stem)
+def test_what_is_copied_is_not_ignored(path):
+    kept = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    copied = [
+        word
+        for line in _instructions(path)
+        if line.startswith("COPY ") and "--from=" not in line
+        for word in line.split()[1:-1]
+    ]
+    assert copied
+    assert [word for word in copied if not any(f"{word}/".startswith(f"{name}/") for name in kept)] == []
