@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-from training import VALUES, changed, lay_out
+from training import VALUES, changed, conversations, lay_out
 from typer.testing import CliRunner
 
 from tuneyard.cli.main import app
-from tuneyard.errors import NotFoundError
-from tuneyard.estimate import estimate, fits_here
+from tuneyard.errors import InvalidDataError, InvalidValuesError, NotFoundError
+from tuneyard.estimate import Estimate, estimate, fits_here
 from tuneyard.store import open_store
 from tuneyard.values import FinetuneValues
 
@@ -47,8 +47,51 @@ def test_a_model_that_is_not_delivered_is_not_found(store):
         told(store, basemodel="default-bucket/models/none")
 
 
-def test_more_than_the_machine_has_never_fits():
-    assert fits_here(2**60, accelerators=False).fits == "never"
+REFUSED = {
+    "finetuning_config.method": "dpo",
+    "distributedType": "auto-fsdp",
+    "finetuning_config.quant_conf.quantization_type": "bits-and-bytes",
+    "finetuning_config.peft_conf.peft_type": "IA3",
+    "finetuning_config.training_args.auto_find_batch_size": True,
+}
+
+
+@pytest.mark.parametrize("key", REFUSED)
+def test_what_training_refuses_is_refused_by_name_before_a_store_is_looked_into(key, tmp_path):
+    values = FinetuneValues.model_validate(changed(VALUES, **{key: REFUSED[key]}))
+    with pytest.raises(InvalidValuesError, match="not train") as raised:
+        estimate(values, open_store((tmp_path / "nothing").as_uri()))
+    assert [problem.where for problem in raised.value.problems] == [key]
+
+
+def test_what_only_the_place_of_training_lacks_is_refused_there_alone(store):
+    secret = {"env": {"WANDB_API_KEY": {"name": "wandb", "key": "token"}}}
+    values = FinetuneValues.model_validate(changed(VALUES, **secret))
+    with pytest.raises(InvalidValuesError, match="not train"):
+        estimate(values, open_store(store.as_uri()))
+    assert estimate(values, open_store(store.as_uri()), here=False).trained
+
+
+def test_data_that_training_refuses_is_refused(tmp_path):
+    row = {"messages": [{"role": "user", "content": "What is a yard?"}]}
+    lay_out(tmp_path / "store", rows=[row, *conversations(3)])
+    with pytest.raises(InvalidDataError, match="nothing to learn"):
+        told(tmp_path / "store")
+
+
+def test_what_is_computed_another_way_is_a_note(store):
+    notes = told(store, distributedType="auto-deepspeed-stage1").notes
+    assert any("trained data parallel" in note for note in notes)
+
+
+def test_an_estimate_comes_back_from_its_own_json(store):
+    found = told(store)
+    assert Estimate.of(json.loads(json.dumps(found.to_json()))) == found
+
+
+def test_more_than_the_machine_has_never_fits_and_what_to_do_is_told():
+    never = fits_here(2**60, accelerators=False)
+    assert (never.fits, "max_per_device_train_batch_size" in never.hint) == ("never", True)
     assert fits_here(2**20, accelerators=False).fits == "yes"
     assert fits_here(2**60, accelerators=True).fits == "unknown"
 
