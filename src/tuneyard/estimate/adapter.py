@@ -60,10 +60,11 @@ def count_trained(model: ModelFacts, values: FinetuneValues) -> Adapter:
     assert conf.peft_type == "LORA", "training refuses all else, and so does whoever estimates"
     kwargs: dict[str, Any] = {"r": 8, **conf.peft_kwargs}
     kwargs["target_modules"] = _targets(model, kwargs)
-    refuse_unmatched(model.all_modules(), kwargs, offered=model.modules)
+    linear = [name for name in model.modules if not model.is_embedding(name)]
+    refuse_unmatched(model.all_modules(), kwargs, offered=linear)
     if kwargs["target_modules"] == ALL_LINEAR:
-        linear = [name for name in model.modules if not (model.is_embedding(name) or model.is_head(name))]
-        chosen = adapted(linear, {**kwargs, "target_modules": ".*"})
+        inner = [name for name in linear if not model.is_head(name)]
+        chosen = adapted(inner, {**kwargs, "target_modules": ".*"})
     else:
         chosen = adapted(list(model.modules), kwargs)
     ranks = {name: _rank(name, kwargs) for name in chosen}

@@ -108,3 +108,15 @@ def test_the_command_prints_a_table_within_80_columns_and_json(store, tmp_path):
     memory = document["estimate"]["memory"]
     assert memory["total"] == sum(size for part, size in memory.items() if part not in ("total", "moment"))
     assert document["verdict"]["fits"] == "yes"
+
+
+def test_what_can_never_fit_this_machine_is_told_in_full_and_is_exit_3(store, tmp_path):
+    longest = {"finetuning_config.sft_args.max_seq_length": 10**9}
+    datasets = {"finetuning_config.data_conf.training_data.datasets": [{"path": "default-bucket/datasets/none.jsonl"}]}
+    values = tmp_path / "values.json"
+    values.write_text(json.dumps(changed(VALUES, **longest, **datasets)))
+    shown = CliRunner().invoke(app, ["plan", "-f", str(values), "--store", store.as_uri(), "--json"])
+    assert isinstance(shown.exception, InvalidValuesError)  # exit 3, by the table of the command line's edge
+    assert shown.exception.message.startswith("It does not fit: it needs ")
+    assert "max_per_device_train_batch_size" in shown.exception.hint
+    assert json.loads(shown.stdout)["verdict"]["fits"] == "never"
