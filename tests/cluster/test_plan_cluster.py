@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import time
 
 import pytest
@@ -63,10 +65,10 @@ def there(lab):
     return set(kubectl("get", EVERYTHING, "-n", lab.namespace, "-o", "name").split())
 
 
-def test_what_fits_would_start_now_and_nothing_is_made(lab, queue, reached):
+def test_what_fits_would_be_admitted_now_and_nothing_is_made(lab, queue, reached):
     before = there(lab)
     document, _ = plan(lab, reached, f"queueName={queue}")
-    assert document["verdict"] == {"fits": "yes", "sentence": "It would start now.", "hint": ""}
+    assert document["verdict"] == {"fits": "yes", "sentence": "It fits and would be admitted now.", "hint": ""}
     asked = finding(document, "queue")
     assert asked["sentence"].startswith(f"{queue} would admit it now: ")
     assert "1 amd.com/gpu of 1 free" in asked["sentence"]
@@ -162,6 +164,18 @@ def test_a_mistake_inside_is_the_commands_own_and_leaves_nothing(lab, queue):
     assert "hint: tuneyard deliver --set modelID=<model> --set bucketModelPath=default-bucket/models/none" in said
     _, said = plan(lab, {}, f"finetuningImage={MISSING_IMAGE}", words=["--inside"], rc=4)
     assert f"the image {MISSING_IMAGE} can't be pulled" in said
+    assert left(lab) == before
+
+
+def test_an_interrupted_look_from_inside_leaves_nothing(lab):
+    before = there(lab)
+    command = lab.command("plan", "-f", lab.values("planned"), "--inside")
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 60
+        while "pod/tuneyard-plan-" not in " ".join(there(lab)):
+            assert time.monotonic() < deadline
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
     assert left(lab) == before
 
 

@@ -57,7 +57,7 @@ def on_nodes(demand: Demand, nodes: Sequence[Document]) -> Finding:
     """
     if not nodes:
         return Finding("nodes", "never", "no node has what its nodeSelector, affinity, tolerations and queue ask for")
-    holding = {node["metadata"]["name"]: _pods_held(node, demand.requests) for node in nodes}
+    holding = {node["metadata"]["name"]: pods_held(node, demand.requests) for node in nodes}
     if not any(holding.values()):
         return Finding("nodes", "never", f"no node can hold a pod of it: {_lacking(demand.requests, nodes)}")
     if sum(holding.values()) < demand.pods:
@@ -74,6 +74,17 @@ def on_nodes(demand: Demand, nodes: Sequence[Document]) -> Finding:
     )
 
 
+def pods_held(node: Document, requests: Mapping[str, float]) -> int:
+    """Count how many pods a node can hold where nothing else runs.
+
+    Args:
+        node: The node.
+        requests: What a pod asks for.
+    """
+    counts = [int(_allocatable(node, resource) / amount) for resource, amount in requests.items() if amount]
+    return min([*counts, int(_allocatable(node, "pods"))])
+
+
 def most_on_one(nodes: Iterable[Document], resource: str) -> float:
     """Give the most of a resource that one node can give; 0 where none can.
 
@@ -82,12 +93,6 @@ def most_on_one(nodes: Iterable[Document], resource: str) -> float:
         resource: The resource's name.
     """
     return max((_allocatable(node, resource) for node in nodes), default=0.0)
-
-
-def _pods_held(node: Document, requests: Mapping[str, float]) -> int:
-    """How many pods a node can hold; many where they ask for nothing."""
-    counts = [int(_allocatable(node, resource) / amount) for resource, amount in requests.items() if amount]
-    return min([*counts, int(_allocatable(node, "pods"))])
 
 
 def _lacking(requests: Mapping[str, float], nodes: Sequence[Document]) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tuneyard.cluster.amounts import amount_of
 from tuneyard.cluster.demand import Demand, Finding
-from tuneyard.cluster.nodes import eligible, most_on_one, on_nodes
+from tuneyard.cluster.nodes import eligible, most_on_one, on_nodes, pods_held
 from tuneyard.cluster.quota import cohort_name, cohort_of, in_queue, in_resource_quota, selects
 from tuneyard.cluster.reader import Document, Reader
 from tuneyard.errors import DeniedError, NotFoundError
@@ -24,7 +24,8 @@ class Room:
 
     Attributes:
         findings: Of its queue, the namespace's quotas and the nodes.
-        memory_bytes: What one of its pods may use at most: its limit, else the largest node's; None where not known.
+        memory_bytes: What one of its pods may use at most: its limit, else the largest node's that can hold it; None
+            where that is not known.
         accelerator_bytes: What an accelerator holds, of the largest that nodes are labelled with; None where not known.
     """
 
@@ -54,8 +55,9 @@ def look(reader: Reader, demand: Demand) -> Room:
     nodes = _read("nodes", findings, lambda: eligible(reader.list("Node"), demand.pod, labels))
     if nodes is not None:
         findings.append(on_nodes(demand, nodes))
-    memory = demand.limits.get("memory") or most_on_one(nodes or [], "memory") or None
-    return Room(tuple(findings), memory, accelerator_bytes(nodes or []))
+    able = [node for node in nodes or [] if pods_held(node, demand.requests)]
+    memory = demand.limits.get("memory") or most_on_one(able, "memory") or None
+    return Room(tuple(findings), memory, accelerator_bytes(able))
 
 
 def accelerator_bytes(nodes: list[Document]) -> float | None:

@@ -27,9 +27,9 @@ INSIDE_SECONDS = 600
 _VALUES = "tuneyard.io/values"
 _FILE = "/etc/tuneyard/values/values.json"
 _SENTENCES = {
-    "yes": "It would start now",
-    "unknown": "Whether it would start is not known",
-    "not now": "It would not start now",
+    "yes": "It fits",
+    "unknown": "Whether it fits is not known",
+    "not now": "It would have to wait",
     "never": "It can never run",
 }
 _LESS = "Ask for less: finetuningGpus, nodes, resources.requests"
@@ -91,7 +91,10 @@ def verdict_of(findings: Sequence[Finding]) -> Verdict:
     counted = [one for one in findings if (one.place, one.fits) != ("memory", "unknown")]
     fits = worst(one.fits for one in counted)
     deciding = [one for one in counted if one.fits == fits]
-    why = "" if fits == "yes" else f": {'; '.join(one.sentence for one in deciding)}"
+    why = f": {'; '.join(one.sentence for one in deciding)}"
+    if fits == "yes":
+        queued = any(one.place == "queue" for one in deciding)
+        why = " and would be admitted now" if queued else ", and starts as soon as a node is free for it"
     hint = " ".join(dict.fromkeys(_HINTS[one.place] for one in deciding)) if fits == "never" else ""
     if fits == "not now":
         hint = "Launch it all the same: it waits by itself."

@@ -33,17 +33,22 @@ def finding(place, fits):
 
 
 VERDICTS = {
-    "all is well": ([("queue", "yes"), ("nodes", "yes")], "yes", "It would start now."),
-    "memory that is not known": ([("queue", "yes"), ("memory", "unknown")], "yes", "It would start now."),
+    "all is well": ([("queue", "yes"), ("nodes", "yes")], "yes", "It fits and would be admitted now."),
+    "no queue": ([("nodes", "yes")], "yes", "It fits, and starts as soon as a node is free for it."),
+    "memory that is not known": (
+        [("queue", "yes"), ("memory", "unknown")],
+        "yes",
+        "It fits and would be admitted now.",
+    ),
     "nodes that are not known": (
         [("queue", "yes"), ("nodes", "unknown")],
         "unknown",
-        "Whether it would start is not known: nodes says unknown.",
+        "Whether it fits is not known: nodes says unknown.",
     ),
     "one has to wait": (
         [("queue", "not now"), ("nodes", "unknown")],
         "not now",
-        "It would not start now: queue says not now.",
+        "It would have to wait: queue says not now.",
     ),
     "two say never": (
         [("queue", "never"), ("nodes", "never"), ("memory", "yes")],
