@@ -12,6 +12,7 @@ from cluster_lab.target_lab import MISSING_IMAGE, TargetLab, own_queue, service_
 from cluster_lab.workspaces import QUEUE, kubectl, workspace
 
 import tuneyard
+from tuneyard.errors import NotFoundError
 
 pytestmark = pytest.mark.cluster
 
@@ -198,6 +199,8 @@ def test_from_python_it_is_the_same(lab, queue, reached, monkeypatch):
     told = tuneyard.plan(lab.values("planned"), set=sets, on=tuneyard.Kubernetes(namespace=lab.namespace))
     assert told.verdict.fits == "yes"
     assert [finding.place for finding in told.findings] == ["queue", "nodes", "memory"]
+    with pytest.raises(NotFoundError, match="no namespace 'no-such-namespace'"):
+        tuneyard.plan(lab.values("planned"), set=[GPU], on=tuneyard.Kubernetes(namespace="no-such-namespace"))
 
 
 def left(lab):

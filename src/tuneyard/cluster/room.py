@@ -42,9 +42,10 @@ def look(reader: Reader, demand: Demand) -> Room:
         demand: What the Job asks for.
 
     Raises:
-        NotFoundError: If the queue is not there.
+        NotFoundError: If the namespace, or its queue, is not there.
         UnavailableError: If the API server does not answer.
     """
+    reader.check_namespace()
     findings: list[Finding] = []
     labels: dict[str, str] = {}
     if demand.queue:
@@ -107,7 +108,6 @@ def _local_queue(reader: Reader, name: str) -> Document:
     there = {str(one["metadata"]["name"]): one for one in reader.kueue("LocalQueue")}
     if name in there:
         return there[name]
-    reader.check_namespace()
     raise NotFoundError(
         f"There is no LocalQueue {name} in {reader.namespace}; there is {', '.join(there) or 'none'}.",
         hint=f"--set queueName={min(there)}" if there else "Make it with workloads/k8s-namespace-setup.",
