@@ -1,7 +1,7 @@
 """Tuneyard: finetune a language model on your own machine or your own Kubernetes.
 
-The verbs are those of the command line: deliver, finetune, serve, chat, and the ones that look after runs. Everything
-is loaded on first use, so importing this costs next to nothing.
+The verbs are those of the command line: deliver, plan, finetune, serve, chat, and the ones that look after runs.
+Everything is loaded on first use, so importing this costs next to nothing.
 
 Four verbs share their name with the room that does their work. `tuneyard.deliver` is always the verb; the room is
 imported from (`from tuneyard.deliver import …`) or run (`python -m tuneyard.deliver`).
@@ -15,14 +15,16 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tuneyard.client import Run, chat, delete, deliver, find, finetune, logs, runs, serve, stop, watch
+    from tuneyard.client import Run, chat, delete, deliver, find, finetune, logs, plan, runs, serve, stop, watch
     from tuneyard.errors import TuneyardError
     from tuneyard.runs import RunInfo
+    from tuneyard.runs.forecast import Forecast
     from tuneyard.runs.targets import Kubernetes
 
     __version__: str
 
 __all__ = [
+    "Forecast",
     "Kubernetes",
     "Run",
     "RunInfo",
@@ -34,13 +36,19 @@ __all__ = [
     "find",
     "finetune",
     "logs",
+    "plan",
     "runs",
     "serve",
     "stop",
     "watch",
 ]
 
-_MODULES = {"Kubernetes": "tuneyard.runs.targets", "RunInfo": "tuneyard.runs", "TuneyardError": "tuneyard.errors"}
+_MODULES = {
+    "Forecast": "tuneyard.runs.forecast",
+    "Kubernetes": "tuneyard.runs.targets",
+    "RunInfo": "tuneyard.runs",
+    "TuneyardError": "tuneyard.errors",
+}
 
 
 def __getattr__(name: str) -> Any:

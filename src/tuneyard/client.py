@@ -24,6 +24,7 @@ from tuneyard.runs.targets import Target, runner_for
 
 if TYPE_CHECKING:
     from tuneyard.chat import Message
+    from tuneyard.runs.forecast import Forecast
     from tuneyard.runs.plans import Plan
     from tuneyard.values import DeliverValues, FinetuneValues, InferenceValues
 
@@ -96,6 +97,42 @@ def deliver(
 
     runner = runner_for(on)
     return _launch(plan_deliver(Sources(files, set, values, name, store), runner), runner, wait=wait)
+
+
+def plan(
+    *files: str | PathLike[str],
+    set: Sequence[str] = (),
+    values: Mapping[str, Any] | FinetuneValues | None = None,
+    name: str | None = None,
+    store: str | None = None,
+    inside: bool = False,
+    on: Target = "local",
+) -> Forecast:
+    """Tell what a finetuning run would take, and whether it fits and would start now. Nothing is launched.
+
+    Args:
+        files: Values files, later ones winning.
+        set: `path=value` texts that win over everything else.
+        values: Values that win over the files.
+        name: The run's name.
+        store: The store's URL or folder as this machine reaches it; by default `TUNEYARD_STORE`, else the local store,
+            or for a cluster the values' own.
+        inside: Whether to look at model and data from a short pod in the cluster.
+        on: The target: `"local"`, `"kubernetes"`, or `tuneyard.Kubernetes(context=…, namespace=…)`.
+
+    Returns:
+        The estimate, the verdict (`yes`, `not now`, `never` or `unknown`), and what a cluster says.
+
+    Raises:
+        InvalidValuesError: If the values are not allowed, or ask for what is not trained, with every problem.
+        InvalidDataError: If rows of the data can't be trained on.
+        NotFoundError: If a values file, the base model, the namespace or its queue is not there.
+        UnavailableError: If the store or the cluster can't be reached.
+    """
+    from tuneyard.runs.forecast import forecast
+    from tuneyard.runs.plans import Sources
+
+    return forecast(Sources(files, set, values, name, store), runner_for(on), inside=inside)
 
 
 def finetune(
@@ -340,10 +377,10 @@ def delete(name: str, *, data: bool = False, on: Target = "local") -> RunInfo:
     return run.runner.delete(run.key)
 
 
-def _launch(plan: Plan, runner: Runner, *, wait: bool) -> Run:
-    for note in plan.notes:
+def _launch(planned: Plan, runner: Runner, *, wait: bool) -> Run:
+    for note in planned.notes:
         print(note, file=sys.stderr)
-    run = Run(runner.launch(plan.launch).key, runner)
+    run = Run(runner.launch(planned.launch).key, runner)
     if wait:
         run.wait()
     return run

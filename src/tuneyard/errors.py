@@ -159,3 +159,15 @@ class UnavailableError(TuneyardError, ConnectionError):
 
 class AcceleratorMissingError(UnavailableError):
     """Raised when an accelerator was asked for and this machine has none, or fewer."""
+
+
+_KINDS = (UsageError, InvalidValuesError, NotFoundError, DeniedError, ConflictError, IntegrityError, UnavailableError)
+
+
+def error_of(exit_code: int) -> type[TuneyardError]:
+    """Give the kind of error that another process has ended with, by its exit code; the base where none has it.
+
+    Args:
+        exit_code: The process's exit code.
+    """
+    return next((kind for kind in _KINDS if kind.exit_code == exit_code), TuneyardError)

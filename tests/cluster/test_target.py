@@ -13,6 +13,7 @@ from cluster_lab.target_lab import (
     TargetLab,
     killing_kubectl,
     lines_on_a_terminal,
+    own_queue,
     service_account,
 )
 from cluster_lab.workspaces import kubectl, workspace
@@ -45,27 +46,8 @@ def finished(lab):
 @pytest.fixture(scope="module")
 def queue(lab):
     """A LocalQueue whose ClusterQueue has a single accelerator, so that nobody else's runs count."""
-    name = lab.namespace
-    flavor = json.loads(kubectl("get", "resourceflavors", "-o", "json"))["items"][0]["metadata"]["name"]
-    quota = [
-        {"name": "amd.com/gpu", "nominalQuota": 1},
-        *[{"name": one, "nominalQuota": "1k"} for one in ("cpu", "memory")],
-    ]
-    group = {"coveredResources": [one["name"] for one in quota], "flavors": [{"name": flavor, "resources": quota}]}
-    spec = {"namespaceSelector": {}, "resourceGroups": [group]}
-    version = "kueue.x-k8s.io/v1beta1"
-    made = [
-        {"apiVersion": version, "kind": "ClusterQueue", "metadata": {"name": name}, "spec": spec},
-        {
-            "apiVersion": version,
-            "kind": "LocalQueue",
-            "metadata": {"name": "one", "namespace": name},
-            "spec": {"clusterQueue": name},
-        },
-    ]
-    kubectl("apply", "-f", "-", given=json.dumps({"apiVersion": "v1", "kind": "List", "items": made}))
-    yield "one"
-    kubectl("delete", "clusterqueue", name, "--wait=false")
+    with own_queue(lab.namespace) as name:
+        yield name
 
 
 def test_a_dry_run_prints_manifests_that_the_cluster_takes_and_starts_nothing(lab):

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,33 @@ def killing_kubectl(folder: Path) -> Path:
     )
     path.chmod(0o755)
     return path
+
+
+@contextmanager
+def own_queue(namespace: str) -> Iterator[str]:
+    """Make a LocalQueue whose ClusterQueue, named like the namespace, has a single accelerator; give its name."""
+    flavor = json.loads(kubectl("get", "resourceflavors", "-o", "json"))["items"][0]["metadata"]["name"]
+    quota = [
+        {"name": "amd.com/gpu", "nominalQuota": 1},
+        *[{"name": one, "nominalQuota": "1Ti"} for one in ("cpu", "memory")],
+    ]
+    group = {"coveredResources": [one["name"] for one in quota], "flavors": [{"name": flavor, "resources": quota}]}
+    spec = {"namespaceSelector": {}, "resourceGroups": [group]}
+    version = "kueue.x-k8s.io/v1beta1"
+    made = [
+        {"apiVersion": version, "kind": "ClusterQueue", "metadata": {"name": namespace}, "spec": spec},
+        {
+            "apiVersion": version,
+            "kind": "LocalQueue",
+            "metadata": {"name": "one", "namespace": namespace},
+            "spec": {"clusterQueue": namespace},
+        },
+    ]
+    kubectl("apply", "-f", "-", given=json.dumps({"apiVersion": "v1", "kind": "List", "items": made}))
+    try:
+        yield "one"
+    finally:
+        kubectl("delete", "clusterqueue", namespace, "--wait=false")
 
 
 def service_account(namespace: str, folder: Path) -> Path:

@@ -12,7 +12,7 @@ import pytest
 
 import tuneyard
 
-VERBS = ("chat", "delete", "deliver", "find", "finetune", "logs", "runs", "serve", "stop", "watch")
+VERBS = ("chat", "delete", "deliver", "find", "finetune", "logs", "plan", "runs", "serve", "stop", "watch")
 ROOMS = ("checkpoints", "data", "runs", "store", "values")
 
 

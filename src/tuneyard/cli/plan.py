@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
@@ -10,6 +12,7 @@ from tuneyard.cli import options as o
 
 if TYPE_CHECKING:
     from tuneyard.estimate import Estimate
+    from tuneyard.runs.forecast import Forecast
 
 _PARTS = {
     "runtime": "programs and libraries",
@@ -28,37 +31,49 @@ def plan(
     set_: o.Set = None,
     name: o.Name = None,
     store: o.Store = None,
-    check: Annotated[bool, Option("--check", help="Exit 8 where it does not fit now, or never.")] = False,
+    on: o.On = "local",
+    context: o.KubeContext = None,
+    namespace: o.Namespace = None,
+    inside: Annotated[
+        bool, Option("--inside", help="kubernetes: look at model and data from a short pod in the cluster.")
+    ] = False,
+    check: Annotated[bool, Option("--check", help="Exit 8 where it would not start now.")] = False,
     json: o.Json = False,
 ) -> None:
     """Estimate a finetuning run before it is launched: parameters, memory, steps, time, disk, and whether it fits.
 
-    On this machine. Nothing is started and nothing written.
+    Nothing is started and nothing written, but for the short pod of --inside. Exit 3 where it can never run.
     """
-    from dataclasses import asdict
-    from textwrap import fill
-
     from tuneyard.cli._output import Output
-    from tuneyard.errors import UnavailableError
-    from tuneyard.estimate import estimate, fits_here
-    from tuneyard.runs.plans import Sources, load_finetune_values, store_of
+    from tuneyard.errors import InvalidValuesError, UnavailableError
+    from tuneyard.runs.forecast import forecast
+    from tuneyard.runs.plans import Sources
+    from tuneyard.runs.targets import runner_for
 
-    sources = Sources(values or (), set_ or (), None, name, store)
-    resolved = load_finetune_values(sources)
-    told = estimate(resolved, store_of(sources))
-    verdict = fits_here(told.memory_of_all, accelerators=bool(resolved.gpuResource))
-    Output(json).data(
-        {"estimate": told.to_json(), "verdict": asdict(verdict)}, f"{_text(told)}\n\n{fill(verdict.sentence, 80)}"
-    )
-    if check and verdict.fits in ("never", "not now"):
-        raise UnavailableError(
-            verdict.sentence, hint="Make it smaller: max_per_device_train_batch_size, or an adapter."
-        )
+    out = Output(json)
+    runner = runner_for(on, context=context, namespace=namespace)
+    if inside:
+        out.say("looking from inside the cluster, in a short pod")
+    told = forecast(Sources(values or (), set_ or (), None, name, store), runner, inside=inside)
+    out.data(told.to_dict(), _text(told))
+    verdict = told.verdict
+    if verdict.fits == "never":
+        raise InvalidValuesError(verdict.sentence, hint=verdict.hint)
+    if check and verdict.fits == "not now":
+        raise UnavailableError(verdict.sentence, hint=verdict.hint)
 
 
-def _text(told: Estimate) -> str:
-    from textwrap import fill
+def _text(told: Forecast) -> str:
+    rows = [(finding.place, finding.sentence) for finding in told.findings]
+    verdict = fill(told.verdict.sentence, 80)
+    return "\n\n".join(part for part in (_estimate(told.estimate), _facts(rows), verdict) if part)
 
+
+def _facts(rows: Sequence[tuple[str, str]]) -> str:
+    return "\n".join(fill(text, 80, initial_indent=f"{what:<11} ", subsequent_indent=" " * 12) for what, text in rows)
+
+
+def _estimate(told: Estimate) -> str:
     from tuneyard.cli._output import duration, table
     from tuneyard.estimate.fit import gib
 
@@ -82,5 +97,4 @@ def _text(told: Estimate) -> str:
     memory = [(words, gib(getattr(told.memory, part))) for part, words in _PARTS.items() if getattr(told.memory, part)]
     each = "" if told.processes == 1 else f", for each of {told.processes} processes"
     memory.append((f"peak, in the {told.memory.moment} pass{each}", gib(told.memory.total)))
-    facts = "\n".join(fill(text, 80, initial_indent=f"{what:<11} ", subsequent_indent=" " * 12) for what, text in lines)
-    return f"{facts}\n\n{table(('memory', ''), memory)}"
+    return f"{_facts(lines)}\n\n{table(('memory', ''), memory)}"

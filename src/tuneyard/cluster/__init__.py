@@ -7,9 +7,14 @@
     queues      why Kueue keeps a Job waiting, and behind whom
     jobs        a Job, a Deployment and their pods as one state
     forward     a port of this machine that leads to a Service
+    errand      a short pod, run once and removed
+    demand      what a Job asks for, in amounts
+    quota       whether a ClusterQueue or a ResourceQuota has room for it
+    nodes       whether nodes have
+    room        all of that looked at
 
-It knows objects, labels and words; nothing of runs, values or the store. `pods`, `queues` and `jobs` are pure.
-lightkube is loaded with the first read.
+It knows objects, labels and words; nothing of runs, values or the store. `pods`, `queues`, `jobs`, `demand`, `quota`
+and `nodes` are pure. lightkube is loaded with the first read.
 """
 
 from tuneyard.cluster.charts import CHARTS, chart_folder, render

@@ -11,6 +11,7 @@ from typing import Any, cast
 from tuneyard.cluster.reader import Document
 
 TERMINATED, KILLED = 143, 137
+_NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,13 @@ def waiting_for(pod: Document, events: Sequence[Document] = ()) -> Waiting | Non
     return Waiting("its pod is being started", _newest(events))
 
 
+def is_stuck(pod: Document) -> bool:
+    """Tell whether a container waits for what nobody brings: its image, or a Secret or ConfigMap that is missing."""
+    every = [*_statuses(pod, "initContainerStatuses"), *_statuses(pod, "containerStatuses")]
+    reasons = [((status.get("state") or {}).get("waiting") or {}).get("reason") for status in every]
+    return any(reason in (*_NO_IMAGE, "CreateContainerConfigError") for reason in reasons)
+
+
 def lost_node(pod: Document, node: Document | None) -> str:
     """Say that a pod's node is lost; empty where it is not."""
     if pod.get("status", {}).get("reason") == "NodeLost":
@@ -201,7 +209,7 @@ def _held_back(
     pod: Document, status: dict[str, Any], reason: str, message: str, events: Sequence[Document]
 ) -> Waiting | None:
     event = f"{reason}: {message}" if message else _newest(events) or reason
-    if reason in ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable"):
+    if reason in _NO_IMAGE:
         tried = [one for one in events if one.get("reason") == "Failed" and "pull" in str(one.get("message"))]
         told = message if "Back-off" not in message or not tried else str(tried[-1].get("message"))
         event = f"{reason}: {told or 'no reason told'}"

@@ -10,7 +10,7 @@ import os
 import threading
 import weakref
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ Document = dict[str, Any]
 """An object of the API as JSON has it."""
 
 _KUEUE = ("v1beta2", "v1beta1")
+_OF_THE_CLUSTER = ("Node", "Namespace")
 _READ_SECONDS = 30.0
 
 
@@ -66,7 +67,7 @@ class Reader:
         """
         with _refusals(f"{kind} {name}"):
             resource = _resource(kind)
-            if kind in ("Node", "Namespace"):
+            if kind in _OF_THE_CLUSTER:
                 return self._client.get(resource, name).to_dict()
             return self._client.get(resource, name, namespace=self.namespace).to_dict()
 
@@ -78,7 +79,7 @@ class Reader:
             return None
 
     def list(self, kind: str, labels: Mapping[str, Any] | None = None, **fields: str) -> list[Document]:
-        """Read every object of a kind in the namespace.
+        """Read every object of a kind in the namespace; of `Node`, every one of the cluster.
 
         Args:
             kind: As in `get`, or `Event`.
@@ -86,24 +87,41 @@ class Reader:
             fields: Fields that they have to have, with `__` for a dot.
         """
         selected: Any = {key.replace("__", "."): value for key, value in fields.items()} or None
-        with _refusals(f"the {kind}s of the namespace {self.namespace}"):
+        where: dict[str, Any] = {} if kind in _OF_THE_CLUSTER else {"namespace": self.namespace}
+        with _refusals(f"the {kind}s of the {'cluster' if not where else f'namespace {self.namespace}'}"):
             found = self._client.list(
-                _resource(kind), namespace=self.namespace, labels=dict(labels) if labels else None, fields=selected
+                _resource(kind), **where, labels=dict(labels) if labels else None, fields=selected
             )
             return [one.to_dict() for one in found]
 
     def workloads(self) -> list[Document]:
         """Read Kueue's Workloads of the namespace; none where Kueue is not installed, or they may not be read."""
-        from lightkube.generic_resource import create_namespaced_resource
+        try:
+            return self.kueue("Workload")
+        except (NotFoundError, DeniedError):
+            return []
 
+    def kueue(self, kind: str) -> list[Document]:
+        """Read every object of one of Kueue's kinds: those of the namespace, or of the cluster.
+
+        Args:
+            kind: `Workload` or `LocalQueue`, of the namespace; `ClusterQueue`, `ResourceFlavor` or `Cohort`.
+
+        Raises:
+            NotFoundError: If Kueue, or this kind of it, is not installed.
+        """
+        from lightkube import generic_resource as generic
+
+        of_namespace = kind in ("Workload", "LocalQueue")
+        make = generic.create_namespaced_resource if of_namespace else generic.create_global_resource
+        where: dict[str, Any] = {"namespace": self.namespace} if of_namespace else {}
         for version in _KUEUE:
-            resource = create_namespaced_resource("kueue.x-k8s.io", version, "Workload", "workloads")
-            try:
-                with _refusals("Kueue's Workloads"):
-                    return [dict(one) for one in self._client.list(resource, namespace=self.namespace)]
-            except (NotFoundError, DeniedError):
-                continue
-        return []
+            resource = make("kueue.x-k8s.io", version, kind, f"{kind.lower()}s")
+            with suppress(NotFoundError), _refusals(f"Kueue's {kind}s"):
+                return [dict(one) for one in self._client.list(resource, **where)]
+        raise NotFoundError(
+            f"The cluster has no {kind}s of Kueue.", hint="Install Kueue, or leave the queue out: --set queueName="
+        )
 
     def events(self, uid: str) -> list[Document]:
         """Read the events about an object, oldest first; none where they may not be read."""

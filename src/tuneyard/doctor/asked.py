@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tuneyard.cluster.amounts import amount_of
 from tuneyard.errors import InvalidValuesError, NotFoundError
 from tuneyard.values import DeliverValues, FinetuneValues, InferenceValues, load_values
 
@@ -22,7 +23,7 @@ class Asked:
         queue: The LocalQueue; empty for none.
         priority: Kueue's priority class; empty for none.
         gpu_resource: What the cluster calls one accelerator; empty for none.
-        resources: Everything it asks of the queue's quota, by resource name, as Kubernetes writes amounts.
+        resources: Everything it asks of the queue's quota, by resource name: bytes, cores or a count.
         storage_class: The storage class; empty for a volume without one.
         secrets: Keys by the Secret that has to have them.
         ca: ConfigMap and key of the store's authorities; empty for none.
@@ -36,7 +37,7 @@ class Asked:
     queue: str = ""
     priority: str = ""
     gpu_resource: str = ""
-    resources: Mapping[str, str] = field(default_factory=dict[str, str])
+    resources: Mapping[str, float] = field(default_factory=dict[str, float])
     storage_class: str = ""
     secrets: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
     ca: tuple[str, str] = ("", "ca.crt")
@@ -107,18 +108,8 @@ def _of(values: FinetuneValues | DeliverValues | InferenceValues) -> Asked:
     )
 
 
-def _resources(requests: Mapping[str, str], gpu: str, gpus: int, nodes: int) -> dict[str, str]:
+def _resources(requests: Mapping[str, str], gpu: str, gpus: int, nodes: int) -> dict[str, float]:
     asked = dict(requests)
     if gpu:
         asked[gpu] = str(gpus)
-    return {name: str(amount_of(amount) * nodes) for name, amount in asked.items()}
-
-
-def amount_of(text: str) -> float:
-    """Read an amount as Kubernetes writes it: `500m`, `64Gi`, `8`."""
-    units = {"m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
-    units |= {f"{unit}i": 1024.0**power for power, unit in enumerate("KMGTP", 1)}
-    for unit in sorted(units, key=len, reverse=True):
-        if text.endswith(unit):
-            return float(text.removesuffix(unit)) * units[unit]
-    return float(text)
+    return {name: amount_of(amount) * nodes for name, amount in asked.items()}

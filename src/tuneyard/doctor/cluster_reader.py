@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tuneyard.cluster import Tools
 from tuneyard.errors import DeniedError, NotFoundError, TuneyardError, UnavailableError
 
 _SECONDS = 60
@@ -29,6 +30,7 @@ class ClusterReader:
     """
 
     def __init__(self, context: str | None, environ: Mapping[str, str] | None = None) -> None:
+        self._context = context
         self._start = ["kubectl", *(["--context", context] if context else [])]
         self._environ = dict(os.environ if environ is None else environ)
 
@@ -75,6 +77,10 @@ class ClusterReader:
         if ran.returncode:
             raise _explained(ran.stderr)
         return ran.stdout
+
+    def tools(self, namespace: str) -> Tools:
+        """Give helm and kubectl for one of its namespaces."""
+        return Tools(self._context, namespace, environ=self._environ)
 
     def allowed(self, namespace: str, asked: Sequence[tuple[str, str, str]]) -> list[bool]:
         """Ask whether these credentials may do things in a namespace.

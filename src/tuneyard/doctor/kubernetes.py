@@ -12,7 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tuneyard.doctor.asked import Asked, amount_of, asked_of
+from tuneyard.cluster.amounts import number, written
+from tuneyard.cluster.demand import Share
+from tuneyard.cluster.quota import cohort_of, queue_shares
+from tuneyard.doctor.asked import Asked, asked_of
 from tuneyard.doctor.check import Check, Report, of_error, ok, problem, report, skipped, warning
 from tuneyard.doctor.cluster_reader import ClusterReader, Document
 from tuneyard.doctor.local import tool_version
@@ -233,29 +236,23 @@ def _queue(cluster: ClusterReader, at: str, namespace: str, queue: str, asked: A
     if active.get("status") != "True":
         what = f"{target} is not active: {active.get('message', 'no reason given')}"
         return [*checks, problem("ClusterQueue", what, f"kubectl describe clusterqueue {target}", UnavailableError)]
-    return [*checks, ok("ClusterQueue", f"{target} is active"), _quota(whole, asked)]
+    cohort = cohort_of(whole, cluster.items(f"{at}/clusterqueues"))
+    return [*checks, ok("ClusterQueue", f"{target} is active"), _quota(cohort, asked)]
 
 
-def _quota(queue: Document, asked: Asked | None) -> Check:
-    quota: dict[str, float] = {}
-    for group in queue["spec"].get("resourceGroups", []):
-        for flavor in group["flavors"]:
-            for resource in flavor["resources"]:
-                amount = amount_of(str(resource["nominalQuota"])) + amount_of(str(resource.get("borrowingLimit", 0)))
-                # one run is admitted within one flavor
-                quota[resource["name"]] = max(quota.get(resource["name"], 0), amount)
-    wanted = asked.resources if asked else {}
-    bad: list[str] = []
-    for resource, amount in wanted.items():
-        if resource not in quota:
-            bad.append(f"{resource} is not covered")
-        elif float(amount) > quota[resource]:
-            bad.append(f"{resource}: {float(amount):g} asked for, {quota[resource]:g} is all there is")
+def _quota(cohort: Sequence[Document], asked: Asked | None) -> Check:
+    shares, _ = queue_shares(cohort, asked.resources if asked else {})
+    bad = [str(share) for share in shares if share.fits == "never"]
     if bad:
         advice = "Ask for less, such as --set finetuningGpus=1, or have the ClusterQueue's quota raised."
         return problem("quota", "; ".join(bad), advice, InvalidValuesError)
-    told = ", ".join(f"{float(amount):g} of {quota[name]:g} {name}" for name, amount in wanted.items())
+    told = ", ".join(f"{number(share.resource, share.asked)} of {_whole(share)}" for share in shares)
     return ok("quota", told or "the values ask for none")
+
+
+def _whole(share: Share) -> str:
+    assert share.whole is not None, "what is not covered is a problem"
+    return written(share.resource, share.whole)
 
 
 def _priority(cluster: ClusterReader, at: str, name: str) -> Check:
@@ -415,4 +412,4 @@ def _inside(
         return skipped(name, why)
     if progress:
         progress(name)
-    return bucket_from_inside(cluster, namespace, asked, bucket)
+    return bucket_from_inside(cluster.tools(namespace), asked, bucket)

@@ -57,17 +57,14 @@ def count_trained(model: ModelFacts, values: FinetuneValues) -> Adapter:
     if conf.peft_type == "NO_PEFT":
         largest = max(math.prod(shape) for shape in model.tensors.values())
         return Adapter(0, model.parameters, {}, largest)
-    if conf.peft_type != "LORA":
-        problem = Problem(
-            "finetuning_config.peft_conf.peft_type", "is not estimated", conf.peft_type, "LORA or NO_PEFT"
-        )
-        raise InvalidValuesError(f"{problem}.", problems=[problem])
+    assert conf.peft_type == "LORA", "training refuses all else, and so does whoever estimates"
     kwargs: dict[str, Any] = {"r": 8, **conf.peft_kwargs}
     kwargs["target_modules"] = _targets(model, kwargs)
-    refuse_unmatched(model.all_modules(), kwargs, offered=model.modules)
+    linear = [name for name in model.modules if not model.is_embedding(name)]
+    refuse_unmatched(model.all_modules(), kwargs, offered=linear)
     if kwargs["target_modules"] == ALL_LINEAR:
-        linear = [name for name in model.modules if not (model.is_embedding(name) or model.is_head(name))]
-        chosen = adapted(linear, {**kwargs, "target_modules": ".*"})
+        inner = [name for name in linear if not model.is_head(name)]
+        chosen = adapted(inner, {**kwargs, "target_modules": ".*"})
     else:
         chosen = adapted(list(model.modules), kwargs)
     ranks = {name: _rank(name, kwargs) for name in chosen}

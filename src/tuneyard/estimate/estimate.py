@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from tuneyard.estimate.model import ModelFacts, read_model
 from tuneyard.estimate.work import Work, measure_work, seconds_of, step_flops
 from tuneyard.store import Store
 from tuneyard.train.inputs import delivered_model
+from tuneyard.train.supported import refuse_unsupported
 from tuneyard.values import BatchSizes, FinetuneValues, resolve_batch_sizes
 
 
@@ -73,26 +75,42 @@ class Estimate:
         data["memory"]["total"] = self.memory.total
         return data
 
+    @staticmethod
+    def of(data: Mapping[str, Any]) -> Estimate:
+        """Make it again from `to_json`."""
+        memory = {part: size for part, size in data["memory"].items() if part != "total"}
+        parts: dict[str, Any] = {
+            "memory": Memory(**memory),
+            "sizes": BatchSizes(**data["sizes"]),
+            "work": Work(**data["work"]),
+            "disk": Disk(**data["disk"]),
+            "notes": tuple(data["notes"]),
+        }
+        return Estimate(**{**data, **parts})
 
-def estimate(values: FinetuneValues, store: Store) -> Estimate:
+
+def estimate(values: FinetuneValues, store: Store, *, here: bool = True) -> Estimate:
     """Estimate a finetuning run.
 
     Args:
         values: The resolved values.
         store: Where model and data lie.
+        here: Whether it would be trained in this environment; see `refuse_unsupported`.
 
     Raises:
         NotFoundError: Where the base model is not delivered.
-        InvalidValuesError: Where the adapter's targets match nothing.
+        InvalidValuesError: For what is not trained, or where the adapter's targets match nothing.
         InvalidDataError: Where rows of the data can't be trained on.
     """
+    notes: list[str] = []
+    refuse_unsupported(values, notes.append, here=here)
     batch = values.finetuning_config.batchsize_conf
     sizes = resolve_batch_sizes(batch.total_train_batch_size, values.processes, batch.max_per_device_train_batch_size)
     manifest = delivered_model(store, values.basemodel)
     model = read_model(store, values.basemodel, manifest)
     adapter = count_trained(model, values)
     work = measure_work(values, store, manifest, sizes)
-    notes = list(adapter.notes)
+    notes += adapter.notes
     if not work.exact:
         notes.append("the data is not delivered: every row is taken to be max_seq_length tokens long")
     seconds, how = None, "the number of steps is not known"

@@ -1,10 +1,13 @@
-"""Whether a run fits on this machine. What a cluster has is for the room that can ask it."""
+"""Whether a run fits, and whether it does on this machine. What a cluster has is for the room that can ask it."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
+
+SMALLER = "Make it smaller: max_per_device_train_batch_size, max_seq_length, or an adapter."
+"""What to do where memory is short."""
 
 
 @dataclass(frozen=True)
@@ -14,10 +17,12 @@ class Verdict:
     Attributes:
         fits: `yes`, `never`, `not now`, or `unknown`.
         sentence: The same in words.
+        hint: What to do where it does not fit; else empty.
     """
 
     fits: str
     sentence: str
+    hint: str = ""
 
 
 def fits_here(needed: int, *, accelerators: bool) -> Verdict:
@@ -34,11 +39,11 @@ def fits_here(needed: int, *, accelerators: bool) -> Verdict:
     limit = min(whole, _cgroup_limit() or whole)
     free = min(_available() or limit, limit)
     if needed > limit:
-        return Verdict("never", f"It does not fit: it needs {gib(needed)}, and this machine has {gib(limit)}.")
+        sentence = f"It does not fit: it needs {gib(needed)}, and this machine has {gib(limit)}."
+        return Verdict("never", sentence, SMALLER)
     if needed > free:
-        return Verdict(
-            "not now", f"It fits, but not now: it needs {gib(needed)}, and {gib(free)} of {gib(limit)} are free."
-        )
+        sentence = f"It fits, but not now: it needs {gib(needed)}, and {gib(free)} of {gib(limit)} are free."
+        return Verdict("not now", sentence, f"End other programs. {SMALLER}")
     return Verdict("yes", f"It fits: it needs {gib(needed)}, and {gib(free)} of this machine's {gib(limit)} are free.")
 
 

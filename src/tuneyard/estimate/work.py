@@ -18,7 +18,7 @@ from tuneyard.train.inputs import delivered_dataset, training_keys, validation_k
 from tuneyard.values import BatchSizes, FinetuneValues
 
 if TYPE_CHECKING:
-    from tuneyard.data import ChatEncoder, Encoded
+    from tuneyard.data import Encoded
 
 _WEIGHTS = (".safetensors", ".gguf")
 PEAK_FLOPS = {"amd.com/gpu": ("MI300X", 1.3e15), "nvidia.com/gpu": ("H100", 0.99e15)}
@@ -93,31 +93,16 @@ def measure_work(values: FinetuneValues, store: Store, manifest: Manifest, sizes
 
 
 def _training_rows(values: FinetuneValues, store: Store, manifest: Manifest) -> list[Encoded]:
-    from tuneyard.data import encode_files, split
-
-    with tempfile.TemporaryDirectory(prefix="tuneyard-plan-") as scratch:
-        files = [_pull(store, key, Path(scratch)) for key in training_keys(values)]
-        for key in validation_keys(values):
-            delivered_dataset(store, key)
-        rows, report = encode_files(files, _encoder(values, store, manifest, Path(scratch)))
-    report.raise_if_bad()
-    asked = values.finetuning_config.data_conf.validation_data
-    if asked.type != "AUTO_SPLIT":
-        return rows
-    return [rows[index] for index in split(rows, asked.ratio, asked.seed)[0]]
-
-
-def _encoder(values: FinetuneValues, store: Store, manifest: Manifest, scratch: Path) -> ChatEncoder:
-    from tuneyard.data import ChatEncoder, load_tokenizer
+    from tuneyard.train.rows import encoded_rows
 
     small = tuple(entry for entry in manifest.files if not entry.path.endswith(_WEIGHTS))
-    folder = pull(store, f"{values.basemodel.strip('/')}/", Manifest("model", small, manifest.about), scratch / "model")
-    config = values.finetuning_config
-    return ChatEncoder(
-        load_tokenizer(folder, config.data_conf),
-        max_length=config.sft_args.max_seq_length,
-        completions_only=config.sft_args.train_on_completions_only,
-    )
+    key = f"{values.basemodel.strip('/')}/"
+    with tempfile.TemporaryDirectory(prefix="tuneyard-plan-") as folder:
+        scratch = Path(folder)
+        training = [_pull(store, key, scratch) for key in training_keys(values)]
+        validation = [_pull(store, key, scratch) for key in validation_keys(values)]
+        base = pull(store, key, Manifest("model", small, manifest.about), scratch / "model")
+        return encoded_rows(values, base, training, validation)[0]
 
 
 def _pull(store: Store, key: str, scratch: Path) -> Path:

@@ -6,12 +6,17 @@ of a cluster; both take the same `Launch`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tuneyard.runs.info import RunInfo, RunKey, Verb
+
+if TYPE_CHECKING:
+    from tuneyard.cluster.demand import Finding
+    from tuneyard.estimate import Estimate, Verdict
 
 STOP_SECONDS = 60.0
 """How long `stop` waits by itself: a process that is told to stop first saves and publishes."""
@@ -36,6 +41,11 @@ class Launch:
     experiment: str | None = None
     host: str = "127.0.0.1"
     port: int | None = None
+
+    @property
+    def on_accelerators(self) -> bool:
+        """Whether the values ask for accelerators."""
+        return bool(json.loads(self.values).get("gpuResource"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +81,23 @@ class Runner(Protocol):
 
     def preview(self, launch: Launch) -> list[dict[str, Any]]:
         """Give the objects that a launch would write; none where it would start a process."""
+        ...
+
+    def judge(self, launch: Launch, told: Estimate) -> tuple[Verdict, tuple[Finding, ...]]:
+        """Tell whether a finetuning run would fit and start now, and what says so; nothing is written.
+
+        Args:
+            launch: What would be launched.
+            told: What it would take.
+        """
+        ...
+
+    def estimate(self, launch: Launch) -> Estimate:
+        """Estimate a finetuning run where it would run, for a store that only that place reaches.
+
+        Raises:
+            UsageError: If that place is this machine.
+        """
         ...
 
     def launch(self, launch: Launch) -> RunInfo:

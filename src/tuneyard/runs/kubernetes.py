@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tuneyard.cluster import Document, PortForward, Reader, State, Tools, deployment_state, job_state, render
 from tuneyard.cluster import queues as q
@@ -39,6 +39,10 @@ from tuneyard.runs.kubernetes_info import (
 )
 from tuneyard.runs.kubernetes_logs import PodLogs
 from tuneyard.runs.names import check_name
+
+if TYPE_CHECKING:
+    from tuneyard.cluster.demand import Finding
+    from tuneyard.estimate import Estimate, Verdict
 
 CONVERGE_SECONDS = 660.0
 """How long a launch waits for what is being stopped or deleted: a run may take its whole grace period to save."""
@@ -73,6 +77,19 @@ class KubernetesRunner:
     def preview(self, launch: Launch) -> list[dict[str, Any]]:
         """Render what a launch would write; the key of a server is made when it is launched."""
         return render(self._tools, launch.key.verb, check_name(launch.key.name), launch.values)
+
+    def judge(self, launch: Launch, told: Estimate) -> tuple[Verdict, tuple[Finding, ...]]:
+        """Ask the queue, the namespace's quotas and the nodes; see `Runner.judge`."""
+        from tuneyard.runs.kubernetes_forecast import judge
+
+        return judge(self._reader, self.preview(launch), told, on_accelerators=launch.on_accelerators)
+
+    def estimate(self, launch: Launch) -> Estimate:
+        """Estimate in a short pod; see `Runner.estimate`."""
+        from tuneyard.runs.kubernetes_forecast import estimate_inside
+
+        self._tools.check("kubectl")
+        return estimate_inside(self._tools, self.preview(launch), launch.values, launch.store)
 
     def launch(self, launch: Launch) -> RunInfo:
         """Start a run, or join the one that does exactly this already; see `Runner.launch`."""

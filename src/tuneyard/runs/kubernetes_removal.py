@@ -6,14 +6,13 @@ Where `TUNEYARD_STORE` names the store for this machine, no Job is needed.
 
 from __future__ import annotations
 
-import copy
 import os
 import time
 from dataclasses import replace
-from typing import Any
 
 from tuneyard.cluster import Document, Reader, Tools
 from tuneyard.cluster import pods as p
+from tuneyard.cluster.errand import errand_spec
 from tuneyard.errors import UnavailableError
 from tuneyard.runs.info import RunInfo
 from tuneyard.runs.published import check_removable, delete_published
@@ -53,27 +52,14 @@ def remove_published(reader: Reader, tools: Tools, info: RunInfo, owner: Documen
 
 
 def removal_job(owner: Document, name: str) -> Document:
-    """Make the Job that removes from the run's own: its pod without accelerators, queue and nodes.
+    """Make the Job that removes from the run's own: its pod on an errand.
 
     Args:
         owner: The run's Job.
         name: What the Job is called.
     """
-    pod: dict[str, Any] = copy.deepcopy(owner["spec"]["template"]["spec"])
-    (container,) = pod["containers"]
-    container["name"] = "removal"
-    container["command"] = ["python", "-m", "tuneyard.runs.removal", "/etc/tuneyard/values/values.json"]
-    container["resources"] = {}
-    for terminal in ("tty", "stdin"):
-        container.pop(terminal, None)
-    container["env"] = [one for one in container.get("env") or [] if not one["name"].startswith("TUNEYARD_NODE")]
-    for where in ("nodeSelector", "nodeName", "subdomain", "schedulingGates"):
-        pod.pop(where, None)
-    for volume in pod.get("volumes") or []:
-        if volume["name"] == "work":
-            volume.pop("ephemeral", None)
-            volume.pop("persistentVolumeClaim", None)
-            volume["emptyDir"] = {}
+    command = ["python", "-m", "tuneyard.runs.removal", "/etc/tuneyard/values/values.json"]
+    pod = errand_spec(owner["spec"]["template"]["spec"], "removal", command)
     labels = {"app.kubernetes.io/part-of": "tuneyard", "app.kubernetes.io/component": "removal"}
     return {
         "apiVersion": "batch/v1",
@@ -82,7 +68,7 @@ def removal_job(owner: Document, name: str) -> Document:
         "spec": {
             "backoffLimit": 0,
             "activeDeadlineSeconds": REMOVAL_SECONDS,
-            "template": {"metadata": {"labels": labels}, "spec": {**pod, "restartPolicy": "Never"}},
+            "template": {"metadata": {"labels": labels}, "spec": pod},
         },
     }
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tuneyard.errors import ConflictError, NotFoundError, TuneyardError, UnavailableError, UsageError
@@ -34,6 +34,10 @@ from tuneyard.runs.names import check_name
 from tuneyard.runs.ports import choose_port
 from tuneyard.runs.published import delete_published
 from tuneyard.runs.records import locked, read_json, try_lock, write_bytes, write_json
+
+if TYPE_CHECKING:
+    from tuneyard.cluster.demand import Finding
+    from tuneyard.estimate import Estimate, Verdict
 
 _LOOK_SECONDS = 0.1
 _KILL_SECONDS = 10.0
@@ -59,6 +63,18 @@ class LocalRunner:
         """Give no objects: a launch starts a process."""
         del launch
         return []
+
+    def judge(self, launch: Launch, told: Estimate) -> tuple[Verdict, tuple[Finding, ...]]:
+        """Compare with this machine's memory; see `Runner.judge`."""
+        from tuneyard.estimate import fits_here
+
+        return fits_here(told.memory_of_all, accelerators=launch.on_accelerators), ()
+
+    def estimate(self, launch: Launch) -> Estimate:
+        """Refuse: this machine looks for itself; see `Runner.estimate`."""
+        raise UsageError(
+            "--inside means nothing on this machine.", hint="Say --on kubernetes as well, or leave it out."
+        )
 
     def launch(self, launch: Launch) -> RunInfo:
         """Start a run, or join the one that does exactly this already; see `Runner.launch`."""

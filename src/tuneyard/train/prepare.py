@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.checkpoints import Experiment
-from tuneyard.data import ChatEncoder, Encoded, encode_files, load_tokenizer, split
 from tuneyard.device import Device, choose_device
-from tuneyard.errors import InvalidDataError
 from tuneyard.progress import progress_bar
 from tuneyard.store import Store, pull
 from tuneyard.train.batches import EncodedRows
@@ -28,6 +26,7 @@ from tuneyard.train.inputs import (
     training_keys,
     validation_keys,
 )
+from tuneyard.train.rows import encoded_rows
 from tuneyard.train.supported import refuse_unsupported
 from tuneyard.values import FinetuneValues, resolve_batch_sizes
 
@@ -123,17 +122,6 @@ def _pull_dataset(store: Store, key: str, workdir: Path) -> Path:
     return pull(store, f"{folder}/", delivered_dataset(store, key), workdir / "data" / folder) / name
 
 
-def encoder_of(values: FinetuneValues, base_folder: Path) -> ChatEncoder:
-    """Make the encoder that a run's values ask for, from its base model's tokenizer."""
-    config = values.finetuning_config
-    tokenizer = load_tokenizer(base_folder, config.data_conf)
-    return ChatEncoder(
-        tokenizer,
-        max_length=config.sft_args.max_seq_length,
-        completions_only=config.sft_args.train_on_completions_only,
-    )
-
-
 def encode(
     values: FinetuneValues,
     base_folder: Path,
@@ -141,7 +129,7 @@ def encode(
     validation_files: Sequence[Path],
     workdir: Path,
 ) -> tuple[Path, Path | None]:
-    """Check and encode every row, and divide them into training and validation.
+    """Check, encode and divide every row, and leave them on disk.
 
     Args:
         values: The resolved values.
@@ -156,28 +144,9 @@ def encode(
     Raises:
         InvalidDataError: With every bad row, or where nothing is left to train on.
     """
-    encoder = encoder_of(values, base_folder)
-    rows = _checked(training_files, encoder)
-    validation = _checked(validation_files, encoder) if validation_files else []
-    asked = values.finetuning_config.data_conf.validation_data
-    if asked.type == "AUTO_SPLIT":
-        chosen, held_out = split(rows, asked.ratio, asked.seed)
-        rows, validation = [rows[index] for index in chosen], [rows[index] for index in held_out]
-    written = EncodedRows.write(workdir / "rows", ((row.input_ids, row.loss_mask) for row in rows))
-    if not written.trained_tokens:
-        raise InvalidDataError(
-            f"no token of {', '.join(file.name for file in training_files)} would be trained",
-            hint="tuneyard data check shows what happened to each row",
-            problems=[],
-        )
+    rows, validation = encoded_rows(values, base_folder, training_files, validation_files)
+    EncodedRows.write(workdir / "rows", ((row.input_ids, row.loss_mask) for row in rows))
     if not validation:
         return workdir / "rows", None
     EncodedRows.write(workdir / "validation", ((row.input_ids, row.loss_mask) for row in validation))
     return workdir / "rows", workdir / "validation"
-
-
-def _checked(files: Sequence[Path], encoder: ChatEncoder) -> list[Encoded]:
-    with progress_bar("checking the data", None) as advance:
-        rows, report = encode_files(files, encoder, advance=advance)
-    report.raise_if_bad()
-    return rows

@@ -16,12 +16,13 @@ AS_DATA_PARALLEL = ("auto-deepspeed-stage1",)
 DISTRIBUTED = ("auto-single-process", "auto-ddp", *AS_DATA_PARALLEL)
 
 
-def refuse_unsupported(values: FinetuneValues, tell: Tell) -> None:
+def refuse_unsupported(values: FinetuneValues, tell: Tell, *, here: bool = True) -> None:
     """Refuse every key that asks for something this version does not do, and tell of what is done another way.
 
     Args:
         values: The resolved values.
         tell: Told of exact equivalents.
+        here: Whether it is to be trained in this environment: then what that lacks is refused too.
 
     Raises:
         InvalidValuesError: With every such key.
@@ -39,7 +40,7 @@ def refuse_unsupported(values: FinetuneValues, tell: Tell) -> None:
         for where, value, allowed in asked
         if value not in allowed
     ]
-    problems += _arguments(values) + _elsewhere(values)
+    problems += _arguments(values) + (_lacking(values) if here else [])
     if problems:
         raise InvalidValuesError(
             f"{len(problems)} value(s) ask for what this version does not train",
@@ -52,7 +53,8 @@ def refuse_unsupported(values: FinetuneValues, tell: Tell) -> None:
         tell("save_strategy is no: a stop saves, but after a kill the run starts again at step 0")
 
 
-def _elsewhere(values: FinetuneValues) -> list[Problem]:
+def _lacking(values: FinetuneValues) -> list[Problem]:
+    """What this environment has not: Secrets, and packages that only some values need."""
     problems = [
         Problem(f"env.{name}", "names a Secret, which only a cluster has", allowed="a text")
         for name, value in values.env.items()
@@ -60,6 +62,10 @@ def _elsewhere(values: FinetuneValues) -> list[Problem]:
     ]
     if values.finetuning_config.tracking is not None and importlib.util.find_spec("mlflow") is None:
         problems.append(Problem("finetuning_config.tracking", "needs the package mlflow, which is not installed"))
+    arguments = values.finetuning_config.training_args.to_transformers()
+    if arguments.get("use_liger_kernel") and importlib.util.find_spec("liger_kernel") is None:
+        where = "finetuning_config.training_args.use_liger_kernel"
+        problems.append(Problem(where, "needs the package liger-kernel, which is not installed", "true"))
     return problems
 
 
@@ -81,7 +87,4 @@ def _arguments(values: FinetuneValues) -> list[Problem]:
         problems.append(
             Problem(where, "rows are never padded here", "batch_rebalance", "random, sequential or group_by_length")
         )
-    if arguments.get("use_liger_kernel") and importlib.util.find_spec("liger_kernel") is None:
-        where = "finetuning_config.training_args.use_liger_kernel"
-        problems.append(Problem(where, "needs the package liger-kernel, which is not installed", "true"))
     return problems

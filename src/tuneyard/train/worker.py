@@ -31,8 +31,9 @@ from tuneyard.train.console import tell
 from tuneyard.train.final import publish_final, publish_merged, set_generation, write_final
 from tuneyard.train.inputs import experiment_key
 from tuneyard.train.model import add_adapter, count_parameters, load_base, name_base, quiet_libraries
-from tuneyard.train.prepare import Prepared, encoder_of
+from tuneyard.train.prepare import Prepared
 from tuneyard.train.progress_file import write_progress
+from tuneyard.train.rows import encoder_of
 from tuneyard.train.signals import StopRequest
 from tuneyard.train.trainer import REQUIRED_FILES, SFTTrainer, Stopped
 from tuneyard.values import FinetuneValues

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tuneyard.doctor import Check, Report, told
-from tuneyard.doctor.asked import amount_of, asked_of
+from tuneyard.doctor.asked import asked_of
 from tuneyard.errors import InvalidValuesError, NotFoundError
 
 
@@ -76,13 +76,6 @@ def test_programs_get_every_check_with_its_advice():
     }
 
 
-@pytest.mark.parametrize(
-    ("text", "amount"), [("8", 8), ("500m", 0.5), ("64Gi", 64 * 2**30), ("1Ti", 2**40), ("2k", 2000), ("1G", 1e9)]
-)
-def test_amounts_are_read_as_kubernetes_writes_them(text: str, amount: float):
-    assert amount_of(text) == amount
-
-
 TRAINING = ["basemodel=b/m", "finetuning_config.data_conf.training_data.datasets[0].path=b/d.jsonl"]
 
 
@@ -92,7 +85,7 @@ def test_the_verb_is_found_from_the_values():
     serve = asked_of([], ["model=s3://b/m", "apiKeySecret.name=k"])
     assert finetune and deliver and serve
     assert (finetune.verb, deliver.verb, serve.verb) == ("finetune", "deliver", "serve")
-    assert float(finetune.resources["amd.com/gpu"]) == 6
+    assert finetune.resources["amd.com/gpu"] == 6
     assert deliver.queue == "q"
     assert serve.secrets["k"] == ["api-key"]
 

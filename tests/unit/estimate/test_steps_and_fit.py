@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-from training import VALUES, changed, lay_out
+from training import VALUES, changed, conversations, lay_out
 from typer.testing import CliRunner
 
 from tuneyard.cli.main import app
-from tuneyard.errors import NotFoundError
-from tuneyard.estimate import estimate, fits_here
+from tuneyard.errors import InvalidDataError, InvalidValuesError, NotFoundError
+from tuneyard.estimate import Estimate, estimate, fits_here
 from tuneyard.store import open_store
 from tuneyard.values import FinetuneValues
 
@@ -47,8 +47,51 @@ def test_a_model_that_is_not_delivered_is_not_found(store):
         told(store, basemodel="default-bucket/models/none")
 
 
-def test_more_than_the_machine_has_never_fits():
-    assert fits_here(2**60, accelerators=False).fits == "never"
+REFUSED = {
+    "finetuning_config.method": "dpo",
+    "distributedType": "auto-fsdp",
+    "finetuning_config.quant_conf.quantization_type": "bits-and-bytes",
+    "finetuning_config.peft_conf.peft_type": "IA3",
+    "finetuning_config.training_args.auto_find_batch_size": True,
+}
+
+
+@pytest.mark.parametrize("key", REFUSED)
+def test_what_training_refuses_is_refused_by_name_before_a_store_is_looked_into(key, tmp_path):
+    values = FinetuneValues.model_validate(changed(VALUES, **{key: REFUSED[key]}))
+    with pytest.raises(InvalidValuesError, match="not train") as raised:
+        estimate(values, open_store((tmp_path / "nothing").as_uri()))
+    assert [problem.where for problem in raised.value.problems] == [key]
+
+
+def test_what_only_the_place_of_training_lacks_is_refused_there_alone(store):
+    secret = {"env": {"WANDB_API_KEY": {"name": "wandb", "key": "token"}}}
+    values = FinetuneValues.model_validate(changed(VALUES, **secret))
+    with pytest.raises(InvalidValuesError, match="not train"):
+        estimate(values, open_store(store.as_uri()))
+    assert estimate(values, open_store(store.as_uri()), here=False).trained
+
+
+def test_data_that_training_refuses_is_refused(tmp_path):
+    row = {"messages": [{"role": "user", "content": "What is a yard?"}]}
+    lay_out(tmp_path / "store", rows=[row, *conversations(3)])
+    with pytest.raises(InvalidDataError, match="nothing to learn"):
+        told(tmp_path / "store")
+
+
+def test_what_is_computed_another_way_is_a_note(store):
+    notes = told(store, distributedType="auto-deepspeed-stage1").notes
+    assert any("trained data parallel" in note for note in notes)
+
+
+def test_an_estimate_comes_back_from_its_own_json(store):
+    found = told(store)
+    assert Estimate.of(json.loads(json.dumps(found.to_json()))) == found
+
+
+def test_more_than_the_machine_has_never_fits_and_what_to_do_is_told():
+    never = fits_here(2**60, accelerators=False)
+    assert (never.fits, "max_per_device_train_batch_size" in never.hint) == ("never", True)
     assert fits_here(2**20, accelerators=False).fits == "yes"
     assert fits_here(2**60, accelerators=True).fits == "unknown"
 
@@ -65,3 +108,15 @@ def test_the_command_prints_a_table_within_80_columns_and_json(store, tmp_path):
     memory = document["estimate"]["memory"]
     assert memory["total"] == sum(size for part, size in memory.items() if part not in ("total", "moment"))
     assert document["verdict"]["fits"] == "yes"
+
+
+def test_what_can_never_fit_this_machine_is_told_in_full_and_is_exit_3(store, tmp_path):
+    longest = {"finetuning_config.sft_args.max_seq_length": 10**9}
+    datasets = {"finetuning_config.data_conf.training_data.datasets": [{"path": "default-bucket/datasets/none.jsonl"}]}
+    values = tmp_path / "values.json"
+    values.write_text(json.dumps(changed(VALUES, **longest, **datasets)))
+    shown = CliRunner().invoke(app, ["plan", "-f", str(values), "--store", store.as_uri(), "--json"])
+    assert isinstance(shown.exception, InvalidValuesError)  # exit 3, by the table of the command line's edge
+    assert shown.exception.message.startswith("It does not fit: it needs ")
+    assert "max_per_device_train_batch_size" in shown.exception.hint
+    assert json.loads(shown.stdout)["verdict"]["fits"] == "never"

@@ -1,0 +1,181 @@
+"""What a cluster says of a run before it is launched: whether it would start, and what it would take.
+
+`judge` only reads. `estimate_inside` runs `tuneyard plan` in a short pod of the run's image, with its keys, authorities
+and the site's settings, and without accelerators; the values come with the pod, so nothing else is written.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+from tuneyard.cluster import Document, Reader, Tools
+from tuneyard.cluster.amounts import number
+from tuneyard.cluster.demand import Demand, Finding, demand_of, worst
+from tuneyard.cluster.errand import errand_spec, run_errand
+from tuneyard.cluster.pods import End
+from tuneyard.cluster.room import Room, look
+from tuneyard.errors import UnavailableError, UsageError, error_of
+from tuneyard.estimate import Estimate, Verdict
+from tuneyard.estimate.fit import SMALLER
+
+INSIDE_SECONDS = 600
+"""How long a look from inside may take; most of it is the image's pulling on a node that has not had it yet."""
+
+_VALUES = "tuneyard.io/values"
+_FILE = "/etc/tuneyard/values/values.json"
+_SENTENCES = {
+    "yes": "It fits",
+    "unknown": "Whether it fits is not known",
+    "not now": "It would have to wait",
+    "never": "It can never run",
+}
+_LESS = "Ask for less: finetuningGpus, nodes, resources.requests"
+_HINTS = {
+    "queue": f"{_LESS}. Or have the queue's quota raised.",
+    "quota": f"{_LESS}. Or have the namespace's quota raised.",
+    "nodes": f"{_LESS}. Or look at gpuResource, nodeSelector, affinity and tolerations.",
+    "memory": f"{SMALLER} Or give it more: resources.limits.memory.",
+}
+
+
+def judge(
+    reader: Reader, objects: Sequence[Document], told: Estimate, *, on_accelerators: bool
+) -> tuple[Verdict, tuple[Finding, ...]]:
+    """Tell whether a run would start, and what says so.
+
+    Args:
+        reader: The cluster and namespace.
+        objects: What a launch would write.
+        told: What the run would take.
+        on_accelerators: Whether its memory is theirs.
+
+    Raises:
+        NotFoundError: If the queue is not there.
+        UnavailableError: If the API server does not answer.
+    """
+    demand = demand_of(_job(objects))
+    room = look(reader, demand)
+    findings = (*room.findings, memory(told, demand, room, on_accelerators=on_accelerators))
+    return verdict_of(findings), findings
+
+
+def memory(told: Estimate, demand: Demand, room: Room, *, on_accelerators: bool) -> Finding:
+    """Compare the estimated memory with an accelerator's, or on the CPU with what a pod may use.
+
+    Args:
+        told: What the run would take.
+        demand: What its Job asks for.
+        room: What the cluster has.
+        on_accelerators: Whether its memory is theirs.
+    """
+    if on_accelerators:
+        needed, whole, holder = float(told.memory.total), room.accelerator_bytes, "an accelerator"
+    else:
+        needed, whole, holder = float(told.memory_of_all) / demand.pods, room.memory_bytes, "a pod"
+    needs = f"{holder} needs {number('memory', needed)}"
+    if whole is None:
+        return Finding("memory", "unknown", f"{needs}; what there is of it is not known here")
+    fits = "yes" if needed <= whole else "never"
+    return Finding("memory", fits, f"{needs} by estimate, and {number('memory', whole)} is the most there is for it")
+
+
+def verdict_of(findings: Sequence[Finding]) -> Verdict:
+    """Sum up what was found: the worst of it decides. Memory that is not known keeps nothing from starting.
+
+    Args:
+        findings: What was found.
+    """
+    counted = [one for one in findings if (one.place, one.fits) != ("memory", "unknown")]
+    fits = worst(one.fits for one in counted)
+    deciding = [one for one in counted if one.fits == fits]
+    why = f": {'; '.join(one.sentence for one in deciding)}"
+    if fits == "yes":
+        queued = any(one.place == "queue" for one in deciding)
+        why = " and would be admitted now" if queued else ", and starts as soon as a node is free for it"
+    hint = " ".join(dict.fromkeys(_HINTS[one.place] for one in deciding)) if fits == "never" else ""
+    if fits == "not now":
+        hint = "Launch it all the same: it waits by itself."
+    return Verdict(fits, f"{_SENTENCES[fits]}{why}.", hint)
+
+
+def estimate_inside(tools: Tools, objects: Sequence[Document], values: bytes, store: str) -> Estimate:
+    """Estimate a run in a short pod, which is removed however it ends.
+
+    Args:
+        tools: kubectl for the namespace.
+        objects: What a launch would write.
+        values: The resolved values as canonical JSON.
+        store: The store's URL as pods reach it.
+
+    Raises:
+        TuneyardError: What `tuneyard plan` raises there: of the kind that its exit code tells.
+        NotFoundError: If the image, or a Secret or ConfigMap that it needs, is not there.
+        UnavailableError: If the pod has not ended in time, or its image is of another version.
+        UsageError: If the values name no store.
+    """
+    pod = _job(objects)["spec"]["template"]["spec"]
+    spec = errand_spec(pod, "plan", ["python", "-m", "tuneyard", "plan", "--values", _FILE, "--json"])
+    (container,) = spec["containers"]
+    if not any(one["name"] == "TUNEYARD_STORE" for one in container["env"]):
+        if not store:
+            raise UsageError("The values name no store.", hint="Name it: --set bucketStorageHost=https://…")
+        container["env"].append({"name": "TUNEYARD_STORE", "value": store})
+    # The values come with the pod itself: a ConfigMap would be left behind by a command that is killed.
+    item = {"path": "values.json", "fieldRef": {"fieldPath": f"metadata.annotations['{_VALUES}']"}}
+    values_volume = {"name": "values", "downwardAPI": {"items": [item]}}
+    spec["volumes"] = [values_volume if one["name"] == "values" else one for one in spec["volumes"]]
+    name = f"tuneyard-plan-{secrets.token_hex(4)}"
+    said, end = run_errand(tools, name, spec, seconds=INSIDE_SECONDS, annotations={_VALUES: values.decode()})
+    return answer(said, end, container["image"])
+
+
+def answer(said: str, end: End, image: str) -> Estimate:
+    """Read what `tuneyard plan` printed in a pod.
+
+    Args:
+        said: The pod's log: a document, and lines for people.
+        end: How the pod ended; a run that never fits there has a document all the same.
+        image: Its image.
+
+    Raises:
+        TuneyardError: The mistake that it told instead, of the kind that its exit code tells.
+        UnavailableError: If it told nothing that this version reads.
+    """
+    if document := _document(said):
+        try:
+            return Estimate.of(document["estimate"])
+        except (KeyError, TypeError) as error:
+            raise _other_version(image) from error
+    _, mistake, rest = said.partition("error: ")
+    if mistake:
+        message, _, hint = rest.partition("\nhint: ")
+        raise error_of(end.exit_code)(message.strip(), hint=hint.strip())
+    if end.error:
+        hint = end.hint or "See that the image is one of Tuneyard's: finetuningImage."
+        raise UnavailableError(f"The look from inside failed: {end.error}", hint=hint)
+    raise _other_version(image)
+
+
+def _job(objects: Sequence[Document]) -> Document:
+    return next(one for one in objects if one["kind"] == "Job")
+
+
+def _document(said: str) -> dict[str, Any] | None:
+    """Find the document that was printed, among lines for people."""
+    lines = said.splitlines(keepends=True)
+    if "{\n" not in lines:
+        return None
+    try:
+        return json.JSONDecoder().raw_decode("".join(lines[lines.index("{\n") :]))[0]
+    except ValueError:
+        return None
+
+
+def _other_version(image: str) -> UnavailableError:
+    return UnavailableError(
+        f"The image {image} tells of a run in another form than this version reads.",
+        hint="Use an image of this version: --set finetuningImage=…",
+    )

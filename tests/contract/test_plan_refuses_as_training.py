@@ -1,0 +1,44 @@
+"""What the training process refuses, `tuneyard plan` refuses in the same words and with the same code."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from training import VALUES, changed, conversations, environment, lay_out, train
+
+UNSUPPORTED = {
+    "finetuning_config.method": "dpo",
+    "distributedType": "auto-fsdp",
+    "finetuning_config.quant_conf.quantization_type": "bits-and-bytes",
+    "finetuning_config.peft_conf.peft_type": "IA3",
+    "finetuning_config.training_args.save_only_model": True,
+    "env": {"WANDB_API_KEY": {"name": "wandb", "key": "token"}},
+}
+UNMATCHED = {"finetuning_config.peft_conf.peft_kwargs.target_modules": ["q_proj", "v_projj"]}
+NO_ANSWER = {"messages": [{"role": "user", "content": "What is a yard?"}]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "rows"),
+    [(UNSUPPORTED, None), (UNMATCHED, None), ({}, [*conversations(3), NO_ANSWER])],
+    ids=["what this version does not train", "a target that is no module", "a row without an answer"],
+)
+def test_plan_says_what_training_would(changes, rows, tmp_path):
+    lay_out(tmp_path / "store", rows=rows)
+    values = changed(VALUES, **changes)
+    (tmp_path / "values.json").write_text(json.dumps(values))
+    command = [sys.executable, "-m", "tuneyard", "plan", "-f", str(tmp_path / "values.json")]
+    planned = subprocess.run(command, env=environment(tmp_path / "store"), capture_output=True, text=True, check=False)
+    trained = train(values, tmp_path / "store", tmp_path / "work", code=3)
+    assert planned.returncode == 3, planned.stderr
+    assert planned.stdout == ""
+    assert told(planned.stderr) == told(trained)
+
+
+def told(said: str) -> list[str]:
+    """The sentence, each problem and the hint."""
+    lines = said.splitlines()
+    return lines[next(place for place, line in enumerate(lines) if line.startswith("error: ")) :]
