@@ -268,7 +268,7 @@ def test_the_nodes_of_a_run_are_told_apart_in_its_log(lab):
     assert lab.objects("nodes") == []
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("when", ["before", pytest.param("after", marks=pytest.mark.soak)])
 def test_a_command_killed_at_any_call_and_run_again_converges(lab, tmp_path, when):
     name = f"killed-{when}"
     killing_kubectl(tmp_path)
