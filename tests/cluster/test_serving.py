@@ -79,11 +79,12 @@ def go_on(work, name):
         except Exception as error:
             note(client=name, failed=repr(error))
         time.sleep(1)
-for work, name in ((alone, "alone"), (streamed, "stream"), (streamed, "another stream")):
-    threading.Thread(target=go_on, args=(work, name)).start()
+for name in os.environ["CLIENTS"].split():
+    threading.Thread(target=go_on, args=(alone if name == "alone" else streamed, name)).start()
 """
 
-ASKING = ("alone", "stream", "another stream")
+# So many that streams last: one of them has to be under way when the old server is told to end.
+ASKING = ("alone", *(f"stream-{number}" for number in range(10)))
 WRITABLE = """
 import json, os, tempfile
 found = []
@@ -134,7 +135,7 @@ def deploy(made, name, model, **flags):
             "served_model_name": NAME,
             "dtype": "float32",
             "max_model_len": 1600,
-            "max_num_seqs": 4,
+            "max_num_seqs": 16,
             **flags,
         },
     }
@@ -250,6 +251,7 @@ def test_an_update_to_another_model_fails_no_request_and_cuts_no_stream(room, se
     made, _ = room
     env = [
         {"name": "HOST", "value": served},
+        {"name": "CLIENTS", "value": " ".join(ASKING)},
         {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "server", "key": "api-key"}}},
     ]
     [old] = [pod["metadata"]["name"] for pod in pods(made, served)]
