@@ -101,14 +101,11 @@ def show(
 
 
 def _document(source: DataSource, row: Conversation) -> dict[str, Any]:
-    encoded = source.encoder.encode(row)
+    names = ("input_ids", "loss_mask", "length", "fate")
     return {
         "where": row.where,
         "messages": [message.as_dict() for message in row.messages],
-        "input_ids": encoded.input_ids,
-        "loss_mask": encoded.loss_mask,
-        "length": encoded.length,
-        "fate": encoded.fate,
+        "sequences": [{name: getattr(each, name) for name in names} for each in source.encoder.encode(row)],
     }
 
 

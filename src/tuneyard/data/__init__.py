@@ -9,6 +9,7 @@ from tuneyard.data.contract import check_template
 from tuneyard.data.conversations import Conversation, Message
 from tuneyard.data.encoding import ChatEncoder, Encoded
 from tuneyard.data.reading import read_rows
+from tuneyard.data.rendering import template_messages
 from tuneyard.data.report import DataReport
 from tuneyard.data.show import conversation_text, report_table
 from tuneyard.data.split import split
@@ -29,4 +30,5 @@ __all__ = [
     "report_table",
     "split",
     "stop_token_ids",
+    "template_messages",
 ]

@@ -21,7 +21,7 @@ from tuneyard.errors import InvalidDataError, Problem
 from tuneyard.progress import Advance
 
 MAX_PROBLEMS = 10_000
-_SAMPLES = 8
+_SAMPLES_OF_A_KIND = 2
 _LONGEST = 5
 
 
@@ -50,8 +50,8 @@ def check(
 
 def encode_files(
     paths: Sequence[Path], encoder: ChatEncoder, *, max_problems: int = MAX_PROBLEMS, advance: Advance | None = None
-) -> tuple[list[Encoded], DataReport]:
-    """Do as `check` does, and also return the rows that can be trained on.
+) -> tuple[list[list[Encoded]], DataReport]:
+    """Do as `check` does, and also return the rows that can be trained on, each as its sequences.
 
     Args:
         paths: Files of conversations.
@@ -60,8 +60,8 @@ def encode_files(
         advance: Called with 1 for each row.
 
     Returns:
-        The kept rows in the order of the files (truncated ones included), and the report. Nothing is raised for bad
-        rows: call the report's `raise_if_bad`.
+        The kept rows in the order of the files (truncated sequences included, dropped ones not), and the report.
+        Nothing is raised for bad rows: call the report's `raise_if_bad`.
 
     Raises:
         NotFoundError: Where a file isn't there.
@@ -85,11 +85,11 @@ class _Tally:
         self._special: Counter[str] = Counter()
         self._seen: set[bytes] = set()
         self._longest: list[tuple[int, int, str]] = []
-        self._samples: list[Conversation] = []
+        self._samples: dict[tuple[bool, ...], list[Conversation]] = {}
         special = sorted(set(map(str, encoder.tokenizer.all_special_tokens)), key=len, reverse=True)
         self._special_pattern = re.compile("|".join(map(re.escape, special)) or r"(?!)")
 
-    def encoded_rows(self, advance: Advance | None) -> Iterator[Encoded]:
+    def encoded_rows(self, advance: Advance | None) -> Iterator[list[Encoded]]:
         names = {str(path) for path in self._paths}
         for row in read_rows(self._paths):
             if advance is not None:
@@ -97,12 +97,12 @@ class _Tally:
             if isinstance(row, Problem):
                 self._add_problem(row, of_a_row=row.where not in names)
                 continue
-            encoded = self._encode(row)
-            if encoded is not None:
-                yield encoded
+            kept = self._encode(row)
+            if kept:
+                yield kept
 
     def report(self) -> DataReport:
-        for problem in check_template(self._encoder, self._samples):
+        for problem in check_template(self._encoder, [one for kind in self._samples.values() for one in kind]):
             # told first: no row is at fault
             self._problem_count += 1
             self._problems.insert(0, problem)
@@ -114,6 +114,9 @@ class _Tally:
             truncated=self._count["truncated"],
             dropped=self._count["dropped"],
             bad=self._count["bad"],
+            sequences=self._count["sequences"],
+            several=self._count["several"],
+            left_out=self._count["left_out"],
             apart=self._count["apart"],
             duplicates=self._count["duplicates"],
             messages=dict(self._messages),
@@ -140,28 +143,40 @@ class _Tally:
         if len(self._problems) < self._max_problems:
             self._problems.append(problem)
 
-    def _encode(self, conversation: Conversation) -> Encoded | None:
+    def _encode(self, conversation: Conversation) -> list[Encoded]:
         try:
-            encoded = self._encoder.encode(conversation)
+            sequences = self._encoder.encode(conversation)
         except InvalidDataError as error:
             self._add_problem(error.problems[0], of_a_row=True)
-            return None
+            return []
         self._count["rows"] += 1
         self._describe(conversation)
-        self._lengths[encoded.length] += 1
-        entry = (encoded.length, -self._count["rows"], conversation.where)
+        length = max(each.length for each in sequences)
+        self._lengths[length] += 1
+        entry = (length, -self._count["rows"], conversation.where)
         (heapq.heappush if len(self._longest) < _LONGEST else heapq.heappushpop)(self._longest, entry)
-        if encoded.dropped:
-            self._count["dropped"] += 1
-            return None
-        self._count["kept"] += 1
-        self._count["truncated"] += encoded.truncated
-        self._count["apart"] += encoded.apart > 0
-        self._count["tokens"] += len(encoded.input_ids)
-        self._count["trained"] += sum(encoded.loss_mask)
-        if len(self._samples) < _SAMPLES:
-            self._samples.append(conversation)
-        return encoded
+        kept = [each for each in sequences if not each.dropped]
+        self._count["kept" if kept else "dropped"] += 1
+        if not kept:
+            return []
+        self._count["sequences"] += len(kept)
+        self._count["several"] += len(sequences) > 1
+        self._count["left_out"] += len(sequences) - len(kept)
+        self._count["truncated"] += any(each.truncated for each in kept)
+        self._count["apart"] += any(each.apart for each in kept)
+        self._count["tokens"] += sum(len(each.input_ids) for each in kept)
+        self._count["trained"] += sum(sum(each.loss_mask) for each in kept)
+        self._sample(conversation, several=len(sequences) > 1)
+        return kept
+
+    def _sample(self, conversation: Conversation, *, several: bool) -> None:
+        fields = {key for message in conversation.messages for key in message.fields}
+        turns = sum(message.role == "assistant" for message in conversation.messages)
+        called = "tool_calls" in fields
+        kind = (several, turns > 1, called, bool(fields - {"tool_calls", "tool_call_id", "name"}))
+        samples = self._samples.setdefault(kind, [])
+        if len(samples) < _SAMPLES_OF_A_KIND:
+            samples.append(conversation)
 
     def _describe(self, conversation: Conversation) -> None:
         roles = Counter(message.role for message in conversation.messages)

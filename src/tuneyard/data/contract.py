@@ -1,16 +1,18 @@
 """The chat template contract: what has to hold between a training and the server of its result, before step 1.
 
-One BOS at most; every answer's mask ends with a token the server stops at and covers the answer's words; the ids before
-each answer are those the server makes of the same messages. Checked on a made-up conversation of two turns and on a few
-real ones.
+No two BOS in a row; the mask covers every answer, and with completions only nothing else; each answer ends with the
+first token the server stops at; the ids before each answer are those the server makes of the same messages, by the
+tokenizer's own way from messages to ids. Checked on made-up conversations and on a few real ones of each kind. That an
+answer has all of its message's words, reasoning and tool calls is checked for every row as it is encoded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 from tuneyard.data.conversations import Conversation, Message
-from tuneyard.data.encoding import ChatEncoder, Encoded, trained_spans
+from tuneyard.data.encoding import ChatEncoder, Encoded
 from tuneyard.errors import InvalidDataError, Problem
 
 WHERE = "chat template"
@@ -45,47 +47,60 @@ def check_template(encoder: ChatEncoder, samples: Iterable[Conversation] = ()) -
 
 
 def _check(encoder: ChatEncoder, conversation: Conversation) -> list[Problem]:
-    whole = ChatEncoder(encoder.tokenizer, completions_only=encoder.completions_only, stop_ids=encoder.stop_ids).encode(
-        conversation
-    )
-    found = [_bos_problem(encoder, whole)]
-    if encoder.completions_only:
-        found += _answer_problems(encoder, whole, conversation)
-    elif not all(whole.loss_mask):
-        found.append(Problem(WHERE, "leaves a part of the text out of the loss"))
+    unlimited = ChatEncoder(encoder.tokenizer, completions_only=encoder.completions_only, stop_ids=encoder.stop_ids)
+    sequences = unlimited.encode(conversation)
+    answers = [number for number, message in enumerate(conversation.messages) if message.role == "assistant"]
+    learnt = sum(len(sequence.answers) for sequence in sequences)
+    if learnt != len(answers):
+        return [Problem(WHERE, "marks another number of answers than there are", str(learnt), str(len(answers)))]
+    found: list[Problem | None] = []
+    for sequence in sequences:
+        found.append(_bos_problem(encoder, sequence, conversation))
+        found.append(_mask_problem(encoder, sequence))
+        for span in sequence.answers:
+            found += _answer_problems(encoder, sequence, span, conversation, answers.pop(0))
     return [problem for problem in found if problem is not None]
 
 
-def _bos_problem(encoder: ChatEncoder, encoded: Encoded) -> Problem | None:
+def _bos_problem(encoder: ChatEncoder, encoded: Encoded, conversation: Conversation) -> Problem | None:
     bos = encoder.tokenizer.bos_token_id
-    if bos is None or encoded.input_ids[:2] != [bos, bos]:
+    if bos is None or not any(pair == (bos, bos) for pair in pairwise(encoded.input_ids)):
         return None
-    return Problem(WHERE, "begins a conversation with two BOS tokens", str(encoder.tokenizer.bos_token), "one")
+    name = str(encoder.tokenizer.bos_token)
+    if any(name in message.content for message in conversation.messages):
+        return None  # a row that writes it out
+    return Problem(WHERE, "begins a conversation with two BOS tokens", name, "one")
 
 
-def _answer_problems(encoder: ChatEncoder, encoded: Encoded, conversation: Conversation) -> list[Problem | None]:
-    answers = [number for number, message in enumerate(conversation.messages) if message.role == "assistant"]
-    spans = trained_spans(encoded.loss_mask)
-    if len(spans) != len(answers):
-        return [Problem(WHERE, "marks another number of answers than there are", str(len(spans)), str(len(answers)))]
+def _mask_problem(encoder: ChatEncoder, encoded: Encoded) -> Problem | None:
+    answers = {index for start, end in encoded.answers for index in range(start, end)}
+    learnt = {index for index, counts in enumerate(encoded.loss_mask) if counts}
+    if encoder.completions_only and learnt != answers:
+        return Problem(WHERE, "learns something else than the answers", f"{len(learnt ^ answers)} tokens differ")
+    if not learnt >= answers:
+        return Problem(WHERE, "leaves a part of an answer out of the loss", f"{len(answers - learnt)} tokens")
+    return None
+
+
+def _answer_problems(
+    encoder: ChatEncoder, encoded: Encoded, span: tuple[int, int], conversation: Conversation, number: int
+) -> list[Problem | None]:
+    start, end = span
+    content = conversation.messages[number].content
+    ids = encoded.input_ids[start:end]
+    learnt = str(encoder.tokenizer.decode(ids))
     found: list[Problem | None] = []
-    for number, (start, end) in zip(answers, spans, strict=True):
-        words = conversation.messages[number].content.strip()
-        learnt = str(encoder.tokenizer.decode(encoded.input_ids[start:end]))
-        if encoded.input_ids[end - 1] not in encoder.stop_ids:
-            found.append(Problem(WHERE, "ends an answer with a token the server does not stop at", learnt[-40:]))
-        if words not in learnt:
-            found.append(Problem(WHERE, "leaves words of an answer out of the loss", words[:60]))
-        served, trained = encoder.prompt_ids(conversation, number), encoded.input_ids[:start]
-        if encoded.apart and number != answers[0]:
-            # one row can't hold both an answer as it is written and the same answer as it is read back in a later turn
-            served, trained = encoder.tokenizer.decode(served), encoder.tokenizer.decode(trained)
-        if served != trained:
-            found.append(
-                Problem(
-                    WHERE,
-                    f"gives a server other tokens before messages[{number}] than the training had",
-                    suggestion="chat_template_name chat-ml",
-                )
+    if not ids or ids[-1] not in encoder.stop_ids:
+        found.append(Problem(WHERE, "ends an answer with a token the server does not stop at", learnt[-40:]))
+    earlier = {str(encoder.tokenizer.decode([each])) for each in ids[:-1] if each in encoder.stop_ids}
+    if any(stop not in content for stop in earlier):
+        found.append(Problem(WHERE, "goes on with an answer after a token the server stops at", learnt[-40:]))
+    if encoder.prompt_ids(conversation, number) != encoded.input_ids[:start]:
+        found.append(
+            Problem(
+                WHERE,
+                f"gives a server other tokens before messages[{number}] than the training had",
+                suggestion="chat_template_name chat-ml",
             )
+        )
     return found

@@ -30,7 +30,7 @@ _MEANT_ROLES = {
 }
 _MEANT_KEYS = {"conversations", "conversation", "message", "dialog", "dialogue", "chat", "turns"}
 # Message fields that chat templates know; whether a model's own template uses them is checked when it is rendered.
-_TEMPLATE_FIELDS = ("name", "tool_calls", "tool_call_id", "reasoning_content", "thinking")
+_TEMPLATE_FIELDS = ("name", "tool_calls", "tool_call_id", "reasoning_content", "reasoning", "thinking")
 _LONGEST_VALUE = 60
 
 

@@ -37,17 +37,21 @@ class DataReport:
         files: The files read.
         rows: All rows that aren't blank: `kept + dropped + bad`.
         kept: Rows that can be trained on, the truncated ones included.
-        truncated: Kept rows whose end was cut off.
+        truncated: Kept rows with an end that was cut off.
         dropped: Rows left out as longer than `max_length`.
         bad: Rows that can't be used; each has a problem.
+        sequences: What the kept rows are trained as: one sequence for each, or several (see `encoding`).
+        several: Kept rows that became several sequences, since the template renders earlier turns otherwise.
+        left_out: Sequences of those that are longer than `max_length`, while others of their row are kept.
         apart: Kept rows with an answer that was tokenised apart from its prompt (see `Encoded.apart`).
         duplicates: Rows equal to one before them in every message.
         messages: Messages by role, in the rows that aren't bad.
         turns: Rows by their number of answers.
-        tokens: Tokens in the kept rows.
+        tokens: Tokens in the kept rows' sequences.
         trained_tokens: Those of them in the loss.
         max_length: The limit, in tokens; None for none.
-        median_length: Of the rows that aren't bad, in tokens, before anything is cut.
+        median_length: Of the rows that aren't bad, in tokens, before anything is cut; a row of several sequences counts
+            with its longest.
         p90_length: The 90th percentile, likewise.
         longest_length: The longest, likewise.
         histogram: Lengths of the rows that aren't bad, before anything is cut.
@@ -65,6 +69,9 @@ class DataReport:
     truncated: int
     dropped: int
     bad: int
+    sequences: int
+    several: int
+    left_out: int
     apart: int
     duplicates: int
     messages: Mapping[str, int]

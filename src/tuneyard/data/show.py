@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tuneyard.data.conversations import Conversation, printable
-from tuneyard.data.encoding import ChatEncoder, trained_spans
+from tuneyard.data.encoding import ChatEncoder, Encoded, trained_spans
 from tuneyard.data.report import Bin, DataReport
 
 if TYPE_CHECKING:
@@ -53,18 +53,30 @@ def conversation_text(encoder: ChatEncoder, conversation: Conversation) -> Text:
         conversation: The row to show.
 
     Returns:
-        The text, ending without a newline; one line says so where the row is dropped or cut.
+        The text, ending without a newline, each sequence under a line of its own; one line says so where one is dropped
+        or cut.
 
     Raises:
         InvalidDataError: Where the row can't be encoded.
     """
     from rich.text import Text
 
-    encoded = encoder.encode(conversation)
+    sequences = encoder.encode(conversation)
+    many = len(sequences)
+    names = [
+        conversation.where if many == 1 else f"{conversation.where} ({one} of {many})" for one in range(1, many + 1)
+    ]
+    texts = [_sequence_text(encoder, each, name) for name, each in zip(names, sequences, strict=True)]
+    return Text("\n").join(texts)
+
+
+def _sequence_text(encoder: ChatEncoder, encoded: Encoded, name: str) -> Text:
+    from rich.text import Text
+
     if encoded.dropped:
-        return Text(f"{conversation.where}: dropped, {_too_long(encoded.length, encoder.max_length)}", style="yellow")
+        return Text(f"{name}: dropped, {_too_long(encoded.length, encoder.max_length)}", style="yellow")
     trained = sum(encoded.loss_mask)
-    text = Text(f"{conversation.where}: {len(encoded.input_ids)} tokens, {trained} in the loss\n", style="bold")
+    text = Text(f"{name}: {len(encoded.input_ids)} tokens, {trained} in the loss\n", style="bold")
     decoded = _Decoded(encoder, encoded.input_ids)
     for start, end in trained_spans(encoded.loss_mask):
         decoded.append_to(text, start, "dim")
@@ -176,6 +188,13 @@ def _notes(report: DataReport) -> list[str]:
     if report.special_tokens_in_text:
         tokens = ", ".join(f"{token} ({rows:,} rows)" for token, rows in report.special_tokens_in_text.items())
         notes.append(f"\nSpecial tokens written out in messages, which the model takes for real ones: {tokens}")
+    if report.several:
+        left_out = f"; {report.left_out:,} more are too long and left out" if report.left_out else ""
+        notes.append(
+            f"\nRows that became several sequences ({report.several:,} rows): the template renders earlier turns "
+            "otherwise, so each answer is learnt after the very prompt that a server makes. There are "
+            f"{report.sequences:,} sequences of {report.kept:,} rows, and a step counts sequences{left_out}"
+        )
     if report.apart:
         notes.append(
             f"\nAnswers that the tokenizer would join with the prompt's end ({report.apart:,} rows): tokenised apart, "

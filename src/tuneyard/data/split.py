@@ -10,14 +10,14 @@ from tuneyard.data.encoding import Encoded
 from tuneyard.errors import InvalidDataError, InvalidValuesError, Problem
 
 
-def split(rows: Sequence[Encoded], ratio: float, seed: int) -> tuple[list[int], list[int]]:
+def split(rows: Sequence[Sequence[Encoded]], ratio: float, seed: int) -> tuple[list[int], list[int]]:
     """Divide rows into training and validation.
 
-    Rows of equal tokens go to one side together, so that nothing is validated on what was learnt by heart. The same
-    content, ratio and seed give the same sides, in whatever order the rows come.
+    A row's sequences go to one side together, as do rows of equal tokens, so that nothing is validated on what was
+    learnt by heart. The same content, ratio and seed give the same sides, in whatever order the rows come.
 
     Args:
-        rows: Encoded rows, none of them dropped.
+        rows: Rows as their sequences, none of them dropped.
         ratio: The share of validation rows, above 0 and below 1; at least one row goes to each side.
         seed: Chooses among the possible divisions.
 
@@ -58,6 +58,6 @@ def _take(groups: dict[bytes, list[int]], wanted: int) -> list[int]:
     return taken or min(in_order, key=len)
 
 
-def _place(row: Encoded, seed: int) -> bytes:
-    ids = ",".join(map(str, row.input_ids))
+def _place(row: Sequence[Encoded], seed: int) -> bytes:
+    ids = ";".join(",".join(map(str, sequence.input_ids)) for sequence in row)
     return hashlib.blake2b(ids.encode(), digest_size=16, key=str(seed).encode()).digest()

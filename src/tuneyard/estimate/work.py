@@ -33,13 +33,13 @@ class Work:
     """What a run goes through.
 
     Attributes:
-        rows: Conversations trained on; None where the data is not delivered.
+        rows: Sequences trained on, mostly one for each conversation; None where the data is not delivered.
         tokens_per_epoch: Their tokens, likewise.
         trained_tokens_per_epoch: Those in the loss, likewise.
         steps: Optimizer steps in all; None where that depends on data that is not there.
         longest: Tokens of the largest micro-batch there can be: its conversations one after the other.
         longest_trained: Those of them in the loss.
-        row_longest: Tokens of the longest conversation.
+        row_longest: Tokens of the longest sequence.
         exact: Whether the data was read.
     """
 
@@ -69,14 +69,14 @@ def measure_work(values: FinetuneValues, store: Store, manifest: Manifest, sizes
     limit = config.sft_args.max_seq_length
     given_steps = config.training_args.max_steps
     try:
-        rows = _training_rows(values, store, manifest)
+        sequences = _training_sequences(values, store, manifest)
     except NotFoundError:
         longest = limit * sizes.per_device
         steps = given_steps if given_steps > 0 else None
         return Work(None, None, None, steps, longest, longest, limit, exact=False)
-    lengths = [len(row.input_ids) for row in rows]
-    trained = [sum(row.loss_mask) for row in rows]
-    count = len(rows)
+    lengths = [len(each.input_ids) for each in sequences]
+    trained = [sum(each.loss_mask) for each in sequences]
+    count = len(sequences)
     drop = config.training_args.dataloader_drop_last and count >= sizes.total
     per_epoch = count // sizes.total if drop else math.ceil(count / sizes.total)
     steps = given_steps if given_steps > 0 else math.ceil(config.training_args.num_train_epochs * per_epoch)
@@ -92,7 +92,7 @@ def measure_work(values: FinetuneValues, store: Store, manifest: Manifest, sizes
     )
 
 
-def _training_rows(values: FinetuneValues, store: Store, manifest: Manifest) -> list[Encoded]:
+def _training_sequences(values: FinetuneValues, store: Store, manifest: Manifest) -> list[Encoded]:
     from tuneyard.train.rows import encoded_rows
 
     small = tuple(entry for entry in manifest.files if not entry.path.endswith(_WEIGHTS))

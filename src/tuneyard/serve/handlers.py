@@ -16,8 +16,9 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from transformers import GenerationConfig
 from transformers.cli.serving.chat_completion import ChatCompletionHandler
 from transformers.cli.serving.completion import CompletionHandler
-from transformers.cli.serving.utils import GenerationState
+from transformers.cli.serving.utils import GenerationState, Modality
 
+from tuneyard.data import template_messages
 from tuneyard.serve.answering import Models
 from tuneyard.serve.requests import AskedChat, AskedText, read_request
 from tuneyard.serve.streams import cut_answer, finished_stream
@@ -49,6 +50,12 @@ class ChatHandler(ChatCompletionHandler):
             message = f"The model's chat template can't take these messages: {error}"
             raise HTTPException(400, {"message": message, "param": "messages"}) from error
         return _whole(answer, asked.stops)
+
+    @staticmethod
+    def get_processor_inputs_from_messages(messages: list[dict[str, Any]], modality: Modality) -> list[dict[str, Any]]:
+        """Hand messages to the template as training does: transformers leaves out reasoning, and words beside calls."""
+        del modality  # text only
+        return template_messages({**one, "content": _text(one.get("content"))} for one in messages)
 
     def _build_generation_config(
         self, body: dict[str, Any], model_generation_config: GenerationConfig, use_cb: bool = False
@@ -92,6 +99,10 @@ class TextHandler(CompletionHandler):
     async def _non_streaming(self, *given: Any, **named: Any) -> JSONResponse:
         _fit(*given)
         return await super()._non_streaming(*given, **named)
+
+
+def _text(content: str | list[dict[str, Any]] | None) -> str:
+    return " ".join(part["text"] for part in content) if isinstance(content, list) else content or ""
 
 
 def _sampling(config: GenerationConfig, body: dict[str, Any]) -> GenerationConfig:

@@ -34,7 +34,7 @@ def encoded_rows(
         validation_files: The same, where validation has files of its own.
 
     Returns:
-        The rows trained on and those validated on, which may be none.
+        The sequences trained on and those validated on, which may be none.
 
     Raises:
         InvalidDataError: With every bad row, or where nothing is left to train on.
@@ -46,16 +46,17 @@ def encoded_rows(
     if asked.type == "AUTO_SPLIT":
         chosen, held_out = split(rows, asked.ratio, asked.seed)
         rows, validation = [rows[index] for index in chosen], [rows[index] for index in held_out]
-    if not any(any(row.loss_mask) for row in rows):
+    sequences = [each for row in rows for each in row]
+    if not any(any(each.loss_mask) for each in sequences):
         raise InvalidDataError(
             f"no token of {', '.join(file.name for file in training_files)} would be trained",
             hint="tuneyard data check shows what happened to each row",
             problems=[],
         )
-    return rows, validation
+    return sequences, [each for row in validation for each in row]
 
 
-def _checked(files: Sequence[Path], encoder: ChatEncoder) -> list[Encoded]:
+def _checked(files: Sequence[Path], encoder: ChatEncoder) -> list[list[Encoded]]:
     with progress_bar("checking the data", None) as advance:
         rows, report = encode_files(files, encoder, advance=advance)
     report.raise_if_bad()

@@ -14,6 +14,15 @@ import pytest
 import serving
 
 QUESTION = [{"role": "user", "content": "What is a yard?"}]
+
+
+class KeepOriginal:
+    """What values say of the tokenizer where they change nothing."""
+
+    chat_template_name = "keep-original"
+    missing_pad_token_strategy = "bos-repurpose"
+
+
 NAMES = {"tiny": "", "tuned": "adapter-1", "other": "adapter-2"}
 
 
@@ -160,3 +169,23 @@ def test_an_answer_that_nobody_waits_for_any_more_is_not_finished(server, stream
 
 def test_flags_of_vllm_s_engine_are_told_in_one_line(server):
     assert "without vLLM these flags mean nothing: gpu_memory_utilization" in server.log.read_text()
+
+
+def test_the_prompts_of_two_hundred_conversations_have_the_tokens_they_were_trained_with(server, laid_out):
+    from training import conversations
+
+    from tuneyard.data import ChatEncoder, load_tokenizer, read_rows
+
+    path = laid_out.beside / "conversations.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in conversations(200)), encoding="utf-8")
+    encoder = ChatEncoder(load_tokenizer(laid_out.beside / "base", KeepOriginal()))
+    count = 0
+    for row in read_rows([path]):
+        numbers = [number for number, message in enumerate(row.messages) if message.role == "assistant"]
+        learnt = [span for each in encoder.encode(row) for span in each.answers]
+        for number, (start, _) in zip(numbers, learnt, strict=True):
+            messages = [message.as_dict() for message in row.messages[:number]]
+            status, answer = server.ask("/v1/chat/completions", chat("tiny", max_tokens=1, messages=messages))
+            assert (status, answer["usage"]["prompt_tokens"]) == (200, start)
+            count += 1
+    assert count >= 200

@@ -10,8 +10,8 @@ from tuneyard.data import Encoded, split
 from tuneyard.errors import InvalidDataError, InvalidValuesError
 
 
-def rows(*numbers: int) -> list[Encoded]:
-    return [Encoded([7, number], [False, True], 2) for number in numbers]
+def rows(*numbers: int) -> list[list[Encoded]]:
+    return [[Encoded([7, number], [False, True], 2), Encoded([8], [True], 1)] for number in numbers]
 
 
 def test_the_share_is_kept_and_both_sides_are_in_order():

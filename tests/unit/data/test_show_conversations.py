@@ -48,7 +48,7 @@ def test_a_cut_row_says_so(make_encoder):
 
 def test_a_dropped_row_says_so(make_encoder):
     encoder = make_encoder("chatml", max_length=10)
-    length = make_encoder("chatml").encode(chat("a", "b")).length
+    length = make_encoder("chatml").encode(chat("a", "b"))[0].length
     text = conversation_text(encoder, chat("a", "b", where="rows.jsonl:9"))
     assert text.plain == f"rows.jsonl:9: dropped, {length} tokens where 10 are allowed"
 

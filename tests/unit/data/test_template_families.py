@@ -1,0 +1,161 @@
+"""Over the templates of real models: what is learnt is what a server would ask for and stop at, on every turn.
+
+The oracle is the server's view: the tokenizer's own rendering of the messages before an answer, with its generation
+prompt.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from chat_families import FAMILIES, make_family_tokenizer
+from chats import DataConf, chat
+
+from tuneyard.data import ChatEncoder, Conversation, Message, check_template, load_tokenizer
+from tuneyard.data.rendering import template_messages
+from tuneyard.errors import InvalidDataError
+
+TOOLS = (
+    {
+        "type": "function",
+        "function": {
+            "name": "measure",
+            "description": "Measures a boat.",
+            "parameters": {"type": "object", "properties": {"boat": {"type": "string"}}, "required": ["boat"]},
+        },
+    },
+)
+
+
+def call(boat: str, *, as_text: bool = False) -> dict[str, object]:
+    arguments = {"boat": boat}
+    function = {"name": "measure", "arguments": json.dumps(arguments) if as_text else arguments}
+    return {"id": "call00001", "type": "function", "function": function}
+
+
+def tools(*, as_text: bool) -> Conversation:
+    return Conversation(
+        (
+            Message("user", "How long is the Anna?"),
+            Message("assistant", "", {"tool_calls": [call("Anna", as_text=as_text)]}),
+            Message("tool", "nine metres", {"tool_call_id": "call00001", "name": "measure"}),
+            Message("assistant", "It is nine metres long."),
+            Message("user", "And the Bert?"),
+            Message("assistant", "I don't know that one."),
+        ),
+        tools=TOOLS,
+        where="rows.jsonl:1",
+    )
+
+
+def reasoned(*turns: tuple[str, str, str], field: str = "reasoning_content") -> Conversation:
+    messages = [
+        message
+        for question, thought, answer in turns
+        for message in (Message("user", question), Message("assistant", answer, {field: thought}))
+    ]
+    return Conversation(tuple(messages), where="rows.jsonl:1")
+
+
+THOUGHTS = (("2+2?", "Two and two.", "Four."), ("3+3?", "Three and three.", "Six."))
+CONVERSATIONS = {
+    "one turn": chat("What is a yard?", "A place to build boats."),
+    "turns": chat("What is a yard?", "A place.", "And a boat?", "Built there.", "And tea?", "A drink."),
+    "system": chat("What is a yard?", "A place.", "And a boat?", "Built there.", system="Be brief."),
+    "letters": chat("Wie heißt 🛶?", "Ein Kanu 🛶, größer als é.", "日本語?", "はい。\nTwo lines.\n\nThree."),
+    "long": chat("Tell me of boats.", "A boat is built in a yard. " * 60, "More?", "No."),
+    "tools": tools(as_text=False),
+    "tools as text": tools(as_text=True),
+    "reasoning": reasoned(*THOUGHTS),
+    "thinking": reasoned(*THOUGHTS, field="thinking"),
+}
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory):
+    """An encoder for each family, made when it is asked for."""
+    root, made = tmp_path_factory.mktemp("families"), {}
+
+    def encoder(name: str) -> ChatEncoder:
+        if name not in made:
+            folder = make_family_tokenizer(root / name, FAMILIES[name])
+            made[name] = ChatEncoder(load_tokenizer(folder, DataConf()))
+        return made[name]
+
+    return encoder
+
+
+@pytest.mark.parametrize("kind", CONVERSATIONS)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_each_answer_is_learnt_after_the_server_s_prompt_up_to_the_token_it_stops_at(encoders, name, kind):
+    family, conversation, encoder = FAMILIES[name], CONVERSATIONS[kind], encoders(name)
+    if kind in family.refused:
+        with pytest.raises(InvalidDataError) as refused:
+            encoder.encode(conversation)
+        assert refused.value.problems[0].where == "rows.jsonl:1"
+        return
+    sequences = encoder.encode(conversation)
+    tokenizer = encoder.tokenizer
+    answers = [number for number, message in enumerate(conversation.messages) if message.role == "assistant"]
+    learnt = [(sequence, span) for sequence in sequences for span in sequence.answers]
+    assert len(learnt) == len(answers)
+    for sequence, spans in ((sequence, sequence.answers) for sequence in sequences):
+        within = {index for start, end in spans for index in range(start, end)}
+        assert within == {index for index, counts in enumerate(sequence.loss_mask) if counts} != set()
+    messages = [message.as_dict() for message in conversation.messages]
+    for number, (sequence, (start, end)) in zip(answers, learnt, strict=True):
+        asked = template_messages(messages[:number])
+        given = None if conversation.tools is None else list(conversation.tools)
+        served = tokenizer.apply_chat_template(asked, tools=given, add_generation_prompt=True, return_dict=False)
+        assert sequence.input_ids[:start] == served
+        stops = set(tokenizer.convert_tokens_to_ids(list(family.stops)))
+        assert [place for place in range(start, end) if sequence.input_ids[place] in stops] == [end - 1]
+        text = tokenizer.decode(sequence.input_ids[start:end])
+        message = conversation.messages[number]
+        assert message.content.strip() in text
+        for field in ("reasoning_content", "thinking"):
+            is_told = f"messages[].{field}" in encoder.unrendered(conversation)
+            assert is_told or message.fields.get(field, "") in text
+        for one in message.fields.get("tool_calls", ()):
+            assert one["function"]["name"] in text and "Anna" in text
+        if family.bos:
+            bos = tokenizer.bos_token_id
+            assert sequence.input_ids[0] == bos
+            assert sequence.input_ids[1] != bos
+    assert check_template(encoder, [conversation]) == []
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_a_family_has_a_form_for_is_not_refused(encoders, name):
+    refused = set()
+    for kind, conversation in CONVERSATIONS.items():
+        try:
+            encoders(name).encode(conversation)
+        except InvalidDataError:
+            refused.add(kind)
+    assert refused == set(FAMILIES[name].refused)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_our_own_server_makes_the_ids_that_were_trained(encoders, name):
+    from transformers.cli.serving.utils import Modality
+
+    from tuneyard.serve.handlers import ChatHandler
+    from tuneyard.serve.requests import AskedChat, read_request
+
+    encoder = encoders(name)
+    for kind, conversation in CONVERSATIONS.items():
+        if kind in FAMILIES[name].refused:
+            continue
+        learnt = [(each, span) for each in encoder.encode(conversation) for span in each.answers]
+        answers = [number for number, message in enumerate(conversation.messages) if message.role == "assistant"]
+        for number, (sequence, (start, _)) in zip(answers, learnt, strict=True):
+            messages = [message.as_dict() for message in conversation.messages[:number]]
+            asked = {"model": "m", "messages": messages, "tools": conversation.tools and list(conversation.tools)}
+            body = read_request(AskedChat, {key: value for key, value in asked.items() if value is not None}).body()
+            taken = ChatHandler.get_processor_inputs_from_messages(body["messages"], Modality.LLM)
+            served = encoder.tokenizer.apply_chat_template(
+                taken, tools=body.get("tools"), add_generation_prompt=True, return_dict=False
+            )
+            assert served == sequence.input_ids[:start], kind
