@@ -162,7 +162,8 @@ def test_data_commands_read_what_was_delivered(desk):
     (row,) = json.loads(desk.run("data", "show", key, "--model", str(model), "-n", "1", "--json").stdout)[
         "conversations"
     ]
-    assert len(row["input_ids"]) == len(row["loss_mask"])
+    (sequence,) = row["sequences"]
+    assert len(sequence["input_ids"]) == len(sequence["loss_mask"]) == sequence["length"]
     assert row["messages"][0]["content"] == "What is 0?"
 
 
