@@ -131,6 +131,8 @@ def deployment_state(
         refused = [one for one in told.get("conditions") or [] if one["type"] == "ReplicaFailure"]
         return _refused(str(refused[0].get("message") or "") if refused else "", common)
     pod = newest[0]
+    if p.has_come_up(pod):  # how it ended before says nothing any more
+        return State("running", "it does not answer at the moment", **common)
     end = p.end_of(pod)
     if end and (end.exit_code in SERVER_FINAL_CODES or restarts >= SERVER_RESTARTS):
         common |= {"exit_code": end.exit_code, "finished_at": end.finished_at}

@@ -63,6 +63,11 @@ def is_running(pod: Document) -> bool:
     return any("running" in (status.get("state") or {}) for status in _statuses(pod, "containerStatuses"))
 
 
+def has_come_up(pod: Document) -> bool:
+    """Tell whether its main container has passed its startup probe since it was last started."""
+    return any(status.get("started") for status in _statuses(pod, "containerStatuses"))
+
+
 def started_at(pod: Document) -> str:
     """Tell when its newest main container started; empty where it has not."""
     for status in _statuses(pod, "containerStatuses"):

@@ -164,3 +164,18 @@ def test_a_server_that_ends_again_and_again_has_failed(code, restarts, phase, wh
     deployment = {"metadata": {}, "spec": {"replicas": 1}, "status": {}}
     told = deployment_state(deployment, [ended], workloads=[], events_of=lambda _: [])
     assert (told.phase, told.why.partition(":")[0]) == (phase, why)
+
+
+def test_a_server_that_came_up_after_all_has_not_failed_when_it_is_slow_to_answer():
+    pod_ = pod("p", phase="Running")
+    status = {
+        "name": "serve",
+        "started": True,
+        "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}},
+        "lastState": {"terminated": {"exitCode": 4}},
+        "restartCount": 5,
+    }
+    pod_["status"]["containerStatuses"] = [status]
+    deployment = {"metadata": {}, "spec": {"replicas": 1}, "status": {}}
+    told = deployment_state(deployment, [pod_], workloads=[], events_of=lambda _: [])
+    assert (told.phase, told.why) == ("running", "it does not answer at the moment")
