@@ -224,7 +224,7 @@ class ChatEncoder:
                 add_generation_prompt=add_generation_prompt,
                 tokenize=False,
             )
-        except (TemplateError, TypeError) as error:
+        except (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
             roles = ", ".join(message.role for message in conversation.messages)
             raise _refusal(
                 conversation, f"is refused by the chat template: {shown(str(error), longest=200)}", f"roles {roles}"
