@@ -33,13 +33,13 @@ PLACES = {path: "storage" if path in LFS else "file" for path in FILES}
 """Where each file's bytes come from."""
 
 
-def all_cases() -> tuple[Case, ...]:
-    """Make every case; always the same ones."""
+def all_cases(seed: int = SEED) -> tuple[Case, ...]:
+    """Make every case; always the same ones for a seed."""
     groups = (
         _bit_flips, _other_bytes, _truncations, _too_long, _etags, _revisions, _ranges, _redirects, _names, _listings,
         _endless, _heads, _refusals, _encodings, _protocol,
     )  # fmt: skip
-    cases = tuple(case for group in groups for case in group(random.Random(f"{SEED} {group.__name__}")))
+    cases = tuple(case for group in groups for case in group(random.Random(f"{seed} {group.__name__}")))
     names = [case.name for case in cases]
     assert len(set(names)) == len(names), sorted(name for name in names if names.count(name) > 1)
     return cases

@@ -86,6 +86,24 @@ def test_a_hub_that_tells_the_truth_is_delivered_from(hostile: HostileHub, tmp_p
 def test_a_lie_is_refused_and_never_there_as_a_model(
     hostile: HostileHub, tmp_path: Path, case: Case, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    refused_for_good(hostile, tmp_path, case, capsys)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(1, 11))
+def test_lies_of_other_seeds_are_refused_too(
+    hostile: HostileHub, tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = {case.name for case in CASES}
+    cases = [case for case in all_cases(seed) if case.name not in known]
+    assert len(cases) > 40
+    for number, case in enumerate(cases):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        refused_for_good(hostile, folder, case, capsys)
+
+
+def refused_for_good(hostile: HostileHub, tmp_path: Path, case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(TuneyardError) as caught:
         deliver_from(hostile, tmp_path, case)
