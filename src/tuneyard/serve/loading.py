@@ -49,6 +49,7 @@ class Loaded:
         tokenizer: Its own: an adapter may have been trained with another chat template than its base.
         generation: How it answers where a request says nothing, with every token that ends an answer.
         limit: The most tokens of a question and its answer.
+        longest_token: The characters of the longest token there is.
     """
 
     names: tuple[str, ...]
@@ -57,6 +58,7 @@ class Loaded:
     tokenizer: PreTrainedTokenizerFast
     generation: GenerationConfig
     limit: int
+    longest_token: int
 
 
 def load_models(placement: Placement, settings: AppSettings, device: str) -> tuple[Loaded, ...]:
@@ -123,7 +125,8 @@ def _loaded(names: Sequence[str], parent: str, model: Any, own: Weights, base: W
         raise _unusable(own, f"has a {type(tokenizer).__name__}, which has no tokenizer.json behind it", None)
     settings = next((each.folder for each in (own, base) if (each.folder / _GENERATION).exists()), base.folder)
     generation = _generation(tokenizer, settings)
-    return Loaded(tuple(names), parent, model, tokenizer, generation, limit)
+    longest = max(map(len, tokenizer.get_vocab()), default=1)
+    return Loaded(tuple(names), parent, model, tokenizer, generation, limit, longest)
 
 
 def _generation(tokenizer: PreTrainedTokenizerFast, folder: Path) -> GenerationConfig:
