@@ -175,7 +175,7 @@ class Renderer:
             )
         except json.JSONDecodeError as error:
             raise refusal(conversation, "has a tool call whose arguments are no JSON", str(error)) from error
-        except (TemplateError, TypeError, ValueError) as error:
+        except (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
             roles = ", ".join(message.role for message in conversation.messages)
             raise refusal(
                 conversation, f"is refused by the chat template: {shown(str(error), longest=200)}", f"roles {roles}"

@@ -102,7 +102,16 @@ def _load(folder: Path) -> PreTrainedTokenizerFast:
     try:
         # False, not None: None would ask on the terminal whether to run the repository's code
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ImportError,
+        RuntimeError,
+        ArithmeticError,
+    ) as error:
         raise _unusable(folder, f"can't be loaded: {_first_line(error)}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise _unusable(folder, f"is {type(tokenizer).__name__}, which has no tokenizer.json behind it")
@@ -188,7 +197,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         content: object = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidDataError(
             f"{path} is not JSON.", hint="Deliver the model again.", problems=[Problem(str(path), str(error))]
         ) from error

@@ -14,11 +14,12 @@ from tuneyard.deliver.datasets import deliver_datasets, delivered_before
 from tuneyard.deliver.models import deliver_model
 from tuneyard.deliver.report import Delivered, DeliverReport, tell
 from tuneyard.deliver.selection import split_globs
+from tuneyard.deliver.vetting import vet_model
 from tuneyard.hub import Hub, Patience
 from tuneyard.store import Store
 from tuneyard.values import DeliverValues
 
-__all__ = ["DeliverReport", "Delivered", "deliver"]
+__all__ = ["DeliverReport", "Delivered", "deliver", "vet_model"]
 
 
 def deliver(values: DeliverValues, store: Store, *, workdir: Path, hub: Hub | None = None) -> DeliverReport:

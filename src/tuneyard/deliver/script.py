@@ -1,12 +1,14 @@
 """Runs a `dataScript`: Python of the user's that writes files into `/downloads/datasets`.
 
 It runs as a process of its own, in a folder of its own, with an environment that names what it may know: no key of the
-bucket, and no token of the Hub unless the values ask for one. That keeps secrets from careless code; it is no sandbox
-against hostile code, which has the user's own rights (on Kubernetes a container without the Secret is the boundary).
+bucket, and no token of the Hub unless the values ask for one. On Linux `confine` holds it to its folder and away from
+the usual files of keys and from other processes. What it may read besides, and the network, stay its user's: against
+hostile code the boundary is a container without the Secret, as on Kubernetes.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -18,6 +20,8 @@ from collections.abc import Mapping
 from io import RawIOBase
 from pathlib import Path
 
+from tuneyard.deliver import confine
+from tuneyard.deliver.confine import landlock_version
 from tuneyard.deliver.report import tell
 from tuneyard.errors import InvalidDataError, InvalidValuesError, Problem
 
@@ -37,6 +41,13 @@ _ALLOWED = frozenset(
 _ALLOWED_BEGINNINGS = ("LC_", "HF_")
 _TOKENS = frozenset({"HF_TOKEN", "HF_TOKEN_PATH", "HF_STORED_TOKENS_PATH"})
 _NO_LOGIN = "HF_HUB_DISABLE_IMPLICIT_TOKEN"  # a login's token, kept under HF_HOME, isn't sent either
+_CACHES = ("_HOME", "_CACHE")
+_KEY_FILES = ("TUNEYARD_HOME", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "NETRC")
+_KEY_PLACES = (
+    ".aws", ".kube", ".ssh", ".gnupg", ".docker", ".netrc", ".pypirc", ".git-credentials", ".config/gcloud",
+    ".config/gh", ".config/tuneyard", ".local/share/tuneyard",
+)  # fmt: skip
+_SERVICE_ACCOUNT = Path("/var/run/secrets")
 _TAIL_BYTES = 16_384
 _TAIL_LINES = 12
 _STOP_SECONDS = 5.0
@@ -75,7 +86,13 @@ def run_script(script: str, workdir: Path, *, with_hub_token: bool, environ: Map
     home.mkdir(exist_ok=True)
     environment = script_environment(os.environ if environ is None else environ, home, with_hub_token=with_hub_token)
     tell(f"running dataScript ({len(script.splitlines())} lines)")
-    code, tail = _run([sys.executable, "-I", "-u", "-X", "utf8", str(path)], job, environment)
+    temporary = job / "tmp"
+    temporary.mkdir()
+    command = [sys.executable, "-I", "-u", "-X", "utf8", str(path)]
+    known = os.environ if environ is None else environ
+    writable = [job, home, output, *_caches(environment)]
+    command = _confined(command, writable, keys_of(known, with_hub_token=with_hub_token))
+    code, tail = _run(command, job, {**environment, "TMPDIR": str(temporary)})
     if code != 0:
         raise _failed(code, tail, path)
     return output
@@ -109,6 +126,37 @@ def script_environment(environ: Mapping[str, str], home: Path, *, with_hub_token
     if not with_hub_token:
         chosen |= {_NO_LOGIN: "1"}
     return {**chosen, "HOME": str(home)}
+
+
+def keys_of(environ: Mapping[str, str], *, with_hub_token: bool) -> list[Path]:
+    """List the files of this machine that hold keys, as far as their places are known.
+
+    Args:
+        environ: The environment, which may name some.
+        with_hub_token: Whether the Hub's token is none of them.
+    """
+    home = Path(environ.get("HOME") or Path.home())
+    named = [environ[name] for name in _KEY_FILES if environ.get(name)]
+    named += environ.get("KUBECONFIG", "").split(os.pathsep)
+    found = [*(home / name for name in _KEY_PLACES), *(Path(name) for name in named if name), _SERVICE_ACCOUNT]
+    if not with_hub_token:
+        hub = Path(environ.get("HF_HOME") or home / ".cache" / "huggingface")
+        found += [hub / "token", hub / "stored_tokens"]
+        found += [Path(environ[name]) for name in ("HF_TOKEN_PATH", "HF_STORED_TOKENS_PATH") if environ.get(name)]
+    return found
+
+
+def _caches(environment: Mapping[str, str]) -> list[Path]:
+    """The Hub's caches that the environment names; else they are in the script's home."""
+    return [Path(value) for name, value in environment.items() if name.startswith("HF_") and name.endswith(_CACHES)]
+
+
+def _confined(command: list[str], writable: list[Path], hidden: list[Path]) -> list[str]:
+    if not landlock_version():
+        tell("dataScript is not confined here (no Landlock): it may write wherever its user may")
+        return command
+    plan = {"writable": [str(path) for path in writable], "hidden": [str(path) for path in hidden]}
+    return [sys.executable, "-I", confine.__file__, json.dumps(plan), *command]
 
 
 def produced_files(output: Path) -> tuple[str, ...]:

@@ -65,7 +65,7 @@ def select_model(files: tuple[SourceFile, ...], *, exclude: tuple[str, ...], nam
         if not any(fnmatchcase(file.path, pattern) for file in files)
     ]
     kept = [file for file in files if file.path not in excluded]
-    unsafe = [file.path for file in kept if _is_unsafe(file.path)]
+    unsafe = [file.path for file in kept if is_unsafe(file.path)]
     if unsafe:
         if not any(file.path.lower().endswith(SAFE_WEIGHTS) for file in kept):
             raise _only_unsafe(unsafe, name)
@@ -86,7 +86,8 @@ def some(paths: list[str], *, most: int = 4) -> str:
     return named if len(paths) <= most else f"{named} and {len(paths) - most} more"
 
 
-def _is_unsafe(path: str) -> bool:
+def is_unsafe(path: str) -> bool:
+    """Whether a file, by its name, is of a format that can run code when it is loaded."""
     name = path.lower()
     return name.endswith(UNSAFE) or name.endswith(".bin.index.json")
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 from urllib.parse import unquote, urlsplit
 
 from tuneyard.errors import DeniedError, InvalidValuesError, NotFoundError, Problem
@@ -105,7 +105,9 @@ class HubSource:
 class FolderSource:
     """A folder of this machine.
 
-    Links to files are followed (the Hub's own cache is made of them), links to folders are not.
+    Links to files are followed within the folder, and into the Hub's own cache, which is made of them. Others are
+    refused: a model that somebody made could bring any file of this machine into a store with them. Links to folders
+    are not followed.
 
     Args:
         folder: The folder.
@@ -122,9 +124,13 @@ class FolderSource:
                 path=str(folder),
             )
         self._folder = folder
+        real = folder.resolve()
+        self._within = (real, *([real.parents[1] / "blobs"] if real.parent.name == "snapshots" else []))
         self.name = name or str(folder)
         self.about: dict[str, Any] = {"kind": "folder", "folder": folder.name}
         found = only if only is not None else tuple(_walk(folder))
+        for path in found:
+            self._check_within(folder / path, (folder / path).resolve())
         self.files = tuple(SourceFile(path=path, size=(folder / path).stat().st_size) for path in sorted(found))
 
     def read(self, file: SourceFile) -> Iterator[bytes]:
@@ -132,6 +138,7 @@ class FolderSource:
         path = self._folder / file.path
         try:
             with path.open("rb") as stream:
+                self._check_within(path, _opened(stream, path))
                 while chunk := stream.read(_CHUNK_BYTES):
                     yield chunk
         except FileNotFoundError as error:
@@ -140,6 +147,15 @@ class FolderSource:
             raise DeniedError(
                 f"The file {path} may not be read.", hint=f"Check its owner and mode: ls -l {path}", path=str(path)
             ) from error
+
+    def _check_within(self, path: Path, real: Path) -> None:
+        if not any(place in real.parents for place in self._within):
+            raise DeniedError(
+                f"The file {path} is a link out of its folder, to {real}; it was not delivered.",
+                hint="Put a copy in its place, if you trust whoever made the link: cp -L",
+                path=str(path),
+                target=str(real),
+            )
 
 
 class StoreSource:
@@ -236,6 +252,14 @@ def open_source(model_id: str, revision: str, *, store: Store, hub: Callable[[],
     )
     problem = Problem(where="modelID", what="names no source", value=model_id, allowed=allowed)
     raise InvalidValuesError(f"The modelID {model_id!r} names no model.", hint=f"It is {allowed}.", problems=[problem])
+
+
+def _opened(stream: BinaryIO, path: Path) -> Path:
+    """Tell which file is open, where the system says so; a path may lead elsewhere by now."""
+    try:
+        return Path(os.readlink(f"/proc/self/fd/{stream.fileno()}"))  # noqa: PTH115  (no path of ours)
+    except OSError:
+        return path.resolve()
 
 
 def _walk(folder: Path) -> Iterator[str]:

@@ -8,6 +8,7 @@ removed. Whoever is killed in between leaves no manifest, and a journal from whi
 from __future__ import annotations
 
 import hashlib
+import shutil
 import threading
 from collections.abc import Mapping
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
@@ -19,7 +20,7 @@ from tuneyard.deliver.journal import Journal, OpenJournal, read_journal
 from tuneyard.deliver.report import Delivered, Status, tell
 from tuneyard.deliver.selection import Selection, some
 from tuneyard.deliver.sources import Source, SourceFile
-from tuneyard.errors import ConflictError, IntegrityError, NotFoundError
+from tuneyard.errors import ConflictError, IntegrityError, NotFoundError, UnavailableError
 from tuneyard.progress import Advance, progress_bar
 from tuneyard.store import FileEntry, Kind, Manifest, Store, read_manifest, write_manifest
 
@@ -92,11 +93,12 @@ def deliver_tree(
         _bring_facts_up_to_date(target, plan, _facts(source, selection, _held(plan), about))
         return _delivered(target, source, selection, plan, status="unchanged")
     files = selection.files
+    rest = [file for file in files if file.path not in plan.done]
+    _check_room(target, source, rest)
     journal = OpenJournal(
         target.store, target.journal_key, plan.journal, done=plan.done, stale=plan.stale, source=source.name
     )
     target.store.delete([target.manifest_key])
-    rest = [file for file in files if file.path not in plan.done]
     if plan.done:
         tell(f"{len(plan.done)} of {len(files)} files of {source.name} are at {target.key} already")
     _transfer(target, source, rest, journal, stop)
@@ -201,6 +203,25 @@ def _adopt(
             differing=others,
         )
     return done
+
+
+def _check_room(target: Target, source: Source, files: list[SourceFile]) -> None:
+    """Before anything is fetched, look whether a folder's disk can hold it, whatever sizes a source declares."""
+    place = target.store.local_path(target.manifest_key)
+    if place is None:
+        return
+    while not place.exists():
+        place = place.parent
+    free, needed = shutil.disk_usage(place).free, sum(file.size for file in files)
+    if needed > free:
+        raise UnavailableError(
+            f"There is no room for {source.name} at {target.key} in {target.store.url}: "
+            f"it needs {needed} bytes, and {free} are free.",
+            hint=f"Free some space (df -h {place}; tuneyard gc), or deliver to another store.",
+            key=target.key,
+            needed=needed,
+            free=free,
+        )
 
 
 def _transfer(

@@ -2,7 +2,8 @@
 
 It keeps nothing on disk and writes to no store: `deliver` does. Requests go through huggingface_hub's own session and
 headers, so `HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB_OFFLINE`, its timeouts and proxies mean what they mean everywhere.
-The session drops the token when a redirect leads to another host, as the Hub's redirects to its storage do.
+The token never goes along when a redirect leads to another host, as the Hub's redirects to its storage do. What comes
+back is not trusted: `wire` bounds it, `redirects` looks at where it leads, `listing` reads it strictly.
 """
 
 from __future__ import annotations
@@ -17,30 +18,16 @@ from urllib.parse import quote, urlsplit
 import httpx2
 from huggingface_hub import constants
 from huggingface_hub import errors as hf
-from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status, validate_repo_id
+from huggingface_hub.utils import build_hf_headers, validate_repo_id
 
 from tuneyard.errors import IntegrityError, TuneyardError, UnavailableError
+from tuneyard.hub.listing import HubFile, is_commit, read_commit, read_row
 from tuneyard.hub.patience import RETRIED_STATUSES, Patience
+from tuneyard.hub.redirects import Addresses, Redirects, look_up
 from tuneyard.hub.refusals import invalid_id, refusal
+from tuneyard.hub.wire import Limits, Wire
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class HubFile:
-    """A file at a commit, with what the Hub declares of it.
-
-    Attributes:
-        path: Where it lies in the model's repository.
-        size: Its size in bytes.
-        sha256: Its SHA-256 where it is kept in LFS; None for a plain git file.
-        git_blob: Its git blob id where it is a plain git file; None in LFS (the blob is then only a pointer).
-    """
-
-    path: str
-    size: int
-    sha256: str | None
-    git_blob: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +56,18 @@ class Hub:
         endpoint: Its address; `HF_ENDPOINT` or the public Hub where None.
         token: A token; where None, what huggingface_hub finds (`HF_TOKEN`, `HF_TOKEN_PATH`, a login).
         patience: When to try again.
+        limits: What its answers may cost.
+        addresses: Looks up the names that it sends requests on to.
     """
 
     def __init__(
-        self, *, endpoint: str | None = None, token: str | None = None, patience: Patience | None = None
+        self,
+        *,
+        endpoint: str | None = None,
+        token: str | None = None,
+        patience: Patience | None = None,
+        limits: Limits | None = None,
+        addresses: Addresses = look_up,
     ) -> None:
         # Asked now: huggingface_hub reads it once, when it is first imported.
         self.endpoint = (endpoint or os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
@@ -80,6 +75,8 @@ class Hub:
         self._headers: dict[str, str] = build_hf_headers(
             token=token, library_name="tuneyard", library_version=version("tuneyard")
         )
+        self._limits = limits or Limits()
+        self._wire = Wire(self._headers, Redirects(self.endpoint, addresses=addresses), self._limits)
 
     def resolve(self, model_id: str, revision: str) -> HubModel:
         """Pin a model's revision to a commit and list its files.
@@ -94,7 +91,8 @@ class Hub:
         Raises:
             InvalidValuesError: The id can't be one.
             NotFoundError: There is no such model or revision.
-            DeniedError: It is gated, or private, or the token is refused.
+            DeniedError: It is gated, or private, or the token is refused, or a redirect leads where it may not.
+            IntegrityError: A commit was asked for, and the Hub answers with another.
             UnavailableError: The Hub can't be reached, fails, or may not be asked (`HF_HUB_OFFLINE`).
         """
         try:
@@ -104,8 +102,10 @@ class Hub:
         api = f"{self.endpoint}/api/models/{model_id}"
         try:
             facts, _ = self._json(f"{api}/revision/{quote(revision, safe='')}" if revision else api)
-            commit = str(facts["sha"])
-            files = tuple(sorted(self._tree(f"{api}/tree/{commit}"), key=lambda file: file.path))
+            commit = read_commit(facts)
+            if is_commit(revision) and commit != revision:
+                raise self._other_commit(model_id, revision, commit)
+            files = tuple(sorted(self._tree(f"{api}/tree/{commit}").values(), key=lambda file: file.path))
         except (
             hf.HfHubHTTPError,
             hf.OfflineModeIsEnabled,
@@ -113,6 +113,7 @@ class Hub:
             ValueError,
             LookupError,
             TypeError,
+            AttributeError,  # text where a map should be
         ) as error:
             if isinstance(error, TuneyardError):
                 raise
@@ -137,11 +138,11 @@ class Hub:
             NotFoundError, DeniedError, UnavailableError: As for `resolve`.
         """
         url = f"{self.endpoint}/{model.model_id}/resolve/{model.commit}/{quote(file.path)}"
-        offset = failures = 0
+        offset = failures = breaks = 0
         while offset < file.size:
             asked_seconds: float | None = None
             try:
-                for chunk in self._ranged(url, offset, file):
+                for chunk in self._ranged(url, offset, model, file):
                     offset, failures = offset + len(chunk), 0
                     yield chunk
                 if offset >= file.size:
@@ -154,25 +155,27 @@ class Hub:
                 if error.response.status_code not in RETRIED_STATUSES:
                     raise self._refusal(error, model.model_id, model.commit) from error
                 why, problem, asked_seconds = _reason(error), error, _retry_after(error.response)
-            except hf.OfflineModeIsEnabled as error:
+            except (hf.OfflineModeIsEnabled, httpx2.HTTPError) as error:
                 raise self._refusal(error, model.model_id, model.commit) from error
-            failures += 1
+            failures, breaks = failures + 1, breaks + 1
             where = f"{file.path} at {offset} of {file.size} bytes"
-            if not self._patience.wait(failures, f"{where}: {why}", asked_seconds=asked_seconds):
+            worth_it = breaks < self._patience.attempts + file.size // self._limits.bytes_per_try
+            if not worth_it or not self._patience.wait(failures, f"{where}: {why}", asked_seconds=asked_seconds):
                 raise self._refusal(problem, model.model_id, model.commit) from problem
 
-    def _ranged(self, url: str, offset: int, file: HubFile) -> Iterator[bytes]:
-        headers = {**self._headers, "Accept-Encoding": "identity"}  # a size on the wire has to be the file's own
-        if offset:
-            headers["Range"] = f"bytes={offset}-"
-        timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
-        with get_session().stream("GET", url, headers=headers, timeout=timeout) as response:
-            if response.status_code == 416:
-                raise _other_size(file, self.endpoint, f"fewer than {offset + 1}")
-            hf_raise_for_status(response)
+    def _ranged(self, url: str, offset: int, model: HubModel, file: HubFile) -> Iterator[bytes]:
+        def look(headers: httpx2.Headers) -> None:
+            commit = headers.get("X-Repo-Commit", model.commit)
+            if is_commit(commit) and commit != model.commit:
+                raise self._other_commit(model.model_id, model.commit, commit)
+            linked = headers.get("X-Linked-Etag", "").removeprefix("W/").strip('"')
+            if linked and file.sha256 and linked != file.sha256:
+                raise _other_hash(file, self.endpoint, linked)
+
+        with self._wire.get(url, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT, offset=offset, look=look) as response:
             skip = _check_length(response, offset, file, self.endpoint)
             left = file.size - offset
-            for piece in response.iter_bytes():
+            for piece in self._wire.pieces(response):
                 chunk = piece[skip:] if skip else piece
                 skip = max(0, skip - len(piece))
                 if not chunk:
@@ -182,34 +185,33 @@ class Hub:
                     raise _other_size(file, self.endpoint, "more")
                 yield chunk
 
-    def _tree(self, url: str) -> Iterator[HubFile]:
-        page: str | None = f"{url}?recursive=true&expand=false"
-        while page is not None:
-            rows, page = self._json(page)
-            for row in cast("list[dict[str, Any]]", rows):
-                if row["type"] != "file":
-                    continue
-                lfs = row.get("lfs")
-                yield HubFile(
-                    path=str(row["path"]),
-                    size=int(lfs["size"] if lfs else row["size"]),
-                    sha256=str(lfs["oid"]).removeprefix("sha256:") if lfs else None,
-                    git_blob=None if lfs else str(row["oid"]),
+    def _tree(self, url: str) -> dict[str, HubFile]:
+        found: dict[str, HubFile] = {}
+        query: str | None = "recursive=true&expand=false"
+        pages = 0
+        while query is not None:
+            rows, query = self._json(f"{url}?{query}")
+            if not isinstance(rows, list):
+                raise TypeError("a tree is a list")
+            for file in filter(None, map(read_row, cast("list[Any]", rows))):
+                if file.path in found:
+                    raise ValueError(f"{file.path} is listed twice")
+                found[file.path] = file
+            pages += 1
+            if len(found) > self._limits.files or pages > self._limits.pages:
+                raise UnavailableError(
+                    f"{self.endpoint} lists more than {self._limits.files} files, or pages without end.",
+                    hint="Check HF_ENDPOINT; a model of that many files can't be delivered.",
                 )
+        return found
 
     def _json(self, url: str) -> tuple[Any, str | None]:
-        """Ask for JSON; also give the next page's address, always on this endpoint (the token goes along)."""
+        """Ask for JSON; also give the query of the next page, of which nothing else is believed."""
 
         def ask() -> tuple[Any, str | None]:
-            response = get_session().get(url, headers=self._headers, timeout=constants.HF_HUB_ETAG_TIMEOUT)
-            hf_raise_for_status(response)
-            following = response.links.get("next", {}).get("url")
-            if following is None:
-                return response.json(), None
-            parts = urlsplit(following)
-            base = urlsplit(self.endpoint)
-            path = parts.path.removeprefix(base.path)
-            return response.json(), f"{self.endpoint}{path}?{parts.query}"
+            document, headers = self._wire.ask_json(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+            following = httpx2.Response(200, headers=headers).links.get("next", {}).get("url")
+            return document, None if following is None else urlsplit(following).query
 
         return self._patiently(ask)
 
@@ -230,6 +232,15 @@ class Hub:
             if not self._patience.wait(failures, why, asked_seconds=asked_seconds):
                 raise problem
 
+    def _other_commit(self, model_id: str, wanted: str, given: str) -> IntegrityError:
+        return IntegrityError(
+            f"{self.endpoint} answers with the commit {given} of {model_id}, and {wanted} was asked for.",
+            hint="The Hub or a proxy in between is at fault; check HF_ENDPOINT, and run it again.",
+            model_id=model_id,
+            expected=wanted,
+            found=given,
+        )
+
     def _refusal(self, error: Exception, model_id: str, revision: str) -> TuneyardError:
         return refusal(
             error,
@@ -244,7 +255,7 @@ def _check_length(response: httpx2.Response, offset: int, file: HubFile, endpoin
     """Check the size that an answer announces; give how many bytes come before the wanted ones."""
     if response.status_code == 206:
         start, _, total = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
-        if total.isdigit() and int(total) != file.size:
+        if _is_number(total) and int(total) != file.size:
             raise _other_size(file, endpoint, total)
         if start.partition("-")[0] != str(offset):
             raise UnavailableError(
@@ -254,7 +265,7 @@ def _check_length(response: httpx2.Response, offset: int, file: HubFile, endpoin
             )
         return 0
     length = response.headers.get("Content-Length", "")
-    if length.isdigit() and int(length) != file.size:
+    if _is_number(length) and int(length) != file.size:
         raise _other_size(file, endpoint, length)
     return offset  # the whole file again: a server without ranges
 
@@ -268,9 +279,24 @@ def _other_size(file: HubFile, endpoint: str, served: str) -> IntegrityError:
     )
 
 
+def _other_hash(file: HubFile, endpoint: str, served: str) -> IntegrityError:
+    return IntegrityError(
+        f"{endpoint} lists {file.path} with the SHA-256 {file.sha256}, and now announces {served[:80]!r}.",
+        hint="Run it again; if it stays so, the Hub or a proxy in between is at fault.",
+        path=file.path,
+        expected=file.sha256,
+        found=served,
+    )
+
+
 def _retry_after(response: httpx2.Response) -> float | None:
     text = response.headers.get("Retry-After", "").strip()
-    return float(text) if text.isdigit() else None
+    return float(text) if _is_number(text) else None
+
+
+def _is_number(text: str) -> bool:
+    """Whether a header's text is digits alone; `str.isdigit` takes more than int() does."""
+    return text.isascii() and text.isdigit() and len(text) < 20
 
 
 def _reason(error: Exception) -> str:

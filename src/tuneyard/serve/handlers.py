@@ -20,6 +20,7 @@ from transformers.cli.serving.utils import GenerationState, Modality
 
 from tuneyard.data import template_messages
 from tuneyard.serve.answering import Models
+from tuneyard.serve.loading import Loaded
 from tuneyard.serve.requests import AskedChat, AskedText, read_request
 from tuneyard.serve.streams import cut_answer, finished_stream
 
@@ -41,7 +42,9 @@ class ChatHandler(ChatCompletionHandler):
     async def handle_request(self, body: dict[str, Any], request_id: str) -> Answer:
         """Answer one request."""
         asked = read_request(AskedChat, body)
-        if not self._models.find(asked.model).tokenizer.chat_template:
+        one = self._models.find(asked.model)
+        _refuse_vast(one, sum(message.characters for message in asked.messages))
+        if not one.tokenizer.chat_template:
             message = f"The model {asked.model!r} has no chat template; ask it at /v1/completions."
             raise HTTPException(400, {"message": message, "param": "messages"})
         try:
@@ -81,10 +84,12 @@ class TextHandler(CompletionHandler):
 
     def __init__(self, models: Models, state: GenerationState) -> None:
         super().__init__(models, state)  # pyright: ignore[reportArgumentType]
+        self._models = models
 
     async def handle_request(self, body: dict[str, Any], request_id: str) -> Answer:
         """Answer one request."""
         asked = read_request(AskedText, body)
+        _refuse_vast(self._models.find(asked.model), len(asked.prompt))
         return _whole(await super().handle_request(asked.body(), request_id), asked.stops)
 
     def _build_generation_config(
@@ -116,6 +121,13 @@ def _sampling(config: GenerationConfig, body: dict[str, Any]) -> GenerationConfi
         for name in ("temperature", "top_p", "top_k", "min_p", "typical_p"):
             setattr(config, name, None)
     return config
+
+
+def _refuse_vast(one: Loaded, characters: int) -> None:
+    """Refuse what can't fit before it is tokenized, which holds up every other request for as long as it takes."""
+    if characters > one.limit * one.longest_token:
+        message = f"The question has {characters} characters, far more than {one.limit} tokens can be."
+        raise HTTPException(400, {"message": message, "param": "messages", "code": "context_length_exceeded"})
 
 
 def _fit(request_id: Any, model: Any, processor: Any, model_id: str, inputs: Any, config: Any, *rest: Any) -> None:

@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from tuneyard.data import stop_token_ids
@@ -30,6 +31,13 @@ _INIT_LEAVES_BASE = (True, False, "gaussian", "eva", None)
 """Ways to begin an adapter that don't change the base's weights; peft repeats the way when it loads one."""
 
 
+_UNUSABLE = (
+    OSError, ValueError, LookupError, TypeError, AttributeError, ImportError, RuntimeError, ArithmeticError,
+    AssertionError, SafetensorError,
+)  # fmt: skip
+"""What transformers and peft raise for files that are no model; none of them tells which it will be."""
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """A model ready to answer.
@@ -41,6 +49,7 @@ class Loaded:
         tokenizer: Its own: an adapter may have been trained with another chat template than its base.
         generation: How it answers where a request says nothing, with every token that ends an answer.
         limit: The most tokens of a question and its answer.
+        longest_token: The characters of the longest token there is.
     """
 
     names: tuple[str, ...]
@@ -49,6 +58,7 @@ class Loaded:
     tokenizer: PreTrainedTokenizerFast
     generation: GenerationConfig
     limit: int
+    longest_token: int
 
 
 def load_models(placement: Placement, settings: AppSettings, device: str) -> tuple[Loaded, ...]:
@@ -82,7 +92,7 @@ def _load_base(weights: Weights, dtype: str, device: str) -> PreTrainedModel:
         model = AutoModelForCausalLM.from_pretrained(
             weights.folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
         )
-    except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
+    except _UNUSABLE as error:
         raise _unusable(weights, "can't be loaded", error) from error
     model = model.eval().requires_grad_(False)
     return cast("Any", model).to(device)
@@ -97,7 +107,7 @@ def _put_on(base: PreTrainedModel, adapter: Weights) -> Any:
         warnings.simplefilter("always")
         try:
             model = PeftModel.from_pretrained(copy.deepcopy(base, memo), adapter.folder)  # pyright: ignore[reportArgumentType]
-        except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
+        except _UNUSABLE as error:
             raise _unusable(adapter, "can't be put on its base", error) from error
     for warning in told:
         if "missing adapter keys" in str(warning.message):  # peft would leave those at their beginning
@@ -109,13 +119,14 @@ def _loaded(names: Sequence[str], parent: str, model: Any, own: Weights, base: W
     folder = own.folder if (own.folder / _TOKENIZER).exists() else base.folder
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+    except _UNUSABLE as error:
         raise _unusable(own, "has a tokenizer that can't be loaded", error) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise _unusable(own, f"has a {type(tokenizer).__name__}, which has no tokenizer.json behind it", None)
     settings = next((each.folder for each in (own, base) if (each.folder / _GENERATION).exists()), base.folder)
     generation = _generation(tokenizer, settings)
-    return Loaded(tuple(names), parent, model, tokenizer, generation, limit)
+    longest = max(map(len, tokenizer.get_vocab()), default=1)
+    return Loaded(tuple(names), parent, model, tokenizer, generation, limit, longest)
 
 
 def _generation(tokenizer: PreTrainedTokenizerFast, folder: Path) -> GenerationConfig:

@@ -87,6 +87,7 @@ def place_models(values: InferenceValues, store: Store, workdir: Path) -> Placem
     Raises:
         NotFoundError: A model is not there, or not finished.
         IntegrityError: A file differs from its manifest, or a base from the one that an adapter was trained on.
+        InvalidDataError: A file could run code when it is loaded, or asks for some from elsewhere.
         InvalidValuesError: What lies there can't be served, or two models would have one name.
     """
     adapters: list[Adapter] = []
@@ -127,6 +128,8 @@ class _Found:
         return any(entry.path == ADAPTER_CONFIG for entry in self.manifest.files)
 
     def bring(self, workdir: Path) -> Weights:
+        from tuneyard.deliver import vet_model
+
         sha256 = self.manifest.content_sha256
         with progress_bar(f"verifying {self.where}", self.manifest.size, "bytes") as advance:
             if self.store is None:
@@ -135,6 +138,7 @@ class _Found:
             else:
                 pulled = workdir / "pulled" / sha256[:16]
                 folder = pull(self.store, f"{self.where}/", self.manifest, pulled, advance=advance)
+        vet_model(folder, [entry.path for entry in self.manifest.files], where=self.where)
         view = _only_named(folder, self.manifest, workdir / "models" / sha256[:16])
         return Weights(self.where, view, sha256, dict(self.about))
 

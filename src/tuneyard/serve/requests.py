@@ -67,6 +67,12 @@ class AskedMessage(BaseModel):
     content: str | list[TextPart] | None = None
     tool_calls: list[AskedToolCall] | None = None
 
+    @property
+    def characters(self) -> int:
+        """How long its text is."""
+        parts = [self.content] if isinstance(self.content, str) else [part.text for part in self.content or ()]
+        return sum(map(len, parts))
+
 
 class AskedFunction(BaseModel):
     """What an earlier answer called."""

@@ -11,12 +11,20 @@ from typing import Any
 import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from tuneyard.device import Device
+from tuneyard.errors import InvalidDataError
 from tuneyard.train.attention import PER_CONVERSATION
 from tuneyard.train.console import Tell
 from tuneyard.train.targets import refuse_unmatched
+
+_UNUSABLE = (
+    OSError, ValueError, LookupError, TypeError, AttributeError, ImportError, RuntimeError, ArithmeticError,
+    AssertionError, SafetensorError,
+)  # fmt: skip
+"""What transformers raises for files that are no model; it tells nowhere which it will be."""
 
 
 def quiet_libraries() -> None:
@@ -36,11 +44,24 @@ def load_base(folder: Path, model_args: Mapping[str, Any], device: Device, tell:
 
     Returns:
         The model, in the dtype asked for.
+
+    Raises:
+        InvalidDataError: Its files are right, but no model that transformers can load without code of its own.
     """
     keywords = dict(model_args)
     keywords["attn_implementation"] = _attention(keywords.get("attn_implementation"), device, tell)
     use_cache = keywords.pop("use_cache", False)
-    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, **keywords)
+    try:
+        # False, not None: None would ask on the terminal whether to run the repository's code
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, **keywords
+        )
+    except _UNUSABLE as error:
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise InvalidDataError(
+            f"The base model in {folder} can't be loaded: {reason}",
+            hint="Deliver a model in the form of transformers: config.json, safetensors, tokenizer.json.",
+        ) from error
     model.config.use_cache = use_cache
     make_savable(model)
     return model

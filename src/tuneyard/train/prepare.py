@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.checkpoints import Experiment
+from tuneyard.deliver import vet_model
 from tuneyard.device import Device, choose_device
 from tuneyard.progress import progress_bar
 from tuneyard.store import Store, pull
@@ -96,6 +97,7 @@ def prepare(values: FinetuneValues, inputs: Inputs, store: Store, workdir: Path,
     manifest = delivered_model(store, values.basemodel)
     with progress_bar("verifying the base model", manifest.size, "bytes") as advance:
         base_folder = pull(store, values.basemodel.rstrip("/") + "/", manifest, workdir / "base", advance=advance)
+    vet_model(base_folder, [entry.path for entry in manifest.files], where=values.basemodel)
     files = {key: _pull_dataset(store, key, workdir) for key in [*training_keys(values), *validation_keys(values)]}
     rows, validation = encode(
         values,

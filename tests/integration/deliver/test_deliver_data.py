@@ -48,7 +48,7 @@ class Scripts:
     """Makes scripts that count their runs in a file."""
 
     def __init__(self, folder: Path) -> None:
-        self.count = folder / "runs.txt"
+        self.count = folder / "work" / "home" / "runs.txt"
 
     def __call__(self, *names: str, rows: int = 3, comment: str = "") -> str:
         return SCRIPT.format(runs=self.count, names=list(names), rows=rows) + comment

@@ -12,6 +12,7 @@ from deliveries import FILES, JOURNAL, MANIFEST, MODEL, Delivery
 from hub_server import Fault
 from s3_servers import BUCKET, S3Server
 
+from tuneyard.deliver.sources import FolderSource
 from tuneyard.errors import (
     ConflictError,
     DeniedError,
@@ -345,3 +346,41 @@ def test_no_journal_is_left_after_a_delivery(delivery: Delivery) -> None:
     delivery.run()
     with pytest.raises(NotFoundError):
         delivery.store.get(JOURNAL)
+
+
+@pytest.mark.parametrize("target", ["/etc/passwd", "../secret", "../model-2/secret", "/proc/self/environ"])
+def test_a_link_out_of_its_folder_is_refused_and_nothing_of_it_is_there(
+    delivery: Delivery, tmp_path: Path, target: str
+) -> None:
+    folder = tmp_path / "model"
+    (tmp_path / "model-2").mkdir()
+    for path in (tmp_path / "secret", tmp_path / "model-2" / "secret"):
+        path.write_text("canary")
+    folder.mkdir()
+    (folder / "config.json").write_bytes(FILES["config.json"])
+    (folder / "tokenizer.json").symlink_to(target)
+    with pytest.raises(DeniedError, match="is a link out of its folder") as caught:
+        delivery.run(modelID=str(folder))
+    assert "cp -L" in caught.value.hint
+    assert delivery.paths() == []
+
+
+def test_a_snapshot_of_the_hubs_cache_is_delivered_through_its_links(delivery: Delivery, tmp_path: Path) -> None:
+    cache = tmp_path / "models--org--tiny"
+    folder = cache / "snapshots" / "abc"
+    (cache / "blobs").mkdir(parents=True)
+    folder.mkdir(parents=True)
+    (cache / "blobs" / "123").write_bytes(FILES["config.json"])
+    (folder / "config.json").symlink_to("../../blobs/123")
+    delivery.run(modelID=str(folder))
+    assert delivery.body("config.json") == FILES["config.json"]
+
+
+def test_a_file_that_becomes_a_link_while_it_is_delivered_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.jsonl").write_text("{}")
+    source = FolderSource(tmp_path / "out")
+    (tmp_path / "out" / "a.jsonl").unlink()
+    (tmp_path / "out" / "a.jsonl").symlink_to("/etc/passwd")
+    with pytest.raises(DeniedError):
+        list(source.read(source.files[0]))

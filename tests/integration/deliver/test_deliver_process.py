@@ -86,20 +86,21 @@ def test_sigterm_ends_a_delivery_with_143_and_without_a_manifest(delivery: Deliv
 
 
 def test_sigterm_ends_the_data_script_too(delivery: Delivery) -> None:
-    told = delivery.folder / "pid"
-    script = f'import os, time; open("{told}.new", "w").write(str(os.getpid())); os.rename("{told}.new", "{told}")'
+    script = 'import os, time; open("pid.new", "w").write(str(os.getpid())); os.rename("pid.new", "pid")'
     process = delivery.start(dataScript=f"{script}; time.sleep(300)", bucketDataDir="default-bucket/datasets")
     try:
         for _ in range(600):
-            if told.exists():
+            found = list((delivery.folder / "work").glob("script-*/pid"))
+            if found:
                 break
             time.sleep(0.1)
+        told = found[0].read_text()
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 143
     finally:
         process.kill()
         process.wait()
-    assert not Path(f"/proc/{told.read_text()}").exists()
+    assert not Path(f"/proc/{told}").exists()
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from tuneyard.values import InferenceValues
 
 BASE = "default-bucket/models/base"
 FINAL = "default-bucket/experiments/run-1/checkpoint-final"
+ADAPTER = {"adapter_config.json": '{"peft_type": "LORA"}', "adapter_model.safetensors": "adapter"}
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def put(place: Place, tmp_path: Path, key: str, files: dict[str, str], kind: str
 def put_run(place: Place, tmp_path: Path, *, sha256: str | None = None) -> str:
     base = put(place, tmp_path, BASE, {"config.json": "{}", "sub/weights": "base"}, "model")
     recorded = {"key": BASE, "content_sha256": sha256 or base}
-    put(place, tmp_path, FINAL, {"adapter_config.json": "{}"}, type="adapter", run="run-1", base=recorded)
+    put(place, tmp_path, FINAL, ADAPTER, type="adapter", run="run-1", base=recorded)
     return base
 
 
@@ -136,7 +137,7 @@ def test_a_base_that_is_not_the_one_trained_on_is_an_integrity_error(place, tmp_
 
 def test_a_further_adapter_of_another_base_is_an_integrity_error(place, tmp_path):
     put_run(place, tmp_path)
-    put(place, tmp_path, "default-bucket/models/second", {"config.json": "[]"}, "model")
+    put(place, tmp_path, "default-bucket/models/second", {"config.json": "{ }"}, "model")
     with pytest.raises(IntegrityError, match="trained on another model"):
         placed(place, tmp_path, "s3://default-bucket/models/second", adapters={"one": FINAL})
 
@@ -165,7 +166,7 @@ def test_a_checkpoint_of_training_is_no_model_to_serve(place, tmp_path):
 
 def test_an_adapter_that_names_no_base_is_refused_alone_and_served_on_a_model(place, tmp_path):
     put_run(place, tmp_path)
-    put(place, tmp_path, "default-bucket/models/adapter", {"adapter_config.json": "{}"}, "model")
+    put(place, tmp_path, "default-bucket/models/adapter", ADAPTER, "model")
     with pytest.raises(InvalidValuesError, match="names no base model") as caught:
         placed(place, tmp_path, "s3://default-bucket/models/adapter")
     assert "adapters.NAME" in caught.value.hint
@@ -219,7 +220,13 @@ def test_from_s3_files_are_pulled_and_verified(s3_server, tmp_path):
     base, final = f"{BUCKET}/serve/models/base", f"{BUCKET}/serve/run/checkpoint-final"
     sha256 = put(place, tmp_path, base, {"config.json": "{}", "sub/weights": "base"}, "model")
     recorded = {"key": base, "content_sha256": sha256}
-    put(place, tmp_path, final, {"adapter_config.json": json.dumps({"r": 4})}, base=recorded)
+    put(
+        place,
+        tmp_path,
+        final,
+        {**ADAPTER, "adapter_config.json": json.dumps({"peft_type": "LORA", "r": 4})},
+        base=recorded,
+    )
     placement = placed(place, tmp_path, f"s3://{final}")
     assert placement.served == ("run", "base")
     assert (placement.model.folder / "sub/weights").read_text() == "base"

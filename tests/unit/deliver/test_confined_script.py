@@ -1,0 +1,170 @@
+"""A dataScript that tries to leave its folder, or to read keys that its parent has."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tuneyard.deliver.confine import landlock_version
+from tuneyard.deliver.script import keys_of, run_script
+
+pytestmark = pytest.mark.skipif(not landlock_version(), reason="this kernel has no Landlock")
+
+# Each tries one way out; `outside` is a folder beside the job's, `kept` a file in it.
+ESCAPES = {
+    "opens a file": "open(outside + '/new', 'w')",
+    "opens a file to append": "open(kept, 'a')",
+    "opens a file to change": "open(kept, 'r+')",
+    "makes a folder": "os.mkdir(outside + '/new')",
+    "removes a file": "os.unlink(kept)",
+    "removes a folder": "os.rmdir(outside + '/folder')",
+    "truncates a file": "os.truncate(kept, 0)",
+    "renames a file": "os.rename(kept, outside + '/new')",
+    "moves a file in": "os.rename(kept, 'mine')",
+    "moves a file out": "open('mine', 'w').close(); os.rename('mine', outside + '/new')",
+    "links a file in": "os.link(kept, 'mine')",
+    "links a file out": "open('mine', 'w').close(); os.link('mine', outside + '/new')",
+    "makes a link outside": "os.symlink('/etc', outside + '/new')",
+    "writes through a link of its own": "os.symlink(outside, 'way'); open('way/new', 'w')",
+    "writes through a link to a file": "os.symlink(kept, 'way'); open('way', 'w')",
+    "writes by the way of ..": "open('../../outside/new', 'w')",
+    "writes by the way of /proc": "open('/proc/self/root' + outside + '/new', 'w')",
+    "makes a pipe": "os.mkfifo(outside + '/new')",
+    "makes a socket": "import socket; socket.socket(socket.AF_UNIX).bind(outside + '/new')",
+    "lets a shell write": "subprocess.run('echo x > ' + kept, shell=True, check=True)",
+    "lets cp write": "subprocess.run(['cp', '/etc/hostname', kept], check=True)",
+    "lets a child of a child write": "subprocess.run(['sh', '-c', 'sh -c \"echo x > ' + kept + '\"'], check=True)",
+    "writes into the user's home": "open(user_home + '/.bashrc', 'w')",
+    "writes into /tmp": "open('/tmp/tuneyard-escaped', 'w')",
+    "writes into /etc": "open('/etc/tuneyard-escaped', 'w')",
+    "reads its parent's environment": "open(f'/proc/{os.getppid()}/environ', 'rb').read()",
+    "reads its parent's memory": "open(f'/proc/{os.getppid()}/mem', 'rb')",
+    "follows its parent's open files": "os.readlink(f'/proc/{os.getppid()}/fd/0')",
+    "reads every process's environment": (
+        "every = [p for p in os.listdir('/proc') if p.isdigit() and int(p) != os.getpid()]\n"
+        "read = 0\n"
+        "for p in every:\n"
+        "    try: read += b'canary' in open(f'/proc/{p}/environ', 'rb').read()\n"
+        "    except OSError: pass\n"
+        "if not read: raise PermissionError"
+    ),
+    "kills its parent": "os.kill(os.getppid(), 0)",
+    "traces its parent": (
+        "import ctypes; libc = ctypes.CDLL(None, use_errno=True)\n"
+        "if libc.ptrace(16, os.getppid(), 0, 0) != 0: raise PermissionError"
+    ),
+    "reads the AWS credentials": "open(user_home + '/.aws/credentials').read()",
+    "reads the Kubernetes configuration": "open(user_home + '/.kube/config').read()",
+    "reads an SSH key": "open(user_home + '/.ssh/id_ed25519').read()",
+    "reads the Hub's token": "open(user_home + '/.cache/huggingface/token').read()",
+    "reads a token that a variable names": "open(outside + '/hub-token').read()",
+    "reads a key through a link": "os.symlink(user_home + '/.aws', 'aws'); open('aws/credentials').read()",
+    "lets cat read": "subprocess.run(['cat', user_home + '/.aws/credentials'], check=True)",
+    "loosens its own fetters": (
+        "import ctypes, struct; libc = ctypes.CDLL(None, use_errno=True)\n"
+        "rules = libc.syscall(444, struct.pack('=Q', 2), 8, 0)\n"
+        "where = os.open('/', os.O_PATH)\n"
+        "libc.syscall(445, rules, 1, struct.pack('=Qi', 2, where), 0); libc.syscall(446, rules, 0)\n"
+        "open(kept, 'w')"
+    ),
+}
+KEYS = (".aws/credentials", ".kube/config", ".ssh/id_ed25519", ".cache/huggingface/token")
+
+
+def lay_out(folder: Path) -> dict[str, str]:
+    """Make the user's home with keys, a place outside, and the environment of whoever runs the script."""
+    for name in KEYS:
+        path = folder / "user" / name
+        path.parent.mkdir(parents=True)
+        path.write_text("canary")
+    outside = folder / "outside"
+    (outside / "folder").mkdir(parents=True)
+    (outside / "kept").write_text("kept")
+    (outside / "hub-token").write_text("canary")
+    secrets = {"AWS_SECRET_ACCESS_KEY": "canary", "HF_TOKEN_PATH": str(outside / "hub-token")}
+    return {**secrets, "PATH": os.environ["PATH"], "HOME": str(folder / "user")}
+
+
+RUN = """
+import json, os, sys
+from pathlib import Path
+from tuneyard.deliver.script import run_script
+print(run_script(sys.argv[1], Path(sys.argv[2]), with_hub_token=False))
+"""
+
+
+@pytest.mark.parametrize("escape", ESCAPES.values(), ids=list(ESCAPES))
+def test_a_script_neither_leaves_its_folder_nor_sees_a_key(tmp_path: Path, escape: str) -> None:
+    environment = lay_out(tmp_path)
+    tried = "\n".join(f"    {line}" for line in escape.splitlines())
+    script = f"""
+import json, os, subprocess
+outside, user_home = {str(tmp_path / "outside")!r}, {environment["HOME"]!r}
+kept = outside + "/kept"
+try:
+{tried}
+    outcome = "escaped"
+except (OSError, subprocess.CalledProcessError) as error:
+    outcome = type(error).__name__
+open("/downloads/datasets/told.jsonl", "w").write(json.dumps({{"outcome": outcome, "env": dict(os.environ)}}))
+"""
+    source = str(Path(__file__).parents[3] / "src")
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, script, str(tmp_path / "work")],
+        env={**environment, "PYTHONPATH": source},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads((Path(done.stdout.strip()) / "told.jsonl").read_text())
+    assert told["outcome"] != "escaped"
+    assert "canary" not in json.dumps(told["env"])
+    assert sorted(path.name for path in (tmp_path / "outside").iterdir()) == ["folder", "hub-token", "kept"]
+    assert (tmp_path / "outside" / "kept").read_text() == "kept"
+    assert not Path("/tmp/tuneyard-escaped").exists()
+    assert not (tmp_path / "user" / ".bashrc").exists()
+
+
+def test_a_confined_script_still_does_what_scripts_do(tmp_path: Path) -> None:
+    script = """
+import hashlib, json, multiprocessing, os, pathlib, shutil, socket, sqlite3, ssl, subprocess, tempfile, threading
+ssl.create_default_context()
+with tempfile.TemporaryDirectory() as folder:
+    sqlite3.connect(f"{folder}/x.db").execute("create table a (b)").close()
+multiprocessing.Lock()
+assert subprocess.run(["ls", "/"], capture_output=True, check=True).stdout
+subprocess.run("echo x > /dev/null", shell=True, check=True)
+pathlib.Path.home().joinpath(".cache", "deep").mkdir(parents=True, exist_ok=True)
+pathlib.Path("a/b").mkdir(parents=True)
+pathlib.Path("a/b/c").write_text("{}")
+os.rename("a/b/c", "/downloads/datasets/a.jsonl")
+shutil.copy("/downloads/datasets/a.jsonl", "/downloads/datasets/b.jsonl")
+server = socket.create_server(("127.0.0.1", 0))
+client = socket.create_connection(server.getsockname())
+"""
+    output = run_script(script, tmp_path, with_hub_token=False, environ={"PATH": os.environ["PATH"]})
+    assert sorted(path.name for path in output.iterdir()) == ["a.jsonl", "b.jsonl"]
+
+
+def test_the_hubs_caches_that_the_environment_names_may_be_written(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    environ = {"PATH": os.environ["PATH"], "HF_HOME": str(cache), "HOME": str(tmp_path / "user")}
+    script = (
+        'import os; [open(p, "w").write("{}") for p in (os.environ["HF_HOME"] + "/x", "/downloads/datasets/a.jsonl")]'
+    )
+    run_script(script, tmp_path / "work", with_hub_token=False, environ=environ)
+    assert (cache / "x").exists()
+
+
+def test_the_hubs_token_is_no_secret_from_a_script_that_the_values_give_it_to(tmp_path: Path) -> None:
+    environ = {"HOME": str(tmp_path), "HF_TOKEN_PATH": str(tmp_path / "t")}
+    hidden = set(keys_of(environ, with_hub_token=False)) - set(keys_of(environ, with_hub_token=True))
+    cache = tmp_path / ".cache" / "huggingface"
+    assert hidden == {cache / "token", cache / "stored_tokens", tmp_path / "t"}
