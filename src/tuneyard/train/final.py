@@ -5,23 +5,25 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from tuneyard.checkpoints import Attempt, Experiment
 from tuneyard.progress import progress_bar
 from tuneyard.store import Store, pull
-from tuneyard.train.batches import EncodedRows
+from tuneyard.train.batches import EncodedRows, Row
 from tuneyard.train.inputs import experiment_key, run_name
-from tuneyard.train.merge import merge_adapter
+from tuneyard.train.merge import MergeCheck, merge_adapter
 from tuneyard.train.model import name_base
 from tuneyard.train.prepare import Prepared
 from tuneyard.train.report import model_card, plot_loss
 from tuneyard.values import FinetuneValues
 
-MERGE_SAMPLES = 4
+MERGE_PROMPTS = 4
 
 
 def write_final(
@@ -100,7 +102,12 @@ def _keep_cache(base: Path, folder: Path) -> None:
 
 
 def publish_final(
-    attempt: Attempt, folder: Path, values: FinetuneValues, prepared: Prepared, *, merged: bool = False
+    attempt: Attempt,
+    folder: Path,
+    values: FinetuneValues,
+    prepared: Prepared,
+    *,
+    merge_check: MergeCheck | None = None,
 ) -> None:
     """Publish a final folder with its manifest.
 
@@ -109,16 +116,18 @@ def publish_final(
         folder: The finished files.
         values: The resolved values.
         prepared: What went in; serving loads the base it names, by key and content.
-        merged: Whether this is the merged model.
+        merge_check: How far a merged model is from its adapter; None where nothing was merged.
     """
-    adapter = values.finetuning_config.peft_conf.peft_type != "NO_PEFT" and not merged
-    about = {
+    adapter = values.finetuning_config.peft_conf.peft_type != "NO_PEFT" and merge_check is None
+    about: dict[str, Any] = {
         "type": "adapter" if adapter else "model",
         "run": run_name(values),
         "base": {"key": prepared.inputs.base.key, "content_sha256": prepared.inputs.base.content_sha256},
         "datasets": {entry.key: entry.content_sha256 for entry in prepared.inputs.datasets},
     }
-    name = "checkpoint-final-merged" if merged else "checkpoint-final"
+    if merge_check is not None:
+        about["merge_check"] = asdict(merge_check)
+    name = "checkpoint-final-merged" if merge_check is not None else "checkpoint-final"
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     with progress_bar(f"publishing {name}", size, "bytes") as advance:
         attempt.publish_final(folder, name, about, advance=advance)
@@ -138,16 +147,22 @@ def publish_merged(attempt: Attempt, final: Path, workdir: Path, values: Finetun
         IntegrityError: Where the merged model computes something else; it is not published then.
     """
     rows = EncodedRows(Path(prepared.rows_folder))
-    samples = [rows[index]["input_ids"].tolist() for index in range(min(MERGE_SAMPLES, len(rows)))]
+    prompts = [_prompt(rows[index]) for index in range(min(MERGE_PROMPTS, len(rows)))]
     merged = workdir / "final-merged"
     shutil.rmtree(merged, ignore_errors=True)
-    merge_adapter(Path(prepared.base_folder), final, merged, samples)
+    check = merge_adapter(Path(prepared.base_folder), final, merged, prompts)
     for path in final.iterdir():
         ours = path.name.startswith("adapter_") or path.name == "manifest.json"
         settings = path.name == "generation_config.json"
         if path.is_file() and not ours and (settings or not (merged / path.name).exists()):
             shutil.copy(path, merged)
-    publish_final(attempt, merged, values, prepared, merged=True)
+    publish_final(attempt, merged, values, prepared, merge_check=check)
+
+
+def _prompt(row: Row) -> list[int]:
+    """What comes before the first answer of a row; one token where the whole text is learnt."""
+    first = int(np.argmax(row["loss_mask"]))
+    return row["input_ids"][: max(first, 1)].tolist()
 
 
 def merge_later(values: FinetuneValues, prepared: Prepared, store: Store, workdir: Path) -> None:
