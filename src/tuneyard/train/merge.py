@@ -120,7 +120,7 @@ def _separate(adapted: PeftModel) -> None:
     inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
     if not any(isinstance(one, BaseTunerLayer) for one in (inputs, outputs)):
         return
-    plain, head = (one.get_base_layer() if isinstance(one, BaseTunerLayer) else one for one in (inputs, outputs))
+    plain, head = (getattr(one, "base_layer", one) for one in (inputs, outputs))
     if plain.weight is head.weight:
         head.weight = torch.nn.Parameter(head.weight.detach().clone())
 
@@ -137,7 +137,7 @@ def _untie(model: Any) -> None:
 
 
 @torch.no_grad()
-def _answered(model: torch.nn.Module, prompt: Sequence[int]) -> list[int]:
+def _answered(model: Any, prompt: Sequence[int]) -> list[int]:
     """Append the greedy answer to a prompt; it doesn't stop early, so that there is enough to compare."""
     ids = list(prompt)
     cache = None
@@ -151,7 +151,7 @@ def _answered(model: torch.nn.Module, prompt: Sequence[int]) -> list[int]:
 
 
 @torch.no_grad()
-def _logits(model: torch.nn.Module, ids: Sequence[int]) -> torch.Tensor:
+def _logits(model: Any, ids: Sequence[int]) -> torch.Tensor:
     """Shape `(len(ids), vocabulary)`, float32."""
     return model(input_ids=torch.tensor([ids])).logits[0].float()
 
