@@ -1,15 +1,21 @@
-"""Chat templates as real models have them, each with a tokenizer that has their special tokens as tokens of its own.
+"""Chat templates as real models have them, each with a tokenizer that has their special tokens as tokens of its own,
+and conversations of every kind that they may have a form for.
 
 Most templates are TRL's copies of what their makers ship; those of the older ones are written here in their form.
 """
 
 from __future__ import annotations
 
+import json
+import random
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from chats import chat
 from tiny_models import CHATML, CORPUS, MISTRAL, ZEPHYR
+
+from tuneyard.data import Conversation, Message
 
 LLAMA2 = (
     "{% if messages[0]['role'] == 'system' %}{% set told = '<<SYS>>\n' + messages[0]['content'] + '\n<</SYS>>\n\n' %}"
@@ -130,3 +136,114 @@ def make_family_tokenizer(folder: Path, family: Family) -> Path:
     stops = [int(number) for number in tokenizer.convert_tokens_to_ids(list(family.stops))]
     GenerationConfig(eos_token_id=stops).save_pretrained(folder)
     return folder
+
+
+def make_family_model(folder: Path, family: Family) -> Path:
+    """Write a small random Llama (heads of 64, as vLLM's CPU kernels want) with a family's tokenizer."""
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    make_family_tokenizer(folder, family)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=256,
+        intermediate_size=256,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=4096,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        dtype="float32",
+    )
+    kept = (folder / "generation_config.json").read_bytes()
+    LlamaForCausalLM(config).save_pretrained(folder)
+    (folder / "generation_config.json").write_bytes(kept)
+    return folder
+
+
+TOOLS = (
+    {
+        "type": "function",
+        "function": {
+            "name": "measure",
+            "description": "Measures a boat.",
+            "parameters": {"type": "object", "properties": {"boat": {"type": "string"}}, "required": ["boat"]},
+        },
+    },
+)
+
+
+def call(boat: str, *, as_text: bool = False) -> dict[str, object]:
+    arguments = {"boat": boat}
+    function = {"name": "measure", "arguments": json.dumps(arguments) if as_text else arguments}
+    return {"id": "call00001", "type": "function", "function": function}
+
+
+def tools(*, as_text: bool) -> Conversation:
+    return Conversation(
+        (
+            Message("user", "How long is the Anna?"),
+            Message("assistant", "", {"tool_calls": [call("Anna", as_text=as_text)]}),
+            Message("tool", "nine metres", {"tool_call_id": "call00001", "name": "measure"}),
+            Message("assistant", "It is nine metres long."),
+            Message("user", "And the Bert?"),
+            Message("assistant", "I don't know that one."),
+        ),
+        tools=TOOLS,
+        where="rows.jsonl:1",
+    )
+
+
+def reasoned(*turns: tuple[str, str, str], field: str = "reasoning_content") -> Conversation:
+    messages = [
+        message
+        for question, thought, answer in turns
+        for message in (Message("user", question), Message("assistant", answer, {field: thought}))
+    ]
+    return Conversation(tuple(messages), where="rows.jsonl:1")
+
+
+THOUGHTS = (("2+2?", "Two and two.", "Four."), ("3+3?", "Three and three.", "Six."))
+CONVERSATIONS = {
+    "one turn": chat("What is a yard?", "A place to build boats."),
+    "turns": chat("What is a yard?", "A place.", "And a boat?", "Built there.", "And tea?", "A drink."),
+    "system": chat("What is a yard?", "A place.", "And a boat?", "Built there.", system="Be brief."),
+    "letters": chat("Wie heißt 🛶?", "Ein Kanu 🛶, größer als é.", "日本語?", "はい。\nTwo lines.\n\nThree."),
+    "long": chat("Tell me of boats.", "A boat is built in a yard. " * 60, "More?", "No."),
+    "tools": tools(as_text=False),
+    "tools as text": tools(as_text=True),
+    "reasoning": reasoned(*THOUGHTS),
+    "thinking": reasoned(*THOUGHTS, field="thinking"),
+}
+
+
+def mixed(count: int, *, refused: frozenset[str], seed: int) -> list[Conversation]:
+    """Make conversations of random turns, each perhaps with a system message, calls of tools, or reasoning.
+
+    Args:
+        count: How many.
+        refused: Kinds that the family has no form for.
+        seed: The same seed gives the same conversations.
+    """
+    chance = random.Random(seed)
+    words = ("boat", "yard", "größer", "日本語", "🛶", "{x}", "<b>", "two\nlines", "tea.", "é", "'s", "42", "  wide")
+
+    def text() -> str:
+        return " ".join(chance.choices(words, k=chance.randint(1, 9)))
+
+    made: list[Conversation] = []
+    for number in range(count):
+        messages = [Message("system", text())] if "system" not in refused and chance.random() < 0.3 else []
+        with_tools = "tools" not in refused and chance.random() < 0.4
+        for _ in range(chance.randint(1, 4)):
+            messages.append(Message("user", text()))
+            if with_tools and chance.random() < 0.5:
+                messages.append(Message("assistant", "", {"tool_calls": [call(text(), as_text=chance.random() < 0.5)]}))
+                messages.append(Message("tool", text(), {"tool_call_id": "call00001", "name": "measure"}))
+            reasons = "reasoning" not in refused and chance.random() < 0.4
+            messages.append(Message("assistant", text(), {"reasoning_content": text()} if reasons else {}))
+        made.append(
+            Conversation(tuple(messages), tools=TOOLS if with_tools else None, where=f"rows.jsonl:{number + 1}")
+        )
+    return made

@@ -29,9 +29,9 @@ QUEUE = os.environ.get("TUNEYARD_TEST_QUEUE", "kaiwo")
 SECRET = "minio-credentials"
 
 
-def kubectl(*arguments: str, given: str | None = None) -> str:
+def kubectl(*arguments: str, given: str | None = None, patience: float = 120) -> str:
     """Run kubectl and give its standard output; a failure shows what it said."""
-    done = subprocess.run(["kubectl", *arguments], input=given, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(["kubectl", *arguments], input=given, capture_output=True, text=True, timeout=patience)
     assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
     return done.stdout
 

@@ -6,70 +6,13 @@ prompt.
 
 from __future__ import annotations
 
-import json
-
 import pytest
-from chat_families import FAMILIES, make_family_tokenizer
-from chats import DataConf, chat
+from chat_families import CONVERSATIONS, FAMILIES, make_family_tokenizer
+from chats import DataConf
 
-from tuneyard.data import ChatEncoder, Conversation, Message, check_template, load_tokenizer
+from tuneyard.data import ChatEncoder, check_template, load_tokenizer
 from tuneyard.data.rendering import template_messages
 from tuneyard.errors import InvalidDataError
-
-TOOLS = (
-    {
-        "type": "function",
-        "function": {
-            "name": "measure",
-            "description": "Measures a boat.",
-            "parameters": {"type": "object", "properties": {"boat": {"type": "string"}}, "required": ["boat"]},
-        },
-    },
-)
-
-
-def call(boat: str, *, as_text: bool = False) -> dict[str, object]:
-    arguments = {"boat": boat}
-    function = {"name": "measure", "arguments": json.dumps(arguments) if as_text else arguments}
-    return {"id": "call00001", "type": "function", "function": function}
-
-
-def tools(*, as_text: bool) -> Conversation:
-    return Conversation(
-        (
-            Message("user", "How long is the Anna?"),
-            Message("assistant", "", {"tool_calls": [call("Anna", as_text=as_text)]}),
-            Message("tool", "nine metres", {"tool_call_id": "call00001", "name": "measure"}),
-            Message("assistant", "It is nine metres long."),
-            Message("user", "And the Bert?"),
-            Message("assistant", "I don't know that one."),
-        ),
-        tools=TOOLS,
-        where="rows.jsonl:1",
-    )
-
-
-def reasoned(*turns: tuple[str, str, str], field: str = "reasoning_content") -> Conversation:
-    messages = [
-        message
-        for question, thought, answer in turns
-        for message in (Message("user", question), Message("assistant", answer, {field: thought}))
-    ]
-    return Conversation(tuple(messages), where="rows.jsonl:1")
-
-
-THOUGHTS = (("2+2?", "Two and two.", "Four."), ("3+3?", "Three and three.", "Six."))
-CONVERSATIONS = {
-    "one turn": chat("What is a yard?", "A place to build boats."),
-    "turns": chat("What is a yard?", "A place.", "And a boat?", "Built there.", "And tea?", "A drink."),
-    "system": chat("What is a yard?", "A place.", "And a boat?", "Built there.", system="Be brief."),
-    "letters": chat("Wie heißt 🛶?", "Ein Kanu 🛶, größer als é.", "日本語?", "はい。\nTwo lines.\n\nThree."),
-    "long": chat("Tell me of boats.", "A boat is built in a yard. " * 60, "More?", "No."),
-    "tools": tools(as_text=False),
-    "tools as text": tools(as_text=True),
-    "reasoning": reasoned(*THOUGHTS),
-    "thinking": reasoned(*THOUGHTS, field="thinking"),
-}
 
 
 @pytest.fixture(scope="module")
