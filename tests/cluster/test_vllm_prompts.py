@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
@@ -10,7 +11,7 @@ from chat_families import CONVERSATIONS, FAMILIES, make_family_model, mixed
 from chats import DataConf
 from cluster_lab.workspaces import STORE, helm, kubectl, workspace
 
-from tuneyard.data import ChatEncoder, Conversation, load_tokenizer
+from tuneyard.data import ChatEncoder, Conversation, Message, load_tokenizer
 from tuneyard.errors import InvalidDataError
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
@@ -45,11 +46,20 @@ def questions(encoder: ChatEncoder, conversations: list[Conversation]) -> list[t
         learnt = [(sequence.input_ids, start) for sequence in sequences for start, _ in sequence.answers]
         answers = [number for number, message in enumerate(conversation.messages) if message.role == "assistant"]
         for number, (ids, start) in zip(answers, learnt, strict=True):
-            body: dict[str, object] = {"messages": [message.as_dict() for message in conversation.messages[:number]]}
+            body: dict[str, object] = {"messages": [_sent(message) for message in conversation.messages[:number]]}
             if conversation.tools is not None:
                 body["tools"] = list(conversation.tools)
             asked.append(({"model": "tune", "add_generation_prompt": True, **body}, ids[:start]))
     return asked
+
+
+def _sent(message: Message) -> dict[str, object]:
+    """A message as OpenAI's clients send it: the arguments of calls are text."""
+    sent = copy.deepcopy(message.as_dict())
+    for one in sent.get("tool_calls", ()):
+        if not isinstance(one["function"]["arguments"], str):
+            one["function"]["arguments"] = json.dumps(one["function"]["arguments"])
+    return sent
 
 
 @pytest.mark.parametrize(
@@ -80,7 +90,11 @@ def test_vllm_makes_the_ids_that_were_trained(made, tmp_path, name):
         said = kubectl("exec", "-i", "-n", made.namespace, deployment, "--", "python", "-c", TOKENIZE, given=lines)
         served = [json.loads(line) for line in said.splitlines()]
         assert len(served) == len(asked) >= COUNT
-        others = [(body, ids, got) for (body, ids), got in zip(asked, served, strict=True) if got != ids]
-        assert not others, f"{len(others)} of {len(asked)}: {others[:2]}"
+        others = [number for number, got in enumerate(served) if got != asked[number][1]]
+        if others:
+            body, ids = asked[others[0]]
+            told, wanted = served[others[0]], encoder.tokenizer.decode(ids)
+            got = encoder.tokenizer.decode(told) if isinstance(told[-1], int) else told
+            pytest.fail(f"{len(others)} of {len(asked)} differ: {body}\n{got!r}\ninstead of\n{wanted!r}")
     finally:
         kubectl("delete", "-n", made.namespace, "-f", "-", "--wait=true", given=rendered)
