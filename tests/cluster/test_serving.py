@@ -217,21 +217,27 @@ def test_a_server_that_can_t_start_is_told_at_once_and_made_again_when_it_is_lau
 def test_nobody_gets_an_answer_without_the_key(room, served):
     made, key = room
     program = """
-import http.client, json, os, sys
+import http.client, json, os, re, sys
+key = "Bearer " + os.environ["TUNEYARD_API_KEY"]
+def asked(method, path, given):
+    connection = http.client.HTTPConnection("127.0.0.1", 8080, timeout=60)
+    connection.request(method, path, b"{}", {"Authorization": given} if given else {})
+    answer = connection.getresponse()
+    status, text = answer.status, answer.read()
+    connection.close()
+    return status, text
+routes = json.loads(asked("GET", "/openapi.json", key)[1])["paths"]
+its_own = [re.sub("{.*?}", "x", path) for path in routes]
 answers = {}
-for path in sys.argv[1:]:
+for path in {*sys.argv[1:], *its_own}:
     for method in ("GET", "POST", "OPTIONS"):
         for given in (None, "Bearer wrong", "Basic " + os.environ["TUNEYARD_API_KEY"]):
-            connection = http.client.HTTPConnection("127.0.0.1", 8080, timeout=60)
-            connection.request(method, path, b"{}", {"Authorization": given} if given else {})
-            answers[f"{method} {path} {str(given)[:6]}"] = connection.getresponse().status
-            connection.close()
-connection = http.client.HTTPConnection("127.0.0.1", 8080, timeout=60)
-connection.request("GET", "/v1/models", headers={"Authorization": "Bearer " + os.environ["TUNEYARD_API_KEY"]})
-print(json.dumps([answers, json.load(connection.getresponse())]))
+            answers[f"{method} {path} {str(given)[:6]}"] = asked(method, path, given)[0]
+print(json.dumps([answers, its_own, json.loads(asked("GET", "/v1/models", key)[1])]))
 """
-    answers, models = inside(made, served, program, *PATHS)
-    assert len(answers) == 9 * len(PATHS)
+    answers, its_own, models = inside(made, served, program, *PATHS)
+    assert len(its_own) > 10
+    assert len(answers) == 9 * len({*PATHS, *its_own})
     assert {where: status for where, status in answers.items() if status != 401} == {}
     assert [model["id"] for model in models["data"]] == [NAME]
     said = kubectl("logs", "-n", made.namespace, f"deployment/{served}")
