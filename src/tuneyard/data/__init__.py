@@ -4,11 +4,12 @@ The room between what was delivered and what is trained on. It never writes, and
 tokenizer is asked for.
 """
 
-from tuneyard.data.check import check, encode_files
+from tuneyard.data.check import check, encode_files, silent
 from tuneyard.data.contract import check_template
 from tuneyard.data.conversations import Conversation, Message, Preference
 from tuneyard.data.encoding import ChatEncoder, Encoded
 from tuneyard.data.formats import FORMATS, Format, detect, parse_row
+from tuneyard.data.page import report_page
 from tuneyard.data.reading import format_of, read_rows
 from tuneyard.data.rendering import template_messages
 from tuneyard.data.report import DataReport
@@ -34,7 +35,9 @@ __all__ = [
     "load_tokenizer",
     "parse_row",
     "read_rows",
+    "report_page",
     "report_table",
+    "silent",
     "split",
     "stop_token_ids",
     "template_messages",

@@ -50,6 +50,11 @@ class Like:
     where: str
     similarity: float
 
+    @property
+    def words(self) -> str:
+        """How it is said."""
+        return "equal to" if self.similarity == 1 else "nearly equal to"
+
 
 class Likeness:
     """Rows that are equal or nearly equal, by their number among the rows that can be read.
@@ -86,9 +91,9 @@ class Likeness:
         """Return the validation row that a training row is equal or nearly equal to."""
         return self._leaks.like(number, self._sides[1])
 
-    def group(self, number: int) -> int:
-        """Return the number of the first training row that a training row is like, by one or several steps."""
-        while (before := self._earlier[0].other(number)) >= 0:
+    def group(self, number: int, *, validation: bool = False) -> int:
+        """Return the number of the first row of the same side that a row is like, by one or several steps."""
+        while (before := self._earlier[validation].other(number)) >= 0:
             number = before
         return number
 

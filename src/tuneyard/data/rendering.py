@@ -245,8 +245,9 @@ def tools_of(conversation: Conversation) -> list[dict[str, Any]] | None:
 
 
 def refusal(
-    conversation: Conversation, what: str, value: str = "", *, allowed: str = "", suggestion: str = ""
+    conversation: Conversation, what: str, value: str = "", *, allowed: str = "", suggestion: str = "", choice: str = ""
 ) -> InvalidDataError:
-    """Make the error that refuses one row."""
+    """Make the error that refuses one row; `choice` is the key of `data_conf.rows` that asks for it, if one does."""
     problem = Problem(conversation.where or "a conversation", what, value, allowed, suggestion)
-    return InvalidDataError(f"{problem.where}: {what}.", hint="", problems=[problem])
+    details = {"choice": choice} if choice else {}
+    return InvalidDataError(f"{problem.where}: {what}.", hint="", problems=[problem], **details)
