@@ -6,7 +6,7 @@ Of a model in a remote store only the small files are fetched: the tokenizer nee
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from tuneyard.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
-    from tuneyard.data import ChatEncoder
+    from tuneyard.data import ChatEncoder, Format
     from tuneyard.store import Store
-    from tuneyard.values import FinetuneValues
+    from tuneyard.values import Dataset, FinetuneValues
 
 WEIGHTS = (".safetensors", ".gguf")
 # Values need both keys to be whole; what is looked at is told by arguments instead.
@@ -29,31 +29,51 @@ _TOLD_ELSEWHERE = (
 
 @dataclass(frozen=True, slots=True)
 class DataSource:
-    """Files of conversations, and the encoder of the training they are for."""
+    """Files of rows, and the training they are for.
+
+    Attributes:
+        paths: What is learnt from.
+        validation: What is validated on, where that has files of its own.
+        formats: The shapes of rows that were chosen; the other files tell it themselves.
+        encoder: With the training's tokenizer and limits.
+        values: The training's values.
+    """
 
     paths: Sequence[Path]
+    validation: Sequence[Path]
+    formats: Mapping[Path, Format]
     encoder: ChatEncoder
+    values: FinetuneValues
 
 
 @contextmanager
 def open_source(
-    files: Sequence[str], model: str | None, values_files: Sequence[str], sets: Sequence[str], store: str | None
+    files: Sequence[str],
+    model: str | None,
+    values_files: Sequence[str],
+    sets: Sequence[str],
+    store: str | None,
+    *,
+    validation: Sequence[str] = (),
+    format: Format | None = None,
 ) -> Generator[DataSource]:
     """Make files and tokenizer available for as long as the `with` block runs.
 
     Args:
-        files: Files here or keys of the store; empty takes the values' training datasets.
+        files: Files here or keys of the store; empty takes the values' datasets.
         model: A folder here or a key of the store; None takes the values' `basemodel`.
         values_files: Values files.
         sets: Values by `--set`.
         store: The store's URL; None takes the usual one.
+        validation: Files that `files` are to be compared with.
+        format: The shape of the rows of every file; None takes the values'.
 
     Raises:
         UsageError: If neither arguments nor values name files or a model.
         NotFoundError: If something named is not there.
     """
-    from tuneyard.data import ChatEncoder, load_tokenizer
     from tuneyard.runs.plans import Sources, load_finetune_values, store_of
+    from tuneyard.train.rows import encoder_of
 
     if not values_files and not sets and not (files and model):
         raise UsageError(
@@ -62,22 +82,26 @@ def open_source(
         )
     whole = () if values_files else _TOLD_ELSEWHERE
     values = load_finetune_values(Sources(values_files, [*whole, *sets]))
+    data = values.finetuning_config.data_conf
     opened = store_of(Sources(store=store))
     with tempfile.TemporaryDirectory(prefix="tuneyard-data-") as scratch:
         folder = _model_folder(opened, model or values.basemodel, Path(scratch))
-        paths = [_data_file(opened, file, Path(scratch)) for file in files or _dataset_keys(values)]
-        config = values.finetuning_config
-        encoder = ChatEncoder(
-            load_tokenizer(folder, config.data_conf),
-            max_length=config.sft_args.max_seq_length,
-            completions_only=config.sft_args.train_on_completions_only,
-        )
-        yield DataSource(paths, encoder)
+        named = [(file, format) for file in files] or _named(data.training_data.datasets, format)
+        held = [(file, format) for file in validation]
+        if not files:
+            held += _named(data.validation_data.datasets, format)
+        formats: dict[Path, Format] = {}
+        sides: list[list[Path]] = []
+        for side in (named, held):
+            sides.append([_data_file(opened, file, Path(scratch)) for file, _ in side])
+            for path, (_, chosen) in zip(sides[-1], side, strict=True):
+                if chosen is not None:
+                    formats[path] = chosen
+        yield DataSource(sides[0], sides[1], formats, encoder_of(values, folder), values)
 
 
-def _dataset_keys(values: FinetuneValues) -> list[str]:
-    data = values.finetuning_config.data_conf
-    return [dataset.path for dataset in (*data.training_data.datasets, *data.validation_data.datasets)]
+def _named(datasets: Sequence[Dataset], format: Format | None) -> list[tuple[str, Format | None]]:
+    return [(each.path, format or (None if each.format == "auto" else each.format)) for each in datasets]
 
 
 def _model_folder(store: Store, model: str, scratch: Path) -> Path:

@@ -1,40 +1,70 @@
-"""Every row of data checked and counted before any training: on the CPU, in one pass, with flat memory.
+"""Every row of data checked and counted before any training: on the CPU, in two passes, with flat memory.
 
-`check` looks only; `encode_files` is the same pass that keeps what it encoded. Counts and lengths are kept, and 16
-bytes per row to find duplicates; never the rows. Rendering for people is `show`'s.
+The first pass finds which rows are alike (`likeness`), the second encodes each and decides what becomes of it. `check`
+looks only; `encode_files` is the same that keeps what it encoded. Counts and lengths are kept, and some bytes per row;
+never the rows. Counting is `tally`'s, rendering for people `show`'s and `page`'s.
 """
 
 from __future__ import annotations
 
-import heapq
-import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-from tuneyard.data.contract import check_template
-from tuneyard.data.conversations import Conversation
+from tuneyard.data.conversations import Conversation, Preference
 from tuneyard.data.encoding import ChatEncoder, Encoded
-from tuneyard.data.reading import read_rows
-from tuneyard.data.report import Bin, DataReport, LongRow
+from tuneyard.data.formats import Format
+from tuneyard.data.likeness import Likeness
+from tuneyard.data.reading import format_of, read_rows
+from tuneyard.data.report import DataReport
+from tuneyard.data.tally import Tally
 from tuneyard.errors import InvalidDataError, Problem
 from tuneyard.progress import Advance
 
+if TYPE_CHECKING:
+    from tuneyard.values import RowsConf
+
+Method = Literal["sft", "dpo"]
+Progress = Callable[[str], AbstractContextManager[Advance]]
+"""Begins a piece of work of that name, such as `progress_bar`."""
+
 MAX_PROBLEMS = 10_000
-_SAMPLES_OF_A_KIND = 2
-_LONGEST = 5
+_LEARNT: Mapping[Method, tuple[type, str, str]] = {
+    "sft": (Conversation, "is a preference, and supervised finetuning learns conversations", "method: dpo"),
+    "dpo": (Preference, "has no chosen and rejected answers, and dpo learns from those", "method: sft"),
+}
+
+
+def silent(_: str) -> AbstractContextManager[Advance]:
+    """Begin a piece of work without showing it."""
+    return nullcontext(lambda _: None)
 
 
 def check(
-    paths: Sequence[Path], encoder: ChatEncoder, *, max_problems: int = MAX_PROBLEMS, advance: Advance | None = None
+    paths: Sequence[Path],
+    encoder: ChatEncoder,
+    *,
+    validation: Sequence[Path] = (),
+    formats: Mapping[Path, Format] | None = None,
+    rows: RowsConf | None = None,
+    method: Method = "sft",
+    max_problems: int = MAX_PROBLEMS,
+    examples: int = 0,
+    progress: Progress = silent,
 ) -> DataReport:
     """Read and encode every row, and report what is there and what is wrong with it.
 
     Args:
-        paths: Files of conversations.
+        paths: Files of rows to learn from.
         encoder: With the tokenizer, the template and the limits of the training in question.
+        validation: Files that are validated on; their rows are checked too, and no row of `paths` should be among them.
+        formats: The shape of the rows of a file, where it isn't to be told by them.
+        rows: What happens to rows that are alike; by default all are kept. (The limits are the encoder's.)
+        method: What is learnt: `sft` conversations, `dpo` preferences.
         max_problems: The most problems to keep; all are counted.
-        advance: Called with 1 for each row.
+        examples: How many kept rows are given as text, as different as possible.
+        progress: Opened with a few words for each of the two passes, and told of each row.
 
     Returns:
         The report; call its `raise_if_bad` to stop on problems.
@@ -42,172 +72,126 @@ def check(
     Raises:
         NotFoundError: Where a file isn't there.
     """
-    tally = _Tally(paths, encoder, max_problems)
-    for _ in tally.encoded_rows(advance):
-        pass
-    return tally.report()
+    checked = _Check(paths, validation, encoder, formats, rows, method, max_problems, progress)
+    with progress("checking rows") as advance:
+        for is_validation in (False, True):
+            for _ in checked.kept_rows(advance, validation=is_validation):
+                pass
+    return checked.tally.report(examples)
 
 
 def encode_files(
-    paths: Sequence[Path], encoder: ChatEncoder, *, max_problems: int = MAX_PROBLEMS, advance: Advance | None = None
-) -> tuple[list[list[Encoded]], DataReport]:
+    paths: Sequence[Path],
+    encoder: ChatEncoder,
+    *,
+    validation: Sequence[Path] = (),
+    formats: Mapping[Path, Format] | None = None,
+    rows: RowsConf | None = None,
+    max_problems: int = MAX_PROBLEMS,
+    progress: Progress = silent,
+) -> tuple[list[list[Encoded]], list[int], DataReport]:
     """Do as `check` does, and also return the rows that can be trained on, each as its sequences.
 
     Args:
         paths: Files of conversations.
         encoder: With the tokenizer, the template and the limits of the training.
+        validation: Files that are validated on; they are read only to tell which rows leak.
+        formats: The shape of the rows of a file, where it isn't to be told by them.
+        rows: What happens to rows that are alike; by default all are kept.
         max_problems: The most problems to keep; all are counted.
-        advance: Called with 1 for each row.
+        progress: Opened with a few words for each of the two passes, and told of each row.
 
     Returns:
-        The kept rows in the order of the files (truncated sequences included, dropped ones not), and the report.
-        Nothing is raised for bad rows: call the report's `raise_if_bad`.
+        The kept rows in the order of the files (truncated sequences included, dropped ones not); for each the number of
+        its group, equal for rows that are equal or nearly equal; and the report. Nothing is raised for bad rows: call
+        the report's `raise_if_bad`.
 
     Raises:
         NotFoundError: Where a file isn't there.
     """
-    tally = _Tally(paths, encoder, max_problems)
-    return list(tally.encoded_rows(advance)), tally.report()
+    checked = _Check(paths, validation, encoder, formats, rows, "sft", max_problems, progress)
+    with progress("checking rows") as advance:
+        kept = list(checked.kept_rows(advance))
+    return [row for _, row in kept], [group for group, _ in kept], checked.tally.report()
 
 
-class _Tally:
-    def __init__(self, paths: Sequence[Path], encoder: ChatEncoder, max_problems: int) -> None:
-        self._paths = paths
+class _Check:
+    def __init__(
+        self,
+        training: Sequence[Path],
+        validation: Sequence[Path],
+        encoder: ChatEncoder,
+        formats: Mapping[Path, Format] | None,
+        rows: RowsConf | None,
+        method: Method,
+        max_problems: int,
+        progress: Progress,
+    ) -> None:
+        from tuneyard.values import RowsConf
+
+        self._sides = {False: training, True: validation}
+        self._rows = rows or RowsConf()
         self._encoder = encoder
-        self._max_problems = max_problems
-        self._problems: list[Problem] = []
-        self._problem_count = 0
-        self._count: Counter[str] = Counter()
-        self._messages: Counter[str] = Counter()
-        self._turns: Counter[int] = Counter()
-        self._lengths: Counter[int] = Counter()
-        self._unused: Counter[str] = Counter()
-        self._special: Counter[str] = Counter()
-        self._seen: set[bytes] = set()
-        self._longest: list[tuple[int, int, str]] = []
-        self._samples: dict[tuple[bool, ...], list[Conversation]] = {}
-        special = sorted(set(map(str, encoder.tokenizer.all_special_tokens)), key=len, reverse=True)
-        self._special_pattern = re.compile("|".join(map(re.escape, special)) or r"(?!)")
+        self._method: Method = method
+        self._formats: dict[Path, Format] = {
+            path: (formats or {}).get(path) or format_of(path) for path in (*training, *validation)
+        }
+        with progress("reading rows") as advance:
+            self._like = Likeness(
+                training, validation, formats=self._formats, similarity=self._rows.similarity, advance=advance
+            )
+        self.tally = Tally(encoder, max_problems)
 
-    def encoded_rows(self, advance: Advance | None) -> Iterator[list[Encoded]]:
-        names = {str(path) for path in self._paths}
-        for row in read_rows(self._paths):
-            if advance is not None:
-                advance(1)
-            if isinstance(row, Problem):
-                self._add_problem(row, of_a_row=row.where not in names)
-                continue
-            kept = self._encode(row)
+    def kept_rows(self, advance: Advance, *, validation: bool = False) -> Iterator[tuple[int, list[Encoded]]]:
+        """Check the rows of one side, and give those that can be trained on, each with the number of its group."""
+        paths = self._sides[validation]
+        self.tally.open({str(path): self._formats[path] for path in paths})
+        number = -1
+        for row in read_rows(paths, self._formats):
+            advance(1)
+            number += not isinstance(row, Problem)
+            kept = self._kept(row, number, validation=validation)
             if kept:
-                yield kept
+                yield self._like.group(number, validation=validation), kept
 
-    def report(self) -> DataReport:
-        for problem in check_template(self._encoder, [one for kind in self._samples.values() for one in kind]):
-            # told first: no row is at fault
-            self._problem_count += 1
-            self._problems.insert(0, problem)
-        lengths = sorted(self._lengths.items())
-        return DataReport(
-            files=tuple(str(path) for path in self._paths),
-            rows=self._count["rows"],
-            kept=self._count["kept"],
-            truncated=self._count["truncated"],
-            dropped=self._count["dropped"],
-            bad=self._count["bad"],
-            sequences=self._count["sequences"],
-            several=self._count["several"],
-            left_out=self._count["left_out"],
-            apart=self._count["apart"],
-            duplicates=self._count["duplicates"],
-            messages=dict(self._messages),
-            turns=dict(sorted(self._turns.items())),
-            tokens=self._count["tokens"],
-            trained_tokens=self._count["trained"],
-            max_length=self._encoder.max_length,
-            median_length=_percentile(lengths, 0.5),
-            p90_length=_percentile(lengths, 0.9),
-            longest_length=_percentile(lengths, 1.0),
-            histogram=_bins(self._lengths),
-            longest=tuple(LongRow(where, tokens) for tokens, _, where in sorted(self._longest, reverse=True)),
-            unused_fields=dict(self._unused.most_common()),
-            special_tokens_in_text=dict(self._special.most_common()),
-            problem_count=self._problem_count,
-            problems=tuple(self._problems),
-        )
-
-    def _add_problem(self, problem: Problem, *, of_a_row: bool) -> None:
-        self._problem_count += 1
-        if of_a_row:
-            self._count["rows"] += 1
-            self._count["bad"] += 1
-        if len(self._problems) < self._max_problems:
-            self._problems.append(problem)
-
-    def _encode(self, conversation: Conversation) -> list[Encoded]:
+    def _kept(self, row: Conversation | Preference | Problem, number: int, *, validation: bool) -> list[Encoded]:
+        if isinstance(row, Problem):
+            self.tally.add_problem(row, validation=validation)
+            return []
+        learnt, what, allowed = _LEARNT[self._method]
+        if not isinstance(row, learnt):
+            self.tally.add_problem(Problem(row.where, what, allowed=allowed), validation=validation)
+            return []
+        conversations = (row,) if isinstance(row, Conversation) else row.conversations
         try:
-            sequences = self._encoder.encode(conversation)
+            sequences = [each for conversation in conversations for each in self._encoder.encode(conversation)]
         except InvalidDataError as error:
-            self._add_problem(error.problems[0], of_a_row=True)
+            self.tally.add_problem(error.problems[0], validation=validation, refused="choice" in error.details)
             return []
-        self._count["rows"] += 1
-        self._describe(conversation)
-        length = max(each.length for each in sequences)
-        self._lengths[length] += 1
-        entry = (length, -self._count["rows"], conversation.where)
-        (heapq.heappush if len(self._longest) < _LONGEST else heapq.heappushpop)(self._longest, entry)
-        kept = [each for each in sequences if not each.dropped]
-        self._count["kept" if kept else "dropped"] += 1
-        if not kept:
+        self.tally.describe(row, sequences, validation=validation)
+        reason = self._unwanted(row, number, validation=validation)
+        if isinstance(reason, Problem):
+            self.tally.refuse(reason)
             return []
-        self._count["sequences"] += len(kept)
-        self._count["several"] += len(sequences) > 1
-        self._count["left_out"] += len(sequences) - len(kept)
-        self._count["truncated"] += any(each.truncated for each in kept)
-        self._count["apart"] += any(each.apart for each in kept)
-        self._count["tokens"] += sum(len(each.input_ids) for each in kept)
-        self._count["trained"] += sum(sum(each.loss_mask) for each in kept)
-        self._sample(conversation, several=len(sequences) > 1)
-        return kept
+        return self.tally.keep(row, sequences, reason)
 
-    def _sample(self, conversation: Conversation, *, several: bool) -> None:
-        fields = {key for message in conversation.messages for key in message.fields}
-        turns = sum(message.role == "assistant" for message in conversation.messages)
-        called = "tool_calls" in fields
-        kind = (several, turns > 1, called, bool(fields - {"tool_calls", "tool_call_id", "name"}))
-        samples = self._samples.setdefault(kind, [])
-        if len(samples) < _SAMPLES_OF_A_KIND:
-            samples.append(conversation)
-
-    def _describe(self, conversation: Conversation) -> None:
-        roles = Counter(message.role for message in conversation.messages)
-        self._messages.update(roles)
-        self._turns[roles["assistant"]] += 1
-        self._unused.update(conversation.unused)
-        self._unused.update(self._encoder.unrendered(conversation))
-        texts = (message.content for message in conversation.messages)
-        self._special.update({token for text in texts for token in self._special_pattern.findall(text)})
-        digest = conversation.digest()
-        self._count["duplicates"] += digest in self._seen
-        self._seen.add(digest)
-
-
-def _percentile(lengths: list[tuple[int, int]], share: float) -> int:
-    """Return the least length that at least this share of the rows doesn't exceed; 0 where there are no rows."""
-    needed = share * sum(rows for _, rows in lengths)
-    passed = 0
-    for length, rows in lengths:
-        passed += rows
-        if passed >= needed:
-            return length
-    return 0
-
-
-def _bins(lengths: Counter[int]) -> tuple[Bin, ...]:
-    """Count lengths in bins that double: 1-16, 17-32, 33-64 and so on, from the first that has rows to the last."""
-    if not lengths:
-        return ()
-    counts: Counter[int] = Counter()
-    for length, rows in lengths.items():
-        counts[max(4, (length - 1).bit_length())] += rows
-    powers = range(min(counts), max(counts) + 1)
-    return tuple(Bin(1 if power == 4 else 2 ** (power - 1) + 1, 2**power, counts[power]) for power in powers)
+    def _unwanted(self, row: Conversation | Preference, number: int, *, validation: bool) -> str | Problem:
+        """Return the choice by which a row is left out, the problem by which it is refused, or nothing."""
+        rules = self._rows
+        found: list[tuple[str, str, str]] = []
+        leak = None if validation else self._like.leak(number)
+        earlier = self._like.earlier(number, validation=validation)
+        if leak is not None:
+            self.tally.add_pair(row.where, leak, leaks=True)
+            found.append(("leaked", rules.leaked, f"is {leak.words} a validation row"))
+        if earlier is not None:
+            self.tally.add_pair(row.where, earlier, leaks=False)
+            name = "duplicates" if earlier.similarity == 1 else "near_duplicates"
+            found.append((name, getattr(rules, name), f"is {earlier.words} an earlier row"))
+        for name, choice, what in found:
+            if choice == "refuse":
+                like = leak if name == "leaked" else earlier
+                assert like is not None
+                allowed = f"data_conf.rows.{name} keep or drop"
+                return Problem(row.where, what, f"{like.where}, similarity {like.similarity:.2f}", allowed)
+        return next((name for name, choice, _ in found if choice == "drop"), "")

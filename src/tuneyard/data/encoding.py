@@ -9,7 +9,7 @@ contract's check over a template (`contract`), nor the counting of rows (`check`
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 Overlong = Literal["drop", "truncate", "refuse"]
+CutAnswers = Literal["keep", "drop", "refuse"]
 Fate = Literal["kept", "truncated", "dropped"]
 
 
@@ -37,6 +38,7 @@ class Encoded:
         apart: Answers tokenised apart from their prompts: the tokenizer would have joined what the prompt ends with and
             what the answer begins with, and the server's model has to write them apart.
         answers: For each answer that is learnt here, (start, end) in the whole sequence, end excluded.
+        reason: Why it was dropped: `overlong` or `cut_answers`, as the values call it; else empty.
     """
 
     input_ids: list[int]
@@ -45,6 +47,17 @@ class Encoded:
     fate: Fate = "kept"
     apart: int = 0
     answers: tuple[tuple[int, int], ...] = ()
+    reason: str = ""
+
+    @property
+    def cuts_answer(self) -> bool:
+        """Whether the cut goes through an answer, so that its end is not learnt."""
+        return self.truncated and any(start < len(self.input_ids) < end for start, end in self.answers)
+
+    @property
+    def lost_answers(self) -> int:
+        """How many answers were cut off whole."""
+        return sum(start >= len(self.input_ids) for start, _ in self.answers) if self.truncated else 0
 
     @property
     def truncated(self) -> bool:
@@ -80,6 +93,7 @@ class ChatEncoder:
         completions_only: Whether only answers are learnt, or the whole text (each token of it once).
         overlong: What happens to longer ones: `drop` leaves them out, `truncate` keeps their first `max_length` tokens
             (and drops those whose answers are all cut off), `refuse` raises.
+        cut_answers: What happens to truncated ones whose cut goes through an answer.
         stop_ids: What the server stops at; by default asked of the folder the tokenizer was loaded from.
     """
 
@@ -90,6 +104,7 @@ class ChatEncoder:
         max_length: int | None = None,
         completions_only: bool = True,
         overlong: Overlong = "drop",
+        cut_answers: CutAnswers = "keep",
         stop_ids: Collection[int] | None = None,
     ) -> None:
         self.tokenizer = tokenizer
@@ -97,6 +112,7 @@ class ChatEncoder:
         self.max_length = max_length
         self.completions_only = completions_only
         self.overlong: Overlong = overlong
+        self.cut_answers: CutAnswers = cut_answers
         self.stop_ids = frozenset(
             stop_token_ids(tokenizer, Path(tokenizer.name_or_path)) if stop_ids is None else stop_ids
         )
@@ -151,12 +167,26 @@ class ChatEncoder:
             return Encoded(ids, mask, len(ids), "kept", sequence.apart, answers)
         if self.overlong == "refuse":
             raise refusal(
-                conversation, f"is {len(ids)} tokens long", allowed=f"at most {self.max_length} (max_seq_length)"
+                conversation,
+                f"is {len(ids)} tokens long",
+                allowed=f"at most {self.max_length} (max_seq_length)",
+                choice="overlong",
             )
+        dropped = Encoded([], [], len(ids), "dropped", sequence.apart, answers, "overlong")
         if self.overlong == "drop" or not any(mask[: self.max_length]):
-            return Encoded([], [], len(ids), "dropped", sequence.apart, answers)
+            return dropped
         cut = slice(self.max_length)
-        return Encoded(ids[cut], mask[cut], len(ids), "truncated", sequence.apart, answers)
+        kept = Encoded(ids[cut], mask[cut], len(ids), "truncated", sequence.apart, answers)
+        if not kept.cuts_answer or self.cut_answers == "keep":
+            return kept
+        if self.cut_answers == "refuse":
+            raise refusal(
+                conversation,
+                f"is {len(ids)} tokens long, and cut at {self.max_length} inside an answer",
+                allowed="answers that are whole",
+                choice="cut_answers",
+            )
+        return replace(dropped, reason="cut_answers")
 
     def _sequences(self, conversation: Conversation) -> list[_Sequence]:
         unrendered = self.unrendered(conversation)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tuneyard.data.segments import Example
 from tuneyard.errors import InvalidDataError, Problem
 
 
@@ -30,21 +31,50 @@ class LongRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Pair:
+    """A row that is equal or nearly equal to another.
+
+    Attributes:
+        where: The row.
+        other: An earlier row; of validation where the row leaks.
+        similarity: 1 where they are equal, else the estimated share of text in common.
+        leaks: Whether the other one is of validation, and this one is not.
+    """
+
+    where: str
+    other: str
+    similarity: float
+    leaks: bool
+
+
+@dataclass(frozen=True, slots=True)
 class DataReport:
     """What is in the data, and what is wrong with it.
 
     Attributes:
-        files: The files read.
+        files: The files read, those of validation last.
+        formats: The shape of each file's rows, told by them or by the values.
+        validation_rows: How many of the rows are of validation files.
+        tool_rows: Rows with tools or calls of them.
         rows: All rows that aren't blank: `kept + dropped + bad`.
         kept: Rows that can be trained on, the truncated ones included.
         truncated: Kept rows with an end that was cut off.
-        dropped: Rows left out as longer than `max_length`.
-        bad: Rows that can't be used; each has a problem.
+        dropped: Rows left out by choice.
+        dropped_for: Those by the choice, named as in `data_conf.rows`: `overlong`, `duplicates` and so on.
+        bad: Rows that can't be used, or are refused by choice; each has a problem.
+        refused: Those of them that are refused by choice.
+        reasons: Problems by what is wrong, most frequent first; numbers in it are left out.
         sequences: What the kept rows are trained as: one sequence for each, or several (see `encoding`).
         several: Kept rows that became several sequences, since the template renders earlier turns otherwise.
         left_out: Sequences of those that are longer than `max_length`, while others of their row are kept.
         apart: Kept rows with an answer that was tokenised apart from its prompt (see `Encoded.apart`).
+        cut_answers: Kept rows that were truncated inside an answer, so that its end is not learnt.
+        lost_answers: Answers that are cut off whole in the truncated rows.
         duplicates: Rows equal to one before them in every message.
+        near_duplicates: Rows nearly equal to one before them.
+        leaked: Training rows equal to one of validation.
+        near_leaked: Training rows nearly equal to one of validation.
+        pairs: The first of all those, each with the row it is like.
         messages: Messages by role, in the rows that aren't bad.
         turns: Rows by their number of answers.
         tokens: Tokens in the kept rows' sequences.
@@ -61,19 +91,32 @@ class DataReport:
             model reads them as control tokens there.
         problem_count: All problems found.
         problems: The problems in the order met; at most as many as the check was told to keep.
+        examples: Some kept rows as the model reads them; as many as the check was asked for.
     """
 
     files: tuple[str, ...]
+    formats: Mapping[str, str]
     rows: int
+    validation_rows: int
+    tool_rows: int
     kept: int
     truncated: int
     dropped: int
+    dropped_for: Mapping[str, int]
     bad: int
+    refused: int
+    reasons: Mapping[str, int]
     sequences: int
     several: int
     left_out: int
     apart: int
+    cut_answers: int
+    lost_answers: int
     duplicates: int
+    near_duplicates: int
+    leaked: int
+    near_leaked: int
+    pairs: tuple[Pair, ...]
     messages: Mapping[str, int]
     turns: Mapping[int, int]
     tokens: int
@@ -88,6 +131,7 @@ class DataReport:
     special_tokens_in_text: Mapping[str, int]
     problem_count: int
     problems: tuple[Problem, ...]
+    examples: tuple[Example, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON-ready data, under the names of its attributes."""
@@ -99,7 +143,7 @@ class DataReport:
         """Stop where the data can't be trained on.
 
         Args:
-            allow_bad_rows: Whether rows that can't be used may be left out.
+            allow_bad_rows: Whether rows that can't be used may be left out; those refused by choice never are.
 
         Raises:
             InvalidDataError: Where there are problems that aren't allowed, or nothing is left to train on.
@@ -113,7 +157,7 @@ class DataReport:
                 hint="--set finetuning_config.data_conf.chat_template_name=chat-ml",
                 problems=list(self.problems),
             )
-        if self.problem_count and not allow_bad_rows:
+        if self.problem_count and not (allow_bad_rows and not self.refused):
             first = _sentence(self.problems[0])
             raise InvalidDataError(
                 f"{self.bad} of {self.rows} rows of {names} can't be used; the first: {first}" if self.bad else first,
@@ -121,10 +165,11 @@ class DataReport:
                 problems=list(self.problems),
             )
         if not self.kept:
-            too_long = f", {self.dropped} of them longer than {self.max_length} tokens" if self.dropped else ""
+            overlong = self.dropped_for.get("overlong", 0)
+            too_long = f", {overlong} of them longer than {self.max_length} tokens" if overlong else ""
             raise InvalidDataError(
                 f"None of the {self.rows} rows of {names} can be trained on{too_long}.",
-                hint="Raise finetuning_config.sft_args.max_seq_length" if self.dropped else hint,
+                hint="Raise finetuning_config.sft_args.max_seq_length" if overlong else hint,
                 problems=list(self.problems),
             )
 

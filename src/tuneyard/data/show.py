@@ -5,11 +5,12 @@ Returns rich renderables and prints nothing itself.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tuneyard.data.conversations import Conversation, printable
-from tuneyard.data.encoding import ChatEncoder, Encoded, trained_spans
+from tuneyard.data.conversations import Conversation, Preference, printable
+from tuneyard.data.encoding import ChatEncoder
 from tuneyard.data.report import Bin, DataReport
+from tuneyard.data.segments import Example, examples_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -20,6 +21,7 @@ OPEN, CLOSE = "«", "»"
 _BAR_WIDTH = 40
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _SHOWN_PROBLEMS = 50
+_SHOWN_PAIRS = 10
 
 
 def report_table(report: DataReport, *, max_problems: int | None = _SHOWN_PROBLEMS) -> RenderableType:
@@ -38,19 +40,20 @@ def report_table(report: DataReport, *, max_problems: int | None = _SHOWN_PROBLE
     parts: list[RenderableType] = [_counts(report)]
     if report.histogram:
         parts += [Text("\nTokens per row", style="bold"), _histogram(report), _longest(report)]
-    parts += [Text(note, style="yellow") for note in _notes(report)]
+    parts += [Text(f"\n{note}", style="yellow") for note in notes(report)]
+    parts += _alike(report)
     parts += _problems(report, max_problems)
     return Group(*parts)
 
 
-def conversation_text(encoder: ChatEncoder, conversation: Conversation) -> Text:
-    """Show a conversation as the model reads it, with what it learns marked.
+def conversation_text(encoder: ChatEncoder, row: Conversation | Preference) -> Text:
+    """Show a row as the model reads it, with what it learns marked.
 
     Learnt tokens stand green between « and », special tokens are bold; the rest is dim.
 
     Args:
         encoder: With the template and the limits of the training.
-        conversation: The row to show.
+        row: The row to show.
 
     Returns:
         The text, ending without a newline, each sequence under a line of its own; one line says so where one is dropped
@@ -61,55 +64,28 @@ def conversation_text(encoder: ChatEncoder, conversation: Conversation) -> Text:
     """
     from rich.text import Text
 
-    sequences = encoder.encode(conversation)
-    many = len(sequences)
-    names = [
-        conversation.where if many == 1 else f"{conversation.where} ({one} of {many})" for one in range(1, many + 1)
-    ]
-    texts = [_sequence_text(encoder, each, name) for name, each in zip(names, sequences, strict=True)]
-    return Text("\n").join(texts)
+    return Text("\n").join(_example_text(example, encoder.max_length) for example in examples_of(encoder, row))
 
 
-def _sequence_text(encoder: ChatEncoder, encoded: Encoded, name: str) -> Text:
+def _example_text(example: Example, limit: int | None) -> Text:
     from rich.text import Text
 
-    if encoded.dropped:
-        return Text(f"{name}: dropped, {_too_long(encoded.length, encoder.max_length)}", style="yellow")
-    trained = sum(encoded.loss_mask)
-    text = Text(f"{name}: {len(encoded.input_ids)} tokens, {trained} in the loss\n", style="bold")
-    decoded = _Decoded(encoder, encoded.input_ids)
-    for start, end in trained_spans(encoded.loss_mask):
-        decoded.append_to(text, start, "dim")
-        text.append(OPEN, style="green")
-        decoded.append_to(text, end, "green")
+    if example.fate == "dropped":
+        return Text(f"{example.name}: dropped, {_too_long(example.length, limit)}", style="yellow")
+    text = Text(f"{example.name}: {example.tokens} tokens, {example.trained_tokens} in the loss\n", style="bold")
+    learnt = False
+    for segment in example.segments:
+        if segment.learnt != learnt:
+            text.append(OPEN if segment.learnt else CLOSE, style="green")
+            learnt = segment.learnt
+        style = "green" if learnt else "dim"
+        text.append(printable(segment.text, keep="\n\t"), style=f"bold {style}" if segment.special else style)
+    if learnt:
         text.append(CLOSE, style="green")
-    decoded.append_to(text, len(encoded.input_ids), "dim")
     text.rstrip()
-    if encoded.truncated:
-        text.append(f"\n(cut here: {_too_long(encoded.length, encoder.max_length)})", style="yellow")
+    if example.fate == "truncated":
+        text.append(f"\n(cut here: {_too_long(example.length, limit)})", style="yellow")
     return text
-
-
-class _Decoded:
-    """Decodes ids from left to right, each stretch as it reads after all before it (alone, its first space may go)."""
-
-    def __init__(self, encoder: ChatEncoder, ids: list[int]) -> None:
-        self._tokenizer: Any = encoder.tokenizer
-        self._special = set(self._tokenizer.all_special_ids)
-        self._ids = ids
-        self._done = 0
-        self._text = ""
-
-    def append_to(self, text: Text, end: int, style: str) -> None:
-        """Append what stands before index `end` and isn't appended yet; special tokens bold."""
-        while self._done < end:
-            special = self._ids[self._done] in self._special
-            stop = self._done + 1
-            while not special and stop < end and self._ids[stop] not in self._special:
-                stop += 1
-            before, self._text = self._text, self._tokenizer.decode(self._ids[:stop])
-            text.append(printable(self._text[len(before) :], keep="\n\t"), style=f"bold {style}" if special else style)
-            self._done = stop
 
 
 def _too_long(length: int, limit: int | None) -> str:
@@ -123,23 +99,42 @@ def _counts(report: DataReport) -> RenderableType:
     table.add_column()
     table.add_column(justify="right")
     table.add_column(style="dim")
+    for name, number, remark in count_rows(report):
+        table.add_row(name, f"{number:,}", remark)
+    return table
+
+
+def count_rows(report: DataReport) -> list[tuple[str, int, str]]:
+    """Return the counts of a report for people: what is counted, how much there is, and a remark."""
     limit = f"longer than {report.max_length} tokens" if report.max_length else "no limit"
     share = f"{100 * report.trained_tokens / report.tokens:.0f} % of the tokens" if report.tokens else ""
     turns = ", ".join(f"{rows:,} with {answers}" for answers, rows in report.turns.items())
     roles = ", ".join(f"{number:,} {role}" for role, number in report.messages.items())
-    for name, number, remark in (
-        ("rows", report.rows, ", ".join(report.files)),
-        ("kept", report.kept, f"{report.truncated:,} of them truncated" if report.truncated else ""),
-        ("dropped", report.dropped, limit),
-        ("bad", report.bad, "can't be used" if report.bad else ""),
-        ("duplicates", report.duplicates, "equal to an earlier row"),
+    reasons = ", ".join(f"{rows:,} {name.replace('_', ' ')}" for name, rows in report.dropped_for.items())
+    files = ", ".join(f"{file} ({format})" for file, format in report.formats.items())
+    if report.validation_rows:
+        files += f"; {report.validation_rows:,} rows are of validation"
+    shortened = f"{report.truncated:,} of them truncated" if report.truncated else ""
+    if report.cut_answers or report.lost_answers:
+        shortened += f" ({report.cut_answers:,} inside an answer; {report.lost_answers:,} whole answers lost)"
+    bad = f"can't be used; {report.refused:,} of them refused by choice" if report.refused else "can't be used"
+    near = f"{report.near_duplicates:,} more are nearly equal to one"
+    found: list[tuple[str, int, str] | None] = [
+        ("rows", report.rows, files),
+        ("kept", report.kept, shortened),
+        ("dropped", report.dropped, reasons or limit),
+        ("bad", report.bad, bad if report.bad else ""),
+        ("duplicates", report.duplicates, f"equal to an earlier row; {near}"),
+        ("leaked", report.leaked, f"equal to a validation row; {report.near_leaked:,} more are nearly equal to one")
+        if report.validation_rows
+        else None,
+        ("with tools", report.tool_rows, "tools on offer, or calls of them") if report.tool_rows else None,
         ("messages", sum(report.messages.values()), roles),
         ("answers", sum(answers * rows for answers, rows in report.turns.items()), f"rows: {turns}" if turns else ""),
         ("tokens", report.tokens, "in the kept rows"),
         ("in the loss", report.trained_tokens, share),
-    ):
-        table.add_row(name, f"{number:,}", remark)
-    return table
+    ]
+    return [each for each in found if each is not None]
 
 
 def _histogram(report: DataReport) -> RenderableType:
@@ -180,27 +175,43 @@ def _longest(report: DataReport) -> RenderableType:
     return Text("\n".join(lines), style="dim")
 
 
-def _notes(report: DataReport) -> list[str]:
+def notes(report: DataReport) -> list[str]:
+    """Return what people should know of the data besides its counts and problems, a paragraph each."""
     notes: list[str] = []
     if report.unused_fields:
         fields = ", ".join(f"{name} ({rows:,} rows)" for name, rows in report.unused_fields.items())
-        notes.append(f"\nFields that nothing reads: {fields}")
+        notes.append(f"Fields that nothing reads: {fields}")
     if report.special_tokens_in_text:
         tokens = ", ".join(f"{token} ({rows:,} rows)" for token, rows in report.special_tokens_in_text.items())
-        notes.append(f"\nSpecial tokens written out in messages, which the model takes for real ones: {tokens}")
+        notes.append(f"Special tokens written out in messages, which the model takes for real ones: {tokens}")
     if report.several:
         left_out = f"; {report.left_out:,} more are too long and left out" if report.left_out else ""
         notes.append(
-            f"\nRows that became several sequences ({report.several:,} rows): the template renders earlier turns "
+            f"Rows that became several sequences ({report.several:,} rows): the template renders earlier turns "
             "otherwise, so each answer is learnt after the very prompt that a server makes. There are "
             f"{report.sequences:,} sequences of {report.kept:,} rows, and a step counts sequences{left_out}"
         )
     if report.apart:
         notes.append(
-            f"\nAnswers that the tokenizer would join with the prompt's end ({report.apart:,} rows): tokenised apart, "
+            f"Answers that the tokenizer would join with the prompt's end ({report.apart:,} rows): tokenised apart, "
             "as the model has to write them; spaces at an answer's beginning are the usual cause"
         )
     return notes
+
+
+def _alike(report: DataReport) -> list[RenderableType]:
+    from rich.text import Text
+
+    if not report.pairs:
+        return []
+    lines = ["\nRows that are alike"]
+    for pair in report.pairs[:_SHOWN_PAIRS]:
+        how = "equal to" if pair.similarity == 1 else f"{pair.similarity:.0%} like"
+        lines.append(f"  {pair.where}: {how} {pair.other}{', which is validated on' if pair.leaks else ''}")
+    total = report.duplicates + report.near_duplicates + report.leaked + report.near_leaked
+    if total > _SHOWN_PAIRS:
+        lines.append(f"  … and {total - _SHOWN_PAIRS:,} more")
+    return [Text("\n".join(lines), style="yellow")]
 
 
 def _problems(report: DataReport, max_problems: int | None) -> list[RenderableType]:
@@ -210,6 +221,8 @@ def _problems(report: DataReport, max_problems: int | None) -> list[RenderableTy
         return [Text("\nNo problems.", style="green")]
     shown = report.problems[:max_problems]
     parts: list[RenderableType] = [Text(f"\nProblems: {report.problem_count:,}", style="bold red")]
+    if len(report.reasons) < report.problem_count:
+        parts += [Text(f"  {rows:>7,}  {reason}", style="red") for reason, rows in report.reasons.items()]
     parts += [Text(f"  {problem}") for problem in shown]
     if len(shown) < report.problem_count:
         parts.append(Text(f"  … and {report.problem_count - len(shown):,} more", style="red"))

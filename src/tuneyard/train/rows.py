@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tuneyard.data import ChatEncoder, Encoded, encode_files, load_tokenizer, split
+from tuneyard.data import ChatEncoder, Encoded, Format, encode_files, load_tokenizer, split
 from tuneyard.errors import InvalidDataError
 from tuneyard.progress import progress_bar
-from tuneyard.values import FinetuneValues
+from tuneyard.values import Dataset, FinetuneValues, RowsConf
 
 
 def encoder_of(values: FinetuneValues, base_folder: Path) -> ChatEncoder:
@@ -19,6 +19,8 @@ def encoder_of(values: FinetuneValues, base_folder: Path) -> ChatEncoder:
         tokenizer,
         max_length=config.sft_args.max_seq_length,
         completions_only=config.sft_args.train_on_completions_only,
+        overlong=config.data_conf.rows.overlong,
+        cut_answers=config.data_conf.rows.cut_answers,
     )
 
 
@@ -40,11 +42,16 @@ def encoded_rows(
         InvalidDataError: With every bad row, or where nothing is left to train on.
     """
     encoder = encoder_of(values, base_folder)
-    rows = _checked(training_files, encoder)
-    validation = _checked(validation_files, encoder) if validation_files else []
-    asked = values.finetuning_config.data_conf.validation_data
+    data = values.finetuning_config.data_conf
+    formats: dict[Path, Format] = {
+        **chosen_formats(validation_files, data.validation_data.datasets),
+        **chosen_formats(training_files, data.training_data.datasets),
+    }
+    rows, groups = _checked(training_files, encoder, data.rows, formats, validation_files)
+    validation = _checked(validation_files, encoder, data.rows, formats)[0] if validation_files else []
+    asked = data.validation_data
     if asked.type == "AUTO_SPLIT":
-        chosen, held_out = split(rows, asked.ratio, asked.seed)
+        chosen, held_out = split(rows, asked.ratio, asked.seed, None if data.rows.leaked == "keep" else groups)
         rows, validation = [rows[index] for index in chosen], [rows[index] for index in held_out]
     sequences = [each for row in rows for each in row]
     if not any(any(each.loss_mask) for each in sequences):
@@ -56,8 +63,25 @@ def encoded_rows(
     return sequences, [each for row in validation for each in row]
 
 
-def _checked(files: Sequence[Path], encoder: ChatEncoder) -> list[list[Encoded]]:
-    with progress_bar("checking the data", None) as advance:
-        rows, report = encode_files(files, encoder, advance=advance)
-    report.raise_if_bad()
-    return rows
+def chosen_formats(files: Sequence[Path], datasets: Sequence[Dataset]) -> dict[Path, Format]:
+    """Return the shapes of rows that values name, of those files whose rows are not to tell it themselves."""
+    return {file: dataset.format for file, dataset in zip(files, datasets, strict=True) if dataset.format != "auto"}
+
+
+def _checked(
+    files: Sequence[Path],
+    encoder: ChatEncoder,
+    rules: RowsConf,
+    formats: Mapping[Path, Format],
+    validation: Sequence[Path] = (),
+) -> tuple[list[list[Encoded]], list[int]]:
+    rows, groups, report = encode_files(
+        files,
+        encoder,
+        validation=validation,
+        formats=formats,
+        rows=rules,
+        progress=lambda name: progress_bar(name, None),
+    )
+    report.raise_if_bad(allow_bad_rows=rules.unusable == "drop")
+    return rows, groups

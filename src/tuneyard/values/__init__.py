@@ -27,6 +27,7 @@ from tuneyard.values.inference import InferenceValues
 from tuneyard.values.load import check_values, load_values, read_values
 from tuneyard.values.namespace import NamespaceValues
 from tuneyard.values.places import ModelPlace, model_place
+from tuneyard.values.rows import RowsConf
 from tuneyard.values.training import TrainingArgs
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "Overrides",
     "PeftConf",
     "QuantConf",
+    "RowsConf",
     "RunConf",
     "SftArgs",
     "Tracking",

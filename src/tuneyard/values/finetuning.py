@@ -12,6 +12,7 @@ from tuneyard.values.adapters import PeftConf, QuantConf
 from tuneyard.values.base import Broken, Remark, Rule, Values, notify
 from tuneyard.values.dpo_fields import DpoFields
 from tuneyard.values.places import BucketPath
+from tuneyard.values.rows import RowsConf
 from tuneyard.values.scalars import Count, Float, Int, Map, Plain, Text
 from tuneyard.values.training import TrainingArgs
 
@@ -23,6 +24,9 @@ class Dataset(legacy.Respelt):
 
     path: BucketPath
     """Its place as `bucket/key`: JSONL or Parquet."""
+
+    format: Literal["auto", "messages", "sharegpt", "prompt-completion", "alpaca", "preference"] = "auto"
+    """The shape of its rows; auto tells it by the fields of the first ones."""
 
     weight: Annotated[Float, Field(gt=0)] = 1.0
     """How often it is drawn from in a PRECOMPUTE_WEIGHTED_MIX, relative to the others."""
@@ -95,6 +99,9 @@ class DataConf(legacy.Respelt):
 
     validation_data: ValidationData = Field(default_factory=ValidationData)
     """What is validated on."""
+
+    rows: RowsConf = Field(default_factory=RowsConf)
+    """What happens to rows that can't or shouldn't be learnt as they are."""
 
     chat_template_name: Literal["keep-original", "chat-ml", "mistral-with-system", "simplified-llama31", "poro"] = (
         "keep-original"
@@ -169,7 +176,7 @@ class SftArgs(legacy.Respelt):
     spellings: ClassVar[legacy.Spellings] = legacy.SFT_ARGS
 
     max_seq_length: Annotated[Int, Field(ge=8)] = 2048
-    """The longest conversation in tokens; what is longer is truncated or dropped, and counted."""
+    """The longest conversation in tokens; data_conf.rows.overlong says what happens to longer ones."""
 
     train_on_completions_only: bool = True
     """The loss covers the assistant's answers only; false takes the whole text."""

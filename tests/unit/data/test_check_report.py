@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 
@@ -48,14 +49,15 @@ def test_every_row_is_counted_once(mixed, make_encoder):
     assert report.unused_fields == {"source": 1}
     assert report.special_tokens_in_text == {"<|im_end|>": 1}
     assert [(problem.where, problem.what) for problem in report.problems] == [
-        (f"{mixed}:3", "the row has no messages"),
+        (f"{mixed}:3", "the row has no messages: it has the shape sharegpt, and its file is read as messages"),
         (f"{mixed}:7", "no message is the assistant's, so there is nothing to learn"),
     ]
 
 
 def test_tokens_and_lengths_are_those_of_the_encoder(mixed, make_encoder):
     encoder = make_encoder("chatml", max_length=100)
-    rows, report = encode_files([mixed], encoder)
+    rows, groups, report = encode_files([mixed], encoder)
+    assert groups == [0, 0, 3, 4] == sorted(groups)
     assert len(rows) == report.kept == 4
     assert report.sequences == 4
     assert report.tokens == sum(len(item.input_ids) for [item] in rows)
@@ -95,8 +97,8 @@ def test_bad_rows_stop_a_training_with_the_first_and_the_command_that_lists_all(
     with pytest.raises(InvalidDataError) as caught:
         report.raise_if_bad()
     assert caught.value.message == (
-        f"2 of 7 rows of {mixed} can't be used; the first: {mixed}:3: the row has no messages "
-        "(given: keys conversations); did you mean messages instead of conversations?"
+        f"2 of 7 rows of {mixed} can't be used; the first: {mixed}:3: the row has no messages: it has the shape "
+        "sharegpt, and its file is read as messages (given: keys conversations); did you mean format sharegpt?"
     )
     assert caught.value.hint == "See every row: tuneyard data check with the same -f and --set"
     assert caught.value.exit_code == 3
@@ -137,10 +139,10 @@ def test_only_so_many_problems_are_kept_but_all_are_counted(write_rows, make_enc
     assert "… and 25 more" in as_text(report_table(report, max_problems=5))
 
 
-def test_each_row_is_told_as_it_is_read(mixed, make_encoder):
-    told: list[float] = []
-    check([mixed], make_encoder("chatml"), advance=told.append)
-    assert told == [1] * 7
+def test_each_row_is_told_in_both_passes(mixed, make_encoder):
+    told: list[tuple[str, float]] = []
+    check([mixed], make_encoder("chatml"), progress=lambda name: nullcontext(lambda rows: told.append((name, rows))))
+    assert told == [("reading rows", 1)] * 7 + [("checking rows", 1)] * 7
 
 
 def test_a_missing_file_is_not_found(tmp_path, make_encoder):
@@ -160,9 +162,9 @@ def test_the_report_is_json_under_its_own_names(mixed, make_encoder):
 def test_the_table_reads_without_colour(mixed, make_encoder):
     text = as_text(report_table(check([mixed], make_encoder("chatml", max_length=100))))
     lines = [" ".join(line.split()) for line in text.splitlines()]
-    assert f"rows 7 {mixed}" in lines
+    assert f"rows 7 {mixed} (messages)" in lines
     assert "kept 4" in lines
-    assert "dropped 1 longer than 100 tokens" in lines
+    assert "dropped 1 1 overlong" in lines
     assert "bad 2 can't be used" in lines
     assert "Fields that nothing reads: source (1 rows)" in lines
     assert "Problems: 2" in lines

@@ -1,0 +1,46 @@
+"""`data_conf.rows`: what happens to rows that can't or shouldn't be learnt as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from tuneyard.values.base import Broken, Rule, Values
+from tuneyard.values.scalars import Float
+
+
+def cut_answers_need_truncation(rows: RowsConf) -> Iterator[Broken]:
+    """No answer is cut where nothing is truncated."""
+    if rows.cut_answers != "keep" and rows.overlong != "truncate":
+        what = f"means nothing with overlong {rows.overlong}"
+        yield Broken("cut_answers", what, rows.cut_answers, "overlong: truncate", about=("overlong",))
+
+
+class RowsConf(Values):
+    """What happens to rows that can't or shouldn't be learnt as they are; each is counted, whatever is chosen."""
+
+    checks: ClassVar[Sequence[Rule]] = (cut_answers_need_truncation,)
+
+    unusable: Literal["refuse", "drop"] = "refuse"
+    """Rows that can't be read or rendered, empty answers among them: stop with every one named, or go on without."""
+
+    overlong: Literal["drop", "truncate", "refuse"] = "drop"
+    """Rows of more tokens than max_seq_length."""
+
+    cut_answers: Literal["keep", "drop", "refuse"] = "keep"
+    """Truncated rows whose cut goes through an answer, so that its end is never learnt."""
+
+    duplicates: Literal["keep", "drop", "refuse"] = "keep"
+    """Rows equal to an earlier one."""
+
+    near_duplicates: Literal["keep", "drop", "refuse"] = "keep"
+    """Rows nearly equal to an earlier one."""
+
+    leaked: Literal["keep", "drop", "refuse"] = "keep"
+    """Training rows equal or nearly equal to one of the validation files. With AUTO_SPLIT, anything but keep holds rows
+    that are nearly equal together on one side, so that none leaks."""
+
+    similarity: Annotated[Float, Field(ge=0.5, le=1)] = 0.8
+    """The share of text in common (Jaccard index of 8-byte pieces, estimated) from which two rows are nearly equal."""
