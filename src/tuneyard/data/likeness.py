@@ -285,7 +285,7 @@ def _alike(
         shares = ((mine[some] == theirs[them]).mean(axis=1, dtype="float32") - 1 / 256) * (256 / 255)
         enough = shares >= similarity
         # 1 is for equal rows
-        yield some[enough], them[enough], shares[enough].clip(max=0.999)
+        yield some[enough], them[enough], shares[enough].clip(max=0.99)
 
 
 def _words(row: Conversation | Preference) -> str:

@@ -18,7 +18,7 @@ from tuneyard.data.report import Bin, DataReport, LongRow, Pair
 from tuneyard.data.segments import examples_of
 from tuneyard.errors import Problem
 
-_SAMPLES_OF_A_KIND = 2
+_SAMPLES_OF_A_KIND = 4
 _LONGEST = 5
 _PAIRS = 20
 _REASONS = 1000

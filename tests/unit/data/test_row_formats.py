@@ -98,6 +98,12 @@ def test_a_preference_is_read_in_each_of_its_forms(given, prompt):
     assert said(rejected.messages) == [*prompt, ("assistant", "Go away")]
 
 
+def test_equal_conversations_of_other_shapes_have_one_digest():
+    same = [given for given, _, messages in CONVERSATIONS if messages == ONE_TURN]
+    assert len(same) > 6
+    assert len({parse_row(given, "f:1", detect(given)).digest() for given in same}) == 1
+
+
 def test_only_the_completion_of_a_prompt_with_turns_is_learnt(make_encoder):
     made = parse_row({"prompt": [U, B, U], "completion": [A]}, "f:1", "prompt-completion")
     assert made.given == 3
