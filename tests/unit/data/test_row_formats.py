@@ -195,6 +195,8 @@ def test_fields_that_no_shape_reads_are_named():
             "messages[2] answers a tool call that was never made (given: 2); allowed: 1",
         ),
         ("messages", {"messages": [U | {"tool_calls": [CALL]}, A]}, "messages[0].tool_calls are the user's"),
+        ("messages", {"messages": [U, A], "tools": [{"function": "x"}]}, "tools[0] names no function (given: {"),
+        ("messages", {"messages": [U, A], "tools": [{"type": "object"}]}, "tools[0] names no function"),
         ("messages", {"messages": [U, A], "tools": "[{"}, "tools is text that is not JSON (given: [{)"),
         ("prompt-completion", {"prompt": "a", "completion": " "}, "completion is empty"),
         ("prompt-completion", {"prompt": "a", "completion": None}, "completion is neither text nor messages"),
