@@ -109,7 +109,7 @@ class Tally:
             self._count["dropped"] += 1
             self._dropped[reason] += 1
             return []
-        several = len(sequences) > (1 if isinstance(row, Conversation) else 2)
+        several = isinstance(row, Conversation) and len(sequences) > 1
         self._count["kept"] += 1
         self._count["sequences"] += len(kept)
         self._count["several"] += several

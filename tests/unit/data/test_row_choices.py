@@ -129,6 +129,17 @@ def test_each_method_refuses_the_rows_of_the_other(write_rows, make_encoder):
     assert learnt == ["b<|im_end|>", "c<|im_end|>"]
 
 
+def test_a_preference_is_encoded_as_the_chosen_and_the_rejected_answer(write_rows, make_encoder):
+    rows = [{"prompt": "a", "chosen": answer, "rejected": "c"} for answer in ("b", "a longer one")]
+    encoder = make_encoder("chatml")
+    kept, groups, report = encode_files([write_rows(*rows)], encoder, method="dpo")
+    assert (len(kept), groups, report.sequences, report.several) == (2, [0, 1], 4, 0)
+    for (chosen, rejected), given in zip(kept, rows, strict=True):
+        for side, answer in ((chosen, given["chosen"]), (rejected, "c")):
+            learnt = [token for token, counts in zip(side.input_ids, side.loss_mask, strict=True) if counts]
+            assert encoder.tokenizer.decode(learnt) == f"{answer}<|im_end|>"
+
+
 def test_rows_with_tools_are_counted(write_rows, make_encoder):
     path = write_rows(row("a", "b") | {"tools": [{"type": "function", "function": {"name": "f"}}]}, row("c", "d"))
     assert check([path], make_encoder("chatml")).tool_rows == 1
