@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tuneyard.store import Store
     from tuneyard.values import Dataset, FinetuneValues
 
+    _Named = list[tuple[str, Format | None]]
+
 WEIGHTS = (".safetensors", ".gguf")
 # Values need both keys to be whole; what is looked at is told by arguments instead.
 _TOLD_ELSEWHERE = (
@@ -86,8 +88,8 @@ def open_source(
     opened = store_of(Sources(store=store))
     with tempfile.TemporaryDirectory(prefix="tuneyard-data-") as scratch:
         folder = _model_folder(opened, model or values.basemodel, Path(scratch))
-        named = [(file, format) for file in files] or _named(data.training_data.datasets, format)
-        held = [(file, format) for file in validation]
+        named: _Named = [(file, format) for file in files] or _named(data.training_data.datasets, format)
+        held: _Named = [(file, format) for file in validation]
         if not files:
             held += _named(data.validation_data.datasets, format)
         formats: dict[Path, Format] = {}
@@ -100,7 +102,7 @@ def open_source(
         yield DataSource(sides[0], sides[1], formats, encoder_of(values, folder), values)
 
 
-def _named(datasets: Sequence[Dataset], format: Format | None) -> list[tuple[str, Format | None]]:
+def _named(datasets: Sequence[Dataset], format: Format | None) -> _Named:
     return [(each.path, format or (None if each.format == "auto" else each.format)) for each in datasets]
 
 

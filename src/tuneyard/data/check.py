@@ -87,17 +87,19 @@ def encode_files(
     validation: Sequence[Path] = (),
     formats: Mapping[Path, Format] | None = None,
     rows: RowsConf | None = None,
+    method: Method = "sft",
     max_problems: int = MAX_PROBLEMS,
     progress: Progress = silent,
 ) -> tuple[list[list[Encoded]], list[int], DataReport]:
     """Do as `check` does, and also return the rows that can be trained on, each as its sequences.
 
     Args:
-        paths: Files of conversations.
+        paths: Files of rows.
         encoder: With the tokenizer, the template and the limits of the training.
         validation: Files that are validated on; they are read only to tell which rows leak.
         formats: The shape of the rows of a file, where it isn't to be told by them.
         rows: What happens to rows that are alike; by default all are kept.
+        method: What is learnt; a row of `dpo` is two sequences, the chosen and the rejected one.
         max_problems: The most problems to keep; all are counted.
         progress: Opened with a few words for each of the two passes, and told of each row.
 
@@ -109,7 +111,7 @@ def encode_files(
     Raises:
         NotFoundError: Where a file isn't there.
     """
-    checked = _Check(paths, validation, encoder, formats, rows, "sft", max_problems, progress)
+    checked = _Check(paths, validation, encoder, formats, rows, method, max_problems, progress)
     with progress("checking rows") as advance:
         kept = list(checked.kept_rows(advance))
     return [row for _, row in kept], [group for group, _ in kept], checked.tally.report()
@@ -167,6 +169,10 @@ class _Check:
             sequences = [each for conversation in conversations for each in self._encoder.encode(conversation)]
         except InvalidDataError as error:
             self.tally.add_problem(error.problems[0], validation=validation, refused="choice" in error.details)
+            return []
+        if isinstance(row, Preference) and len(sequences) > len(conversations):
+            what = "has several answers on a side, whose earlier ones the chat template renders otherwise"
+            self.tally.add_problem(Problem(row.where, what, allowed="one answer"), validation=validation)
             return []
         self.tally.describe(row, sequences, validation=validation)
         reason = self._unwanted(row, number, validation=validation)

@@ -64,8 +64,8 @@ class Conversation:
         ]
 
     def digest(self) -> bytes:
-        """Return 16 bytes that are equal exactly for equal messages and tools, wherever they come from."""
-        return _digest(self.tools, self.messages[: self.given], self.messages[self.given :])
+        """Return 16 bytes that are equal exactly for equal messages, tools and learnt answers, from wherever."""
+        return _digest(self.tools, self.answers, self.messages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +99,11 @@ class Preference:
 
     def digest(self) -> bytes:
         """Return 16 bytes that are equal exactly for equal prompts, answers and tools, wherever they come from."""
-        return _digest(self.tools, self.prompt, self.chosen, self.rejected)
+        return _digest(self.tools, [], self.prompt, self.chosen, self.rejected)
 
 
-def _digest(tools: tuple[dict[str, Any], ...] | None, *parts: Sequence[Message]) -> bytes:
-    content = [tools, *([message.as_dict() for message in part] for part in parts)]
+def _digest(tools: tuple[dict[str, Any], ...] | None, answers: Sequence[int], *parts: Sequence[Message]) -> bytes:
+    content = [tools, answers, *([message.as_dict() for message in part] for part in parts)]
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
 

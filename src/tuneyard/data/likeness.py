@@ -150,15 +150,14 @@ class _Side:
         twins = first[which]
         copies = np.nonzero(twins != np.arange(len(twins)))[0]
         found.put(copies, twins[copies], np.ones(len(copies), np.float32))
-        # copies are settled: only the first of equal rows is compared
-        alone = np.sort(first)
-        signatures = self._matrix()[alone] if len(copies) else self._matrix()
+        signatures = self._matrix()
         for keys in _band_keys(signatures):
+            # the first of a band is never a copy: what it copies has the same signature and comes before it
             _, first, which = np.unique(keys, return_index=True, return_inverse=True)
             others = first[which]
             rows = np.nonzero(others != np.arange(len(others)))[0]
             for mine, theirs, shares in _alike(signatures, rows, signatures, others[rows], similarity):
-                found.put(alone[mine], alone[theirs], shares)
+                found.put(mine, theirs, shares)
         return found
 
     def found_in(self, other: _Side, similarity: float) -> _Found:
@@ -285,7 +284,7 @@ def _alike(
         shares = ((mine[some] == theirs[them]).mean(axis=1, dtype="float32") - 1 / 256) * (256 / 255)
         enough = shares >= similarity
         # 1 is for equal rows
-        yield some[enough], them[enough], shares[enough].clip(max=0.999)
+        yield some[enough], them[enough], shares[enough].clip(max=0.99)
 
 
 def _words(row: Conversation | Preference) -> str:

@@ -137,6 +137,10 @@ def tools_of(value: object, name: str = "tools") -> tuple[dict[str, Any], ...] |
         if "name" in schema and "function" not in schema:
             # servers hand templates OpenAI's form only
             schema = {"type": "function", "function": schema}
+        function: Any = schema.get("function")
+        called: Any = cast("dict[str, Any]", function).get("name") if isinstance(function, dict) else None
+        if not isinstance(called, str) or not called:
+            raise Refused(f"{name}[{number}] names no function", schema, allowed="{type: function, function: {name}}")
         schemas.append(schema)
     return tuple(schemas)
 
@@ -259,7 +263,7 @@ def _check_order(messages: Sequence[Message]) -> None:
 
 
 def _check_calls(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None) -> None:
-    offered = [str(tool.get("function", tool).get("name")) for tool in tools or ()]
+    offered = [str(tool["function"]["name"]) for tool in tools or ()]
     made: set[str] = set()
     for number, message in enumerate(messages):
         for call in message.fields.get("tool_calls", ()):

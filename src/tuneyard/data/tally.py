@@ -18,7 +18,7 @@ from tuneyard.data.report import Bin, DataReport, LongRow, Pair
 from tuneyard.data.segments import examples_of
 from tuneyard.errors import Problem
 
-_SAMPLES_OF_A_KIND = 2
+_SAMPLES_OF_A_KIND = 4
 _LONGEST = 5
 _PAIRS = 20
 _REASONS = 1000
@@ -109,7 +109,7 @@ class Tally:
             self._count["dropped"] += 1
             self._dropped[reason] += 1
             return []
-        several = len(sequences) > (1 if isinstance(row, Conversation) else 2)
+        several = isinstance(row, Conversation) and len(sequences) > 1
         self._count["kept"] += 1
         self._count["sequences"] += len(kept)
         self._count["several"] += several

@@ -167,6 +167,57 @@ def test_data_commands_read_what_was_delivered(desk):
     assert row["messages"][0]["content"] == "What is 0?"
 
 
+def test_data_check_takes_every_shape_compares_with_validation_and_writes_a_page(desk):
+    from tiny_models import make_tokenizer
+
+    model = make_tokenizer(desk.folder / "model")
+    rows = [{"instruction": f"What is {number}?", "output": f"A number, {number}."} for number in range(9)]
+    (desk.folder / "rows.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
+    (desk.folder / "held.jsonl").write_text(json.dumps({"prompt": "What is 3?", "completion": "A number, 3."}) + "\n")
+    words = ("data", "check", "rows.jsonl", "--validation", "held.jsonl", "--model", str(model))
+    exact = ("--set", "finetuning_config.data_conf.rows.similarity=1")
+    report = json.loads(desk.run(*words, *exact, "--json", "--html", "page.html").stdout)["report"]
+    assert report["formats"] == {"rows.jsonl": "alpaca", "held.jsonl": "prompt-completion"}
+    assert (report["rows"], report["kept"], report["leaked"], report["near_leaked"]) == (10, 10, 1, 0)
+    assert report["pairs"] == [{"where": "rows.jsonl:4", "other": "held.jsonl:1", "similarity": 1.0, "leaks": True}]
+    assert "A number, 0." in json.dumps(report["examples"])
+    page = (desk.folder / "page.html").read_text()
+    assert "<svg" in page
+    assert "<mark>A number, 0." in page
+    refuse = ("--set", "finetuning_config.data_conf.rows.leaked=refuse")
+    done = desk.run(*words, *exact, *refuse, code=3)
+    assert "rows.jsonl:4: is equal to a validation row (given: held.jsonl:1, similarity 1.00)" in done.stdout
+    done = desk.run("data", "check", "rows.jsonl", "--model", str(model), "--format", "sharegpt", code=3)
+    assert "it has the shape alpaca, and its file is read as sharegpt" in done.stdout
+    done = desk.run("data", "check", "rows.jsonl", "--model", str(model), "--format", "alpacca", code=2)
+    assert "There is no format 'alpacca'" in done.stderr
+
+
+def test_data_check_goes_on_without_bad_rows_where_the_values_say_so(desk):
+    from tiny_models import make_tokenizer
+
+    model = make_tokenizer(desk.folder / "model")
+    (desk.folder / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "a", "completion": ""}\n')
+    drop = ("--set", "finetuning_config.data_conf.rows.unusable=drop")
+    done = desk.run("data", "check", "rows.jsonl", "--model", str(model), *drop)
+    assert "rows.jsonl:2: completion is empty" in done.stdout
+    desk.run("data", "check", "rows.jsonl", "--model", str(model), code=3)
+
+
+def test_data_show_has_both_sides_of_a_preference(desk):
+    from tiny_models import make_tokenizer
+
+    model = make_tokenizer(desk.folder / "model")
+    (desk.folder / "rows.jsonl").write_text('{"prompt": "a", "chosen": "good", "rejected": "poor"}\n')
+    shown = desk.run("data", "show", "rows.jsonl", "--model", str(model)).stdout
+    assert "rows.jsonl:1 (chosen)" in shown
+    assert "«poor" in shown
+    (document,) = json.loads(desk.run("data", "show", "rows.jsonl", "--model", str(model), "--json").stdout)[
+        "conversations"
+    ]
+    assert document["chosen"]["messages"][-1]["content"] == "good"
+
+
 def test_data_check_lists_every_bad_row_with_its_place_and_ends_with_3(desk):
     from tiny_models import make_tokenizer
 

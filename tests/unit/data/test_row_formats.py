@@ -98,6 +98,12 @@ def test_a_preference_is_read_in_each_of_its_forms(given, prompt):
     assert said(rejected.messages) == [*prompt, ("assistant", "Go away")]
 
 
+def test_equal_conversations_of_other_shapes_have_one_digest():
+    same = [given for given, _, messages in CONVERSATIONS if messages == ONE_TURN]
+    assert len(same) > 6
+    assert len({parse_row(given, "f:1", detect(given)).digest() for given in same}) == 1
+
+
 def test_only_the_completion_of_a_prompt_with_turns_is_learnt(make_encoder):
     made = parse_row({"prompt": [U, B, U], "completion": [A]}, "f:1", "prompt-completion")
     assert made.given == 3
@@ -189,6 +195,8 @@ def test_fields_that_no_shape_reads_are_named():
             "messages[2] answers a tool call that was never made (given: 2); allowed: 1",
         ),
         ("messages", {"messages": [U | {"tool_calls": [CALL]}, A]}, "messages[0].tool_calls are the user's"),
+        ("messages", {"messages": [U, A], "tools": [{"function": "x"}]}, "tools[0] names no function (given: {"),
+        ("messages", {"messages": [U, A], "tools": [{"type": "object"}]}, "tools[0] names no function"),
         ("messages", {"messages": [U, A], "tools": "[{"}, "tools is text that is not JSON (given: [{)"),
         ("prompt-completion", {"prompt": "a", "completion": " "}, "completion is empty"),
         ("prompt-completion", {"prompt": "a", "completion": None}, "completion is neither text nor messages"),

@@ -77,6 +77,8 @@ RULES = [
      "CONCATENATION"}}), f"{DATA}.validation_data.datasets: is empty, and type CONCATENATION validates on files"),
     (with_config(data_conf={"training_data": {"datasets": [{"path": "a/b"}]}, "validation_data": {"datasets": [{"path":
      "a/c"}]}}), f"{DATA}.validation_data.datasets: means nothing with type AUTO_SPLIT; allowed: type: CONCATENATION"),
+    (with_config(data_conf={"training_data": {"datasets": [{"path": "a/b"}]}, "rows": {"cut_answers": "drop"}}),
+     f"{DATA}.rows.cut_answers: means nothing with overlong drop (given: drop); allowed: overlong: truncate"),
     (with_config(dpo_args={"beta": 0.2}), "finetuning_config.dpo_args: means nothing with method sft; allowed: method:"
      " dpo"),
     (with_config(run_conf={"model_args": {"dtype": "int8"}}), "finetuning_config.run_conf.model_args.dtype: is not a"

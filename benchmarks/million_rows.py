@@ -1,0 +1,97 @@
+"""Peak memory of `tuneyard data check` over many rows, beside what loads the same file as a table.
+
+    python benchmarks/million_rows.py --model FOLDER [--rows 1000000] [--folder build/million]
+
+Writes a file of conversations made of words (about 0.4 KB a row; one in fifty is equal, one in fifty nearly equal to an
+earlier one), checks it in a process of its own, then loads it with `datasets.load_dataset` and with pandas, each in a
+process of its own too. Peaks are `ru_maxrss` of each process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+CHECK = """
+import sys
+from tuneyard.cli import main
+sys.argv = ["tuneyard", "data", "check", sys.argv[1], "--model", sys.argv[2], "--json", "--quiet"]
+main()
+"""
+DATASETS = """
+import sys, datasets
+print(len(datasets.load_dataset("json", data_files=sys.argv[1], split="train", cache_dir=sys.argv[2])))
+"""
+PANDAS = "import sys, pandas; print(len(pandas.read_json(sys.argv[1], lines=True)))"
+PEAK = """
+import atexit, resource, sys
+atexit.register(lambda: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr))
+"""
+
+
+def write(path: Path, rows: int) -> None:
+    """Write the conversations, the same in every run."""
+    chance = random.Random(7)
+    words = ["".join(chance.choices("abcdefghijklmnopqrstuvwxyz", k=chance.randint(2, 9))) for _ in range(20_000)]
+    earlier: list[list[str]] = []
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(rows):
+            said = chance.choices(words, k=chance.randint(20, 80))
+            if number % 50 == 48:
+                said = chance.choice(earlier)
+            elif number % 50 == 49:
+                said = [*chance.choice(earlier), "indeed"]
+            elif len(earlier) < 10_000:
+                earlier.append(said)
+            half = len(said) // 3
+            messages = [
+                {"role": "user", "content": " ".join(said[:half])},
+                {"role": "assistant", "content": " ".join(said[half:])},
+            ]
+            file.write(json.dumps({"messages": messages}) + "\n")
+
+
+def measure(script: str, *words: str) -> tuple[str, float, float]:
+    """Run a script, and return what it printed, its seconds and its peak in MiB."""
+    begun = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK + script, *words],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
+    return done.stdout, time.monotonic() - begun, int(done.stderr.split()[-1]) / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="a folder with a tokenizer and a chat template")
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--folder", type=Path, default=Path("build/million"))
+    asked = parser.parse_args()
+    asked.folder.mkdir(parents=True, exist_ok=True)
+    path = asked.folder / f"rows-{asked.rows}.jsonl"
+    write(path, asked.rows)
+    print(f"{asked.rows:,} rows, {path.stat().st_size / 2**20:,.0f} MiB")
+    for name, script, word in (
+        ("tuneyard data check", CHECK, asked.model),
+        ("datasets.load_dataset", DATASETS, str(asked.folder / "cache")),
+        ("pandas.read_json", PANDAS, ""),
+    ):
+        printed, seconds, peak = measure(script, str(path), word)
+        print(f"{name:24} {seconds:8.1f} s {peak:9,.0f} MiB", flush=True)
+        if script is CHECK:
+            report = json.loads(printed)["report"]
+            counted = ("rows", "kept", "duplicates", "near_duplicates", "problem_count")
+            print("  " + ", ".join(f"{key} {report[key]:,}" for key in counted))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Training reads the shapes and decides about rows as its values say, exactly as `data check` does."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from tiny_models import make_tokenizer
+from training import VALUES, changed
+
+from tuneyard.errors import InvalidDataError
+from tuneyard.train.rows import encoded_rows
+from tuneyard.values import FinetuneValues
+
+DATA = "finetuning_config.data_conf"
+WORDS = [f"word{number}" for number in range(16)]
+ROWS = [
+    {"instruction": " ".join(WORDS[number % 16 :] + WORDS[: number % 16]), "output": f"Answer {number}."}
+    for number in range(16)
+]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return make_tokenizer(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(name, rows):
+        path = tmp_path / name
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return path
+
+    return write
+
+
+def values(validation="NONE", **changes):
+    held = {"type": validation, "datasets": [{"path": "b/held.jsonl"}] if validation == "CONCATENATION" else []}
+    settings = {
+        f"{DATA}.training_data.datasets": [{"path": "b/rows.jsonl"}],
+        f"{DATA}.validation_data": held,
+        "finetuning_config.training_args.eval_strategy": "no",
+        "finetuning_config.sft_args.max_seq_length": 200,
+    }
+    return FinetuneValues.model_validate(changed(VALUES, **(settings | changes)))
+
+
+def test_another_shape_is_read_and_a_chosen_one_wins(base, write):
+    path = write("rows.jsonl", ROWS)
+    trained, held = encoded_rows(values(), base, [path], [])
+    assert (len(trained), held) == (16, [])
+    chosen = {f"{DATA}.training_data.datasets": [{"path": "b/rows.jsonl", "format": "sharegpt"}]}
+    with pytest.raises(InvalidDataError, match="it has the shape alpaca, and its file is read as sharegpt"):
+        encoded_rows(values(**chosen), base, [path], [])
+
+
+def test_rows_that_leak_are_left_out_of_training_alone(base, write):
+    path, other = write("rows.jsonl", ROWS), write("held.jsonl", ROWS[:2])
+    exact = {f"{DATA}.rows.similarity": 1}
+    trained, held = encoded_rows(values("CONCATENATION", **exact), base, [path], [other])
+    assert (len(trained), len(held)) == (16, 2)
+    drop = {f"{DATA}.rows.leaked": "drop"}
+    trained, held = encoded_rows(values("CONCATENATION", **exact, **drop), base, [path], [other])
+    assert (len(trained), len(held)) == (14, 2)
+    assert not {tuple(each.input_ids) for each in trained} & {tuple(each.input_ids) for each in held}
+    with pytest.raises(InvalidDataError, match="is equal to a validation row"):
+        encoded_rows(values("CONCATENATION", **exact, **{f"{DATA}.rows.leaked": "refuse"}), base, [path], [other])
+
+
+def test_rows_that_can_not_be_used_stop_a_training_unless_they_may_be_gone_without(base, write):
+    path = write("rows.jsonl", [*ROWS, {"instruction": "x", "output": ""}])
+    with pytest.raises(InvalidDataError, match="output is empty"):
+        encoded_rows(values(), base, [path], [])
+    assert len(encoded_rows(values(**{f"{DATA}.rows.unusable": "drop"}), base, [path], [])[0]) == 16
+
+
+def test_overlong_rows_go_by_the_choice(base, write):
+    path = write("rows.jsonl", [*ROWS, {"instruction": "x", "output": "long " * 300}])
+    assert len(encoded_rows(values(), base, [path], [])[0]) == 16
+    cut, _ = encoded_rows(values(**{f"{DATA}.rows.overlong": "truncate"}), base, [path], [])
+    assert [len(each.input_ids) for each in cut if each.truncated] == [200]
+    with pytest.raises(InvalidDataError, match="tokens long; allowed: at most 200"):
+        encoded_rows(values(**{f"{DATA}.rows.overlong": "refuse"}), base, [path], [])
