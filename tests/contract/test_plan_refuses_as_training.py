@@ -13,7 +13,7 @@ UNSUPPORTED = {
     "finetuning_config.method": "dpo",
     "distributedType": "auto-fsdp",
     "finetuning_config.quant_conf.quantization_type": "bits-and-bytes",
-    "finetuning_config.peft_conf.peft_type": "IA3",
+    "finetuning_config.peft_conf": {"peft_type": "LOHA"},
     "finetuning_config.training_args.save_only_model": True,
     "env": {"WANDB_API_KEY": {"name": "wandb", "key": "token"}},
 }

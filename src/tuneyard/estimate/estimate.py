@@ -135,7 +135,7 @@ def estimate(values: FinetuneValues, store: Store, *, here: bool = True) -> Esti
 def _disk(values: FinetuneValues, model: ModelFacts, adapter: Adapter, work: Work) -> Disk:
     args = values.finetuning_config.training_args
     item = weight_bytes(values, model)
-    final = adapter.trained * 4 if adapter.ranks else model.parameters * item
+    final = adapter.trained * 4 if adapter.frozen else model.parameters * item
     checkpoint = final + state_bytes(values, model, adapter)
     saves = _saves(args.save_strategy, args.save_steps, work, args.num_train_epochs)
     kept = saves if args.save_total_limit is None else min(saves, args.save_total_limit)

@@ -68,10 +68,11 @@ def measure_work(values: FinetuneValues, store: Store, manifest: Manifest, sizes
     config = values.finetuning_config
     limit = config.sft_args.max_seq_length
     given_steps = config.training_args.max_steps
+    prompt = int(config.peft_conf.peft_kwargs.get("num_virtual_tokens") or 0)
     try:
         sequences = _training_sequences(values, store, manifest)
     except NotFoundError:
-        longest = limit * sizes.per_device
+        longest = (limit + prompt) * sizes.per_device
         steps = given_steps if given_steps > 0 else None
         return Work(None, None, None, steps, longest, longest, limit, exact=False)
     lengths = [len(each.input_ids) for each in sequences]
@@ -85,7 +86,7 @@ def measure_work(values: FinetuneValues, store: Store, manifest: Manifest, sizes
         tokens_per_epoch=sum(lengths),
         trained_tokens_per_epoch=sum(trained),
         steps=steps,
-        longest=sum(sorted(lengths)[-sizes.per_device :]),
+        longest=sum(sorted(lengths)[-sizes.per_device :]) + prompt * sizes.per_device,
         longest_trained=sum(sorted(trained)[-sizes.per_device :]),
         row_longest=max(lengths),
         exact=True,
@@ -124,7 +125,7 @@ def step_flops(values: FinetuneValues, model: ModelFacts, adapter: Adapter, toke
     parts = (
         2
         + 2
-        + (0 if adapter.ranks else 2)
+        + (0 if adapter.frozen else 2)
         + (2 if values.finetuning_config.training_args.gradient_checkpointing else 0)
     )
     embedding = model.vocabulary * model.hidden

@@ -10,13 +10,18 @@ from typing import Any
 
 import torch
 import transformers
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import IA3Config, LoraConfig, PeftConfig, PeftModel, PromptTuningConfig, VeraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from tuneyard.device import Device
 from tuneyard.train.attention import PER_CONVERSATION
 from tuneyard.train.console import Tell
+from tuneyard.train.prompts import FlatPromptModel
 from tuneyard.train.targets import refuse_unmatched
+from tuneyard.values.adapters import PeftConf
+
+CONFIGS: Mapping[str, type[PeftConfig]] = {"LORA": LoraConfig, "VERA": VeraConfig, "IA3": IA3Config}
+"""Adapters inside the base's modules; a prompt stands before them."""
 
 
 def quiet_libraries() -> None:
@@ -71,27 +76,32 @@ def _attention(asked: str | None, device: Device, tell: Tell) -> str:
     return asked
 
 
-def add_adapter(model: PreTrainedModel, peft_kwargs: Mapping[str, Any], *, gradient_checkpointing: bool) -> PeftModel:
-    """Freeze the base and add a LoRA adapter.
+def add_adapter(model: PreTrainedModel, conf: PeftConf, folder: Path, *, gradient_checkpointing: bool) -> PeftModel:
+    """Freeze the base and add an adapter.
 
     Args:
         model: The base.
-        peft_kwargs: Arguments of `peft.LoraConfig`.
+        conf: The kind of adapter and the arguments of PEFT's configuration.
+        folder: The verified base model's folder, whose tokenizer reads a prompt's first text.
         gradient_checkpointing: Whether activations will be recomputed, which needs inputs with gradients.
 
     Returns:
         The model to train; adapter weights are float32 where the base has less precision.
 
     Raises:
-        InvalidValuesError: Where an entry of `target_modules` or `modules_to_save` matches no module.
+        InvalidValuesError: Where an entry of `target_modules` or its kin matches no module.
     """
+    kwargs = dict(conf.peft_kwargs)
     modules = dict(model.named_modules())
     linear = [name for name, module in modules.items() if isinstance(module, torch.nn.Linear)]
-    refuse_unmatched(list(modules), peft_kwargs, offered=linear)
+    refuse_unmatched(list(modules), kwargs, offered=linear)
     if gradient_checkpointing:
         model.enable_input_require_grads()
-    config = LoraConfig(task_type="CAUSAL_LM", **peft_kwargs)
-    adapted = get_peft_model(model, config)
+    if conf.peft_type == "PROMPT_TUNING":
+        if kwargs.get("prompt_tuning_init") == "TEXT":
+            kwargs["tokenizer_name_or_path"] = str(folder)
+        return FlatPromptModel(model, PromptTuningConfig(task_type="CAUSAL_LM", **kwargs))
+    adapted = get_peft_model(model, CONFIGS[conf.peft_type](task_type="CAUSAL_LM", **kwargs))
     assert isinstance(adapted, PeftModel)
     return adapted
 
@@ -107,6 +117,8 @@ def name_base(folder: Path, base: str) -> None:
     if path.exists():
         config = json.loads(path.read_text(encoding="utf-8"))
         config["base_model_name_or_path"] = base
+        if config.get("tokenizer_name_or_path"):
+            config["tokenizer_name_or_path"] = base
         path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
         # peft writes a card of its own that names the folder too; ours is written at the end.
         (folder / "README.md").unlink(missing_ok=True)

@@ -9,8 +9,9 @@ from typing import Any
 from tuneyard.errors import InvalidValuesError, Problem
 from tuneyard.train.console import Tell
 from tuneyard.values import FinetuneValues
+from tuneyard.values.servable import unserved_by_vllm
 
-PEFT_TYPES = ("LORA", "NO_PEFT")
+PEFT_TYPES = ("LORA", "VERA", "IA3", "PROMPT_TUNING", "NO_PEFT")
 AS_DATA_PARALLEL = ("auto-deepspeed-stage1",)
 """Ways to distribute whose losses plain data parallel training gives too: they only spread the optimizer's memory."""
 DISTRIBUTED = ("auto-single-process", "auto-ddp", *AS_DATA_PARALLEL)
@@ -49,6 +50,9 @@ def refuse_unsupported(values: FinetuneValues, tell: Tell, *, here: bool = True)
         )
     if values.distributedType in AS_DATA_PARALLEL:
         tell(f"distributedType {values.distributedType}: trained data parallel, which computes the same losses")
+    conf = config.peft_conf
+    if not values.mergeAdapter and (unserved := unserved_by_vllm(conf.peft_type, conf.peft_kwargs)):
+        tell(unserved)
     if config.training_args.save_strategy == "no":
         tell("save_strategy is no: a stop saves, but after a kill the run starts again at step 0")
 

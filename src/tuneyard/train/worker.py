@@ -207,8 +207,9 @@ class _Run:
         said = tell if self.main else _say_nothing
         model: Any = load_base(Path(self.prepared.base_folder), config.run_conf.model_args, self.prepared.device, said)
         if config.peft_conf.peft_type != "NO_PEFT":
-            kwargs = config.peft_conf.peft_kwargs
-            model = add_adapter(model, kwargs, gradient_checkpointing=arguments.gradient_checkpointing)
+            base = Path(self.prepared.base_folder)
+            again = arguments.gradient_checkpointing
+            model = add_adapter(model, config.peft_conf, base, gradient_checkpointing=again)
         rows = EncodedRows(Path(self.prepared.rows_folder))
         held_out = self.prepared.validation_folder
         self.progress = TellProgress(

@@ -13,6 +13,7 @@ from tuneyard.values import FinetuneValues, check_values, resolve_batch_sizes
 
 ARGS = "finetuning_config.training_args"
 DATA = "finetuning_config.data_conf"
+KWARGS = "finetuning_config.peft_conf.peft_kwargs"
 BATCH = "finetuning_config.batchsize_conf.total_train_batch_size"
 
 
@@ -91,6 +92,20 @@ RULES = [
      " asked for (given: auto-single-process); did you mean auto-ddp?"),
     (whole(mergeAdapter=True), "mergeAdapter: has nothing to merge: peft_type is NO_PEFT and checkpoint-final will be"
      " the whole model (given: true); did you mean mergeAdapter: false?"),
+    (whole(with_config(peft_conf={"peft_type": "PROMPT_TUNING", "peft_kwargs": {"num_virtual_tokens": 4}}),
+     mergeAdapter=True), "mergeAdapter: has nothing to merge into: PROMPT_TUNING trains virtual tokens before the prompt"
+     " and no weight of the base (given: true); did you mean mergeAdapter: false?"),
+    (with_config(peft_conf={"peft_type": "PROMPT_TUNING"}), f"{KWARGS}.num_virtual_tokens: is missing; allowed: 1 or"
+     " more"),
+    (with_config(peft_conf={"peft_type": "PROMPT_TUNING", "peft_kwargs": {"num_virtual_tokens": 4, "prompt_tuning_init":
+     "TEXT"}}), f"{KWARGS}.prompt_tuning_init_text: is missing, and prompt_tuning_init TEXT begins with it"),
+    (with_config(peft_conf={"peft_type": "VERA", "peft_kwargs": {"r": 0}}), f"{KWARGS}.r: is out of range (given: 0);"
+     " allowed: 1 or more"),
+    (with_config(peft_conf={"peft_type": "IA3", "peft_kwargs": {"target_modules": ["k_proj"]}}),
+     f"{KWARGS}.feedforward_modules: is missing beside the other; allowed: both, or neither for PEFT's own choice;"
+     " feedforward_modules may be an empty list"),
+    (with_config(peft_conf={"peft_type": "IA3", "peft_kwargs": {"target_modules": ["k_proj"], "feedforward_modules":
+     ["up_proj"]}}), f"{KWARGS}.feedforward_modules: is not among target_modules (given: up_proj); allowed: k_proj"),
     (whole(with_config(batchsize_conf={"total_train_batch_size": 12}), finetuningGpus=8), f"{BATCH}: can't be shared"
      " evenly by 8 processes (given: 12); allowed: a multiple of 8; nearest: 8 or 16"),
 ]  # fmt: skip
