@@ -6,19 +6,19 @@ import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 import transformers
 from peft import IA3Config, LoraConfig, PeftConfig, PeftModel, PromptTuningConfig, VeraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig, PreTrainedModel
 
 from tuneyard.device import Device
 from tuneyard.train.attention import PER_CONVERSATION
 from tuneyard.train.console import Tell
 from tuneyard.train.prompts import FlatPromptModel
 from tuneyard.train.targets import refuse_unmatched
-from tuneyard.values.adapters import PeftConf
+from tuneyard.values.adapters import PeftConf, QuantConf
+from tuneyard.values.finetuning import FinetuningConfig
 
 CONFIGS: Mapping[str, type[PeftConfig]] = {"LORA": LoraConfig, "VERA": VeraConfig, "IA3": IA3Config}
 """Adapters inside the base's modules; a prompt stands before them."""
@@ -30,25 +30,32 @@ def quiet_libraries() -> None:
     transformers.logging.disable_progress_bar()
 
 
-def load_base(folder: Path, model_args: Mapping[str, Any], device: Device, tell: Tell) -> PreTrainedModel:
+def load_base(folder: Path, config: FinetuningConfig, device: Device, tell: Tell) -> PreTrainedModel:
     """Load a causal language model for training.
 
     Args:
         folder: The verified model's folder.
-        model_args: `run_conf.model_args` with today's names (`dtype`, `attn_implementation`, …).
-        device: Where it will be trained; the model is loaded on the CPU.
+        config: With `run_conf.model_args` under today's names (`dtype`, `attn_implementation`, …) and `quant_conf`.
+        device: Where it will be trained; the model is loaded on the CPU, and a quantized one there.
         tell: Told where something named is not there and what is used instead.
 
     Returns:
         The model, in the dtype asked for.
     """
-    keywords = dict(model_args)
+    keywords = dict(config.run_conf.model_args)
+    if config.quant_conf.quantization_type != "no-quantization":
+        keywords["quantization_config"] = _quantization(config.quant_conf)
+        keywords["device_map"] = {"": torch.cuda.current_device() if device == "cuda" else device}
     keywords["attn_implementation"] = _attention(keywords.get("attn_implementation"), device, tell)
     use_cache = keywords.pop("use_cache", False)
     model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, **keywords)
     model.config.use_cache = use_cache
     make_savable(model)
     return model
+
+
+def _quantization(asked: QuantConf) -> BitsAndBytesConfig:
+    return BitsAndBytesConfig(**asked.model_dump(exclude={"quantization_type"}))
 
 
 def make_savable(model: PreTrainedModel) -> None:

@@ -6,6 +6,7 @@ import importlib.util
 import os
 from typing import Any
 
+from tuneyard.device import VARIABLE
 from tuneyard.errors import InvalidValuesError, Problem
 from tuneyard.train.console import Tell
 from tuneyard.values import FinetuneValues
@@ -33,7 +34,6 @@ def refuse_unsupported(values: FinetuneValues, tell: Tell, *, here: bool = True)
         ("finetuning_config.method", config.method, ("sft",)),
         ("finetuning_config.data_conf.training_data.type", config.data_conf.training_data.type, ("CONCATENATION",)),
         ("finetuning_config.peft_conf.peft_type", config.peft_conf.peft_type, PEFT_TYPES),
-        ("finetuning_config.quant_conf.quantization_type", config.quant_conf.quantization_type, ("no-quantization",)),
         ("distributedType", values.distributedType, DISTRIBUTED),
     ]
     problems = [
@@ -53,6 +53,10 @@ def refuse_unsupported(values: FinetuneValues, tell: Tell, *, here: bool = True)
     conf = config.peft_conf
     if not values.mergeAdapter and (unserved := unserved_by_vllm(conf.peft_type, conf.peft_kwargs)):
         tell(unserved)
+    if config.quant_conf.quantization_type != "no-quantization":
+        tell(
+            "quant_conf: the adapter is trained over quantized weights; merged and served, it stands on those as delivered"
+        )
     if config.training_args.save_strategy == "no":
         tell("save_strategy is no: a stop saves, but after a kill the run starts again at step 0")
 
@@ -66,6 +70,13 @@ def _lacking(values: FinetuneValues) -> list[Problem]:
     ]
     if values.finetuning_config.tracking is not None and importlib.util.find_spec("mlflow") is None:
         problems.append(Problem("finetuning_config.tracking", "needs the package mlflow, which is not installed"))
+    quantized = values.finetuning_config.quant_conf.quantization_type
+    if quantized != "no-quantization":
+        where = "finetuning_config.quant_conf.quantization_type"
+        if importlib.util.find_spec("bitsandbytes") is None:
+            problems.append(Problem(where, "needs the package bitsandbytes, which is not installed", quantized))
+        elif os.environ.get(VARIABLE) == "mps":
+            problems.append(Problem(where, "is not possible on this device", quantized, f"{VARIABLE} cpu or cuda"))
     arguments = values.finetuning_config.training_args.to_transformers()
     if arguments.get("use_liger_kernel") and importlib.util.find_spec("liger_kernel") is None:
         where = "finetuning_config.training_args.use_liger_kernel"

@@ -25,7 +25,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
-from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
 from tuneyard.train.batches import IGNORED, EncodedRows, flatten
@@ -281,6 +281,7 @@ class SFTTrainer(Trainer):
             "last_logged_step": self._globalstep_last_logged,
             "seconds": self.seconds_trained(),
             "best_step": self.state.best_global_step,
+            "evaluations_without_better": [each.early_stopping_patience_counter for each in self._early_stops()],
         }
         (folder / COUNTERS_FILE).write_text(json.dumps(counters), encoding="utf-8")
 
@@ -303,6 +304,14 @@ class SFTTrainer(Trainer):
         self.earlier_seconds = counters["seconds"]
         if self.best_lost:  # its checkpoint is damaged: the next evaluation is the best again
             self.state.best_metric = self.state.best_global_step = self.state.best_model_checkpoint = None
+        waited = [] if self.best_lost else counters.get("evaluations_without_better", [])
+        for callback, count in zip(self._early_stops(), waited, strict=False):
+            callback.early_stopping_patience_counter = count
+            if count >= callback.early_stopping_patience:  # it had ended, and was killed before it was published
+                self.control.should_training_stop = True
+
+    def _early_stops(self) -> list[EarlyStoppingCallback]:
+        return [each for each in self.callback_handler.callbacks if isinstance(each, EarlyStoppingCallback)]
 
     def seconds_trained(self) -> float:
         """Seconds spent in `train` by this attempt and the ones it goes on from."""
@@ -319,14 +328,15 @@ class SFTTrainer(Trainer):
         if self._postponed and self._saved_step != step:
             self._save_checkpoint(self.network)
         self._postponed = False
-        if not self._agreed_to_stop() or self.state.global_step >= self.state.max_steps:
+        ending = self.state.global_step >= self.state.max_steps or self.control.should_training_stop
+        if not self._agreed_to_stop() or ending:
             return
         if self._saved_step != self.state.global_step:
             self._save_checkpoint(self.network)
         raise Stopped(self.state.global_step)
 
     def _run_epoch(self, **kwargs: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] - called by name
-        if self.state.global_step < self.state.max_steps:
+        if self.state.global_step < self.state.max_steps and not self.control.should_training_stop:
             super()._run_epoch(**kwargs)
         else:
             self.control.should_training_stop = True

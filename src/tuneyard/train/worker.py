@@ -18,7 +18,7 @@ from typing import Any
 
 import torch.distributed as dist
 import transformers
-from transformers import PrinterCallback, TrainingArguments, set_seed
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
 from tuneyard.checkpoints import Attempt, CheckpointRef, Experiment, MetricsLog, Publisher, RetentionPolicy
 from tuneyard.errors import TERMINATED, NotFoundError, UnavailableError
@@ -37,6 +37,7 @@ from tuneyard.train.rows import encoder_of
 from tuneyard.train.signals import StopRequest
 from tuneyard.train.trainer import REQUIRED_FILES, SFTTrainer, Stopped
 from tuneyard.values import FinetuneValues
+from tuneyard.values.finetuning import EarlyStopping
 
 FLUSH_SECONDS = 600.0
 """How long the end of a process waits for its last checkpoint to be published."""
@@ -205,7 +206,7 @@ class _Run:
             write_progress(self.workdir, phase="loading")
         set_seed(arguments.seed)  # an adapter's first weights are random
         said = tell if self.main else _say_nothing
-        model: Any = load_base(Path(self.prepared.base_folder), config.run_conf.model_args, self.prepared.device, said)
+        model: Any = load_base(Path(self.prepared.base_folder), config, self.prepared.device, said)
         if config.peft_conf.peft_type != "NO_PEFT":
             base = Path(self.prepared.base_folder)
             again = arguments.gradient_checkpointing
@@ -227,7 +228,7 @@ class _Run:
             total_batch_size=self.prepared.total,
             stop_requested=self._ending(stop),
             on_checkpoint=self._checkpoint(lambda: trainer),
-            callbacks=[self.progress],
+            callbacks=[self.progress, *_early_stopping(config.early_stopping)],
         )
         trainer.remove_callback(PrinterCallback)
         if start.folder:
@@ -315,6 +316,10 @@ class _Run:
         events = self.workdir / TENSORBOARD
         if events.is_dir():
             upload_tree(self.store, events, f"{self.experiment.prefix}/{TENSORBOARD}/")
+
+
+def _early_stopping(asked: EarlyStopping | None) -> list[TrainerCallback]:
+    return [EarlyStoppingCallback(**asked.model_dump())] if asked else []
 
 
 def _for_all(arguments: TrainingArguments, begin: Callable[[], _Start] | None) -> _Start | None:

@@ -189,6 +189,16 @@ class Overrides(Values):
     """The learning rate is multiplied by the total batch size, its square root, or not."""
 
 
+class EarlyStopping(Values):
+    """Ends the training where evaluations no longer get better, by transformers' EarlyStoppingCallback."""
+
+    early_stopping_patience: Count = 1
+    """After how many evaluations in a row without a better one; what is better, metric_for_best_model says."""
+
+    early_stopping_threshold: Annotated[Float, Field(ge=0)] = 0.0
+    """By how much the metric has to get better to count."""
+
+
 class Tracking(Values):
     """An MLflow server that is told about the run."""
 
@@ -226,6 +236,39 @@ def dpo_args_need_dpo(config: FinetuningConfig) -> Iterator[Broken]:
         yield Broken("dpo_args", f"means nothing with method {config.method}", allowed="method: dpo", about=("method",))
 
 
+def early_stopping_needs_an_evaluation_and_a_metric(config: FinetuningConfig) -> Iterator[Broken]:
+    """What stops a training early is a metric of its evaluations."""
+    args = config.training_args
+    if config.early_stopping is None:
+        return
+    if args.eval_strategy == "no":
+        about = ("training_args.eval_strategy",)
+        yield Broken(
+            "early_stopping", "has no evaluation to look at", allowed="eval_strategy: steps, epoch", about=about
+        )
+    elif args.metric_for_best_model is None and not args.load_best_model_at_end:
+        what = "has no metric to look at"
+        about = ("training_args.metric_for_best_model", "training_args.load_best_model_at_end")
+        yield Broken("early_stopping", what, allowed="training_args.metric_for_best_model: loss", about=about)
+
+
+def quantized_weights_are_not_trained(config: FinetuningConfig) -> Iterator[Broken]:
+    """Only an adapter on quantized weights has gradients."""
+    quantized = config.quant_conf.quantization_type != "no-quantization"
+    if quantized and config.peft_conf.peft_type == "NO_PEFT":
+        yield Broken(
+            "quant_conf.quantization_type",
+            "leaves nothing that could be trained with NO_PEFT",
+            value=config.quant_conf.quantization_type,
+            allowed="an adapter: peft_conf.peft_type LORA",
+            about=("peft_conf.peft_type",),
+        )
+    if quantized and not (config.quant_conf.load_in_4bit or config.quant_conf.load_in_8bit):
+        what = "names no number of bits"
+        about = ("quant_conf.load_in_4bit", "quant_conf.load_in_8bit")
+        yield Broken("quant_conf.quantization_type", what, allowed="load_in_4bit or load_in_8bit: true", about=about)
+
+
 def unused_validation_data(config: FinetuningConfig) -> str | None:
     """Say that rows are kept back for an evaluation that never happens."""
     data = config.data_conf.validation_data
@@ -237,7 +280,12 @@ def unused_validation_data(config: FinetuningConfig) -> str | None:
 class FinetuningConfig(Values):
     """What is trained, on what and how."""
 
-    checks: ClassVar[Sequence[Rule]] = (evaluation_needs_data, dpo_args_need_dpo)
+    checks: ClassVar[Sequence[Rule]] = (
+        evaluation_needs_data,
+        dpo_args_need_dpo,
+        early_stopping_needs_an_evaluation_and_a_metric,
+        quantized_weights_are_not_trained,
+    )
     remarks: ClassVar[Sequence[Remark]] = (unused_validation_data,)
 
     method: Literal["sft", "dpo"] = "sft"
@@ -269,6 +317,9 @@ class FinetuningConfig(Values):
 
     overrides: Overrides = Field(default_factory=Overrides)
     """Scales the learning rate."""
+
+    early_stopping: EarlyStopping | None = None
+    """Ends the training where evaluations no longer get better."""
 
     tracking: Tracking | None = None
     """An MLflow server that is told about the run."""

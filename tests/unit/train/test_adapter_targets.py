@@ -9,12 +9,13 @@ from tiny_models import make_model
 
 from tuneyard.errors import InvalidValuesError
 from tuneyard.train.model import add_adapter, load_base
+from tuneyard.values import FinetuningConfig
 from tuneyard.values.adapters import PeftConf
 
 
 @pytest.fixture
 def base(tmp_path):
-    return load_base(make_model(tmp_path / "base"), {}, "cpu", print)
+    return load_base(make_model(tmp_path / "base"), FinetuningConfig(), "cpu", print)
 
 
 def adapt(base, kwargs):

@@ -13,6 +13,7 @@ from tuneyard.values import FinetuneValues, check_values, resolve_batch_sizes
 
 ARGS = "finetuning_config.training_args"
 DATA = "finetuning_config.data_conf"
+QUANT = "finetuning_config.quant_conf.quantization_type"
 KWARGS = "finetuning_config.peft_conf.peft_kwargs"
 BATCH = "finetuning_config.batchsize_conf.total_train_batch_size"
 
@@ -92,6 +93,14 @@ RULES = [
      " asked for (given: auto-single-process); did you mean auto-ddp?"),
     (whole(mergeAdapter=True), "mergeAdapter: has nothing to merge: peft_type is NO_PEFT and checkpoint-final will be"
      " the whole model (given: true); did you mean mergeAdapter: false?"),
+    (with_config(early_stopping={"early_stopping_patience": 2}), "finetuning_config.early_stopping: has no evaluation to"
+     " look at; allowed: eval_strategy: steps, epoch"),
+    (with_config(early_stopping={}, training_args=STEPS), "finetuning_config.early_stopping: has no metric to look at;"
+     " allowed: training_args.metric_for_best_model: loss"),
+    (with_config(quant_conf={"quantization_type": "bits-and-bytes", "load_in_4bit": True}), f"{QUANT}: leaves nothing"
+     " that could be trained with NO_PEFT (given: bits-and-bytes); allowed: an adapter: peft_conf.peft_type LORA"),
+    (with_config(quant_conf={"quantization_type": "bits-and-bytes"}, peft_conf={"peft_type": "LORA"}), f"{QUANT}: names"
+     " no number of bits; allowed: load_in_4bit or load_in_8bit: true"),
     (whole(with_config(peft_conf={"peft_type": "PROMPT_TUNING", "peft_kwargs": {"num_virtual_tokens": 4}}),
      mergeAdapter=True), "mergeAdapter: has nothing to merge into: PROMPT_TUNING trains virtual tokens before the prompt"
      " and no weight of the base (given: true); did you mean mergeAdapter: false?"),
