@@ -1,4 +1,4 @@
-"""Conversations from files to token ids with a loss mask: read, checked, encoded, split and shown.
+"""Conversations and preferences from files to token ids with a loss mask: read, checked, encoded, split and shown.
 
 The room between what was delivered and what is trained on. It never writes, and loads transformers only where a
 tokenizer is asked for.
@@ -6,9 +6,10 @@ tokenizer is asked for.
 
 from tuneyard.data.check import check, encode_files
 from tuneyard.data.contract import check_template
-from tuneyard.data.conversations import Conversation, Message
+from tuneyard.data.conversations import Conversation, Message, Preference
 from tuneyard.data.encoding import ChatEncoder, Encoded
-from tuneyard.data.reading import read_rows
+from tuneyard.data.formats import FORMATS, Format, detect, parse_row
+from tuneyard.data.reading import format_of, read_rows
 from tuneyard.data.rendering import template_messages
 from tuneyard.data.report import DataReport
 from tuneyard.data.show import conversation_text, report_table
@@ -16,16 +17,22 @@ from tuneyard.data.split import split
 from tuneyard.data.tokenizer import load_tokenizer, stop_token_ids
 
 __all__ = [
+    "FORMATS",
     "ChatEncoder",
     "Conversation",
     "DataReport",
     "Encoded",
+    "Format",
     "Message",
+    "Preference",
     "check",
     "check_template",
     "conversation_text",
+    "detect",
     "encode_files",
+    "format_of",
     "load_tokenizer",
+    "parse_row",
     "read_rows",
     "report_table",
     "split",

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tuneyard.data.contract import check_template
-from tuneyard.data.conversations import Conversation
+from tuneyard.data.conversations import Conversation, Preference
 from tuneyard.data.encoding import ChatEncoder, Encoded
 from tuneyard.data.reading import read_rows
 from tuneyard.data.report import Bin, DataReport, LongRow
@@ -96,6 +96,10 @@ class _Tally:
                 advance(1)
             if isinstance(row, Problem):
                 self._add_problem(row, of_a_row=row.where not in names)
+                continue
+            if isinstance(row, Preference):
+                what = "is a preference, and supervised finetuning learns conversations"
+                self._add_problem(Problem(row.where, what, allowed="method: dpo"), of_a_row=True)
                 continue
             kept = self._encode(row)
             if kept:

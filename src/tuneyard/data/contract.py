@@ -49,7 +49,7 @@ def check_template(encoder: ChatEncoder, samples: Iterable[Conversation] = ()) -
 def _check(encoder: ChatEncoder, conversation: Conversation) -> list[Problem]:
     unlimited = ChatEncoder(encoder.tokenizer, completions_only=encoder.completions_only, stop_ids=encoder.stop_ids)
     sequences = unlimited.encode(conversation)
-    answers = [number for number, message in enumerate(conversation.messages) if message.role == "assistant"]
+    answers = conversation.answers
     learnt = sum(len(sequence.answers) for sequence in sequences)
     if learnt != len(answers):
         return [Problem(WHERE, "marks another number of answers than there are", str(learnt), str(len(answers)))]

@@ -1,21 +1,27 @@
-"""Rows out of files: JSONL and Parquet, streamed, each row a conversation or the reason why it isn't one.
+"""Rows out of files: JSONL and Parquet, streamed, each row a conversation or a preference, or the reason why not.
 
-Not a place for what a conversation is (`conversations`) and not for tokens (`encoding`). Memory is one line of JSONL or
-one batch of Parquet rows, however long the file is.
+Not a place for what a conversation is (`conversations`), for the shapes of rows (`formats`), nor for tokens
+(`encoding`). Memory is one line of JSONL or one batch of Parquet rows, however long the file is.
 """
 
 from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
-from tuneyard.data.conversations import Conversation, parse_row, shown
+from tuneyard.data.conversations import Conversation, Preference, shown
+from tuneyard.data.formats import Format, detect, parse_row
 from tuneyard.errors import NotFoundError, Problem, TuneyardError
 
+Row = Conversation | Preference | Problem
+
 _PARQUET_BATCH_ROWS = 256
+_ROWS_TO_DETECT_BY = 64
 _ALLOWED = ".jsonl (one JSON object a line) or .parquet"
 _NOT_UTF8_MARKS = {
     codecs.BOM_UTF16_LE: "UTF-16",
@@ -25,30 +31,64 @@ _NOT_UTF8_MARKS = {
 }
 
 
-def read_rows(paths: Sequence[Path]) -> Iterator[Conversation | Problem]:
-    """Read conversations from files, in order.
+def read_rows(paths: Sequence[Path], formats: Mapping[Path, Format] | None = None) -> Iterator[Row]:
+    """Read rows from files, in order.
 
     A row that can't be used comes as one `Problem` with its `file:line` and the first reason; a file that can't be read
     at all, or has no rows, as one `Problem` with its name. Blank lines of JSONL are passed over.
 
     Args:
         paths: Files ending in `.jsonl` or `.parquet`.
+        formats: The shape of the rows of a file; of a file that isn't named, `format_of` tells it.
 
     Yields:
-        A conversation or a problem for each row.
+        A conversation, a preference or a problem for each row.
 
     Raises:
         NotFoundError: Where a file isn't there.
     """
     for path in paths:
-        if not path.exists():
-            raise NotFoundError(
-                f"The data file {path} is not there.", hint="Check the path, or deliver the data first.", path=str(path)
-            )
-        yield from _read_file(path)
+        _check_is_there(path)
+        chosen = (formats or {}).get(path) or format_of(path)
+        number_of_rows = 0
+        for raw in _raw_rows(path):
+            number_of_rows += 1
+            yield raw if isinstance(raw, Problem) else parse_row(raw[0], raw[1], chosen)
+        if number_of_rows == 0:
+            yield Problem(str(path), "the file has no rows")
 
 
-def _read_file(path: Path) -> Iterator[Conversation | Problem]:
+def format_of(path: Path) -> Format:
+    """Tell the shape of a file's rows: the one that most of its first 64 rows have.
+
+    Args:
+        path: A file of rows.
+
+    Returns:
+        The shape; `messages` where no row has one that is known, so that each row says what it lacks.
+
+    Raises:
+        NotFoundError: Where the file isn't there.
+    """
+    _check_is_there(path)
+    head = islice(_raw_rows(path), _ROWS_TO_DETECT_BY)
+    found = Counter(detect(raw[0]) for raw in head if not isinstance(raw, Problem))
+    found.pop(None, None)
+    return cast("Format", found.most_common(1)[0][0]) if found else "messages"
+
+
+def _check_is_there(path: Path) -> None:
+    if not path.exists():
+        raise NotFoundError(
+            f"The data file {path} is not there.", hint="Check the path, or deliver the data first.", path=str(path)
+        )
+
+
+_Raw = tuple[object, str] | Problem
+"""A parsed row and its `file:line`, of which nothing is known yet."""
+
+
+def _raw_rows(path: Path) -> Iterator[_Raw]:
     if path.is_dir():
         yield Problem(str(path), "is a folder", allowed="a file, " + _ALLOWED)
         return
@@ -57,15 +97,10 @@ def _read_file(path: Path) -> Iterator[Conversation | Problem]:
         meant = path.with_suffix(".jsonl").name if path.suffix.lower() in (".json", ".ndjson") else ""
         yield Problem(str(path), "has an ending that isn't known", path.suffix or "none", _ALLOWED, meant)
         return
-    number_of_rows = 0
-    for row in rows(path):
-        number_of_rows += 1
-        yield row
-    if number_of_rows == 0:
-        yield Problem(str(path), "the file has no rows")
+    yield from rows(path)
 
 
-def _read_jsonl(path: Path) -> Iterator[Conversation | Problem]:
+def _read_jsonl(path: Path) -> Iterator[_Raw]:
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             where = f"{path}:{number}"
@@ -78,7 +113,7 @@ def _read_jsonl(path: Path) -> Iterator[Conversation | Problem]:
                 yield _parse_line(line, where)
 
 
-def _parse_line(line: bytes, where: str) -> Conversation | Problem:
+def _parse_line(line: bytes, where: str) -> _Raw:
     if line.startswith(codecs.BOM_UTF8):
         return Problem(where, "the line begins with a byte order mark", allowed="UTF-8 without a byte order mark")
     try:
@@ -94,7 +129,7 @@ def _parse_line(line: bytes, where: str) -> Conversation | Problem:
     except (ValueError, RecursionError) as error:
         reason = str(error) if isinstance(error, _DuplicateKeyError) else "nested too deeply, or a number too long"
         return Problem(where, f"is not JSON that can be read: {reason}", shown(text[:200]))
-    return parse_row(row, where)
+    return row, where
 
 
 class _DuplicateKeyError(ValueError):
@@ -111,7 +146,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def _read_parquet(path: Path) -> Iterator[Conversation | Problem]:
+def _read_parquet(path: Path) -> Iterator[_Raw]:
     try:
         import pyarrow as arrow
         from pyarrow import parquet
@@ -123,13 +158,13 @@ def _read_parquet(path: Path) -> Iterator[Conversation | Problem]:
     try:
         with parquet.ParquetFile(path) as file:
             columns = list(file.schema_arrow.names)
-            if "messages" not in columns:
-                yield parse_row(dict.fromkeys(columns), str(path))
+            if detect(dict.fromkeys(columns)) is None:
+                yield dict.fromkeys(columns), str(path)
                 return
             for batch in cast("Iterable[Any]", file.iter_batches(batch_size=_PARQUET_BATCH_ROWS)):
                 for row in batch.to_pylist():
                     number += 1
-                    yield parse_row(_without_nulls(row), f"{path}:{number}")
+                    yield _without_nulls(row), f"{path}:{number}"
     except (arrow.ArrowException, OSError) as error:
         after = f" after row {number}" if number else ""
         yield Problem(

@@ -87,7 +87,7 @@ class Renderer:
         self._stops = tuple(stops)
 
     def turns(self, conversation: Conversation) -> list[Turn]:
-        """Return every answer with its prompt.
+        """Return every answer that is learnt with its prompt.
 
         Raises:
             InvalidDataError: With one problem, where the template refuses the conversation or leaves a part of it out,
@@ -95,8 +95,7 @@ class Renderer:
         """
         if "messages[].tool_calls" in self.unrendered(conversation):
             raise refusal(conversation, "has tool_calls, which the chat template does not render")
-        answers = [number for number, message in enumerate(conversation.messages) if message.role == "assistant"]
-        turns = [self._turn(conversation, number) for number in answers]
+        turns = [self._turn(conversation, number) for number in conversation.answers]
         _refuse_untold_results(conversation, turns[-1].prompt)
         return turns
 

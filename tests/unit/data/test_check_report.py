@@ -48,7 +48,7 @@ def test_every_row_is_counted_once(mixed, make_encoder):
     assert report.unused_fields == {"source": 1}
     assert report.special_tokens_in_text == {"<|im_end|>": 1}
     assert [(problem.where, problem.what) for problem in report.problems] == [
-        (f"{mixed}:3", "the row has no messages"),
+        (f"{mixed}:3", "the row has no messages: it has the shape sharegpt, and its file is read as messages"),
         (f"{mixed}:7", "no message is the assistant's, so there is nothing to learn"),
     ]
 
@@ -95,8 +95,8 @@ def test_bad_rows_stop_a_training_with_the_first_and_the_command_that_lists_all(
     with pytest.raises(InvalidDataError) as caught:
         report.raise_if_bad()
     assert caught.value.message == (
-        f"2 of 7 rows of {mixed} can't be used; the first: {mixed}:3: the row has no messages "
-        "(given: keys conversations); did you mean messages instead of conversations?"
+        f"2 of 7 rows of {mixed} can't be used; the first: {mixed}:3: the row has no messages: it has the shape "
+        "sharegpt, and its file is read as messages (given: keys conversations); did you mean format sharegpt?"
     )
     assert caught.value.hint == "See every row: tuneyard data check with the same -f and --set"
     assert caught.value.exit_code == 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from chats import row
 
-from tuneyard.data.conversations import Conversation, parse_row
+from tuneyard.data import Conversation, parse_row
 from tuneyard.errors import Problem
 
 U = {"role": "user", "content": "Hi"}
@@ -61,10 +61,10 @@ def test_equal_conversations_have_one_digest_and_others_another():
         ({}, "f:7: the row has no messages (given: keys none)"),
         (
             {"conversations": [], "id": 1},
-            "f:7: the row has no messages (given: keys conversations, id); "
-            "did you mean messages instead of conversations?",
+            "f:7: the row has no messages: it has the shape sharegpt, and its file is read as messages "
+            "(given: keys conversations, id); did you mean format sharegpt?",
         ),
-        ({"prompt": "a", "completion": "b"}, "f:7: the row has no messages (given: keys prompt, completion)"),
+        ({"prompt": "a", "completion": "b"}, "f:7: the row has no messages: it has the shape prompt"),
         ({"messages": "Hi"}, "f:7: messages is not a list (given: Hi); allowed: a list of {role, content}"),
         ({"messages": []}, "f:7: messages is empty"),
         ({"messages": ["Hi", A]}, "f:7: messages[0] is not an object (given: Hi); allowed: {role, content}"),
