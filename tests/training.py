@@ -93,6 +93,14 @@ def conversations(count: int, *, seed: int = 0) -> list[dict[str, Any]]:
     ]
 
 
+def preferences(count: int, *, seed: int = 0) -> list[dict[str, Any]]:
+    """Make rows with a better and a worse answer, as text."""
+    return [
+        {"prompt": one["messages"][0]["content"], "chosen": one["messages"][1]["content"], "rejected": f"{place} no"}
+        for place, one in enumerate(conversations(count, seed=seed))
+    ]
+
+
 def lay_out(store: Path, *, rows: list[dict[str, Any]] | None = None, folder: Path | None = None, **model: Any) -> None:
     """Put a dataset and a model, a tiny one or that of a folder, where a delivery would, manifests included."""
     from tuneyard.store import Manifest, open_store, upload_tree, write_manifest

@@ -10,7 +10,6 @@ import pytest
 from training import VALUES, changed, conversations, environment, lay_out, train
 
 UNSUPPORTED = {
-    "finetuning_config.method": "dpo",
     "distributedType": "auto-fsdp",
     "finetuning_config.quant_conf": {"quantization_type": "bits-and-bytes", "load_in_4bit": True},
     "finetuning_config.peft_conf": {"peft_type": "LOHA"},

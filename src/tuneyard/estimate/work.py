@@ -33,7 +33,7 @@ class Work:
     """What a run goes through.
 
     Attributes:
-        rows: Sequences trained on, mostly one for each conversation; None where the data is not delivered.
+        rows: Sequences trained on, mostly one for each conversation, or preferences; None where there is no data yet.
         tokens_per_epoch: Their tokens, likewise.
         trained_tokens_per_epoch: Those in the loss, likewise.
         steps: Optimizer steps in all; None where that depends on data that is not there.
@@ -66,18 +66,23 @@ def measure_work(values: FinetuneValues, store: Store, manifest: Manifest, sizes
         InvalidDataError: Where rows can't be trained on.
     """
     config = values.finetuning_config
-    limit = config.sft_args.max_seq_length
+    pairs = config.method == "dpo"
+    limit = (config.preference_args.max_length or 2048) if pairs else config.sft_args.max_seq_length
     given_steps = config.training_args.max_steps
     prompt = int(config.peft_conf.peft_kwargs.get("num_virtual_tokens") or 0)
     try:
         sequences = _training_sequences(values, store, manifest)
     except NotFoundError:
-        longest = (limit + prompt) * sizes.per_device
+        longest = (limit + prompt) * sizes.per_device * (2 if pairs else 1)
         steps = given_steps if given_steps > 0 else None
         return Work(None, None, None, steps, longest, longest, limit, exact=False)
     lengths = [len(each.input_ids) for each in sequences]
     trained = [sum(each.loss_mask) for each in sequences]
-    count = len(sequences)
+    row_longest = max(lengths)
+    if pairs:  # a preference is both of its answers in one row
+        lengths = [chosen + rejected for chosen, rejected in zip(lengths[::2], lengths[1::2], strict=True)]
+        trained = [chosen + rejected for chosen, rejected in zip(trained[::2], trained[1::2], strict=True)]
+    count = len(lengths)
     drop = config.training_args.dataloader_drop_last and count >= sizes.total
     per_epoch = count // sizes.total if drop else math.ceil(count / sizes.total)
     steps = given_steps if given_steps > 0 else math.ceil(config.training_args.num_train_epochs * per_epoch)
@@ -86,9 +91,9 @@ def measure_work(values: FinetuneValues, store: Store, manifest: Manifest, sizes
         tokens_per_epoch=sum(lengths),
         trained_tokens_per_epoch=sum(trained),
         steps=steps,
-        longest=sum(sorted(lengths)[-sizes.per_device :]) + prompt * sizes.per_device,
+        longest=sum(sorted(lengths)[-sizes.per_device :]) + prompt * sizes.per_device * (2 if pairs else 1),
         longest_trained=sum(sorted(trained)[-sizes.per_device :]),
-        row_longest=max(lengths),
+        row_longest=row_longest,
         exact=True,
     )
 

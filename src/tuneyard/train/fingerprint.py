@@ -67,6 +67,8 @@ def fingerprint(
         "finetuning_config.sft_args": config.sft_args.model_dump(mode="json"),
         "finetuning_config.run_conf.model_args.dtype": config.run_conf.model_args.get("dtype"),
     }
+    if config.method == "dpo":
+        whole["finetuning_config.dpo_args"] = config.preference_args.model_dump(mode="json")
     if config.early_stopping is not None:
         whole["finetuning_config.early_stopping"] = config.early_stopping.model_dump(mode="json")
     data_hashes = {f"data {key}": digest for key, digest in datasets.items()}

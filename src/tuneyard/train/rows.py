@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tuneyard.data import ChatEncoder, Encoded, encode_files, load_tokenizer, split
-from tuneyard.errors import InvalidDataError
+from tuneyard.data import (
+    ChatEncoder,
+    Conversation,
+    Encoded,
+    Preference,
+    encode_files,
+    load_tokenizer,
+    read_rows,
+    split,
+)
+from tuneyard.errors import InvalidDataError, Problem
 from tuneyard.progress import progress_bar
 from tuneyard.values import FinetuneValues
 
@@ -15,6 +24,8 @@ def encoder_of(values: FinetuneValues, base_folder: Path) -> ChatEncoder:
     """Make the encoder that a run's values ask for, from its base model's tokenizer."""
     config = values.finetuning_config
     tokenizer = load_tokenizer(base_folder, config.data_conf)
+    if config.method == "dpo":
+        return ChatEncoder(tokenizer, max_length=config.preference_args.max_length)
     return ChatEncoder(
         tokenizer,
         max_length=config.sft_args.max_seq_length,
@@ -34,14 +45,16 @@ def encoded_rows(
         validation_files: The same, where validation has files of its own.
 
     Returns:
-        The sequences trained on and those validated on, which may be none.
+        The sequences trained on and those validated on, which may be none. With method dpo two for each preference:
+        with the chosen answer, then with the rejected one.
 
     Raises:
         InvalidDataError: With every bad row, or where nothing is left to train on.
     """
     encoder = encoder_of(values, base_folder)
-    rows = _checked(training_files, encoder)
-    validation = _checked(validation_files, encoder) if validation_files else []
+    checked = _checked_pairs if values.finetuning_config.method == "dpo" else _checked
+    rows = checked(training_files, encoder)
+    validation = checked(validation_files, encoder) if validation_files else []
     asked = values.finetuning_config.data_conf.validation_data
     if asked.type == "AUTO_SPLIT":
         chosen, held_out = split(rows, asked.ratio, asked.seed)
@@ -61,3 +74,55 @@ def _checked(files: Sequence[Path], encoder: ChatEncoder) -> list[list[Encoded]]
         rows, report = encode_files(files, encoder, advance=advance)
     report.raise_if_bad()
     return rows
+
+
+def _checked_pairs(files: Sequence[Path], encoder: ChatEncoder) -> list[list[Encoded]]:
+    """Encode preferences: the prompt with either answer. Those with an answer that is too long are left out."""
+    pairs: list[list[Encoded]] = []
+    problems: list[Problem] = []
+    count = 0
+    with progress_bar("checking the data", None) as advance:
+        for row in read_rows(files):
+            advance(1)
+            count += 1
+            if isinstance(row, Problem):
+                problems.append(row)
+                continue
+            try:
+                pair = _pair(row, encoder)
+            except InvalidDataError as error:
+                problems += error.problems
+            else:
+                if not any(answer.dropped for answer in pair):
+                    pairs.append(pair)
+    names = ", ".join(file.name for file in files)
+    if problems:
+        raise InvalidDataError(
+            f"{len(problems)} of {count} rows of {names} can't be used; the first: {problems[0]}.",
+            hint='a row of method dpo is {"prompt": …, "chosen": …, "rejected": …}, as text or as messages',
+            problems=problems,
+        )
+    if not pairs:
+        raise InvalidDataError(
+            f"None of the {count} preferences of {names} can be trained on: each has an answer longer than"
+            f" {encoder.max_length} tokens.",
+            hint="--set finetuning_config.dpo_args.max_length=… allows longer ones",
+            problems=[],
+        )
+    return pairs
+
+
+def _pair(row: Conversation | Preference, encoder: ChatEncoder) -> list[Encoded]:
+    if isinstance(row, Conversation):
+        what = "is a conversation, and method dpo learns preferences"
+        problem = Problem(row.where, what, allowed="chosen and rejected")
+        raise InvalidDataError(str(problem), problems=[problem])
+    pair: list[Encoded] = []
+    for name, conversation in zip(("chosen", "rejected"), row.conversations, strict=True):
+        sequences = encoder.encode(conversation)
+        if len(sequences) > 1:
+            what = f"has several answers in {name}, and the chat template renders the earlier ones otherwise after it"
+            problem = Problem(row.where, what, allowed="one answer")
+            raise InvalidDataError(str(problem), problems=[problem])
+        pair += sequences
+    return pair

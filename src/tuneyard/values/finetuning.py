@@ -175,8 +175,29 @@ class SftArgs(legacy.Respelt):
     """The loss covers the assistant's answers only; false takes the whole text."""
 
 
+def preference_numbers_are_possible(args: DpoArgs) -> Iterator[Broken]:
+    """What TRL would tell only once a model is loaded."""
+    if args.beta <= 0:
+        yield Broken("beta", "is out of range", value=f"{args.beta:g}", allowed="more than 0")
+    if not 0 <= args.label_smoothing < 0.5:
+        yield Broken("label_smoothing", "is out of range", f"{args.label_smoothing:g}", "from 0 to below 0.5")
+    if args.max_length is not None and args.max_length < 8:
+        yield Broken("max_length", "is out of range", str(args.max_length), "8 or more")
+    names = [args.loss_type] if isinstance(args.loss_type, str) else args.loss_type
+    weights: Any = args.loss_weights
+    if not names:
+        yield Broken("loss_type", "names no loss", allowed="sigmoid")
+    given = cast("list[Any]", weights) if isinstance(weights, list) else []
+    fit = len(given) == len(names) and all(isinstance(each, int | float) for each in given)
+    if weights is not None and not fit:
+        allowed = f"a list of {len(names)} number(s), one for each loss_type"
+        yield Broken("loss_weights", "does not fit loss_type", str(weights), allowed, about=("loss_type",))
+
+
 class DpoArgs(DpoFields):
     """Direct preference optimization: what TRL's DPOConfig adds to the training arguments."""
+
+    checks: ClassVar[Sequence[Rule]] = (preference_numbers_are_possible,)
 
 
 class Overrides(Values):
@@ -236,6 +257,13 @@ def dpo_args_need_dpo(config: FinetuningConfig) -> Iterator[Broken]:
         yield Broken("dpo_args", f"means nothing with method {config.method}", allowed="method: dpo", about=("method",))
 
 
+def sft_args_need_sft(config: FinetuningConfig) -> Iterator[Broken]:
+    """The same the other way round."""
+    if config.method != "sft" and config.sft_args != SftArgs():
+        what = f"means nothing with method {config.method}"
+        yield Broken("sft_args", what, allowed="dpo_args.max_length for the longest answer", about=("method",))
+
+
 def early_stopping_needs_an_evaluation_and_a_metric(config: FinetuningConfig) -> Iterator[Broken]:
     """What stops a training early is a metric of its evaluations."""
     args = config.training_args
@@ -283,6 +311,7 @@ class FinetuningConfig(Values):
     checks: ClassVar[Sequence[Rule]] = (
         evaluation_needs_data,
         dpo_args_need_dpo,
+        sft_args_need_sft,
         early_stopping_needs_an_evaluation_and_a_metric,
         quantized_weights_are_not_trained,
     )
@@ -323,3 +352,8 @@ class FinetuningConfig(Values):
 
     tracking: Tracking | None = None
     """An MLflow server that is told about the run."""
+
+    @property
+    def preference_args(self) -> DpoArgs:
+        """The settings of direct preference optimization, each at its default where none are given."""
+        return self.dpo_args or DpoArgs()

@@ -93,6 +93,15 @@ RULES = [
      " asked for (given: auto-single-process); did you mean auto-ddp?"),
     (whole(mergeAdapter=True), "mergeAdapter: has nothing to merge: peft_type is NO_PEFT and checkpoint-final will be"
      " the whole model (given: true); did you mean mergeAdapter: false?"),
+    (with_config(method="dpo", sft_args={"max_seq_length": 64}), "finetuning_config.sft_args: means nothing with method"
+     " dpo; allowed: dpo_args.max_length for the longest answer"),
+    (with_config(method="dpo", dpo_args={"beta": 0}), "finetuning_config.dpo_args.beta: is out of range (given: 0);"
+     " allowed: more than 0"),
+    (with_config(method="dpo", dpo_args={"label_smoothing": 0.5}), "finetuning_config.dpo_args.label_smoothing: is out of"
+     " range (given: 0.5); allowed: from 0 to below 0.5"),
+    (with_config(method="dpo", dpo_args={"loss_type": ["sigmoid", "ipo"], "loss_weights": [1]}),
+     "finetuning_config.dpo_args.loss_weights: does not fit loss_type (given: [1]); allowed: a list of 2 number(s), one"
+     " for each loss_type"),
     (with_config(early_stopping={"early_stopping_patience": 2}), "finetuning_config.early_stopping: has no evaluation to"
      " look at; allowed: eval_strategy: steps, epoch"),
     (with_config(early_stopping={}, training_args=STEPS), "finetuning_config.early_stopping: has no metric to look at;"
