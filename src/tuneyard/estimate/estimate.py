@@ -109,7 +109,7 @@ def estimate(values: FinetuneValues, store: Store, *, here: bool = True) -> Esti
     manifest = delivered_model(store, values.basemodel)
     model = read_model(store, values.basemodel, manifest)
     adapter = count_trained(model, values)
-    work = measure_work(values, store, manifest, sizes)
+    work = measure_work(values, store, manifest, sizes, notes.append)
     notes += adapter.notes
     if not work.exact:
         notes.append("the data is not delivered: every row is taken to be max_seq_length tokens long")

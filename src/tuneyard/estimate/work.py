@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,7 +53,9 @@ class Work:
     exact: bool
 
 
-def measure_work(values: FinetuneValues, store: Store, manifest: Manifest, sizes: BatchSizes) -> Work:
+def measure_work(
+    values: FinetuneValues, store: Store, manifest: Manifest, sizes: BatchSizes, tell: Callable[[str], None]
+) -> Work:
     """Encode the data as training does; where it is not delivered, take what the values allow at most.
 
     Args:
@@ -61,6 +63,7 @@ def measure_work(values: FinetuneValues, store: Store, manifest: Manifest, sizes
         store: Where model and data lie.
         manifest: The base model's manifest.
         sizes: The resolved batch.
+        tell: Told what a mix takes of each file.
 
     Raises:
         InvalidDataError: Where rows can't be trained on.
@@ -71,7 +74,7 @@ def measure_work(values: FinetuneValues, store: Store, manifest: Manifest, sizes
     given_steps = config.training_args.max_steps
     prompt = int(config.peft_conf.peft_kwargs.get("num_virtual_tokens") or 0)
     try:
-        sequences = _training_sequences(values, store, manifest)
+        sequences = _training_sequences(values, store, manifest, tell)
     except NotFoundError:
         longest = (limit + prompt) * sizes.per_device * (2 if pairs else 1)
         steps = given_steps if given_steps > 0 else None
@@ -98,7 +101,9 @@ def measure_work(values: FinetuneValues, store: Store, manifest: Manifest, sizes
     )
 
 
-def _training_sequences(values: FinetuneValues, store: Store, manifest: Manifest) -> list[Encoded]:
+def _training_sequences(
+    values: FinetuneValues, store: Store, manifest: Manifest, tell: Callable[[str], None]
+) -> list[Encoded]:
     from tuneyard.train.rows import encoded_rows
 
     small = tuple(entry for entry in manifest.files if not entry.path.endswith(_WEIGHTS))
@@ -108,7 +113,7 @@ def _training_sequences(values: FinetuneValues, store: Store, manifest: Manifest
         training = [_pull(store, key, scratch) for key in training_keys(values)]
         validation = [_pull(store, key, scratch) for key in validation_keys(values)]
         base = pull(store, key, Manifest("model", small, manifest.about), scratch / "model")
-        return encoded_rows(values, base, training, validation)[0]
+        return encoded_rows(values, base, training, validation, tell)[0]
 
 
 def _pull(store: Store, key: str, scratch: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tuneyard.data import (
@@ -17,7 +17,9 @@ from tuneyard.data import (
 )
 from tuneyard.errors import InvalidDataError, Problem
 from tuneyard.progress import progress_bar
+from tuneyard.train.mix import describe, mix_counts, mix_rows
 from tuneyard.values import FinetuneValues
+from tuneyard.values.finetuning import TrainingData
 
 
 def encoder_of(values: FinetuneValues, base_folder: Path) -> ChatEncoder:
@@ -34,15 +36,20 @@ def encoder_of(values: FinetuneValues, base_folder: Path) -> ChatEncoder:
 
 
 def encoded_rows(
-    values: FinetuneValues, base_folder: Path, training_files: Sequence[Path], validation_files: Sequence[Path]
+    values: FinetuneValues,
+    base_folder: Path,
+    training_files: Sequence[Path],
+    validation_files: Sequence[Path],
+    tell: Callable[[str], None],
 ) -> tuple[list[Encoded], list[Encoded]]:
-    """Check and encode every row, and divide them into training and validation.
+    """Check and encode every row, divide them into training and validation, and mix those for training if asked to.
 
     Args:
         values: The resolved values.
         base_folder: The base model, for its tokenizer and chat template.
         training_files: Files of conversations.
         validation_files: The same, where validation has files of its own.
+        tell: Told what a mix takes of each file.
 
     Returns:
         The sequences trained on and those validated on, which may be none. With method dpo two for each preference:
@@ -53,12 +60,19 @@ def encoded_rows(
     """
     encoder = encoder_of(values, base_folder)
     checked = _checked_pairs if values.finetuning_config.method == "dpo" else _checked
-    rows = checked(training_files, encoder)
+    training = values.finetuning_config.data_conf.training_data
+    mixed = training.type == "PRECOMPUTE_WEIGHTED_MIX"
+    groups = [checked([file], encoder) for file in training_files] if mixed else [checked(training_files, encoder)]
+    rows = [row for group in groups for row in group]
+    source = [place for place, group in enumerate(groups) for _ in group]
     validation = checked(validation_files, encoder) if validation_files else []
     asked = values.finetuning_config.data_conf.validation_data
     if asked.type == "AUTO_SPLIT":
         chosen, held_out = split(rows, asked.ratio, asked.seed)
-        rows, validation = [rows[index] for index in chosen], [rows[index] for index in held_out]
+        validation = [rows[index] for index in held_out]
+        rows, source = [rows[index] for index in chosen], [source[index] for index in chosen]
+    if mixed:
+        rows = _mixed(training, training_files, rows, source, tell)
     sequences = [each for row in rows for each in row]
     if not any(any(each.loss_mask) for each in sequences):
         raise InvalidDataError(
@@ -67,6 +81,29 @@ def encoded_rows(
             problems=[],
         )
     return sequences, [each for row in validation for each in row]
+
+
+def _mixed(
+    asked: TrainingData,
+    files: Sequence[Path],
+    rows: Sequence[list[Encoded]],
+    source: Sequence[int],
+    tell: Callable[[str], None],
+) -> list[list[Encoded]]:
+    groups: list[list[list[Encoded]]] = [[] for _ in files]
+    for row, place in zip(rows, source, strict=True):
+        groups[place].append(row)
+    sizes = [len(group) for group in groups]
+    for file, size in zip(files, sizes, strict=True):
+        if not size:
+            raise InvalidDataError(
+                f"{file.name} has no row left to mix: all of its rows are kept back for validation.",
+                hint="Add rows to it, or validate on files of their own.",
+                problems=[],
+            )
+    counts = mix_counts(len(rows), [dataset.weight for dataset in asked.datasets])
+    tell(describe([dataset.path for dataset in asked.datasets], sizes, counts))
+    return [groups[file][row] for file, row in mix_rows(sizes, counts, asked.seed)]
 
 
 def _checked(files: Sequence[Path], encoder: ChatEncoder) -> list[list[Encoded]]:

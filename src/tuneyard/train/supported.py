@@ -43,7 +43,6 @@ def refuse_unsupported(values: FinetuneValues, tell: Tell, *, here: bool = True)
     """
     config = values.finetuning_config
     asked: list[tuple[str, Any, tuple[Any, ...]]] = [
-        ("finetuning_config.data_conf.training_data.type", config.data_conf.training_data.type, ("CONCATENATION",)),
         ("finetuning_config.peft_conf.peft_type", config.peft_conf.peft_type, PEFT_TYPES),
         ("distributedType", values.distributedType, DISTRIBUTED),
     ]
