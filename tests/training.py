@@ -11,6 +11,7 @@ import random
 import shutil
 import subprocess
 import sys
+import time
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,19 @@ def train(values: dict[str, Any], store: Path, workdir: Path, *, code: int = 0, 
     _, said = process.communicate(timeout=300)
     assert process.returncode == code, said
     return said
+
+
+def until_step(process: subprocess.Popen[str], workdir: Path, step: int) -> None:
+    """Wait until training has come so far."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if json.loads((workdir / "progress.json").read_text()).get("step", 0) >= step:
+                return
+        except (FileNotFoundError, ValueError):
+            pass
+        time.sleep(0.005)
+    raise AssertionError(f"step {step} was not reached: {process.communicate()[1]}")
 
 
 class Killed(BaseException):

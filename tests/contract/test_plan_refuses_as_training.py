@@ -10,7 +10,7 @@ import pytest
 from training import VALUES, changed, conversations, environment, lay_out, train
 
 UNSUPPORTED = {
-    "distributedType": "auto-fsdp",
+    "distributedType": "auto-deepspeed-stage3",
     "finetuning_config.quant_conf": {"quantization_type": "bits-and-bytes", "load_in_4bit": True},
     "finetuning_config.peft_conf": {"peft_type": "LOHA"},
     "finetuning_config.training_args.save_only_model": True,

@@ -12,6 +12,7 @@ from tuneyard.estimate.memory import Memory, estimate_memory, state_bytes, weigh
 from tuneyard.estimate.model import ModelFacts, read_model
 from tuneyard.estimate.work import Work, measure_work, seconds_of, step_flops
 from tuneyard.store import Store
+from tuneyard.train.distribution import shards
 from tuneyard.train.inputs import delivered_model
 from tuneyard.train.supported import refuse_unsupported
 from tuneyard.values import BatchSizes, FinetuneValues, resolve_batch_sizes
@@ -113,6 +114,8 @@ def estimate(values: FinetuneValues, store: Store, *, here: bool = True) -> Esti
     notes += adapter.notes
     if not work.exact:
         notes.append("the data is not delivered: every row is taken to be max_seq_length tokens long")
+    if shards(values) is not None:
+        notes.append("FSDP: weights, gradients and optimizer states are counted whole, though a process holds a share")
     seconds, how = None, "the number of steps is not known"
     if work.steps is not None:
         tokens = (work.tokens_per_epoch or 0) / (work.rows or 1) * sizes.total

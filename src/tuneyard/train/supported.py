@@ -9,6 +9,7 @@ from typing import Any
 from tuneyard.device import VARIABLE
 from tuneyard.errors import InvalidValuesError, Problem
 from tuneyard.train.console import Tell
+from tuneyard.train.distribution import AS_DATA_PARALLEL, undone
 from tuneyard.values import DpoArgs, FinetuneValues
 from tuneyard.values.servable import unserved_by_vllm
 
@@ -25,9 +26,6 @@ DPO_DONE = (
     "precompute_ref_log_probs",
 )
 """Of TRL's settings those that are honoured; rows are never padded, and the reference is always computed beforehand."""
-AS_DATA_PARALLEL = ("auto-deepspeed-stage1",)
-"""Ways to distribute whose losses plain data parallel training gives too: they only spread the optimizer's memory."""
-DISTRIBUTED = ("auto-single-process", "auto-ddp", *AS_DATA_PARALLEL)
 
 
 def refuse_unsupported(values: FinetuneValues, tell: Tell, *, here: bool = True) -> None:
@@ -44,14 +42,13 @@ def refuse_unsupported(values: FinetuneValues, tell: Tell, *, here: bool = True)
     config = values.finetuning_config
     asked: list[tuple[str, Any, tuple[Any, ...]]] = [
         ("finetuning_config.peft_conf.peft_type", config.peft_conf.peft_type, PEFT_TYPES),
-        ("distributedType", values.distributedType, DISTRIBUTED),
     ]
     problems = [
         Problem(where, "is not trained by this version", str(value), " or ".join(map(str, allowed)))
         for where, value, allowed in asked
         if value not in allowed
     ]
-    problems += _of_preferences(values) + _arguments(values) + (_lacking(values) if here else [])
+    problems += undone(values) + _of_preferences(values) + _arguments(values) + (_lacking(values) if here else [])
     if problems:
         raise InvalidValuesError(
             f"{len(problems)} value(s) ask for what this version does not train",
@@ -60,6 +57,8 @@ def refuse_unsupported(values: FinetuneValues, tell: Tell, *, here: bool = True)
         )
     if values.distributedType in AS_DATA_PARALLEL:
         tell(f"distributedType {values.distributedType}: trained data parallel, which computes the same losses")
+    if values.distributedType == "auto-fsdp" and values.processes == 1:
+        tell("distributedType auto-fsdp: one process has nobody to share the weights with and holds them all")
     conf = config.peft_conf
     if not values.mergeAdapter and (unserved := unserved_by_vllm(conf.peft_type, conf.peft_kwargs)):
         tell(unserved)

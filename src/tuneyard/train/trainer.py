@@ -266,6 +266,9 @@ class SFTTrainer(Trainer):
         if self.args.should_save:
             self.on_checkpoint(folder, self.state.global_step)
 
+    def gather(self) -> None:
+        """Do what every process has to before the main one saves by itself: nothing, as it has all weights."""
+
     def _gathered_loss_window(self) -> list[float]:
         """The summed loss since the last log, of each process."""
         if self.args.world_size == 1:

@@ -30,6 +30,7 @@ from tuneyard.train.arguments import CHECKPOINTS, TENSORBOARD, training_argument
 from tuneyard.train.batches import EncodedRows
 from tuneyard.train.callbacks import Metrics, TellProgress
 from tuneyard.train.console import tell
+from tuneyard.train.distribution import shards
 from tuneyard.train.dpo import DPOTrainer
 from tuneyard.train.final import publish_final, publish_merged, set_generation, write_final
 from tuneyard.train.inputs import experiment_key
@@ -38,6 +39,7 @@ from tuneyard.train.preferences import PairedRows, drop_no_units, reference_log_
 from tuneyard.train.prepare import Prepared
 from tuneyard.train.progress_file import write_progress
 from tuneyard.train.rows import encoder_of
+from tuneyard.train.sharded import ShardedTrainer
 from tuneyard.train.signals import StopRequest
 from tuneyard.train.trainer import REQUIRED_FILES, SFTTrainer, Stopped
 from tuneyard.values import FinetuneValues
@@ -224,7 +226,7 @@ class _Run:
             seconds_trained=lambda: trainer.seconds_trained(),
             tokens_per_epoch=rows.trained_tokens,
         )
-        trainer = (DPOTrainer if config.method == "dpo" else SFTTrainer)(
+        trainer = self._kind()(
             model,
             arguments,
             rows=rows,
@@ -247,6 +249,11 @@ class _Run:
         what = "preferences" if config.method == "dpo" else "conversations"
         said(f"{len(rows)} {what}, {trained:,} of {whole:,} parameters trained, on {arguments.device}")
         return trainer
+
+    def _kind(self) -> type[SFTTrainer]:
+        if self.values.finetuning_config.method == "dpo":
+            return DPOTrainer
+        return SFTTrainer if shards(self.values) is None else ShardedTrainer
 
     def _rows(self, base: Any, folder: str, arguments: TrainingArguments) -> EncodedRows | PairedRows | None:
         """Open encoded rows; preferences with what the base, before any adapter is on it, says of their answers."""
@@ -306,6 +313,7 @@ class _Run:
                 self.publisher.flush(timeout_seconds=FLUSH_SECONDS)
                 tell(f"stopped after step {stopped.step}: it is saved, and launching the run again goes on from it")
             return TERMINATED
+        trainer.gather()
         if self.main:
             self._finish(trainer, result.training_loss)
         return 0

@@ -49,7 +49,7 @@ def test_a_model_that_is_not_delivered_is_not_found(store):
 
 
 REFUSED = {
-    "distributedType": "auto-fsdp",
+    "distributedType": "auto-deepspeed-stage3",
     "finetuning_config.peft_conf.peft_type": "LOHA",
     "finetuning_config.training_args.auto_find_batch_size": True,
 }
