@@ -65,7 +65,7 @@ class ShardedTrainer(SFTTrainer):
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         state = get_optimizer_state_dict(self.network, self._inner_optimizer(), options=WHOLE)
         if self.args.should_save:
-            torch.save(state, Path(output_dir) / "optimizer.pt")
+            torch.save(self._by_number(state), Path(output_dir) / "optimizer.pt")
             scheduler: Any = self.lr_scheduler
             torch.save(scheduler.state_dict(), Path(output_dir) / "scheduler.pt")
 
@@ -84,9 +84,25 @@ class ShardedTrainer(SFTTrainer):
         if checkpoint is None:
             return
         state = torch.load(Path(checkpoint) / "optimizer.pt", map_location="cpu", weights_only=True)
-        set_optimizer_state_dict(self.network, self._inner_optimizer(), state, options=_SHARED)
+        set_optimizer_state_dict(self.network, self._inner_optimizer(), self._by_name(state), options=_SHARED)
         scheduler: Any = self.lr_scheduler
         scheduler.load_state_dict(torch.load(Path(checkpoint) / "scheduler.pt", weights_only=True))
+
+    def _by_number(self, state: Any) -> dict[str, Any]:
+        """Number the parameters of a state as an optimizer of one process does, where FSDP has their names."""
+        numbers = {name: number for number, name in enumerate(self._trained_names())}
+        groups = [{**group, "params": [numbers[name] for name in group["params"]]} for group in state["param_groups"]]
+        return {"state": {numbers[name]: kept for name, kept in state["state"].items()}, "param_groups": groups}
+
+    def _by_name(self, state: Any) -> dict[str, Any]:
+        names = self._trained_names()
+        groups = [{**group, "params": [names[number] for number in group["params"]]} for group in state["param_groups"]]
+        return {"state": {names[number]: kept for number, kept in state["state"].items()}, "param_groups": groups}
+
+    def _trained_names(self) -> list[str]:
+        """Names of the parameters in the optimizer's order."""
+        names = {id(weight): name for name, weight in self.network.named_parameters()}
+        return [names[id(weight)] for group in self._inner_optimizer().param_groups for weight in group["params"]]
 
     def _inner_optimizer(self) -> torch.optim.Optimizer:
         optimizer: Any = self.optimizer

@@ -67,6 +67,25 @@ def test_a_killed_training_of_shares_is_resumed_bit_for_bit(tmp_path):
     assert (metrics(store), final_sha256(store)) == whole
 
 
+@pytest.mark.soak
+@pytest.mark.parametrize("shared_first", [True, False])
+def test_a_run_goes_on_with_and_without_shares(shared_first, tmp_path):
+    store = tmp_path / "store"
+    lay_out(store)
+    long = {**WHOLE, ARGUMENTS + "num_train_epochs": 12, ARGUMENTS + "eval_steps": 60}
+    train(changed(**long), store, tmp_path / "whole")
+    whole = losses(store, REMOTE)
+    shutil.rmtree(store / REMOTE)
+    ways = [{"distributedType": "auto-fsdp", "finetuningGpus": 2}, {}]
+    first, then = ways if shared_first else reversed(ways)
+    process = start(changed(**long, **first), store, tmp_path / "first")
+    until_step(process, tmp_path / "first", 9)
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=120) and process.returncode == 143
+    assert "going on from step" in train(changed(**long, **then), store, tmp_path / "then")
+    assert losses(store, REMOTE) == pytest.approx(whole, abs=1e-4, rel=0)
+
+
 REFUSED = {
     "distributedType": ({"distributedType": "auto-deepspeed-stage3"}, "is not trained by this version"),
     f"{CONF}.peft_type": ({"distributedType": "auto-fsdp", CONF: {"peft_type": "LORA"}}, "over shares of the weights"),
