@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 
 from tuneyard.values import DeliverValues, FinetuneValues, InferenceValues, NamespaceValues, Values
-from tuneyard.values.adapters import LoraKwargs
+from tuneyard.values.adapters import KWARGS
 from tuneyard.values.legacy import Refused
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,11 +43,14 @@ def schema(model: type[Values]) -> dict[str, Any]:
     plain = model.model_json_schema()
     definitions: dict[str, Any] = plain.setdefault("$defs", {})
     if "PeftConf" in definitions:
-        lora = LoraKwargs.model_json_schema()
-        definitions["LoraKwargs"] = lora
-        is_lora = {"properties": {"peft_type": {"const": "LORA"}}, "required": ["peft_type"]}
-        names = {"properties": {"peft_kwargs": {"$ref": "#/$defs/LoraKwargs"}}}
-        definitions["PeftConf"] |= {"if": is_lora, "then": names}
+        definitions |= {kind.__name__: kind.model_json_schema() for kind in KWARGS.values()}
+        definitions["PeftConf"]["allOf"] = [
+            {
+                "if": {"properties": {"peft_type": {"const": name}}, "required": ["peft_type"]},
+                "then": {"properties": {"peft_kwargs": {"$ref": f"#/$defs/{kind.__name__}"}}},
+            }
+            for name, kind in KWARGS.items()
+        ]
     for name, spelt in respelt(model):
         target = plain if spelt is model else definitions[name]
         for old, meaning in spelt.spellings.items():

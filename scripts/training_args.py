@@ -1,4 +1,4 @@
-"""Write the torch-free mirrors of other libraries' settings: transformers' and TRL's training arguments, PEFT's LoRA.
+"""Write the torch-free mirrors of other libraries' settings: transformers' and TRL's arguments, PEFT's adapters.
 
     python scripts/training_args.py            write src/tuneyard/values/{training_args,dpo_fields,peft_fields}.py
     python scripts/training_args.py --check    fail where they differ from the installed libraries
@@ -47,9 +47,21 @@ PINNED = {
     "loss_type": "OneOrMoreStrings",
     "pad_to_multiple_of": "Plain | None",
     "model_init_kwargs": "Plain | None",
+    "feedforward_modules": "OneOrMoreStrings | None",
+    "prompt_tuning_init": 'Literal["TEXT", "SAMPLE_VOCAB", "RANDOM"]',
+    "num_virtual_tokens": "Int | None",
 }
 # What PEFT sets by itself when it writes an adapter, or what isn't a plain value.
 NOT_KWARGS = {"task_type", "peft_type", "peft_version", "base_model_name_or_path", "inference_mode", "runtime_config"}
+# What PEFT takes from the model, or what Tuneyard fills in.
+OF_THE_MODEL = {
+    "token_dim",
+    "num_transformer_submodules",
+    "num_attention_heads",
+    "num_layers",
+    "tokenizer_name_or_path",
+    "modules_to_save",
+}
 
 SCALARS = {bool: "bool", int: "Int", float: "Float", str: "Text"}
 
@@ -163,13 +175,21 @@ def texts() -> dict[str, str]:
     )
     dpo = model("DpoFields", "What TRL's DPOConfig adds to TrainingArguments.", trl.DPOConfig, arguments)
     lora = model("LoraFields", "The keyword arguments of PEFT's LoraConfig.", peft.LoraConfig, NOT_KWARGS)
+    vera = model("VeraFields", "The keyword arguments of PEFT's VeraConfig.", peft.VeraConfig, NOT_KWARGS)
+    ia3 = model("Ia3Fields", "The keyword arguments of PEFT's IA3Config.", peft.IA3Config, NOT_KWARGS)
+    about = "The keyword arguments of PEFT's PromptTuningConfig that don't follow from the model."
+    prompts = model("PromptTuningFields", about, peft.PromptTuningConfig, NOT_KWARGS | OF_THE_MODEL)
     kinds = ", ".join(f'"{kind}"' for kind in ["NO_PEFT", *sorted(kind.value for kind in peft.PeftType)])
     tasks = ", ".join(f'"{kind.value}"' for kind in sorted(peft.TaskType))
-    lora = f"PeftName = Literal[{kinds}]\nTaskName = Literal[{tasks}]\n\n\n{lora}"
+    adapters = f"PeftName = Literal[{kinds}]\nTaskName = Literal[{tasks}]\n\n\n" + "\n\n".join(
+        [lora, vera, ia3, prompts]
+    )
     return {
         "training_args.py": header("transformers' TrainingArguments as a closed model, without torch.", training),
         "dpo_fields.py": header("TRL's DPO settings as a closed model, without torch.", dpo),
-        "peft_fields.py": header("PEFT's LoRA settings and its names of methods and tasks, without torch.", lora),
+        "peft_fields.py": header(
+            "PEFT's settings of adapters and its names of methods and tasks, without torch.", adapters
+        ),
     }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 KEYWORDS = {
     "$schema", "$defs", "$ref", "additionalProperties", "anyOf", "const", "description", "enum", "exclusiveMaximum",
-    "exclusiveMinimum", "if", "items", "maximum", "minimum", "minItems", "oneOf", "pattern", "properties",
+    "allOf", "exclusiveMinimum", "if", "items", "maximum", "minimum", "minItems", "oneOf", "pattern", "properties",
     "propertyNames", "required", "then", "type",
 }  # fmt: skip
 TYPES: dict[str, tuple[type, ...]] = {
@@ -32,6 +32,8 @@ def mistakes(value: Any, schema: Any, root: dict[str, Any], path: str = "") -> l
     for branches in (schema.get("anyOf"), schema.get("oneOf")):
         if branches and all(mistakes(value, branch, root, path) for branch in branches):
             found += [path]
+    for part in schema.get("allOf", ()):
+        found += mistakes(value, part, root, path)
     if "if" in schema and not mistakes(value, schema["if"], root, path):
         found += mistakes(value, schema.get("then", True), root, path)
     if isinstance(value, dict):

@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
+import time
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -92,6 +94,14 @@ def conversations(count: int, *, seed: int = 0) -> list[dict[str, Any]]:
     ]
 
 
+def preferences(count: int, *, seed: int = 0) -> list[dict[str, Any]]:
+    """Make rows with a better and a worse answer, as text."""
+    return [
+        {"prompt": one["messages"][0]["content"], "chosen": one["messages"][1]["content"], "rejected": f"{place} no"}
+        for place, one in enumerate(conversations(count, seed=seed))
+    ]
+
+
 def lay_out(store: Path, *, rows: list[dict[str, Any]] | None = None, folder: Path | None = None, **model: Any) -> None:
     """Put a dataset and a model, a tiny one or that of a folder, where a delivery would, manifests included."""
     from tuneyard.store import Manifest, open_store, upload_tree, write_manifest
@@ -156,6 +166,72 @@ def train(values: dict[str, Any], store: Path, workdir: Path, *, code: int = 0, 
     _, said = process.communicate(timeout=300)
     assert process.returncode == code, said
     return said
+
+
+def until_step(process: subprocess.Popen[str], workdir: Path, step: int) -> None:
+    """Wait until training has come so far."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if json.loads((workdir / "progress.json").read_text()).get("step", 0) >= step:
+                return
+        except (FileNotFoundError, ValueError):
+            pass
+        time.sleep(0.005)
+    raise AssertionError(f"step {step} was not reached: {process.communicate()[1]}")
+
+
+class Killed(BaseException):
+    """Ends a training of this process at once, as nothing that it catches could."""
+
+
+def train_here(values: dict[str, Any], store: Path, workdir: Path, *, kill_at: int = 0) -> int:
+    """Train in this very process, which saves the seconds of loading torch; `kill_at` breaks off after that step.
+
+    What is published until then is what a killed process leaves; nothing else is kept for a next attempt.
+    """
+    from tuneyard.store import open_store
+    from tuneyard.train.inputs import find_inputs, nothing_left
+    from tuneyard.train.prepare import prepare
+    from tuneyard.train.worker import work
+    from tuneyard.values import FinetuneValues, read_values
+
+    read = read_values(FinetuneValues, write_values(workdir / "values.json", values))
+    opened = open_store(store.as_uri())
+    before = Path.cwd()
+    asked = 0
+
+    def stop() -> bool:
+        nonlocal asked
+        asked += 1
+        if asked == kill_at:
+            raise Killed
+        return False
+
+    inputs = find_inputs(read, opened)
+    assert not nothing_left(read, opened)
+    prepare(read, inputs, opened, workdir, lambda _: None).write(workdir)
+    try:
+        return work(read, opened, workdir, stop)  # pyright: ignore[reportArgumentType] - asked in the same way
+    except Killed:
+        shutil.rmtree(workdir)
+        return 137
+    finally:
+        os.chdir(before)
+
+
+def killed_and_resumed(values: dict[str, Any], store: Path, folder: Path, *, kill_at: int) -> None:
+    """Check that a training that was killed ends, once resumed, with the numbers of one that was not."""
+    train_here(values, store, folder / "whole")
+    remote = values["checkpointsRemote"]
+    whole = metrics(store, remote), final_sha256(store, remote)
+    shutil.rmtree(store / remote)
+    assert train_here(values, store, folder / "killed", kill_at=kill_at) == 137
+    assert not (store / remote / "checkpoint-final").exists()
+    assert list((store / remote).glob("checkpoint-*-1/manifest.json")), "there has to be something to go on from"
+    assert train_here(values, store, folder / "resumed") == 0
+    assert json.loads((store / remote / "HEAD").read_text())["attempt"] == 2
+    assert (metrics(store, remote), final_sha256(store, remote)) == whole
 
 
 def metrics(store: Path, remote: str = REMOTE) -> list[dict[str, Any]]:

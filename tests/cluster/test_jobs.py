@@ -161,7 +161,7 @@ def refused(jobs, finished):
     bad = [{"path": jobs.place(DATA.replace("/datasets/", "/bad/"))}]
     several = {"finetuning_config.batchsize_conf.total_train_batch_size": 4}
     values = {
-        "unsupported": jobs.values(SHORT, "unsupported", distributedType="auto-fsdp", **several),
+        "unsupported": jobs.values(SHORT, "unsupported", distributedType="auto-deepspeed-stage3", **several),
         "bad-rows": jobs.values(SHORT, "bad-rows", **{"finetuning_config.data_conf.training_data.datasets": bad}),
         "not-there": jobs.values(SHORT, "not-there", basemodel=jobs.place("default-bucket/absent"), waitSeconds=1),
         "wrong-key": jobs.values(SHORT, "wrong-key", **{"bucketCredentialsSecret.name": "wrong-keys"}),

@@ -10,10 +10,9 @@ import pytest
 from training import VALUES, changed, conversations, environment, lay_out, train
 
 UNSUPPORTED = {
-    "finetuning_config.method": "dpo",
-    "distributedType": "auto-fsdp",
-    "finetuning_config.quant_conf.quantization_type": "bits-and-bytes",
-    "finetuning_config.peft_conf.peft_type": "IA3",
+    "distributedType": "auto-deepspeed-stage3",
+    "finetuning_config.quant_conf": {"quantization_type": "bits-and-bytes", "load_in_4bit": True},
+    "finetuning_config.peft_conf": {"peft_type": "LOHA"},
     "finetuning_config.training_args.save_only_model": True,
     "env": {"WANDB_API_KEY": {"name": "wandb", "key": "token"}},
 }

@@ -4,7 +4,7 @@ The room between what was delivered and what is trained on. It never writes, and
 tokenizer is asked for.
 """
 
-from tuneyard.data.check import check, encode_files, silent
+from tuneyard.data.check import EncodedRow, check, encode_files, silent
 from tuneyard.data.contract import check_template
 from tuneyard.data.conversations import Conversation, Message, Preference
 from tuneyard.data.encoding import ChatEncoder, Encoded
@@ -23,6 +23,7 @@ __all__ = [
     "Conversation",
     "DataReport",
     "Encoded",
+    "EncodedRow",
     "Format",
     "Message",
     "Preference",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -34,6 +35,21 @@ _LEARNT: Mapping[Method, tuple[type, str, str]] = {
     "sft": (Conversation, "is a preference, and supervised finetuning learns conversations", "method: dpo"),
     "dpo": (Preference, "has no chosen and rejected answers, and dpo learns from those", "method: sft"),
 }
+
+
+@dataclass(frozen=True)
+class EncodedRow:
+    """A row that can be trained on.
+
+    Attributes:
+        sequences: What it is encoded as, truncated ones included and dropped ones not; two for a preference.
+        group: A number that is equal for rows that are equal or nearly equal.
+        file: The place of its file among those given.
+    """
+
+    sequences: list[Encoded]
+    group: int
+    file: int
 
 
 def silent(_: str) -> AbstractContextManager[Advance]:
@@ -90,7 +106,7 @@ def encode_files(
     method: Method = "sft",
     max_problems: int = MAX_PROBLEMS,
     progress: Progress = silent,
-) -> tuple[list[list[Encoded]], list[int], DataReport]:
+) -> tuple[list[EncodedRow], DataReport]:
     """Do as `check` does, and also return the rows that can be trained on, each as its sequences.
 
     Args:
@@ -104,9 +120,8 @@ def encode_files(
         progress: Opened with a few words for each of the two passes, and told of each row.
 
     Returns:
-        The kept rows in the order of the files (truncated sequences included, dropped ones not); for each the number of
-        its group, equal for rows that are equal or nearly equal; and the report. Nothing is raised for bad rows: call
-        the report's `raise_if_bad`.
+        The kept rows in the order of the files, and the report. Nothing is raised for bad rows: call the report's
+        `raise_if_bad`.
 
     Raises:
         NotFoundError: Where a file isn't there.
@@ -114,7 +129,7 @@ def encode_files(
     checked = _Check(paths, validation, encoder, formats, rows, method, max_problems, progress)
     with progress("checking rows") as advance:
         kept = list(checked.kept_rows(advance))
-    return [row for _, row in kept], [group for group, _ in kept], checked.tally.report()
+    return kept, checked.tally.report()
 
 
 class _Check:
@@ -144,17 +159,18 @@ class _Check:
             )
         self.tally = Tally(encoder, max_problems)
 
-    def kept_rows(self, advance: Advance, *, validation: bool = False) -> Iterator[tuple[int, list[Encoded]]]:
-        """Check the rows of one side, and give those that can be trained on, each with the number of its group."""
+    def kept_rows(self, advance: Advance, *, validation: bool = False) -> Iterator[EncodedRow]:
+        """Check the rows of one side, and give those that can be trained on."""
         paths = self._sides[validation]
         self.tally.open({str(path): self._formats[path] for path in paths})
         number = -1
-        for row in read_rows(paths, self._formats):
-            advance(1)
-            number += not isinstance(row, Problem)
-            kept = self._kept(row, number, validation=validation)
-            if kept:
-                yield self._like.group(number, validation=validation), kept
+        for place, path in enumerate(paths):
+            for row in read_rows([path], self._formats):
+                advance(1)
+                number += not isinstance(row, Problem)
+                kept = self._kept(row, number, validation=validation)
+                if kept:
+                    yield EncodedRow(kept, self._like.group(number, validation=validation), place)
 
     def _kept(self, row: Conversation | Preference | Problem, number: int, *, validation: bool) -> list[Encoded]:
         if isinstance(row, Problem):

@@ -17,6 +17,7 @@ from tuneyard.deliver.selection import is_unsafe
 from tuneyard.errors import InvalidDataError, Problem
 
 _ADAPTER = "adapter_config.json"
+_ADAPTERS = ("LORA", "VERA", "IA3", "PROMPT_TUNING")
 _ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _INDEX = ".safetensors.index.json"
 _LARGEST_BYTES = 64 * 1024 * 1024
@@ -98,8 +99,12 @@ def _wrong_index(path: str, index: dict[str, Any], named: frozenset[str]) -> Ite
 
 def _wrong_adapter(settings: dict[str, Any], named: frozenset[str]) -> Iterator[Problem]:
     kind = settings.get("peft_type")
-    if kind != "LORA":
-        yield Problem(_ADAPTER, "is no LoRA adapter", f"peft_type: {kind!r}"[:80], "LORA")
+    if kind not in _ADAPTERS:
+        yield Problem(_ADAPTER, "is of a kind that is not loaded", f"peft_type: {kind!r}"[:80], ", ".join(_ADAPTERS))
+    if (
+        kind == "PROMPT_TUNING" and settings.get("inference_mode") is not True
+    ):  # else peft asks a tokenizer for its text
+        yield Problem(_ADAPTER, "would begin its prompt anew", f"inference_mode: {settings.get('inference_mode')!r}")
     if settings.get("megatron_config") is not None:
         yield Problem(_ADAPTER, "names a package to import", f"megatron_core: {settings.get('megatron_core')!r}"[:80])
     if _ADAPTER_WEIGHTS not in named:  # peft would look for them on the Hub

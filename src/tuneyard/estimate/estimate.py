@@ -12,6 +12,7 @@ from tuneyard.estimate.memory import Memory, estimate_memory, state_bytes, weigh
 from tuneyard.estimate.model import ModelFacts, read_model
 from tuneyard.estimate.work import Work, measure_work, seconds_of, step_flops
 from tuneyard.store import Store
+from tuneyard.train.distribution import shards
 from tuneyard.train.inputs import delivered_model
 from tuneyard.train.supported import refuse_unsupported
 from tuneyard.values import BatchSizes, FinetuneValues, resolve_batch_sizes
@@ -109,10 +110,12 @@ def estimate(values: FinetuneValues, store: Store, *, here: bool = True) -> Esti
     manifest = delivered_model(store, values.basemodel)
     model = read_model(store, values.basemodel, manifest)
     adapter = count_trained(model, values)
-    work = measure_work(values, store, manifest, sizes)
+    work = measure_work(values, store, manifest, sizes, notes.append)
     notes += adapter.notes
     if not work.exact:
         notes.append("the data is not delivered: every row is taken to be max_seq_length tokens long")
+    if shards(values) is not None:
+        notes.append("FSDP: weights, gradients and optimizer states are counted whole, though a process holds a share")
     seconds, how = None, "the number of steps is not known"
     if work.steps is not None:
         tokens = (work.tokens_per_epoch or 0) / (work.rows or 1) * sizes.total
@@ -135,7 +138,7 @@ def estimate(values: FinetuneValues, store: Store, *, here: bool = True) -> Esti
 def _disk(values: FinetuneValues, model: ModelFacts, adapter: Adapter, work: Work) -> Disk:
     args = values.finetuning_config.training_args
     item = weight_bytes(values, model)
-    final = adapter.trained * 4 if adapter.ranks else model.parameters * item
+    final = adapter.trained * 4 if adapter.frozen else model.parameters * item
     checkpoint = final + state_bytes(values, model, adapter)
     saves = _saves(args.save_strategy, args.save_steps, work, args.num_train_epochs)
     kept = saves if args.save_total_limit is None else min(saves, args.save_total_limit)

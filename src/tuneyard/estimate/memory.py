@@ -81,7 +81,7 @@ def estimate_memory(values: FinetuneValues, model: ModelFacts, adapter: Adapter,
     """
     args = values.finetuning_config.training_args
     item = weight_bytes(values, model)
-    trained_item = 4 if adapter.ranks else item
+    trained_item = 4 if adapter.frozen else item
     weights = model.parameters * item + adapter.added * 4
     mixed = item == 4 and (args.bf16 or args.fp16)
     weights += model.parameters * 2 if mixed else 0  # autocast keeps its casts for the step
@@ -89,7 +89,7 @@ def estimate_memory(values: FinetuneValues, model: ModelFacts, adapter: Adapter,
     states = state_bytes(values, model, adapter)
     scratch = _SCRATCH.get(args.optim, 2) * adapter.largest * 4
     # A tied embedding gets one gradient from the head and another from the lookup, and both are there at once.
-    tied = model.vocabulary * model.hidden * item if model.tied and not adapter.ranks else 0
+    tied = model.vocabulary * model.hidden * item if model.tied and not adapter.frozen else 0
     several = work.steps is None or work.steps > 1
     activations = _activations(values, model, adapter, work, 2 if mixed else item)
     logits = work.longest_trained * model.vocabulary * (12 if item == 4 and not mixed else 14)
@@ -125,7 +125,7 @@ def state_bytes(values: FinetuneValues, model: ModelFacts, adapter: Adapter) -> 
     optim = values.finetuning_config.training_args.optim
     if optim in STATE_BYTES:
         return int(adapter.trained * STATE_BYTES[optim])
-    size = adapter.trained * (4 if adapter.ranks else weight_bytes(values, model))
+    size = adapter.trained * (4 if adapter.frozen else weight_bytes(values, model))
     if optim in _FACTORED:  # a row and a column instead of a matrix
         return size // min(model.hidden, 256)
     return int(size * STATE_ITEMS.get(optim, 2.0))
@@ -147,15 +147,15 @@ def _accumulates(values: FinetuneValues) -> bool:
 
 def _activations(values: FinetuneValues, model: ModelFacts, adapter: Adapter, work: Work, item: int) -> float:
     h, q, k, i = model.hidden, model.query_width, model.key_width, model.intermediate
-    norms = 2 * h * 4 + (0 if adapter.ranks else 4 * h * item)
+    norms = 2 * h * 4 + (0 if adapter.frozen else 4 * h * item)
     attention = (3 * q + 2 * k) * item
-    feed_forward = (3 if adapter.ranks else 4) * i * item
+    feed_forward = (3 if adapter.frozen else 4) * i * item
     layer = norms + attention + feed_forward + _of_adapter(values, model, adapter, item) / model.layers
     asked = values.finetuning_config.run_conf.model_args.get("attn_implementation")
     if asked == "eager":  # scores and their softmax over the whole flat row, in float32 on the way
         layer += 2 * model.heads * work.longest * (item + 4)
     passing = (3 * i + 4 * h) * item  # gradients of one layer's inside, on their way
-    if adapter.ranks:
+    if adapter.frozen:
         passing += 3 * i * item
     if values.finetuning_config.training_args.gradient_checkpointing:
         return work.longest * (model.layers * h * item + layer + passing)

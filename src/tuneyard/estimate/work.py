@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +33,7 @@ class Work:
     """What a run goes through.
 
     Attributes:
-        rows: Sequences trained on, mostly one for each conversation; None where the data is not delivered.
+        rows: Sequences trained on, mostly one for each conversation, or preferences; None where there is no data yet.
         tokens_per_epoch: Their tokens, likewise.
         trained_tokens_per_epoch: Those in the loss, likewise.
         steps: Optimizer steps in all; None where that depends on data that is not there.
@@ -53,7 +53,9 @@ class Work:
     exact: bool
 
 
-def measure_work(values: FinetuneValues, store: Store, manifest: Manifest, sizes: BatchSizes) -> Work:
+def measure_work(
+    values: FinetuneValues, store: Store, manifest: Manifest, sizes: BatchSizes, tell: Callable[[str], None]
+) -> Work:
     """Encode the data as training does; where it is not delivered, take what the values allow at most.
 
     Args:
@@ -61,22 +63,29 @@ def measure_work(values: FinetuneValues, store: Store, manifest: Manifest, sizes
         store: Where model and data lie.
         manifest: The base model's manifest.
         sizes: The resolved batch.
+        tell: Told what a mix takes of each file.
 
     Raises:
         InvalidDataError: Where rows can't be trained on.
     """
     config = values.finetuning_config
-    limit = config.sft_args.max_seq_length
+    pairs = config.method == "dpo"
+    limit = (config.preference_args.max_length or 2048) if pairs else config.sft_args.max_seq_length
     given_steps = config.training_args.max_steps
+    prompt = int(config.peft_conf.peft_kwargs.get("num_virtual_tokens") or 0)
     try:
-        sequences = _training_sequences(values, store, manifest)
+        sequences = _training_sequences(values, store, manifest, tell)
     except NotFoundError:
-        longest = limit * sizes.per_device
+        longest = (limit + prompt) * sizes.per_device * (2 if pairs else 1)
         steps = given_steps if given_steps > 0 else None
         return Work(None, None, None, steps, longest, longest, limit, exact=False)
     lengths = [len(each.input_ids) for each in sequences]
     trained = [sum(each.loss_mask) for each in sequences]
-    count = len(sequences)
+    row_longest = max(lengths)
+    if pairs:  # a preference is both of its answers in one row
+        lengths = [chosen + rejected for chosen, rejected in zip(lengths[::2], lengths[1::2], strict=True)]
+        trained = [chosen + rejected for chosen, rejected in zip(trained[::2], trained[1::2], strict=True)]
+    count = len(lengths)
     drop = config.training_args.dataloader_drop_last and count >= sizes.total
     per_epoch = count // sizes.total if drop else math.ceil(count / sizes.total)
     steps = given_steps if given_steps > 0 else math.ceil(config.training_args.num_train_epochs * per_epoch)
@@ -85,14 +94,16 @@ def measure_work(values: FinetuneValues, store: Store, manifest: Manifest, sizes
         tokens_per_epoch=sum(lengths),
         trained_tokens_per_epoch=sum(trained),
         steps=steps,
-        longest=sum(sorted(lengths)[-sizes.per_device :]),
+        longest=sum(sorted(lengths)[-sizes.per_device :]) + prompt * sizes.per_device * (2 if pairs else 1),
         longest_trained=sum(sorted(trained)[-sizes.per_device :]),
-        row_longest=max(lengths),
+        row_longest=row_longest,
         exact=True,
     )
 
 
-def _training_sequences(values: FinetuneValues, store: Store, manifest: Manifest) -> list[Encoded]:
+def _training_sequences(
+    values: FinetuneValues, store: Store, manifest: Manifest, tell: Callable[[str], None]
+) -> list[Encoded]:
     from tuneyard.train.rows import encoded_rows
 
     small = tuple(entry for entry in manifest.files if not entry.path.endswith(_WEIGHTS))
@@ -102,7 +113,7 @@ def _training_sequences(values: FinetuneValues, store: Store, manifest: Manifest
         training = [_pull(store, key, scratch) for key in training_keys(values)]
         validation = [_pull(store, key, scratch) for key in validation_keys(values)]
         base = pull(store, key, Manifest("model", small, manifest.about), scratch / "model")
-        return encoded_rows(values, base, training, validation)[0]
+        return encoded_rows(values, base, training, validation, tell)[0]
 
 
 def _pull(store: Store, key: str, scratch: Path) -> Path:
@@ -124,7 +135,7 @@ def step_flops(values: FinetuneValues, model: ModelFacts, adapter: Adapter, toke
     parts = (
         2
         + 2
-        + (0 if adapter.ranks else 2)
+        + (0 if adapter.frozen else 2)
         + (2 if values.finetuning_config.training_args.gradient_checkpointing else 0)
     )
     embedding = model.vocabulary * model.hidden

@@ -81,7 +81,8 @@ def load_models(placement: Placement, settings: AppSettings, device: str) -> tup
     loaded = [_loaded(placement.names, "", base, placement.model, placement.model, limit)]
     for adapter in placement.adapters:
         model = _put_on(base, adapter.weights)
-        loaded.append(_loaded(adapter.names, placement.names[0], model, adapter.weights, placement.model, limit))
+        left = limit - _virtual_tokens(model)
+        loaded.append(_loaded(adapter.names, placement.names[0], model, adapter.weights, placement.model, left))
     if settings.seed is not None:
         torch.manual_seed(settings.seed)
     return tuple(sorted(loaded, key=lambda one: one.names != placement.asked))
@@ -113,6 +114,16 @@ def _put_on(base: PreTrainedModel, adapter: Weights) -> Any:
         if "missing adapter keys" in str(warning.message):  # peft would leave those at their beginning
             raise _unusable(adapter, "lacks weights that its own configuration names", None)
     return model.eval()
+
+
+def _virtual_tokens(model: PeftModel) -> int:
+    """How many positions a trained prompt takes."""
+    config = model.active_peft_config
+    if not config.is_prompt_learning:
+        return 0
+    # every position follows from the cache: what peft says of it with each answer is no news
+    warnings.filterwarnings("ignore", message="Position ids are not supported for parameter efficient tuning")
+    return int(cast("Any", config).num_virtual_tokens)
 
 
 def _loaded(names: Sequence[str], parent: str, model: Any, own: Weights, base: Weights, limit: int) -> Loaded:

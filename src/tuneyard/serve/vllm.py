@@ -23,6 +23,7 @@ from tuneyard.serve.flags import own_flags
 from tuneyard.serve.placement import ADAPTER_CONFIG, Adapter, Placement
 from tuneyard.serve.readiness import wait_ready, write_ready
 from tuneyard.values import InferenceValues
+from tuneyard.values.servable import UNMERGEABLE, largest_rank, vllm_obstacles
 
 MODULE = "vllm.entrypoints.openai.api_server"
 GUARD = "tuneyard.serve.guard.RequireKey"
@@ -85,7 +86,7 @@ def build_command(
     if problems:
         raise InvalidValuesError(
             f"vLLM can't serve this: {'; '.join(str(problem) for problem in problems)}.",
-            hint="Serve the run's checkpoint-final-merged: finetune with --set mergeAdapter=true.",
+            hint=_way_out(placement),
             problems=problems,
         )
     given = {name: value for name, value in values.vllm_engine_args.items() if name not in _PLACED}
@@ -210,7 +211,7 @@ def _defaults(values: InferenceValues, placement: Placement, on_cpu: bool) -> di
     if not placement.adapters:
         return flags
     count = sum(len(adapter.names) for adapter in placement.adapters)
-    rank = max(int(_config(adapter).get("r", 1)) for adapter in placement.adapters)
+    rank = max(largest_rank(_config(adapter)) for adapter in placement.adapters)
     largest = next((each for each in _RANKS if each >= rank), rank)
     flags |= {"enable_lora": True, "max_loras": count, "max_cpu_loras": count, "max_lora_rank": largest}
     # The template and the stop tokens it was trained with: vLLM has one of each for the whole server.
@@ -232,17 +233,14 @@ def _can_compile() -> bool:
 
 def _unservable(adapter: Adapter) -> list[Problem]:
     config = _config(adapter)
-    where = adapter.weights.where
-    found = [
-        Problem(where, f"has {name}, which vLLM's adapters can't have", str(config[name]))
-        for name in ("modules_to_save", "use_dora", "target_parameters", "trainable_token_indices")
-        if config.get(name)
-    ]
-    if config.get("peft_type") != "LORA":
-        found.append(Problem(where, "is no LoRA", str(config.get("peft_type")), "LORA"))
-    if config.get("bias", "none") != "none":
-        found.append(Problem(where, "trains biases, which vLLM's adapters can't have", str(config["bias"]), "none"))
-    return found
+    obstacles = vllm_obstacles(str(config.get("peft_type")), config)
+    return [Problem(adapter.weights.where, f"{key} {what}", value) for key, what, value in obstacles]
+
+
+def _way_out(placement: Placement) -> str:
+    if any(_config(adapter).get("peft_type") in UNMERGEABLE for adapter in placement.adapters):
+        return "It can't be merged: serve it with Tuneyard's own server, in an environment without vLLM."
+    return "Serve the run's checkpoint-final-merged: finetune with --set mergeAdapter=true."
 
 
 def _config(adapter: Adapter) -> dict[str, Any]:

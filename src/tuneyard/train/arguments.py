@@ -10,6 +10,7 @@ from typing import Any
 from transformers import TrainingArguments
 
 from tuneyard.errors import InvalidValuesError, Problem
+from tuneyard.train.distribution import shards
 from tuneyard.train.prepare import Prepared
 from tuneyard.values import FinetuneValues, Tracking
 
@@ -52,6 +53,8 @@ def training_arguments(values: FinetuneValues, prepared: Prepared, workdir: Path
     }
     if asked.get("ddp_find_unused_parameters") is None:
         ours["ddp_find_unused_parameters"] = False  # every trained parameter takes part in every row
+    if (options := shards(values)) is not None:
+        ours |= {"fsdp": True, "fsdp_config": options}
     if config.tracking is not None:
         _track(config.tracking, ours)
     try:

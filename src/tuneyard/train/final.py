@@ -57,7 +57,7 @@ def write_final(
         "method": config.method,
         "peft_type": config.peft_conf.peft_type,
         "datasets": {entry.key: entry.content_sha256 for entry in prepared.inputs.datasets},
-        "rows": len(trained),
+        "rows": len(trained) // (2 if config.method == "dpo" else 1),
         "trained_tokens": trained.trained_tokens,
         "steps": summary["step"],
         "epochs": summary["epoch"],
@@ -70,7 +70,8 @@ def write_final(
         "versions": prepared.inputs.versions,
     }
     (folder / "README.md").write_text(model_card(facts), encoding="utf-8")
-    plot_loss(rows, folder, title=run_name(values))
+    per = "preference" if config.method == "dpo" else "trained token"
+    plot_loss(rows, folder, title=run_name(values), per=per)
 
 
 def set_generation(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

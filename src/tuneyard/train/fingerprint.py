@@ -56,7 +56,7 @@ def fingerprint(
     data = config.data_conf.model_dump(mode="json")
     scaled = config.overrides.model_dump(mode="json")
     arguments = config.training_args.model_dump(mode="json")
-    whole = {
+    whole: dict[str, Any] = {
         "basemodel": base_sha256,
         "finetuning_config.method": config.method,
         "finetuning_config.data_conf": data,
@@ -67,6 +67,10 @@ def fingerprint(
         "finetuning_config.sft_args": config.sft_args.model_dump(mode="json"),
         "finetuning_config.run_conf.model_args.dtype": config.run_conf.model_args.get("dtype"),
     }
+    if config.method == "dpo":
+        whole["finetuning_config.dpo_args"] = config.preference_args.model_dump(mode="json")
+    if config.early_stopping is not None:
+        whole["finetuning_config.early_stopping"] = config.early_stopping.model_dump(mode="json")
     data_hashes = {f"data {key}": digest for key, digest in datasets.items()}
     trained = {f"finetuning_config.training_args.{name}": arguments.get(name) for name in TRAINING_ARGS}
     return {**whole, **data_hashes, **trained}

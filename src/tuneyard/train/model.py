@@ -6,19 +6,24 @@ import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 import transformers
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import IA3Config, LoraConfig, PeftConfig, PeftModel, PromptTuningConfig, VeraConfig, get_peft_model
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig, PreTrainedModel
 
 from tuneyard.device import Device
 from tuneyard.errors import InvalidDataError
 from tuneyard.train.attention import PER_CONVERSATION
 from tuneyard.train.console import Tell
+from tuneyard.train.prompts import FlatPromptModel
 from tuneyard.train.targets import refuse_unmatched
+from tuneyard.values.adapters import PeftConf, QuantConf
+from tuneyard.values.finetuning import FinetuningConfig
+
+CONFIGS: Mapping[str, type[PeftConfig]] = {"LORA": LoraConfig, "VERA": VeraConfig, "IA3": IA3Config}
+"""Adapters inside the base's modules; a prompt stands before them."""
 
 _UNUSABLE = (
     OSError, ValueError, LookupError, TypeError, AttributeError, ImportError, RuntimeError, ArithmeticError,
@@ -33,13 +38,13 @@ def quiet_libraries() -> None:
     transformers.logging.disable_progress_bar()
 
 
-def load_base(folder: Path, model_args: Mapping[str, Any], device: Device, tell: Tell) -> PreTrainedModel:
+def load_base(folder: Path, config: FinetuningConfig, device: Device, tell: Tell) -> PreTrainedModel:
     """Load a causal language model for training.
 
     Args:
         folder: The verified model's folder.
-        model_args: `run_conf.model_args` with today's names (`dtype`, `attn_implementation`, …).
-        device: Where it will be trained; the model is loaded on the CPU.
+        config: With `run_conf.model_args` under today's names (`dtype`, `attn_implementation`, …) and `quant_conf`.
+        device: Where it will be trained; the model is loaded on the CPU, and a quantized one there.
         tell: Told where something named is not there and what is used instead.
 
     Returns:
@@ -48,7 +53,10 @@ def load_base(folder: Path, model_args: Mapping[str, Any], device: Device, tell:
     Raises:
         InvalidDataError: Its files are right, but no model that transformers can load without code of its own.
     """
-    keywords = dict(model_args)
+    keywords = dict(config.run_conf.model_args)
+    if config.quant_conf.quantization_type != "no-quantization":
+        keywords["quantization_config"] = _quantization(config.quant_conf)
+        keywords["device_map"] = {"": torch.cuda.current_device() if device == "cuda" else device}
     keywords["attn_implementation"] = _attention(keywords.get("attn_implementation"), device, tell)
     use_cache = keywords.pop("use_cache", False)
     try:
@@ -65,6 +73,10 @@ def load_base(folder: Path, model_args: Mapping[str, Any], device: Device, tell:
     model.config.use_cache = use_cache
     make_savable(model)
     return model
+
+
+def _quantization(asked: QuantConf) -> BitsAndBytesConfig:
+    return BitsAndBytesConfig(**asked.model_dump(exclude={"quantization_type"}))
 
 
 def make_savable(model: PreTrainedModel) -> None:
@@ -92,27 +104,32 @@ def _attention(asked: str | None, device: Device, tell: Tell) -> str:
     return asked
 
 
-def add_adapter(model: PreTrainedModel, peft_kwargs: Mapping[str, Any], *, gradient_checkpointing: bool) -> PeftModel:
-    """Freeze the base and add a LoRA adapter.
+def add_adapter(model: PreTrainedModel, conf: PeftConf, folder: Path, *, gradient_checkpointing: bool) -> PeftModel:
+    """Freeze the base and add an adapter.
 
     Args:
         model: The base.
-        peft_kwargs: Arguments of `peft.LoraConfig`.
+        conf: The kind of adapter and the arguments of PEFT's configuration.
+        folder: The verified base model's folder, whose tokenizer reads a prompt's first text.
         gradient_checkpointing: Whether activations will be recomputed, which needs inputs with gradients.
 
     Returns:
         The model to train; adapter weights are float32 where the base has less precision.
 
     Raises:
-        InvalidValuesError: Where an entry of `target_modules` or `modules_to_save` matches no module.
+        InvalidValuesError: Where an entry of `target_modules` or its kin matches no module.
     """
+    kwargs = dict(conf.peft_kwargs)
     modules = dict(model.named_modules())
     linear = [name for name, module in modules.items() if isinstance(module, torch.nn.Linear)]
-    refuse_unmatched(list(modules), peft_kwargs, offered=linear)
+    refuse_unmatched(list(modules), kwargs, offered=linear)
     if gradient_checkpointing:
         model.enable_input_require_grads()
-    config = LoraConfig(task_type="CAUSAL_LM", **peft_kwargs)
-    adapted = get_peft_model(model, config)
+    if conf.peft_type == "PROMPT_TUNING":
+        if kwargs.get("prompt_tuning_init") == "TEXT":
+            kwargs["tokenizer_name_or_path"] = str(folder)
+        return FlatPromptModel(model, PromptTuningConfig(task_type="CAUSAL_LM", **kwargs))
+    adapted = get_peft_model(model, CONFIGS[conf.peft_type](task_type="CAUSAL_LM", **kwargs))
     assert isinstance(adapted, PeftModel)
     return adapted
 
@@ -128,6 +145,8 @@ def name_base(folder: Path, base: str) -> None:
     if path.exists():
         config = json.loads(path.read_text(encoding="utf-8"))
         config["base_model_name_or_path"] = base
+        if config.get("tokenizer_name_or_path"):
+            config["tokenizer_name_or_path"] = base
         path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
         # peft writes a card of its own that names the folder too; ours is written at the end.
         (folder / "README.md").unlink(missing_ok=True)

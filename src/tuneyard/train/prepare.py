@@ -105,6 +105,7 @@ def prepare(values: FinetuneValues, inputs: Inputs, store: Store, workdir: Path,
         [files[key] for key in training_keys(values)],
         [files[key] for key in validation_keys(values)],
         workdir,
+        tell,
     )
     return Prepared(
         inputs=inputs,
@@ -130,6 +131,7 @@ def encode(
     training_files: Sequence[Path],
     validation_files: Sequence[Path],
     workdir: Path,
+    tell: Tell,
 ) -> tuple[Path, Path | None]:
     """Check, encode and divide every row, and leave them on disk.
 
@@ -139,6 +141,7 @@ def encode(
         training_files: Files of conversations.
         validation_files: The same, where validation has files of its own.
         workdir: Where `rows` and `validation` go.
+        tell: Told what a mix takes of each file.
 
     Returns:
         The two folders; None where there is no validation.
@@ -146,7 +149,7 @@ def encode(
     Raises:
         InvalidDataError: With every bad row, or where nothing is left to train on.
     """
-    rows, validation = encoded_rows(values, base_folder, training_files, validation_files)
+    rows, validation = encoded_rows(values, base_folder, training_files, validation_files, tell)
     EncodedRows.write(workdir / "rows", ((row.input_ids, row.loss_mask) for row in rows))
     if not validation:
         return workdir / "rows", None

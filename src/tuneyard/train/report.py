@@ -9,13 +9,14 @@ from typing import Any
 Metrics = Mapping[str, Any]
 
 
-def plot_loss(rows: Sequence[Metrics], folder: Path, *, title: str) -> list[Path]:
+def plot_loss(rows: Sequence[Metrics], folder: Path, *, title: str, per: str = "trained token") -> list[Path]:
     """Draw training and validation loss over steps.
 
     Args:
         rows: Rows of `metrics.jsonl`.
         folder: Where `loss.svg` and `loss.png` go.
         title: The run's name.
+        per: What the loss is the mean of.
 
     Returns:
         The files written; none where no loss was logged.
@@ -35,7 +36,7 @@ def plot_loss(rows: Sequence[Metrics], folder: Path, *, title: str) -> list[Path
     for points, label, style in ((train, "training", "-"), (validation, "validation", "o-")):
         if points:
             axes.plot(*zip(*points, strict=True), style, label=label, markersize=4)
-    axes.set(title=title, xlabel="optimizer step", ylabel="loss per trained token (nats)")
+    axes.set(title=title, xlabel="optimizer step", ylabel=f"loss per {per} (nats)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
@@ -63,6 +64,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
     from huggingface_hub import ModelCardData
 
     adapter = facts["peft_type"] != "NO_PEFT"
+    rows = "preferences" if facts["method"] == "dpo" else "conversations"
     data = ModelCardData(
         library_name="peft" if adapter else "transformers",
         tags=["tuneyard", facts["method"], *(["lora"] if facts["peft_type"] == "LORA" else [])],
@@ -75,7 +77,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
         f"# {facts['run']}",
         "",
         f"{'An adapter for' if adapter else 'A finetuned version of'} `{facts['base']}`, "
-        f"trained with Tuneyard on {facts['rows']} conversations ({facts['trained_tokens']} trained tokens an epoch).",
+        f"trained with Tuneyard on {facts['rows']} {rows} ({facts['trained_tokens']} trained tokens an epoch).",
         "",
         "| what | value |",
         "| --- | --- |",

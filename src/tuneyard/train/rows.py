@@ -2,41 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tuneyard.data import ChatEncoder, Encoded, Format, encode_files, load_tokenizer, split
+from tuneyard.data import ChatEncoder, Encoded, EncodedRow, Format, encode_files, load_tokenizer, split
 from tuneyard.errors import InvalidDataError
 from tuneyard.progress import progress_bar
-from tuneyard.values import Dataset, FinetuneValues, RowsConf
+from tuneyard.train.mix import describe, mix_counts, mix_rows
+from tuneyard.values import Dataset, FinetuneValues
+from tuneyard.values.finetuning import TrainingData
 
 
 def encoder_of(values: FinetuneValues, base_folder: Path) -> ChatEncoder:
     """Make the encoder that a run's values ask for, from its base model's tokenizer."""
     config = values.finetuning_config
-    tokenizer = load_tokenizer(base_folder, config.data_conf)
+    rules, tokenizer = config.data_conf.rows, load_tokenizer(base_folder, config.data_conf)
+    if config.method == "dpo":
+        longest, completions_only = config.preference_args.max_length, True
+    else:
+        longest, completions_only = config.sft_args.max_seq_length, config.sft_args.train_on_completions_only
     return ChatEncoder(
         tokenizer,
-        max_length=config.sft_args.max_seq_length,
-        completions_only=config.sft_args.train_on_completions_only,
-        overlong=config.data_conf.rows.overlong,
-        cut_answers=config.data_conf.rows.cut_answers,
+        max_length=longest,
+        completions_only=completions_only,
+        overlong=rules.overlong,
+        cut_answers=rules.cut_answers,
     )
 
 
 def encoded_rows(
-    values: FinetuneValues, base_folder: Path, training_files: Sequence[Path], validation_files: Sequence[Path]
+    values: FinetuneValues,
+    base_folder: Path,
+    training_files: Sequence[Path],
+    validation_files: Sequence[Path],
+    tell: Callable[[str], None],
 ) -> tuple[list[Encoded], list[Encoded]]:
-    """Check and encode every row, and divide them into training and validation.
+    """Check and encode every row, divide them into training and validation, and mix those for training if asked to.
 
     Args:
         values: The resolved values.
         base_folder: The base model, for its tokenizer and chat template.
-        training_files: Files of conversations.
+        training_files: Files of conversations, or of preferences with method dpo.
         validation_files: The same, where validation has files of its own.
+        tell: Told what a mix takes of each file.
 
     Returns:
-        The sequences trained on and those validated on, which may be none.
+        The sequences trained on and those validated on, which may be none. With method dpo two for each preference:
+        with the chosen answer, then with the rejected one.
 
     Raises:
         InvalidDataError: With every bad row, or where nothing is left to train on.
@@ -47,20 +59,23 @@ def encoded_rows(
         **chosen_formats(validation_files, data.validation_data.datasets),
         **chosen_formats(training_files, data.training_data.datasets),
     }
-    rows, groups = _checked(training_files, encoder, data.rows, formats, validation_files)
-    validation = _checked(validation_files, encoder, data.rows, formats)[0] if validation_files else []
+    rows = _checked(values, training_files, encoder, formats, validation_files)
+    validation = _checked(values, validation_files, encoder, formats) if validation_files else []
     asked = data.validation_data
     if asked.type == "AUTO_SPLIT":
-        chosen, held_out = split(rows, asked.ratio, asked.seed, None if data.rows.leaked == "keep" else groups)
+        groups = None if data.rows.leaked == "keep" else [row.group for row in rows]
+        chosen, held_out = split([row.sequences for row in rows], asked.ratio, asked.seed, groups)
         rows, validation = [rows[index] for index in chosen], [rows[index] for index in held_out]
-    sequences = [each for row in rows for each in row]
+    if data.training_data.type == "PRECOMPUTE_WEIGHTED_MIX":
+        rows = _mixed(data.training_data, training_files, rows, tell)
+    sequences = [each for row in rows for each in row.sequences]
     if not any(any(each.loss_mask) for each in sequences):
         raise InvalidDataError(
             f"no token of {', '.join(file.name for file in training_files)} would be trained",
             hint="tuneyard data check shows what happened to each row",
             problems=[],
         )
-    return sequences, [each for row in validation for each in row]
+    return sequences, [each for row in validation for each in row.sequences]
 
 
 def chosen_formats(files: Sequence[Path], datasets: Sequence[Dataset]) -> dict[Path, Format]:
@@ -68,20 +83,39 @@ def chosen_formats(files: Sequence[Path], datasets: Sequence[Dataset]) -> dict[P
     return {file: dataset.format for file, dataset in zip(files, datasets, strict=True) if dataset.format != "auto"}
 
 
+def _mixed(
+    asked: TrainingData, files: Sequence[Path], rows: Sequence[EncodedRow], tell: Callable[[str], None]
+) -> list[EncodedRow]:
+    groups: list[list[EncodedRow]] = [[row for row in rows if row.file == place] for place in range(len(files))]
+    sizes = [len(group) for group in groups]
+    for file, size in zip(files, sizes, strict=True):
+        if not size:
+            raise InvalidDataError(
+                f"{file.name} has no row left to mix: all of its rows are kept back for validation, or left out.",
+                hint="Add rows to it, or validate on files of their own.",
+                problems=[],
+            )
+    counts = mix_counts(len(rows), [dataset.weight for dataset in asked.datasets])
+    tell(describe([dataset.path for dataset in asked.datasets], sizes, counts))
+    return [groups[file][row] for file, row in mix_rows(sizes, counts, asked.seed)]
+
+
 def _checked(
+    values: FinetuneValues,
     files: Sequence[Path],
     encoder: ChatEncoder,
-    rules: RowsConf,
     formats: Mapping[Path, Format],
     validation: Sequence[Path] = (),
-) -> tuple[list[list[Encoded]], list[int]]:
-    rows, groups, report = encode_files(
+) -> list[EncodedRow]:
+    rules = values.finetuning_config.data_conf.rows
+    rows, report = encode_files(
         files,
         encoder,
         validation=validation,
         formats=formats,
         rows=rules,
+        method=values.finetuning_config.method,
         progress=lambda name: progress_bar(name, None),
     )
     report.raise_if_bad(allow_bad_rows=rules.unusable == "drop")
-    return rows, groups
+    return rows

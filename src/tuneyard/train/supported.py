@@ -6,14 +6,26 @@ import importlib.util
 import os
 from typing import Any
 
+from tuneyard.device import VARIABLE
 from tuneyard.errors import InvalidValuesError, Problem
 from tuneyard.train.console import Tell
-from tuneyard.values import FinetuneValues
+from tuneyard.train.distribution import AS_DATA_PARALLEL, undone
+from tuneyard.values import DpoArgs, FinetuneValues
+from tuneyard.values.servable import unserved_by_vllm
 
-PEFT_TYPES = ("LORA", "NO_PEFT")
-AS_DATA_PARALLEL = ("auto-deepspeed-stage1",)
-"""Ways to distribute whose losses plain data parallel training gives too: they only spread the optimizer's memory."""
-DISTRIBUTED = ("auto-single-process", "auto-ddp", *AS_DATA_PARALLEL)
+PEFT_TYPES = ("LORA", "VERA", "IA3", "PROMPT_TUNING", "NO_PEFT")
+DPO_LOSSES = ("sigmoid", "hinge", "ipo", "robust")
+DPO_DONE = (
+    "beta",
+    "label_smoothing",
+    "loss_type",
+    "loss_weights",
+    "max_length",
+    "disable_dropout",
+    "padding_free",
+    "precompute_ref_log_probs",
+)
+"""Of TRL's settings those that are honoured; rows are never padded, and the reference is always computed beforehand."""
 
 
 def refuse_unsupported(values: FinetuneValues, tell: Tell, *, here: bool = True) -> None:
@@ -29,18 +41,14 @@ def refuse_unsupported(values: FinetuneValues, tell: Tell, *, here: bool = True)
     """
     config = values.finetuning_config
     asked: list[tuple[str, Any, tuple[Any, ...]]] = [
-        ("finetuning_config.method", config.method, ("sft",)),
-        ("finetuning_config.data_conf.training_data.type", config.data_conf.training_data.type, ("CONCATENATION",)),
         ("finetuning_config.peft_conf.peft_type", config.peft_conf.peft_type, PEFT_TYPES),
-        ("finetuning_config.quant_conf.quantization_type", config.quant_conf.quantization_type, ("no-quantization",)),
-        ("distributedType", values.distributedType, DISTRIBUTED),
     ]
     problems = [
         Problem(where, "is not trained by this version", str(value), " or ".join(map(str, allowed)))
         for where, value, allowed in asked
         if value not in allowed
     ]
-    problems += _arguments(values) + (_lacking(values) if here else [])
+    problems += undone(values) + _of_preferences(values) + _arguments(values) + (_lacking(values) if here else [])
     if problems:
         raise InvalidValuesError(
             f"{len(problems)} value(s) ask for what this version does not train",
@@ -49,8 +57,41 @@ def refuse_unsupported(values: FinetuneValues, tell: Tell, *, here: bool = True)
         )
     if values.distributedType in AS_DATA_PARALLEL:
         tell(f"distributedType {values.distributedType}: trained data parallel, which computes the same losses")
+    if values.distributedType == "auto-fsdp" and values.processes == 1:
+        tell("distributedType auto-fsdp: one process has nobody to share the weights with and holds them all")
+    conf = config.peft_conf
+    if not values.mergeAdapter and (unserved := unserved_by_vllm(conf.peft_type, conf.peft_kwargs)):
+        tell(unserved)
+    if config.method == "dpo" and not config.preference_args.precompute_ref_log_probs:
+        tell("precompute_ref_log_probs is false: computed beforehand all the same, which gives the same losses")
+    if config.quant_conf.quantization_type != "no-quantization":
+        tell("quant_conf: trained over quantized weights; merged and served, the adapter stands on those as delivered")
     if config.training_args.save_strategy == "no":
         tell("save_strategy is no: a stop saves, but after a kill the run starts again at step 0")
+
+
+def _of_preferences(values: FinetuneValues) -> list[Problem]:
+    """What of `dpo_args` is not done, each where it is not at its default."""
+    config = values.finetuning_config
+    if config.method != "dpo":
+        return []
+    asked, plain = config.preference_args.model_dump(), DpoArgs().model_dump()
+    problems = [
+        Problem(f"finetuning_config.dpo_args.{name}", "is not done by this version", str(value), str(plain[name]))
+        for name, value in asked.items()
+        if value != plain[name] and name not in DPO_DONE
+    ]
+    names = [asked["loss_type"]] if isinstance(asked["loss_type"], str) else asked["loss_type"]
+    problems += [
+        Problem("finetuning_config.dpo_args.loss_type", "is not done by this version", name, ", ".join(DPO_LOSSES))
+        for name in names
+        if name not in DPO_LOSSES
+    ]
+    if config.training_args.label_smoothing_factor:
+        where = "finetuning_config.training_args.label_smoothing_factor"
+        value = f"{config.training_args.label_smoothing_factor:g}"
+        problems.append(Problem(where, "means nothing with method dpo", value, "dpo_args.label_smoothing"))
+    return problems
 
 
 def _lacking(values: FinetuneValues) -> list[Problem]:
@@ -62,6 +103,13 @@ def _lacking(values: FinetuneValues) -> list[Problem]:
     ]
     if values.finetuning_config.tracking is not None and importlib.util.find_spec("mlflow") is None:
         problems.append(Problem("finetuning_config.tracking", "needs the package mlflow, which is not installed"))
+    quantized = values.finetuning_config.quant_conf.quantization_type
+    if quantized != "no-quantization":
+        where = "finetuning_config.quant_conf.quantization_type"
+        if importlib.util.find_spec("bitsandbytes") is None:
+            problems.append(Problem(where, "needs the package bitsandbytes, which is not installed", quantized))
+        elif os.environ.get(VARIABLE) == "mps":
+            problems.append(Problem(where, "is not possible on this device", quantized, f"{VARIABLE} cpu or cuda"))
     arguments = values.finetuning_config.training_args.to_transformers()
     if arguments.get("use_liger_kernel") and importlib.util.find_spec("liger_kernel") is None:
         where = "finetuning_config.training_args.use_liger_kernel"

@@ -49,11 +49,11 @@ def adapted(modules: Collection[str], kwargs: Mapping[str, Any]) -> list[str]:
 
 
 def refuse_unmatched(modules: Collection[str], kwargs: Mapping[str, Any], offered: Collection[str]) -> None:
-    """Refuse entries of `target_modules` and `modules_to_save` that match no module.
+    """Refuse entries of `target_modules`, `feedforward_modules` and `modules_to_save` that match no module.
 
     Args:
         modules: Names of all modules there are.
-        kwargs: Arguments of `peft.LoraConfig`.
+        kwargs: Arguments of PEFT's configuration.
         offered: Names of those that an adapter can go on, for the error's words.
 
     Raises:
@@ -61,7 +61,7 @@ def refuse_unmatched(modules: Collection[str], kwargs: Mapping[str, Any], offere
     """
     problems: list[Problem] = []
     allowed = ", ".join(sorted({name.rpartition(".")[2] for name in offered})[:16])
-    for key in ("target_modules", "modules_to_save"):
+    for key in ("target_modules", "feedforward_modules", "modules_to_save"):
         asked = kwargs.get(key)
         if asked is None or asked == ALL_LINEAR:
             continue

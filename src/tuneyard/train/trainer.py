@@ -25,11 +25,12 @@ import torch
 import torch.distributed as dist
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
-from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
 from tuneyard.train.batches import IGNORED, EncodedRows, flatten
 from tuneyard.train.plan import StepPlan
+from tuneyard.train.preferences import PairedRows
 
 COUNTERS_FILE = "counters.json"
 """Beside the Trainer's own files in a checkpoint: what it would otherwise forget."""
@@ -65,13 +66,15 @@ class SFTTrainer(Trainer):
         callbacks: As transformers'.
     """
 
+    collate = staticmethod(flatten)
+
     def __init__(
         self,
         model: torch.nn.Module,
         args: TrainingArguments,
         *,
-        rows: EncodedRows,
-        validation_rows: EncodedRows | None,
+        rows: EncodedRows | PairedRows,
+        validation_rows: EncodedRows | PairedRows | None,
         tokenizer: PreTrainedTokenizerBase,
         total_batch_size: int,
         stop_requested: Callable[[], bool],
@@ -83,7 +86,7 @@ class SFTTrainer(Trainer):
             args=args,
             train_dataset=rows,
             eval_dataset=validation_rows,
-            data_collator=flatten,  # pyright: ignore[reportArgumentType] - any callable over a list of rows
+            data_collator=self.collate,  # pyright: ignore[reportArgumentType] - any callable over a list of rows
             processing_class=tokenizer,
             callbacks=[*callbacks, _RestoreCounters(self)],
         )
@@ -124,11 +127,11 @@ class SFTTrainer(Trainer):
         """Load the planned micro-batches of this process."""
         return self._loader(self.rows, self.plan_training())
 
-    def _loader(self, rows: EncodedRows, plan: StepPlan) -> DataLoader[Any]:
+    def _loader(self, rows: EncodedRows | PairedRows, plan: StepPlan) -> DataLoader[Any]:
         return DataLoader(
             rows,
             batch_sampler=plan,  # pyright: ignore[reportArgumentType] - a sampler of lists is a batch sampler
-            collate_fn=flatten,
+            collate_fn=self.collate,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
             persistent_workers=self.args.dataloader_persistent_workers,
@@ -161,13 +164,18 @@ class SFTTrainer(Trainer):
         row.pop("shift_labels", None)
         outputs = model(**row)
         total = self._summed_loss(outputs.logits[0], labels_K)
-        if num_items_in_batch is None:
-            loss = total / labels_K.ne(IGNORED).sum().clamp(min=1)
-        else:
-            # Where the count is not taken over all processes, it is this one's own, as in the stock Trainer.
-            shares = self.args.world_size if self.args.average_tokens_across_devices else 1
-            loss = total / torch.as_tensor(num_items_in_batch).clamp(min=1) * shares
+        loss = self.scaled(total, labels_K.ne(IGNORED).sum(), num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
+
+    def scaled(
+        self, total: torch.Tensor, own: torch.Tensor | int, num_items_in_batch: torch.Tensor | int | None
+    ) -> torch.Tensor:
+        """Divide a row's summed loss by the items of the whole step, or by its own where those are not counted."""
+        if num_items_in_batch is None:
+            return total / torch.as_tensor(own).clamp(min=1)
+        # Where the count is not taken over all processes, it is this one's own, as in the stock Trainer.
+        shares = self.args.world_size if self.args.average_tokens_across_devices else 1
+        return total / torch.as_tensor(num_items_in_batch).clamp(min=1) * shares
 
     def _summed_loss(self, logits_KV: torch.Tensor, labels_K: torch.Tensor) -> torch.Tensor:
         if labels_K.eq(IGNORED).all():
@@ -187,7 +195,7 @@ class SFTTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Compute the mean loss per trained token over all validation conversations and processes."""
+        """Compute the means of `metrics_of` over all validation rows and processes."""
         del dataloader, description, prediction_loss_only, ignore_keys
         assert self.validation_rows is not None, "values refuse an evaluation without validation data"
         per_device, processes = self.args.per_device_eval_batch_size, self.args.world_size
@@ -202,22 +210,30 @@ class SFTTrainer(Trainer):
         )
         model = self.network
         model.eval()
-        sums = torch.zeros(2, dtype=torch.float64)
+        sums: torch.Tensor | None = None
         for inputs in map(self._prepare_inputs, self._loader(self.validation_rows, plan)):
-            labels_K = inputs["labels"][0]
-            row = {name: value for name, value in inputs.items() if name not in ("labels", "shift_labels")}
             with torch.no_grad(), self.accelerator.autocast():
-                total = self._summed_loss(model(**row).logits[0], labels_K)
-            sums += torch.tensor([total.item(), labels_K.ne(IGNORED).sum().item()], dtype=torch.float64)
-        sums = self._sum_over_processes(sums)
-        mean = float(sums[0] / sums[1].clamp(min=1))
-        metrics = {f"{metric_key_prefix}_loss": mean, f"{metric_key_prefix}_tokens": int(sums[1])}
+                found = torch.tensor(self.evaluated(model, inputs), dtype=torch.float64)
+            sums = found if sums is None else sums + found
+        assert sums is not None, "values refuse an evaluation without validation data"
+        metrics = self.metrics_of(self._sum_over_processes(sums).tolist(), metric_key_prefix)
         return EvalLoopOutput(
             predictions=[],  # pyright: ignore[reportArgumentType] - nothing but the loss is asked for
             label_ids=None,
             metrics=metrics,
             num_samples=len(self.validation_rows),
         )
+
+    def evaluated(self, model: torch.nn.Module, inputs: Mapping[str, Any]) -> list[float]:
+        """Give the summed loss of a row, and the number of its trained tokens."""
+        labels_K = inputs["labels"][0]
+        row = {name: value for name, value in inputs.items() if name not in ("labels", "shift_labels")}
+        total = self._summed_loss(model(**row).logits[0], labels_K)
+        return [total.item(), float(labels_K.ne(IGNORED).sum().item())]
+
+    def metrics_of(self, sums: list[float], prefix: str) -> dict[str, float]:
+        """Name the means of what `evaluated` gave, summed over all rows and processes."""
+        return {f"{prefix}_loss": sums[0] / max(sums[1], 1), f"{prefix}_tokens": int(sums[1])}
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
         """Give `evaluate` a loader to hand on; `evaluation_loop` makes its own plan."""
@@ -250,6 +266,9 @@ class SFTTrainer(Trainer):
         if self.args.should_save:
             self.on_checkpoint(folder, self.state.global_step)
 
+    def gather(self) -> None:
+        """Do what every process has to before the main one saves by itself: nothing, as it has all weights."""
+
     def _gathered_loss_window(self) -> list[float]:
         """The summed loss since the last log, of each process."""
         if self.args.world_size == 1:
@@ -281,6 +300,7 @@ class SFTTrainer(Trainer):
             "last_logged_step": self._globalstep_last_logged,
             "seconds": self.seconds_trained(),
             "best_step": self.state.best_global_step,
+            "evaluations_without_better": [each.early_stopping_patience_counter for each in self._early_stops()],
         }
         (folder / COUNTERS_FILE).write_text(json.dumps(counters), encoding="utf-8")
 
@@ -303,6 +323,14 @@ class SFTTrainer(Trainer):
         self.earlier_seconds = counters["seconds"]
         if self.best_lost:  # its checkpoint is damaged: the next evaluation is the best again
             self.state.best_metric = self.state.best_global_step = self.state.best_model_checkpoint = None
+        waited = [] if self.best_lost else counters.get("evaluations_without_better", [])
+        for callback, count in zip(self._early_stops(), waited, strict=False):
+            callback.early_stopping_patience_counter = count
+            if count >= callback.early_stopping_patience:  # it had ended, and was killed before it was published
+                self.control.should_training_stop = True
+
+    def _early_stops(self) -> list[EarlyStoppingCallback]:
+        return [each for each in self.callback_handler.callbacks if isinstance(each, EarlyStoppingCallback)]
 
     def seconds_trained(self) -> float:
         """Seconds spent in `train` by this attempt and the ones it goes on from."""
@@ -319,14 +347,15 @@ class SFTTrainer(Trainer):
         if self._postponed and self._saved_step != step:
             self._save_checkpoint(self.network)
         self._postponed = False
-        if not self._agreed_to_stop() or self.state.global_step >= self.state.max_steps:
+        ending = self.state.global_step >= self.state.max_steps or self.control.should_training_stop
+        if not self._agreed_to_stop() or ending:
             return
         if self._saved_step != self.state.global_step:
             self._save_checkpoint(self.network)
         raise Stopped(self.state.global_step)
 
     def _run_epoch(self, **kwargs: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] - called by name
-        if self.state.global_step < self.state.max_steps:
+        if self.state.global_step < self.state.max_steps and not self.control.should_training_stop:
             super()._run_epoch(**kwargs)
         else:
             self.control.should_training_stop = True

@@ -16,9 +16,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 import torch.distributed as dist
 import transformers
-from transformers import PrinterCallback, TrainingArguments, set_seed
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
 from tuneyard.checkpoints import Attempt, CheckpointRef, Experiment, MetricsLog, Publisher, RetentionPolicy
 from tuneyard.errors import TERMINATED, NotFoundError, UnavailableError
@@ -28,15 +30,20 @@ from tuneyard.train.arguments import CHECKPOINTS, TENSORBOARD, training_argument
 from tuneyard.train.batches import EncodedRows
 from tuneyard.train.callbacks import Metrics, TellProgress
 from tuneyard.train.console import tell
+from tuneyard.train.distribution import shards
+from tuneyard.train.dpo import DPOTrainer
 from tuneyard.train.final import publish_final, publish_merged, set_generation, write_final
 from tuneyard.train.inputs import experiment_key
 from tuneyard.train.model import add_adapter, count_parameters, load_base, name_base, quiet_libraries
+from tuneyard.train.preferences import PairedRows, drop_no_units, reference_log_probs
 from tuneyard.train.prepare import Prepared
 from tuneyard.train.progress_file import write_progress
 from tuneyard.train.rows import encoder_of
+from tuneyard.train.sharded import ShardedTrainer
 from tuneyard.train.signals import StopRequest
 from tuneyard.train.trainer import REQUIRED_FILES, SFTTrainer, Stopped
 from tuneyard.values import FinetuneValues
+from tuneyard.values.finetuning import EarlyStopping
 
 FLUSH_SECONDS = 600.0
 """How long the end of a process waits for its last checkpoint to be published."""
@@ -205,36 +212,71 @@ class _Run:
             write_progress(self.workdir, phase="loading")
         set_seed(arguments.seed)  # an adapter's first weights are random
         said = tell if self.main else _say_nothing
-        model: Any = load_base(Path(self.prepared.base_folder), config.run_conf.model_args, self.prepared.device, said)
+        model: Any = load_base(Path(self.prepared.base_folder), config, self.prepared.device, said)
+        folders = (self.prepared.rows_folder, self.prepared.validation_folder)
+        rows, validation = [self._rows(model, folder, arguments) for folder in folders]
+        assert rows is not None, "prepare leaves rows"
         if config.peft_conf.peft_type != "NO_PEFT":
-            kwargs = config.peft_conf.peft_kwargs
-            model = add_adapter(model, kwargs, gradient_checkpointing=arguments.gradient_checkpointing)
-        rows = EncodedRows(Path(self.prepared.rows_folder))
-        held_out = self.prepared.validation_folder
+            base = Path(self.prepared.base_folder)
+            again = arguments.gradient_checkpointing
+            model = add_adapter(model, config.peft_conf, base, gradient_checkpointing=again)
         self.progress = TellProgress(
             self.workdir,
             self._append,
             seconds_trained=lambda: trainer.seconds_trained(),
             tokens_per_epoch=rows.trained_tokens,
         )
-        trainer = SFTTrainer(
+        trainer = self._kind()(
             model,
             arguments,
             rows=rows,
-            validation_rows=EncodedRows(Path(held_out)) if held_out else None,
+            validation_rows=validation,
             tokenizer=encoder_of(self.values, Path(self.prepared.base_folder)).tokenizer,
             total_batch_size=self.prepared.total,
             stop_requested=self._ending(stop),
             on_checkpoint=self._checkpoint(lambda: trainer),
-            callbacks=[self.progress],
+            callbacks=[self.progress, *_early_stopping(config.early_stopping)],
         )
+        if isinstance(trainer, DPOTrainer):
+            trainer.dpo = config.preference_args
+            if trainer.dpo.disable_dropout:
+                drop_no_units(model)
         trainer.remove_callback(PrinterCallback)
         if start.folder:
             trainer.resumed_from = Path(start.folder)
             trainer.best_lost = start.best_lost
         whole, trained = count_parameters(model)
-        said(f"{len(rows)} conversations, {trained:,} of {whole:,} parameters trained, on {arguments.device}")
+        what = "preferences" if config.method == "dpo" else "conversations"
+        said(f"{len(rows)} {what}, {trained:,} of {whole:,} parameters trained, on {arguments.device}")
         return trainer
+
+    def _kind(self) -> type[SFTTrainer]:
+        if self.values.finetuning_config.method == "dpo":
+            return DPOTrainer
+        return SFTTrainer if shards(self.values) is None else ShardedTrainer
+
+    def _rows(self, base: Any, folder: str, arguments: TrainingArguments) -> EncodedRows | PairedRows | None:
+        """Open encoded rows; preferences with what the base, before any adapter is on it, says of their answers."""
+        if not folder:
+            return None
+        rows = EncodedRows(Path(folder))
+        if self.values.finetuning_config.method != "dpo":
+            return rows
+        pairs = PairedRows(rows)
+        if self.values.finetuning_config.quant_conf.quantization_type == "no-quantization":
+            base.to(arguments.device)
+        autocast = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else None
+        mine = range(arguments.process_index, len(pairs), arguments.world_size)
+        with progress_bar("asking the reference", len(mine)) if self.main else nullcontext(_count_nothing) as advance:
+            found = list(reference_log_probs(base, pairs, mine, autocast=autocast, advance=advance))
+        shares: list[Any] = [found]
+        if arguments.world_size > 1:
+            shares = [None] * arguments.world_size
+            dist.all_gather_object(shares, found)
+        reference = np.zeros((len(pairs), 2), np.float32)
+        for index, of_answers in (one for share in shares for one in share):
+            reference[index] = of_answers
+        return PairedRows(rows, reference)
 
     def _ending(self, stop: StopRequest) -> Callable[[], bool]:
         """Ask after each step; the main process also learns here of trouble with publishing, which ends the run."""
@@ -271,6 +313,7 @@ class _Run:
                 self.publisher.flush(timeout_seconds=FLUSH_SECONDS)
                 tell(f"stopped after step {stopped.step}: it is saved, and launching the run again goes on from it")
             return TERMINATED
+        trainer.gather()
         if self.main:
             self._finish(trainer, result.training_loss)
         return 0
@@ -316,6 +359,10 @@ class _Run:
             upload_tree(self.store, events, f"{self.experiment.prefix}/{TENSORBOARD}/")
 
 
+def _early_stopping(asked: EarlyStopping | None) -> list[TrainerCallback]:
+    return [EarlyStoppingCallback(**asked.model_dump())] if asked else []
+
+
 def _for_all(arguments: TrainingArguments, begin: Callable[[], _Start] | None) -> _Start | None:
     """Let the main process begin, and tell every process where; None where it could not."""
     decided: list[dict[str, Any] | None] = [None]
@@ -352,6 +399,10 @@ def _delete_others(folder: Path, keep: Set[Path | None]) -> None:
 
 def _step_of(folder: Path) -> int:
     return int(folder.name.rsplit("-", 1)[1])
+
+
+def _count_nothing(done: float) -> None:
+    del done
 
 
 def _say_nothing(line: str) -> None:

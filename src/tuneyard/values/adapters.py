@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, cast
 from pydantic import Field, ValidationError, ValidationInfo, model_validator
 
 from tuneyard.values.base import Broken, Rule, Values, broken_error, notify
-from tuneyard.values.peft_fields import LoraFields, PeftName, TaskName
+from tuneyard.values.peft_fields import Ia3Fields, LoraFields, PeftName, PromptTuningFields, TaskName, VeraFields
 from tuneyard.values.problems import broken_of
 from tuneyard.values.scalars import Float, Map, Strings, Text
 
@@ -27,6 +27,67 @@ class LoraKwargs(LoraFields):
     checks: ClassVar[Sequence[Rule]] = (lora_numbers_are_possible,)
 
 
+def vera_numbers_are_possible(vera: VeraFields) -> Iterator[Broken]:
+    """PEFT's own limits, and the words that it takes for biases."""
+    if vera.r < 1:
+        yield Broken("r", "is out of range", value=str(vera.r), allowed="1 or more")
+    if not 0 <= vera.vera_dropout < 1:
+        yield Broken("vera_dropout", "is out of range", value=f"{vera.vera_dropout:g}", allowed="from 0 to below 1")
+    if vera.bias not in ("none", "all", "vera_only"):
+        yield Broken("bias", "is not known", value=vera.bias, allowed="none, all or vera_only")
+
+
+class VeraKwargs(VeraFields):
+    """Keyword arguments of PEFT's VeraConfig, with its limits."""
+
+    checks: ClassVar[Sequence[Rule]] = (vera_numbers_are_possible,)
+
+
+def feedforward_modules_are_targets(ia3: Ia3Fields) -> Iterator[Broken]:
+    """PEFT scales the input of some of the modules that it adapts, and the output of the others."""
+    targets, inputs = ia3.target_modules, ia3.feedforward_modules
+    if (targets is None) != (inputs is None):
+        where = "feedforward_modules" if inputs is None else "target_modules"
+        allowed = "both, or neither for PEFT's own choice; feedforward_modules may be an empty list"
+        yield Broken(where, "is missing beside the other", allowed=allowed)
+    elif isinstance(targets, list) and isinstance(inputs, list):
+        for name in inputs:
+            if name not in targets:
+                yield Broken("feedforward_modules", "is not among target_modules", name, ", ".join(targets))
+
+
+class Ia3Kwargs(Ia3Fields):
+    """Keyword arguments of PEFT's IA3Config, with its limits."""
+
+    checks: ClassVar[Sequence[Rule]] = (feedforward_modules_are_targets,)
+
+
+def prompts_have_a_length_and_a_beginning(prompts: PromptTuningFields) -> Iterator[Broken]:
+    """PEFT has no default for the number of virtual tokens, and begins with a text only where there is one."""
+    if prompts.num_virtual_tokens is None or prompts.num_virtual_tokens < 1:
+        shown = "" if prompts.num_virtual_tokens is None else str(prompts.num_virtual_tokens)
+        what = "is out of range" if shown else "is missing"
+        yield Broken("num_virtual_tokens", what, value=shown, allowed="1 or more")
+    if prompts.prompt_tuning_init == "TEXT" and not prompts.prompt_tuning_init_text:
+        about = ("prompt_tuning_init",)
+        yield Broken("prompt_tuning_init_text", "is missing, and prompt_tuning_init TEXT begins with it", about=about)
+
+
+class PromptTuningKwargs(PromptTuningFields):
+    """Keyword arguments of PEFT's PromptTuningConfig, with its limits."""
+
+    checks: ClassVar[Sequence[Rule]] = (prompts_have_a_length_and_a_beginning,)
+
+
+KWARGS: dict[str, type[Values]] = {
+    "LORA": LoraKwargs,
+    "VERA": VeraKwargs,
+    "IA3": Ia3Kwargs,
+    "PROMPT_TUNING": PromptTuningKwargs,
+}
+"""The adapters whose keyword arguments are checked by name and type: those that are trained."""
+
+
 class PeftConf(Values):
     """The adapter that is trained."""
 
@@ -41,18 +102,19 @@ class PeftConf(Values):
 
     @model_validator(mode="before")
     @classmethod
-    def lora_kwargs_are_those_of_peft(cls, given: Any, info: ValidationInfo) -> Any:
-        """Check LoRA's keyword arguments by name and type, and make numbers of what Helm sent as text."""
+    def kwargs_are_those_of_peft(cls, given: Any, info: ValidationInfo) -> Any:
+        """Check an adapter's keyword arguments by name and type, and make numbers of what Helm sent as text."""
         if not isinstance(given, dict):
             return given
         raw = cast("dict[str, Any]", given)
-        if raw.get("peft_type") != "LORA" or not isinstance(raw.get("peft_kwargs"), dict):
+        kind, asked = KWARGS.get(str(raw.get("peft_type"))), raw.get("peft_kwargs")
+        if kind is None or not isinstance(asked, dict | None):
             return raw
         try:
-            lora = LoraKwargs.model_validate(raw["peft_kwargs"], context=info.context)
+            kwargs = kind.model_validate(asked or {}, context=info.context)
         except ValidationError as error:
-            raise broken_error(broken_of(error, LoraKwargs, under="peft_kwargs")) from None
-        return {**raw, "peft_kwargs": lora.model_dump(exclude_unset=True)}
+            raise broken_error(broken_of(error, kind, under="peft_kwargs")) from None
+        return {**raw, "peft_kwargs": kwargs.model_dump(exclude_unset=True)}
 
     @model_validator(mode="after")
     def unused_arguments_are_told(self, info: ValidationInfo) -> PeftConf:

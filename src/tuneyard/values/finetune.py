@@ -13,6 +13,7 @@ from tuneyard.values.batches import impossible_total
 from tuneyard.values.finetuning import FinetuningConfig
 from tuneyard.values.places import BucketPath
 from tuneyard.values.scalars import Count, Int, Plain, Quantity, Text
+from tuneyard.values.servable import UNMERGEABLE, unserved_by_vllm
 from tuneyard.values.shared import Env, GpuResource, Job, SecretKey
 
 DistributedType = Literal[
@@ -83,6 +84,25 @@ def merging_needs_an_adapter(values: FinetuneValues) -> Iterator[Broken]:
         )
 
 
+def some_adapters_can_not_be_merged(values: FinetuneValues) -> Iterator[Broken]:
+    """What is put before the prompt is in no weight of the base."""
+    kind = values.finetuning_config.peft_conf.peft_type
+    if values.mergeAdapter and kind in UNMERGEABLE:
+        yield Broken(
+            "mergeAdapter",
+            f"has nothing to merge into: {kind} trains virtual tokens before the prompt and no weight of the base",
+            value="true",
+            suggestion="mergeAdapter: false",
+            about=("finetuning_config.peft_conf.peft_type",),
+        )
+
+
+def vllm_serves_the_adapter(values: FinetuneValues) -> str | None:
+    """Say before the training what vLLM will not take after it."""
+    conf = values.finetuning_config.peft_conf
+    return None if values.mergeAdapter else unserved_by_vllm(conf.peft_type, conf.peft_kwargs)
+
+
 def relaunch_starts_over_without_checkpoints(values: FinetuneValues) -> str | None:
     """Say what a relaunch can't do where nothing is saved on the way."""
     if values.finetuning_config.training_args.save_strategy != "no":
@@ -102,8 +122,9 @@ class FinetuneValues(Job):
         single_process_is_one,
         total_batch_can_be_shared,
         merging_needs_an_adapter,
+        some_adapters_can_not_be_merged,
     )
-    remarks: ClassVar[Sequence[Remark]] = (relaunch_starts_over_without_checkpoints,)
+    remarks: ClassVar[Sequence[Remark]] = (relaunch_starts_over_without_checkpoints, vllm_serves_the_adapter)
 
     basemodel: BucketPath
     """The delivered base model, as `bucket/key`."""

@@ -182,8 +182,29 @@ class SftArgs(legacy.Respelt):
     """The loss covers the assistant's answers only; false takes the whole text."""
 
 
+def preference_numbers_are_possible(args: DpoArgs) -> Iterator[Broken]:
+    """What TRL would tell only once a model is loaded."""
+    if args.beta <= 0:
+        yield Broken("beta", "is out of range", value=f"{args.beta:g}", allowed="more than 0")
+    if not 0 <= args.label_smoothing < 0.5:
+        yield Broken("label_smoothing", "is out of range", f"{args.label_smoothing:g}", "from 0 to below 0.5")
+    if args.max_length is not None and args.max_length < 8:
+        yield Broken("max_length", "is out of range", str(args.max_length), "8 or more")
+    names = [args.loss_type] if isinstance(args.loss_type, str) else args.loss_type
+    weights: Any = args.loss_weights
+    if not names:
+        yield Broken("loss_type", "names no loss", allowed="sigmoid")
+    given = cast("list[Any]", weights) if isinstance(weights, list) else []
+    fit = len(given) == len(names) and all(isinstance(each, int | float) for each in given)
+    if weights is not None and not fit:
+        allowed = f"a list of {len(names)} number(s), one for each loss_type"
+        yield Broken("loss_weights", "does not fit loss_type", str(weights), allowed, about=("loss_type",))
+
+
 class DpoArgs(DpoFields):
     """Direct preference optimization: what TRL's DPOConfig adds to the training arguments."""
+
+    checks: ClassVar[Sequence[Rule]] = (preference_numbers_are_possible,)
 
 
 class Overrides(Values):
@@ -194,6 +215,16 @@ class Overrides(Values):
 
     lr_batch_size_scaling: Literal["none", "sqrt", "linear"] = "none"
     """The learning rate is multiplied by the total batch size, its square root, or not."""
+
+
+class EarlyStopping(Values):
+    """Ends the training where evaluations no longer get better, by transformers' EarlyStoppingCallback."""
+
+    early_stopping_patience: Count = 1
+    """After how many evaluations in a row without a better one; what is better, metric_for_best_model says."""
+
+    early_stopping_threshold: Annotated[Float, Field(ge=0)] = 0.0
+    """By how much the metric has to get better to count."""
 
 
 class Tracking(Values):
@@ -233,6 +264,46 @@ def dpo_args_need_dpo(config: FinetuningConfig) -> Iterator[Broken]:
         yield Broken("dpo_args", f"means nothing with method {config.method}", allowed="method: dpo", about=("method",))
 
 
+def sft_args_need_sft(config: FinetuningConfig) -> Iterator[Broken]:
+    """The same the other way round."""
+    if config.method != "sft" and config.sft_args != SftArgs():
+        what = f"means nothing with method {config.method}"
+        yield Broken("sft_args", what, allowed="dpo_args.max_length for the longest answer", about=("method",))
+
+
+def early_stopping_needs_an_evaluation_and_a_metric(config: FinetuningConfig) -> Iterator[Broken]:
+    """What stops a training early is a metric of its evaluations."""
+    args = config.training_args
+    if config.early_stopping is None:
+        return
+    if args.eval_strategy == "no":
+        about = ("training_args.eval_strategy",)
+        yield Broken(
+            "early_stopping", "has no evaluation to look at", allowed="eval_strategy: steps, epoch", about=about
+        )
+    elif args.metric_for_best_model is None and not args.load_best_model_at_end:
+        what = "has no metric to look at"
+        about = ("training_args.metric_for_best_model", "training_args.load_best_model_at_end")
+        yield Broken("early_stopping", what, allowed="training_args.metric_for_best_model: loss", about=about)
+
+
+def quantized_weights_are_not_trained(config: FinetuningConfig) -> Iterator[Broken]:
+    """Only an adapter on quantized weights has gradients."""
+    quantized = config.quant_conf.quantization_type != "no-quantization"
+    if quantized and config.peft_conf.peft_type == "NO_PEFT":
+        yield Broken(
+            "quant_conf.quantization_type",
+            "leaves nothing that could be trained with NO_PEFT",
+            value=config.quant_conf.quantization_type,
+            allowed="an adapter: peft_conf.peft_type LORA",
+            about=("peft_conf.peft_type",),
+        )
+    if quantized and not (config.quant_conf.load_in_4bit or config.quant_conf.load_in_8bit):
+        what = "names no number of bits"
+        about = ("quant_conf.load_in_4bit", "quant_conf.load_in_8bit")
+        yield Broken("quant_conf.quantization_type", what, allowed="load_in_4bit or load_in_8bit: true", about=about)
+
+
 def unused_validation_data(config: FinetuningConfig) -> str | None:
     """Say that rows are kept back for an evaluation that never happens."""
     data = config.data_conf.validation_data
@@ -244,7 +315,13 @@ def unused_validation_data(config: FinetuningConfig) -> str | None:
 class FinetuningConfig(Values):
     """What is trained, on what and how."""
 
-    checks: ClassVar[Sequence[Rule]] = (evaluation_needs_data, dpo_args_need_dpo)
+    checks: ClassVar[Sequence[Rule]] = (
+        evaluation_needs_data,
+        dpo_args_need_dpo,
+        sft_args_need_sft,
+        early_stopping_needs_an_evaluation_and_a_metric,
+        quantized_weights_are_not_trained,
+    )
     remarks: ClassVar[Sequence[Remark]] = (unused_validation_data,)
 
     method: Literal["sft", "dpo"] = "sft"
@@ -277,5 +354,13 @@ class FinetuningConfig(Values):
     overrides: Overrides = Field(default_factory=Overrides)
     """Scales the learning rate."""
 
+    early_stopping: EarlyStopping | None = None
+    """Ends the training where evaluations no longer get better."""
+
     tracking: Tracking | None = None
     """An MLflow server that is told about the run."""
+
+    @property
+    def preference_args(self) -> DpoArgs:
+        """The settings of direct preference optimization, each at its default where none are given."""
+        return self.dpo_args or DpoArgs()

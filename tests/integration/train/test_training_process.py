@@ -25,11 +25,13 @@ from training import (
     metrics,
     start,
     train,
+    until_step,
     write_values,
 )
 
 from tuneyard.runs.kubernetes_info import read_progress
 
+CONF = "finetuning_config.peft_conf"
 MERGED = "checkpoint-final-merged"
 
 
@@ -60,19 +62,6 @@ def published(store, name="checkpoint-final"):
 
 def checkpoints(store):
     return sorted(path.name for path in (store / REMOTE).glob("checkpoint-*-*") if (path / "manifest.json").exists())
-
-
-def until_step(process, workdir, step):
-    """Wait until training has come so far."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if json.loads((workdir / "progress.json").read_text()).get("step", 0) >= step:
-                return
-        except (FileNotFoundError, ValueError):
-            pass
-        time.sleep(0.005)
-    raise AssertionError(f"step {step} was not reached: {process.communicate()[1]}")
 
 
 def long(**changes):
@@ -382,12 +371,12 @@ def test_an_accelerator_that_is_not_there_is_exit_8_unless_the_cpu_is_allowed(st
     ("changes", "code", "words"),
     [
         ({"basemodel": "default-bucket/models/absent"}, 4, "the base model 'default-bucket/models/absent' is not in"),
-        ({"finetuning_config.method": "dpo"}, 3, "finetuning_config.method: is not trained by this version"),
-        ({"distributedType": "auto-fsdp"}, 3, "distributedType: is not trained by this version"),
+        ({CONF: {"peft_type": "LOHA"}}, 3, "finetuning_config.peft_conf.peft_type: is not trained by this version"),
+        ({"distributedType": "auto-deepspeed-stage3"}, 3, "distributedType: is not trained by this version"),
         ({ARGUMENTS + "save_only_model": True}, 3, "can't be resumed from"),
         ({"finetuning_config.sft_args.max_seq_length": 8}, 3, "25 of them longer than 8 tokens"),
     ],
-    ids=["no base model", "method", "distributed", "model only", "nothing to train"],
+    ids=["no base model", "adapter", "distributed", "model only", "nothing to train"],
 )
 def test_what_can_not_be_trained_is_told_in_a_sentence(laid_out, tmp_path, changes, code, words):
     said = train(changed(**changes), laid_out, tmp_path / "work", code=code)

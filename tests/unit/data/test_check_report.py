@@ -56,12 +56,12 @@ def test_every_row_is_counted_once(mixed, make_encoder):
 
 def test_tokens_and_lengths_are_those_of_the_encoder(mixed, make_encoder):
     encoder = make_encoder("chatml", max_length=100)
-    rows, groups, report = encode_files([mixed], encoder)
-    assert groups == [0, 0, 3, 4] == sorted(groups)
+    rows, report = encode_files([mixed], encoder)
+    assert [row.group for row in rows] == [0, 0, 3, 4]
     assert len(rows) == report.kept == 4
     assert report.sequences == 4
-    assert report.tokens == sum(len(item.input_ids) for [item] in rows)
-    assert report.trained_tokens == sum(sum(item.loss_mask) for [item] in rows)
+    assert report.tokens == sum(len(item.input_ids) for row in rows for item in row.sequences)
+    assert report.trained_tokens == sum(sum(item.loss_mask) for row in rows for item in row.sequences)
     assert sum(part.rows for part in report.histogram) == report.kept + report.dropped
     assert report.longest[0].where == f"{mixed}:4"
     assert report.longest[0].tokens == report.longest_length > 100
@@ -76,7 +76,7 @@ def test_histogram_bins_double_and_hold_what_they_say(write_rows, make_encoder):
     bins = [(part.least, part.most) for part in report.histogram]
     assert all(most == 2 * (least - 1) for least, most in bins if least > 1)
     assert all(after[0] == before[1] + 1 for before, after in pairwise(bins))
-    lengths = [len(item.input_ids) for [item] in encode_files([path], make_encoder("chatml"))[0]]
+    lengths = [len(item.input_ids) for row in encode_files([path], make_encoder("chatml"))[0] for item in row.sequences]
     for part in report.histogram:
         assert part.rows == sum(part.least <= length <= part.most for length in lengths)
 

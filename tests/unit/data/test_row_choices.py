@@ -70,8 +70,8 @@ def test_what_is_dropped_is_counted_by_the_choice(alike, held, make_encoder, rul
     report = check([alike], make_encoder("chatml"), validation=[held], rows=rules)
     assert (report.kept, report.dropped_for, report.dropped) == (kept, dropped, sum(dropped.values()))
     assert report.rows == report.kept + report.dropped + report.bad
-    trained, groups, of_training = encode_files([alike], make_encoder("chatml"), validation=[held], rows=rules)
-    assert len(trained) == len(groups) == of_training.kept == kept - 2
+    trained, of_training = encode_files([alike], make_encoder("chatml"), validation=[held], rows=rules)
+    assert len(trained) == of_training.kept == kept - 2
     assert of_training.leaked == 1
 
 
@@ -132,9 +132,10 @@ def test_each_method_refuses_the_rows_of_the_other(write_rows, make_encoder):
 def test_a_preference_is_encoded_as_the_chosen_and_the_rejected_answer(write_rows, make_encoder):
     rows = [{"prompt": "a", "chosen": answer, "rejected": "c"} for answer in ("b", "a longer one")]
     encoder = make_encoder("chatml")
-    kept, groups, report = encode_files([write_rows(*rows)], encoder, method="dpo")
-    assert (len(kept), groups, report.sequences, report.several) == (2, [0, 1], 4, 0)
-    for (chosen, rejected), given in zip(kept, rows, strict=True):
+    kept, report = encode_files([write_rows(*rows)], encoder, method="dpo")
+    assert ([row.group for row in kept], report.sequences, report.several) == ([0, 1], 4, 0)
+    for row_, given in zip(kept, rows, strict=True):
+        chosen, rejected = row_.sequences
         for side, answer in ((chosen, given["chosen"]), (rejected, "c")):
             learnt = [token for token, counts in zip(side.input_ids, side.loss_mask, strict=True) if counts]
             assert encoder.tokenizer.decode(learnt) == f"{answer}<|im_end|>"
@@ -162,7 +163,8 @@ def test_the_table_names_what_is_alike_and_what_was_dropped(alike, held, make_en
 def test_rows_of_one_group_go_to_one_side(make_encoder, write_rows):
     texts = [words() for _ in range(60)]
     path = write_rows(*(row(text, "a") for text in texts), *(row(f"{text} now", "a") for text in texts))
-    rows, groups, _ = encode_files([path], make_encoder("chatml"))
+    encoded, _ = encode_files([path], make_encoder("chatml"))
+    rows, groups = [row.sequences for row in encoded], [row.group for row in encoded]
     assert groups == list(range(60)) * 2
     for seed in range(5):
         train, validation = split(rows, 0.2, seed, groups)

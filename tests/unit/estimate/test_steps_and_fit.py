@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 
 import pytest
@@ -48,10 +49,8 @@ def test_a_model_that_is_not_delivered_is_not_found(store):
 
 
 REFUSED = {
-    "finetuning_config.method": "dpo",
-    "distributedType": "auto-fsdp",
-    "finetuning_config.quant_conf.quantization_type": "bits-and-bytes",
-    "finetuning_config.peft_conf.peft_type": "IA3",
+    "distributedType": "auto-deepspeed-stage3",
+    "finetuning_config.peft_conf.peft_type": "LOHA",
     "finetuning_config.training_args.auto_find_batch_size": True,
 }
 
@@ -62,6 +61,19 @@ def test_what_training_refuses_is_refused_by_name_before_a_store_is_looked_into(
     with pytest.raises(InvalidValuesError, match="not train") as raised:
         estimate(values, open_store((tmp_path / "nothing").as_uri()))
     assert [problem.where for problem in raised.value.problems] == [key]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed")
+def test_quantization_without_bitsandbytes_is_refused_by_name_where_it_would_be_trained(store):
+    key = "finetuning_config.quant_conf"
+    conf = {"quantization_type": "bits-and-bytes", "load_in_8bit": True}
+    values = FinetuneValues.model_validate(changed(VALUES, **{key: conf}))
+    with pytest.raises(InvalidValuesError, match="not train") as raised:
+        estimate(values, open_store(store.as_uri()))
+    (problem,) = raised.value.problems
+    assert problem.where == f"{key}.quantization_type"
+    assert "bitsandbytes, which is not installed" in problem.what
+    assert estimate(values, open_store(store.as_uri()), here=False).work.steps
 
 
 def test_what_only_the_place_of_training_lacks_is_refused_there_alone(store):

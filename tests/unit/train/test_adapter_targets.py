@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from tiny_models import make_model
 
 from tuneyard.errors import InvalidValuesError
 from tuneyard.train.model import add_adapter, load_base
+from tuneyard.values import FinetuningConfig
+from tuneyard.values.adapters import PeftConf
 
 
 @pytest.fixture
 def base(tmp_path):
-    return load_base(make_model(tmp_path / "base"), {}, "cpu", print)
+    return load_base(make_model(tmp_path / "base"), FinetuningConfig(), "cpu", print)
+
+
+def adapt(base, kwargs):
+    conf = PeftConf(peft_type="LORA", peft_kwargs=kwargs)
+    return add_adapter(base, conf, Path(base.name_or_path), gradient_checkpointing=False)
 
 
 def test_one_entry_of_several_that_matches_nothing_is_refused_by_its_place(base):
     with pytest.raises(InvalidValuesError, match="matches no module") as caught:
-        add_adapter(base, {"r": 2, "target_modules": ["q_proj", "query"]}, gradient_checkpointing=False)
+        adapt(base, {"r": 2, "target_modules": ["q_proj", "query"]})
     assert [problem.where.rpartition(".")[2] for problem in caught.value.problems] == ["target_modules[1]"]
     assert "q_proj" in caught.value.hint
 
@@ -24,16 +33,16 @@ def test_one_entry_of_several_that_matches_nothing_is_refused_by_its_place(base)
 @pytest.mark.parametrize("targets", [".*query.*", "q_projj"])
 def test_a_pattern_that_matches_nothing_is_refused(base, targets):
     with pytest.raises(InvalidValuesError, match=r"target_modules .* matches no module"):
-        add_adapter(base, {"r": 2, "target_modules": targets}, gradient_checkpointing=False)
+        adapt(base, {"r": 2, "target_modules": targets})
 
 
 def test_modules_to_save_that_are_not_there_are_refused(base):
     kwargs = {"r": 2, "target_modules": ["q_proj"], "modules_to_save": ["head"]}
     with pytest.raises(InvalidValuesError, match=r"modules_to_save\[0\]"):
-        add_adapter(base, kwargs, gradient_checkpointing=False)
+        adapt(base, kwargs)
 
 
 @pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "down_proj"], r".*\.1\.self_attn\.q_proj", None])
 def test_what_matches_is_adapted(base, targets):
-    adapted = add_adapter(base, {"r": 2, "target_modules": targets}, gradient_checkpointing=False)
+    adapted = adapt(base, {"r": 2, "target_modules": targets})
     assert any("lora_A" in name for name, _ in adapted.named_parameters())

@@ -48,37 +48,39 @@ def values(validation="NONE", **changes):
 
 def test_another_shape_is_read_and_a_chosen_one_wins(base, write):
     path = write("rows.jsonl", ROWS)
-    trained, held = encoded_rows(values(), base, [path], [])
+    trained, held = encoded_rows(values(), base, [path], [], print)
     assert (len(trained), held) == (16, [])
     chosen = {f"{DATA}.training_data.datasets": [{"path": "b/rows.jsonl", "format": "sharegpt"}]}
     with pytest.raises(InvalidDataError, match="it has the shape alpaca, and its file is read as sharegpt"):
-        encoded_rows(values(**chosen), base, [path], [])
+        encoded_rows(values(**chosen), base, [path], [], print)
 
 
 def test_rows_that_leak_are_left_out_of_training_alone(base, write):
     path, other = write("rows.jsonl", ROWS), write("held.jsonl", ROWS[:2])
     exact = {f"{DATA}.rows.similarity": 1}
-    trained, held = encoded_rows(values("CONCATENATION", **exact), base, [path], [other])
+    trained, held = encoded_rows(values("CONCATENATION", **exact), base, [path], [other], print)
     assert (len(trained), len(held)) == (16, 2)
     drop = {f"{DATA}.rows.leaked": "drop"}
-    trained, held = encoded_rows(values("CONCATENATION", **exact, **drop), base, [path], [other])
+    trained, held = encoded_rows(values("CONCATENATION", **exact, **drop), base, [path], [other], print)
     assert (len(trained), len(held)) == (14, 2)
     assert not {tuple(each.input_ids) for each in trained} & {tuple(each.input_ids) for each in held}
     with pytest.raises(InvalidDataError, match="is equal to a validation row"):
-        encoded_rows(values("CONCATENATION", **exact, **{f"{DATA}.rows.leaked": "refuse"}), base, [path], [other])
+        encoded_rows(
+            values("CONCATENATION", **exact, **{f"{DATA}.rows.leaked": "refuse"}), base, [path], [other], print
+        )
 
 
 def test_rows_that_can_not_be_used_stop_a_training_unless_they_may_be_gone_without(base, write):
     path = write("rows.jsonl", [*ROWS, {"instruction": "x", "output": ""}])
     with pytest.raises(InvalidDataError, match="output is empty"):
-        encoded_rows(values(), base, [path], [])
-    assert len(encoded_rows(values(**{f"{DATA}.rows.unusable": "drop"}), base, [path], [])[0]) == 16
+        encoded_rows(values(), base, [path], [], print)
+    assert len(encoded_rows(values(**{f"{DATA}.rows.unusable": "drop"}), base, [path], [], print)[0]) == 16
 
 
 def test_overlong_rows_go_by_the_choice(base, write):
     path = write("rows.jsonl", [*ROWS, {"instruction": "x", "output": "long " * 300}])
-    assert len(encoded_rows(values(), base, [path], [])[0]) == 16
-    cut, _ = encoded_rows(values(**{f"{DATA}.rows.overlong": "truncate"}), base, [path], [])
+    assert len(encoded_rows(values(), base, [path], [], print)[0]) == 16
+    cut, _ = encoded_rows(values(**{f"{DATA}.rows.overlong": "truncate"}), base, [path], [], print)
     assert [len(each.input_ids) for each in cut if each.truncated] == [200]
     with pytest.raises(InvalidDataError, match="tokens long; allowed: at most 200"):
-        encoded_rows(values(**{f"{DATA}.rows.overlong": "refuse"}), base, [path], [])
+        encoded_rows(values(**{f"{DATA}.rows.overlong": "refuse"}), base, [path], [], print)

@@ -158,6 +158,7 @@ def test_the_rest_of_finetuning_config_has_old_names_too():
     config = with_config(
         sft_args={"max_length": 512, "save_name_if_new_basemodel": "x"},
         quant_conf={"quantization_type": "bitsandbytes", "load_in_4bit": True},
+        peft_conf={"peft_type": "LORA"},
         run_conf={"model": "/local_resources/basemodel", "use_fast_tokenizer": True},
     )
     data = config["finetuning_config"]["data_conf"]

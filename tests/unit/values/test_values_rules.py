@@ -13,6 +13,8 @@ from tuneyard.values import FinetuneValues, check_values, resolve_batch_sizes
 
 ARGS = "finetuning_config.training_args"
 DATA = "finetuning_config.data_conf"
+QUANT = "finetuning_config.quant_conf.quantization_type"
+KWARGS = "finetuning_config.peft_conf.peft_kwargs"
 BATCH = "finetuning_config.batchsize_conf.total_train_batch_size"
 
 
@@ -93,6 +95,37 @@ RULES = [
      " asked for (given: auto-single-process); did you mean auto-ddp?"),
     (whole(mergeAdapter=True), "mergeAdapter: has nothing to merge: peft_type is NO_PEFT and checkpoint-final will be"
      " the whole model (given: true); did you mean mergeAdapter: false?"),
+    (with_config(method="dpo", sft_args={"max_seq_length": 64}), "finetuning_config.sft_args: means nothing with method"
+     " dpo; allowed: dpo_args.max_length for the longest answer"),
+    (with_config(method="dpo", dpo_args={"beta": 0}), "finetuning_config.dpo_args.beta: is out of range (given: 0);"
+     " allowed: more than 0"),
+    (with_config(method="dpo", dpo_args={"label_smoothing": 0.5}), "finetuning_config.dpo_args.label_smoothing: is out of"
+     " range (given: 0.5); allowed: from 0 to below 0.5"),
+    (with_config(method="dpo", dpo_args={"loss_type": ["sigmoid", "ipo"], "loss_weights": [1]}),
+     "finetuning_config.dpo_args.loss_weights: does not fit loss_type (given: [1]); allowed: a list of 2 number(s), one"
+     " for each loss_type"),
+    (with_config(early_stopping={"early_stopping_patience": 2}), "finetuning_config.early_stopping: has no evaluation to"
+     " look at; allowed: eval_strategy: steps, epoch"),
+    (with_config(early_stopping={}, training_args=STEPS), "finetuning_config.early_stopping: has no metric to look at;"
+     " allowed: training_args.metric_for_best_model: loss"),
+    (with_config(quant_conf={"quantization_type": "bits-and-bytes", "load_in_4bit": True}), f"{QUANT}: leaves nothing"
+     " that could be trained with NO_PEFT (given: bits-and-bytes); allowed: an adapter: peft_conf.peft_type LORA"),
+    (with_config(quant_conf={"quantization_type": "bits-and-bytes"}, peft_conf={"peft_type": "LORA"}), f"{QUANT}: names"
+     " no number of bits; allowed: load_in_4bit or load_in_8bit: true"),
+    (whole(with_config(peft_conf={"peft_type": "PROMPT_TUNING", "peft_kwargs": {"num_virtual_tokens": 4}}),
+     mergeAdapter=True), "mergeAdapter: has nothing to merge into: PROMPT_TUNING trains virtual tokens before the prompt"
+     " and no weight of the base (given: true); did you mean mergeAdapter: false?"),
+    (with_config(peft_conf={"peft_type": "PROMPT_TUNING"}), f"{KWARGS}.num_virtual_tokens: is missing; allowed: 1 or"
+     " more"),
+    (with_config(peft_conf={"peft_type": "PROMPT_TUNING", "peft_kwargs": {"num_virtual_tokens": 4, "prompt_tuning_init":
+     "TEXT"}}), f"{KWARGS}.prompt_tuning_init_text: is missing, and prompt_tuning_init TEXT begins with it"),
+    (with_config(peft_conf={"peft_type": "VERA", "peft_kwargs": {"r": 0}}), f"{KWARGS}.r: is out of range (given: 0);"
+     " allowed: 1 or more"),
+    (with_config(peft_conf={"peft_type": "IA3", "peft_kwargs": {"target_modules": ["k_proj"]}}),
+     f"{KWARGS}.feedforward_modules: is missing beside the other; allowed: both, or neither for PEFT's own choice;"
+     " feedforward_modules may be an empty list"),
+    (with_config(peft_conf={"peft_type": "IA3", "peft_kwargs": {"target_modules": ["k_proj"], "feedforward_modules":
+     ["up_proj"]}}), f"{KWARGS}.feedforward_modules: is not among target_modules (given: up_proj); allowed: k_proj"),
     (whole(with_config(batchsize_conf={"total_train_batch_size": 12}), finetuningGpus=8), f"{BATCH}: can't be shared"
      " evenly by 8 processes (given: 12); allowed: a multiple of 8; nearest: 8 or 16"),
 ]  # fmt: skip

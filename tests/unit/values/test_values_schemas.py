@@ -46,6 +46,7 @@ OPEN = {
     # maps of transformers, PEFT and TRL
     "lr_scheduler_kwargs", "gradient_checkpointing_kwargs", "liger_kernel_config", "accelerator_config", "fsdp_config",
     "auto_mapping", "rank_pattern", "alpha_pattern", "megatron_config", "loftq_config", "velora_config",
+    "tokenizer_kwargs",
 }  # fmt: skip
 
 
@@ -101,7 +102,7 @@ TAKEN = [
     finetune(report_to=["none"], lr_scheduler_kwargs='{"min_lr": 1}', evaluation_strategy="no", seed=None),
     finetune(include_num_input_tokens_seen=False, torch_empty_cache_steps=None),
     with_config(peft_conf={"peft_type": "LORA", "peft_kwargs": {"r": "16", "lora_alpha": 16.0}}),
-    with_config(peft_conf={"peft_type": "VERA", "peft_kwargs": {"anything": 1}}),
+    with_config(peft_conf={"peft_type": "LOHA", "peft_kwargs": {"anything": 1}}),
     with_config(run_conf={"resume_from_checkpoint": "true", "model_args": {"torch_dtype": "bfloat16"}}),
     with_config(sft_args={"max_length": 512}),
     {**FINETUNE, "finetuningGpus": "8", "env": {"A": 1, "B": True, "C": {"name": "x", "key": "y"}}, "labels": {"a": 1}},
@@ -116,6 +117,7 @@ REFUSED = [
     finetune(bf16="maybe"),
     finetune(max_seq_length=5),
     with_config(peft_conf={"peft_type": "LORA", "peft_kwargs": {"rnk": 16}}),
+    with_config(peft_conf={"peft_type": "VERA", "peft_kwargs": {"anything": 1}}),
     with_config(sft_args={"max_seq_length": 1}),
     {**FINETUNE, "finetuningGpus": 0},
     {**FINETUNE, "basemodel": "x"},

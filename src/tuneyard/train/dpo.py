@@ -1,0 +1,80 @@
+"""Direct preference optimization by the trainer of supervised finetuning: other rows, another loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from tuneyard.train.preferences import answer_log_probs, flatten_pairs, preference_losses, split_row
+from tuneyard.train.trainer import SFTTrainer
+from tuneyard.values import DpoArgs
+
+
+class DPOTrainer(SFTTrainer):
+    """Train on pairs of answers; see `SFTTrainer` for its arguments, and set `dpo` before training.
+
+    Attributes:
+        dpo: The settings of the loss.
+    """
+
+    dpo: DpoArgs
+    collate = staticmethod(flatten_pairs)
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: Mapping[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Sum the losses of the row's pairs, divided by the pairs of the whole step.
+
+        Args:
+            model: The (wrapped) model.
+            inputs: What `flatten_pairs` made.
+            return_outputs: Also return the model's outputs.
+            num_items_in_batch: Pairs of the step over all processes; None for this row's own.
+
+        Returns:
+            The loss, scaled so that averaging gradients over processes gives the step's mean; with the outputs if
+            asked for.
+        """
+        row, targets_K, answers_K, reference_N2 = split_row(inputs)
+        outputs = model(**row)
+        pairs = len(reference_N2)
+        if pairs:
+            sums_N2, lengths_N2 = answer_log_probs(outputs.logits[0], targets_K, answers_K, pairs)
+            total = preference_losses(sums_N2 - reference_N2, lengths_N2, self.dpo).sum()
+        else:
+            total = outputs.logits.float().sum() * 0.0  # an empty share still takes part in the gradient exchange
+        loss = self.scaled(total, pairs, num_items_in_batch)
+        return (loss, outputs) if return_outputs else loss
+
+    def evaluated(self, model: torch.nn.Module, inputs: Mapping[str, Any]) -> list[float]:
+        """Give the loss, the two rewards, the pairs told apart rightly, and the number of pairs of a row."""
+        row, targets_K, answers_K, reference_N2 = split_row(inputs)
+        logits_KV = model(**row).logits[0]
+        pairs = len(reference_N2)
+        if not pairs:
+            return [0.0] * 5
+        sums_N2, lengths_N2 = answer_log_probs(logits_KV, targets_K, answers_K, pairs)
+        scores_N2 = sums_N2 - reference_N2
+        losses_N = preference_losses(scores_N2, lengths_N2, self.dpo)
+        chosen, rejected = (self.dpo.beta * scores_N2).sum(0).tolist()
+        right = (scores_N2[:, 0] > scores_N2[:, 1]).sum().item()
+        return [losses_N.sum().item(), chosen, rejected, right, float(pairs)]
+
+    def metrics_of(self, sums: list[float], prefix: str) -> dict[str, float]:
+        """Name the means, in TRL's words."""
+        *totals, pairs = sums
+        loss, chosen, rejected, right = (total / max(pairs, 1) for total in totals)
+        return {
+            f"{prefix}_loss": loss,
+            f"{prefix}_rewards/chosen": chosen,
+            f"{prefix}_rewards/rejected": rejected,
+            f"{prefix}_rewards/margins": chosen - rejected,
+            f"{prefix}_rewards/accuracies": right,
+            f"{prefix}_pairs": int(pairs),
+        }
