@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from typing import get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from chats import row
 
+from tuneyard.cli import data as command
 from tuneyard.data import FORMATS, Conversation, Preference, detect, format_of, parse_row, read_rows
 from tuneyard.errors import Problem
+from tuneyard.values import Dataset
 
 CALL = {"name": "add", "arguments": {"a": 1}}
 TOOL = {"name": "add", "parameters": {}}
@@ -262,3 +265,8 @@ def test_parquet_has_every_shape_too(tmp_path):
         assert format_of(path) == name
         (made,) = read_rows([path])
         assert not isinstance(made, Problem), made
+
+
+def test_values_and_the_command_name_the_same_formats():
+    named = get_args(Dataset.model_fields["format"].annotation)
+    assert named == ("auto", *FORMATS) == ("auto", *command._FORMATS)
