@@ -180,7 +180,7 @@ def test_what_can_not_be_meant_is_refused(tmp_path):
 
 
 def test_what_training_refuses_is_refused_before_a_cluster_is_asked(tmp_path):
-    values = {**VALUES, "distributedType": "auto-fsdp"}
+    values = {**VALUES, "distributedType": "auto-deepspeed-stage3"}
     for inside in (True, False):
         with pytest.raises(InvalidValuesError, match="does not train"):
             forecast(Sources(values=values, store=None), Elsewhere(tmp_path), inside=inside)
