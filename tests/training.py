@@ -168,9 +168,9 @@ def train(values: dict[str, Any], store: Path, workdir: Path, *, code: int = 0, 
     return said
 
 
-def until_step(process: subprocess.Popen[str], workdir: Path, step: int) -> None:
+def until_step(process: subprocess.Popen[str], workdir: Path, step: int, *, seconds: float = 120) -> None:
     """Wait until training has come so far."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
         try:
             if json.loads((workdir / "progress.json").read_text()).get("step", 0) >= step:

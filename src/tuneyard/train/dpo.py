@@ -22,35 +22,17 @@ class DPOTrainer(SFTTrainer):
     dpo: DpoArgs
     collate = staticmethod(flatten_pairs)
 
-    def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: Mapping[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> Any:
-        """Sum the losses of the row's pairs, divided by the pairs of the whole step.
-
-        Args:
-            model: The (wrapped) model.
-            inputs: What `flatten_pairs` made.
-            return_outputs: Also return the model's outputs.
-            num_items_in_batch: Pairs of the step over all processes; None for this row's own.
-
-        Returns:
-            The loss, scaled so that averaging gradients over processes gives the step's mean; with the outputs if
-            asked for.
-        """
+    def summed_loss(
+        self, model: torch.nn.Module, inputs: Mapping[str, Any]
+    ) -> tuple[torch.Tensor, torch.Tensor | int, Any]:
+        """Sum the losses of a row's items, its pairs; see `SFTTrainer.summed_loss`."""
         row, targets_K, answers_K, reference_N2 = split_row(inputs)
         outputs = model(**row)
         pairs = len(reference_N2)
-        if pairs:
-            sums_N2, lengths_N2 = answer_log_probs(outputs.logits[0], targets_K, answers_K, pairs)
-            total = preference_losses(sums_N2 - reference_N2, lengths_N2, self.dpo).sum()
-        else:
-            total = outputs.logits.float().sum() * 0.0  # an empty share still takes part in the gradient exchange
-        loss = self.scaled(total, pairs, num_items_in_batch)
-        return (loss, outputs) if return_outputs else loss
+        if not pairs:  # an empty share still takes part in the gradient exchange
+            return outputs.logits.float().sum() * 0.0, 0, outputs
+        sums_N2, lengths_N2 = answer_log_probs(outputs.logits[0], targets_K, answers_K, pairs)
+        return preference_losses(sums_N2 - reference_N2, lengths_N2, self.dpo).sum(), pairs, outputs
 
     def evaluated(self, model: torch.nn.Module, inputs: Mapping[str, Any]) -> list[float]:
         """Give the loss, the two rewards, the pairs told apart rightly, and the number of pairs of a row."""

@@ -147,27 +147,40 @@ class SFTTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Sum the cross-entropy of the row's trained tokens, divided by those of the whole step.
+        """Divide the row's `summed_loss` by the items of the whole step.
 
         Args:
             model: The (wrapped) model.
-            inputs: What `flatten` made.
+            inputs: What `collate` made.
             return_outputs: Also return the model's outputs.
-            num_items_in_batch: Trained tokens of the step over all processes; None for this row's own.
+            num_items_in_batch: Items of the step over all processes; None for this row's own.
 
         Returns:
             The loss, scaled so that averaging gradients over processes gives the step's mean; with the outputs if
             asked for.
         """
-        row = dict(inputs)
-        labels_K = row.pop("labels")[0]
-        row.pop("shift_labels", None)
-        outputs = model(**row)
-        total = self._summed_loss(outputs.logits[0], labels_K)
-        loss = self.scaled(total, labels_K.ne(IGNORED).sum(), num_items_in_batch)
+        total, own, outputs = self.summed_loss(model, inputs)
+        loss = self._scaled(total, own, num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
-    def scaled(
+    def summed_loss(
+        self, model: torch.nn.Module, inputs: Mapping[str, Any]
+    ) -> tuple[torch.Tensor, torch.Tensor | int, Any]:
+        """Sum the losses of a row's items: the cross-entropy of its trained tokens.
+
+        Args:
+            model: The (wrapped) model.
+            inputs: What `collate` made.
+
+        Returns:
+            The sum, how many items it is of, and the model's outputs.
+        """
+        labels_K = inputs["labels"][0]
+        row = {name: value for name, value in inputs.items() if name not in ("labels", "shift_labels")}
+        outputs = model(**row)
+        return self._cross_entropy(outputs.logits[0], labels_K), labels_K.ne(IGNORED).sum(), outputs
+
+    def _scaled(
         self, total: torch.Tensor, own: torch.Tensor | int, num_items_in_batch: torch.Tensor | int | None
     ) -> torch.Tensor:
         """Divide a row's summed loss by the items of the whole step, or by its own where those are not counted."""
@@ -177,7 +190,7 @@ class SFTTrainer(Trainer):
         shares = self.args.world_size if self.args.average_tokens_across_devices else 1
         return total / torch.as_tensor(num_items_in_batch).clamp(min=1) * shares
 
-    def _summed_loss(self, logits_KV: torch.Tensor, labels_K: torch.Tensor) -> torch.Tensor:
+    def _cross_entropy(self, logits_KV: torch.Tensor, labels_K: torch.Tensor) -> torch.Tensor:
         if labels_K.eq(IGNORED).all():
             return logits_KV.float().sum() * 0.0  # an empty share still takes part in the gradient exchange
         smoothing = self.args.label_smoothing_factor if self.network.training else 0.0
@@ -226,10 +239,8 @@ class SFTTrainer(Trainer):
 
     def evaluated(self, model: torch.nn.Module, inputs: Mapping[str, Any]) -> list[float]:
         """Give the summed loss of a row, and the number of its trained tokens."""
-        labels_K = inputs["labels"][0]
-        row = {name: value for name, value in inputs.items() if name not in ("labels", "shift_labels")}
-        total = self._summed_loss(model(**row).logits[0], labels_K)
-        return [total.item(), float(labels_K.ne(IGNORED).sum().item())]
+        total, tokens, _ = self.summed_loss(model, inputs)
+        return [total.item(), float(tokens)]
 
     def metrics_of(self, sums: list[float], prefix: str) -> dict[str, float]:
         """Name the means of what `evaluated` gave, summed over all rows and processes."""

@@ -1,4 +1,4 @@
-"""A server under attack: tampered weights are never loaded, odd keys open nothing, and no flood ends it."""
+"""A server under attack: tampered weights are never loaded, and odd keys and bodies open and end nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from tuneyard.values import InferenceValues
 
 SEED = 20_261_126
 TAMPERED = 50
-FLOOD = 1_000
 CHAT = "/v1/chat/completions"
 GOOD: dict[str, Any] = {"model": "tuned", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
 

@@ -1,6 +1,5 @@
 """One training on several nodes: real processes, each with a folder of its own and nothing shared but the store."""
 
-import json
 import shutil
 import signal
 import socket
@@ -8,7 +7,7 @@ import time
 
 import psutil
 import pytest
-from training import ARGUMENTS, REMOTE, changed, lay_out, metrics, start, train
+from training import ARGUMENTS, REMOTE, changed, lay_out, metrics, start, train, until_step
 
 NO_CHANCE = {"finetuning_config.peft_conf.peft_kwargs.lora_dropout": 0.0}
 LONG = {ARGUMENTS + "num_train_epochs": 12, ARGUMENTS + "eval_steps": 20, **NO_CHANCE}
@@ -61,18 +60,6 @@ def ends(processes):
     return [process.returncode for process in processes], said
 
 
-def until_step(process, workdir, step):
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if json.loads((workdir / "node-0" / "progress.json").read_text()).get("step", 0) >= step:
-                return
-        except (FileNotFoundError, ValueError):
-            pass
-        time.sleep(0.005)
-    raise AssertionError(f"step {step} was not reached: {process.communicate()[1]}")
-
-
 def kill_tree(process):
     """End a node as a machine that loses its power does."""
     everyone = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
@@ -99,7 +86,7 @@ def test_a_killed_node_ends_the_other_with_8_and_both_again_have_the_losses_of_o
 ):
     values = changed(nodes=2, **LONG)
     nodes = start_nodes(values, store, tmp_path)
-    until_step(nodes[0], tmp_path, 9)
+    until_step(nodes[0], tmp_path / "node-0", 9, seconds=90)
     kill_tree(nodes[1])
     killed = time.monotonic()
     codes, said = ends(nodes[:1])
@@ -117,7 +104,7 @@ def test_a_killed_node_ends_the_other_with_8_and_both_again_have_the_losses_of_o
 def test_sigterm_on_one_node_saves_on_all_and_both_go_on_to_the_losses_of_one_process(undisturbed, store, tmp_path):
     values = changed(nodes=2, finetuningGpus=2, **LONG, **{ARGUMENTS + "save_steps": 500})
     nodes = start_nodes(values, store, tmp_path)
-    until_step(nodes[0], tmp_path, 5)
+    until_step(nodes[0], tmp_path / "node-0", 5, seconds=90)
     nodes[1].send_signal(signal.SIGTERM)
     codes, said = ends(nodes)
     assert codes == [143, 143], said
