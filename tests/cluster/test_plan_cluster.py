@@ -182,7 +182,7 @@ def test_an_interrupted_look_from_inside_leaves_nothing(lab):
 
 def test_what_training_refuses_is_refused_before_a_pod_is_made(lab):
     _, said = plan(lab, {}, "finetuning_config.method=dpo", words=["--inside"], rc=3)
-    assert "finetuning_config.method" in said
+    assert "finetuning_config.sft_args" in said
     assert 'pods "tuneyard-plan' not in kubectl("get", "events", "-n", lab.namespace)
 
 
