@@ -139,6 +139,7 @@ def _fork_lay_out(order: dict[str, Any]) -> int:
     try:
         from tuneyard.chaos.material import lay_out
 
+        os.environ.update(order["environ"])
         lay_out(_store(), order["lay_out"], Path(order["workdir"]))
         code = 0
     except BaseException:

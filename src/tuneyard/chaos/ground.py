@@ -23,6 +23,7 @@ from tuneyard.errors import NotFoundError, TuneyardError
 from tuneyard.store import Store, open_store, read_manifest
 
 FOLDER = ".tuneyard-chaos"
+FORKS = "tuneyard.chaos.forks"
 _CLOCKS = {"time", "seconds"}
 
 
@@ -80,7 +81,7 @@ class Ground:
         self.prefix = prefix
         self.folder = folder
         self.environ = environ
-        self._forks = forks
+        self.forks = forks
 
     def experiment(self, run: str) -> str:
         """Tell where a run's checkpoints go."""
@@ -92,8 +93,9 @@ class Ground:
         Raises:
             TuneyardError: That did not work.
         """
-        self._forks.tell({"lay_out": self.prefix, "workdir": str(self.folder / "laid-out")})
-        if self._forks.answer()["code"]:
+        order = {"lay_out": self.prefix, "workdir": str(self.folder / "laid-out"), "environ": dict(self.environ)}
+        self.forks.tell(order)
+        if self.forks.answer()["code"]:
             raise TuneyardError(
                 f"The model and data of the trials could not be written below {self.prefix} in {self.store.url}.",
                 hint="See whether the store works: tuneyard doctor store",
@@ -125,8 +127,9 @@ class Ground:
     def _ended(self, run: str, order: Mapping[str, Any]) -> Ended:
         workdir = self.folder / run
         (workdir / "log").touch()
-        self._forks.tell({"workdir": str(workdir), **order})
-        answer = self._forks.answer()
+        environ = {**self.environ, **order.get("environ", {})}
+        self.forks.tell({"workdir": str(workdir), **order, "environ": environ})
+        answer = self.forks.answer()
         log = (workdir / "log").read_text(encoding="utf-8", errors="replace")
         try:
             step = int(json.loads((workdir / "progress.json").read_text(encoding="utf-8")).get("step") or 0)
@@ -183,7 +186,9 @@ class Ground:
 
 
 @contextlib.contextmanager
-def ground(url: str, bucket: str, environ: Mapping[str, str], *, training: bool = True) -> Generator[Ground]:
+def ground(
+    url: str, bucket: str, environ: Mapping[str, str], *, training: bool = True, forks: Program | None = None
+) -> Generator[Ground]:
     """Lend a ground with model and data on it; nothing of it is left when the block ends.
 
     Args:
@@ -191,14 +196,15 @@ def ground(url: str, bucket: str, environ: Mapping[str, str], *, training: bool 
         bucket: The bucket to write into.
         environ: Where `AWS_*` is read from.
         training: Whether trainings will run on it; if not, it has neither model nor data.
+        forks: A running `tuneyard.chaos.forks` to use, which several grounds may share; one of its own where None.
     """
     store = open_store(url, environ=environ)
     prefix = f"{bucket}/{FOLDER}/{secrets.token_hex(8)}"
     environ = {**environ, "TUNEYARD_STORE": store.url, "TUNEYARD_DEVICE": "cpu"}
-    with (
-        tempfile.TemporaryDirectory(prefix="tuneyard-chaos-") as folder,
-        Program("tuneyard.chaos.forks" if training else "tuneyard.chaos.writer", environ) as forks,
-    ):
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tuneyard-chaos-"))
+        if forks is None:
+            forks = stack.enter_context(Program(FORKS if training else "tuneyard.chaos.writer", environ))
         made = Ground(store, prefix, Path(folder), environ, forks)
         try:
             if training:

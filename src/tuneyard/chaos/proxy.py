@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import random
+import re
 import socket
 import ssl
 import struct
@@ -18,9 +19,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 from urllib.parse import urlsplit
 
-Fault = Literal["none", "lost answer", "half the body", "unavailable", "reset", "stall"]
+Fault = Literal["none", "lost answer", "half the body", "unavailable", "reset", "stall", "revoked"]
 Plan = Callable[[str, str], Fault]
 """From method and path to what goes wrong; called once for each request, in the order they come."""
+
+
+def _of_unknown_key(authorization: str) -> str:
+    """Put a key that the server does not know (any more) into a signature's header."""
+    return re.sub(r"Credential=[^/]+/", "Credential=revoked/", authorization)
 
 
 def bad_weather(seed: int, *, shares: Mapping[Fault, float]) -> Plan:
@@ -87,7 +93,8 @@ def fault_proxy(
             connection = connect()
             connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
             for name, value in self.headers.items():
-                connection.putheader(name, value)
+                revoked = fault == "revoked" and name.lower() == "authorization"
+                connection.putheader(name, _of_unknown_key(value) if revoked else value)
             connection.endheaders(body or None)
             answer = connection.getresponse()
             received = answer.read()

@@ -9,10 +9,19 @@ from contextlib import ExitStack
 import pytest
 
 from tuneyard.chaos import Ground, ground
+from tuneyard.chaos.ground import FORKS
+from tuneyard.chaos.programs import Program
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Program]:
+    """Give the process that trainings are forked from; its imports are made once."""
+    with Program(FORKS, {"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1"}) as program:
+        yield program
 
 
 @pytest.fixture(scope="module")
-def ground_of(tmp_path_factory, s3_server_of) -> Iterator[Callable[..., Ground]]:
+def ground_of(tmp_path_factory, s3_server_of, forks) -> Iterator[Callable[..., Ground]]:
     """Give a function from a store's name to a ground on it; each is made once a module."""
     path = {"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1"}
     with ExitStack() as stack:
@@ -25,7 +34,9 @@ def ground_of(tmp_path_factory, s3_server_of) -> Iterator[Callable[..., Ground]]
                 else:
                     server = s3_server_of(name)
                     url, environ = server.url, {**server.env, **path}
-                made[name, training] = stack.enter_context(ground(url, "default-bucket", environ, training=training))
+                made[name, training] = stack.enter_context(
+                    ground(url, "default-bucket", environ, training=training, forks=forks)
+                )
             return made[name, training]
 
         yield ground_on
