@@ -1,7 +1,7 @@
 """Damage to what a training goes on from: each file class, changed as disks, copies and people change files.
 
 A training is killed on its way, once. Then, again and again, one file of its experiment, its model or its data is
-damaged, and the training is launched: it has to tell the damage, or to end with exit 7, before its first step, and
+damaged, and the training is launched: it has to tell the damage, or to end with exit 7, 4 or 6, before its first step;
 `verify` has to find it too. Then everything is put back.
 """
 
@@ -16,10 +16,12 @@ from fnmatch import fnmatchcase
 from tuneyard.chaos.ground import Ended, Ground
 from tuneyard.chaos.kills import Reference, last_words
 from tuneyard.chaos.outcome import Trial
-from tuneyard.errors import IntegrityError, TuneyardError
+from tuneyard.errors import ConflictError, IntegrityError, NotFoundError, TuneyardError
 from tuneyard.inventory import verify_place
 
 RUN = "damaged"
+_REFUSALS = (IntegrityError.exit_code, NotFoundError.exit_code, ConflictError.exit_code)
+"""Damaged; not there; other model or data than the run was begun with, where a manifest lies in another one's place."""
 
 Objects = dict[str, bytes]
 Mutation = Callable[[Objects, str, random.Random], None]
@@ -161,7 +163,7 @@ def _of_before(killed: Damaged, key: str) -> bytes:
 def _trial(ground: Ground, known: Reference, killed: Damaged, where: str, *, to_end: bool) -> Trial:
     unverified = _not_found(ground)
     launched = ground.train(RUN, **({} if to_end else {"until": ["attempt "]}))
-    refused = launched.code in (IntegrityError.exit_code, 4)
+    refused = launched.code in _REFUSALS
     caught = refused or _told(launched)
     wrong = ""
     if not caught:
