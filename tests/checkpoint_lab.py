@@ -9,12 +9,12 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tuneyard.checkpoints import Experiment, RunRecord
-from tuneyard.store import Digest, ObjectInfo, Store, Stored
+from tuneyard.store import Store
 
 PREFIX = "bucket/experiments/run"
 FILES = {
@@ -82,69 +82,6 @@ def publish_steps(store: Store, folder: Path, *steps: int) -> None:
 
 class DiedError(BaseException):
     """Stands for the end of the process: nothing after it runs."""
-
-
-class FaultyStore:
-    """A store in front of another that does something before or after chosen calls.
-
-    Args:
-        store: The real one.
-        before: Called with the verb and its key before it is done; what it raises, the caller gets instead.
-        after: Called the same way when it was done.
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        *,
-        before: Callable[[str, str], None] | None = None,
-        after: Callable[[str, str], None] | None = None,
-    ) -> None:
-        self._store = store
-        self._before = before or (lambda _verb, _key: None)
-        self._after = after or (lambda _verb, _key: None)
-
-    def _around(self, verb: str, key: str, work: Callable[[], Any]) -> Any:
-        self._before(verb, key)
-        result = work()
-        self._after(verb, key)
-        return result
-
-    @property
-    def url(self) -> str:
-        return self._store.url
-
-    def get(self, key: str) -> Stored:
-        return self._around("get", key, lambda: self._store.get(key))
-
-    def put(self, key: str, body: bytes) -> str:
-        return self._around("put", key, lambda: self._store.put(key, body))
-
-    def create(self, key: str, body: bytes) -> str:
-        return self._around("create", key, lambda: self._store.create(key, body))
-
-    def replace(self, key: str, body: bytes, *, etag: str) -> str:
-        return self._around("replace", key, lambda: self._store.replace(key, body, etag=etag))
-
-    def head(self, key: str) -> ObjectInfo:
-        return self._around("head", key, lambda: self._store.head(key))
-
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        return self._around("list", prefix, lambda: self._store.list(prefix))
-
-    def delete(self, keys: Iterable[str]) -> None:
-        # One by one, so that a process can end between two.
-        for key in keys:
-            self._around("delete", key, lambda key=key: self._store.delete([key]))
-
-    def write(self, key: str, chunks: Iterable[bytes]) -> Digest:
-        return self._around("write", key, lambda: self._store.write(key, chunks))
-
-    def read(self, key: str, *, offset: int = 0) -> Iterator[bytes]:
-        return self._around("read", key, lambda: self._store.read(key, offset=offset))
-
-    def local_path(self, key: str) -> Path | None:
-        return self._store.local_path(key)
 
 
 def run_kill_trials(

@@ -86,7 +86,7 @@ def s3_server_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
             if name not in running:
                 binary = find_binary(name.removesuffix("-tls"))
                 folder = tmp_path_factory.mktemp(name)
-                running[name] = stack.enter_context(_serve(name, binary, folder))
+                running[name] = stack.enter_context(serve(name, binary, folder))
             return running[name]
 
         yield server
@@ -120,7 +120,7 @@ def _tools_path() -> str:
 
 
 @contextlib.contextmanager
-def _serve(name: str, binary: str, folder: Path) -> Iterator[S3Server]:
+def serve(name: str, binary: str, folder: Path) -> Iterator[S3Server]:
     certificates = make_certificates(folder / "certs") if name.endswith("-tls") else None
     data = folder / "data"
     data.mkdir()

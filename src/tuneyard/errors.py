@@ -12,7 +12,8 @@
     │   └── LostOwnershipError        another attempt has taken the run over
     ├── IntegrityError            7   bytes differ from what their manifest says
     └── UnavailableError          8   a server, device or lock can't be had now; retryable  (ConnectionError)
-        └── AcceleratorMissingError   an accelerator was asked for and is not there
+        ├── AcceleratorMissingError   an accelerator was asked for and is not there
+        └── FullError                 a disk or bucket has no room left
 
 130 (interrupted) and 143 (terminated by SIGTERM) are ends of a process, not errors: `INTERRUPTED` and `TERMINATED`.
 
@@ -159,6 +160,10 @@ class UnavailableError(TuneyardError, ConnectionError):
 
 class AcceleratorMissingError(UnavailableError):
     """Raised when an accelerator was asked for and this machine has none, or fewer."""
+
+
+class FullError(UnavailableError):
+    """Raised when a disk or a bucket has no room left; waiting alone does not help."""
 
 
 _KINDS = (UsageError, InvalidValuesError, NotFoundError, DeniedError, ConflictError, IntegrityError, UnavailableError)

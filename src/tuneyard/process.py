@@ -6,6 +6,7 @@ so that they all end alike. Errors and their codes are in `errors`; the command 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -18,11 +19,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, cast
 
-from tuneyard.errors import INTERRUPTED, TERMINATED, TuneyardError
+from tuneyard.errors import INTERRUPTED, TERMINATED, FullError, TuneyardError
 
 TRACEBACK_FILE = "traceback.txt"
 TERMINATION_LOG = "TUNEYARD_TERMINATION_LOG"
 """Names the file of a process's last words."""
+_NO_ROOM_BYTES = 64 * 1024
 _WORDS_BYTES = 4096  # what Kubernetes keeps of them
 
 
@@ -64,6 +66,10 @@ def run_main(main: Callable[[], int | None], *, workdir: Path | None = None) -> 
         _last_words(TERMINATED, "terminated by SIGTERM")
         return TERMINATED
     except Exception as error:  # the outermost edge: whatever is left is ours to mend, and must not fill the screen
+        if full := _disk_is_full(error, workdir):
+            tell_error(full)
+            _last_words(full.exit_code, str(full), full.hint)
+            return full.exit_code
         _tell_internal(error, workdir)
         _last_words(1, f"something in Tuneyard itself went wrong: {type(error).__name__}: {_first_line(error)}")
         return 1
@@ -154,6 +160,21 @@ def tell_error(error: TuneyardError) -> None:
             _say(f"  {text}")
     if error.hint:
         _say(f"hint: {error.hint}")
+
+
+def _disk_is_full(error: Exception, workdir: Path | None) -> FullError | None:
+    """Make the error to tell where this machine has no room left: libraries tell it as errors of their own."""
+    folder = workdir or Path(tempfile.gettempdir())
+    told = getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT} or os.strerror(errno.ENOSPC) in str(error)
+    if not told and folder.exists():
+        status = os.statvfs(folder)
+        told = status.f_bavail * status.f_frsize < _NO_ROOM_BYTES
+    if not told:
+        return None
+    return FullError(
+        f"This machine's disk has no room left ({type(error).__name__}: {_first_line(error)}).",
+        hint=f"Make room, then launch it again: df -h {folder}",
+    )
 
 
 def _tell_internal(error: Exception, workdir: Path | None) -> None:

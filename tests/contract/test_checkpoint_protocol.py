@@ -18,10 +18,10 @@ from checkpoint_lab import (
     record,
     run_kill_trials,
 )
-from fault_proxy import Fault, fault_proxy
 from places import Place
 from s3_servers import S3Server
 
+from tuneyard.chaos.proxy import Fault, fault_proxy
 from tuneyard.checkpoints import MetricsLog, Publisher, RetentionPolicy
 from tuneyard.errors import DeniedError, IntegrityError, LostOwnershipError, NotFoundError, UnavailableError
 from tuneyard.store import open_store

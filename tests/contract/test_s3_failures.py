@@ -11,9 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from fault_proxy import Fault, fault_proxy
 from s3_servers import ACCESS_KEY, SECRET_KEY, S3Server
 
+from tuneyard.chaos.proxy import Fault, fault_proxy
 from tuneyard.errors import (
     AlreadyExistsError,
     ChangedError,

@@ -23,7 +23,7 @@ LAYERS = (
     {"train", "serve", "chat", "inventory"},
     {"estimate", "cluster"},
     {"runs"},
-    {"doctor"},
+    {"doctor", "chaos"},
     {"client"},
     {"cli"},
     {"__main__"},

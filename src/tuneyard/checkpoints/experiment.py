@@ -85,7 +85,7 @@ class Experiment:
         if known:
             check_fingerprint(known.fingerprint, record.fingerprint, where=self.prefix)
 
-    def claim(self, record: RunRecord, *, resume: bool = True) -> Attempt:
+    def claim(self, record: RunRecord, *, resume: bool = True, on_damage: OnDamage | None = None) -> Attempt:
         """Take the experiment over: from here on no earlier attempt can commit anything.
 
         The next attempt's number is taken by compare-and-swap on HEAD before anything else is written, then run.json
@@ -94,6 +94,7 @@ class Experiment:
         Args:
             record: What this attempt runs with.
             resume: Whether it goes on from what is there. If not, every checkpoint so far counts as superseded.
+            on_damage: Called with a sentence where HEAD is damaged, gone or older than what lies there.
 
         Returns:
             The attempt that owns the experiment now.
@@ -106,7 +107,7 @@ class Experiment:
         def take(head: Head | None) -> Head:
             if head and head.owner == owner:
                 return head
-            head = head or self._head_from_listing(record)
+            head = self._head_of_listing(head, record, on_damage)
             check_fingerprint(head.fingerprint, record.fingerprint, where=self.prefix)
             taken = replace(head, attempt=head.attempt + 1, owner=owner, fingerprint=record.fingerprint)
             if resume:
@@ -234,16 +235,35 @@ class Experiment:
             on_damage(f"The best checkpoint, {best.name}, is damaged and forgotten: {error.message}")
             return None
 
-    def _head_from_listing(self, record: RunRecord) -> Head:
-        """Make the HEAD that should be there, for a fresh experiment or one whose HEAD is gone."""
+    def _head_of_listing(self, head: Head | None, record: RunRecord, on_damage: OnDamage | None) -> Head:
+        """Give HEAD as it is, or the one that should be there where it is damaged, gone or older than what lies there.
+
+        An older one, put back from a backup, would give the next attempt a number that another has had.
+        """
         survey = survey_experiment(self.store, self.prefix)
-        known = read_record(self.store, self.prefix)
+        try:
+            known = read_record(self.store, self.prefix)
+        except IntegrityError as error:
+            if head is None:
+                raise
+            known = None
+            if on_damage:
+                on_damage(f"{error.message} Writing it anew.")
         numbers = {ref.attempt for ref in survey.keys} | {entry.number for entry in (known.attempts if known else ())}
+        highest = max(numbers, default=0)
+        if head and highest <= head.attempt:
+            return head
+        if on_damage and numbers:
+            how = f"older than attempt {highest}" if head else "damaged, or is not there"
+            on_damage(f"{self.prefix}/HEAD is {how}. Making it again from what lies there.")
+        newest = max(survey.committed, default=None)
+        if head:
+            return replace(head, attempt=highest, checkpoint=newest)
         return Head(
-            attempt=max(numbers, default=0),
+            attempt=highest,
             owner="",
             fingerprint=known.fingerprint if known else record.fingerprint,
-            checkpoint=max(survey.committed, default=None),
+            checkpoint=newest,
             finished=self.finished() is not None,
         )
 

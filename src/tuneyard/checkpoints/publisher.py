@@ -1,8 +1,9 @@
 """Publishing in the background: one thread that commits checkpoints while the training goes on.
 
 The training hands over a folder and goes on at once; it learns of trouble at its next `check`. A store that can't be
-reached is waited for, up to a limit; every other error ends the publishing. Not a queue of everything: where the store
-is slower than the training, a checkpoint that still waits gives way to a newer one, unless it is the best.
+reached is waited for, up to a limit; every other error ends the publishing, that of a full store too. Not a queue of
+everything: where the store is slower than the training, a checkpoint that still waits gives way to a newer one, unless
+it is the best.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, TypeVar
 
 from tenacity import (
     Retrying,
-    retry_if_exception_type,
+    retry_if_exception,
     sleep_using_event,
     stop_after_delay,
     stop_any,
@@ -30,7 +31,7 @@ from tuneyard.checkpoints.attempt import Attempt
 from tuneyard.checkpoints.head import CheckpointRef
 from tuneyard.checkpoints.metrics import MetricsLog
 from tuneyard.checkpoints.retention import RetentionPolicy
-from tuneyard.errors import UnavailableError
+from tuneyard.errors import FullError, UnavailableError
 
 PATIENCE_SECONDS = 600.0
 """How long an unreachable store is waited for; every request in it has the store's own retries besides."""
@@ -196,7 +197,7 @@ class Publisher:
 
     def _patiently(self, work: Callable[..., _Result], *args: Any) -> _Result:
         retrying = Retrying(
-            retry=retry_if_exception_type(UnavailableError),
+            retry=retry_if_exception(_may_pass),
             wait=wait_random_exponential(max=_LONGEST_WAIT_SECONDS),
             stop=stop_any(stop_after_delay(self._patience_seconds), stop_when_event_set(self._stop)),
             sleep=sleep_using_event(self._stop),
@@ -224,3 +225,8 @@ class Publisher:
     def _tell(self, job: _Job, ref: CheckpointRef | None) -> None:
         if self._on_published:
             self._on_published(job.folder, ref)
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether waiting may help: nobody makes room in a full store while a training only waits."""
+    return isinstance(error, UnavailableError) and not isinstance(error, FullError)

@@ -11,6 +11,7 @@ Whoever may write into the folder may also break these promises: it is the user'
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -27,6 +28,7 @@ from tuneyard.errors import (
     ChangedError,
     ConflictError,
     DeniedError,
+    FullError,
     NotFoundError,
     TuneyardError,
     UnavailableError,
@@ -204,7 +206,8 @@ class FolderStore:
             yield file, path
         finally:
             path.unlink(missing_ok=True)
-            file.close()
+            with contextlib.suppress(OSError):  # what was to be kept is flushed; the rest may find no room
+                file.close()
 
     def _sweep(self) -> None:
         try:
@@ -272,6 +275,13 @@ class FolderStore:
                 store=self.url,
             ) from error
         except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                raise FullError(
+                    f"The object {key} can't be written in {self.url}: {error.strerror}.",
+                    hint=f"Make room on its disk: df -h {self._root}",
+                    key=key,
+                    store=self.url,
+                ) from error
             raise UnavailableError(
                 f"The object {key} in {self.url} can't be read or written now: {error.strerror}.",
                 hint=f"Check the disk: df -h {self._root}",

@@ -13,6 +13,7 @@ from tuneyard.errors import (
     ChangedError,
     ConflictError,
     DeniedError,
+    FullError,
     InvalidValuesError,
     NotFoundError,
     TuneyardError,
@@ -34,6 +35,8 @@ _WRONG_KEYS = {
 _BELOW_OR_ABOVE = {"ExistingObjectIsDirectory", "ObjectParentIsFile", "XMinioParentIsObject"}
 _REGION = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect"}
 _FULL = {"QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull"}
+
+_INSUFFICIENT_STORAGE = 507
 
 
 def code_of(error: BaseException) -> str:
@@ -99,7 +102,13 @@ def _about_server(text: str, code: str, status: int, key: str, server: str) -> T
         return UnavailableError(
             f"The object store {server} speaks TLS only.", hint=f"Use https{server[4:]}.", store=server
         )
-    if status >= 500 or status == 429 or code in _FULL:
+    if code in _FULL or status == _INSUFFICIENT_STORAGE:
+        return FullError(
+            f"The object store {server} has no room for {key} ({code or status}).",
+            hint="Make room on the server, raise the bucket's quota, or clean up: tuneyard gc",
+            store=server,
+        )
+    if status >= 500 or status == 429:
         return UnavailableError(
             f"The object store {server} could not serve {key}: {code or 'HTTP'} {status}.",
             hint="Try again; look at the server's own log and disk if it stays.",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,12 @@ if TYPE_CHECKING:
     from tuneyard.values import FinetuneValues
 
 
-def main() -> int:
-    """Train, and return the exit code."""
+def main(open_store: Callable[[FinetuneValues], Store] | None = None) -> int:
+    """Train, and return the exit code.
+
+    Args:
+        open_store: Opens the store of these values; `open_values_store` where None.
+    """
     # The base model and the data come from the store: nothing may ask a hub. Read at import by huggingface_hub.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -31,7 +36,9 @@ def main() -> int:
 
     from tuneyard.process import run_main
 
-    return run_main(lambda: _train(options.values.resolve(), workdir, options.wait_seconds), workdir=workdir)
+    return run_main(
+        lambda: _train(options.values.resolve(), workdir, options.wait_seconds, open_store), workdir=workdir
+    )
 
 
 def _options() -> argparse.Namespace:
@@ -47,7 +54,7 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _train(path: Path, workdir: Path, wait_seconds: float) -> int:
+def _train(path: Path, workdir: Path, wait_seconds: float, open_store: Callable[[FinetuneValues], Store] | None) -> int:
     from tuneyard.errors import TERMINATED
     from tuneyard.train.console import tell
     from tuneyard.train.inputs import experiment_key, find_inputs, nothing_left, open_values_store, wait_for_delivery
@@ -62,7 +69,7 @@ def _train(path: Path, workdir: Path, wait_seconds: float) -> int:
     values = read_values(FinetuneValues, path)
     os.environ.update({name: value for name, value in values.env.items() if isinstance(value, str)})
     place = Place.of(values.nodes)
-    store = open_values_store(values)
+    store = (open_store or open_values_store)(values)
     if not wait_for_delivery(values, store, wait_seconds, stop, tell):
         return TERMINATED
     inputs = find_inputs(values, store)

@@ -145,7 +145,8 @@ class _Run:
         """Take the run over and bring back its newest checkpoint."""
         write_progress(self.workdir, phase="restoring")
         asked = self.values.finetuning_config.run_conf.resume_from_checkpoint
-        self.attempt = self.experiment.claim(self.prepared.inputs.record(self.values), resume=asked is not False)
+        record = self.prepared.inputs.record(self.values)
+        self.attempt = self.experiment.claim(record, resume=asked is not False, on_damage=tell)
         restored = None
         if asked is not False:
             with progress_bar("looking for checkpoints", None, "bytes") as advance:

@@ -11,7 +11,6 @@ from checkpoint_lab import (
     PREFIX,
     WRITES,
     DiedError,
-    FaultyStore,
     check_kill_trials,
     experiment,
     is_checkpoint_of,
@@ -22,6 +21,7 @@ from checkpoint_lab import (
     run_kill_trials,
 )
 
+from tuneyard.chaos.faulty import FaultyStore
 from tuneyard.checkpoints import CheckpointRef, RetentionPolicy
 from tuneyard.store import Store
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from checkpoint_lab import (
     PREFIX,
-    FaultyStore,
     experiment,
     is_checkpoint_of,
     make_checkpoint,
@@ -19,6 +18,7 @@ from checkpoint_lab import (
     record,
 )
 
+from tuneyard.chaos.faulty import FaultyStore
 from tuneyard.checkpoints import Attempt, CheckpointRef, RetentionPolicy
 from tuneyard.errors import ConflictError, LostOwnershipError, UnavailableError
 from tuneyard.store import Store

@@ -9,7 +9,6 @@ import pytest
 from checkpoint_lab import (
     FILES,
     PREFIX,
-    FaultyStore,
     experiment,
     is_checkpoint_of,
     make_checkpoint,
@@ -18,6 +17,7 @@ from checkpoint_lab import (
     record,
 )
 
+from tuneyard.chaos.faulty import FaultyStore
 from tuneyard.checkpoints import CheckpointRef, Experiment
 from tuneyard.errors import (
     ConflictError,

@@ -6,8 +6,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from checkpoint_lab import PREFIX, FaultyStore, experiment, is_checkpoint_of, make_checkpoint, no_damage, record
+from checkpoint_lab import PREFIX, experiment, is_checkpoint_of, make_checkpoint, no_damage, record
 
+from tuneyard.chaos.faulty import FaultyStore
 from tuneyard.checkpoints import CheckpointRef, MetricsLog, Publisher, RetentionPolicy
 from tuneyard.errors import DeniedError, IntegrityError, LostOwnershipError, UnavailableError
 from tuneyard.store import Store

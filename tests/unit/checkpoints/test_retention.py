@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from checkpoint_lab import (
     PREFIX,
-    FaultyStore,
     experiment,
     is_checkpoint_of,
     make_checkpoint,
@@ -18,6 +17,7 @@ from checkpoint_lab import (
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tuneyard.chaos.faulty import FaultyStore
 from tuneyard.checkpoints import CheckpointRef, RetentionPolicy
 from tuneyard.checkpoints.retention import to_prune
 from tuneyard.store import Store
@@ -85,10 +85,10 @@ def test_a_manifest_goes_before_its_files(store: Store, tmp_path: Path) -> None:
 def test_what_an_ended_attempt_left_without_a_manifest_goes(store: Store, tmp_path: Path, keep: int | None) -> None:
     publish_steps(store, tmp_path, 10)
     store.put(f"{PREFIX}/checkpoint-20-1/optimizer.pt", b"half")
-    store.put(f"{PREFIX}/checkpoint-20-9/optimizer.pt", b"of a later attempt")
     store.put(f"{PREFIX}/checkpoint-final/model.safetensors", b"not a checkpoint")
     store.put(f"{PREFIX}/notes.txt", b"of somebody")
     attempt = experiment(store).claim(record())
+    store.put(f"{PREFIX}/checkpoint-20-9/optimizer.pt", b"of a later attempt")
     assert attempt.prune(RetentionPolicy(keep=keep)) == []
     left = {info.key.removeprefix(f"{PREFIX}/") for info in store.list(f"{PREFIX}/")}
     assert "checkpoint-20-1/optimizer.pt" not in left

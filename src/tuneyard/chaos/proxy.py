@@ -1,4 +1,4 @@
-"""A small HTTP proxy before a real S3 server that breaks chosen requests the way networks do.
+"""A small HTTP proxy in front of a real S3 server that breaks chosen requests the way networks do.
 
 It passes requests on unchanged, `Host` included, so that their signatures hold. A plan is asked about every request.
 """
@@ -6,23 +6,70 @@ It passes requests on unchanged, `Host` included, so that their signatures hold.
 from __future__ import annotations
 
 import http.client
+import random
+import re
+import socket
+import ssl
+import struct
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 from urllib.parse import urlsplit
 
-Fault = Literal["none", "lost answer", "half the body", "unavailable"]
+Fault = Literal["none", "lost answer", "half the body", "unavailable", "reset", "stall", "revoked"]
 Plan = Callable[[str, str], Fault]
 """From method and path to what goes wrong; called once for each request, in the order they come."""
 
 
+def _of_unknown_key(authorization: str) -> str:
+    """Put a key that the server does not know (any more) into a signature's header."""
+    return re.sub(r"Credential=[^/]+/", "Credential=revoked/", authorization)
+
+
+def bad_weather(seed: int, *, shares: Mapping[Fault, float]) -> Plan:
+    """Make a plan that breaks shares of all requests, at random and the same for the same seed.
+
+    Args:
+        seed: Of the choice.
+        shares: Of each fault, between 0 and 1.
+    """
+    chance = random.Random(seed)  # noqa: S311 - faults, no secrets
+    faults: list[Fault] = [*shares, "none"]
+    weights = [*shares.values(), 1 - sum(shares.values())]
+
+    def plan(method: str, path: str) -> Fault:
+        del method, path
+        return chance.choices(faults, weights)[0]
+
+    return plan
+
+
 @contextmanager
-def fault_proxy(upstream: str, plan: Plan) -> Iterator[str]:
-    """Run a proxy before the server at `upstream`; give the proxy's URL."""
+def fault_proxy(
+    upstream: str, plan: Plan, *, stall_seconds: float = 2.0, ca_bundle: str | None = None
+) -> Generator[str]:
+    """Run a proxy in front of a server; give the proxy's URL.
+
+    Args:
+        upstream: The server's URL.
+        plan: Says what goes wrong with each request.
+        stall_seconds: How long a stalled request waits.
+        ca_bundle: A PEM file of certificate authorities to trust besides the system's.
+    """
     to = urlsplit(upstream)
     lock = threading.Lock()
+    context = ssl.create_default_context() if to.scheme == "https" else None
+    if context and ca_bundle:
+        context.load_verify_locations(ca_bundle)
+
+    def connect() -> http.client.HTTPConnection:
+        host = to.hostname or ""
+        if context:
+            return http.client.HTTPSConnection(host, to.port, timeout=30, context=context)
+        return http.client.HTTPConnection(host, to.port, timeout=30)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -36,10 +83,18 @@ def fault_proxy(upstream: str, plan: Plan) -> Iterator[str]:
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
-            connection = http.client.HTTPConnection(to.hostname or "", to.port, timeout=30)
+            if fault == "reset":
+                at_once = struct.pack("ii", 1, 0)  # closed with RST, not with FIN
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+                self.close_connection = True
+                return
+            if fault == "stall":
+                time.sleep(stall_seconds)
+            connection = connect()
             connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
             for name, value in self.headers.items():
-                connection.putheader(name, value)
+                revoked = fault == "revoked" and name.lower() == "authorization"
+                connection.putheader(name, _of_unknown_key(value) if revoked else value)
             connection.endheaders(body or None)
             answer = connection.getresponse()
             received = answer.read()
