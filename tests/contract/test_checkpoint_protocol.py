@@ -22,7 +22,7 @@ from places import Place
 from s3_servers import S3Server
 
 from tuneyard.chaos.proxy import Fault, fault_proxy
-from tuneyard.checkpoints import MetricsLog, Publisher, RetentionPolicy
+from tuneyard.checkpoints import METRICS_FILE, MetricsLog, Publisher, RetentionPolicy
 from tuneyard.errors import DeniedError, IntegrityError, LostOwnershipError, NotFoundError, UnavailableError
 from tuneyard.store import open_store
 
@@ -42,7 +42,9 @@ def test_a_run_is_published_killed_resumed_pruned_and_finished(place: Place, tmp
     with Publisher(first, retention=RetentionPolicy(keep=1), metrics=metrics) as publisher:
         for step in (10, 20, 30):
             metrics.append({"step": step, "loss": 1 / step})
-            publisher.submit(make_checkpoint(tmp_path / f"{step}", step), step, {"best": 10})
+            folder = make_checkpoint(tmp_path / f"{step}", step)
+            (folder / METRICS_FILE).write_bytes(metrics.snapshot())
+            publisher.submit(folder, step, {"best": 10})
             publisher.flush(timeout_seconds=60)
     assert [ref.step for ref in exp.committed()] == [30, 10]
 
@@ -50,11 +52,14 @@ def test_a_run_is_published_killed_resumed_pruned_and_finished(place: Place, tmp
     restored = exp.restore(tmp_path / "work", on_damage=no_damage)
     assert restored is not None
     assert restored.best is not None
+    rows = exp.rows_of(restored, on_damage=no_damage)
+    for path in (restored.path, restored.best):
+        (path / METRICS_FILE).unlink()
     assert is_checkpoint_of(restored.path, 30)
     assert is_checkpoint_of(restored.best, 10)
     second.begin(restored.ref)
-    rows = MetricsLog(tmp_path / "again.jsonl", rows=exp.read_metrics(), up_to_step=20).rows()
-    assert [row["step"] for row in rows] == [10, 20]
+    again = MetricsLog(tmp_path / "again.jsonl", rows=rows, up_to_step=20).rows()
+    assert [row["step"] for row in again] == [10, 20]
     with pytest.raises(LostOwnershipError):
         first.publish(tmp_path / "20", 40, {"best": None})
     assert exp.finished() is None

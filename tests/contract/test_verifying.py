@@ -10,6 +10,7 @@ from checkpoint_lab import experiment, make_checkpoint, record
 from inventories import ABOUT, put_data, put_model, put_run
 from places import Place
 
+from tuneyard.checkpoints import METRICS_FILE
 from tuneyard.errors import NotFoundError
 from tuneyard.inventory import take_inventory, verify_place
 from tuneyard.store import Store
@@ -82,9 +83,6 @@ def test_damage_of_a_file_is_named(stored: Place, name: str, damage: Callable[[S
 @pytest.mark.parametrize("name", FACTS)
 def test_damage_of_a_manifest_or_record_is_found(stored: Place, name: str, damage: Callable[[Store, str], None]):
     damage(stored.store, stored / name)
-    if name.endswith("run.json") and damage is _flip:
-        # no seal guards run.json, and nothing decides by it: only what can't be read is damage
-        stored.store.put(stored / name, b"{")
     assert stored / name in [one.key for one in verify_place(stored.store, stored.prefix).damage]
 
 
@@ -92,6 +90,29 @@ def test_damage_of_a_manifest_or_record_is_found(stored: Place, name: str, damag
 def test_what_head_or_a_checkpoint_needs_and_is_gone_is_damage(stored: Place, name: str):
     stored.store.delete([stored / name])
     assert [one.key for one in verify_place(stored.store, stored / RUN).damage] == [stored / name]
+
+
+@pytest.mark.parametrize("damage", [_flip, _cut, _delete])
+def test_published_rows_that_are_not_those_of_the_newest_checkpoint_are_damage(
+    place: Place, tmp_path: Path, damage: Callable[[Store, str], None]
+):
+    exp = experiment(place.store, place / RUN)
+    attempt = exp.claim(record())
+    rows = b"".join(b'{"step": %d, "loss": 1.25}\n' % step for step in range(1, 11))
+    folder = make_checkpoint(tmp_path / "10", 10)
+    (folder / METRICS_FILE).write_bytes(rows)
+    attempt.write_metrics(rows + b'{"step": 11, "loss": 1.125}\n')
+    attempt.publish(folder, 10, {"best": None})
+    assert not verify_place(place.store, place / RUN).damage
+    told: list[str] = []
+    restored = exp.restore(tmp_path / "whole", on_damage=told.append)
+    assert restored is not None
+    assert exp.rows_of(restored, on_damage=told.append) == rows
+    assert told == []
+    damage(place.store, place / f"{RUN}/{METRICS_FILE}")
+    assert [one.key for one in verify_place(place.store, place / RUN).damage] == [place / f"{RUN}/{METRICS_FILE}"]
+    assert exp.rows_of(restored, on_damage=told.append) == rows
+    assert ["metrics.jsonl is damaged, or is not there" in sentence for sentence in told] == [True]
 
 
 def test_two_files_swapped_are_both_damaged(stored: Place):

@@ -60,9 +60,12 @@ CLASSES: dict[str, str] = {
     "random numbers": "*/damaged/{newest}/rng_state*.pth",
     "trainer state": "*/damaged/{newest}/trainer_state.json",
     "counters": "*/damaged/{newest}/counters.json",
+    "rows of metrics": "*/damaged/{newest}/metrics.jsonl",
     "adapter's settings": "*/damaged/{newest}/adapter_config.json",
     "checkpoint's manifest": "*/damaged/{newest}/manifest.json",
     "HEAD": "*/damaged/HEAD",
+    "run's record": "*/damaged/run.json",
+    "published metrics": "*/damaged/metrics.jsonl",
     "base weights": "*/models/*.safetensors",
     "base settings": "*/models/*/config.json",
     "tokenizer": "*/models/*/tokenizer.json",
@@ -105,7 +108,11 @@ def killed_on_its_way(ground: Ground, known: Reference) -> Damaged:
         if ended.code == -9 and len(committed) >= 2 and ground.result(RUN) is None:
             ground.forget_machine(RUN)
             objects = ground.snapshot(f"{ground.prefix}/")
-            return Damaged(objects, committed[0].name, committed[1].name)
+            newest, before = committed[0].name, committed[1].name
+            # Rows after the newest checkpoint are of no use to anybody who goes on from it.
+            published = f"{ground.experiment(RUN)}/metrics.jsonl"
+            objects[published] = objects[published.replace("metrics.jsonl", f"{newest}/metrics.jsonl")]
+            return Damaged(objects, newest, before)
     raise TuneyardError(
         "No training could be killed between two checkpoints.",
         hint="See whether trainings work here: tuneyard doctor",

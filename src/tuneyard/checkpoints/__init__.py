@@ -6,7 +6,7 @@ torch and knows nothing of what is in them. When to save is the trainer's to dec
     experiments/<run>/
       run.json                        what it was trained with; one entry per attempt
       metrics.jsonl                   every logged step
-      checkpoint-<step>-<attempt>/    data files, then manifest.json
+      checkpoint-<step>-<attempt>/    data files, its own metrics.jsonl up to there among them, then manifest.json
       HEAD                            the owning attempt and the newest committed checkpoint
       checkpoint-final[-merged]/      what serving takes, with its manifest.json
 """
@@ -14,12 +14,13 @@ torch and knows nothing of what is in them. When to save is the trainer's to dec
 from tuneyard.checkpoints.attempt import Attempt, FinalName
 from tuneyard.checkpoints.experiment import Experiment, OnDamage, Restored
 from tuneyard.checkpoints.head import CheckpointRef, Head, Start, change_head, read_head
-from tuneyard.checkpoints.metrics import MetricsLog, parse_rows
+from tuneyard.checkpoints.metrics import METRICS_FILE, MetricsLog, parse_rows
 from tuneyard.checkpoints.publisher import OnPublished, Publisher
 from tuneyard.checkpoints.record import AttemptEntry, RunRecord
 from tuneyard.checkpoints.retention import RetentionPolicy
 
 __all__ = [
+    "METRICS_FILE",
     "Attempt",
     "AttemptEntry",
     "CheckpointRef",

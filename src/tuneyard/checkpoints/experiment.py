@@ -16,7 +16,15 @@ from uuid import uuid4
 from tuneyard.checkpoints.attempt import Attempt, FinalName
 from tuneyard.checkpoints.fetch import fetch, read_checkpoint
 from tuneyard.checkpoints.head import CheckpointRef, Head, Start, change_head, read_head, ref_from_facts
-from tuneyard.checkpoints.record import AttemptEntry, RunRecord, check_fingerprint, enter_attempt, read_record
+from tuneyard.checkpoints.metrics import METRICS_FILE
+from tuneyard.checkpoints.record import (
+    AttemptEntry,
+    RunRecord,
+    check_fingerprint,
+    enter_attempt,
+    read_record,
+    record_key,
+)
 from tuneyard.checkpoints.survey import survey_experiment
 from tuneyard.errors import IntegrityError, NotFoundError
 from tuneyard.progress import Advance
@@ -216,9 +224,21 @@ class Experiment:
     def read_metrics(self) -> bytes:
         """Read the published metrics.jsonl; empty where there is none."""
         try:
-            return self.store.get(f"{self.prefix}/metrics.jsonl").body
+            return self.store.get(f"{self.prefix}/{METRICS_FILE}").body
         except NotFoundError:
             return b""
+
+    def rows_of(self, restored: Restored, *, on_damage: OnDamage) -> bytes:
+        """Give the rows of metrics up to a restored checkpoint, as the checkpoint carries them.
+
+        Args:
+            restored: The checkpoint.
+            on_damage: Called with a sentence where the published rows up to there are not these.
+        """
+        rows = (restored.path / METRICS_FILE).read_bytes()
+        if not self.read_metrics().startswith(rows):
+            on_damage(f"{self.prefix}/{METRICS_FILE} is damaged, or is not there. Writing it anew.")
+        return rows
 
     def _restore_best(
         self, ref: CheckpointRef, manifest: Manifest, folder: Path, *, on_damage: OnDamage, advance: Advance | None
@@ -249,6 +269,9 @@ class Experiment:
             known = None
             if on_damage:
                 on_damage(f"{error.message} Writing it anew.")
+        else:
+            if on_damage and head and known is None:
+                on_damage(f"{record_key(self.prefix)} is not there. Writing it anew.")
         numbers = {ref.attempt for ref in survey.keys} | {entry.number for entry in (known.attempts if known else ())}
         highest = max(numbers, default=0)
         if head and highest <= head.attempt:

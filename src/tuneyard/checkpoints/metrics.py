@@ -1,7 +1,8 @@
 """metrics.jsonl: every logged step as one line of JSON, the truth behind each table and plot.
 
 Rows are appended to a local file and flushed to the disk at once; `Publisher` and `Attempt.write_metrics` bring the
-whole file to the store. On resume the rows after the restored step are dropped, so each step appears once.
+whole file to the store, to be read while the training goes on. What counts is what each checkpoint carries: the rows up
+to its step, under its manifest's hashes. On resume these are taken, so each step appears once.
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ from typing import Any, cast
 
 from tuneyard.errors import IntegrityError
 
+METRICS_FILE = "metrics.jsonl"
+"""Its name, in an experiment and in each of its checkpoints."""
+
 
 class MetricsLog:
     """A local metrics.jsonl that rows are appended to. May be used from several threads.
 
     Args:
         path: The file; it is made where it is not there, and replaced with `rows` otherwise.
-        rows: Rows that are already published (`Experiment.read_metrics`).
+        rows: The rows to go on from (`Experiment.rows_of`).
         up_to_step: Rows after this step are dropped; the step of the restored checkpoint, 0 for a fresh start.
 
     Raises:

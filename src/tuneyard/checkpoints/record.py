@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random
 
+from tuneyard.checkpoints.seal import SEAL, from_sealed_json, to_sealed_json
 from tuneyard.errors import AlreadyExistsError, ChangedError, ConflictError, IntegrityError, NotFoundError
 from tuneyard.store import Store
 
@@ -66,9 +67,8 @@ class RunRecord:
     attempts: tuple[AttemptEntry, ...] = field(default=())
 
     def to_json(self) -> bytes:
-        """Write it as JSON."""
-        document = {"format": FORMAT, **asdict(self)}
-        return (json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+        """Write it as sealed JSON."""
+        return to_sealed_json({"format": FORMAT, **asdict(self)})
 
     @classmethod
     def from_json(cls, body: bytes, *, where: str) -> RunRecord:
@@ -78,7 +78,8 @@ class RunRecord:
             IntegrityError: It is damaged, or of a format that this version does not know.
         """
         try:
-            facts = cast("dict[str, Any]", json.loads(body))
+            facts = from_sealed_json(body, where=where)
+            del facts[SEAL]
             if facts.pop("format") != FORMAT:
                 raise ValueError("unknown format")
             attempts = tuple(AttemptEntry(**entry) for entry in facts.pop("attempts"))

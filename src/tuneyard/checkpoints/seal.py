@@ -25,7 +25,7 @@ def seal_of(facts: Mapping[str, Any]) -> str:
 def to_sealed_json(facts: Mapping[str, Any]) -> bytes:
     """Write facts as JSON with their seal."""
     sealed = {**facts, SEAL: seal_of(facts)}
-    return (json.dumps(sealed, indent=1, sort_keys=True) + "\n").encode()
+    return (json.dumps(sealed, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 def from_sealed_json(body: bytes, *, where: str) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, Literal
 
-from tuneyard.checkpoints import CheckpointRef, Experiment, Head, parse_rows, read_head
+from tuneyard.checkpoints import METRICS_FILE, CheckpointRef, Experiment, Head, parse_rows, read_head
 from tuneyard.checkpoints.fetch import read_checkpoint
 from tuneyard.checkpoints.record import read_record
 from tuneyard.checkpoints.seal import check_seal
@@ -162,10 +163,27 @@ def _damage_of_experiment(store: Store, prefix: str, inventory: Inventory) -> It
     try:
         if read_record(store, prefix) is None:
             yield Damage(f"{prefix}/run.json", f"{prefix}/run.json is not there.")
-        for _ in parse_rows(Experiment(store, prefix).read_metrics()):
+    except IntegrityError as error:
+        yield Damage(str(error.details["key"]), error.message)
+    yield from _damage_of_metrics(store, prefix, inventory, found[0].checkpoint if found else None)
+
+
+def _damage_of_metrics(
+    store: Store, prefix: str, inventory: Inventory, newest: CheckpointRef | None
+) -> Iterator[Damage]:
+    """Compare the published rows with those that the newest checkpoint carries."""
+    where = f"{prefix}/{METRICS_FILE}"
+    rows = Experiment(store, prefix).read_metrics()
+    try:
+        for _ in parse_rows(rows):
             pass
     except IntegrityError as error:
-        yield Damage(str(error.details.get("key", f"{prefix}/metrics.jsonl")), error.message)
+        yield Damage(where, error.message)
+        return
+    manifests = [part.manifest for part in inventory.parts if newest and part.key == newest.key and part.manifest]
+    for entry in (entry for manifest in manifests for entry in manifest.files if entry.path == METRICS_FILE):
+        if sha256(rows[: entry.size]).hexdigest() != entry.sha256:
+            yield Damage(where, f"{where} does not begin with the rows that the newest checkpoint carries.")
 
 
 def _relaunch(store: Store, prefix: str, inventory: Inventory, whole: set[str]) -> str:

@@ -22,7 +22,15 @@ import torch.distributed as dist
 import transformers
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
-from tuneyard.checkpoints import Attempt, CheckpointRef, Experiment, MetricsLog, Publisher, RetentionPolicy
+from tuneyard.checkpoints import (
+    METRICS_FILE,
+    Attempt,
+    CheckpointRef,
+    Experiment,
+    MetricsLog,
+    Publisher,
+    RetentionPolicy,
+)
 from tuneyard.errors import TERMINATED, NotFoundError, UnavailableError
 from tuneyard.progress import moving_bar, progress_bar
 from tuneyard.store import Store, upload_tree
@@ -129,7 +137,7 @@ class _Run:
         self.workdir = workdir
         self.main = main
         self.experiment = Experiment(
-            store, experiment_key(values), required=REQUIRED_FILES | frozenset({"rng_state*.pth"})
+            store, experiment_key(values), required=REQUIRED_FILES | frozenset({"rng_state*.pth", METRICS_FILE})
         )
         self.attempt: Attempt
         self.metrics: MetricsLog
@@ -159,8 +167,8 @@ class _Run:
         self.attempt.begin(restored.ref if restored else None)
         _delete_others(Path(CHECKPOINTS), keep={restored.path, restored.best} if restored else set())
         step = restored.ref.step if restored else 0
-        rows = self.experiment.read_metrics() if restored else b""
-        self.metrics = MetricsLog(self.workdir / "metrics.jsonl", rows=rows, up_to_step=step)
+        rows = self.experiment.rows_of(restored, on_damage=tell) if restored else b""
+        self.metrics = MetricsLog(self.workdir / METRICS_FILE, rows=rows, up_to_step=step)
         tell(f"attempt {self.attempt.number}: " + (f"going on from step {step}" if restored else "starting at step 0"))
         if restored is None:
             return _Start("", best_lost=False)
@@ -297,6 +305,7 @@ class _Run:
     def _checkpoint(self, trainer: Callable[[], SFTTrainer]) -> Callable[[Path, int], None]:
         def submit(folder: Path, step: int) -> None:
             name_base(folder, self.prepared.inputs.base.key)
+            (folder / METRICS_FILE).write_bytes(self.metrics.snapshot())
             best = trainer().state.best_model_checkpoint
             self.best_step = _step_of(Path(best)) if best else None
             self.publisher.submit(folder, step, {"best": self.best_step})

@@ -136,16 +136,36 @@ def test_run_json_comes_back_as_it_was_written() -> None:
     assert RunRecord.from_json(written.to_json(), where="run.json") == written
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"format": 2, "attempts": []}', b"\xff"])
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"format": 1, "attempts": []}', b"\xff"])
 def test_a_damaged_run_json_is_told(body: bytes) -> None:
-    with pytest.raises(IntegrityError, match=r"bucket/run\.json can't be read as the record of a run"):
+    with pytest.raises(IntegrityError, match=r"bucket/run\.json is damaged"):
         RunRecord.from_json(body, where="bucket/run.json")
 
 
-def test_a_damaged_run_json_does_not_stop_a_training(store: Store) -> None:
+def test_a_run_json_of_another_version_is_told() -> None:
+    with pytest.raises(IntegrityError, match=r"bucket/run\.json can't be read as the record of a run"):
+        RunRecord.from_json(to_sealed_json({"format": 2, "attempts": []}), where="bucket/run.json")
+
+
+def test_every_flipped_bit_of_run_json_is_told() -> None:
+    written = record(r=8, name="Ärger").to_json()
+    for at in range(len(written)):
+        for bit in range(8):
+            body = bytearray(written)
+            body[at] ^= 1 << bit
+            try:
+                read = RunRecord.from_json(bytes(body), where="run.json")
+            except IntegrityError:
+                continue
+            assert read == record(r=8, name="Ärger"), f"byte {at}, bit {bit}"  # between words
+
+
+def test_a_damaged_run_json_is_told_and_does_not_stop_a_training(store: Store) -> None:
     experiment(store).claim(record())
     store.put(f"{PREFIX}/run.json", b"damaged")
-    assert experiment(store).claim(record()).number == 2
+    told: list[str] = []
+    assert experiment(store).claim(record(), on_damage=told.append).number == 2
+    assert ["run.json is damaged" in sentence for sentence in told] == [True]
     assert [entry["number"] for entry in json.loads(store.get(f"{PREFIX}/run.json").body)["attempts"]] == [2]
 
 
@@ -180,7 +200,7 @@ def test_a_row_needs_a_step(tmp_path: Path) -> None:
 
 def test_the_room_loads_no_torch_and_shows_its_names_sorted() -> None:
     names = tuneyard.checkpoints.__all__
-    assert names == sorted(names)
+    assert names == sorted(names, key=lambda name: (not name.isupper(), name))  # constants first
     assert all(hasattr(tuneyard.checkpoints, name) for name in names)
     program = "import sys, tuneyard.checkpoints; print([m for m in ('torch', 'transformers') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
