@@ -61,18 +61,22 @@ def kills_at_random(ground: Ground, known: Reference, trials: int, *, seed: int,
         seed: Of the moments; with `first` it makes any trial happen again.
         first: The number of the first trial.
     """
+    life = known.seconds
     for number in range(first, first + trials):
         chance = random.Random(f"{seed} {number}")  # noqa: S311 - moments, no secrets
-        delay = chance.uniform(0.05, 1.0) * known.seconds
+        delay = chance.uniform(0.05, 1.0) * life
         where = f"killed {delay:.3f} s after its start (trial {number} of seed {seed})"
-        yield _trial(ground, known, f"kill-{number}", where, elsewhere=bool(number % 2), delay_seconds=delay)
+        trial, whole = _trial(ground, known, f"kill-{number}", where, elsewhere=bool(number % 2), delay_seconds=delay)
+        # A machine may have more or less to do than at the reference: moments keep to how long a training takes now.
+        life = whole or life
+        yield trial
 
 
 def kills_after_requests(ground: Ground, known: Reference, requests: Iterable[int]) -> Iterator[Trial]:
     """Kill trainings right after chosen requests to the store, counted from 1 at their start."""
     for number in requests:
         where = f"killed after store request {number}"
-        yield _trial(ground, known, f"request-{number}", where, elsewhere=bool(number % 2), request=number)
+        yield _trial(ground, known, f"request-{number}", where, elsewhere=bool(number % 2), request=number)[0]
 
 
 def kills_of_saves(ground: Ground, requests: Iterable[int]) -> Iterator[Trial]:
@@ -116,7 +120,10 @@ def spread(requests: int, trials: int) -> list[int]:
     return sorted({1 + number * (requests - 1) // max(1, trials - 1) for number in range(trials)})
 
 
-def _trial(ground: Ground, known: Reference, run: str, where: str, *, elsewhere: bool, **order: Any) -> Trial:
+def _trial(
+    ground: Ground, known: Reference, run: str, where: str, *, elsewhere: bool, **order: Any
+) -> tuple[Trial, float | None]:
+    """Kill a training and launch it again; with it, how long a whole one took, where one of the two was whole."""
     killed = ground.train(run, **order)
     committed = [ref.step for ref in ground.committed(run)]
     saved = ground.saved_here(run)
@@ -125,7 +132,8 @@ def _trial(ground: Ground, known: Reference, run: str, where: str, *, elsewhere:
     again = ground.train(run)
     trial = _judge(where, known, killed, again, committed, saved, ground.result(run))
     ground.remove(run)
-    return trial
+    whole = [ended.seconds for ended in (again, killed) if ended.code == 0 and ended.from_step == 0]
+    return trial, next(iter(whole), None)
 
 
 def _judge(
@@ -157,7 +165,8 @@ def _judge(
     elif not bit_equal:
         wrong = f"{where}, it ended with other losses or weights"
     late = lost is not None and lost > SAVE_STEPS
-    return Trial(resumed=resumed, bit_equal=bit_equal, steps_lost=lost, late=late, wrong=wrong)
+    on_its_way = killed.code == -9 and reached > 0 and again.from_step is not None
+    return Trial(resumed=resumed, bit_equal=bit_equal, on_its_way=on_its_way, steps_lost=lost, late=late, wrong=wrong)
 
 
 def last_words(log: str) -> str:

@@ -14,6 +14,7 @@ class Trial:
     Attributes:
         resumed: Whether the training went on afterwards and ended well; None where that was not asked.
         bit_equal: Whether its losses and weights are those of the training that nobody disturbed; None where not asked.
+        on_its_way: Whether the kill came between its first step and its end; None where there was none.
         steps_lost: Steps that were done again; None where not asked.
         late: Whether that was more than one save interval: a save was still being published.
         caught: Whether the damage was found before the first step; None where there was none.
@@ -22,6 +23,7 @@ class Trial:
 
     resumed: bool | None = None
     bit_equal: bool | None = None
+    on_its_way: bool | None = None
     steps_lost: int | None = None
     late: bool | None = None
     caught: bool | None = None
@@ -37,6 +39,7 @@ class Outcome:
         trials: How many.
         resumed: How many went on and ended well; None where that was not asked.
         bit_equal: How many ended with the same losses and weights, bit for bit.
+        on_its_way: How many were killed between their first step and their end.
         steps_lost: The most steps that one had to do again.
         late: How often that was more than one save interval, since a save was still being published.
         caught: How often damage was found before the first step.
@@ -48,6 +51,7 @@ class Outcome:
     trials: int
     resumed: int | None = None
     bit_equal: int | None = None
+    on_its_way: int | None = None
     steps_lost: int | None = None
     late: int | None = None
     caught: int | None = None
@@ -68,6 +72,7 @@ class Outcome:
             trials=len(made),
             resumed=count("resumed"),
             bit_equal=count("bit_equal"),
+            on_its_way=count("on_its_way"),
             steps_lost=max((trial.steps_lost for trial in made if trial.steps_lost is not None), default=None),
             late=count("late"),
             caught=count("caught"),

@@ -67,13 +67,18 @@ def _told(found: Report) -> str:
             str(one.trials),
             cell(one.resumed),
             cell(one.bit_equal),
+            cell(one.on_its_way),
             cell(one.steps_lost),
             cell(one.caught),
             one.skipped or (f"{len(one.wrong)} wrong" if one.wrong else "as promised"),
         ]
         for one in found.outcomes
     ]
-    lines = [table(["TRIAL", "TRIALS", "RESUMED", "BIT-EQUAL", "STEPS LOST AT MOST", "CAUGHT", ""], rows)]
+    lines = [
+        table(
+            ["TRIAL", "TRIALS", "RESUMED", "BIT-EQUAL", "KILLED ON ITS WAY", "STEPS LOST AT MOST", "CAUGHT", ""], rows
+        )
+    ]
     lines += [f"wrong: {sentence}" for sentence in found.wrong]
     lines.append(f"{found.store}: nothing is left below {found.prefix}/")
     return "\n".join(lines)

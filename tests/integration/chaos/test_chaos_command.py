@@ -1,4 +1,4 @@
-"""`tuneyard chaos` as a user runs it: what it prints, what it leaves, and its exit code on a store that can't be trusted."""
+"""`tuneyard chaos` as a user runs it: what it prints and leaves, and its exit code where a store can't be trusted."""
 
 from __future__ import annotations
 

@@ -31,6 +31,8 @@ def test_100_kills_at_random_moments_lose_nothing_that_was_committed(ground_of, 
     outcome = nothing_wrong("kill", kills_at_random(ground, reference(ground), 100, seed=seed), store=name, seed=seed)
     ground.remove("reference")
     assert outcome.resumed == outcome.bit_equal == 100
+    assert outcome.on_its_way is not None
+    assert outcome.on_its_way >= 20
 
 
 @pytest.mark.parametrize("shard", range(4))
