@@ -3,7 +3,7 @@
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
 ARG VARIANT=cpu
 ARG VLLM_CUDA=docker.io/vllm/vllm-openai:v0.32.0
-ARG VLLM_ROCM=docker.io/rocm/vllm:v0.32.0
+ARG VLLM_ROCM=docker.io/vllm/vllm-openai-rocm:v0.32.0
 
 FROM ${BASE} AS packages
 ARG PIP_FIND_LINKS
