@@ -18,6 +18,7 @@ from tuneyard.cluster.tools import ASK_FOR_RIGHTS, no_namespace
 from tuneyard.errors import ConflictError, DeniedError, NotFoundError, TuneyardError, UnavailableError
 
 if TYPE_CHECKING:
+    import httpx2
     from lightkube import Client
 
 Document = dict[str, Any]
@@ -34,12 +35,16 @@ class Reader:
     Args:
         context: The kubeconfig's context; None for its current one.
         namespace: The namespace; None for the context's own.
+        environ: Where `KUBECONFIG` is read from; this process's environment by default.
     """
 
-    def __init__(self, context: str | None = None, namespace: str | None = None) -> None:
+    def __init__(
+        self, context: str | None = None, namespace: str | None = None, *, environ: Mapping[str, str] | None = None
+    ) -> None:
         self._context, self._namespace = context, namespace
+        self._kubeconfig = (os.environ if environ is None else environ).get("KUBECONFIG")
         self._own = threading.local()
-        self._opened: list[Client] = []
+        self._opened: list[Client | httpx2.Client] = []
         weakref.finalize(self, _close, self._opened)
 
     def connect(self) -> None:
@@ -93,6 +98,42 @@ class Reader:
                 _resource(kind), **where, labels=dict(labels) if labels else None, fields=selected
             )
             return [one.to_dict() for one in found]
+
+    def document(self, path: str) -> Document | None:
+        """Read what is at a path of the API, of any group and namespace; None where nothing is there.
+
+        Raises:
+            DeniedError: If it may not be read.
+            UnavailableError: If the API server does not answer.
+        """
+        try:
+            with _refusals(path):
+                return self._raw.get(path).raise_for_status().json()
+        except NotFoundError:
+            return None
+
+    def documents(self, path: str) -> list[Document]:
+        """Read the items of the list at a path of the API; none where there is no such list."""
+        return (self.document(path) or {}).get("items", [])
+
+    def may(self, verb: str, group: str, resource: str) -> bool:
+        """Ask whether these credentials may do something in the namespace.
+
+        Args:
+            verb: `get`, `create` and so on.
+            group: The API group; empty for the core's.
+            resource: In the plural; `pods/log` is one too.
+        """
+        from lightkube.models.authorization_v1 import ResourceAttributes, SelfSubjectAccessReviewSpec
+        from lightkube.resources.authorization_v1 import SelfSubjectAccessReview
+
+        name, _, part = resource.partition("/")
+        asked = ResourceAttributes(
+            namespace=self.namespace, verb=verb, group=group, resource=name, subresource=part or None
+        )
+        with _refusals("its rights"):
+            told = self._client.create(SelfSubjectAccessReview(SelfSubjectAccessReviewSpec(resourceAttributes=asked)))
+        return bool(told.status and told.status.allowed)
 
     def workloads(self) -> list[Document]:
         """Read Kueue's Workloads of the namespace; none where Kueue is not installed, or they may not be read."""
@@ -175,10 +216,10 @@ class Reader:
         from lightkube.core.exceptions import ConfigError
 
         try:
-            found = KubeConfig.from_env()
+            found = KubeConfig.from_file(self._kubeconfig) if self._kubeconfig else KubeConfig.from_env()
             config = found.get(context_name=self._context)
         except (ConfigError, OSError) as error:
-            where = os.environ.get("KUBECONFIG") or "~/.kube/config"
+            where = self._kubeconfig or "~/.kube/config"
             named = f"no context {self._context!r}" if self._context else "no usable context"
             raise NotFoundError(
                 f"The kubeconfig {where} has {named}: {error}", hint="See which there are: kubectl config get-contexts"
@@ -195,21 +236,39 @@ class Reader:
             self._opened.append(self._own.client)
         return self._own.client
 
+    @cached_property
+    def _raw(self) -> httpx2.Client:
+        from lightkube.config.client_adapter import Client, ConnectionParams
+
+        with _credentials():
+            raw = Client(self._config, ConnectionParams(timeout=_timeout()))
+        self._opened.append(raw)
+        return raw
+
     def _open(self) -> Client:
-        import httpx2
         from lightkube import Client
-        from lightkube.core.exceptions import ConfigError
 
-        try:
-            timeout = httpx2.Timeout(_READ_SECONDS, connect=10.0)
-            return Client(config=self._config, namespace=self.namespace, timeout=timeout, lazy=False)
-        except (ConfigError, OSError) as error:
-            raise DeniedError(
-                f"The kubeconfig's credentials can't be used: {error}", hint="kubectl auth whoami"
-            ) from error
+        with _credentials():
+            return Client(config=self._config, namespace=self.namespace, timeout=_timeout(), lazy=False)
 
 
-def _close(clients: list[Client]) -> None:
+def _timeout() -> httpx2.Timeout:
+    import httpx2
+
+    return httpx2.Timeout(_READ_SECONDS, connect=10.0)
+
+
+@contextmanager
+def _credentials() -> Generator[None]:
+    from lightkube.core.exceptions import ConfigError
+
+    try:
+        yield
+    except (ConfigError, OSError) as error:
+        raise DeniedError(f"The kubeconfig's credentials can't be used: {error}", hint="kubectl auth whoami") from error
+
+
+def _close(clients: list[Client | httpx2.Client]) -> None:
     for client in clients:
         client.close()
 

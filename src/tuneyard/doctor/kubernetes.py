@@ -7,17 +7,18 @@ never kept: only the names of their keys are.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tuneyard.cluster import Document, Reader, Tools
 from tuneyard.cluster.amounts import number, written
 from tuneyard.cluster.demand import Share
 from tuneyard.cluster.quota import cohort_of, queue_shares
 from tuneyard.doctor.asked import Asked, asked_of
 from tuneyard.doctor.check import Check, Report, of_error, ok, problem, report, skipped, warning
-from tuneyard.doctor.cluster_reader import ClusterReader, Document
 from tuneyard.doctor.local import tool_version
 from tuneyard.doctor.pod_probe import bucket_from_inside
 from tuneyard.doctor.store_probe import BUCKET
@@ -30,24 +31,17 @@ from tuneyard.errors import (
     TuneyardError,
     UnavailableError,
 )
+from tuneyard.values import NamespaceValues
+from tuneyard.values.namespace import SITE_NAMES
 
 Progress = Callable[[str], None]
 
+OLDEST = (1, 30)
+"""The oldest Kubernetes that takes everything the charts render."""
+
 _KUEUE = "/apis/kueue.x-k8s.io"
 _ESO = "external-secrets.io"
-_SITE = frozenset(
-    {
-        "ca.crt",
-        "GLOO_SOCKET_IFNAME",
-        "HF_ENDPOINT",
-        "HTTP_PROXY",
-        "HTTPS_PROXY",
-        "NCCL_SOCKET_IFNAME",
-        "NO_PROXY",
-        "OMP_NUM_THREADS",
-        "TUNEYARD_DEVICE",
-    }
-)
+_SITE = frozenset({"ca.crt", *SITE_NAMES})
 _WRITE = ("get", "list", "watch", "create", "patch", "delete")
 _RIGHTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("batch", "jobs", _WRITE),
@@ -94,24 +88,23 @@ def check_kubernetes(
     """
     environ = os.environ if environ is None else environ
     asked = asked_of(files, sets)
-    cluster = ClusterReader(context, environ)
+    cluster = Reader(context, namespace, environ=environ)
     checks = [_tool(name, environ) for name in ("kubectl", "helm")]
     try:
-        version = cluster.get("/version") or {}
-        namespace = namespace or cluster.namespace()
+        version = cluster.document("/version") or {}
     except TuneyardError as error:
         checks.append(of_error("API server", error))
         return report(f"cluster {context or 'of the current context'}", checks)
-    checks.append(ok("API server", f"Kubernetes {version.get('gitVersion')}"))
+    checks.append(api_server(version))
     looks: dict[str, Callable[[], list[Check]]] = {
-        "namespace": lambda: _namespace(cluster, namespace),
-        "permissions": lambda: _permissions(cluster, namespace),
+        "namespace": lambda: _namespace(cluster),
+        "permissions": lambda: _permissions(cluster),
         "aggregated APIs": lambda: _aggregated(cluster),
-        "Kueue": lambda: _kueue(cluster, namespace, asked),
-        "External Secrets": lambda: _external_secrets(cluster, namespace),
-        "secret": lambda: _secrets(cluster, namespace, asked),
-        "CA bundle": lambda: _authorities(cluster, namespace, asked),
-        "site": lambda: _site(cluster, namespace),
+        "Kueue": lambda: _kueue(cluster, asked),
+        "External Secrets": lambda: _external_secrets(cluster),
+        "secret": lambda: _secrets(cluster, asked),
+        "CA bundle": lambda: _authorities(cluster, asked),
+        "site": lambda: _site(cluster),
         "storage class": lambda: _storage(cluster, asked),
         "accelerators": lambda: _accelerators(cluster, asked),
         "Gateway API": lambda: _gateway(cluster, asked),
@@ -126,8 +119,20 @@ def check_kubernetes(
             checks.append(warning(name, f"may not be looked at: {error.message}", error.hint))
         except TuneyardError as error:
             checks.append(of_error(name, error))
-    checks.append(_inside(cluster, namespace, asked, bucket, checks, quick=quick, progress=progress))
-    return report(f"namespace {namespace} of {context or 'the current context'}", checks)
+    tools = Tools(context, cluster.namespace, environ=environ)
+    checks.append(_inside(tools, asked, bucket, checks, quick=quick, progress=progress))
+    return report(f"namespace {cluster.namespace} of {context or 'the current context'}", checks)
+
+
+def api_server(version: Document) -> Check:
+    """Look at what `/version` says; a server's preStop sleep needs 1.30, and a Deployment with it is refused before."""
+    found = f"Kubernetes {version.get('gitVersion')}"
+    number = tuple(int(re.sub(r"\D", "", version.get(part) or "0")) for part in ("major", "minor"))
+    if number < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        advice = f"Take a cluster of Kubernetes {oldest} or newer; deliver and finetune may work on this one."
+        return warning("API server", f"{found}; servers need {oldest} or newer", advice)
+    return ok("API server", found)
 
 
 def _tool(name: str, environ: Mapping[str, str]) -> Check:
@@ -137,39 +142,41 @@ def _tool(name: str, environ: Mapping[str, str]) -> Check:
     return tool_version(name, Path(found))
 
 
-def _namespace(cluster: ClusterReader, namespace: str) -> list[Check]:
+def _namespace(cluster: Reader) -> list[Check]:
     try:
-        found = cluster.get(f"/api/v1/namespaces/{namespace}")
+        found = cluster.find("Namespace", cluster.namespace)
     except DeniedError:  # rights in a namespace seldom include reading the namespace itself
-        return [skipped("namespace", f"{namespace} may not be read itself"), skipped("pod security", "not readable")]
+        return [
+            skipped("namespace", f"{cluster.namespace} may not be read itself"),
+            skipped("pod security", "not readable"),
+        ]
     if not found:
-        advice = f"kubectl create namespace {namespace}"
-        return [problem("namespace", f"there is no namespace {namespace}", advice, NotFoundError)]
+        advice = f"kubectl create namespace {cluster.namespace}"
+        return [problem("namespace", f"there is no namespace {cluster.namespace}", advice, NotFoundError)]
     if found["status"].get("phase") == "Terminating":
-        return [problem("namespace", f"{namespace} is being deleted", "Take another one.", ConflictError)]
+        return [problem("namespace", f"{cluster.namespace} is being deleted", "Take another one.", ConflictError)]
     level = found["metadata"].get("labels", {}).get("pod-security.kubernetes.io/enforce", "")
     says = f"{level} is enforced; the charts keep restricted" if level else "no level is enforced"
-    return [ok("namespace", namespace), ok("pod security", says)]
+    return [ok("namespace", cluster.namespace), ok("pod security", says)]
 
 
-def _permissions(cluster: ClusterReader, namespace: str) -> list[Check]:
+def _permissions(cluster: Reader) -> list[Check]:
     asked = [(verb, group, resource) for group, resource, verbs in _RIGHTS for verb in verbs]
-    allowed = cluster.allowed(namespace, asked)
     denied: dict[str, list[str]] = {}
-    for (verb, _, resource), may in zip(asked, allowed, strict=True):
-        if not may:
+    for verb, group, resource in asked:
+        if not cluster.may(verb, group, resource):
             denied.setdefault(resource, []).append(verb)
     if not denied:
         return [ok("permissions", f"all {len(asked)} that runs use")]
     first = next(iter(denied))
     told = "; ".join(f"{', '.join(verbs)} {resource}" for resource, verbs in denied.items())
-    advice = f"kubectl auth can-i {denied[first][0]} {first} -n {namespace}; ask the administrator for a Role."
+    advice = f"kubectl auth can-i {denied[first][0]} {first} -n {cluster.namespace}; ask the administrator for a Role."
     return [problem("permissions", f"not allowed: {told}", advice, DeniedError)]
 
 
-def _aggregated(cluster: ClusterReader) -> list[Check]:
+def _aggregated(cluster: Reader) -> list[Check]:
     broken: list[str] = []
-    for service in cluster.items("/apis/apiregistration.k8s.io/v1/apiservices"):
+    for service in cluster.documents("/apis/apiregistration.k8s.io/v1/apiservices"):
         if not service["spec"].get("service"):
             continue
         conditions = {one["type"]: one for one in service["status"].get("conditions", [])}
@@ -181,8 +188,8 @@ def _aggregated(cluster: ClusterReader) -> list[Check]:
     return [ok("aggregated APIs", "every one answers")]
 
 
-def _kueue(cluster: ClusterReader, namespace: str, asked: Asked | None) -> list[Check]:
-    group = cluster.get(_KUEUE)
+def _kueue(cluster: Reader, asked: Asked | None) -> list[Check]:
+    group = cluster.document(_KUEUE)
     queue = asked.queue if asked else ""
     if not group:
         if not queue:
@@ -193,19 +200,21 @@ def _kueue(cluster: ClusterReader, namespace: str, asked: Asked | None) -> list[
     at = f"{_KUEUE}/{version}"
     checks = [ok("Kueue", f"kueue.x-k8s.io/{version}{_kueue_release(cluster)}")]
     if not queue:
-        there = [one["metadata"]["name"] for one in cluster.items(f"{at}/namespaces/{namespace}/localqueues")]
+        there = [
+            one["metadata"]["name"] for one in cluster.documents(f"{at}/namespaces/{cluster.namespace}/localqueues")
+        ]
         says = f"the values name no queue; there is {', '.join(there) or 'none'}"
         checks.append(skipped("LocalQueue", says))
     else:
-        checks += _queue(cluster, at, namespace, queue, asked)
+        checks += _queue(cluster, at, queue, asked)
     if asked and asked.priority:
         checks.append(_priority(cluster, at, asked.priority))
     return checks
 
 
-def _kueue_release(cluster: ClusterReader) -> str:
+def _kueue_release(cluster: Reader) -> str:
     try:
-        found = cluster.items("/apis/apps/v1/deployments?labelSelector=control-plane%3Dcontroller-manager")
+        found = cluster.documents("/apis/apps/v1/deployments?labelSelector=control-plane%3Dcontroller-manager")
     except TuneyardError:  # it may run elsewhere, or be hidden: only its version is lost
         return ""
     for deployment in found:
@@ -216,17 +225,19 @@ def _kueue_release(cluster: ClusterReader) -> str:
     return ""
 
 
-def _queue(cluster: ClusterReader, at: str, namespace: str, queue: str, asked: Asked | None) -> list[Check]:
-    found = cluster.get(f"{at}/namespaces/{namespace}/localqueues/{queue}")
+def _queue(cluster: Reader, at: str, queue: str, asked: Asked | None) -> list[Check]:
+    found = cluster.document(f"{at}/namespaces/{cluster.namespace}/localqueues/{queue}")
     if not found:
-        there = [one["metadata"]["name"] for one in cluster.items(f"{at}/namespaces/{namespace}/localqueues")]
+        there = [
+            one["metadata"]["name"] for one in cluster.documents(f"{at}/namespaces/{cluster.namespace}/localqueues")
+        ]
         advice = f"--set queueName={there[0]}" if there else "Make it with workloads/k8s-namespace-setup."
-        what = f"there is no LocalQueue {queue} in {namespace}; there is {', '.join(there) or 'none'}"
+        what = f"there is no LocalQueue {queue} in {cluster.namespace}; there is {', '.join(there) or 'none'}"
         return [problem("LocalQueue", what, advice, NotFoundError)]
     target = found["spec"]["clusterQueue"]
     checks = [ok("LocalQueue", f"{queue}, of ClusterQueue {target}")]
     try:
-        whole = cluster.get(f"{at}/clusterqueues/{target}")
+        whole = cluster.document(f"{at}/clusterqueues/{target}")
     except DeniedError:
         return [*checks, skipped("ClusterQueue", f"{target} may not be read")]
     if not whole:
@@ -236,7 +247,7 @@ def _queue(cluster: ClusterReader, at: str, namespace: str, queue: str, asked: A
     if active.get("status") != "True":
         what = f"{target} is not active: {active.get('message', 'no reason given')}"
         return [*checks, problem("ClusterQueue", what, f"kubectl describe clusterqueue {target}", UnavailableError)]
-    cohort = cohort_of(whole, cluster.items(f"{at}/clusterqueues"))
+    cohort = cohort_of(whole, cluster.documents(f"{at}/clusterqueues"))
     return [*checks, ok("ClusterQueue", f"{target} is active"), _quota(cohort, asked)]
 
 
@@ -255,22 +266,20 @@ def _whole(share: Share) -> str:
     return written(share.resource, share.whole)
 
 
-def _priority(cluster: ClusterReader, at: str, name: str) -> Check:
-    if cluster.get(f"{at}/workloadpriorityclasses/{name}"):
+def _priority(cluster: Reader, at: str, name: str) -> Check:
+    if cluster.document(f"{at}/workloadpriorityclasses/{name}"):
         return ok("priority class", name)
-    there = ", ".join(one["metadata"]["name"] for one in cluster.items(f"{at}/workloadpriorityclasses"))
+    there = ", ".join(one["metadata"]["name"] for one in cluster.documents(f"{at}/workloadpriorityclasses"))
     what = f"there is no WorkloadPriorityClass {name}; there is {there or 'none'}"
     return problem("priority class", what, "Correct priorityClass, or leave it out: --set priorityClass=")
 
 
-def _external_secrets(cluster: ClusterReader, namespace: str) -> list[Check]:
-    group = cluster.get(f"/apis/{_ESO}")
+def _external_secrets(cluster: Reader) -> list[Check]:
+    group = cluster.document(f"/apis/{_ESO}")
     if not group:
         return [skipped("External Secrets", "not installed; a plain Secret does as well")]
     versions = [one["version"] for one in group["versions"]]
     checks: list[Check] = []
-    from tuneyard.values import NamespaceValues
-
     wanted = NamespaceValues().external_secret.api_version.rpartition("/")[2]
     served = f"serves {', '.join(versions)}"
     if wanted in versions:
@@ -278,12 +287,12 @@ def _external_secrets(cluster: ClusterReader, namespace: str) -> list[Check]:
     else:
         advice = f"--set external_secret.api_version={_ESO}/{versions[0]}"
         checks.append(warning("External Secrets", f"{served}; the chart asks for {wanted}", advice))
-    at = f"/apis/{_ESO}/{group['preferredVersion']['version']}/namespaces/{namespace}"
+    at = f"/apis/{_ESO}/{group['preferredVersion']['version']}/namespaces/{cluster.namespace}"
     for kind, ready in (("SecretStore", "ready"), ("ExternalSecret", "synced")):
-        found = cluster.items(f"{at}/{kind.lower()}s")
+        found = cluster.documents(f"{at}/{kind.lower()}s")
         late = [(one["metadata"]["name"], why) for one in found if (why := _not_ready(one))]
         for name, why in late:
-            advice = f"kubectl describe {kind.lower()} {name} -n {namespace}"
+            advice = f"kubectl describe {kind.lower()} {name} -n {cluster.namespace}"
             checks.append(problem(kind, f"{name} is not {ready}: {why}", advice, NotFoundError))
         if found and not late:
             checks.append(ok(kind, f"{', '.join(one['metadata']['name'] for one in found)} is {ready}"))
@@ -297,44 +306,46 @@ def _not_ready(found: Document) -> str:
     return "" if ready["status"] == "True" else ready.get("message", "no reason given")
 
 
-def _secrets(cluster: ClusterReader, namespace: str, asked: Asked | None) -> list[Check]:
+def _secrets(cluster: Reader, asked: Asked | None) -> list[Check]:
     if not asked:
         return [skipped("secret", "no values were given")]
     return [
-        *(_secret(cluster, namespace, name, keys) for name, keys in asked.secrets.items()),
-        *(_secret(cluster, namespace, name, [".dockerconfigjson"]) for name in asked.pull_secrets),
+        *(_secret(cluster, name, keys) for name, keys in asked.secrets.items()),
+        *(_secret(cluster, name, [".dockerconfigjson"]) for name in asked.pull_secrets),
     ]
 
 
-def _secret(cluster: ClusterReader, namespace: str, name: str, keys: Sequence[str]) -> Check:
-    found = cluster.get(f"/api/v1/namespaces/{namespace}/secrets/{name}")
+def _secret(cluster: Reader, name: str, keys: Sequence[str]) -> Check:
+    found = cluster.find("Secret", name)
     if not found:
         literals = " ".join(f"--from-literal={key}=VALUE" for key in keys)
-        advice = f"kubectl create secret generic {name} -n {namespace} {literals}"
-        return problem("secret", f"there is no Secret {name} in {namespace}", advice, NotFoundError)
+        advice = f"kubectl create secret generic {name} -n {cluster.namespace} {literals}"
+        return problem("secret", f"there is no Secret {name} in {cluster.namespace}", advice, NotFoundError)
     there = set(found.get("data") or {})
     if missing := [key for key in keys if key not in there]:
         what = f"{name} lacks {', '.join(missing)}; it has {', '.join(sorted(there)) or 'no key'}"
-        return problem("secret", what, f"kubectl edit secret {name} -n {namespace}, or name its keys in the values.")
+        return problem(
+            "secret", what, f"kubectl edit secret {name} -n {cluster.namespace}, or name its keys in the values."
+        )
     return ok("secret", f"{name} has {', '.join(keys)}")
 
 
-def _authorities(cluster: ClusterReader, namespace: str, asked: Asked | None) -> list[Check]:
+def _authorities(cluster: Reader, asked: Asked | None) -> list[Check]:
     name, key = asked.ca if asked else ("", "")
     if not name:
         return [skipped("CA bundle", "the values name none")]
-    found = cluster.get(f"/api/v1/namespaces/{namespace}/configmaps/{name}")
-    advice = f"kubectl create configmap {name} -n {namespace} --from-file={key}=ca.pem"
+    found = cluster.find("ConfigMap", name)
+    advice = f"kubectl create configmap {name} -n {cluster.namespace} --from-file={key}=ca.pem"
     if not found:
-        return [problem("CA bundle", f"there is no ConfigMap {name} in {namespace}", advice, NotFoundError)]
+        return [problem("CA bundle", f"there is no ConfigMap {name} in {cluster.namespace}", advice, NotFoundError)]
     text = (found.get("data") or {}).get(key, "")
     if "BEGIN CERTIFICATE" not in text:
         return [problem("CA bundle", f"{name} has no certificate under {key}", advice, NotFoundError)]
     return [ok("CA bundle", f"{name}, key {key}")]
 
 
-def _site(cluster: ClusterReader, namespace: str) -> list[Check]:
-    found = cluster.get(f"/api/v1/namespaces/{namespace}/configmaps/tuneyard-site")
+def _site(cluster: Reader) -> list[Check]:
+    found = cluster.find("ConfigMap", "tuneyard-site")
     if not found:
         return [skipped("site", "there is no ConfigMap tuneyard-site; none is needed where nothing is special")]
     keys = sorted(found.get("data") or {})
@@ -344,8 +355,8 @@ def _site(cluster: ClusterReader, namespace: str) -> list[Check]:
     return [ok("site", f"tuneyard-site sets {', '.join(keys) or 'nothing'}")]
 
 
-def _storage(cluster: ClusterReader, asked: Asked | None) -> list[Check]:
-    classes = cluster.items("/apis/storage.k8s.io/v1/storageclasses")
+def _storage(cluster: Reader, asked: Asked | None) -> list[Check]:
+    classes = cluster.documents("/apis/storage.k8s.io/v1/storageclasses")
     names = [one["metadata"]["name"] for one in classes]
     if asked and asked.storage_class:
         if asked.storage_class in names:
@@ -364,10 +375,10 @@ def _annotation(found: Document, name: str) -> str:
     return found["metadata"].get("annotations", {}).get(name, "")
 
 
-def _accelerators(cluster: ClusterReader, asked: Asked | None) -> list[Check]:
+def _accelerators(cluster: Reader, asked: Asked | None) -> list[Check]:
     there: dict[str, int] = {}
     largest: dict[str, int] = {}
-    for node in cluster.items("/api/v1/nodes"):
+    for node in cluster.documents("/api/v1/nodes"):
         for name, amount in node["status"].get("allocatable", {}).items():
             if "/" in name and not name.startswith("hugepages-") and amount.isdecimal():
                 there[name] = there.get(name, 0) + int(amount)
@@ -382,18 +393,17 @@ def _accelerators(cluster: ClusterReader, asked: Asked | None) -> list[Check]:
     return [ok("accelerators", f"{told}; at most {largest[asked.gpu_resource]} {asked.gpu_resource} on one node")]
 
 
-def _gateway(cluster: ClusterReader, asked: Asked | None) -> list[Check]:
+def _gateway(cluster: Reader, asked: Asked | None) -> list[Check]:
     if not asked or not asked.http_route:
         return [skipped("Gateway API", "the values ask for no httpRoute")]
-    if cluster.get("/apis/gateway.networking.k8s.io"):
+    if cluster.document("/apis/gateway.networking.k8s.io"):
         return [ok("Gateway API", "installed")]
     advice = "Install the Gateway API, or --set httpRoute.enabled=false"
     return [problem("Gateway API", "not installed, and the values ask for an httpRoute", advice, NotFoundError)]
 
 
 def _inside(
-    cluster: ClusterReader,
-    namespace: str,
+    tools: Tools,
     asked: Asked | None,
     bucket: str,
     checks: Sequence[Check],
@@ -412,4 +422,4 @@ def _inside(
         return skipped(name, why)
     if progress:
         progress(name)
-    return bucket_from_inside(cluster.tools(namespace), asked, bucket)
+    return bucket_from_inside(tools, asked, bucket)

@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 
 from tuneyard.doctor import Check, Report, told
+<<<<<<< ours
 from tuneyard.doctor.asked import asked_of
+=======
+from tuneyard.doctor.asked import amount_of, asked_of
+from tuneyard.doctor.kubernetes import api_server
+>>>>>>> theirs
 from tuneyard.errors import InvalidValuesError, NotFoundError
 
 
@@ -103,3 +108,12 @@ def test_no_values_ask_for_nothing():
 def test_a_values_file_that_is_not_there_is_named(tmp_path: Path):
     with pytest.raises(NotFoundError, match="There is no values file"):
         asked_of([tmp_path / "nothing.yaml"], [])
+
+
+@pytest.mark.parametrize(
+    ("major", "minor", "outcome"), [("1", "29", "warning"), ("1", "30", "ok"), ("1", "34+", "ok"), ("2", "0", "ok")]
+)
+def test_a_cluster_that_is_too_old_for_a_server_is_told(major, minor, outcome):
+    found = api_server({"major": major, "minor": minor, "gitVersion": f"v{major}.{minor}.1"})
+    assert found.outcome == outcome
+    assert f"Kubernetes v{major}.{minor}.1" in found.found
