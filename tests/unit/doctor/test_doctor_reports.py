@@ -7,12 +7,8 @@ from pathlib import Path
 import pytest
 
 from tuneyard.doctor import Check, Report, told
-<<<<<<< ours
 from tuneyard.doctor.asked import asked_of
-=======
-from tuneyard.doctor.asked import amount_of, asked_of
 from tuneyard.doctor.kubernetes import api_server
->>>>>>> theirs
 from tuneyard.errors import InvalidValuesError, NotFoundError
 
 
