@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random
 
-from tuneyard.checkpoints.seal import from_sealed_json, to_sealed_json
+from tuneyard.checkpoints.seal import damaged, from_sealed_json, to_sealed_json
 from tuneyard.errors import AlreadyExistsError, ChangedError, IntegrityError, NotFoundError
 from tuneyard.store import Store
 
@@ -146,16 +146,19 @@ class Head:
                 key=where,
                 newer=True,
             )
-        return cls(
-            attempt=facts["attempt"],
-            owner=facts["owner"],
-            fingerprint=facts["fingerprint"],
-            checkpoint=ref_from_facts(prefix, facts["checkpoint"]),
-            best=ref_from_facts(prefix, facts["best"]),
-            finished=facts["finished"],
-            history=tuple(Start(start["attempt"], start["from_step"]) for start in facts["history"]),
-            nonce=facts["nonce"],
-        )
+        try:
+            return cls(
+                attempt=facts["attempt"],
+                owner=facts["owner"],
+                fingerprint=facts["fingerprint"],
+                checkpoint=ref_from_facts(prefix, facts["checkpoint"]),
+                best=ref_from_facts(prefix, facts["best"]),
+                finished=facts["finished"],
+                history=tuple(Start(start["attempt"], start["from_step"]) for start in facts["history"]),
+                nonce=facts["nonce"],
+            )
+        except KeyError as error:  # another sealed document in its place
+            raise damaged(where) from error
 
 
 def head_key(prefix: str) -> str:

@@ -44,9 +44,9 @@ def from_sealed_json(body: bytes, *, where: str) -> dict[str, Any]:
     try:
         document: Any = json.loads(body)
     except ValueError as error:
-        raise _damaged(where) from error
+        raise damaged(where) from error
     if not isinstance(document, dict):
-        raise _damaged(where)
+        raise damaged(where)
     facts = cast("dict[str, Any]", document)
     check_seal(facts, where=where)
     return facts
@@ -59,10 +59,11 @@ def check_seal(facts: Mapping[str, Any], *, where: str) -> None:
         IntegrityError: They are not, or carry no seal.
     """
     if facts.get(SEAL) != seal_of(facts):
-        raise _damaged(where)
+        raise damaged(where)
 
 
-def _damaged(where: str) -> IntegrityError:
+def damaged(where: str) -> IntegrityError:
+    """Make the error for a document that is not what was written there."""
     return IntegrityError(
         f"{where} is damaged: it is not what was written there.",
         hint="Bring it back from a backup of the bucket, or take another checkpointsRemote.",

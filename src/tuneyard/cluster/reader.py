@@ -103,12 +103,14 @@ class Reader:
         """Read what is at a path of the API, of any group and namespace; None where nothing is there.
 
         Raises:
+            NotFoundError: If there is no kubeconfig, or not that context in it.
             DeniedError: If it may not be read.
             UnavailableError: If the API server does not answer.
         """
+        raw = self._raw  # a kubeconfig that is not there is not a path that is not there
         try:
             with _refusals(path):
-                return self._raw.get(path).raise_for_status().json()
+                return raw.get(path).raise_for_status().json()
         except NotFoundError:
             return None
 

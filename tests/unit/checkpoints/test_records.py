@@ -72,6 +72,18 @@ def test_a_head_of_a_newer_format_is_refused_and_never_written_over(store: Store
     assert store.get(f"{PREFIX}/HEAD").body == newer
 
 
+def test_head_and_run_json_in_one_another_s_place_are_damage(store: Store) -> None:
+    exp = experiment(store)
+    exp.claim(record())
+    head, run = (store.get(f"{PREFIX}/{name}").body for name in ("HEAD", "run.json"))
+    store.put(f"{PREFIX}/HEAD", run)
+    store.put(f"{PREFIX}/run.json", head)
+    with pytest.raises(IntegrityError, match=r"HEAD is damaged"):
+        read_head(store, PREFIX)
+    with pytest.raises(IntegrityError, match=r"run\.json can't be read"):
+        exp.claim(record())
+
+
 def test_head_names_its_checkpoint_relative_to_itself(store: Store) -> None:
     head = Head(attempt=1, owner="o", fingerprint={}, checkpoint=CheckpointRef.at(PREFIX, 10, 1))
     assert json.loads(head.to_json())["checkpoint"] == {"step": 10, "attempt": 1, "key": "checkpoint-10-1"}
