@@ -17,10 +17,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from html import unescape
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 from xml.sax.saxutils import escape
+
+from tuneyard.chaos.proxy import web_server
 
 Flaw = Literal[
     "racing writes",
@@ -66,23 +68,9 @@ def racy_s3(*flaws: Flaw) -> Generator[tuple[str, dict[str, bytes]]]:
     class Handler(_Handler):
         kept = state
 
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        request_queue_size = 128
-
-        def handle_error(self, request: object, client_address: object) -> None:
-            pass  # a client that hangs up is no error of ours
-
-    server = Server(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", state.objects
+    with web_server(Handler) as url:
+        yield url, state.objects
         assert not state.uploads or "keeps aborted uploads" in flaws, "an upload was left behind"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -23,6 +23,8 @@ This module sits at the bottom: it imports nothing of Tuneyard.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -176,3 +178,19 @@ def error_of(exit_code: int) -> type[TuneyardError]:
         exit_code: The process's exit code.
     """
     return next((kind for kind in _KINDS if kind.exit_code == exit_code), TuneyardError)
+
+
+@contextmanager
+def cleaning_up(clean: Callable[[], None]) -> Generator[None]:
+    """Clean up however the block ends; of two errors of ours, the block's own is told."""
+    try:
+        yield
+    except TuneyardError:
+        with suppress(TuneyardError):
+            clean()
+        raise
+    except BaseException:
+        clean()
+        raise
+    else:
+        clean()

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import secrets
 import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 from s3_servers import ACCESS_KEY, SECRET_KEY, S3Server
 
-from tuneyard.chaos.proxy import Fault, fault_proxy
+from tuneyard.chaos.proxy import Fault, fault_proxy, web_server
 from tuneyard.errors import (
     AlreadyExistsError,
     ChangedError,
@@ -107,7 +105,7 @@ def test_http_and_https_taken_for_one_another_are_told(s3_server_of: Callable[[s
 
 def test_a_web_server_is_not_taken_for_an_empty_bucket() -> None:
     environ = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "HOME": "/nowhere"}
-    with plain_web_server() as url:
+    with web_server(NotS3) as url:
         store = open_store(url, environ=environ)
         for verb in VERBS:
             error = raised(verb, store, "default-bucket/key")
@@ -226,16 +224,3 @@ class NotS3(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         pass
-
-
-@contextmanager
-def plain_web_server() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), NotS3)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

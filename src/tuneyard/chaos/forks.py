@@ -2,7 +2,7 @@
 
 A program of its own, since a fork is a fresh process only where no thread runs: torch and transformers are imported
 once, and each training costs a second or two. What a fork runs is `tuneyard.train.__main__`, nothing else. Orders come
-as lines of JSON on standard input, and each is answered with one; `rig` gives them.
+as lines of JSON on standard input, and each is answered with one; `ground` gives them.
 """
 
 from __future__ import annotations

@@ -17,9 +17,9 @@ from typing import Any
 
 from tuneyard.chaos.material import values, write_values
 from tuneyard.chaos.programs import Program
-from tuneyard.checkpoints import CheckpointRef
+from tuneyard.checkpoints import METRICS_FILE, CheckpointRef
 from tuneyard.checkpoints.survey import survey_experiment
-from tuneyard.errors import NotFoundError, TuneyardError
+from tuneyard.errors import NotFoundError, TuneyardError, cleaning_up
 from tuneyard.store import Store, open_store, read_manifest
 
 FOLDER = ".tuneyard-chaos"
@@ -154,7 +154,7 @@ class Ground:
         experiment = self.experiment(run)
         try:
             manifest = read_manifest(self.store, f"{experiment}/checkpoint-final/manifest.json")
-            text = self.store.get(f"{experiment}/metrics.jsonl").body.decode()
+            text = self.store.get(f"{experiment}/{METRICS_FILE}").body.decode()
         except NotFoundError:
             return None
         weights = {entry.path: entry.sha256 for entry in manifest.files if entry.path.endswith(".safetensors")}
@@ -206,19 +206,10 @@ def ground(
         if forks is None:
             forks = stack.enter_context(Program(FORKS if training else "tuneyard.chaos.writer", environ))
         made = Ground(store, prefix, Path(folder), environ, forks)
-        try:
+        with cleaning_up(made.clear):
             if training:
                 made.lay_out()
             yield made
-        except TuneyardError:
-            with contextlib.suppress(TuneyardError):  # what went wrong first is the thing to tell
-                made.clear()
-            raise
-        except BaseException:
-            made.clear()
-            raise
-        else:
-            made.clear()
 
 
 def _without_clocks(row: Mapping[str, Any]) -> dict[str, Any]:

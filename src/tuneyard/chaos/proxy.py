@@ -120,13 +120,22 @@ def fault_proxy(
         def log_message(self, format: str, *args: object) -> None:
             pass
 
+    with web_server(Handler) as url:
+        yield url
+
+
+@contextmanager
+def web_server(handler: type[BaseHTTPRequestHandler]) -> Generator[str]:
+    """Answer with a handler on a free port of this machine until the block ends; give the server's URL."""
+
     class Server(ThreadingHTTPServer):
         daemon_threads = True
+        request_queue_size = 128
 
         def handle_error(self, request: object, client_address: object) -> None:
             pass  # a client that hangs up is no error of ours
 
-    server = Server(("127.0.0.1", 0), Handler)
+    server = Server(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:

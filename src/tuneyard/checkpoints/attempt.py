@@ -17,6 +17,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from tuneyard.checkpoints.fetch import lacking, read_checkpoint
 from tuneyard.checkpoints.head import CheckpointRef, Head, Start, change_head, read_head, ref_from_facts
+from tuneyard.checkpoints.metrics import METRICS_FILE
 from tuneyard.checkpoints.record import AttemptEntry, RunRecord, enter_attempt
 from tuneyard.checkpoints.retention import RetentionPolicy, to_prune
 from tuneyard.checkpoints.seal import SEAL, seal_of
@@ -279,7 +280,7 @@ class Attempt:
         return manifest
 
     def _write_metrics_once(self, rows: bytes) -> None:
-        key = f"{self.prefix}/metrics.jsonl"
+        key = f"{self.prefix}/{METRICS_FILE}"
         try:
             etag = self._store.head(key).etag
         except NotFoundError:

@@ -12,7 +12,7 @@ from collections.abc import Generator
 from html import unescape
 
 from tuneyard.doctor.signed import SignedClient
-from tuneyard.errors import TuneyardError
+from tuneyard.errors import cleaning_up
 from tuneyard.store import Store
 
 _UPLOAD = re.compile(rb"<Upload>.*?</Upload>", re.DOTALL)
@@ -74,17 +74,8 @@ def scratch(store: Store, bucket: str, raw: SignedClient | None) -> Generator[Sc
         raw: Signed requests to the same server, or None where there are none.
     """
     place = Scratch(store, bucket, raw)
-    try:
+    with cleaning_up(place.clean):
         yield place
-    except TuneyardError:
-        with contextlib.suppress(TuneyardError):  # what went wrong first is the thing to tell
-            place.clean()
-        raise
-    except BaseException:
-        place.clean()
-        raise
-    else:
-        place.clean()
 
 
 def _key_and_id(upload: bytes) -> tuple[str, str]:
