@@ -145,10 +145,6 @@ class Ground:
         """List a run's committed checkpoints, newest first."""
         return survey_experiment(self.store, self.experiment(run)).committed
 
-    def saved_here(self, run: str) -> list[int]:
-        """List the steps of the checkpoints that a run's working folder still has."""
-        return [int(path.name.rsplit("-", 1)[1]) for path in (self.folder / run).glob("checkpoints/checkpoint-*")]
-
     def result(self, run: str) -> Result | None:
         """Read what a finished run has published; None where it has not finished."""
         experiment = self.experiment(run)

@@ -1,7 +1,7 @@
 """Trainings that are killed and launched again: at a random moment, and after a chosen request to the store.
 
-Each is compared with one that nobody killed: the newest committed checkpoint is the one it goes on from, and its losses
-and weights are the same bit for bit.
+Each is compared with one that nobody killed: the newest committed checkpoint is the one it goes on from, no more steps
+are done again than there are between two saves, and its losses and weights are the same bit for bit.
 """
 
 from __future__ import annotations
@@ -126,11 +126,10 @@ def _trial(
     """Kill a training and launch it again; with it, how long a whole one took, where one of the two was whole."""
     killed = ground.train(run, **order)
     committed = [ref.step for ref in ground.committed(run)]
-    saved = ground.saved_here(run)
     if elsewhere:
         ground.forget_machine(run)
     again = ground.train(run)
-    trial = _judge(where, known, killed, again, committed, saved, ground.result(run))
+    trial = _judge(where, known, killed, again, committed, ground.result(run))
     ground.remove(run)
     whole = [ended.seconds for ended in (again, killed) if ended.code == 0 and ended.from_step == 0]
     return trial, next(iter(whole), None)
@@ -142,15 +141,12 @@ def _judge(
     killed: Ended,
     again: Ended,
     committed: list[int],
-    saved: list[int],
     result: Result | None,
 ) -> Trial:
     resumed = again.code == 0
     bit_equal = resumed and result == known.result
     newest, reached = max(committed, default=0), killed.step
     lost = None if again.from_step is None else max(0, reached - again.from_step)
-    # a save that was handed over and not committed yet: then its own interval may be lost besides
-    under_way = max([newest, *saved])
     wrong = ""
     if killed.code not in (-9, 0):
         wrong = f"{where}, it had ended with {killed.code} before: {last_words(killed.log)}"
@@ -160,13 +156,12 @@ def _judge(
         wrong = f"{where} at step {reached}, it had nothing left to do"
     elif again.from_step is not None and again.from_step != newest:
         wrong = f"{where}, it went on from step {again.from_step}, and step {newest} was committed"
-    elif lost is not None and reached - under_way > SAVE_STEPS:
-        wrong = f"{where} at step {reached}, the newest save was that of step {under_way}"
+    elif lost is not None and lost > SAVE_STEPS:
+        wrong = f"{where} at step {reached}, it did {lost} steps again, and saves every {SAVE_STEPS}"
     elif not bit_equal:
         wrong = f"{where}, it ended with other losses or weights"
-    late = lost is not None and lost > SAVE_STEPS
     on_its_way = killed.code == -9 and reached > 0 and again.from_step is not None
-    return Trial(resumed=resumed, bit_equal=bit_equal, on_its_way=on_its_way, steps_lost=lost, late=late, wrong=wrong)
+    return Trial(resumed=resumed, bit_equal=bit_equal, on_its_way=on_its_way, steps_lost=lost, wrong=wrong)
 
 
 def last_words(log: str) -> str:

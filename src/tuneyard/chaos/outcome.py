@@ -16,7 +16,6 @@ class Trial:
         bit_equal: Whether its losses and weights are those of the training that nobody disturbed; None where not asked.
         on_its_way: Whether the kill came between its first step and its end; None where there was none.
         steps_lost: Steps that were done again; None where not asked.
-        late: Whether that was more than one save interval: a save was still being published.
         caught: Whether the damage was found before the first step; None where there was none.
         wrong: What went wrong, as a sentence with what it takes to make it happen again; empty where nothing did.
     """
@@ -25,7 +24,6 @@ class Trial:
     bit_equal: bool | None = None
     on_its_way: bool | None = None
     steps_lost: int | None = None
-    late: bool | None = None
     caught: bool | None = None
     wrong: str = ""
 
@@ -41,7 +39,6 @@ class Outcome:
         bit_equal: How many ended with the same losses and weights, bit for bit.
         on_its_way: How many were killed between their first step and their end.
         steps_lost: The most steps that one had to do again.
-        late: How often that was more than one save interval, since a save was still being published.
         caught: How often damage was found before the first step.
         wrong: What went wrong, a sentence for each.
         skipped: Why there were no trials; empty where there were.
@@ -53,7 +50,6 @@ class Outcome:
     bit_equal: int | None = None
     on_its_way: int | None = None
     steps_lost: int | None = None
-    late: int | None = None
     caught: int | None = None
     wrong: tuple[str, ...] = ()
     skipped: str = ""
@@ -74,7 +70,6 @@ class Outcome:
             bit_equal=count("bit_equal"),
             on_its_way=count("on_its_way"),
             steps_lost=max((trial.steps_lost for trial in made if trial.steps_lost is not None), default=None),
-            late=count("late"),
             caught=count("caught"),
             wrong=tuple(trial.wrong for trial in made if trial.wrong),
         )

@@ -1,9 +1,9 @@
 """Publishing in the background: one thread that commits checkpoints while the training goes on.
 
-The training hands over a folder and goes on at once; it learns of trouble at its next `check`. A store that can't be
-reached is waited for, up to a limit; every other error ends the publishing, that of a full store too. Not a queue of
-everything: where the store is slower than the training, a checkpoint that still waits gives way to a newer one, unless
-it is the best.
+The training hands over a folder and goes on at once; it learns of trouble at its next `check`, and waits in
+`await_commit` before it has done more than a kill may cost. A store that can't be reached is waited for here, up to a
+limit, while the training goes on; every other error ends the publishing, that of a full store too. Not a queue of
+everything: a checkpoint that still waits gives way to a newer one, unless it is the best.
 """
 
 from __future__ import annotations
@@ -84,7 +84,10 @@ class Publisher:
         self._patience_seconds = patience_seconds
         self._stop = threading.Event()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="publish")
-        self._lock = threading.Lock()  # guards all below
+        self._lock = threading.Condition()  # guards all below, and tells of a commit
+        self._handed_over: int | None = None
+        self._committed: int | None = None
+        self._unreachable = False
         self._waiting: list[_Job] = []
         self._current: _Job | None = None
         self._busy = False
@@ -116,10 +119,27 @@ class Publisher:
             skipped = [job for job in self._waiting if job.step != best]
             self._waiting = [job for job in self._waiting if job.step == best]
             self._waiting.append(_Job(folder=folder, step=step, about=about))
+            self._handed_over = step
             self._metrics_due = True
             self._start()
         for job in skipped:
             self._tell(job, None)
+
+    def await_commit(self, *, timeout_seconds: float) -> bool:
+        """Wait until the newest checkpoint that was handed over is committed; not for a store that can't be reached.
+
+        Returns:
+            Whether there is nothing to wait for any more.
+
+        Raises:
+            TuneyardError: As `check` does.
+        """
+        with self._lock:
+            over = self._lock.wait_for(
+                lambda: self._unreachable or self._committed == self._handed_over, timeout=timeout_seconds
+            )
+        self.check()
+        return over
 
     def metrics_changed(self) -> None:
         """Tell that the metrics have new rows; they are published every few seconds, and before each checkpoint.
@@ -192,6 +212,9 @@ class Publisher:
             job = self._current
             if job:
                 ref = self._patiently(self._attempt.publish, job.folder, job.step, job.about)
+                with self._lock:
+                    self._committed = job.step
+                    self._lock.notify_all()
                 self._patiently(self._attempt.prune, self._retention)
                 self._tell(job, ref)
 
@@ -201,9 +224,17 @@ class Publisher:
             wait=wait_random_exponential(max=_LONGEST_WAIT_SECONDS),
             stop=stop_any(stop_after_delay(self._patience_seconds), stop_when_event_set(self._stop)),
             sleep=sleep_using_event(self._stop),
+            before_sleep=lambda _: self._tell_reachable(False),
             reraise=True,
         )
-        return retrying(work, *args)
+        result = retrying(work, *args)
+        self._tell_reachable(True)
+        return result
+
+    def _tell_reachable(self, reachable: bool) -> None:
+        with self._lock:
+            self._unreachable = not reachable
+            self._lock.notify_all()
 
     def _take(self) -> bool:
         with self._lock:

@@ -62,6 +62,8 @@ class SFTTrainer(Trainer):
         tokenizer: Saved with every checkpoint.
         total_batch_size: Conversations per optimizer step over all processes.
         stop_requested: Asked after each step whether training is to end; any process's yes ends all.
+        still_publishing: Asked before the first step after a save is completed, again and again until every process's
+            answer is no: what a kill loses is at most what came between two saves.
         on_checkpoint: Called on the main process with each finished checkpoint's folder and step.
         callbacks: As transformers'.
     """
@@ -78,6 +80,7 @@ class SFTTrainer(Trainer):
         tokenizer: PreTrainedTokenizerBase,
         total_batch_size: int,
         stop_requested: Callable[[], bool],
+        still_publishing: Callable[[], bool],
         on_checkpoint: Callable[[Path, int], None],
         callbacks: list[TrainerCallback],
     ) -> None:
@@ -88,7 +91,7 @@ class SFTTrainer(Trainer):
             eval_dataset=validation_rows,
             data_collator=self.collate,  # pyright: ignore[reportArgumentType] - any callable over a list of rows
             processing_class=tokenizer,
-            callbacks=[*callbacks, _RestoreCounters(self)],
+            callbacks=[*callbacks, _RestoreCounters(self), _AwaitCommit(self)],
         )
         self.model_accepts_loss_kwargs = True  # compute_loss takes num_items_in_batch itself
         assert args.output_dir is not None, "arguments.py sets it"
@@ -98,6 +101,7 @@ class SFTTrainer(Trainer):
         self.validation_rows = validation_rows
         self.total_batch_size = total_batch_size
         self.stop_requested = stop_requested
+        self.still_publishing = still_publishing
         self.on_checkpoint = on_checkpoint
         self.earlier_seconds = 0.0
         self.started = time.monotonic()
@@ -359,7 +363,7 @@ class SFTTrainer(Trainer):
             self._save_checkpoint(self.network)
         self._postponed = False
         ending = self.state.global_step >= self.state.max_steps or self.control.should_training_stop
-        if not self._agreed_to_stop() or ending:
+        if not self._any_process(self.stop_requested) or ending:
             return
         if self._saved_step != self.state.global_step:
             self._save_checkpoint(self.network)
@@ -371,13 +375,22 @@ class SFTTrainer(Trainer):
         else:
             self.control.should_training_stop = True
 
-    def _agreed_to_stop(self) -> bool:
+    def await_commit(self) -> None:
+        """Wait, right after a save and on all processes together, until it is published.
+
+        Together and in short turns, since an exchange that waits for the main process has a time limit of its own.
+        """
+        if self._saved_step == self.state.global_step:
+            while self._any_process(self.still_publishing):
+                pass
+
+    def _any_process(self, asked: Callable[[], bool]) -> bool:
         failure: Exception | None = None
         try:
-            asked = float(self.stop_requested())
+            answer = float(asked())
         except Exception as error:  # the others have to learn of it before this process ends
-            failure, asked = error, math.inf
-        total = self._sum_over_processes(torch.tensor([asked], dtype=torch.float64)).item()
+            failure, answer = error, math.inf
+        total = self._sum_over_processes(torch.tensor([answer], dtype=torch.float64)).item()
         if failure:
             raise failure
         if math.isinf(total):
@@ -398,3 +411,14 @@ class _RestoreCounters(TrainerCallback):
             # The saved state brings its own cadence along; the one asked for now counts.
             self.trainer.state.compute_steps(self.trainer.args, self.trainer.state.max_steps)
             self.trainer.restore_counters(self.trainer.resumed_from)
+
+
+class _AwaitCommit(TrainerCallback):
+    """Lets a step's forward and backward run while a save is published, and holds the weights until it is."""
+
+    def __init__(self, trainer: SFTTrainer) -> None:
+        self.trainer = trainer
+
+    def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Wait for the save that the step before made, if it made one."""
+        self.trainer.await_commit()

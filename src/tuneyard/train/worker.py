@@ -7,9 +7,11 @@ all. With several nodes the first process of each other node fetches the checkpo
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Set
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
@@ -52,6 +54,9 @@ from tuneyard.train.signals import StopRequest
 from tuneyard.train.trainer import REQUIRED_FILES, SFTTrainer, Stopped
 from tuneyard.values import FinetuneValues
 from tuneyard.values.finetuning import EarlyStopping
+
+_TURN_SECONDS = 0.25
+_TELL_AFTER_SECONDS = 5.0
 
 FLUSH_SECONDS = 600.0
 """How long the end of a process waits for its last checkpoint to be published."""
@@ -243,6 +248,7 @@ class _Run:
             tokenizer=encoder_of(self.values, Path(self.prepared.base_folder)).tokenizer,
             total_batch_size=self.prepared.total,
             stop_requested=self._ending(stop),
+            still_publishing=self._publishing(),
             on_checkpoint=self._checkpoint(lambda: trainer),
             callbacks=[self.progress, *_early_stopping(config.early_stopping)],
         )
@@ -294,6 +300,25 @@ class _Run:
             if self.main:
                 self.publisher.check()
             return stop()
+
+        return ask
+
+    def _publishing(self) -> Callable[[], bool]:
+        """Ask, before the step after a save is completed, whether that save is still to be committed."""
+        began: float | None = None
+
+        def ask() -> bool:
+            nonlocal began
+            if not self.main or self.publisher.await_commit(timeout_seconds=_TURN_SECONDS):
+                began = None
+                return False
+            now = time.monotonic()
+            if began is None:
+                began = now
+            elif now - began >= _TELL_AFTER_SECONDS:
+                began = math.inf
+                tell("waiting until the last save is published: a kill now would cost more than one save interval")
+            return True
 
         return ask
 
