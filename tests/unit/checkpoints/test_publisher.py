@@ -45,6 +45,49 @@ def test_submit_returns_while_the_store_is_still_at_work(store: Store, tmp_path:
         assert [ref.step for ref in experiment(store).committed()] == [10]
 
 
+def test_a_commit_is_awaited(store: Store, tmp_path: Path) -> None:
+    gate = Gate()
+    attempt = experiment(FaultyStore(store, before=gate)).claim(record())
+    with Publisher(attempt, retention=KEEP_ALL) as publisher:
+        assert publisher.await_commit(timeout_seconds=0)
+        publisher.submit(make_checkpoint(tmp_path / "10", 10), 10, {"best": None})
+        assert gate.reached.wait(SECONDS)
+        assert not publisher.await_commit(timeout_seconds=0.05)
+        gate.opened.set()
+        assert publisher.await_commit(timeout_seconds=SECONDS)
+        assert [ref.step for ref in experiment(store).committed()] == [10]
+
+
+def test_a_commit_is_not_awaited_while_the_store_is_unreachable(store: Store, tmp_path: Path) -> None:
+    away = threading.Event()
+    away.set()
+
+    def refuse(verb: str, _key: str) -> None:
+        if verb == "write" and away.is_set():
+            raise UnavailableError("The store is away.")
+
+    attempt = experiment(FaultyStore(store, before=refuse)).claim(record())
+    with Publisher(attempt, retention=KEEP_ALL) as publisher:
+        publisher.submit(make_checkpoint(tmp_path / "10", 10), 10, {"best": None})
+        assert publisher.await_commit(timeout_seconds=SECONDS)
+        assert experiment(store).committed() == []
+        away.clear()
+        publisher.flush(timeout_seconds=SECONDS)
+        assert [ref.step for ref in experiment(store).committed()] == [10]
+
+
+def test_who_awaits_a_commit_learns_of_the_error_that_ended_it(store: Store, tmp_path: Path) -> None:
+    def deny(verb: str, _key: str) -> None:
+        if verb == "write":
+            raise DeniedError("no")
+
+    attempt = experiment(FaultyStore(store, before=deny)).claim(record())
+    with pytest.raises(DeniedError), Publisher(attempt, retention=KEEP_ALL) as publisher:
+        publisher.submit(make_checkpoint(tmp_path / "10", 10), 10, {"best": None})
+        while not publisher.await_commit(timeout_seconds=0.05):
+            pass
+
+
 def test_leaving_the_block_waits_for_what_was_handed_over(store: Store, tmp_path: Path) -> None:
     attempt = experiment(store).claim(record())
     with Publisher(attempt, retention=KEEP_ALL) as publisher:

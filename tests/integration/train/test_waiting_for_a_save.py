@@ -1,0 +1,61 @@
+"""What a kill may cost: no step is completed that lies beyond a save which is not committed, if the store is there."""
+
+import json
+import time
+
+import pytest
+from training import ARGUMENTS, changed, lay_out, train_here
+
+from tuneyard.chaos.faulty import FaultyStore
+from tuneyard.errors import UnavailableError
+
+EVERY = 3
+VALUES = changed(**{ARGUMENTS + "save_steps": EVERY, ARGUMENTS + "eval_strategy": "no"})
+
+
+@pytest.fixture
+def store(tmp_path):
+    lay_out(tmp_path / "store")
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    return tmp_path / "work"
+
+
+def step(workdir):
+    return json.loads((workdir / "progress.json").read_text()).get("step", 0)
+
+
+def saved_step(key):
+    """The step of the checkpoint that a key belongs to; 0 where it belongs to none."""
+    names = [part for part in key.split("/") if part.startswith("checkpoint-") and part != "checkpoint-final"]
+    return int(names[0].split("-")[1]) if names else 0
+
+
+def test_a_step_after_a_save_waits_for_its_commit(store, workdir):
+    """The store is slow for as long as some twenty steps take."""
+    reached = {}
+
+    def dawdle(verb, key):
+        if verb == "create" and key.endswith("manifest.json") and saved_step(key):
+            time.sleep(0.5)
+            reached[saved_step(key)] = step(workdir)
+
+    assert train_here(VALUES, store, workdir, through=lambda real: FaultyStore(real, before=dawdle)) == 0
+    assert reached == {3: 3, 6: 6, 9: 9, 10: 10}
+
+
+def test_a_store_that_is_away_holds_up_no_step(store, workdir):
+    """The first save can't be published before the training has come beyond the second."""
+    refused = 0
+
+    def be_away(_verb, key):
+        nonlocal refused
+        if saved_step(key) == EVERY and step(workdir) < 2 * EVERY + 1:
+            refused += 1
+            raise UnavailableError("The store is away.")
+
+    assert train_here(VALUES, store, workdir, through=lambda real: FaultyStore(real, before=be_away)) == 0
+    assert refused
