@@ -1,23 +1,28 @@
-"""Which rows are equal or nearly equal to another, from 76 bytes a row.
+"""Which rows are equal or nearly equal to another: 72 bytes a row in a temporary file, and 12 in memory.
 
-Of each row are kept: 8 bytes of its digest, 4 for its line, and a signature of 64 bytes. The signature is a MinHash of
+In the file are 8 bytes of each row's digest and a signature of 64 bytes, in memory its line and what it is like. The
+signature is a MinHash of
 the 8-byte pieces of its words (case and spaces apart; without system message and tools, which whole files share): one
 permutation hashing [Li, Owen and Zhang 2012] with optimal densification [Shrivastava 2017], one byte of each minimum
 kept [Li and König 2010]. The share of equal bytes estimates the Jaccard index with a standard deviation of 0.05 at 0.8.
 Rows that share any of 24 groups of 8 bytes are compared (locality-sensitive hashing): by the arithmetic a pair of 0.8
 is met with a probability of 0.95. Of real conversations 64 of 64 pairs above 0.9 were found, and 35 of 39 above 0.8.
 
-No library does this in so little memory: datasketch and rensa keep Python objects or tables of some hundred bytes a row
-and band. numpy is loaded inside the functions.
+Besides, 8 bytes a row are needed at a time: one group of all rows is sorted in parts. No library does this in so little
+memory: datasketch and rensa keep Python objects or tables of some hundred bytes a row and band. numpy is loaded inside
+the functions.
 """
 
 from __future__ import annotations
 
+import os
+import tempfile
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,14 +33,17 @@ from tuneyard.errors import Problem
 from tuneyard.progress import Advance
 
 if TYPE_CHECKING:
-    from numpy import bool_, uint8, uint64
+    from numpy import bool_, intp, uint8, uint64
     from numpy.typing import NDArray
 
 SIGNATURE_BYTES = 64
 _PIECE_BYTES = 8
-_BAND_BYTES = 8
+_KEY_BYTES = 8
+_RECORD_BYTES = _KEY_BYTES + SIGNATURE_BYTES
 _SHUFFLES = 3
-_CHUNK_ROWS = 65_536
+_PAIRS = 8_192
+_RECORDS = 65_536
+_PART = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +122,10 @@ class _Found:
         other = self.other(number)
         return None if other < 0 else Like(side.where(other), round(float(self._shares[number]), 3))
 
+    def unequal(self, rows: Any) -> NDArray[bool_]:
+        """Tell which of some rows are not known to be equal to another."""
+        return self._shares[rows] < 1
+
     def put(self, rows: Any, others: Any, shares: Any) -> None:
         """Take those that are more alike than what is known."""
         better = shares > self._shares[rows]
@@ -122,12 +134,11 @@ class _Found:
 
 
 class _Side:
-    """The digests and signatures of some files' rows."""
+    """Some files' rows: where they are, and their records."""
 
     def __init__(self, paths: Sequence[Path], formats: Mapping[Path, Format] | None, advance: Advance | None) -> None:
-        self._digests: array[int] = array("Q")
         self._lines: array[int] = array("I")
-        self._signatures = bytearray()
+        self._records = _Records()
         self._files: list[tuple[int, str]] = []
         for row in read_rows(paths, formats):
             if advance is not None:
@@ -142,62 +153,74 @@ class _Side:
 
     def earlier(self, similarity: float) -> _Found:
         """Find for each row the earlier row it is most like."""
-        import numpy as np
-
-        digests = self._all_digests()
-        found = _Found(len(digests))
-        _, first, which = np.unique(digests, return_index=True, return_inverse=True)
-        twins = first[which]
-        copies = np.nonzero(twins != np.arange(len(twins)))[0]
-        found.put(copies, twins[copies], np.ones(len(copies), np.float32))
-        signatures = self._matrix()
-        for keys in _band_keys(signatures):
-            # the first of a band is never a copy: what it copies has the same signature and comes before it
-            _, first, which = np.unique(keys, return_index=True, return_inverse=True)
-            others = first[which]
-            rows = np.nonzero(others != np.arange(len(others)))[0]
-            for mine, theirs, shares in _alike(signatures, rows, signatures, others[rows], similarity):
-                found.put(mine, theirs, shares)
-        return found
+        return self.found_in(self, similarity)
 
     def found_in(self, other: _Side, similarity: float) -> _Found:
-        """Find for each row the row of another side that it is most like."""
+        """Find for each row the row of another side, or the earlier one of its own, that it is most like."""
         import numpy as np
 
-        found = _Found(len(self._digests))
-        if not len(other._digests) or not len(self._digests):
-            return found
-        mine, theirs = self._matrix(), other._matrix()
-        for keys, others in zip(_band_keys(mine), _band_keys(theirs), strict=True):
-            rows, places = _places(keys, others)
-            for some, them, shares in _alike(mine, rows, theirs, places, similarity):
-                found.put(some, them, shares)
-        rows, places = _places(self._all_digests(), other._all_digests())
-        found.put(rows, places, np.ones(len(rows), np.float32))
+        found = _Found(len(self._lines))
+        mine, theirs = self._records, other._records
+        for columns in _bands():
+            keys = mine.keys(columns)
+            others = keys if theirs is mine else theirs.keys(columns)
+            for rows, places in _places(keys, others):
+                if columns == _DIGEST:
+                    found.put(rows, places, np.ones(len(rows), np.float32))
+                    continue
+                unequal = found.unequal(rows)
+                for some, them, shares in _alike(mine, rows[unequal], theirs, places[unequal], similarity):
+                    found.put(some, them, shares)
         return found
 
     def forget(self) -> None:
         """Let go of all but the rows' places."""
-        self._digests = array("Q")
-        self._signatures = bytearray()
+        self._records.close()
 
     def _add(self, row: Conversation | Preference) -> None:
         file, _, line = row.where.rpartition(":")
         if not self._files or self._files[-1][1] != file:
             self._files.append((len(self._lines), file))
         self._lines.append(int(line))
-        self._digests.append(int.from_bytes(row.digest()[:8], "little"))
-        self._signatures += signature(_words(row))
+        self._records.append(row.digest()[:_KEY_BYTES] + signature(_words(row)))
 
-    def _all_digests(self) -> NDArray[uint64]:
+
+class _Records:
+    """A digest and a signature of each row, in a file that is gone with this."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - as long as this
+        self._count = 0
+
+    def append(self, record: bytes) -> None:
+        """Add a row's."""
+        self._file.write(record)
+        self._count += 1
+
+    def keys(self, columns: Sequence[int]) -> NDArray[uint64]:
+        """Return 8 bytes of each record as a number."""
         import numpy as np
 
-        return np.asarray(self._digests, np.uint64)
+        keys = np.empty(self._count, np.uint64)
+        self._file.seek(0)
+        for begin in range(0, self._count, _RECORDS):
+            some = np.frombuffer(self._file.read(_RECORDS * _RECORD_BYTES), np.uint8).reshape(-1, _RECORD_BYTES)
+            keys[begin : begin + len(some)] = np.ascontiguousarray(some[:, columns]).view(np.uint64)[:, 0]
+        return keys
 
-    def _matrix(self) -> NDArray[uint8]:
+    def signatures(self, rows: Any) -> NDArray[uint8]:
+        """Return the signatures of some rows, one below the other."""
         import numpy as np
 
-        return np.frombuffer(self._signatures, np.uint8).reshape(-1, SIGNATURE_BYTES)
+        self._file.flush()
+        file = self._file.fileno()  # read and not mapped: a kernel maps up to 64 KiB around each record
+        offsets = (rows * _RECORD_BYTES + _KEY_BYTES).tolist()
+        body = b"".join(os.pread(file, SIGNATURE_BYTES, offset) for offset in offsets)
+        return np.frombuffer(body, np.uint8).reshape(-1, SIGNATURE_BYTES)
+
+    def close(self) -> None:
+        """Delete the file."""
+        self._file.close()
 
 
 def signature(words: str) -> bytes:
@@ -255,33 +278,57 @@ def _tables() -> _Tables:
     return _Tables(bins, bins << np.uint64(58), probes, shuffles)
 
 
-def _band_keys(signatures: NDArray[uint8]) -> Iterator[NDArray[uint64]]:
-    import numpy as np
+_DIGEST = tuple(range(_KEY_BYTES))
 
+
+def _bands() -> Iterator[tuple[int, ...]]:
+    """Name the columns of a record that are compared together: the digest, then groups of signature bytes."""
+    yield _DIGEST
     for shuffle in _tables().shuffles:
-        for begin in range(0, SIGNATURE_BYTES, _BAND_BYTES):
-            band = np.ascontiguousarray(signatures[:, shuffle[begin : begin + _BAND_BYTES]])
-            yield band.view(np.uint64).reshape(-1)
+        for begin in range(0, SIGNATURE_BYTES, _KEY_BYTES):
+            yield tuple(int(column) + _KEY_BYTES for column in shuffle[begin : begin + _KEY_BYTES])
 
 
-def _places(keys: NDArray[uint64], others: NDArray[uint64]) -> tuple[Any, Any]:
-    """Return which keys are among the others, and the first place of each there."""
+def _places(keys: NDArray[uint64], others: NDArray[uint64]) -> Iterator[tuple[Any, Any]]:
+    """Yield which keys are among the others, and the first place of each there; only earlier ones of its own.
+
+    In parts, by the highest bits of the keys: sorting takes several times their memory.
+    """
     import numpy as np
 
-    known, first = np.unique(others, return_index=True)
-    near = np.minimum(np.searchsorted(known, keys), len(known) - 1)
-    rows = np.nonzero(known[near] == keys)[0]
-    return rows, first[near[rows]]
+    parts = max(len(keys), len(others)) // _PART + 1
+    edges = [(part << 16) // parts for part in range(parts + 1)]
+    for low, high in pairwise(edges):
+        some = _between(keys, low, high)
+        them = some if others is keys else _between(others, low, high)
+        if not len(some) or not len(them):
+            continue
+        known, first = np.unique(others[them], return_index=True)
+        near = np.minimum(np.searchsorted(known, keys[some]), len(known) - 1)
+        equal = known[near] == keys[some]
+        rows, places = some[equal], them[first[near[equal]]]
+        if others is keys:
+            later = rows != places
+            rows, places = rows[later], places[later]
+        yield rows, places
+
+
+def _between(keys: NDArray[uint64], low: int, high: int) -> NDArray[intp]:
+    import numpy as np
+
+    highest = keys.view(np.uint16)[3::4]  # of little-endian numbers
+    return np.nonzero((highest >= low) & (highest < high))[0] if high - low < 1 << 16 else np.arange(len(keys))
 
 
 def _alike(
-    mine: NDArray[uint8], rows: Any, theirs: NDArray[uint8], others: Any, similarity: float
+    mine: _Records, rows: Any, theirs: _Records, others: Any, similarity: float
 ) -> Iterator[tuple[Any, Any, Any]]:
     """Compare pairs of rows, and yield those that are alike enough, with how much."""
-    for begin in range(0, len(rows), _CHUNK_ROWS):
-        some, them = rows[begin : begin + _CHUNK_ROWS], others[begin : begin + _CHUNK_ROWS]
+    for begin in range(0, len(rows), _PAIRS):
+        some, them = rows[begin : begin + _PAIRS], others[begin : begin + _PAIRS]
         # one byte of a minimum is equal by chance once in 256 times
-        shares = ((mine[some] == theirs[them]).mean(axis=1, dtype="float32") - 1 / 256) * (256 / 255)
+        equal = (mine.signatures(some) == theirs.signatures(them)).mean(axis=1, dtype="float32")
+        shares = (equal - 1 / 256) * (256 / 255)
         enough = shares >= similarity
         # 1 is for equal rows
         yield some[enough], them[enough], shares[enough].clip(max=0.99)
