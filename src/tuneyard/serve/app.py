@@ -6,6 +6,7 @@ below. Errors have OpenAI's shape.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, cast
 
 from fastapi import FastAPI, Request
@@ -19,8 +20,9 @@ from tuneyard.serve.answering import Models
 from tuneyard.serve.clients import WatchClient
 from tuneyard.serve.guard import RequireKey
 from tuneyard.serve.handlers import ChatHandler, TextHandler
+from tuneyard.serve.openapi import openapi_document
 
-ROUTES = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/models", "/health"})
+ROUTES = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/models", "/health", "/openapi.json"})
 
 
 def build_app(models: Models, key: str) -> FastAPI:
@@ -44,7 +46,7 @@ def build_app(models: Models, key: str) -> FastAPI:
         generation_state=state,
     )
     app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", "") in ROUTES]
-    app.openapi_url = app.docs_url = app.redoc_url = None
+    app.openapi = partial(openapi_document, guarded=bool(key))
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _not_json)
     app.add_exception_handler(Exception, _failed)

@@ -26,6 +26,8 @@ from tuneyard.serve.streams import cut_answer, finished_stream
 
 Answer = StreamingResponse | JSONResponse
 
+_GREEDY_BELOW = 1e-5  # vLLM's bound: divided by less, logits overflow
+
 
 class ChatHandler(ChatCompletionHandler):
     """`POST /v1/chat/completions`.
@@ -113,7 +115,7 @@ def _text(content: str | list[dict[str, Any]] | None) -> str:
 def _sampling(config: GenerationConfig, body: dict[str, Any]) -> GenerationConfig:
     """Let the request decide whether to sample; transformers would keep a greedy model greedy at any temperature."""
     temperature = body.get("temperature")
-    if temperature == 0:
+    if temperature is not None and temperature < _GREEDY_BELOW:
         config.do_sample = False
     elif temperature is not None or body.get("top_p") is not None:
         config.do_sample = True

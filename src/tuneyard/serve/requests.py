@@ -7,10 +7,11 @@ Fields that ask for something the server can't do are refused by name, never pas
 from __future__ import annotations
 
 import inspect
+from functools import partial
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import HTTPException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 from transformers import PreTrainedTokenizerFast
 
 _Asked = TypeVar("_Asked", bound="Asked")
@@ -18,10 +19,23 @@ _NotEmpty = Annotated[str, Field(min_length=1)]
 _TEMPLATE_PARAMETERS = frozenset(inspect.signature(PreTrainedTokenizerFast.apply_chat_template).parameters)
 
 
+def _told_apart(value: Any, *, number: bool) -> Any:
+    """Keep true and 1 apart, and false and 0, which are equal in Python."""
+    if value is not None and isinstance(value, bool) == number:
+        raise ValueError("has to be a number" if number else "has to be true or false")
+    return value
+
+
+_NUMBER = BeforeValidator(partial(_told_apart, number=True))
+_One = Annotated[Literal[1], _NUMBER]
+_Zero = Annotated[Literal[0], _NUMBER]
+_No = Annotated[Literal[False], BeforeValidator(partial(_told_apart, number=False))]
+
+
 class Asked(BaseModel):
     """What chats and completions have in common."""
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
 
     model: str
     stream: bool | None = None
@@ -32,10 +46,10 @@ class Asked(BaseModel):
     stop: _NotEmpty | Annotated[list[_NotEmpty], Field(max_length=16)] | None = None
     user: Any = None
     metadata: Any = None
-    store: Literal[False] | None = None
-    n: Literal[1] | None = None
-    presence_penalty: Literal[0] | None = None
-    frequency_penalty: Literal[0] | None = None
+    store: _No | None = None
+    n: _One | None = None
+    presence_penalty: _Zero | None = None
+    frequency_penalty: _Zero | None = None
     stream_options: dict[str, Any] | None = None
 
     @property
@@ -46,13 +60,15 @@ class Asked(BaseModel):
     def body(self) -> dict[str, Any]:
         """Give what transformers' handlers take of it."""
         passed_over = {"user", "metadata", "store", "n", "presence_penalty", "frequency_penalty", "stream_options"}
+        if not self.stops:
+            passed_over |= {"stop"}
         return self.model_dump(exclude_none=True, exclude=passed_over)
 
 
 class TextPart(BaseModel):
     """One part of a message."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     type: Literal["text"]
     text: str
@@ -61,7 +77,7 @@ class TextPart(BaseModel):
 class AskedMessage(BaseModel):
     """One message. What a template may want besides (names, tool calls) is passed on."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", strict=True)
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str | list[TextPart] | None = None
@@ -77,7 +93,7 @@ class AskedMessage(BaseModel):
 class AskedFunction(BaseModel):
     """What an earlier answer called."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", strict=True)
 
     name: str
     arguments: dict[str, Any] | str
@@ -86,7 +102,7 @@ class AskedFunction(BaseModel):
 class AskedToolCall(BaseModel):
     """A call in an earlier answer."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", strict=True)
 
     function: AskedFunction
 
@@ -100,8 +116,8 @@ class AskedChat(Asked):
     tool_choice: Literal["auto", "none"] | None = None
     parallel_tool_calls: bool | None = None
     response_format: PlainFormat | None = None
-    logprobs: Literal[False] | None = None
-    top_logprobs: Literal[0] | None = None
+    logprobs: _No | None = None
+    top_logprobs: _Zero | None = None
     chat_template_kwargs: dict[str, Any] | None = None
 
     @field_validator("chat_template_kwargs")
@@ -134,9 +150,9 @@ class AskedText(Asked):
     """`POST /v1/completions`."""
 
     prompt: _NotEmpty
-    echo: Literal[False] | None = None
-    best_of: Literal[1] | None = None
-    logprobs: Literal[0] | None = None
+    echo: _No | None = None
+    best_of: _One | None = None
+    logprobs: _Zero | None = None
     suffix: Literal[""] | None = None
 
     def body(self) -> dict[str, Any]:

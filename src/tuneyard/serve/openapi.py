@@ -1,0 +1,105 @@
+"""What our own server's routes take and give, as an OpenAPI 3.2 document: `GET /openapi.json`.
+
+Requests are described by the very models that check them, answers by those of OpenAI's client.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from openai.types import Completion
+from openai.types.chat import ChatCompletion
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+import tuneyard
+from tuneyard.serve.requests import AskedChat, AskedText
+
+_EVENT = {
+    "type": "object",
+    "properties": {"data": {"type": "string", "description": "A chunk of the answer as JSON; [DONE] is the last"}},
+    "required": ["data"],
+}
+_REFUSALS = {400: "The request can't be honoured", 401: "No key, or a wrong one", 404: "No such model"}
+
+
+class Failure(BaseModel):
+    """What went wrong, in OpenAI's shape."""
+
+    type: str
+    message: str
+    param: str | None
+    code: str | None
+
+
+class Refusal(BaseModel):
+    """The body of every answer that is none."""
+
+    error: Failure
+
+
+class ServedModel(BaseModel):
+    """A model's name."""
+
+    id: str
+    object: Literal["model"]
+
+
+class ServedModels(BaseModel):
+    """`GET /v1/models`."""
+
+    object: Literal["list"]
+    data: list[ServedModel]
+
+
+class Health(BaseModel):
+    """`GET /health`."""
+
+    status: Literal["ok"]
+
+
+def openapi_document(*, guarded: bool) -> dict[str, Any]:
+    """Describe the routes.
+
+    Args:
+        guarded: Whether clients have to send a key.
+
+    Returns:
+        The document, as JSON can hold it.
+    """
+    posts = {
+        "/v1/chat/completions": ("Answer a conversation", AskedChat, ChatCompletion),
+        "/v1/completions": ("Go on with a text", AskedText, Completion),
+    }
+    gets = {"/v1/models": ("List the models", ServedModels), "/health": ("Tell that the server works", Health)}
+    kinds: list[type[BaseModel]] = [Refusal, *(kind for _, *both in (*posts.values(), *gets.values()) for kind in both)]
+    schemas, definitions = models_json_schema(
+        [(kind, "validation") for kind in kinds], ref_template="#/components/schemas/{model}"
+    )
+
+    def content(kind: type[BaseModel], *, streamed: bool = False) -> dict[str, Any]:
+        stream = {"text/event-stream": {"itemSchema": _EVENT}} if streamed else {}
+        return {"application/json": {"schema": schemas[kind, "validation"]}, **stream}
+
+    def operation(summary: str, answer: type[BaseModel], asked: type[BaseModel] | None = None) -> dict[str, Any]:
+        refused = {
+            str(status): {"description": why, "content": content(Refusal)}
+            for status, why in _REFUSALS.items()
+            if asked or status == 401
+        }
+        body = {"requestBody": {"required": True, "content": content(asked)}} if asked else {}
+        told = {"200": {"description": summary, "content": content(answer, streamed=asked is not None)}, **refused}
+        return {"summary": summary, **body, "responses": told}
+
+    paths = {path: {"post": operation(words, answer, asked)} for path, (words, asked, answer) in posts.items()}
+    paths |= {path: {"get": operation(words, answer)} for path, (words, answer) in gets.items()}
+    return {
+        "openapi": "3.2.0",
+        "info": {"title": "Tuneyard", "version": tuneyard.__version__},
+        "paths": paths,
+        "components": {
+            "schemas": definitions["$defs"],
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{"key": []}] if guarded else [],
+    }
