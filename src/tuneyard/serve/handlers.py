@@ -29,8 +29,8 @@ Answer = StreamingResponse | JSONResponse
 _GREEDY_BELOW = 1e-5  # vLLM's bound: divided by less, logits overflow
 
 
-class ChatHandler(ChatCompletionHandler):
-    """`POST /v1/chat/completions`.
+class _OurModels:
+    """What is the same for chats and completions, in front of transformers' handler.
 
     Args:
         models: The server's models.
@@ -38,8 +38,26 @@ class ChatHandler(ChatCompletionHandler):
     """
 
     def __init__(self, models: Models, state: GenerationState) -> None:
-        super().__init__(models, state)  # pyright: ignore[reportArgumentType]
         self._models = models
+        self._theirs: Any = super()
+        self._theirs.__init__(models, state)
+
+    def _build_generation_config(
+        self, body: dict[str, Any], model_generation_config: GenerationConfig, use_cb: bool = False
+    ) -> GenerationConfig:
+        return _sampling(self._theirs._build_generation_config(body, model_generation_config, use_cb), body)
+
+    def _streaming(self, *given: Any, **named: Any) -> StreamingResponse:
+        _fit(*given)
+        return self._theirs._streaming(*given, **named)
+
+    async def _non_streaming(self, *given: Any, **named: Any) -> JSONResponse:
+        _fit(*given)
+        return await self._theirs._non_streaming(*given, **named)
+
+
+class ChatHandler(_OurModels, ChatCompletionHandler):
+    """`POST /v1/chat/completions`; made as `_OurModels` says."""
 
     async def handle_request(self, body: dict[str, Any], request_id: str) -> Answer:
         """Answer one request."""
@@ -62,50 +80,15 @@ class ChatHandler(ChatCompletionHandler):
         del modality  # text only
         return template_messages({**one, "content": _text(one.get("content"))} for one in messages)
 
-    def _build_generation_config(
-        self, body: dict[str, Any], model_generation_config: GenerationConfig, use_cb: bool = False
-    ) -> GenerationConfig:
-        return _sampling(super()._build_generation_config(body, model_generation_config, use_cb), body)
 
-    def _streaming(self, *given: Any, **named: Any) -> StreamingResponse:
-        _fit(*given)
-        return super()._streaming(*given, **named)
-
-    async def _non_streaming(self, *given: Any, **named: Any) -> JSONResponse:
-        _fit(*given)
-        return await super()._non_streaming(*given, **named)
-
-
-class TextHandler(CompletionHandler):
-    """`POST /v1/completions`.
-
-    Args:
-        models: The server's models.
-        state: The threads that generate.
-    """
-
-    def __init__(self, models: Models, state: GenerationState) -> None:
-        super().__init__(models, state)  # pyright: ignore[reportArgumentType]
-        self._models = models
+class TextHandler(_OurModels, CompletionHandler):
+    """`POST /v1/completions`; made as `_OurModels` says."""
 
     async def handle_request(self, body: dict[str, Any], request_id: str) -> Answer:
         """Answer one request."""
         asked = read_request(AskedText, body)
         _refuse_vast(self._models.find(asked.model), len(asked.prompt))
         return _whole(await super().handle_request(asked.body(), request_id), asked.stops)
-
-    def _build_generation_config(
-        self, body: dict[str, Any], model_generation_config: GenerationConfig, use_cb: bool = False
-    ) -> GenerationConfig:
-        return _sampling(super()._build_generation_config(body, model_generation_config, use_cb), body)
-
-    def _streaming(self, *given: Any, **named: Any) -> StreamingResponse:
-        _fit(*given)
-        return super()._streaming(*given, **named)
-
-    async def _non_streaming(self, *given: Any, **named: Any) -> JSONResponse:
-        _fit(*given)
-        return await super()._non_streaming(*given, **named)
 
 
 def _text(content: str | list[dict[str, Any]] | None) -> str:
