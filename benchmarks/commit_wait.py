@@ -1,0 +1,95 @@
+"""What it costs that a step after a save waits for its commit, beside not to wait and to wait at the save itself.
+
+    python benchmarks/commit_wait.py [--model FOLDER] [--store URL] [--every STEPS] [--rounds N]
+
+Trains an adapter for 16 steps of 4 conversations, each time in a new process, the three ways in turn, and prints the
+seconds that the metrics say were trained: median, and ratio to the way that never waits. Without --model the model is a
+tiny one whose steps take some 25 ms, which is the worst case. The store is a folder unless --store names a server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tuneyard.chaos.material import lay_out, model_key, values, write_values
+from tuneyard.store import Manifest, open_store, upload_tree, write_manifest
+
+AWAIT = "from tuneyard.checkpoints import Publisher\n"
+WAYS = {
+    "never waits": AWAIT + "Publisher.await_commit = lambda self, *, timeout_seconds: True\n",
+    "waits before the next step's weights change": "",
+    "waits at the save": AWAIT
+    + """
+submit = Publisher.submit
+def submit_and_wait(self, *given):
+    submit(self, *given)
+    self.flush(timeout_seconds=600)
+Publisher.submit = submit_and_wait
+""",
+}
+TRAIN = """
+import sys
+from tuneyard.train.__main__ import main
+sys.exit(main())
+"""
+
+
+def main() -> None:
+    """Train in turns and print a row for each way."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--store")
+    parser.add_argument("--every", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=5)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        beside = Path(folder)
+        store = open_store(asked.store or (beside / "store").as_uri())
+        prefix = f"default-bucket/.tuneyard-benchmarks/{secrets.token_hex(4)}"
+        try:
+            lay_out(store, prefix, beside / "laid-out")
+            if asked.model:
+                store.delete([info.key for info in store.list(f"{model_key(prefix)}/")])
+                files = tuple(upload_tree(store, asked.model, f"{model_key(prefix)}/"))
+                manifest = Manifest(kind="model", files=files)
+                write_manifest(store, f"{model_key(prefix)}/.tuneyard/manifest.json", manifest)
+            found: dict[str, list[float]] = {way: [] for way in WAYS}
+            for number in range(asked.rounds):
+                for way, change in WAYS.items():
+                    run = f"{list(WAYS).index(way)}-{number}"
+                    given = values(prefix, run)
+                    given["finetuning_config"]["training_args"] |= {"save_steps": asked.every, "eval_strategy": "no"}
+                    found[way].append(seconds(given, change + TRAIN, store.url, beside / run))
+                    store.delete([info.key for info in store.list(f"{prefix}/experiments/{run}/")])
+        finally:
+            store.delete([info.key for info in store.list(f"{prefix}/")])
+    rival = statistics.median(found["never waits"])
+    for way, taken in found.items():
+        middle = statistics.median(taken)
+        print(f"{way:44} median {middle:7.2f} s  from {min(taken):.2f} to {max(taken):.2f}  {middle / rival:.3f} x")
+
+
+def seconds(given: dict[str, Any], script: str, url: str, workdir: Path) -> float:
+    """Train once; the seconds trained."""
+    path = workdir / "values.json"
+    write_values(path, given)
+    environ = {**os.environ, "TUNEYARD_STORE": url, "TUNEYARD_DEVICE": "cpu"}
+    command = [sys.executable, "-c", script, str(path), "--workdir", str(workdir)]
+    done = subprocess.run(command, env=environ, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(done.stderr)
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return next(row["seconds"] for row in rows if row["kind"] == "summary")
+
+
+if __name__ == "__main__":
+    main()
