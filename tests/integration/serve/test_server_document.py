@@ -37,6 +37,14 @@ def test_the_document_names_every_route(document: Any) -> None:
     assert {path for _, path in OPERATIONS} | {"/openapi.json"} == ROUTES
 
 
+def shorten(body: dict[str, Any]) -> None:
+    """Ask for one token where a longest answer is asked for or could be: a whole context takes seconds."""
+    longest = {name: body.get(name) for name in ("max_tokens", "max_completion_tokens")}
+    if all(length is None or (type(length) is int and length >= 1) for length in longest.values()):
+        body.update({name: 1 for name, length in longest.items() if length is not None})
+        body["max_tokens"] = 1
+
+
 @pytest.mark.parametrize("examples", [40, pytest.param(1000, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("mode", GenerationMode)
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
@@ -53,9 +61,8 @@ def test_every_answer_is_one_that_the_document_has(
         if isinstance(case.body, dict):
             if isinstance(case.body.get("model"), str) and short:
                 case.body["model"] = "tuned"
-            if mode is GenerationMode.POSITIVE:
-                case.body["max_tokens"] = 1
-        answer = case.call(headers=KEY)
+            shorten(case.body)
+        answer = case.call(headers=KEY, timeout=300)
         statuses[answer.status_code] += 1
         case.validate_response(answer, checks=checks)
 
