@@ -6,7 +6,6 @@ below. Errors have OpenAI's shape.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, cast
 
 from fastapi import FastAPI, Request
@@ -46,7 +45,8 @@ def build_app(models: Models, key: str) -> FastAPI:
         generation_state=state,
     )
     app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", "") in ROUTES]
-    app.openapi = partial(openapi_document, guarded=bool(key))
+    document = openapi_document(guarded=bool(key))
+    app.openapi = lambda: document
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _not_json)
     app.add_exception_handler(Exception, _failed)
