@@ -23,11 +23,11 @@ from typing import Any
 from tuneyard.chaos.material import lay_out, model_key, values, write_values
 from tuneyard.store import Manifest, open_store, upload_tree, write_manifest
 
-AWAIT = "from tuneyard.checkpoints import Publisher\n"
+PUBLISHER = "from tuneyard.checkpoints import Publisher\n"
 WAYS = {
-    "never waits": AWAIT + "Publisher.await_commit = lambda self, *, timeout_seconds: True\n",
+    "never waits": PUBLISHER + "Publisher.await_commit = lambda self, *, timeout_seconds: True\n",
     "waits before the next step's weights change": "",
-    "waits at the save": AWAIT
+    "waits at the save": PUBLISHER
     + """
 submit = Publisher.submit
 def submit_and_wait(self, *given):

@@ -86,7 +86,7 @@ class Likeness:
     ) -> None:
         sides = [_Side(paths, formats, advance) for paths in (training, validation)]
         self._sides = sides
-        self._earlier = [side.earlier(similarity) for side in sides]
+        self._earlier = [side.found_in(side, similarity) for side in sides]
         self._leaks = sides[0].found_in(sides[1], similarity)
         for side in sides:
             side.forget()
@@ -151,15 +151,13 @@ class _Side:
         file = self._files[bisect_right(self._files, number, key=lambda entry: entry[0]) - 1][1]
         return f"{file}:{self._lines[number]}"
 
-    def earlier(self, similarity: float) -> _Found:
-        """Find for each row the earlier row it is most like."""
-        return self.found_in(self, similarity)
-
     def found_in(self, other: _Side, similarity: float) -> _Found:
         """Find for each row the row of another side, or the earlier one of its own, that it is most like."""
         import numpy as np
 
         found = _Found(len(self._lines))
+        if not self._lines or not other._lines:
+            return found
         mine, theirs = self._records, other._records
         for columns in _bands():
             keys = mine.keys(columns)

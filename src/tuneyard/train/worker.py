@@ -317,7 +317,7 @@ class _Run:
                 began = now
             elif now - began >= _TELL_AFTER_SECONDS:
                 began = math.inf
-                tell("waiting until the last save is published: a kill now would cost more than one save interval")
+                tell("waiting until the last save is published, so that a kill costs no more than one save interval")
             return True
 
         return ask
