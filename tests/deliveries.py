@@ -19,10 +19,21 @@ from tuneyard.values import DeliverValues
 MODEL = "default-bucket/models/tiny"
 MANIFEST = f"{MODEL}/.tuneyard/manifest.json"
 JOURNAL = f"{MODEL}/.tuneyard/delivering.json"
+
+
+def safetensors(name: str, body: bytes) -> bytes:
+    """A weight file with one tensor of bytes."""
+    header = json.dumps({name: {"dtype": "U8", "shape": [len(body)], "data_offsets": [0, len(body)]}}).encode()
+    return len(header).to_bytes(8, "little") + header + body
+
+
 FILES = {
     "config.json": b'{"model_type": "llama"}',
-    "model-1.safetensors": bytes(range(256)) * 4096,
-    "model-2.safetensors": bytes(reversed(range(256))) * 4096,
+    "model-1.safetensors": safetensors("a.weight", bytes(range(256)) * 4096),
+    "model-2.safetensors": safetensors("b.weight", bytes(reversed(range(256))) * 4096),
+    "model.safetensors.index.json": json.dumps(
+        {"weight_map": {"a.weight": "model-1.safetensors", "b.weight": "model-2.safetensors"}}
+    ).encode(),
     "original/params.json": b"{}",
     "tokenizer.json": b'{"version": "1.0"}' * 100,
 }

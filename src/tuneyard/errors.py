@@ -4,6 +4,7 @@
     ├── UsageError                2   the command line's words are off            (ValueError)
     ├── InvalidValuesError        3   values that are not allowed                 (ValueError)
     ├── InvalidDataError          3   rows or files of data that can't be used    (ValueError)
+    │   └── IncompleteModelError      a model's files don't hold the weights that its config names
     ├── NotFoundError             4   an object, run, model or file is not there  (LookupError)
     ├── DeniedError               5   credentials are missing, wrong or too weak  (PermissionError)
     ├── ConflictError             6   what is there differs from what was asked
@@ -116,6 +117,10 @@ class InvalidValuesError(_ProblemsError):
 
 class InvalidDataError(_ProblemsError):
     """Raised when rows or files of data can't be used as they are. Pass every problem found as `problems=[...]`."""
+
+
+class IncompleteModelError(InvalidDataError):
+    """Raised when a model's files lack a weight, hold one that it hasn't, or one of another shape."""
 
 
 class NotFoundError(TuneyardError, LookupError):

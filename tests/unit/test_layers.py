@@ -19,6 +19,7 @@ LAYERS = (
     {"errors", "progress", "process", "device"},
     {"values"},
     {"store", "hub"},
+    {"models"},
     {"deliver", "data", "checkpoints"},
     {"train", "serve", "chat", "inventory"},
     {"estimate", "cluster"},

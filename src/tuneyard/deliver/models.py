@@ -11,6 +11,7 @@ from tuneyard.deliver.report import Delivered, tell
 from tuneyard.deliver.selection import select_model
 from tuneyard.deliver.sources import open_source
 from tuneyard.deliver.tree import Target, deliver_tree, object_sizes
+from tuneyard.deliver.weights import check_weights
 from tuneyard.errors import IntegrityError, InvalidValuesError, NotFoundError, Problem, UnavailableError
 from tuneyard.hub import Hub
 from tuneyard.store import Manifest, Store, read_manifest
@@ -67,7 +68,7 @@ def deliver_model(
 
     Raises:
         InvalidValuesError: The id names no source, or the very place that is delivered to.
-        InvalidDataError: Nothing of it may be delivered.
+        InvalidDataError: Nothing of it may be delivered, or it is not whole.
         ConflictError: Another model is there, and `allow_overwrite` is false.
         IntegrityError: A file is not what its source declares.
         NotFoundError, DeniedError, UnavailableError: The source or the store is not there or can't be had.
@@ -89,8 +90,23 @@ def deliver_model(
     selection = select_model(source.files, exclude=exclude, name=source.name)
     for notice in selection.notices:
         tell(notice)
-    about = {"exclude": list(exclude)}
-    return deliver_tree(target, source, selection, about=about, allow_overwrite=allow_overwrite, stop=stop)
+    sizes = {file.path: file.size for file in selection.files}
+    by_path = {file.path: file for file in selection.files}
+    from_hub = source.about["kind"] == "hub"
+    if not from_hub:
+        check_weights(source.name, sizes, lambda path: source.read(by_path[path]))
+    return deliver_tree(
+        target,
+        source,
+        selection,
+        about={"exclude": list(exclude)},
+        allow_overwrite=allow_overwrite,
+        stop=stop,
+        # What a hub sends is looked into once it is verified and here, so that nothing is asked for twice.
+        check=lambda: (
+            check_weights(source.name, sizes, lambda path: store.read(target.prefix + path)) if from_hub else None
+        ),
+    )
 
 
 def _with_pin(error: UnavailableError, target: Target, model_id: str) -> UnavailableError:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, cast
@@ -61,6 +61,10 @@ class _Plan:
     journal: Journal | None
 
 
+def _check_nothing() -> None:
+    """Accept any files: what data holds is checked where it is trained on."""
+
+
 def deliver_tree(
     target: Target,
     source: Source,
@@ -69,6 +73,7 @@ def deliver_tree(
     about: Mapping[str, Any],
     allow_overwrite: bool,
     stop: threading.Event,
+    check: Callable[[], None] = _check_nothing,
 ) -> Delivered:
     """Deliver the chosen files of a source.
 
@@ -79,6 +84,7 @@ def deliver_tree(
         about: Facts for the manifest besides the source's own.
         allow_overwrite: Replace what is there and differs.
         stop: Ends the transfers early when set; it is set when one of them fails.
+        check: Called when all files are in the store and before the manifest is; raises where they must not be used.
 
     Returns:
         What was done.
@@ -108,6 +114,7 @@ def deliver_tree(
         about=_facts(source, selection, journal.done, about),
     )
     _check_present(target, manifest)
+    check()
     journal.confirm()
     target.store.delete(sorted(plan.stale))
     write_manifest(target.store, target.manifest_key, manifest)

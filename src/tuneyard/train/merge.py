@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
-from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from tuneyard.errors import IntegrityError
+from tuneyard.models import load_adapter, load_model, outline_model
 from tuneyard.train.model import make_savable
 
 TOLERANCE = 1e-3
@@ -76,10 +76,10 @@ def merge_adapter(
         IntegrityError: Where a difference is above its tolerance or not a number, or an answer is another one; nothing
             is left at `target` then.
     """
-    base = _float32(base_folder)
+    base = load_model(base_folder, where=str(base_folder), dtype=torch.float32)
     make_savable(base)
-    dtype = AutoModelForCausalLM.from_pretrained(base_folder, local_files_only=True, device_map="meta").dtype
-    adapted = PeftModel.from_pretrained(base, adapter_folder).eval()
+    dtype = outline_model(base_folder, where=str(base_folder)).dtype
+    adapted = load_adapter(base, adapter_folder, where=str(adapter_folder))
     _separate(adapted)
     answered = [_answered(adapted, prompt) for prompt in prompts]
     before = [_logits(adapted, ids) for ids in answered]
@@ -95,7 +95,7 @@ def merge_adapter(
     del base, adapted, merged
     gc.collect()
     try:
-        written = AutoModelForCausalLM.from_pretrained(target, local_files_only=True, dtype=dtype).eval()
+        written = load_model(target, where=str(target), dtype=dtype).eval()
         served = [_logits(written, ids) for ids in answered]
         served_difference = _largest_difference(before, served)
         _refuse_above(served_tolerance, served_difference, f"in {dtype}, the written model's")
@@ -104,10 +104,6 @@ def merge_adapter(
         raise
     count = sum(part.stop - part.start for part in said)
     return MergeCheck(difference, served_difference, count, _other_choices(before, served, said))
-
-
-def _float32(folder: Path) -> PreTrainedModel:
-    return AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
 
 
 def _separate(adapted: PeftModel) -> None:

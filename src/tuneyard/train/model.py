@@ -10,11 +10,10 @@ from pathlib import Path
 import torch
 import transformers
 from peft import IA3Config, LoraConfig, PeftConfig, PeftModel, PromptTuningConfig, VeraConfig, get_peft_model
-from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig, PreTrainedModel
+from transformers import BitsAndBytesConfig, GenerationConfig, PreTrainedModel
 
 from tuneyard.device import Device
-from tuneyard.errors import InvalidDataError
+from tuneyard.models import load_model
 from tuneyard.train.attention import PER_CONVERSATION
 from tuneyard.train.console import Tell
 from tuneyard.train.prompts import FlatPromptModel
@@ -25,12 +24,6 @@ from tuneyard.values.finetuning import FinetuningConfig
 CONFIGS: Mapping[str, type[PeftConfig]] = {"LORA": LoraConfig, "VERA": VeraConfig, "IA3": IA3Config}
 """Adapters inside the base's modules; a prompt stands before them."""
 
-_UNUSABLE = (
-    OSError, ValueError, LookupError, TypeError, AttributeError, ImportError, RuntimeError, ArithmeticError,
-    AssertionError, SafetensorError,
-)  # fmt: skip
-"""What transformers raises for files that are no model; it tells nowhere which it will be."""
-
 
 def quiet_libraries() -> None:
     """Keep transformers' own bars and notices off standard error, where a run's own lines go."""
@@ -38,7 +31,7 @@ def quiet_libraries() -> None:
     transformers.logging.disable_progress_bar()
 
 
-def load_base(folder: Path, config: FinetuningConfig, device: Device, tell: Tell) -> PreTrainedModel:
+def load_base(folder: Path, config: FinetuningConfig, device: Device, tell: Tell, *, where: str) -> PreTrainedModel:
     """Load a causal language model for training.
 
     Args:
@@ -46,11 +39,13 @@ def load_base(folder: Path, config: FinetuningConfig, device: Device, tell: Tell
         config: With `run_conf.model_args` under today's names (`dtype`, `attn_implementation`, …) and `quant_conf`.
         device: Where it will be trained; the model is loaded on the CPU, and a quantized one there.
         tell: Told where something named is not there and what is used instead.
+        where: The model's key in the store, for messages.
 
     Returns:
         The model, in the dtype asked for.
 
     Raises:
+        IncompleteModelError: Its files lack a weight, hold one that it hasn't, or one of another shape.
         InvalidDataError: Its files are right, but no model that transformers can load without code of its own.
     """
     keywords = dict(config.run_conf.model_args)
@@ -59,17 +54,7 @@ def load_base(folder: Path, config: FinetuningConfig, device: Device, tell: Tell
         keywords["device_map"] = {"": torch.cuda.current_device() if device == "cuda" else device}
     keywords["attn_implementation"] = _attention(keywords.get("attn_implementation"), device, tell)
     use_cache = keywords.pop("use_cache", False)
-    try:
-        # False, not None: None would ask on the terminal whether to run the repository's code
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, **keywords
-        )
-    except _UNUSABLE as error:
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise InvalidDataError(
-            f"The base model in {folder} can't be loaded: {reason}",
-            hint="Deliver a model in the form of transformers: config.json, safetensors, tokenizer.json.",
-        ) from error
+    model = load_model(folder, where=where, **keywords)
     model.config.use_cache = use_cache
     make_savable(model)
     return model

@@ -226,12 +226,12 @@ class _Run:
             write_progress(self.workdir, phase="loading")
         set_seed(arguments.seed)  # an adapter's first weights are random
         said = tell if self.main else _say_nothing
-        model: Any = load_base(Path(self.prepared.base_folder), config, self.prepared.device, said)
+        base = Path(self.prepared.base_folder)
+        model: Any = load_base(base, config, self.prepared.device, said, where=self.prepared.inputs.base.key)
         folders = (self.prepared.rows_folder, self.prepared.validation_folder)
         rows, validation = [self._rows(model, folder, arguments) for folder in folders]
         assert rows is not None, "prepare leaves rows"
         if config.peft_conf.peft_type != "NO_PEFT":
-            base = Path(self.prepared.base_folder)
             again = arguments.gradient_checkpointing
             model = add_adapter(model, config.peft_conf, base, gradient_checkpointing=again)
         self.progress = TellProgress(

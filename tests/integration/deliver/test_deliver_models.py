@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from deliveries import FILES, JOURNAL, MANIFEST, MODEL, Delivery
+from deliveries import FILES, JOURNAL, MANIFEST, MODEL, Delivery, safetensors
 from hub_server import Fault
 from s3_servers import BUCKET, S3Server
 
@@ -29,7 +29,7 @@ def test_a_model_arrives_whole_pinned_and_verified_with_its_manifest(delivery: D
     commit = delivery.hub.add_model("org/tiny", FILES)
     report = delivery.run(downloadExcludeGlob="original/*").model
     assert report is not None
-    assert (report.status, report.files, report.left_out) == ("delivered", 4, ("original/params.json",))
+    assert (report.status, report.files, report.left_out) == ("delivered", 5, ("original/params.json",))
     manifest = read_manifest(delivery.store, MANIFEST)
     assert manifest.kind == "model"
     assert manifest.content_sha256 == report.content_sha256
@@ -131,7 +131,9 @@ def test_allow_overwrite_replaces_what_differs_and_transfers_only_that(delivery:
 def test_while_a_model_is_being_replaced_no_manifest_vouches_for_the_mix(delivery: Delivery) -> None:
     delivery.hub.add_model("org/tiny", FILES)
     delivery.run()
-    delivery.hub.add_model("org/tiny", {**FILES, "config.json": b"{}", "model-1.safetensors": b"other" * 1000})
+    delivery.hub.add_model(
+        "org/tiny", {**FILES, "config.json": b"{}", "model-1.safetensors": safetensors("a.weight", b"other" * 1000)}
+    )
     delivery.hub.faults["model-1.safetensors"] = Fault(flip=7)
     with pytest.raises(IntegrityError):
         delivery.run(allowOverwrite=True)
@@ -260,12 +262,10 @@ def test_a_model_of_another_bucket_that_is_damaged_there_is_refused(delivery: De
 
 def test_a_finished_run_can_be_delivered_as_a_base(delivery: Delivery) -> None:
     prefix = "default-bucket/experiments/run/checkpoint-final-merged/"
-    for path in ("config.json", "model-1.safetensors"):
-        delivery.store.put(prefix + path, FILES[path])
-    entries = [
-        FileEntry(path, len(FILES[path]), hashlib.sha256(FILES[path]).hexdigest())
-        for path in ("config.json", "model-1.safetensors")
-    ]
+    files = {"config.json": b"{}", "model.safetensors": safetensors("a.weight", b"body")}
+    for path, body in files.items():
+        delivery.store.put(prefix + path, body)
+    entries = [FileEntry(path, len(body), hashlib.sha256(body).hexdigest()) for path, body in files.items()]
     write_manifest(delivery.store, f"{prefix}manifest.json", Manifest("final", tuple(entries)))
     delivery.run(modelID=f"s3://{prefix}")
     assert read_manifest(delivery.store, MANIFEST).files == tuple(entries)

@@ -1,0 +1,77 @@
+"""Whether a model that is about to be delivered is whole: every weight that its config names, and no other.
+
+Only the headers of the weight files are read. With torch and transformers installed the
+library's own model is what they are compared with; without them (the image that delivers) what names and shapes alone
+contradict is found, and the rest before a training starts.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from tuneyard.deliver.report import tell
+from tuneyard.deliver.vetting import vet_model
+from tuneyard.errors import IncompleteModelError, InvalidDataError
+from tuneyard.models import Read, incomplete, library_is_here, outline_model, structure_problems, write_outline
+
+_CONFIG = "config.json"
+_INDEX = "model.safetensors.index.json"
+_ADAPTER = "adapter_config.json"
+_WEIGHTS = ".safetensors"
+
+
+def check_weights(name: str, files: Mapping[str, int], read: Read) -> None:
+    """Check that the chosen files of a model are a whole one.
+
+    Args:
+        name: The model's source in words.
+        files: Path and size in bytes of each file that is delivered of it.
+        read: Opens one as a stream.
+
+    Raises:
+        IncompleteModelError: Weights or files are missing, unexpected or of another shape, each named.
+        InvalidDataError: A weight file is not safetensors.
+    """
+    weights = [path for path in files if path.endswith(_WEIGHTS) and "/" not in path]
+    if not weights or _CONFIG not in files or _ADAPTER in files:
+        return
+    with tempfile.TemporaryDirectory(prefix="tuneyard-outline-") as scratch:
+        folder = Path(scratch)
+        tensors = write_outline(files, read, folder, where=name)
+        config = _settings(folder / _CONFIG)
+        if config is None:
+            return  # said where the model is loaded: training and serving look into every file of settings
+        if problems := structure_problems(tensors, _settings(folder / _INDEX), config):
+            raise incomplete(name, problems)
+        _compare(folder, config, name)
+
+
+def _compare(folder: Path, config: dict[str, Any], name: str) -> None:
+    if not library_is_here():
+        return
+    named: Any = config.get("architectures")
+    architecture = str(cast("list[Any]", named)[0]) if isinstance(named, list) and named else ""
+    try:
+        vet_model(folder, [path.name for path in folder.iterdir()], where=name)
+        import transformers
+
+        if not hasattr(transformers, architecture):
+            tell(f"The weights of {name} were not compared: transformers has no architecture {architecture!r}.")
+            return
+        outline_model(folder, where=name, architecture=architecture)
+    except IncompleteModelError:
+        raise
+    except InvalidDataError as error:
+        tell(f"The weights of {name} were not compared: {error.message}")
+
+
+def _settings(path: Path) -> dict[str, Any] | None:
+    try:
+        document: object = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return cast("dict[str, Any]", document) if isinstance(document, dict) else None

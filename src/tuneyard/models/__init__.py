@@ -1,0 +1,24 @@
+"""What a model's files hold: safetensors headers, the model that transformers makes of them, and whether it is whole.
+
+The room's public face; the rest of it is private. It sits above `store` and `hub`, so that delivery, plan, training and
+serving look at a model in one way. Importing it loads no torch; `load_model` and `outline_model` do when called.
+"""
+
+from tuneyard.models.headers import Tensor, read_header
+from tuneyard.models.loading import UNUSABLE, incomplete, library_is_here, load_adapter, load_model, outline_model
+from tuneyard.models.outline import Read, write_outline
+from tuneyard.models.structure import structure_problems
+
+__all__ = [
+    "UNUSABLE",
+    "Read",
+    "Tensor",
+    "incomplete",
+    "library_is_here",
+    "load_adapter",
+    "load_model",
+    "outline_model",
+    "read_header",
+    "structure_problems",
+    "write_outline",
+]
