@@ -11,6 +11,7 @@ from transformers import TrainingArguments
 
 from tuneyard.errors import InvalidValuesError, Problem
 from tuneyard.train.distribution import shards
+from tuneyard.train.precision import precision_of
 from tuneyard.train.prepare import Prepared
 from tuneyard.values import FinetuneValues, Tracking
 
@@ -40,7 +41,10 @@ def training_arguments(values: FinetuneValues, prepared: Prepared, workdir: Path
     asked["learning_rate"] = learning_rate(values, prepared.total)
     if values.runTensorboard:
         asked["report_to"] = [name for name in _names(asked.get("report_to")) if name != "none"] + ["tensorboard"]
+    autocast = precision_of(values, prepared.stored_dtype, prepared.device).autocast
     ours: dict[str, Any] = {
+        "bf16": autocast == "bfloat16",
+        "fp16": autocast == "float16",
         "output_dir": CHECKPOINTS,
         "per_device_train_batch_size": prepared.per_device,
         "gradient_accumulation_steps": prepared.accumulation,

@@ -28,6 +28,8 @@ def per_conversation_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
     cu_seq_lens_q: torch.Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
@@ -42,40 +44,73 @@ def per_conversation_attention(
         scaling: Factor of the scores; None for 1/sqrt(head size).
         dropout: Dropout of the attention weights while training.
         sliding_window: How far back a token sees, for models that limit it.
+        softcap: Bound that scores approach through a tanh (Gemma 2, arxiv.org/abs/2408.00118, section 2).
+        s_aux: (heads), a learnt score beside those of the keys that takes its share of the softmax and adds nothing
+            (the sinks of gpt-oss, arxiv.org/abs/2508.10925, section 2.1).
         cu_seq_lens_q: (D + 1), the bounds of the conversations; None for one conversation.
-        kwargs: What a model passes further; the soft cap and sinks that would change the scores are refused.
+        kwargs: What a model passes further. That nothing of it matters is checked on the model before training
+            (`isolation`).
 
     Returns:
         The attended values (1, T, heads, head size), and None for the weights.
-
-    Raises:
-        NotImplementedError: For soft-capped scores and attention sinks, which this attention doesn't compute.
     """
-    for name in ("softcap", "s_aux"):
-        if kwargs.get(name) is not None:
-            raise NotImplementedError(f"{PER_CONVERSATION} does not compute {name}; use attn_implementation eager")
+    del attention_mask, kwargs
     bounds = [0, query.shape[2]] if cu_seq_lens_q is None else cu_seq_lens_q.tolist()
-    grouped = query.shape[1] != key.shape[1]
+    dropped = dropout if module.training else 0.0
     parts: list[torch.Tensor] = []
     for start, end in pairwise(bounds):
-        length = end - start
-        windowed = sliding_window is not None and length > sliding_window
         parts.append(
-            scaled_dot_product_attention(
+            _attend(
                 query[:, :, start:end],
                 key[:, :, start:end],
                 value[:, :, start:end],
-                attn_mask=_window_mask(length, sliding_window or 0, query.device) if windowed else None,
-                is_causal=not windowed,
-                scale=scaling,
-                dropout_p=dropout if module.training else 0.0,
-                enable_gqa=grouped,
+                window=sliding_window if sliding_window is not None and end - start > sliding_window else None,
+                scaling=scaling,
+                dropout=dropped,
+                softcap=softcap,
+                sinks=s_aux,
             )
         )
     return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
 
 
-def _window_mask(length: int, window: int, device: torch.device) -> torch.Tensor:
+def _attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    window: int | None,
+    scaling: float | None,
+    dropout: float,
+    softcap: float | None,
+    sinks: torch.Tensor | None,
+) -> torch.Tensor:
+    """Attend causally within one conversation; shapes as above, T the conversation's tokens."""
+    length = query.shape[2]
+    if softcap is None and sinks is None:
+        return scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=None if window is None else _causal_mask(length, window, query.device),
+            is_causal=window is None,
+            scale=scaling,
+            dropout_p=dropout,
+            enable_gqa=query.shape[1] != key.shape[1],
+        )
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    scores = scores.masked_fill(~_causal_mask(length, window or length, query.device), float("-inf"))
+    if sinks is not None:
+        scores = torch.cat([scores, sinks.reshape(1, -1, 1, 1).expand(1, -1, length, 1).to(scores.dtype)], dim=-1)
+    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)[..., :length]
+    return torch.nn.functional.dropout(weights, p=dropout) @ value
+
+
+def _causal_mask(length: int, window: int, device: torch.device) -> torch.Tensor:
     """(length, length), true where a token may look: itself and the `window - 1` before it."""
     seen = torch.ones(length, length, dtype=torch.bool, device=device)
     return seen.tril() & seen.triu(1 - window)

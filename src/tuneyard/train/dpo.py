@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from tuneyard.train.preferences import answer_log_probs, flatten_pairs, preference_losses, split_row
+from tuneyard.train.forms import Scores
+from tuneyard.train.preferences import answer_log_probs, flatten_pairs, preference_losses
 from tuneyard.train.trainer import SFTTrainer
 from tuneyard.values import DpoArgs
 
@@ -24,25 +25,24 @@ class DPOTrainer(SFTTrainer):
 
     def summed_loss(
         self, model: torch.nn.Module, inputs: Mapping[str, Any]
-    ) -> tuple[torch.Tensor, torch.Tensor | int, Any]:
+    ) -> tuple[torch.Tensor, torch.Tensor | int, Scores]:
         """Sum the losses of a row's items, its pairs; see `SFTTrainer.summed_loss`."""
-        row, targets_K, answers_K, reference_N2 = split_row(inputs)
-        outputs = model(**row)
-        pairs = len(reference_N2)
+        scores = self.forward_rows(model, inputs)
+        pairs = len(inputs["reference"])
         if not pairs:  # an empty share still takes part in the gradient exchange
-            return outputs.logits.float().sum() * 0.0, 0, outputs
-        sums_N2, lengths_N2 = answer_log_probs(outputs.logits[0], targets_K, answers_K, pairs)
-        return preference_losses(sums_N2 - reference_N2, lengths_N2, self.dpo).sum(), pairs, outputs
+            return scores.logits_KV.float().sum() * 0.0, 0, scores
+        sums_N2, lengths_N2 = answer_log_probs(scores.logits_KV, inputs["targets"], inputs["answers"], pairs)
+        losses_N = preference_losses(sums_N2 - inputs["reference"], lengths_N2, self.dpo)
+        return losses_N.sum(), pairs, scores
 
     def evaluated(self, model: torch.nn.Module, inputs: Mapping[str, Any]) -> list[float]:
         """Give the loss, the two rewards, the pairs told apart rightly, and the number of pairs of a row."""
-        row, targets_K, answers_K, reference_N2 = split_row(inputs)
-        logits_KV = model(**row).logits[0]
-        pairs = len(reference_N2)
+        scores = self.forward_rows(model, inputs)
+        pairs = len(inputs["reference"])
         if not pairs:
             return [0.0] * 5
-        sums_N2, lengths_N2 = answer_log_probs(logits_KV, targets_K, answers_K, pairs)
-        scores_N2 = sums_N2 - reference_N2
+        sums_N2, lengths_N2 = answer_log_probs(scores.logits_KV, inputs["targets"], inputs["answers"], pairs)
+        scores_N2 = sums_N2 - inputs["reference"]
         losses_N = preference_losses(scores_N2, lengths_N2, self.dpo)
         chosen, rejected = (self.dpo.beta * scores_N2).sum(0).tolist()
         right = (scores_N2[:, 0] > scores_N2[:, 1]).sum().item()

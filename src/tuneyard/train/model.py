@@ -14,7 +14,6 @@ from transformers import BitsAndBytesConfig, GenerationConfig, PreTrainedModel
 
 from tuneyard.device import Device
 from tuneyard.models import load_model
-from tuneyard.train.attention import PER_CONVERSATION
 from tuneyard.train.console import Tell
 from tuneyard.train.prompts import FlatPromptModel
 from tuneyard.train.targets import refuse_unmatched
@@ -31,28 +30,28 @@ def quiet_libraries() -> None:
     transformers.logging.disable_progress_bar()
 
 
-def load_base(folder: Path, config: FinetuningConfig, device: Device, tell: Tell, *, where: str) -> PreTrainedModel:
+def load_base(folder: Path, config: FinetuningConfig, device: Device, *, where: str, dtype: str) -> PreTrainedModel:
     """Load a causal language model for training.
 
     Args:
         folder: The verified model's folder.
-        config: With `run_conf.model_args` under today's names (`dtype`, `attn_implementation`, …) and `quant_conf`.
+        config: With `run_conf.model_args` under today's names and `quant_conf`.
         device: Where it will be trained; the model is loaded on the CPU, and a quantized one there.
-        tell: Told where something named is not there and what is used instead.
         where: The model's key in the store, for messages.
+        dtype: The type of its weights, by torch's name.
 
     Returns:
-        The model, in the dtype asked for.
+        The model, with the library's own choice of attention.
 
     Raises:
         IncompleteModelError: Its files lack a weight, hold one that it hasn't, or one of another shape.
         InvalidDataError: Its files are right, but no model that transformers can load without code of its own.
     """
-    keywords = dict(config.run_conf.model_args)
+    keywords = {**config.run_conf.model_args, "dtype": dtype}
     if config.quant_conf.quantization_type != "no-quantization":
         keywords["quantization_config"] = _quantization(config.quant_conf)
         keywords["device_map"] = {"": torch.cuda.current_device() if device == "cuda" else device}
-    keywords["attn_implementation"] = _attention(keywords.get("attn_implementation"), device, tell)
+    keywords.pop("attn_implementation", None)
     use_cache = keywords.pop("use_cache", False)
     model = load_model(folder, where=where, **keywords)
     model.config.use_cache = use_cache
@@ -79,13 +78,18 @@ def make_savable(model: PreTrainedModel) -> None:
         model.generation_config = GenerationConfig()
 
 
-def _attention(asked: str | None, device: Device, tell: Tell) -> str:
-    """The implementation to use: the one asked for, or the exact equivalent that is there."""
-    if asked is None or asked == "sdpa":
-        return PER_CONVERSATION
-    if asked.startswith("flash_attention") and (device != "cuda" or importlib.util.find_spec("flash_attn") is None):
+def available_attention(asked: str | None, device: Device, tell: Tell) -> str | None:
+    """Give the attention implementation asked for, or None where it is not there and the library's own is as exact.
+
+    Args:
+        asked: `model_args.attn_implementation`.
+        device: Where the model will be trained.
+        tell: Told what is used instead.
+    """
+    flash = asked is not None and asked.startswith("flash_attention")
+    if flash and (device != "cuda" or importlib.util.find_spec("flash_attn") is None):
         tell(f"attn_implementation {asked} is not available here: the same attention is computed by torch's SDPA")
-        return PER_CONVERSATION
+        return None
     return asked
 
 
@@ -117,6 +121,18 @@ def add_adapter(model: PreTrainedModel, conf: PeftConf, folder: Path, *, gradien
     adapted = get_peft_model(model, CONFIGS[conf.peft_type](task_type="CAUSAL_LM", **kwargs))
     assert isinstance(adapted, PeftModel)
     return adapted
+
+
+def hold_trained_in(model: torch.nn.Module, dtype: str) -> None:
+    """Hold the weights that are trained in a type of their own.
+
+    Args:
+        model: With an adapter or without.
+        dtype: The type, by torch's name.
+    """
+    for weight in model.parameters():
+        if weight.requires_grad and weight.dtype != getattr(torch, dtype):
+            weight.data = weight.data.to(getattr(torch, dtype))
 
 
 def name_base(folder: Path, base: str) -> None:

@@ -19,6 +19,7 @@ from torch.nn.functional import logsigmoid
 from torch.utils.data import Dataset
 
 from tuneyard.train.batches import IGNORED, EncodedRows, Row, flatten
+from tuneyard.train.forms import Forward
 from tuneyard.values import DpoArgs
 
 _Losses = Callable[[torch.Tensor, torch.Tensor, DpoArgs], torch.Tensor]
@@ -88,14 +89,6 @@ def flatten_pairs(pairs: Sequence[Pair]) -> dict[str, Any]:
         "labels": count_1N,
         "shift_labels": count_1N,
     }
-
-
-def split_row(inputs: Mapping[str, Any]) -> tuple[dict[str, Any], torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Divide what `flatten_pairs` made into the model's arguments, `targets`, `answers` and `reference`."""
-    row = dict(inputs)
-    for name in ("labels", "shift_labels"):
-        row.pop(name, None)
-    return row, row.pop("targets"), row.pop("answers"), row.pop("reference")
 
 
 def answer_log_probs(
@@ -174,6 +167,7 @@ def reference_log_probs(
     pairs: PairedRows,
     indices: Sequence[int],
     *,
+    forward: Forward,
     autocast: torch.dtype | None,
     advance: Callable[[int], Any],
 ) -> Iterator[tuple[int, list[float]]]:
@@ -183,6 +177,7 @@ def reference_log_probs(
         model: The base model, where it computes.
         pairs: All pairs.
         indices: Those that this process takes.
+        forward: Runs rows through it.
         autocast: What steps will be computed in where that is not the weights' own type.
         advance: Called with 1 for each pair.
 
@@ -197,11 +192,10 @@ def reference_log_probs(
             name: value.to(device) if isinstance(value, torch.Tensor) else value
             for name, value in flatten_pairs([pairs[index]]).items()
         }
-        row, targets_K, answers_K, _ = split_row(inputs)
         context: AbstractContextManager[Any] = torch.autocast(device.type, autocast) if autocast else nullcontext()
         with context:
-            logits_KV = model(**row).logits[0]
-        sums_12, _ = answer_log_probs(logits_KV, targets_K, answers_K, 1)
+            scores = forward(model, inputs)
+        sums_12, _ = answer_log_probs(scores.logits_KV, inputs["targets"], inputs["answers"], 1)
         advance(1)
         yield index, sums_12[0].tolist()
     model.train(was_training)

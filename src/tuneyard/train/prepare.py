@@ -15,6 +15,7 @@ from typing import Any
 from tuneyard.checkpoints import Experiment
 from tuneyard.deliver import vet_model
 from tuneyard.device import Device, choose_device
+from tuneyard.models import outline_model
 from tuneyard.progress import progress_bar
 from tuneyard.store import Store, pull
 from tuneyard.train.batches import EncodedRows
@@ -27,6 +28,7 @@ from tuneyard.train.inputs import (
     training_keys,
     validation_keys,
 )
+from tuneyard.train.precision import precision_of
 from tuneyard.train.rows import encoded_rows
 from tuneyard.train.supported import refuse_unsupported
 from tuneyard.values import FinetuneValues, resolve_batch_sizes
@@ -44,6 +46,7 @@ class Prepared:
         rows_folder: The encoded training conversations (`EncodedRows`).
         validation_folder: The encoded validation conversations, or an empty string.
         device: Where to train.
+        stored_dtype: The type that the base model is stored in, by torch's name.
         total: Conversations per optimizer step.
         per_device: Conversations per micro-batch.
         accumulation: Micro-batches per step and process.
@@ -55,6 +58,7 @@ class Prepared:
     rows_folder: str
     validation_folder: str
     device: Device
+    stored_dtype: str
     total: int
     per_device: int
     accumulation: int
@@ -88,6 +92,7 @@ def prepare(values: FinetuneValues, inputs: Inputs, store: Store, workdir: Path,
         InvalidValuesError: For what can't be trained; every such key at once.
         AcceleratorMissingError: Where accelerators are asked for and are not there.
         InvalidDataError: With every bad row.
+        IncompleteModelError: Where the base model's files don't hold the weights that its config names.
         IntegrityError: Where delivered bytes differ from their manifest.
     """
     refuse_unsupported(values, tell)
@@ -98,6 +103,9 @@ def prepare(values: FinetuneValues, inputs: Inputs, store: Store, workdir: Path,
     with progress_bar("verifying the base model", manifest.size, "bytes") as advance:
         base_folder = pull(store, values.basemodel.rstrip("/") + "/", manifest, workdir / "base", advance=advance)
     vet_model(base_folder, [entry.path for entry in manifest.files], where=values.basemodel)
+    stored = str(outline_model(base_folder, where=values.basemodel).dtype).removeprefix("torch.")
+    if notice := precision_of(values, stored, device).notice:
+        tell(notice)
     files = {key: _pull_dataset(store, key, workdir) for key in [*training_keys(values), *validation_keys(values)]}
     rows, validation = encode(
         values,
@@ -113,6 +121,7 @@ def prepare(values: FinetuneValues, inputs: Inputs, store: Store, workdir: Path,
         rows_folder=str(rows),
         validation_folder=str(validation or ""),
         device=device,
+        stored_dtype=stored,
         total=sizes.total,
         per_device=sizes.per_device,
         accumulation=sizes.accumulation,

@@ -29,6 +29,8 @@ from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
 from tuneyard.train.batches import IGNORED, EncodedRows, flatten
+from tuneyard.train.forms import Scores
+from tuneyard.train.isolation import RowForm
 from tuneyard.train.plan import StepPlan
 from tuneyard.train.preferences import PairedRows
 
@@ -61,6 +63,7 @@ class SFTTrainer(Trainer):
         validation_rows: The conversations to evaluate on, or None.
         tokenizer: Saved with every checkpoint.
         total_batch_size: Conversations per optimizer step over all processes.
+        row_form: How the conversations of a micro-batch go through this model.
         stop_requested: Asked after each step whether training is to end; any process's yes ends all.
         still_publishing: Asked before the first step after a save is completed, again and again until every process's
             answer is no: what a kill loses is at most what came between two saves.
@@ -79,6 +82,7 @@ class SFTTrainer(Trainer):
         validation_rows: EncodedRows | PairedRows | None,
         tokenizer: PreTrainedTokenizerBase,
         total_batch_size: int,
+        row_form: RowForm,
         stop_requested: Callable[[], bool],
         still_publishing: Callable[[], bool],
         on_checkpoint: Callable[[Path, int], None],
@@ -100,6 +104,8 @@ class SFTTrainer(Trainer):
         self.rows = rows
         self.validation_rows = validation_rows
         self.total_batch_size = total_batch_size
+        self.forward_rows = row_form.forward
+        self.balance_weight = row_form.balance_weight
         self.stop_requested = stop_requested
         self.still_publishing = still_publishing
         self.on_checkpoint = on_checkpoint
@@ -156,20 +162,22 @@ class SFTTrainer(Trainer):
         Args:
             model: The (wrapped) model.
             inputs: What `collate` made.
-            return_outputs: Also return the model's outputs.
+            return_outputs: Also return what the model says of the row.
             num_items_in_batch: Items of the step over all processes; None for this row's own.
 
         Returns:
-            The loss, scaled so that averaging gradients over processes gives the step's mean; with the outputs if
-            asked for.
+            The loss, scaled so that averaging gradients over processes gives the step's mean: that of the items and,
+            where the model balances its experts, of their balance, each row's weighted by its items.
         """
-        total, own, outputs = self.summed_loss(model, inputs)
+        total, own, scores = self.summed_loss(model, inputs)
+        if scores.balance is not None:
+            total = total + self.balance_weight * scores.balance * own
         loss = self._scaled(total, own, num_items_in_batch)
-        return (loss, outputs) if return_outputs else loss
+        return (loss, scores) if return_outputs else loss
 
     def summed_loss(
         self, model: torch.nn.Module, inputs: Mapping[str, Any]
-    ) -> tuple[torch.Tensor, torch.Tensor | int, Any]:
+    ) -> tuple[torch.Tensor, torch.Tensor | int, Scores]:
         """Sum the losses of a row's items: the cross-entropy of its trained tokens.
 
         Args:
@@ -177,12 +185,11 @@ class SFTTrainer(Trainer):
             inputs: What `collate` made.
 
         Returns:
-            The sum, how many items it is of, and the model's outputs.
+            The sum, how many items it is of, and what the model says of them.
         """
         labels_K = inputs["labels"][0]
-        row = {name: value for name, value in inputs.items() if name not in ("labels", "shift_labels")}
-        outputs = model(**row)
-        return self._cross_entropy(outputs.logits[0], labels_K), labels_K.ne(IGNORED).sum(), outputs
+        scores = self.forward_rows(model, inputs)
+        return self._cross_entropy(scores.logits_KV, labels_K), labels_K.ne(IGNORED).sum(), scores
 
     def _scaled(
         self, total: torch.Tensor, own: torch.Tensor | int, num_items_in_batch: torch.Tensor | int | None

@@ -16,13 +16,10 @@ from collections.abc import Callable, Set
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
 import torch.distributed as dist
 import transformers
-from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainingArguments, set_seed
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainingArguments
 
 from tuneyard.checkpoints import (
     METRICS_FILE,
@@ -37,15 +34,19 @@ from tuneyard.errors import TERMINATED, NotFoundError, UnavailableError
 from tuneyard.progress import moving_bar, progress_bar
 from tuneyard.store import Store, upload_tree
 from tuneyard.train.arguments import CHECKPOINTS, TENSORBOARD, training_arguments
-from tuneyard.train.batches import EncodedRows
+from tuneyard.train.assembly import assemble, for_all
 from tuneyard.train.callbacks import Metrics, TellProgress
 from tuneyard.train.console import tell
 from tuneyard.train.distribution import shards
 from tuneyard.train.dpo import DPOTrainer
 from tuneyard.train.final import publish_final, publish_merged, set_generation, write_final
 from tuneyard.train.inputs import experiment_key
-from tuneyard.train.model import add_adapter, count_parameters, load_base, name_base, quiet_libraries
-from tuneyard.train.preferences import PairedRows, drop_no_units, reference_log_probs
+from tuneyard.train.model import (
+    count_parameters,
+    name_base,
+    quiet_libraries,
+)
+from tuneyard.train.preferences import drop_no_units
 from tuneyard.train.prepare import Prepared
 from tuneyard.train.progress_file import write_progress
 from tuneyard.train.rows import encoder_of
@@ -97,13 +98,14 @@ def _work(values: FinetuneValues, store: Store, workdir: Path, stop: StopRequest
     run = _Run(values, prepared, store, workdir, main=arguments.process_index == 0)
     try:
         with ExitStack() as stack:
-            start = _for_all(arguments, run.begin if run.main else None)
+            begun = for_all(arguments, (lambda: asdict(run.begin())) if run.main else None)
+            start = _Start(**begun) if begun is not None else None
             if start is None or not _all_have(arguments, start, run.follow):
                 return TERMINATED  # the process that could not begin tells why
             if run.main:
                 stack.enter_context(run.publish_in_background())
             trainer = run.trainer(arguments, stop, start)
-            return run.train(trainer, start)
+            return TERMINATED if trainer is None else run.train(trainer, start)
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
@@ -219,21 +221,16 @@ class _Run:
 
     # ---- train ----
 
-    def trainer(self, arguments: TrainingArguments, stop: StopRequest, start: _Start) -> SFTTrainer:
-        """Load model and data and put the trainer together."""
+    def trainer(self, arguments: TrainingArguments, stop: StopRequest, start: _Start) -> SFTTrainer | None:
+        """Load model and data and put the trainer together; None where another process found that it can't be."""
         config = self.values.finetuning_config
         if self.main:
             write_progress(self.workdir, phase="loading")
-        set_seed(arguments.seed)  # an adapter's first weights are random
         said = tell if self.main else _say_nothing
-        base = Path(self.prepared.base_folder)
-        model: Any = load_base(base, config, self.prepared.device, said, where=self.prepared.inputs.base.key)
-        folders = (self.prepared.rows_folder, self.prepared.validation_folder)
-        rows, validation = [self._rows(model, folder, arguments) for folder in folders]
-        assert rows is not None, "prepare leaves rows"
-        if config.peft_conf.peft_type != "NO_PEFT":
-            again = arguments.gradient_checkpointing
-            model = add_adapter(model, config.peft_conf, base, gradient_checkpointing=again)
+        built = assemble(self.values, self.prepared, arguments, main=self.main, tell=said)
+        if built is None:
+            return None
+        model, rows = built.model, built.rows
         self.progress = TellProgress(
             self.workdir,
             self._append,
@@ -244,9 +241,10 @@ class _Run:
             model,
             arguments,
             rows=rows,
-            validation_rows=validation,
+            validation_rows=built.validation,
             tokenizer=encoder_of(self.values, Path(self.prepared.base_folder)).tokenizer,
             total_batch_size=self.prepared.total,
+            row_form=built.form,
             stop_requested=self._ending(stop),
             still_publishing=self._publishing(),
             on_checkpoint=self._checkpoint(lambda: trainer),
@@ -269,29 +267,6 @@ class _Run:
         if self.values.finetuning_config.method == "dpo":
             return DPOTrainer
         return SFTTrainer if shards(self.values) is None else ShardedTrainer
-
-    def _rows(self, base: Any, folder: str, arguments: TrainingArguments) -> EncodedRows | PairedRows | None:
-        """Open encoded rows; preferences with what the base, before any adapter is on it, says of their answers."""
-        if not folder:
-            return None
-        rows = EncodedRows(Path(folder))
-        if self.values.finetuning_config.method != "dpo":
-            return rows
-        pairs = PairedRows(rows)
-        if self.values.finetuning_config.quant_conf.quantization_type == "no-quantization":
-            base.to(arguments.device)
-        autocast = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else None
-        mine = range(arguments.process_index, len(pairs), arguments.world_size)
-        with progress_bar("asking the reference", len(mine)) if self.main else nullcontext(_count_nothing) as advance:
-            found = list(reference_log_probs(base, pairs, mine, autocast=autocast, advance=advance))
-        shares: list[Any] = [found]
-        if arguments.world_size > 1:
-            shares = [None] * arguments.world_size
-            dist.all_gather_object(shares, found)
-        reference = np.zeros((len(pairs), 2), np.float32)
-        for index, of_answers in (one for share in shares for one in share):
-            reference[index] = of_answers
-        return PairedRows(rows, reference)
 
     def _ending(self, stop: StopRequest) -> Callable[[], bool]:
         """Ask after each step; the main process also learns here of trouble with publishing, which ends the run."""
@@ -398,18 +373,6 @@ def _early_stopping(asked: EarlyStopping | None) -> list[TrainerCallback]:
     return [EarlyStoppingCallback(**asked.model_dump())] if asked else []
 
 
-def _for_all(arguments: TrainingArguments, begin: Callable[[], _Start] | None) -> _Start | None:
-    """Let the main process begin, and tell every process where; None where it could not."""
-    decided: list[dict[str, Any] | None] = [None]
-    try:
-        if begin:
-            decided = [asdict(begin())]
-    finally:
-        if arguments.world_size > 1:
-            dist.broadcast_object_list(decided, src=0)
-    return _Start(**decided[0]) if decided[0] is not None else None
-
-
 def _all_have(arguments: TrainingArguments, start: _Start, follow: Callable[[_Start], None]) -> bool:
     """Let the first process of each other node fetch the checkpoint; False where another one could not."""
     if _nodes() == 1:
@@ -434,10 +397,6 @@ def _delete_others(folder: Path, keep: Set[Path | None]) -> None:
 
 def _step_of(folder: Path) -> int:
     return int(folder.name.rsplit("-", 1)[1])
-
-
-def _count_nothing(done: float) -> None:
-    del done
 
 
 def _say_nothing(line: str) -> None:

@@ -140,6 +140,10 @@ class RunConf(legacy.Respelt):
     model_args: Map = Field(default_factory=dict)
     """Keyword arguments of transformers' `from_pretrained`, such as dtype and attn_implementation."""
 
+    trained_weights: Literal["float32", "as-loaded"] = "float32"
+    """The type of weights that are trained: float32 under autocast, or that of `model_args.dtype`, which in bfloat16
+    rounds most updates away. What is published has the type of `model_args.dtype` either way."""
+
     resume_from_checkpoint: Annotated[Literal["auto", True, False], BeforeValidator(_resume_word)] = "auto"
     """`auto` goes on from the newest checkpoint where there is one; true insists on one; false insists on none."""
 

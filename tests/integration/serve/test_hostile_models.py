@@ -89,7 +89,7 @@ def prepare(store: Path, folder: Path) -> None:
     tokenizer = load_tokenizer(base, DataConf.model_validate({"training_data": {"datasets": [{"path": "a/b.jsonl"}]}}))
     with contextlib.suppress(InvalidDataError):  # a template that is refused is no reason not to go on attacking
         ChatEncoder(tokenizer).encode(CONVERSATION)
-    load_base(base, FinetuningConfig(), "cpu", lambda _: None, where="base")
+    load_base(base, FinetuningConfig(), "cpu", where="base", dtype="float32")
 
 
 def serve(store: Path, workdir: Path, model: str) -> None:

@@ -15,7 +15,7 @@ from tuneyard.values.adapters import PeftConf
 
 @pytest.fixture
 def base(tmp_path):
-    return load_base(make_model(tmp_path / "base"), FinetuningConfig(), "cpu", print, where="base")
+    return load_base(make_model(tmp_path / "base"), FinetuningConfig(), "cpu", where="base", dtype="float32")
 
 
 def adapt(base, kwargs):

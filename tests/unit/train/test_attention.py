@@ -58,7 +58,25 @@ def test_a_change_in_one_conversation_changes_no_other():
     assert not torch.equal(before[:, 5:], after[:, 5:])
 
 
-@pytest.mark.parametrize("name", ["softcap", "s_aux"])
-def test_scores_that_it_does_not_compute_are_refused(name):
-    with pytest.raises(NotImplementedError, match=name):
-        attend(*tensors(), **{name: torch.ones(1)})
+def by_hand(query, key, value, allowed, *, softcap=None, sinks=None):
+    """Softmax over dense scores, written out from the papers' formulas."""
+    key, value = (t.repeat_interleave(query.shape[1] // t.shape[1], dim=1) for t in (key, value))
+    scores = torch.einsum("bhqd,bhkd->bhqk", query, key) / query.shape[-1] ** 0.5
+    if softcap:
+        scores = softcap * torch.tanh(scores / softcap)
+    powers = scores.exp() * allowed
+    total = powers.sum(-1, keepdim=True)
+    if sinks is not None:
+        total = total + sinks.exp()[None, :, None, None]
+    return torch.einsum("bhqk,bhkd->bqhd", powers / total, value)
+
+
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("softcap", [None, 0.7])
+@pytest.mark.parametrize("with_sinks", [False, True])
+def test_soft_caps_sinks_and_windows_go_together(window, softcap, with_sinks):
+    query, key, value = tensors()
+    sinks = torch.tensor([0.5, -1.0, 2.0, 0.0]) if with_sinks else None
+    found = attend(query, key, value, softcap=softcap, s_aux=sinks, sliding_window=window)
+    expected = by_hand(query, key, value, block_causal(window), softcap=softcap, sinks=sinks)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

@@ -10,13 +10,13 @@ from transformers import AutoModelForCausalLM
 
 from tuneyard.train.attention import PER_CONVERSATION
 from tuneyard.train.batches import EncodedRows
+from tuneyard.train.forms import Form, Forward
 from tuneyard.train.preferences import (
     PairedRows,
     answer_log_probs,
     flatten_pairs,
     preference_losses,
     reference_log_probs,
-    split_row,
 )
 from tuneyard.values import DpoArgs
 
@@ -92,12 +92,14 @@ def alone(model, row):
     return sum(torch.log_softmax(logits[place - 1], -1)[ids[place]].item() for place in learnt), len(learnt)
 
 
-def test_answers_of_a_flat_row_have_the_log_probabilities_that_they_have_alone(pairs, folder):
-    flat = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=PER_CONVERSATION)
+@pytest.mark.parametrize(("form", "attention"), [(Form.FLAT, PER_CONVERSATION), (Form.SINGLE, "sdpa")])
+def test_answers_of_a_row_have_the_log_probabilities_that_they_have_alone(form, attention, pairs, folder):
+    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=attention)
     plain = AutoModelForCausalLM.from_pretrained(folder)
-    row, targets, answers, _ = split_row(flatten_pairs([pairs[index] for index in range(3)]))
+    row = flatten_pairs([pairs[index] for index in range(3)])
     with torch.no_grad():
-        sums, lengths = answer_log_probs(flat(**row).logits[0], targets, answers, 3)
+        logits = Forward(form)(model, row).logits_KV
+        sums, lengths = answer_log_probs(logits, row["targets"], row["answers"], 3)
     for index in range(3):
         for side, name in enumerate(("chosen", "rejected")):
             total, count = alone(plain, pairs[index][name])
@@ -108,8 +110,9 @@ def test_answers_of_a_flat_row_have_the_log_probabilities_that_they_have_alone(p
 def test_the_reference_does_not_depend_on_who_computes_which_pair(pairs, folder):
     model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=PER_CONVERSATION)
     advanced = []
-    whole = dict(reference_log_probs(model, pairs, range(3), autocast=None, advance=advanced.append))
-    shares = [reference_log_probs(model, pairs, each, autocast=None, advance=print) for each in ([1], [0, 2])]
+    keywords = {"forward": Forward(), "autocast": None}
+    whole = dict(reference_log_probs(model, pairs, range(3), advance=advanced.append, **keywords))
+    shares = [reference_log_probs(model, pairs, each, advance=print, **keywords) for each in ([1], [0, 2])]
     assert {index: found for share in shares for index, found in share} == whole
     assert advanced == [1, 1, 1]
 

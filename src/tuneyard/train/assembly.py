@@ -1,0 +1,151 @@
+"""What a trainer is given: the base model, its adapter, the encoded rows, and the form of rows that is right for them.
+
+Every process builds the same. What only one can decide for all, the main process decides (`for_all`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from transformers import TrainingArguments, set_seed
+
+from tuneyard.progress import progress_bar
+from tuneyard.train.batches import EncodedRows
+from tuneyard.train.console import Tell
+from tuneyard.train.forms import Form
+from tuneyard.train.isolation import RowForm, prove_form
+from tuneyard.train.model import add_adapter, available_attention, hold_trained_in, load_base
+from tuneyard.train.precision import precision_of
+from tuneyard.train.preferences import PairedRows, reference_log_probs
+from tuneyard.train.prepare import Prepared
+from tuneyard.values import FinetuneValues
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A model and its data.
+
+    Attributes:
+        model: The base model, or a PEFT model around it.
+        rows: The conversations or preferences to train on.
+        validation: Those to evaluate on, or None.
+        form: How the conversations of a micro-batch go through the model.
+    """
+
+    model: Any
+    rows: EncodedRows | PairedRows
+    validation: EncodedRows | PairedRows | None
+    form: RowForm
+
+
+def assemble(
+    values: FinetuneValues, prepared: Prepared, arguments: TrainingArguments, *, main: bool, tell: Tell
+) -> Assembly | None:
+    """Load the model, prove how it reads rows, and put the adapter on it.
+
+    Args:
+        values: The resolved values.
+        prepared: What `prepare` left.
+        arguments: Changed where the model takes one conversation at a time.
+        main: Whether this is the main process.
+        tell: Takes what is done otherwise than configured.
+
+    Returns:
+        What the trainer is given; None where the main process has failed, which reports why.
+
+    Raises:
+        InvalidDataError: In the main process, where the model can't be trained.
+    """
+    config = values.finetuning_config
+    set_seed(arguments.seed)  # an adapter's first weights are random
+    base, key = Path(prepared.base_folder), prepared.inputs.base.key
+    adapts = config.peft_conf.peft_type != "NO_PEFT"
+    precision = precision_of(values, prepared.stored_dtype, prepared.device)
+    dtype = precision.frozen if adapts else precision.trained
+    model: Any = load_base(base, config, prepared.device, where=key, dtype=dtype)
+    encoded = EncodedRows(Path(prepared.rows_folder))
+    asked = available_attention(config.run_conf.model_args.get("attn_implementation"), prepared.device, tell)
+
+    def prove() -> dict[str, Any]:
+        return asdict(prove_form(model, asked, encoded, arguments.device, key))
+
+    facts = for_all(arguments, prove if main else None)
+    if facts is None:
+        return None
+    form = RowForm(**facts)
+    _set_up(model, form, arguments, prepared.total)
+    if form.notice:
+        tell(form.notice)
+    rows: EncodedRows | PairedRows = encoded
+    validation: EncodedRows | PairedRows | None = None
+    if prepared.validation_folder:
+        validation = EncodedRows(Path(prepared.validation_folder))
+    if config.method == "dpo":
+        if config.quant_conf.quantization_type == "no-quantization":
+            model.to(arguments.device)
+        rows = _with_reference(model, encoded, arguments, form, main=main)
+        if isinstance(validation, EncodedRows):
+            validation = _with_reference(model, validation, arguments, form, main=main)
+    if adapts:
+        checkpointing = arguments.gradient_checkpointing
+        model = add_adapter(model, config.peft_conf, base, gradient_checkpointing=checkpointing)
+        hold_trained_in(model, precision.trained)
+    return Assembly(model, rows, validation, form)
+
+
+def for_all(arguments: TrainingArguments, decide: Callable[[], dict[str, Any]] | None) -> dict[str, Any] | None:
+    """Let the main process decide something, and hand it to every process.
+
+    Args:
+        arguments: With the number of processes.
+        decide: Decides it; None in every other process.
+
+    Returns:
+        What was decided; None where the main process could not.
+    """
+    decided: list[dict[str, Any] | None] = [None]
+    try:
+        if decide:
+            decided = [decide()]
+    finally:
+        if arguments.world_size > 1:
+            dist.broadcast_object_list(decided, src=0)
+    return decided[0]
+
+
+def _set_up(model: Any, form: RowForm, arguments: TrainingArguments, total: int) -> None:
+    if form.attention:
+        model.set_attn_implementation(form.attention)
+    if form.form == Form.SINGLE:
+        arguments.per_device_train_batch_size = 1
+        arguments.gradient_accumulation_steps = total // arguments.world_size
+
+
+def _with_reference(
+    base: Any, rows: EncodedRows, arguments: TrainingArguments, form: RowForm, *, main: bool
+) -> PairedRows:
+    """Pair preferences up, with what the base, before any adapter is on it, predicts of their answers."""
+    pairs = PairedRows(rows)
+    autocast = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else None
+    mine = range(arguments.process_index, len(pairs), arguments.world_size)
+    with progress_bar("asking the reference", len(mine)) if main else nullcontext(_count_nothing) as advance:
+        found = list(reference_log_probs(base, pairs, mine, forward=form.forward, autocast=autocast, advance=advance))
+    shares: list[Any] = [found]
+    if arguments.world_size > 1:
+        shares = [None] * arguments.world_size
+        dist.all_gather_object(shares, found)
+    reference = np.zeros((len(pairs), 2), np.float32)
+    for index, of_answers in (one for share in shares for one in share):
+        reference[index] = of_answers
+    return PairedRows(rows, reference)
+
+
+def _count_nothing(done: float) -> None:
+    del done

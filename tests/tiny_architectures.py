@@ -1,0 +1,185 @@
+"""A tiny model of every architecture that transformers knows for causal language models, as far as a config builds one.
+
+`build(name)` makes a model of some tens of thousands of random weights; None where no small config is found. Sizes are
+set by the names that configs have for them; where one contradicts another, the next way is tried.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+VOCABULARY = 96
+MOST_PARAMETERS = 3_000_000
+
+NOT_BUILT = frozenset(
+    {
+        "BltForCausalLM",
+        "CohereCompassForCausalLM",
+        "DbrxForCausalLM",
+        "Emu3ForCausalLM",
+        "Gemma3ForConditionalGeneration",
+        "Gemma3nForCausalLM",
+        "Gemma3nForConditionalGeneration",
+        "Gemma4AssistantForCausalLM",
+        "Gemma4ForCausalLM",
+        "Gemma4ForConditionalGeneration",
+        "Gemma4UnifiedAssistantForCausalLM",
+        "Gemma4UnifiedForConditionalGeneration",
+        "GitForCausalLM",
+        "GotOcr2ForConditionalGeneration",
+        "Lfm2MoeForCausalLM",
+        "MllamaForCausalLM",
+        "MusicgenForCausalLM",
+        "MusicgenMelodyForCausalLM",
+        "Phi4MultimodalForCausalLM",
+        "ProphetNetForCausalLM",
+        "ReformerModelWithLMHead",
+        "RoCBertForCausalLM",
+        "XLNetLMHeadModel",
+        "XmodForCausalLM",
+        "xLSTMForCausalLM",
+    }
+)
+"""Those for which no way is found: they take images or sound, or have settings that need more than smaller numbers."""
+
+_SIZES: dict[str, int] = {
+    **dict.fromkeys(("hidden_size", "n_embd", "d_model", "dim", "hidden_dim", "embedding_size"), 32),
+    **dict.fromkeys(
+        (
+            "intermediate_size",
+            "ffn_dim",
+            "n_inner",
+            "ffn_hidden_size",
+            "decoder_ffn_dim",
+            "encoder_ffn_dim",
+            "ffn_size",
+        ),
+        48,
+    ),
+    **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size", "expert_ffn_hidden_size"), 24),
+    **dict.fromkeys(
+        ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "encoder_layers", "num_blocks"), 2
+    ),
+    **dict.fromkeys(
+        ("num_attention_heads", "n_head", "n_heads", "num_heads", "decoder_attention_heads", "encoder_attention_heads"),
+        4,
+    ),
+    **dict.fromkeys(("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_target_positions"), 128),
+    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"), 4),
+    **dict.fromkeys(("q_lora_rank", "kv_lora_rank"), 16),
+    **dict.fromkeys(("qk_nope_head_dim", "v_head_dim", "index_head_dim"), 8),
+    **dict.fromkeys(("mamba_n_heads", "mamba_num_heads", "index_n_heads"), 8),
+    **dict.fromkeys(("mamba_d_head", "mamba_head_dim"), 8),
+    **dict.fromkeys(("n_group", "topk_group", "n_shared_experts", "first_k_dense_replace"), 1),
+    "vocab_size": VOCABULARY,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "qk_rope_head_dim": 8,
+    "rotary_dim": 4,
+    "num_experts_per_tok": 2,
+    **dict.fromkeys(("linear_head_dim", "linear_key_head_dim", "linear_value_head_dim"), 8),
+    **dict.fromkeys(("linear_num_heads", "linear_num_value_heads", "linear_num_key_heads"), 4),
+    "mamba_d_ssm": 64,
+    "mamba_d_state": 8,
+    "state_size": 8,
+    "sliding_window": 6,
+    "attention_window": 6,
+    "chunk_size": 8,
+    "mamba_chunk_size": 8,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+_WAYS: tuple[dict[str, Any], ...] = (
+    {},
+    {"head_dim": None},
+    {"num_key_value_heads": 4},
+    {"num_key_value_heads": 4, "qk_rope_head_dim": 8, "head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8},
+    {"num_key_value_heads": 4, "head_dim": 16, "qk_head_dim": 16},
+    {"head_dim": 8, "num_heads": 8, "expand": 2, "hidden_size": 32, "n_groups": 1},
+    {"num_experts_per_tok": 1},
+    {"num_hidden_layers": 3},
+    {"num_hidden_layers": 4},
+    {"num_hidden_layers": 6},
+    {"attention_types": [[["global", "local"], 1]], "num_layers": 2},
+    {"is_decoder": True},
+    {"qk_dim_factor": 0.5, "num_heads": 2, "hidden_size": 64},
+    {"num_attention_heads": 8, "attention_hidden_size": 64, "mamba_d_state": 16},
+)
+
+
+def kinds() -> dict[str, tuple[Any, list[Any]]]:
+    """Every model class by name, with its config classes."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    found: dict[str, tuple[Any, list[Any]]] = {}
+    for config, model in MODEL_FOR_CAUSAL_LM_MAPPING.items():
+        one = model[0] if isinstance(model, tuple) else model
+        found.setdefault(one.__name__, (one, []))[1].append(config)
+    return dict(sorted(found.items()))
+
+
+def build(name: str, **settings: Any) -> PreTrainedModel | None:
+    """Make a model of a kind with fixed random weights, in evaluation mode; None where no small config is found."""
+    import torch
+
+    model_class, config_classes = kinds()[name]
+    for config in (config for config_class in config_classes for config in _configs(config_class, settings)):
+        try:
+            with torch.device("meta"):
+                size = sum(weight.numel() for weight in model_class(copy.deepcopy(config)).parameters())
+            if size > MOST_PARAMETERS:
+                continue
+            torch.manual_seed(0)
+            model = model_class(config).eval()
+            with torch.no_grad():
+                model(input_ids=torch.arange(5, 16)[None], use_cache=False)
+        except Exception:
+            continue
+        return model
+    return None
+
+
+def _configs(config_class: Any, settings: dict[str, Any]) -> Iterator[Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            plain = config_class()
+        except Exception:
+            return
+        sizes = {name: size for name, size in _SIZES.items() if _has(plain, name)}
+        for way in _WAYS:
+            for layers in _layers(plain):
+                keys = {**sizes, **layers, **{name: value for name, value in way.items() if _has(plain, name)}}
+                keys = {name: value for name, value in keys.items() if value is not None}
+                try:
+                    yield config_class(**{**keys, **settings})
+                except Exception:
+                    continue
+
+
+def _has(plain: Any, name: str) -> bool:
+    try:
+        return hasattr(plain, name)
+    except Exception:  # a setting that differs from layer to layer
+        return True
+
+
+def _layers(plain: Any) -> Iterator[dict[str, Any]]:
+    """Ways to have few layers of every type there is."""
+    yield {}
+    for name in ("layer_types", "layers_block_type", "block_types", "hybrid_override_pattern", "mlp_layer_types"):
+        types = getattr(plain, name, None)
+        if isinstance(types, list | str) and types:
+            distinct = list(dict.fromkeys(types))
+            few = "".join(distinct) if isinstance(types, str) else distinct
+            if len(few) == 1:
+                few = few * 2
+            yield {name: few, "num_hidden_layers": len(few)}
+            yield {name: few + few, "num_hidden_layers": 2 * len(few)}
