@@ -53,13 +53,14 @@ def load_model(folder: Path, *, where: str, **keywords: Any) -> PreTrainedModel:
     return _load(None, folder, where, keywords)
 
 
-def outline_model(folder: Path, *, where: str, architecture: str | None = None) -> PreTrainedModel:
+def outline_model(folder: Path, *, where: str, architecture: str | None = None, dtype: str = "auto") -> PreTrainedModel:
     """Build a model on the meta device and compare it with what its files hold.
 
     Args:
         folder: A model's folder, or its outline (`write_outline`).
         where: The model in the user's words.
         architecture: The name of transformers' class; that for causal language models where None.
+        dtype: The type of its weights, by torch's name; `auto` for the type that they are stored in.
 
     Returns:
         The model without weights.
@@ -67,7 +68,7 @@ def outline_model(folder: Path, *, where: str, architecture: str | None = None) 
     Raises:
         IncompleteModelError, InvalidDataError: As `load_model`.
     """
-    return _load(architecture, folder, where, {"device_map": "meta", "dtype": "auto"})
+    return _load(architecture, folder, where, {"device_map": "meta", "dtype": dtype})
 
 
 def load_adapter(base: PreTrainedModel, folder: Path, *, where: str) -> PeftModel:

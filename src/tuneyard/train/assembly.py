@@ -5,7 +5,7 @@ Every process builds the same. What only one can decide for all, the main proces
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,13 +16,14 @@ import torch
 import torch.distributed as dist
 from transformers import TrainingArguments, set_seed
 
+from tuneyard.models import outline_model
 from tuneyard.progress import progress_bar
 from tuneyard.train.batches import EncodedRows
 from tuneyard.train.console import Tell
 from tuneyard.train.forms import Form
 from tuneyard.train.isolation import RowForm, prove_form
 from tuneyard.train.model import add_adapter, available_attention, hold_trained_in, load_base
-from tuneyard.train.precision import precision_of
+from tuneyard.train.precision import Precision, precision_of
 from tuneyard.train.preferences import PairedRows, reference_log_probs
 from tuneyard.train.prepare import Prepared
 from tuneyard.values import FinetuneValues
@@ -37,12 +38,14 @@ class Assembly:
         rows: The conversations or preferences to train on.
         validation: Those to evaluate on, or None.
         form: How the conversations of a micro-batch go through the model.
+        published_types: The type of each weight as it is published, where that is not the one it is trained in.
     """
 
     model: Any
     rows: EncodedRows | PairedRows
     validation: EncodedRows | PairedRows | None
     form: RowForm
+    published_types: Mapping[str, torch.dtype]
 
 
 def assemble(
@@ -97,7 +100,7 @@ def assemble(
         checkpointing = arguments.gradient_checkpointing
         model = add_adapter(model, config.peft_conf, base, gradient_checkpointing=checkpointing)
         hold_trained_in(model, precision.trained)
-    return Assembly(model, rows, validation, form)
+    return Assembly(model, rows, validation, form, {} if adapts else _published_types(base, key, precision))
 
 
 def for_all(arguments: TrainingArguments, decide: Callable[[], dict[str, Any]] | None) -> dict[str, Any] | None:
@@ -118,6 +121,13 @@ def for_all(arguments: TrainingArguments, decide: Callable[[], dict[str, Any]] |
         if arguments.world_size > 1:
             dist.broadcast_object_list(decided, src=0)
     return decided[0]
+
+
+def _published_types(base: Path, key: str, precision: Precision) -> dict[str, torch.dtype]:
+    if precision.trained == precision.frozen:
+        return {}
+    outline = outline_model(base, where=key, dtype=precision.frozen)  # some weights stay float32 in any model
+    return {name: weight.dtype for name, weight in outline.state_dict().items()}
 
 
 def _set_up(model: Any, form: RowForm, arguments: TrainingArguments, total: int) -> None:

@@ -19,6 +19,7 @@ from tuneyard.train.batches import EncodedRows, Row
 from tuneyard.train.inputs import experiment_key, run_name
 from tuneyard.train.merge import MergeCheck, merge_adapter
 from tuneyard.train.model import name_base
+from tuneyard.train.precision import precision_of
 from tuneyard.train.prepare import Prepared
 from tuneyard.train.report import model_card, plot_loss
 from tuneyard.values import FinetuneValues
@@ -47,7 +48,8 @@ def write_final(
     generation = Path(prepared.base_folder) / "generation_config.json"
     if generation.exists():
         shutil.copy(generation, folder)
-    _keep_cache(Path(prepared.base_folder), folder)
+    precision = precision_of(values, prepared.stored_dtype, prepared.device)
+    _describe_as_base(Path(prepared.base_folder), folder, precision.frozen)
     config = values.finetuning_config
     trained = EncodedRows(Path(prepared.rows_folder))
     facts = {
@@ -93,12 +95,12 @@ def set_generation(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
         path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _keep_cache(base: Path, folder: Path) -> None:
-    """Say of the key-value cache what the base says: it is off in training only."""
+def _describe_as_base(base: Path, folder: Path, dtype: str) -> None:
+    """Let config.json name the type of the weights beside it, and the base's key-value cache: off in training only."""
     path = folder / "config.json"
     if path.exists():
-        told = json.loads((base / path.name).read_text(encoding="utf-8")).get("use_cache", True)
-        config = {**json.loads(path.read_text(encoding="utf-8")), "use_cache": told}
+        cached = json.loads((base / path.name).read_text(encoding="utf-8")).get("use_cache", True)
+        config = {**json.loads(path.read_text(encoding="utf-8")), "use_cache": cached, "dtype": dtype}
         path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 

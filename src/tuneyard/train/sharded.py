@@ -57,6 +57,11 @@ class ShardedTrainer(SFTTrainer):
         if self.args.should_save:
             self._save(output_dir, state_dict=whole)
 
+    def whole_state(self) -> dict[str, torch.Tensor]:
+        """Give the weights that `gather` brought here."""
+        assert self._whole is not None, "gather comes first"
+        return self._whole
+
     def _gathered(self) -> dict[str, torch.Tensor]:
         tied: set[str] = set(getattr(self.network, "all_tied_weights_keys", None) or ())
         whole: dict[str, Any] = get_model_state_dict(self.network, options=WHOLE)

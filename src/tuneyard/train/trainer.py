@@ -291,6 +291,24 @@ class SFTTrainer(Trainer):
     def gather(self) -> None:
         """Do what every process has to before the main one saves by itself: nothing, as it has all weights."""
 
+    def save_final(self, folder: Path, types: Mapping[str, torch.dtype]) -> None:
+        """Save what is published, on the main process alone and after `gather`.
+
+        Args:
+            folder: Where to.
+            types: The type of each weight by name, where it is not the one that was trained in.
+        """
+        if not types:
+            self.save_model(str(folder))
+            return
+        state = {name: weight.to(types.get(name, weight.dtype)) for name, weight in self.whole_state().items()}
+        self._save(str(folder), state_dict=state)
+
+    def whole_state(self) -> dict[str, torch.Tensor]:
+        """Give the weights of a model without an adapter, of tied ones the first."""
+        tied: set[str] = set(getattr(self.network, "all_tied_weights_keys", None) or ())
+        return {name: weight for name, weight in self.network.state_dict().items() if name not in tied}
+
     def _gathered_loss_window(self) -> list[float]:
         """The summed loss since the last log, of each process."""
         if self.args.world_size == 1:

@@ -12,11 +12,12 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
 import torch.distributed as dist
 import transformers
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainingArguments
@@ -153,6 +154,7 @@ class _Run:
         self.published: set[Path] = set()
         self.tidying = threading.Lock()
         self.best_step: int | None = None
+        self.published_types: Mapping[str, torch.dtype] = {}
 
     # ---- begin ----
 
@@ -231,6 +233,7 @@ class _Run:
         if built is None:
             return None
         model, rows = built.model, built.rows
+        self.published_types = built.published_types
         self.progress = TellProgress(
             self.workdir,
             self._append,
@@ -347,7 +350,7 @@ class _Run:
             self.metrics.append(summary)
         final = self.workdir / "final"
         shutil.rmtree(final, ignore_errors=True)
-        trainer.save_model(str(final))
+        trainer.save_final(final, self.published_types)
         tokenizer = trainer.processing_class
         assert isinstance(tokenizer, transformers.PreTrainedTokenizerBase)
         write_final(final, self.values, self.prepared, self.metrics.rows(), summary)
