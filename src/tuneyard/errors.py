@@ -5,6 +5,7 @@
     ├── InvalidValuesError        3   values that are not allowed                 (ValueError)
     ├── InvalidDataError          3   rows or files of data that can't be used    (ValueError)
     │   └── IncompleteModelError      a model's files don't hold the weights that its config names
+    ├── DivergedError             3   a loss or a gradient is not a finite number (ArithmeticError)
     ├── NotFoundError             4   an object, run, model or file is not there  (LookupError)
     ├── DeniedError               5   credentials are missing, wrong or too weak  (PermissionError)
     ├── ConflictError             6   what is there differs from what was asked
@@ -121,6 +122,12 @@ class InvalidDataError(_ProblemsError):
 
 class IncompleteModelError(InvalidDataError):
     """Raised when a model's files lack a weight, hold one that it hasn't, or one of another shape."""
+
+
+class DivergedError(TuneyardError, ArithmeticError):
+    """Raised when a loss, an evaluation or the norm of the gradients is not a finite number, so that training ends."""
+
+    exit_code = 3
 
 
 class NotFoundError(TuneyardError, LookupError):

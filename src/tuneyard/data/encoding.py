@@ -39,6 +39,7 @@ class Encoded:
             what the answer begins with, and the server's model has to write them apart.
         answers: For each answer that is learnt here, (start, end) in the whole sequence, end excluded.
         reason: Why it was dropped: `overlong` or `cut_answers`, as the values call it; else empty.
+        where: Where its conversation stands, `file:line`.
     """
 
     input_ids: list[int]
@@ -48,6 +49,7 @@ class Encoded:
     apart: int = 0
     answers: tuple[tuple[int, int], ...] = ()
     reason: str = ""
+    where: str = ""
 
     @property
     def cuts_answer(self) -> bool:
@@ -135,7 +137,10 @@ class ChatEncoder:
             InvalidDataError: With one problem, where the chat template refuses the conversation or leaves a part of it
                 out, an answer can't be told from its prompt, or it is too long and `overlong` is `refuse`.
         """
-        return [self._fitted(conversation, sequence) for sequence in self._sequences(conversation)]
+        return [
+            replace(self._fitted(conversation, sequence), where=conversation.where)
+            for sequence in self._sequences(conversation)
+        ]
 
     def prompt_ids(self, conversation: Conversation, message: int) -> list[int]:
         """Return the ids a server makes of all that comes before a message, when it is asked to answer there.

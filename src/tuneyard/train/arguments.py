@@ -49,6 +49,7 @@ def training_arguments(values: FinetuneValues, prepared: Prepared, workdir: Path
         "per_device_train_batch_size": prepared.per_device,
         "gradient_accumulation_steps": prepared.accumulation,
         "per_device_eval_batch_size": config.batchsize_conf.per_device_eval_batch_size or prepared.per_device,
+        "logging_nan_inf_filter": False,  # a loss that is not finite ends the training
         "save_total_limit": None,
         "disable_tqdm": True,
         "use_cpu": prepared.device == "cpu",

@@ -10,6 +10,7 @@ Shape letters: T tokens of the row, K trained targets, D conversations (document
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -19,6 +20,9 @@ from torch.utils.data import Dataset
 
 IGNORED = -100
 """The label that no loss is computed for (torch's `ignore_index`)."""
+
+
+_PLACES = "places.txt"
 
 
 class Row(TypedDict):
@@ -36,6 +40,7 @@ class EncodedRows(Dataset[Row]):
     """
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.tokens = np.load(folder / "tokens.npy", mmap_mode="r")
         self.mask = np.load(folder / "mask.npy", mmap_mode="r")
         self.ends = np.load(folder / "ends.npy")
@@ -58,9 +63,25 @@ class EncodedRows(Dataset[Row]):
         """Tokens that the loss is computed for, over all conversations."""
         return int(self.mask.sum())
 
+    def place(self, index: int) -> str:
+        """Name a conversation by the file and line it comes from, or by its number where that is not known."""
+        path = self.folder / _PLACES
+        if not path.exists():
+            return f"row {index}"
+        with path.open(encoding="utf-8") as file:
+            return next(islice(file, index, None)).rstrip("\n")
+
     @staticmethod
-    def write(folder: Path, rows: Iterable[tuple[Sequence[int], Sequence[bool]]]) -> EncodedRows:
-        """Write `(input_ids, loss_mask)` pairs to `folder` and open them."""
+    def write(
+        folder: Path, rows: Iterable[tuple[Sequence[int], Sequence[bool]]], places: Sequence[str] = ()
+    ) -> EncodedRows:
+        """Write `(input_ids, loss_mask)` pairs to `folder` and open them.
+
+        Args:
+            folder: Where to.
+            rows: The conversations.
+            places: Where each comes from, `file:line`; none where that is not known.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         tokens: list[np.ndarray[Any, Any]] = []
         masks: list[np.ndarray[Any, Any]] = []
@@ -71,6 +92,8 @@ class EncodedRows(Dataset[Row]):
         np.save(folder / "tokens.npy", np.concatenate(tokens) if tokens else np.zeros(0, np.int32))
         np.save(folder / "mask.npy", np.concatenate(masks) if masks else np.zeros(0, np.bool_))
         np.save(folder / "ends.npy", ends)
+        if places:
+            (folder / _PLACES).write_text("".join(f"{place}\n" for place in places), encoding="utf-8")
         return EncodedRows(folder)
 
 

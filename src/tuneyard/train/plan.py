@@ -76,10 +76,20 @@ class StepPlan(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         order = self._order()
         for step in range(self.steps):
-            members = order[step * self.total : (step + 1) * self.total]
-            for micro in range(self.accumulation):
-                start = (micro * self.processes + self.process) * self.per_device
-                yield members[start : start + self.per_device]
+            yield from self._micro_batches(order, step)
+
+    def micro_batches(self, step: int) -> list[list[int]]:
+        """Give this process's micro-batches of an optimizer step, counted from 0 over all epochs."""
+        epoch, self.epoch = self.epoch, step // self.steps
+        try:
+            return self._micro_batches(self._order(), step % self.steps)
+        finally:
+            self.epoch = epoch
+
+    def _micro_batches(self, order: list[int], step: int) -> list[list[int]]:
+        members = order[step * self.total : (step + 1) * self.total]
+        starts = [(micro * self.processes + self.process) * self.per_device for micro in range(self.accumulation)]
+        return [members[start : start + self.per_device] for start in starts]
 
     def _order(self) -> list[int]:
         if self.order == "sequential":

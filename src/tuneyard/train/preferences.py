@@ -53,6 +53,10 @@ class PairedRows(Dataset[Pair]):
         chosen, rejected = self.rows[2 * index], self.rows[2 * index + 1]
         return Pair(chosen=chosen, rejected=rejected, reference=self.reference[index])
 
+    def place(self, index: int) -> str:
+        """Name a pair by the file and line it comes from."""
+        return self.rows.place(2 * index)
+
     @property
     def lengths(self) -> list[int]:
         """Tokens of each pair."""

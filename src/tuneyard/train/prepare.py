@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.checkpoints import Experiment
+from tuneyard.data import Encoded
 from tuneyard.deliver import vet_model
 from tuneyard.device import Device, choose_device
 from tuneyard.models import outline_model
@@ -159,8 +160,12 @@ def encode(
         InvalidDataError: With every bad row, or where nothing is left to train on.
     """
     rows, validation = encoded_rows(values, base_folder, training_files, validation_files, tell)
-    EncodedRows.write(workdir / "rows", ((row.input_ids, row.loss_mask) for row in rows))
+    _write(workdir / "rows", rows)
     if not validation:
         return workdir / "rows", None
-    EncodedRows.write(workdir / "validation", ((row.input_ids, row.loss_mask) for row in validation))
+    _write(workdir / "validation", validation)
     return workdir / "rows", workdir / "validation"
+
+
+def _write(folder: Path, rows: Sequence[Encoded]) -> None:
+    EncodedRows.write(folder, ((row.input_ids, row.loss_mask) for row in rows), [row.where for row in rows])

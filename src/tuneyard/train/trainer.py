@@ -8,6 +8,7 @@ What is overridden, and why:
 - `_maybe_log_save_evaluate`: the one place after a step's log, evaluation and save, where SIGTERM may end training
   with nothing half-counted. The Trainer comes here again at an epoch's end: that step is saved and may be the last one
   only then, else a resume from it would never log or evaluate the epoch;
+- `training_step`, `_get_grad_norm`: losses and norms are kept for `divergence`, which ends a training over them;
 - `_run_epoch`: the stock Trainer takes one step too many when it resumes where `max_steps` broke off an epoch.
 """
 
@@ -29,6 +30,7 @@ from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
 from tuneyard.train.batches import IGNORED, EncodedRows, flatten
+from tuneyard.train.divergence import Finite
 from tuneyard.train.forms import Scores
 from tuneyard.train.isolation import RowForm
 from tuneyard.train.plan import StepPlan
@@ -113,6 +115,7 @@ class SFTTrainer(Trainer):
         self.started = time.monotonic()
         self.resumed_from: Path | None = None
         self.best_lost = False
+        self.finite = Finite(self._places, learning_rate=self.args.learning_rate, scaled=self.args.fp16)
         self._saved_step = -1
         self._visited_step = -1
         self._postponing = self._postponed = False
@@ -137,6 +140,12 @@ class SFTTrainer(Trainer):
         """Load the planned micro-batches of this process."""
         return self._loader(self.rows, self.plan_training())
 
+    def _places(self, step: int, micro: int | None) -> list[str]:
+        """Name the rows of an optimizer step on this process, or of one of its micro-batches."""
+        batches = self.plan_training().micro_batches(step)
+        chosen = batches if micro is None else batches[micro : micro + 1]
+        return [self.rows.place(index) for batch in chosen for index in batch]
+
     def _loader(self, rows: EncodedRows | PairedRows, plan: StepPlan) -> DataLoader[Any]:
         return DataLoader(
             rows,
@@ -149,6 +158,19 @@ class SFTTrainer(Trainer):
         )
 
     # ---- loss ----
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Compute a micro-batch's loss and gradients as the stock Trainer does, and keep the loss to look at."""
+        loss = super().training_step(*args, **kwargs)
+        self.finite.note_loss(self.state.global_step, loss)
+        return loss
+
+    def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
+        norm: Any = super()._get_grad_norm(*args, **kwargs)
+        self.finite.note_norm(self.state.global_step, norm)
+        if self.args.device.type == "cpu":
+            self.finite.check()
+        return norm
 
     def compute_loss(
         self,
@@ -241,6 +263,7 @@ class SFTTrainer(Trainer):
             sums = found if sums is None else sums + found
         assert sums is not None, "values refuse an evaluation without validation data"
         metrics = self.metrics_of(self._sum_over_processes(sums).tolist(), metric_key_prefix)
+        self.finite.check_metrics(self.state.global_step, metrics)
         return EvalLoopOutput(
             predictions=[],  # pyright: ignore[reportArgumentType] - nothing but the loss is asked for
             label_ids=None,
@@ -274,6 +297,8 @@ class SFTTrainer(Trainer):
         if self._postponing:
             self._postponed = True
             return
+        self.finite.check()
+        self.finite.check_weights(self.state.global_step, self.network)
         super()._save_checkpoint(model, trial)
         folder = self.output_dir / f"checkpoint-{self.state.global_step}"
         window = self._gathered_loss_window()
@@ -377,6 +402,11 @@ class SFTTrainer(Trainer):
         return self.earlier_seconds + time.monotonic() - self.started
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        self.finite.note_skipped(self.state.global_step - 1, self.accelerator.optimizer_step_was_skipped)
+        control = self.control
+        ends = self.state.global_step >= self.state.max_steps or control.should_training_stop
+        if control.should_log or control.should_evaluate or control.should_save or ends:
+            self.finite.check()
         step, epoch = self.state.global_step, float(self.state.epoch or 0.0)
         if (epoch.is_integer() or step >= self.state.max_steps) and self._visited_step != step:
             self._visited_step, self._postponing = step, True
