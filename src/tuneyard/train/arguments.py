@@ -50,6 +50,7 @@ def training_arguments(values: FinetuneValues, prepared: Prepared, workdir: Path
         "gradient_accumulation_steps": prepared.accumulation,
         "per_device_eval_batch_size": config.batchsize_conf.per_device_eval_batch_size or prepared.per_device,
         "logging_nan_inf_filter": False,  # a loss that is not finite ends the training
+        "neftune_noise_alpha": None,  # by conversation, not by row: `noise`
         "save_total_limit": None,
         "disable_tqdm": True,
         "use_cpu": prepared.device == "cpu",

@@ -18,8 +18,9 @@ from transformers import TrainingArguments, set_seed
 
 from tuneyard.models import outline_model
 from tuneyard.progress import progress_bar
-from tuneyard.train.batches import EncodedRows
+from tuneyard.train.batches import EncodedRows, flatten, moved
 from tuneyard.train.console import Tell
+from tuneyard.train.dropout import disable_dropout
 from tuneyard.train.forms import Form
 from tuneyard.train.isolation import RowForm, prove_form
 from tuneyard.train.model import add_adapter, available_attention, hold_trained_in, load_base
@@ -100,6 +101,8 @@ def assemble(
         checkpointing = arguments.gradient_checkpointing
         model = add_adapter(model, config.peft_conf, base, gradient_checkpointing=checkpointing)
         hold_trained_in(model, precision.trained)
+    if config.method == "dpo" and config.preference_args.disable_dropout:
+        disable_dropout(model, form.forward, moved(flatten([encoded[0]]), model.device))
     return Assembly(model, rows, validation, form, {} if adapts else _published_types(base, key, precision))
 
 

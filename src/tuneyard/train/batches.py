@@ -9,7 +9,7 @@ Shape letters: T tokens of the row, K trained targets, D conversations (document
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypedDict
@@ -131,6 +131,11 @@ def flatten(rows: Sequence[Row]) -> dict[str, Any]:
         "labels": labels_1K,
         "shift_labels": labels_1K,
     }
+
+
+def moved(row: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """Bring what `flatten` made to a device."""
+    return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in row.items()}
 
 
 def _trainable(loss_mask: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

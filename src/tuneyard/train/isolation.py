@@ -28,7 +28,7 @@ from tuneyard.errors import InvalidDataError
 from tuneyard.models import UNUSABLE
 from tuneyard.train.attention import PER_CONVERSATION
 from tuneyard.train.balance import balance_weight
-from tuneyard.train.batches import EncodedRows, Row, flatten
+from tuneyard.train.batches import EncodedRows, Row, flatten, moved
 from tuneyard.train.forms import Form, Forward
 
 TOLERANCE = 1e-4
@@ -207,11 +207,7 @@ class _Reference:
     @torch.no_grad()
     def _logits(self, forward: Forward, samples: _Samples, *, training: bool = False) -> torch.Tensor:
         """Shape (K, V), float32, without the predictions that follow a last token."""
-        device = self.probe.device
-        row = {
-            name: value.to(device) if isinstance(value, torch.Tensor) else value
-            for name, value in flatten(samples.rows).items()
-        }
+        row = moved(flatten(samples.rows), self.probe.device)
         self.probe.model.train(training)
         torch.manual_seed(0)  # the same units are dropped in equal rows
         return forward(self.probe.model, row).logits_KV.float()

@@ -18,7 +18,7 @@ import torch
 from torch.nn.functional import logsigmoid
 from torch.utils.data import Dataset
 
-from tuneyard.train.batches import IGNORED, EncodedRows, Row, flatten
+from tuneyard.train.batches import IGNORED, EncodedRows, Row, flatten, moved
 from tuneyard.train.forms import Forward
 from tuneyard.values import DpoArgs
 
@@ -192,10 +192,7 @@ def reference_log_probs(
     was_training = model.training
     model.eval()
     for index in indices:
-        inputs = {
-            name: value.to(device) if isinstance(value, torch.Tensor) else value
-            for name, value in flatten_pairs([pairs[index]]).items()
-        }
+        inputs = moved(flatten_pairs([pairs[index]]), device)
         context: AbstractContextManager[Any] = torch.autocast(device.type, autocast) if autocast else nullcontext()
         with context:
             scores = forward(model, inputs)
@@ -203,10 +200,3 @@ def reference_log_probs(
         advance(1)
         yield index, sums_12[0].tolist()
     model.train(was_training)
-
-
-def drop_no_units(model: torch.nn.Module) -> None:
-    """Switch off every dropout, as `disable_dropout` asks: reference and policy begin as one model then."""
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0

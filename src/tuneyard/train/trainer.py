@@ -31,8 +31,9 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from tuneyard.train.batches import IGNORED, EncodedRows, flatten
 from tuneyard.train.divergence import Finite
-from tuneyard.train.forms import Scores
+from tuneyard.train.forms import Form, Scores
 from tuneyard.train.isolation import RowForm
+from tuneyard.train.noise import EmbeddingNoise
 from tuneyard.train.plan import StepPlan
 from tuneyard.train.preferences import PairedRows
 
@@ -66,6 +67,7 @@ class SFTTrainer(Trainer):
         tokenizer: Saved with every checkpoint.
         total_batch_size: Conversations per optimizer step over all processes.
         row_form: How the conversations of a micro-batch go through this model.
+        noise_alpha: Strength of the noise on embeddings (`noise`); None for none.
         stop_requested: Asked after each step whether training is to end; any process's yes ends all.
         still_publishing: Asked before the first step after a save is completed, again and again until every process's
             answer is no: what a kill loses is at most what came between two saves.
@@ -85,6 +87,7 @@ class SFTTrainer(Trainer):
         tokenizer: PreTrainedTokenizerBase,
         total_batch_size: int,
         row_form: RowForm,
+        noise_alpha: float | None,
         stop_requested: Callable[[], bool],
         still_publishing: Callable[[], bool],
         on_checkpoint: Callable[[Path, int], None],
@@ -108,6 +111,7 @@ class SFTTrainer(Trainer):
         self.total_batch_size = total_batch_size
         self.forward_rows = row_form.forward
         self.balance_weight = row_form.balance_weight
+        self.noise = EmbeddingNoise(model, noise_alpha) if noise_alpha else None
         self.stop_requested = stop_requested
         self.still_publishing = still_publishing
         self.on_checkpoint = on_checkpoint
@@ -191,6 +195,8 @@ class SFTTrainer(Trainer):
             The loss, scaled so that averaging gradients over processes gives the step's mean: that of the items and,
             where the model balances its experts, of their balance, each row's weighted by its items.
         """
+        if self.noise is not None and self.forward_rows.form == Form.FLAT:
+            self.noise.bounds = inputs["cu_seq_lens_q"]
         total, own, scores = self.summed_loss(model, inputs)
         if scores.balance is not None:
             total = total + self.balance_weight * scores.balance * own

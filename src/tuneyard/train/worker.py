@@ -47,7 +47,6 @@ from tuneyard.train.model import (
     name_base,
     quiet_libraries,
 )
-from tuneyard.train.preferences import drop_no_units
 from tuneyard.train.prepare import Prepared
 from tuneyard.train.progress_file import write_progress
 from tuneyard.train.rows import encoder_of
@@ -248,6 +247,7 @@ class _Run:
             tokenizer=encoder_of(self.values, Path(self.prepared.base_folder)).tokenizer,
             total_batch_size=self.prepared.total,
             row_form=built.form,
+            noise_alpha=config.training_args.neftune_noise_alpha,
             stop_requested=self._ending(stop),
             still_publishing=self._publishing(),
             on_checkpoint=self._checkpoint(lambda: trainer),
@@ -255,8 +255,6 @@ class _Run:
         )
         if isinstance(trainer, DPOTrainer):
             trainer.dpo = config.preference_args
-            if trainer.dpo.disable_dropout:
-                drop_no_units(model)
         trainer.remove_callback(PrinterCallback)
         if start.folder:
             trainer.resumed_from = Path(start.folder)

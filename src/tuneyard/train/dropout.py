@@ -1,0 +1,46 @@
+"""Dropout switched off throughout a model, and the check that nothing of it is left.
+
+Models drop units in modules and, in attention, by a number that they hand to a function. So every module's numbers are
+looked through, and then the model itself: computed twice in training with other random numbers, it has to be the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from tuneyard.errors import InvalidValuesError, Problem
+from tuneyard.train.forms import Forward
+
+_WHERE = "finetuning_config.dpo_args.disable_dropout"
+
+
+def disable_dropout(model: torch.nn.Module, forward: Forward, row: Mapping[str, Any]) -> None:
+    """Switch dropout off.
+
+    Args:
+        model: The model, with an adapter or without, on its device.
+        forward: Runs rows through it.
+        row: What `flatten` makes of some rows, on the model's device.
+
+    Raises:
+        InvalidValuesError: The model still computes something random.
+    """
+    for module in model.modules():
+        for name, value in list(vars(module).items()):
+            if isinstance(value, float) and ("drop" in name or (name == "p" and "Drop" in type(module).__name__)):
+                setattr(module, name, 0.0)
+    training = model.training
+    model.train()
+    devices = [parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"][:1]
+    with torch.random.fork_rng(devices=devices), torch.no_grad():
+        logits: list[torch.Tensor] = []
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            logits.append(forward(model, row).logits_KV)
+    model.train(training)
+    if not torch.equal(logits[0], logits[1]):
+        problem = Problem(_WHERE, "can't be honoured: the model computes something random in training", "true", "false")
+        raise InvalidValuesError(f"{problem}.", problems=[problem], hint=f"--set {_WHERE}=false")
