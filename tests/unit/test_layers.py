@@ -16,7 +16,7 @@ SOURCE = Path(tuneyard.__file__).parent
 
 # From the bottom up; what stands on one line may not import one another.
 LAYERS = (
-    {"errors", "progress", "process", "device"},
+    {"errors", "progress", "process", "device", "address"},
     {"values"},
     {"store", "hub"},
     {"deliver", "data", "checkpoints"},
@@ -30,7 +30,7 @@ LAYERS = (
 )
 LAYER = {room: place for place, rooms in enumerate(LAYERS) for room in rooms}
 # They end and refuse with the codes of `errors`.
-SIDEWAYS = {("process", "errors"), ("progress", "errors"), ("device", "errors")}
+SIDEWAYS = {("process", "errors"), ("progress", "errors"), ("device", "errors"), ("address", "errors")}
 MAY_LOAD_TORCH = {"train", "serve", "device"}
 
 

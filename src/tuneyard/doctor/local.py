@@ -17,7 +17,6 @@ from tuneyard.doctor.check import Check, Report, of_error, ok, problem, report, 
 from tuneyard.doctor.store_probe import BUCKET, probe_store
 from tuneyard.errors import AcceleratorMissingError, NotFoundError, TuneyardError, UnavailableError, UsageError
 from tuneyard.runs.home import home_folder
-from tuneyard.store import default_store_url
 
 Progress = Callable[[str], None]
 
@@ -179,7 +178,6 @@ def _disk(environ: Mapping[str, str]) -> Check:
 
 
 def _store(url: str | None, bucket: str, environ: Mapping[str, str]) -> list[Check]:
-    url = url or environ.get("TUNEYARD_STORE") or default_store_url(environ)
     found = probe_store(url, bucket=bucket, quick=True, environ=environ)
     bad = [check for check in found.checks if check.outcome != "ok"]
     return bad or [found.named("store")]

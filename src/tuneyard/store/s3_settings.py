@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment
 
+from tuneyard.address import parse_address
 from tuneyard.errors import DeniedError, InvalidValuesError, NotFoundError, Problem
 
 _TRUE = {"1", "true", "yes", "on"}
@@ -87,10 +88,7 @@ def read_settings(endpoint: str, environ: Mapping[str, str], ca_bundle: Path | N
     """
     _refuse(environ)
     profile = _profile(environ)
-    endpoint = endpoint or (
-        environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL") or profile.get("endpoint_url", "")
-    )
-    endpoint = _plain(endpoint)
+    endpoint = endpoint or _endpoint(environ, profile)
     return S3Settings(
         endpoint=endpoint,
         region=environ.get("AWS_REGION")
@@ -116,27 +114,20 @@ def _refuse(environ: Mapping[str, str]) -> None:
         )
 
 
-def _plain(endpoint: str) -> str:
-    if not endpoint:
-        return ""
-    try:
-        parts = urlsplit(endpoint)
-        port = parts.port
-    except ValueError as error:
-        raise InvalidValuesError(
-            "The endpoint of the object store is not a URL.", hint="Give it as https://host:port."
-        ) from error
-    if parts.username or parts.password:
-        raise InvalidValuesError(
-            f"The endpoint at {parts.hostname} has credentials in its URL.",
-            hint="Take them out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
-        )
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path not in {"", "/"} or parts.query:
-        raise InvalidValuesError(
-            f"{endpoint!r} is not the endpoint of an S3 server.", hint="Give it as https://host:port."
-        )
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}" + (f":{port}" if port else "")
+def _endpoint(environ: Mapping[str, str], profile: Mapping[str, str]) -> str:
+    """Give the endpoint that the environment names for `s3://`; empty for AWS itself."""
+    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+    named = [(name, environ.get(name, "")) for name in names]
+    for name, text in (*named, ("the AWS profile's endpoint_url", profile.get("endpoint_url", ""))):
+        if text:
+            endpoint = parse_address(text, named_by=name).endpoint
+            if not endpoint:
+                raise InvalidValuesError(
+                    f"{name} is {text!r}, which is not the endpoint of an S3 server.",
+                    hint="Give it as https://host:port.",
+                )
+            return endpoint
+    return ""
 
 
 def _keys(environ: Mapping[str, str], profile: Mapping[str, str], endpoint: str) -> AccessKeys | None:

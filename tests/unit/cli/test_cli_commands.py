@@ -261,3 +261,39 @@ def _deliver_by_hand(folder):
     write_manifest(store, "default-bucket/models/tiny/.tuneyard/manifest.json", Manifest("model", (file,)))
     data = Manifest("dataset", (FileEntry("facts.jsonl", 2, "0" * 64),))
     write_manifest(store, "default-bucket/datasets/.tuneyard/facts.jsonl.manifest.json", data)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("deliver", "--set", "modelID=./model", "--set", "bucketModelPath=default-bucket/models/tiny"),
+        ("finetune", "-f", "lora.yaml"),
+        ("plan", "-f", "lora.yaml"),
+        ("serve", "--set", "model=s3://default-bucket/models/tiny"),
+        ("serve", "a-run"),
+        ("data", "check", "-f", "lora.yaml"),
+        ("data", "show", "-f", "lora.yaml"),
+        ("verify", "default-bucket/models"),
+        ("gc", "default-bucket/models", "--yes"),
+        ("chaos", "--trials", "1"),
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)
+@pytest.mark.parametrize("named_by", ["--store", "TUNEYARD_STORE"])
+def test_a_server_without_its_scheme_is_no_folder(tuneyard, tmp_path, finetune_file, words, named_by):
+    if named_by == "--store":
+        done = tuneyard(*words, "--store", "localhost:9000")
+    else:
+        done = tuneyard(*words, TUNEYARD_STORE="localhost:9000")
+    done.is_a_mistake(3)
+    assert "is neither a URL nor clearly a path (given: 'localhost:9000')" in done.err
+    assert "did you mean https://localhost:9000?" in done.err
+    assert not (tmp_path / "localhost:9000").exists()
+
+
+@pytest.mark.parametrize("words", [("doctor", "store"), ("doctor",)])
+def test_the_doctor_has_a_server_without_its_scheme_as_a_problem(tuneyard, tmp_path, words):
+    done = tuneyard(*words, "--store", "localhost:9000")
+    assert done.code in (3, 8), done.err  # this machine may have worse
+    assert "did you mean https://localhost:9000?" in " ".join(done.out.split())
+    assert not (tmp_path / "localhost:9000").exists()
