@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from tuneyard.errors import InvalidValuesError, Problem
+from tuneyard.whereabouts import setting
 
 ALLOWED = (
     "https://host:port or http://host:port (any S3 server), s3:// (AWS, or AWS_ENDPOINT_URL), file:///folder, "
@@ -136,5 +137,5 @@ def _with_credentials(text: str, named_by: str) -> InvalidValuesError:
     host = text.rpartition("@")[2].partition("/")[0]
     return InvalidValuesError(
         f"The object store can't be used: {named_by} has credentials in it, before {host!r}.",
-        hint="Take them out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment.",
+        hint=f"Take them out: keys come from {setting('AWS_ACCESS_KEY_ID')} and {setting('AWS_SECRET_ACCESS_KEY')}.",
     )

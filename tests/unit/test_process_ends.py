@@ -62,7 +62,7 @@ def test_ctrl_c_is_130_without_a_traceback(tmp_path: Path) -> None:
 def test_an_internal_error_is_one_line_and_its_traceback_is_in_a_file(tmp_path: Path) -> None:
     result = end("{}['missing']", tmp_path / "new folder")
     assert result.returncode == 1
-    assert result.stderr.splitlines()[0] == "error: something in Tuneyard itself went wrong: KeyError: 'missing'"
+    assert result.stderr.splitlines()[0] == "error: Something in Tuneyard itself went wrong: KeyError: 'missing'"
     kept = tmp_path / "new folder" / "traceback.txt"
     assert str(kept) in result.stderr
     assert "Traceback" in kept.read_text()
@@ -83,7 +83,7 @@ def test_tracebacks_are_shown_where_they_are_asked_for(tmp_path: Path) -> None:
         ("return 143", (143, "", "")),
         ("raise KeyboardInterrupt", (130, "interrupted", "")),
         (f"os.kill(os.getpid(), {int(signal.SIGTERM)})", (143, "terminated by SIGTERM", "")),
-        ('raise RuntimeError("odd")', (1, "something in Tuneyard itself went wrong: RuntimeError: odd", "")),
+        ('raise RuntimeError("odd")', (1, "Something in Tuneyard itself went wrong: RuntimeError: odd", "")),
     ],
 )
 def test_the_outcome_is_left_as_last_words_where_a_pod_keeps_them(

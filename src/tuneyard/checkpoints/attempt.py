@@ -32,6 +32,7 @@ from tuneyard.errors import (
 )
 from tuneyard.progress import Advance
 from tuneyard.store import FileEntry, Manifest, Store, hash_file, read_manifest, upload_tree, write_manifest
+from tuneyard.whereabouts import command
 
 FinalName = Literal["checkpoint-final", "checkpoint-final-merged"]
 """What serving takes from an experiment."""
@@ -301,7 +302,7 @@ class Attempt:
             there = f"attempt {head.attempt}" if head else "nobody: HEAD was deleted"
             raise LostOwnershipError(
                 f"Attempt {self.number} no longer owns {self.prefix}; its owner is {there}.",
-                hint="Nothing more is written by this attempt. See which one goes on: tuneyard runs",
+                hint=f"Nothing more is written by this attempt. See which one goes on: {command('tuneyard runs')}",
                 attempt=self.number,
                 owner=head.attempt if head else None,
             )

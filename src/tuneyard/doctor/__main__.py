@@ -37,7 +37,7 @@ def main() -> int:
         # a pod's file of authorities is optional
         ca_bundle=Path(authorities) if authorities and Path(authorities).is_file() else None,
     )
-    print(json.dumps(found.to_dict(), ensure_ascii=False), flush=True)
+    print(json.dumps(found.to_dict()), flush=True)
     return found.exit_code
 
 

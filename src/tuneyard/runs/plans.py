@@ -366,7 +366,7 @@ def _expect(store: Store, manifest: str, sentence: str, hint: str) -> None:
 
 def _finetuning_run(runner: Runner, run: str) -> RunInfo | None:
     try:
-        return find_run(runner.list("finetune"), run, verbs=("finetune",), words="tuneyard serve")
+        return find_run(runner.list("finetune"), run, verbs=("finetune",), words="tuneyard serve", target=runner.words)
     except NotFoundError:
         return None  # one of another machine, whose experiment may still be in the store
 

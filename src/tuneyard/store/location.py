@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tuneyard.address import parse_address
+from tuneyard.folders import home_folder
 from tuneyard.store.folder import FolderStore
 from tuneyard.store.objects import Store
 
@@ -80,9 +81,4 @@ def default_store_url(environ: Mapping[str, str] | None = None) -> str:
     Returns:
         A `file://` URL under `TUNEYARD_HOME`, or under the user's data folder.
     """
-    home = (os.environ if environ is None else environ).get("TUNEYARD_HOME")
-    if not home:
-        from platformdirs import user_data_dir
-
-        home = user_data_dir("tuneyard")
-    return (Path(home).expanduser().absolute() / "store").as_uri()
+    return (home_folder(environ) / "store").as_uri()
