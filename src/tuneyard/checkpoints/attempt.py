@@ -153,13 +153,14 @@ class Attempt:
             IntegrityError: The store does not hold what was sent.
         """
         _refuse_own_manifest(folder)
-        self.check_owner()
         key = f"{self.prefix}/{name}"
+        # Listed before the owner is asked for: what a successor puts there is never among what is deleted.
+        earlier = {info.key for info in self._store.list(f"{key}/")} - {f"{key}/manifest.json"}
+        self.check_owner()
         self._store.delete([f"{key}/manifest.json"])
         files = upload_tree(self._store, folder, f"{key}/", advance=advance)
         self.check_owner()
-        named = {f"{key}/{entry.path}" for entry in files}
-        self._store.delete([info.key for info in self._store.list(f"{key}/") if info.key not in named])
+        self._store.delete(sorted(earlier - {f"{key}/{entry.path}" for entry in files}))
         manifest = self._commit("final", key, files, {**about, "attempt": self.number})
         self._change(lambda head: replace(head, finished=head.finished or name == "checkpoint-final"))
         return manifest
