@@ -176,8 +176,10 @@ class FolderStore:
         return Digest(size=size, sha256=digest.hexdigest())
 
     def _rename(self, temporary: Path, target: Path, key: str) -> None:
+        named: set[Path] = {target.parent}  # folders with a new name in them
         while True:
             try:
+                named |= {folder.parent for folder in target.parents if not folder.exists()}
                 target.parent.mkdir(parents=True, exist_ok=True)
                 temporary.rename(target)
             except FileNotFoundError:
@@ -192,7 +194,8 @@ class FolderStore:
                     key=key,
                 ) from error
             break
-        _sync_folder(target.parent)
+        for folder in sorted(named, reverse=True):
+            _sync_folder(folder)
 
     @contextlib.contextmanager
     def _temporary(self) -> Generator[tuple[BinaryIO, Path]]:
