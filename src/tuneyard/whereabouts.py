@@ -136,7 +136,7 @@ def more_room(folder: Path | str) -> str:
         folder: The folder whose disk is full.
     """
     return fitting(
-        f"Make room on its disk: df -h {folder}", f"Ask for a larger volume: {_SIZES.get(chart(), 'values')}."
+        f"Make room on its disk: df -h {folder}", f"Ask for a larger volume: {_SIZES.get(chart(), 'values')}"
     )
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 from obstore.exceptions import GenericError
+from typer.main import get_command
 
 import tuneyard
+from tuneyard.cli.main import app
 from tuneyard.device import choose_device
 from tuneyard.errors import DeniedError, UsageError
 from tuneyard.store import open_store
@@ -82,7 +84,9 @@ def test_what_a_setting_is_called_in_a_pod_is_what_it_is_advised_to_set(chart: s
 
 
 def test_a_pod_s_volume_grows_by_keys_of_its_chart(chart: str) -> None:
-    for key in re.findall(r"[a-z][A-Za-z]+(?:\.[a-z]+)?(?=\.| and|$)", more_room("/work").partition(": ")[2]):
+    keys = more_room("/work").partition(": ")[2].split(" and ")
+    assert keys
+    for key in keys:
         assert _has(MODELS[chart], key), key
 
 
@@ -129,6 +133,23 @@ def test_every_hint_of_what_runs_in_pods_asks_where_it_runs() -> None:
     assert len(found) > 80
     unfit = [f"{where}: {text!r}" for where, text in found if FITS_A_MACHINE_ALONE.search(text)]
     assert unfit == []
+
+
+def test_a_command_that_hints_name_exists_and_reaches_its_target() -> None:
+    commands = get_command(app).commands  # pyright: ignore[reportAttributeAccessIssue]
+    named: set[str] = set()
+    for path in sorted(SOURCE.rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.keyword) and node.arg in ("hint", "advice"):
+                texts = [str(one.value) for one in ast.walk(node.value) if isinstance(one, ast.Constant)]
+                named |= set(re.findall(r"(?<!package )\btuneyard ([a-z]+)", "\n".join(texts)))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "command":
+                (text,) = [one.value for one in ast.walk(node) if isinstance(one, ast.Constant)]
+                found = commands[str(text).split()[1]]
+                assert "--on" in [option for parameter in found.params for option in parameter.opts], text
+    assert named >= {"runs", "deliver", "logs"}
+    assert named <= set(commands)
 
 
 def _hints() -> Iterator[tuple[str, str]]:

@@ -19,7 +19,7 @@ from tuneyard.errors import (
     TuneyardError,
     UnavailableError,
 )
-from tuneyard.whereabouts import assignment, command, fitting, setting
+from tuneyard.whereabouts import assignment, fitting, setting
 
 _CODE = re.compile(r"<Code>(\w+)</Code>|code: \\?\"(\w+)\\?\"")
 _STATUS = re.compile(r"non-2xx status code: (\d{3})")
@@ -104,9 +104,11 @@ def _about_server(text: str, code: str, status: int, key: str, server: str) -> T
             f"The object store {server} speaks TLS only.", hint=f"Use https{server[4:]}.", store=server
         )
     if code in _FULL or status == _INSUFFICIENT_STORAGE:
+        clean = f"tuneyard gc {key.partition('/')[0]}/experiments"
         return FullError(
             f"The object store {server} has no room for {key} ({code or status}).",
-            hint=f"Make room on the server, raise the bucket's quota, or clean up: {command('tuneyard gc')}",
+            hint="Make room on the server, raise the bucket's quota, or clean up: "
+            + fitting(clean, f"{clean} --store {server}, on a machine that reaches it"),
             store=server,
         )
     if status >= 500 or status == 429:
