@@ -159,3 +159,24 @@ def test_the_last_words_of_an_earlier_process_are_not_taken_for_ones_own(tmp_pat
     log.write_text(json.dumps({"exit_code": 7, "error": "of an earlier process", "hint": ""}))
     end("return 7", tmp_path, TUNEYARD_TERMINATION_LOG=str(log))
     assert json.loads(log.read_text()) == {"exit_code": 7, "error": "", "hint": ""}
+
+
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii", "PYTHONCOERCECLOCALE": "0"}
+
+
+def test_a_process_prints_and_names_files_on_a_terminal_of_ascii(tmp_path: Path) -> None:
+    text = "Gr\\u00fc\\u00dfe\\u2026"
+    body = f'print("{text}"); open("{tmp_path}/{text}", "x").close(); raise InvalidDataError("{text}", hint="{text}")'
+    result = end(body, tmp_path / "work", **ASCII)
+    assert (result.returncode, result.stdout) == (3, "Gr\\xfc\\xdfe...\n")
+    assert result.stderr == "error: Gr\\xfc\\xdfe...\nhint: Gr\\xfc\\xdfe...\n"
+    assert "Grüße…".encode() in os.listdir(os.fsencode(tmp_path))  # noqa: PTH208  (the bytes of its name)
+
+
+@pytest.mark.parametrize("name", ["deliver", "deliver.script_process", "train", "serve", "doctor", "runs.removal"])
+def test_the_help_of_each_process_is_printed_on_a_terminal_of_ascii(name: str) -> None:
+    command = [sys.executable, "-m", f"tuneyard.{name}", "--help"]
+    done = subprocess.run(command, env={"PATH": os.environ["PATH"], **ASCII}, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(b"usage: ")
+    assert (done.stdout + done.stderr).isascii()
