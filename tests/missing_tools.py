@@ -44,13 +44,13 @@ def summary(reasons: Iterable[str], ran: int) -> str:
     reasons = list(reasons)
     lacking = Counter(found[1] for text in reasons if (found := _REASON.search(text)))
     others = len(reasons) - lacking.total()
-    rest = f" {others} more don't apply to this machine; the list above says why." if others else ""
+    rest = f" Not for this machine: {others}, for the reasons above." if others else ""
     if not lacking:
-        return f"All {ran} tests that this machine can run were run.{rest}"
+        return f"Tests run: {ran}, all that this machine can run.{rest}"
     tools = ", ".join(f"{tool} {number}" for tool, number in lacking.most_common())
     return (
-        f"{ran} tests were run, and {lacking.total()} were not, since programs that they need are not on PATH "
-        f"({tools}): see Tests in CONTRIBUTING.md.{rest}"
+        f"Tests run: {ran}. Not run, since they need programs that are not on PATH: {lacking.total()} ({tools}); "
+        f"see Tests in CONTRIBUTING.md.{rest}"
     )
 
 

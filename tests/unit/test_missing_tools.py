@@ -40,13 +40,13 @@ def test_the_last_line_counts_what_was_not_run_by_the_program_it_needs(tmp_path:
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert ran.stdout.splitlines()[-1] == (
-        "1 tests were run, and 3 were not, since programs that they need are not on PATH (helm 2, versitygw 1): "
-        "see Tests in CONTRIBUTING.md. 1 more don't apply to this machine; the list above says why."
+        "Tests run: 1. Not run, since they need programs that are not on PATH: 3 (helm 2, versitygw 1); "
+        "see Tests in CONTRIBUTING.md. Not for this machine: 1, for the reasons above."
     )
 
 
 def test_with_every_program_there_the_line_says_so() -> None:
-    assert missing_tools.summary([], 7) == "All 7 tests that this machine can run were run."
+    assert missing_tools.summary([], 7) == "Tests run: 7, all that this machine can run."
 
 
 def test_every_program_is_told_of_where_the_line_points() -> None:
