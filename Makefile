@@ -59,7 +59,7 @@ charts: install ## lint the charts and run their suites (needs helm 4 with helm-
 	@helm lint --quiet workloads/llm-inference-vllm/helm --set model=org/name
 	@$(UNITTEST) --strict $(CHARTS) | tee /dev/stderr | grep -Eq "^Tests: +$(CASES) passed, $(CASES) total"
 
-test: install ## run every test but the soak tests
+test: install ## run every test but the soak tests; the last line says what was not run, and why
 	@$(PYTEST) -n $(WORKERS) --dist worksteal -m "not soak and not cluster" $(REPORT)
 
 images: ## build the container images (VARIANT=cpu, cuda or rocm; BUILDER, BASE: see images/build)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import missing_tools
 import pytest
 import yaml
 from small_values import FINETUNE
@@ -66,7 +67,7 @@ class _Loader(yaml.CSafeLoader):
 def helm_or_skip() -> None:
     """Skip a test where Helm isn't on PATH, unless TUNEYARD_REQUIRE_HELM is 1."""
     if shutil.which("helm") is None and os.environ.get("TUNEYARD_REQUIRE_HELM") != "1":
-        pytest.skip("helm is not on PATH")
+        pytest.skip(missing_tools.reason("helm"))
 
 
 def write_values(path: Path, values: Mapping[str, Any]) -> Path:

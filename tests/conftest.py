@@ -1,4 +1,4 @@
-"""Fixtures for every test: the S3 servers, and this folder on the path for what tests share."""
+"""Fixtures for every test: the S3 servers, what tools are missing, and this folder on the path for what tests share."""
 
 from __future__ import annotations
 
@@ -7,4 +7,4 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-pytest_plugins = ["s3_servers"]
+pytest_plugins = ["missing_tools", "s3_servers"]

@@ -27,6 +27,7 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 
+import missing_tools
 import obstore
 import pytest
 from obstore.store import S3Store
@@ -103,10 +104,9 @@ def find_binary(name: str) -> str:
     found = shutil.which(name) or shutil.which(name, path=_tools_path())
     if found:
         return found
-    reason = f"{name} is neither on PATH nor among the tools beside the repository"
     if os.environ.get("TUNEYARD_REQUIRE_S3") == "1":
-        pytest.fail(reason)
-    pytest.skip(reason)
+        pytest.fail(missing_tools.reason(name))
+    pytest.skip(missing_tools.reason(name))
 
 
 def _tools_path() -> str:

@@ -279,7 +279,7 @@ def chat(
     asked: list[Message] = [{"role": "system", "content": system}] if system else []
     asked += [{"role": "user", "content": question}] if isinstance(question, str) else question
     with runner.reach(server.key) as reached:
-        endpoint = connect(reached.url, reached.api_key)
+        endpoint = connect(reached.url, reached.api_key, target=runner.words)
         if compare:
             return ask_both(endpoint, asked, max_tokens=max_tokens, temperature=temperature)
         (model,) = endpoint.chosen(None, compare=False)
@@ -308,7 +308,7 @@ def find(name: str, *, on: Target = "local") -> Run:
         UsageError: If several are named so.
     """
     runner = runner_for(on)
-    return Run(find_run(runner.list(), name).key, runner)
+    return Run(find_run(runner.list(), name, target=runner.words).key, runner)
 
 
 def logs(name: str, *, follow: bool = False, on: Target = "local") -> Iterator[str]:
@@ -338,7 +338,7 @@ def watch(name: str, *, on: Target = "local") -> Iterator[RunInfo]:
     from tuneyard.runs.watching import changes
 
     runner = runner_for(on)
-    key = find_run(runner.list(), name, prefer="finetune").key
+    key = find_run(runner.list(), name, prefer="finetune", target=runner.words).key
     return changes(runner, key, every_seconds=max(_LOOK_SECONDS, runner.look_seconds))
 
 

@@ -6,6 +6,7 @@ import os
 from typing import Literal, cast
 
 from tuneyard.errors import AcceleratorMissingError, UsageError
+from tuneyard.whereabouts import assignment, setting
 
 Device = Literal["cpu", "cuda", "mps"]
 """torch's names; `cuda` is also what torch calls AMD's accelerators (ROCm)."""
@@ -30,7 +31,9 @@ def choose_device(gpu_resource: str, wanted: int, *, key: str) -> Device:
     """
     named = os.environ.get(VARIABLE, "")
     if named not in ("", "cpu", "cuda", "mps"):
-        raise UsageError(f"{VARIABLE} is {named!r}; allowed: cpu, cuda, mps.", hint=f"Unset {VARIABLE}, or set cpu.")
+        raise UsageError(
+            f"{VARIABLE} is {named!r}; allowed: cpu, cuda, mps.", hint=f"Correct or remove {setting(VARIABLE)}."
+        )
     if named == "cpu" or (not named and not gpu_resource):
         return "cpu"
     import torch
@@ -41,7 +44,7 @@ def choose_device(gpu_resource: str, wanted: int, *, key: str) -> Device:
         raise AcceleratorMissingError(
             f"{wanted} accelerator(s) were asked for ({key}={wanted}, gpuResource={gpu_resource!r}) "
             f"and this machine has {present or 'none'}.",
-            hint=f"Set {VARIABLE}=cpu to use the CPU, or --set gpuResource= in the values.",
+            hint=f"To use the CPU: {assignment(VARIABLE, 'cpu')}, or --set gpuResource= in the values.",
             wanted=wanted,
             present=present,
         )

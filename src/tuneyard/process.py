@@ -20,6 +20,9 @@ from types import FrameType
 from typing import Any, cast
 
 from tuneyard.errors import INTERRUPTED, TERMINATED, FullError, TuneyardError
+from tuneyard.folders import refused
+from tuneyard.terminal import prepare_text, unencodable
+from tuneyard.whereabouts import more_room
 
 TRACEBACK_FILE = "traceback.txt"
 TERMINATION_LOG = "TUNEYARD_TERMINATION_LOG"
@@ -46,6 +49,7 @@ def run_main(main: Callable[[], int | None], *, workdir: Path | None = None) -> 
     Returns:
         The exit code.
     """
+    prepare_text()
     signal.signal(signal.SIGTERM, _raise_terminated)
     try:
         trust_authorities(workdir)
@@ -66,12 +70,12 @@ def run_main(main: Callable[[], int | None], *, workdir: Path | None = None) -> 
         _last_words(TERMINATED, "terminated by SIGTERM")
         return TERMINATED
     except Exception as error:  # the outermost edge: whatever is left is ours to mend, and must not fill the screen
-        if full := _disk_is_full(error, workdir):
-            tell_error(full)
-            _last_words(full.exit_code, str(full), full.hint)
-            return full.exit_code
-        _tell_internal(error, workdir)
-        _last_words(1, f"something in Tuneyard itself went wrong: {type(error).__name__}: {_first_line(error)}")
+        if explained := explain(error, workdir):
+            tell_error(explained)
+            _last_words(explained.exit_code, str(explained), explained.hint)
+            return explained.exit_code
+        tell_internal(error, workdir or Path(tempfile.gettempdir()))
+        _last_words(1, _internal(error))
         return 1
     return code
 
@@ -112,7 +116,9 @@ def _last_words(code: int, error: str = "", hint: str = "") -> None:
     while not words or len(words) > _WORDS_BYTES:
         if words:  # a list of many problems: its beginning is enough, and the log has them all
             error, hint = error[: len(error) * 3 // 4], hint[: max(400, len(hint) * 3 // 4)]
-        words = json.dumps({"exit_code": code, "error": error, "hint": hint}, ensure_ascii=False).encode()
+        words = json.dumps({"exit_code": code, "error": error, "hint": hint}, ensure_ascii=False).encode(
+            "utf-8", "backslashreplace"
+        )
     _leave_words(words)
 
 
@@ -162,37 +168,61 @@ def tell_error(error: TuneyardError) -> None:
         _say(f"hint: {error.hint}")
 
 
-def _disk_is_full(error: Exception, workdir: Path | None) -> FullError | None:
-    """Make the error to tell where this machine has no room left: libraries tell it as errors of their own."""
-    folder = workdir or Path(tempfile.gettempdir())
-    told = getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT} or os.strerror(errno.ENOSPC) in str(error)
-    if not told and folder.exists():
+def explain(error: Exception, workdir: Path | None = None) -> TuneyardError | None:
+    """Make the error to report of what the system, or a library in its words, refused.
+
+    Args:
+        error: What was raised, and is none of ours.
+        workdir: The process's own folder, where it has one.
+
+    Returns:
+        The error; None where something in Tuneyard itself went wrong.
+    """
+    if isinstance(error, UnicodeEncodeError):
+        return unencodable(error)
+    if isinstance(error, OSError) and (explained := refused(error, workdir=workdir)):
+        return explained
+    try:
+        folder = workdir or Path(tempfile.gettempdir())
+    except OSError as no_folder:
+        return refused(no_folder)
+    is_full = os.strerror(errno.ENOSPC) in str(error)
+    if not is_full and folder.exists():
         status = os.statvfs(folder)
-        told = status.f_bavail * status.f_frsize < _NO_ROOM_BYTES
-    if not told:
+        is_full = status.f_bavail * status.f_frsize < _NO_ROOM_BYTES
+    if not is_full:
         return None
     return FullError(
         f"This machine's disk has no room left ({type(error).__name__}: {_first_line(error)}).",
-        hint=f"Make room, then launch it again: df -h {folder}",
+        hint=more_room(folder),
     )
 
 
-def _tell_internal(error: Exception, workdir: Path | None) -> None:
+def tell_internal(error: Exception, folder: Path, name: str = TRACEBACK_FILE) -> None:
+    """Report an error of Tuneyard itself, with its traceback in a file, or above where none can be written.
+
+    Args:
+        error: What was raised.
+        folder: Where the traceback is kept; made where it is missing.
+        name: What its file is called.
+    """
+    text = "".join(traceback.format_exception(error))
+    where = "above"
     if _debug():
-        traceback.print_exception(error)
-        where = "above"
+        _say(text)
     else:
-        path = (workdir or Path(tempfile.mkdtemp(prefix="tuneyard-"))) / TRACEBACK_FILE
-        text = "".join(traceback.format_exception(error))
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-            where = f"in {path}"
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+            where = f"in {folder / name}"
         except OSError:  # the disk may be the reason for the error
             _say(text)
-            where = "above"
-    _say(f"error: something in Tuneyard itself went wrong: {type(error).__name__}: {_first_line(error)}")
-    _say(f"hint: the traceback is {where}; please report it")
+    _say(f"error: {_internal(error)}")
+    _say(f"hint: The traceback is {where}; please report it.")
+
+
+def _internal(error: Exception) -> str:
+    return f"Something in Tuneyard itself went wrong: {type(error).__name__}: {_first_line(error)}"
 
 
 def _first_line(error: Exception) -> str:

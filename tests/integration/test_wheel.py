@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from missing_tools import needs
 
 from tuneyard.cluster import CHARTS
 
@@ -71,7 +71,7 @@ def test_the_charts_lie_in_the_package_byte_for_byte(installed):
     assert compared > 40
 
 
-@pytest.mark.skipif(shutil.which("helm") is None, reason="needs helm on PATH")
+@needs("helm")
 def test_the_installed_package_renders_its_own_charts(installed):
     script = """
 import json, sys

@@ -62,7 +62,7 @@ def test_ctrl_c_is_130_without_a_traceback(tmp_path: Path) -> None:
 def test_an_internal_error_is_one_line_and_its_traceback_is_in_a_file(tmp_path: Path) -> None:
     result = end("{}['missing']", tmp_path / "new folder")
     assert result.returncode == 1
-    assert result.stderr.splitlines()[0] == "error: something in Tuneyard itself went wrong: KeyError: 'missing'"
+    assert result.stderr.splitlines()[0] == "error: Something in Tuneyard itself went wrong: KeyError: 'missing'"
     kept = tmp_path / "new folder" / "traceback.txt"
     assert str(kept) in result.stderr
     assert "Traceback" in kept.read_text()
@@ -83,7 +83,7 @@ def test_tracebacks_are_shown_where_they_are_asked_for(tmp_path: Path) -> None:
         ("return 143", (143, "", "")),
         ("raise KeyboardInterrupt", (130, "interrupted", "")),
         (f"os.kill(os.getpid(), {int(signal.SIGTERM)})", (143, "terminated by SIGTERM", "")),
-        ('raise RuntimeError("odd")', (1, "something in Tuneyard itself went wrong: RuntimeError: odd", "")),
+        ('raise RuntimeError("odd")', (1, "Something in Tuneyard itself went wrong: RuntimeError: odd", "")),
     ],
 )
 def test_the_outcome_is_left_as_last_words_where_a_pod_keeps_them(
@@ -159,3 +159,24 @@ def test_the_last_words_of_an_earlier_process_are_not_taken_for_ones_own(tmp_pat
     log.write_text(json.dumps({"exit_code": 7, "error": "of an earlier process", "hint": ""}))
     end("return 7", tmp_path, TUNEYARD_TERMINATION_LOG=str(log))
     assert json.loads(log.read_text()) == {"exit_code": 7, "error": "", "hint": ""}
+
+
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii", "PYTHONCOERCECLOCALE": "0"}
+
+
+def test_a_process_prints_and_names_files_on_a_terminal_of_ascii(tmp_path: Path) -> None:
+    text = "Gr\\u00fc\\u00dfe\\u2026"
+    body = f'print("{text}"); open("{tmp_path}/{text}", "x").close(); raise InvalidDataError("{text}", hint="{text}")'
+    result = end(body, tmp_path / "work", **ASCII)
+    assert (result.returncode, result.stdout) == (3, "Gr\\xfc\\xdfe...\n")
+    assert result.stderr == "error: Gr\\xfc\\xdfe...\nhint: Gr\\xfc\\xdfe...\n"
+    assert "Grüße…".encode() in os.listdir(os.fsencode(tmp_path))  # noqa: PTH208  (the bytes of its name)
+
+
+@pytest.mark.parametrize("name", ["deliver", "deliver.script_process", "train", "serve", "doctor", "runs.removal"])
+def test_the_help_of_each_process_is_printed_on_a_terminal_of_ascii(name: str) -> None:
+    command = [sys.executable, "-m", f"tuneyard.{name}", "--help"]
+    done = subprocess.run(command, env={"PATH": os.environ["PATH"], **ASCII}, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(b"usage: ")
+    assert (done.stdout + done.stderr).isascii()

@@ -53,7 +53,7 @@ class Report:
 
 
 def run_chaos(
-    url: str,
+    url: str | None,
     *,
     bucket: str,
     trials: int,
@@ -67,7 +67,7 @@ def run_chaos(
     `<bucket>/.tuneyard-chaos/…`, and removed in the end, however the trials end. Needs the parts that train.
 
     Args:
-        url: The store, as `open_store` takes it.
+        url: The store; where None, `TUNEYARD_STORE` or the default folder.
         bucket: The bucket to write into.
         trials: How many of each kind.
         seed: Of every random choice.

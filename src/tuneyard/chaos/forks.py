@@ -20,7 +20,7 @@ from tuneyard.chaos.faulty import FaultyStore, RequestCounter
 from tuneyard.chaos.marked import make, record
 from tuneyard.checkpoints import Experiment, RetentionPolicy
 from tuneyard.process import run_main
-from tuneyard.store import Store, default_store_url, open_store
+from tuneyard.store import Store, find_store
 
 if TYPE_CHECKING:
     from tuneyard.values import FinetuneValues
@@ -127,7 +127,7 @@ def _publish(order: dict[str, Any], counter: RequestCounter) -> int:
 
 
 def _store() -> Store:
-    return open_store(os.environ.get("TUNEYARD_STORE") or default_store_url())
+    return find_store()
 
 
 def _fork_lay_out(order: dict[str, Any]) -> int:

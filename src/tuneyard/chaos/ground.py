@@ -20,7 +20,7 @@ from tuneyard.chaos.programs import Program
 from tuneyard.checkpoints import METRICS_FILE, CheckpointRef
 from tuneyard.checkpoints.survey import survey_experiment
 from tuneyard.errors import NotFoundError, TuneyardError, cleaning_up
-from tuneyard.store import Store, open_store, read_manifest
+from tuneyard.store import Store, find_store, read_manifest
 
 FOLDER = ".tuneyard-chaos"
 FORKS = "tuneyard.chaos.forks"
@@ -183,18 +183,18 @@ class Ground:
 
 @contextlib.contextmanager
 def ground(
-    url: str, bucket: str, environ: Mapping[str, str], *, training: bool = True, forks: Program | None = None
+    url: str | None, bucket: str, environ: Mapping[str, str], *, training: bool = True, forks: Program | None = None
 ) -> Generator[Ground]:
     """Lend a ground with model and data on it; nothing of it is left when the block ends.
 
     Args:
-        url: The store, as `open_store` takes it.
+        url: The store; where None, `TUNEYARD_STORE` or the default folder.
         bucket: The bucket to write into.
         environ: Where `AWS_*` is read from.
         training: Whether trainings will run on it; if not, it has neither model nor data.
         forks: A running `tuneyard.chaos.forks` to use, which several grounds may share; one of its own where None.
     """
-    store = open_store(url, environ=environ)
+    store = find_store(url, environ=environ)
     prefix = f"{bucket}/{FOLDER}/{secrets.token_hex(8)}"
     environ = {**environ, "TUNEYARD_STORE": store.url, "TUNEYARD_DEVICE": "cpu"}
     with contextlib.ExitStack() as stack:

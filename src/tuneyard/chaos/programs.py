@@ -33,7 +33,8 @@ class Program:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
+            errors="backslashreplace",
         )
 
     def tell(self, order: Mapping[str, Any]) -> None:

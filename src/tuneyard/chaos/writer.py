@@ -6,7 +6,6 @@ Two of them are the two writers of `writers`. Orders come as lines of JSON on st
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
 import time
@@ -16,14 +15,14 @@ from typing import Any
 from tuneyard.chaos.marked import make, record
 from tuneyard.checkpoints import Attempt, Experiment
 from tuneyard.errors import TuneyardError
-from tuneyard.store import default_store_url, open_store
+from tuneyard.store import find_store
 
 STEPS = (1, 2, 3)
 
 
 def main() -> None:
     """Obey orders until there are no more."""
-    store = open_store(os.environ.get("TUNEYARD_STORE") or default_store_url())
+    store = find_store()
     attempt: Attempt | None = None
     with tempfile.TemporaryDirectory(prefix="tuneyard-chaos-") as folder:
         for line in sys.stdin:

@@ -45,7 +45,7 @@ def ask(
         NotFoundError: It serves no model of that name.
         InvalidDataError: It can't take the messages.
     """
-    with open_client(endpoint) as client, refusals(endpoint.url, model):
+    with open_client(endpoint) as client, refusals(endpoint.url, model, target=endpoint.target):
         done = client.chat.completions.create(
             model=model, messages=_sent(messages), **_sampling(max_tokens, temperature)
         )
@@ -90,6 +90,7 @@ def chat_stream(
     *,
     max_tokens: int | None = None,
     temperature: float | None = None,
+    target: str = "",
 ) -> Generator[str, None, None]:
     """Ask a model, and give its answer piece by piece as it is made.
 
@@ -101,6 +102,7 @@ def chat_stream(
         messages: The conversation so far; its last message is the question.
         max_tokens: The longest answer; the server's own limit where None.
         temperature: 0 for the same answer every time; the model's own setting where None.
+        target: As for `Endpoint`.
 
     Yields:
         Pieces of the answer, none of them empty.
@@ -108,7 +110,7 @@ def chat_stream(
     Raises:
         UnavailableError: The server can't be reached, or went away; and all else that `ask` raises.
     """
-    with refusals(str(client.base_url).rstrip("/"), model):
+    with refusals(str(client.base_url).rstrip("/"), model, target=target):
         stream = client.chat.completions.create(
             model=model, messages=_sent(messages), stream=True, **_sampling(max_tokens, temperature)
         )

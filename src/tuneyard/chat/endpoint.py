@@ -43,12 +43,14 @@ class Endpoint:
         key: What it is asked with; empty where it wants none.
         models: The names that answer, finetuned ones first.
         bases: For each finetuned adapter among them, the name of the model it stands on.
+        target: What a command adds to reach the server's target (` --on kubernetes`), for hints; empty here.
     """
 
     url: str
     key: str = field(default="", repr=False)
     models: tuple[str, ...] = ()
     bases: Mapping[str, str] = field(default_factory=dict[str, str])
+    target: str = ""
 
     @classmethod
     def of(cls, server: Served) -> Endpoint:
@@ -90,7 +92,8 @@ class Endpoint:
         if not compare:
             if names or self.models:
                 return (names or self.models)[:1]
-            raise NotFoundError(f"The server at {self.url} serves no model.", hint="See its log: tuneyard logs NAME")
+            hint = f"See its log: tuneyard logs NAME{self.target}"
+            raise NotFoundError(f"The server at {self.url} serves no model.", hint=hint)
         if len(names) >= 2:
             return names[:2]
         tuned = names[0] if names else next((name for name in self.models if name in self.bases), None)
@@ -103,12 +106,13 @@ class Endpoint:
         )
 
 
-def connect(url: str, key: str = "") -> Endpoint:
+def connect(url: str, key: str = "", *, target: str = "") -> Endpoint:
     """Ask a server which models it serves.
 
     Args:
         url: With or without `/v1` at its end.
         key: What it is asked with; empty where it wants none.
+        target: As for `Endpoint`.
 
     Returns:
         The endpoint, finetuned models first.
@@ -118,11 +122,11 @@ def connect(url: str, key: str = "") -> Endpoint:
         DeniedError: It refuses the key.
     """
     endpoint = Endpoint(url, key)
-    with open_client(endpoint) as client, refusals(url):
+    with open_client(endpoint) as client, refusals(url, target=target):
         cards = [card.model_dump() for card in client.models.list().data]
     bases = {str(card["id"]): str(card["parent"]) for card in cards if card.get("parent")}
     names = [str(card["id"]) for card in cards]
-    return Endpoint(url, key, tuple(sorted(names, key=lambda name: name not in bases)), bases)
+    return Endpoint(url, key, tuple(sorted(names, key=lambda name: name not in bases)), bases, target)
 
 
 def open_client(endpoint: Endpoint) -> OpenAI:

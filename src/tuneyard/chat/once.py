@@ -80,7 +80,10 @@ def run_once(
     if not compare:
         pieces: list[str] = []
         with open_client(endpoint) as client:
-            for piece in chat_stream(client, names[0], messages, max_tokens=max_tokens, temperature=temperature):
+            stream = chat_stream(
+                client, names[0], messages, max_tokens=max_tokens, temperature=temperature, target=endpoint.target
+            )
+            for piece in stream:
                 pieces.append(piece)
                 write(out, piece)
         write(out, "\n")

@@ -75,7 +75,9 @@ class Race:
     ) -> None:
         try:
             with open_client(endpoint) as client:
-                stream = chat_stream(client, name, messages, max_tokens=max_tokens, temperature=temperature)
+                stream = chat_stream(
+                    client, name, messages, max_tokens=max_tokens, temperature=temperature, target=endpoint.target
+                )
                 for piece in stream:
                     if self._stop.is_set():
                         stream.close()

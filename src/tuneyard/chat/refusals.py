@@ -8,16 +8,15 @@ from typing import Any, cast
 
 from tuneyard.errors import DeniedError, InvalidDataError, NotFoundError, Problem, TuneyardError, UnavailableError
 
-_SEE = "See whether it runs, and its log: tuneyard runs; tuneyard logs NAME"
-
 
 @contextmanager
-def refusals(url: str, model: str = "") -> Generator[None]:
+def refusals(url: str, model: str = "", *, target: str = "") -> Generator[None]:
     """Turn what openai and httpx raise in the `with` block into Tuneyard's errors.
 
     Args:
         url: The server, for the error's words.
         model: The model that is asked, for the same.
+        target: What a command adds to reach the server's target, for the hint.
 
     Raises:
         UnavailableError: It can't be reached, went away, or failed.
@@ -28,10 +27,11 @@ def refusals(url: str, model: str = "") -> Generator[None]:
     import httpx2
     import openai
 
+    see = _see(target)
     try:
         yield
     except openai.APIStatusError as error:
-        raise _refused(url, model, error.status_code, _words(error.body, error.message)) from error
+        raise _refused(url, model, error.status_code, _words(error.body, error.message), target) from error
     except (openai.APIConnectionError, httpx2.TransportError) as error:
         cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else error
         if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout):
@@ -40,11 +40,11 @@ def refusals(url: str, model: str = "") -> Generator[None]:
             what = "has not answered in time"
         else:
             what = "went away in the middle of its answer"
-        raise UnavailableError(f"The server at {url} {what}.", hint=_SEE, url=url) from error
+        raise UnavailableError(f"The server at {url} {what}.", hint=see, url=url) from error
     except openai.APIError as error:
-        raise UnavailableError(f"The server at {url} gave no answer: {error.message}", hint=_SEE, url=url) from error
+        raise UnavailableError(f"The server at {url} gave no answer: {error.message}", hint=see, url=url) from error
     except ValueError as error:  # a stream that is no JSON
-        raise UnavailableError(f"The server at {url} answers in no form that is known.", hint=_SEE, url=url) from error
+        raise UnavailableError(f"The server at {url} answers in no form that is known.", hint=see, url=url) from error
 
 
 def _words(body: object, otherwise: str) -> str:
@@ -56,23 +56,33 @@ def _words(body: object, otherwise: str) -> str:
     return otherwise
 
 
-def _refused(url: str, model: str, status: int, words: str) -> TuneyardError:
+def _see(target: str) -> str:
+    return f"See whether it runs, and its log: tuneyard runs{target}; tuneyard logs NAME{target}"
+
+
+def _refused(url: str, model: str, status: int, words: str, target: str) -> TuneyardError:
     if status in (401, 403):
+        lies = "api_key_secret" if target else "api_key_file"
         return DeniedError(
             f"The server at {url} refuses the key.",
-            hint="Give the server's own: the file of a run's key is in `tuneyard runs --json` as api_key_file.",
+            hint=f"Give the server's own: tuneyard runs{target} --json names where it lies, as {lies}.",
             url=url,
         )
     if status == 404:
         what = f"the model {model!r}" if model else "its list of models"
         return NotFoundError(
             f"The server at {url} does not have {what}: {words}",
-            hint="See the names: tuneyard runs",
+            hint=f"See the names: tuneyard runs{target}",
             url=url,
             model=model,
         )
     if status == 429 or status >= 500:
-        return UnavailableError(f"The server at {url} failed: {words}", hint=_SEE, url=url, status=status)
+        return UnavailableError(
+            f"The server at {url} failed: {words}",
+            hint=_see(target),
+            url=url,
+            status=status,
+        )
     return InvalidDataError(
         f"The server at {url} can't take this: {words}",
         hint="Ask something shorter, or begin anew with /reset." if "token" in words else "",

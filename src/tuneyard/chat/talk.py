@@ -150,7 +150,14 @@ class _Talk:
 
     def _stream(self, client: OpenAI, name: str, messages: list[dict[str, str]], pieces: list[str]) -> bool:
         """Show an answer and collect it; tell whether Ctrl-C stopped it."""
-        stream = chat_stream(client, name, messages, max_tokens=self._max_tokens, temperature=self._temperature)
+        stream = chat_stream(
+            client,
+            name,
+            messages,
+            max_tokens=self._max_tokens,
+            temperature=self._temperature,
+            target=self._endpoint.target,
+        )
         try:
             for piece in stream:
                 pieces.append(piece)

@@ -32,6 +32,7 @@ from tuneyard.errors import (
 )
 from tuneyard.progress import Advance
 from tuneyard.store import FileEntry, Manifest, Store, hash_file, read_manifest, upload_tree, write_manifest
+from tuneyard.whereabouts import command
 
 FinalName = Literal["checkpoint-final", "checkpoint-final-merged"]
 """What serving takes from an experiment."""
@@ -152,13 +153,14 @@ class Attempt:
             IntegrityError: The store does not hold what was sent.
         """
         _refuse_own_manifest(folder)
-        self.check_owner()
         key = f"{self.prefix}/{name}"
+        # Listed before the owner is asked for: what a successor puts there is never among what is deleted.
+        earlier = {info.key for info in self._store.list(f"{key}/")} - {f"{key}/manifest.json"}
+        self.check_owner()
         self._store.delete([f"{key}/manifest.json"])
         files = upload_tree(self._store, folder, f"{key}/", advance=advance)
         self.check_owner()
-        named = {f"{key}/{entry.path}" for entry in files}
-        self._store.delete([info.key for info in self._store.list(f"{key}/") if info.key not in named])
+        self._store.delete(sorted(earlier - {f"{key}/{entry.path}" for entry in files}))
         manifest = self._commit("final", key, files, {**about, "attempt": self.number})
         self._change(lambda head: replace(head, finished=head.finished or name == "checkpoint-final"))
         return manifest
@@ -301,7 +303,7 @@ class Attempt:
             there = f"attempt {head.attempt}" if head else "nobody: HEAD was deleted"
             raise LostOwnershipError(
                 f"Attempt {self.number} no longer owns {self.prefix}; its owner is {there}.",
-                hint="Nothing more is written by this attempt. See which one goes on: tuneyard runs",
+                hint=f"Nothing more is written by this attempt. See which one goes on: {command('tuneyard runs')}",
                 attempt=self.number,
                 owner=head.attempt if head else None,
             )

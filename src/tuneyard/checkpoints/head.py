@@ -18,6 +18,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 from tuneyard.checkpoints.seal import damaged, from_sealed_json, to_sealed_json
 from tuneyard.errors import AlreadyExistsError, ChangedError, IntegrityError, NotFoundError
 from tuneyard.store import Store
+from tuneyard.whereabouts import installation
 
 FORMAT = 1
 """The version of HEAD's JSON form."""
@@ -142,7 +143,7 @@ class Head:
         if facts.get("format") != FORMAT:
             raise IntegrityError(
                 f"{where} has format {facts.get('format')!r}, and this version of Tuneyard reads {FORMAT}.",
-                hint="Update Tuneyard: pip install --upgrade tuneyard.",
+                hint=f"Update Tuneyard: {installation('')}",
                 key=where,
                 newer=True,
             )

@@ -16,6 +16,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 from tuneyard.checkpoints.seal import SEAL, from_sealed_json, to_sealed_json
 from tuneyard.errors import AlreadyExistsError, ChangedError, ConflictError, IntegrityError, NotFoundError
 from tuneyard.store import Store
+from tuneyard.whereabouts import fitting
 
 FORMAT = 1
 """The version of run.json's form."""
@@ -110,7 +111,8 @@ def check_fingerprint(old: Mapping[str, Any], new: Mapping[str, Any], *, where: 
     changes = ", ".join(f"{key}: {_shown(before, key)} → {_shown(now, key)}" for key in keys)
     raise ConflictError(
         f"{where} was begun with other settings; {changes}.",
-        hint="Give the new settings another checkpointsRemote (and --name), or put the old ones back.",
+        hint="Give the new settings another checkpointsRemote and another name "
+        f"({fitting('--name', 'the release')}), or put the old ones back.",
         differing={key: (before.get(key), now.get(key)) for key in keys},
     )
 

@@ -37,6 +37,7 @@ class DataSource:
         paths: What is learnt from.
         validation: What is validated on, where that has files of its own.
         formats: The shapes of rows that were chosen; the other files tell it themselves.
+        names: What the user calls each file: a path, or a key of the store.
         encoder: With the training's tokenizer and limits.
         values: The training's values.
     """
@@ -44,6 +45,7 @@ class DataSource:
     paths: Sequence[Path]
     validation: Sequence[Path]
     formats: Mapping[Path, Format]
+    names: Mapping[Path, str]
     encoder: ChatEncoder
     values: FinetuneValues
 
@@ -93,13 +95,16 @@ def open_source(
         if not files:
             held += _named(data.validation_data.datasets, format)
         formats: dict[Path, Format] = {}
+        names: dict[Path, str] = {}
         sides: list[list[Path]] = []
         for side in (named, held):
             sides.append([_data_file(opened, file, Path(scratch)) for file, _ in side])
-            for path, (_, chosen) in zip(sides[-1], side, strict=True):
+            for path, (name, chosen) in zip(sides[-1], side, strict=True):
+                names[path] = name
                 if chosen is not None:
                     formats[path] = chosen
-        yield DataSource(sides[0], sides[1], formats, encoder_of(values, folder), values)
+        encoder = encoder_of(values, folder, name=model or values.basemodel)
+        yield DataSource(sides[0], sides[1], formats, names, encoder, values)
 
 
 def _named(datasets: Sequence[Dataset], format: Format | None) -> _Named:

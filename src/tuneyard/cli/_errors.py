@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
+import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tuneyard.errors import INTERRUPTED, TuneyardError
-from tuneyard.process import tell_error
-from tuneyard.runs.home import home_folder
+from tuneyard.folders import home_folder
+from tuneyard.process import explain, tell_error, tell_internal
 from tuneyard.runs.outcome import RunEndedError
+from tuneyard.terminal import prepare_text
 
 BROKEN_PIPE = 141
 """What a shell reports for a program whose reader went away (`tuneyard runs | head -1`)."""
@@ -29,6 +30,7 @@ def run() -> int:
     Returns:
         The exit code.
     """
+    prepare_text()
     from tuneyard.cli.main import app
 
     try:
@@ -63,39 +65,19 @@ def _broken_pipe(_error: BrokenPipeError) -> int:
     return BROKEN_PIPE
 
 
-def _of_the_system(error: OSError) -> int:
-    where = f" {error.filename}" if error.filename else ""
-    tell_error(
-        TuneyardError(
-            f"The system refused{where}: {error.strerror or error}.",
-            hint="Look at the path's permissions and at the space left on its disk.",
-        )
-    )
+def _others(error: Exception) -> int:
+    if explained := explain(error):
+        tell_error(explained)
+        return explained.exit_code
+    tell_internal(error, _errors_folder(), f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}.txt")
     return TuneyardError.exit_code
 
 
-def _ours(error: Exception) -> int:
-    text = "".join(traceback.format_exception(error))
-    if os.environ.get("TUNEYARD_DEBUG") == "1":
-        print(text, file=sys.stderr)
-    tell_error(
-        TuneyardError(
-            f"Something in Tuneyard itself went wrong: {type(error).__name__}: {_first_line(error)}",
-            hint=f"The traceback is in {_write_down(text)}; please report it.",
-        )
-    )
-    return TuneyardError.exit_code
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0][:300]
-
-
-def _write_down(text: str) -> Path:
-    path = home_folder() / "errors" / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}.txt"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-    return path
+def _errors_folder() -> Path:
+    try:
+        return home_folder() / "errors"
+    except TuneyardError:
+        return Path(tempfile.gettempdir())
 
 
 TABLE: tuple[tuple[type[BaseException], Callable[[Any], int]], ...] = (
@@ -103,7 +85,6 @@ TABLE: tuple[tuple[type[BaseException], Callable[[Any], int]], ...] = (
     (RunEndedError, _ended_run),
     (TuneyardError, _mistake),
     (BrokenPipeError, _broken_pipe),
-    (OSError, _of_the_system),
-    (Exception, _ours),
+    (Exception, _others),
 )
 """Which errors are told how; the first row that fits wins."""

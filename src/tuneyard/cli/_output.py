@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tuneyard.terminal import shows_unicode
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -40,7 +42,7 @@ class Output:
             human: The same for people; text is printed as it is, None prints nothing.
         """
         if self.as_json:
-            print(json.dumps({"schema": SCHEMA, **document}, indent=2, ensure_ascii=False))
+            self.document({"schema": SCHEMA, **document})
         elif isinstance(human, str):
             print(human)
         elif human is not None:
@@ -52,7 +54,7 @@ class Output:
         Args:
             document: What JSON can hold.
         """
-        print(json.dumps(document, indent=2, ensure_ascii=False))
+        print(json.dumps(document, indent=2, ensure_ascii=not shows_unicode(sys.stdout)))
 
     def line(self, text: str) -> None:
         """Print one line of a stream (a log's) on stdout at once."""

@@ -29,22 +29,18 @@ def chaos(
     It trains a tiny model of its own, below a prefix of its own, .tuneyard-chaos/, touches nothing else, and removes
     it in the end. Exit 7 where a training did not go on, not with the same numbers, or with damage that nobody told.
     """
-    import os
-
     from tuneyard.chaos import FOLDER, run_chaos
     from tuneyard.cli._output import Output
     from tuneyard.errors import IntegrityError
-    from tuneyard.store import default_store_url
 
     out = Output(json, quiet)
-    url = store or os.environ.get("TUNEYARD_STORE") or default_store_url()
     out.say(f"trials write below {bucket}/{FOLDER}/ alone, and remove it in the end; seed {seed}")
 
     def tell(kind: str, done: int, all_of_them: int) -> None:
         if done == all_of_them or done % 10 == 0:
             out.say(f"{kind}: {done} of {all_of_them}")
 
-    found = run_chaos(url, bucket=bucket, trials=trials, seed=seed, progress=tell)
+    found = run_chaos(store, bucket=bucket, trials=trials, seed=seed, progress=tell)
     out.data(found.to_dict(), _told(found))
     if found.wrong:
         more = f" (and {len(found.wrong) - 1} more)" if len(found.wrong) > 1 else ""

@@ -80,6 +80,7 @@ def check(
             source.encoder,
             validation=source.validation,
             formats=source.formats,
+            names=source.names,
             rows=rules,
             method=config.method,
             examples=_EXAMPLES if html or json else 0,
@@ -123,12 +124,12 @@ def show(
 
     with open_source(files or (), model, values or (), set_ or (), store, format=_format(format)) as source:
         paths = (*source.paths, *source.validation)
-        rows = list(islice(read_rows(paths, source.formats), skip, skip + count))
+        rows = list(islice(read_rows(paths, source.formats, source.names), skip, skip + count))
         bad = [row for row in rows if isinstance(row, Problem)]
         if bad:
             raise InvalidDataError("Rows that can't be used can't be shown.", hint=_CHECK, problems=bad)
         if not rows:
-            names = ", ".join(str(path) for path in paths)
+            names = ", ".join(source.names[path] for path in paths)
             raise InvalidDataError(f"There is no row after the first {skip} of {names}.", hint=_CHECK)
         usable = [row for row in rows if not isinstance(row, Problem)]
         texts = [conversation_text(source.encoder, row) for row in usable]

@@ -85,15 +85,11 @@ def store_command(
 
     It writes below a prefix of its own, .tuneyard-doctor/, and removes it in the end.
     """
-    import os
-
     from tuneyard.cli._output import Output
     from tuneyard.doctor import probe_store
-    from tuneyard.store import default_store_url
 
     out = Output(json, quiet)
-    url = store or os.environ.get("TUNEYARD_STORE") or default_store_url()
-    _end(out, probe_store(url, bucket=bucket, rounds=rounds, progress=lambda name: out.say(f"trying {name}")))
+    _end(out, probe_store(store, bucket=bucket, rounds=rounds, progress=lambda name: out.say(f"trying {name}")))
 
 
 def _of_a_cluster(

@@ -19,7 +19,7 @@ Name = Annotated[
 ]
 Store = Annotated[
     str | None,
-    Option("--store", metavar="URL", help="The object store: a folder, file://…, s3:// or http(s)://host:port."),
+    Option("--store", metavar="URL", help="The object store: ./folder, file:///folder, s3:// or https://host:port."),
 ]
 On = Annotated[Literal["local", "kubernetes"], Option("--on", envvar="TUNEYARD_ON", help="The target to run on.")]
 KubeContext = Annotated[

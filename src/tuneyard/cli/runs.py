@@ -165,7 +165,7 @@ def delete(
 def _find(runner: Runner, reference: str, words: str, *, prefer: Verb | None = None) -> tuple[Runner, RunInfo]:
     from tuneyard.runs.names import find_run
 
-    return runner, find_run(runner.list(), reference, prefer=prefer, words=words)
+    return runner, find_run(runner.list(), reference, prefer=prefer, words=words, target=runner.words)
 
 
 def _listing(found: list[RunInfo], *, names_only: bool) -> str | None:

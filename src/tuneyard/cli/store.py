@@ -119,7 +119,9 @@ def _told(found: Verified) -> str:
     lines += [f"{prefix}: a relaunch {what}" for prefix, what in found.resume.items()]
     if left := found.inventory.leftovers:
         size = _size(sum(one.info.size for one in left))
-        lines.append(f"{len(left)} objects ({size}) are named by nothing and used by nobody: tuneyard gc")
+        lines.append(
+            f"{len(left)} objects ({size}) are named by nothing and used by nobody: tuneyard gc {found.inventory.key}"
+        )
     lines += [f"damaged: {one.what}" for one in found.damage]
     return "\n".join(lines)
 

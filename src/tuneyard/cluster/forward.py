@@ -76,7 +76,8 @@ class PortForward:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                text=True,
+                encoding="utf-8",
+                errors="replace",
                 start_new_session=True,  # Ctrl-C ends an answer, not the way to it
             )
             if self._closed.is_set():

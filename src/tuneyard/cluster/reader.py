@@ -27,6 +27,7 @@ Document = dict[str, Any]
 _KUEUE = ("v1beta2", "v1beta1")
 _OF_THE_CLUSTER = ("Node", "Namespace")
 _READ_SECONDS = 30.0
+_SEE = "See which there are: tuneyard runs --on kubernetes"
 
 
 class Reader:
@@ -311,7 +312,9 @@ def _refusals(what: str) -> Generator[None]:
 
 def _told(code: int, message: str, what: str) -> TuneyardError:
     if code == 404:
-        return NotFoundError(f"The cluster has no {what}: {message}", hint="See which runs there are: tuneyard runs")
+        return NotFoundError(
+            f"The cluster has no {what}: {message}", hint="See which there are: tuneyard runs --on kubernetes"
+        )
     if code == 401:
         return DeniedError(f"The cluster does not accept the credentials: {message}", hint="kubectl auth whoami")
     if code == 403:

@@ -114,7 +114,14 @@ class Tools:
         program = command[0]
         try:
             ran = subprocess.run(
-                command, input=given, capture_output=True, text=True, check=False, timeout=_SECONDS, env=self._environ
+                command,
+                input=given,
+                capture_output=True,
+                encoding="utf-8",
+                errors="surrogateescape",
+                check=False,
+                timeout=_SECONDS,
+                env=self._environ,
             )
         except FileNotFoundError as error:
             raise UnavailableError(f"{program} is not on this machine's PATH.", hint=INSTALL[program]) from error

@@ -13,7 +13,7 @@ from tuneyard.data.page import report_page
 from tuneyard.data.reading import format_of, read_rows
 from tuneyard.data.rendering import template_messages
 from tuneyard.data.report import DataReport
-from tuneyard.data.show import conversation_text, report_table
+from tuneyard.data.show import conversation_text, report_table, special_tokens_line
 from tuneyard.data.split import split
 from tuneyard.data.tokenizer import load_tokenizer, stop_token_ids
 
@@ -39,6 +39,7 @@ __all__ = [
     "report_page",
     "report_table",
     "silent",
+    "special_tokens_line",
     "split",
     "stop_token_ids",
     "template_messages",

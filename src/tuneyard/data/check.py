@@ -17,8 +17,9 @@ from tuneyard.data.conversations import Conversation, Preference
 from tuneyard.data.encoding import ChatEncoder, Encoded
 from tuneyard.data.formats import Format
 from tuneyard.data.likeness import Likeness
-from tuneyard.data.reading import format_of, read_rows
+from tuneyard.data.reading import format_of, name_of, read_rows
 from tuneyard.data.report import DataReport
+from tuneyard.data.special import SpecialText
 from tuneyard.data.tally import Tally
 from tuneyard.errors import InvalidDataError, Problem
 from tuneyard.progress import Advance
@@ -63,6 +64,7 @@ def check(
     *,
     validation: Sequence[Path] = (),
     formats: Mapping[Path, Format] | None = None,
+    names: Mapping[Path, str] | None = None,
     rows: RowsConf | None = None,
     method: Method = "sft",
     max_problems: int = MAX_PROBLEMS,
@@ -76,6 +78,7 @@ def check(
         encoder: With the tokenizer, the template and the limits of the training in question.
         validation: Files that are validated on; their rows are checked too, and no row of `paths` should be among them.
         formats: The shape of the rows of a file, where it isn't to be told by them.
+        names: What files are called in the report, as for `read_rows`.
         rows: What happens to rows that are alike; by default all are kept. (The limits are the encoder's.)
         method: What is learnt: `sft` conversations, `dpo` preferences.
         max_problems: The most problems to keep; all are counted.
@@ -88,7 +91,7 @@ def check(
     Raises:
         NotFoundError: Where a file isn't there.
     """
-    checked = _Check(paths, validation, encoder, formats, rows, method, max_problems, progress)
+    checked = _Check(paths, validation, encoder, formats, names, rows, method, max_problems, progress)
     with progress("checking rows") as advance:
         for is_validation in (False, True):
             for _ in checked.kept_rows(advance, validation=is_validation):
@@ -102,6 +105,7 @@ def encode_files(
     *,
     validation: Sequence[Path] = (),
     formats: Mapping[Path, Format] | None = None,
+    names: Mapping[Path, str] | None = None,
     rows: RowsConf | None = None,
     method: Method = "sft",
     max_problems: int = MAX_PROBLEMS,
@@ -114,6 +118,7 @@ def encode_files(
         encoder: With the tokenizer, the template and the limits of the training.
         validation: Files that are validated on; they are read only to tell which rows leak.
         formats: The shape of the rows of a file, where it isn't to be told by them.
+        names: What files are called in the report, as for `read_rows`.
         rows: What happens to rows that are alike; by default all are kept.
         method: What is learnt; a row of `dpo` is two sequences, the chosen and the rejected one.
         max_problems: The most problems to keep; all are counted.
@@ -126,7 +131,7 @@ def encode_files(
     Raises:
         NotFoundError: Where a file isn't there.
     """
-    checked = _Check(paths, validation, encoder, formats, rows, method, max_problems, progress)
+    checked = _Check(paths, validation, encoder, formats, names, rows, method, max_problems, progress)
     with progress("checking rows") as advance:
         kept = list(checked.kept_rows(advance))
     return kept, checked.tally.report()
@@ -139,6 +144,7 @@ class _Check:
         validation: Sequence[Path],
         encoder: ChatEncoder,
         formats: Mapping[Path, Format] | None,
+        names: Mapping[Path, str] | None,
         rows: RowsConf | None,
         method: Method,
         max_problems: int,
@@ -150,22 +156,28 @@ class _Check:
         self._rows = rows or RowsConf()
         self._encoder = encoder
         self._method: Method = method
+        self._names = names
         self._formats: dict[Path, Format] = {
             path: (formats or {}).get(path) or format_of(path) for path in (*training, *validation)
         }
         with progress("reading rows") as advance:
             self._like = Likeness(
-                training, validation, formats=self._formats, similarity=self._rows.similarity, advance=advance
+                training,
+                validation,
+                formats=self._formats,
+                similarity=self._rows.similarity,
+                advance=advance,
+                names=names,
             )
         self.tally = Tally(encoder, max_problems)
 
     def kept_rows(self, advance: Advance, *, validation: bool = False) -> Iterator[EncodedRow]:
         """Check the rows of one side, and give those that can be trained on."""
         paths = self._sides[validation]
-        self.tally.open({str(path): self._formats[path] for path in paths})
+        self.tally.open({name_of(path, self._names): self._formats[path] for path in paths})
         number = -1
         for place, path in enumerate(paths):
-            for row in read_rows([path], self._formats):
+            for row in read_rows([path], self._formats, self._names):
                 advance(1)
                 number += not isinstance(row, Problem)
                 kept = self._kept(row, number, validation=validation)
@@ -191,16 +203,26 @@ class _Check:
             self.tally.add_problem(Problem(row.where, what, allowed="one answer"), validation=validation)
             return []
         self.tally.describe(row, sequences, validation=validation)
-        reason = self._unwanted(row, number, validation=validation)
+        special = self._encoder.special_tokens.found_in(row)
+        self.tally.add_special(special)
+        reason = self._unwanted(row, number, special, validation=validation)
         if isinstance(reason, Problem):
             self.tally.refuse(reason)
             return []
         return self.tally.keep(row, sequences, reason)
 
-    def _unwanted(self, row: Conversation | Preference, number: int, *, validation: bool) -> str | Problem:
+    def _unwanted(
+        self, row: Conversation | Preference, number: int, special: Sequence[SpecialText], *, validation: bool
+    ) -> str | Problem:
         """Return the choice by which a row is left out, the problem by which it is refused, or nothing."""
         rules = self._rows
         found: list[tuple[str, str, str]] = []
+        if special:
+            first = special[0]
+            what = f"has the special token {first.token} written out in {first.part}, where the model takes it for real"
+            if rules.special_tokens == "refuse":
+                return Problem(row.where, what, first.text, "data_conf.rows.special_tokens keep or drop")
+            found.append(("special_tokens", rules.special_tokens, what))
         leak = None if validation else self._like.leak(number)
         earlier = self._like.earlier(number, validation=validation)
         if leak is not None:

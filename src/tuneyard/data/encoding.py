@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tuneyard.data.conversations import Conversation
 from tuneyard.data.rendering import Renderer, Turn, check_said, refusal, template_messages, tools_of
+from tuneyard.data.special import SpecialTokens
 from tuneyard.data.tokenizer import stop_token_ids
 
 if TYPE_CHECKING:
@@ -157,6 +159,11 @@ class ChatEncoder:
             return_dict=False,
         )
         return ids
+
+    @cached_property
+    def special_tokens(self) -> SpecialTokens:
+        """What finds special tokens that are written out in a row's texts."""
+        return SpecialTokens(self.tokenizer, self.stop_ids)
 
     def unrendered(self, conversation: Conversation) -> list[str]:
         """Return the names of fields that the conversation has, but its chat template never mentions."""

@@ -73,6 +73,7 @@ class Likeness:
         formats: The shape of each file's rows.
         similarity: From which share of text in common two rows are nearly equal.
         advance: Called with 1 for each row.
+        names: What files are called, as for `read_rows`.
     """
 
     def __init__(
@@ -83,8 +84,9 @@ class Likeness:
         formats: Mapping[Path, Format] | None = None,
         similarity: float = 0.8,
         advance: Advance | None = None,
+        names: Mapping[Path, str] | None = None,
     ) -> None:
-        sides = [_Side(paths, formats, advance) for paths in (training, validation)]
+        sides = [_Side(paths, formats, advance, names) for paths in (training, validation)]
         self._sides = sides
         self._earlier = [side.found_in(side, similarity) for side in sides]
         self._leaks = sides[0].found_in(sides[1], similarity)
@@ -136,11 +138,17 @@ class _Found:
 class _Side:
     """Some files' rows: where they are, and their records."""
 
-    def __init__(self, paths: Sequence[Path], formats: Mapping[Path, Format] | None, advance: Advance | None) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        formats: Mapping[Path, Format] | None,
+        advance: Advance | None,
+        names: Mapping[Path, str] | None,
+    ) -> None:
         self._lines: array[int] = array("I")
         self._records = _Records()
         self._files: list[tuple[int, str]] = []
-        for row in read_rows(paths, formats):
+        for row in read_rows(paths, formats, names):
             if advance is not None:
                 advance(1)
             if not isinstance(row, Problem):

@@ -16,7 +16,8 @@ from typing import Any, cast
 
 from tuneyard.data.conversations import Conversation, Preference, shown
 from tuneyard.data.formats import Format, detect, parse_row
-from tuneyard.errors import NotFoundError, Problem, TuneyardError
+from tuneyard.errors import NotFoundError, Problem
+from tuneyard.whereabouts import installation
 
 Row = Conversation | Preference | Problem
 
@@ -31,7 +32,9 @@ _NOT_UTF8_MARKS = {
 }
 
 
-def read_rows(paths: Sequence[Path], formats: Mapping[Path, Format] | None = None) -> Iterator[Row]:
+def read_rows(
+    paths: Sequence[Path], formats: Mapping[Path, Format] | None = None, names: Mapping[Path, str] | None = None
+) -> Iterator[Row]:
     """Read rows from files, in order.
 
     A row that can't be used comes as one `Problem` with its `file:line` and the first reason; a file that can't be read
@@ -40,6 +43,7 @@ def read_rows(paths: Sequence[Path], formats: Mapping[Path, Format] | None = Non
     Args:
         paths: Files ending in `.jsonl` or `.parquet`.
         formats: The shape of the rows of a file; of a file that isn't named, `format_of` tells it.
+        names: What a file is called in `file:line`, such as its key in the store; its path where it isn't named.
 
     Yields:
         A conversation, a preference or a problem for each row.
@@ -50,12 +54,18 @@ def read_rows(paths: Sequence[Path], formats: Mapping[Path, Format] | None = Non
     for path in paths:
         _check_is_there(path)
         chosen = (formats or {}).get(path) or format_of(path)
+        name = name_of(path, names)
         number_of_rows = 0
-        for raw in _raw_rows(path):
+        for raw in _raw_rows(path, name):
             number_of_rows += 1
             yield raw if isinstance(raw, Problem) else parse_row(raw[0], raw[1], chosen)
         if number_of_rows == 0:
-            yield Problem(str(path), "the file has no rows")
+            yield Problem(name, "the file has no rows")
+
+
+def name_of(path: Path, names: Mapping[Path, str] | None) -> str:
+    """Return what a file is called: the name it was given, or its path."""
+    return (names or {}).get(path) or str(path)
 
 
 def format_of(path: Path) -> Format:
@@ -71,7 +81,7 @@ def format_of(path: Path) -> Format:
         NotFoundError: Where the file isn't there.
     """
     _check_is_there(path)
-    head = islice(_raw_rows(path), _ROWS_TO_DETECT_BY)
+    head = islice(_raw_rows(path, str(path)), _ROWS_TO_DETECT_BY)
     found = Counter(detect(raw[0]) for raw in head if not isinstance(raw, Problem))
     found.pop(None, None)
     return cast("Format", found.most_common(1)[0][0]) if found else "messages"
@@ -88,26 +98,26 @@ _Raw = tuple[object, str] | Problem
 """A parsed row and its `file:line`, of which nothing is known yet."""
 
 
-def _raw_rows(path: Path) -> Iterator[_Raw]:
+def _raw_rows(path: Path, name: str) -> Iterator[_Raw]:
     if path.is_dir():
-        yield Problem(str(path), "is a folder", allowed="a file, " + _ALLOWED)
+        yield Problem(name, "is a folder", allowed="a file, " + _ALLOWED)
         return
     rows = {".jsonl": _read_jsonl, ".parquet": _read_parquet}.get(path.suffix.lower())
     if rows is None:
         meant = path.with_suffix(".jsonl").name if path.suffix.lower() in (".json", ".ndjson") else ""
-        yield Problem(str(path), "has an ending that isn't known", path.suffix or "none", _ALLOWED, meant)
+        yield Problem(name, "has an ending that isn't known", path.suffix or "none", _ALLOWED, meant)
         return
-    yield from rows(path)
+    yield from rows(path, name)
 
 
-def _read_jsonl(path: Path) -> Iterator[_Raw]:
+def _read_jsonl(path: Path, name: str) -> Iterator[_Raw]:
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
-            where = f"{path}:{number}"
+            where = f"{name}:{number}"
             if number == 1:
                 kind = next((kind for mark, kind in _NOT_UTF8_MARKS.items() if line.startswith(mark)), None)
                 if kind:
-                    yield Problem(str(path), f"the file is {kind} inside", allowed="JSON lines in UTF-8")
+                    yield Problem(name, f"the file is {kind} inside", allowed="JSON lines in UTF-8")
                     return
             if line.strip():
                 yield _parse_line(line, where)
@@ -146,30 +156,28 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def _read_parquet(path: Path) -> Iterator[_Raw]:
+def _read_parquet(path: Path, name: str) -> Iterator[_Raw]:
     try:
         import pyarrow as arrow
         from pyarrow import parquet
     except ImportError as error:
-        raise TuneyardError(
-            f"Reading {path} needs pyarrow, which is not installed.", hint='pip install "tuneyard[train]"'
+        raise NotFoundError(
+            f"Reading {name} needs pyarrow, which is not installed.", hint=installation("train")
         ) from error
     number = 0
     try:
         with parquet.ParquetFile(path) as file:
             columns = list(file.schema_arrow.names)
             if detect(dict.fromkeys(columns)) is None:
-                yield dict.fromkeys(columns), str(path)
+                yield dict.fromkeys(columns), name
                 return
             for batch in cast("Iterable[Any]", file.iter_batches(batch_size=_PARQUET_BATCH_ROWS)):
                 for row in batch.to_pylist():
                     number += 1
-                    yield _without_nulls(row), f"{path}:{number}"
+                    yield _without_nulls(row), f"{name}:{number}"
     except (arrow.ArrowException, OSError) as error:
         after = f" after row {number}" if number else ""
-        yield Problem(
-            str(path), f"can't be read as Parquet{after}: {shown(str(error))}", allowed="a whole Parquet file"
-        )
+        yield Problem(name, f"can't be read as Parquet{after}: {shown(str(error))}", allowed="a whole Parquet file")
 
 
 def _without_nulls(value: Any) -> Any:

@@ -10,7 +10,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tuneyard.data.segments import Example
+from tuneyard.data.special import SpecialText
 from tuneyard.errors import InvalidDataError, Problem
+from tuneyard.whereabouts import fitting
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +89,10 @@ class DataReport:
         histogram: Lengths of the rows that aren't bad, before anything is cut.
         longest: The longest rows, longest first.
         unused_fields: Fields that nothing reads, with the number of rows that have them.
-        special_tokens_in_text: Special tokens written out in messages, with the number of rows that have them: the
-            model reads them as control tokens there.
+        special_tokens_in_text: Special tokens written out in texts, with the number of rows that have them: the model
+            reads them as control tokens there.
+        special_token_rows: Rows that have any of them, whatever became of these rows.
+        special_texts: The first of those texts.
         problem_count: All problems found.
         problems: The problems in the order met; at most as many as the check was told to keep.
         examples: Some kept rows as the model reads them; as many as the check was asked for.
@@ -129,6 +133,8 @@ class DataReport:
     longest: tuple[LongRow, ...]
     unused_fields: Mapping[str, int]
     special_tokens_in_text: Mapping[str, int]
+    special_token_rows: int
+    special_texts: tuple[SpecialText, ...]
     problem_count: int
     problems: tuple[Problem, ...]
     examples: tuple[Example, ...] = ()
@@ -149,7 +155,8 @@ class DataReport:
             InvalidDataError: Where there are problems that aren't allowed, or nothing is left to train on.
         """
         names = ", ".join(self.files)
-        hint = "See every row: tuneyard data check with the same -f and --set"
+        elsewhere = fitting("", " on a machine that reaches the store, with --store")
+        hint = f"See every row: tuneyard data check with the same -f and --set{elsewhere}"
         template = [problem for problem in self.problems if not self._is_of_a_file(problem)]
         if template:
             raise InvalidDataError(

@@ -22,6 +22,7 @@ _BAR_WIDTH = 40
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _SHOWN_PROBLEMS = 50
 _SHOWN_PAIRS = 10
+_SHOWN_TEXTS = 10
 
 
 def report_table(report: DataReport, *, max_problems: int | None = _SHOWN_PROBLEMS) -> RenderableType:
@@ -41,6 +42,7 @@ def report_table(report: DataReport, *, max_problems: int | None = _SHOWN_PROBLE
     if report.histogram:
         parts += [Text("\nTokens per row", style="bold"), _histogram(report), _longest(report)]
     parts += [Text(f"\n{note}", style="yellow") for note in notes(report)]
+    parts += _special(report)
     parts += _alike(report)
     parts += _problems(report, max_problems)
     return Group(*parts)
@@ -118,6 +120,7 @@ def count_rows(report: DataReport) -> list[tuple[str, int, str]]:
     if report.cut_answers or report.lost_answers:
         shortened += f" ({report.cut_answers:,} inside an answer; {report.lost_answers:,} whole answers lost)"
     bad = f"can't be used; {report.refused:,} of them refused by choice" if report.refused else "can't be used"
+    special = ", ".join(f"{token} in {rows:,}" for token, rows in report.special_tokens_in_text.items())
     near = f"{report.near_duplicates:,} more are nearly equal to one"
     found: list[tuple[str, int, str] | None] = [
         ("rows", report.rows, files),
@@ -128,6 +131,9 @@ def count_rows(report: DataReport) -> list[tuple[str, int, str]]:
         ("leaked", report.leaked, f"equal to a validation row; {report.near_leaked:,} more are nearly equal to one")
         if report.validation_rows
         else None,
+        ("special tokens", report.special_token_rows, f"rows with texts that have them written out: {special}")
+        if special
+        else None,
         ("with tools", report.tool_rows, "tools on offer, or calls of them") if report.tool_rows else None,
         ("messages", sum(report.messages.values()), roles),
         ("answers", sum(answers * rows for answers, rows in report.turns.items()), f"rows: {turns}" if turns else ""),
@@ -135,6 +141,13 @@ def count_rows(report: DataReport) -> list[tuple[str, int, str]]:
         ("in the loss", report.trained_tokens, share),
     ]
     return [each for each in found if each is not None]
+
+
+def special_tokens_line(report: DataReport) -> str:
+    """Say in one line which rows have special tokens written out in their texts; there are some."""
+    tokens = ", ".join(f"{token} in {rows:,}" for token, rows in report.special_tokens_in_text.items())
+    rows = f"{report.special_token_rows:,} of {report.rows:,} rows of {', '.join(report.files)}"
+    return f"{rows} have special tokens written out in texts ({tokens}; first: {report.special_texts[0].where})"
 
 
 def _histogram(report: DataReport) -> RenderableType:
@@ -181,9 +194,6 @@ def notes(report: DataReport) -> list[str]:
     if report.unused_fields:
         fields = ", ".join(f"{name} ({rows:,} rows)" for name, rows in report.unused_fields.items())
         notes.append(f"Fields that nothing reads: {fields}")
-    if report.special_tokens_in_text:
-        tokens = ", ".join(f"{token} ({rows:,} rows)" for token, rows in report.special_tokens_in_text.items())
-        notes.append(f"Special tokens written out in messages, which the model takes for real ones: {tokens}")
     if report.several:
         left_out = f"; {report.left_out:,} more are too long and left out" if report.left_out else ""
         notes.append(
@@ -197,6 +207,19 @@ def notes(report: DataReport) -> list[str]:
             "as the model has to write them; spaces at an answer's beginning are the usual cause"
         )
     return notes
+
+
+def _special(report: DataReport) -> list[RenderableType]:
+    from rich.text import Text
+
+    if not report.special_texts:
+        return []
+    lines = ["\nSpecial tokens written out, which the model takes for real ones"]
+    shown = report.special_texts[:_SHOWN_TEXTS]
+    lines += [f"  {one.where}: {one.token} in {one.part} ({one.role}): {one.text}" for one in shown]
+    total = f"{report.special_token_rows:,} rows in all"
+    lines.append(f"  {total}; what becomes of them: data_conf.rows.special_tokens")
+    return [Text("\n".join(lines), style="yellow")]
 
 
 def _alike(report: DataReport) -> list[RenderableType]:
@@ -218,7 +241,7 @@ def _problems(report: DataReport, max_problems: int | None) -> list[RenderableTy
     from rich.text import Text
 
     if not report.problem_count:
-        return [Text("\nNo problems.", style="green")]
+        return [Text("\nNo other problems." if report.special_token_rows else "\nNo problems.", style="green")]
     shown = report.problems[:max_problems]
     parts: list[RenderableType] = [Text(f"\nProblems: {report.problem_count:,}", style="bold red")]
     if len(report.reasons) < report.problem_count:

@@ -16,11 +16,13 @@ from tuneyard.data.encoding import ChatEncoder, Encoded
 from tuneyard.data.likeness import Like
 from tuneyard.data.report import Bin, DataReport, LongRow, Pair
 from tuneyard.data.segments import examples_of
+from tuneyard.data.special import SpecialText
 from tuneyard.errors import Problem
 
 _SAMPLES_OF_A_KIND = 4
 _LONGEST = 5
 _PAIRS = 20
+_SPECIAL_TEXTS = 20
 _REASONS = 1000
 _NUMBERS = re.compile(r"\[\d+\]|\b\d+\b")
 
@@ -29,7 +31,7 @@ class Tally:
     """Counts rows, and makes the report of them.
 
     Args:
-        encoder: Whose limits and special tokens are told of.
+        encoder: Whose limits are reported.
         max_problems: The most problems to keep; all are counted.
     """
 
@@ -46,11 +48,10 @@ class Tally:
         self._lengths: Counter[int] = Counter()
         self._unused: Counter[str] = Counter()
         self._special: Counter[str] = Counter()
+        self._special_texts: list[SpecialText] = []
         self._pairs: list[Pair] = []
         self._longest: list[tuple[int, int, str]] = []
         self._samples: dict[tuple[bool, ...], list[Conversation | Preference]] = {}
-        special = sorted(set(map(str, encoder.tokenizer.all_special_tokens)), key=len, reverse=True)
-        self._special_pattern = re.compile("|".join(map(re.escape, special)) or r"(?!)")
 
     def open(self, formats: Mapping[str, str]) -> None:
         """Take note of the next files, and the shapes of their rows."""
@@ -75,8 +76,6 @@ class Tally:
         self._unused.update(row.unused)
         conversation = row if isinstance(row, Conversation) else row.conversations[0]
         self._unused.update(self._encoder.unrendered(conversation))
-        texts = (message.content for message in messages)
-        self._special.update({token for text in texts for token in self._special_pattern.findall(text)})
         length = max(each.length for each in sequences)
         self._lengths[length] += 1
         entry = (length, -self._count["rows"], row.where)
@@ -88,6 +87,12 @@ class Tally:
         self._count[kind if like.similarity == 1 else f"near_{kind}"] += 1
         if len(self._pairs) < _PAIRS:
             self._pairs.append(Pair(where, like.where, like.similarity, leaks))
+
+    def add_special(self, found: Sequence[SpecialText]) -> None:
+        """Count a row that has special tokens written out in its texts."""
+        self._count["special"] += bool(found)
+        self._special.update({one.token for one in found})
+        self._special_texts += found[: _SPECIAL_TEXTS - len(self._special_texts)]
 
     def refuse(self, problem: Problem) -> None:
         """Count a row that is refused by choice."""
@@ -179,6 +184,8 @@ class Tally:
             longest=longest,
             unused_fields=dict(self._unused.most_common()),
             special_tokens_in_text=dict(self._special.most_common()),
+            special_token_rows=count["special"],
+            special_texts=tuple(self._special_texts),
             problem_count=count["problems"],
             problems=tuple(self._problems),
             examples=tuple(each for row in different[:examples] for each in examples_of(self._encoder, row)),

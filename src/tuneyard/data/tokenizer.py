@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from tuneyard.data.templates import CHAT_ML, KEEP_ORIGINAL, NAMED, TEMPLATE_NAMES, apply_named_template, is_one_token
-from tuneyard.errors import InvalidDataError, InvalidValuesError, NotFoundError, Problem, TuneyardError
+from tuneyard.errors import InvalidDataError, InvalidValuesError, NotFoundError, Problem
+from tuneyard.whereabouts import installation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -42,7 +43,7 @@ class TemplateConf(Protocol):
         ...
 
 
-def load_tokenizer(folder: Path, data_conf: TemplateConf) -> PreTrainedTokenizerFast:
+def load_tokenizer(folder: Path, data_conf: TemplateConf, *, name: str = "") -> PreTrainedTokenizerFast:
     """Load the tokenizer of a model folder with the chat template and pad token that the values ask for.
 
     Its vocabulary stays as it was delivered. Saving it beside the tuned weights gives the server the same template and
@@ -51,6 +52,7 @@ def load_tokenizer(folder: Path, data_conf: TemplateConf) -> PreTrainedTokenizer
     Args:
         folder: A model folder, with `tokenizer.json` or what it can be made from.
         data_conf: The values' `data_conf`.
+        name: What the user calls the model, such as its key in the store; the folder's path where empty.
 
     Returns:
         The tokenizer, with a `chat_template`, an `eos_token` and a `pad_token`.
@@ -61,11 +63,12 @@ def load_tokenizer(folder: Path, data_conf: TemplateConf) -> PreTrainedTokenizer
             code, or with tokens that the model has no embedding for.
         InvalidValuesError: Where the values name an unknown template or strategy, or one this tokenizer can't follow.
     """
-    tokenizer = _load(folder)
+    name = name or str(folder)
+    tokenizer = _load(folder, name)
     stop_ids = stop_token_ids(tokenizer, folder)
-    _choose_template(tokenizer, data_conf.chat_template_name, stop_ids, folder)
+    _choose_template(tokenizer, data_conf.chat_template_name, stop_ids, name)
     _choose_pad(tokenizer, data_conf.missing_pad_token_strategy, _embeddings(folder))
-    _check_fits(tokenizer, folder)
+    _check_fits(tokenizer, folder, name)
     return tokenizer
 
 
@@ -86,18 +89,18 @@ def stop_token_ids(tokenizer: PreTrainedTokenizerFast, folder: Path) -> tuple[in
     return tuple(sorted(number for number in ids if isinstance(number, int)))
 
 
-def _load(folder: Path) -> PreTrainedTokenizerFast:
+def _load(folder: Path, name: str) -> PreTrainedTokenizerFast:
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         raise NotFoundError(
-            f"The model folder {folder} has no tokenizer ({', '.join(_TOKENIZER_FILES[:2])}).",
+            f"The model {name} has no tokenizer ({', '.join(_TOKENIZER_FILES[:2])}).",
             hint="Deliver the model again without excluding its tokenizer's files.",
             folder=str(folder),
         )
     try:
         from transformers import AutoTokenizer, PreTrainedTokenizerFast
     except ImportError as error:
-        raise TuneyardError(
-            "Encoding conversations needs transformers, which is not installed.", hint='pip install "tuneyard[train]"'
+        raise NotFoundError(
+            "Encoding conversations needs transformers, which is not installed.", hint=installation("train")
         ) from error
     try:
         # False, not None: None would ask on the terminal whether to run the repository's code
@@ -112,22 +115,22 @@ def _load(folder: Path) -> PreTrainedTokenizerFast:
         RuntimeError,
         ArithmeticError,
     ) as error:
-        raise _unusable(folder, f"can't be loaded: {_first_line(error)}") from error
+        raise _unusable(name, f"can't be loaded: {_first_line(error).replace(str(folder), name)}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise _unusable(folder, f"is {type(tokenizer).__name__}, which has no tokenizer.json behind it")
+        raise _unusable(name, f"is {type(tokenizer).__name__}, which has no tokenizer.json behind it")
     return tokenizer
 
 
-def _choose_template(tokenizer: PreTrainedTokenizerFast, name: str, stop_ids: tuple[int, ...], folder: Path) -> None:
+def _choose_template(tokenizer: PreTrainedTokenizerFast, name: str, stop_ids: tuple[int, ...], model: str) -> None:
     where = f"{_DATA_CONF}.chat_template_name"
     if name not in TEMPLATE_NAMES:
         problem = Problem(where, "names no chat template", name, " or ".join(TEMPLATE_NAMES))
         raise InvalidValuesError(f"There is no chat template named {name!r}.", problems=[problem])
     if name == KEEP_ORIGINAL:
         if not tokenizer.chat_template:
-            problem = Problem(where, f"the tokenizer of {folder} has no chat template to keep", name, CHAT_ML)
+            problem = Problem(where, f"the tokenizer of {model} has no chat template to keep", name, CHAT_ML)
             raise InvalidValuesError(
-                f"The tokenizer of {folder} has no chat template of its own to keep.",
+                f"The tokenizer of {model} has no chat template of its own to keep.",
                 hint=f"Give it one: --set {where}={CHAT_ML}",
                 problems=[problem],
             )
@@ -135,10 +138,10 @@ def _choose_template(tokenizer: PreTrainedTokenizerFast, name: str, stop_ids: tu
     mark = NAMED[name].end_mark
     has_mark = bool(mark) and is_one_token(tokenizer, mark)
     if not stop_ids and not has_mark:
-        problem = Problem(where, f"the tokenizer of {folder} has no token to end an answer with", name)
+        problem = Problem(where, f"the tokenizer of {model} has no token to end an answer with", name)
         missing = f"EOS token and no {mark}" if mark else "EOS token"
         raise InvalidValuesError(
-            f"The tokenizer of {folder} has no {missing}, so {name} can't end an answer.",
+            f"The tokenizer of {model} has no {missing}, so {name} can't end an answer.",
             hint="Deliver a model whose tokenizer_config.json names an eos_token.",
             problems=[problem],
         )
@@ -167,14 +170,14 @@ def _choose_pad(tokenizer: Any, strategy: str, embeddings: int | None) -> None:
     tokenizer.pad_token = token
 
 
-def _check_fits(tokenizer: Any, folder: Path) -> None:
+def _check_fits(tokenizer: Any, folder: Path, name: str) -> None:
     embeddings = _embeddings(folder)
     used = {text: tokenizer.convert_tokens_to_ids(text) for text in tokenizer.all_special_tokens}
     beyond = {text: number for text, number in used.items() if embeddings is not None and number >= embeddings}
     if beyond:
         text, number = next(iter(beyond.items()))
         raise _unusable(
-            folder,
+            name,
             f"uses the token {text!r} with id {number}, but the model has embeddings for {embeddings} tokens only",
         )
 
@@ -184,11 +187,11 @@ def _embeddings(folder: Path) -> int | None:
     return rows if isinstance(rows, int) else None
 
 
-def _unusable(folder: Path, what: str) -> InvalidDataError:
+def _unusable(model: str, what: str) -> InvalidDataError:
     return InvalidDataError(
-        f"The tokenizer of {folder} {what}.",
+        f"The tokenizer of {model} {what}.",
         hint="Deliver a model with a tokenizer.json that fits its weights.",
-        problems=[Problem(str(folder), f"its tokenizer {what}")],
+        problems=[Problem(model, f"its tokenizer {what}")],
     )
 
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
 from tuneyard.deliver import deliver
 from tuneyard.process import run_main
-from tuneyard.store import default_store_url, open_store
+from tuneyard.store import find_store
 from tuneyard.values import DeliverValues, read_values
 
 
@@ -27,7 +26,7 @@ def _arguments() -> argparse.Namespace:
 
 def _main(arguments: argparse.Namespace) -> None:
     values = read_values(DeliverValues, arguments.values)
-    store = open_store(os.environ.get("TUNEYARD_STORE") or values.bucketStorageHost or default_store_url())
+    store = find_store(fallback=values.bucketStorageHost)
     report = deliver(values, store, workdir=arguments.workdir)
     print(json.dumps(report.to_dict()), flush=True)
 

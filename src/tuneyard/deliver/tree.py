@@ -23,6 +23,7 @@ from tuneyard.deliver.sources import Source, SourceFile
 from tuneyard.errors import ConflictError, IntegrityError, NotFoundError, UnavailableError
 from tuneyard.progress import Advance, progress_bar
 from tuneyard.store import FileEntry, Kind, Manifest, Store, read_manifest, write_manifest
+from tuneyard.whereabouts import more_room
 
 _PARALLEL_FILES = 4
 _FEW_FILES = 4
@@ -224,7 +225,7 @@ def _check_room(target: Target, source: Source, files: list[SourceFile]) -> None
         raise UnavailableError(
             f"There is no room for {source.name} at {target.key} in {target.store.url}: "
             f"it needs {needed} bytes, and {free} are free.",
-            hint=f"Free some space (df -h {place}; tuneyard gc), or deliver to another store.",
+            hint=f"{more_room(place)}; or deliver to another store.",
             key=target.key,
             needed=needed,
             free=free,

@@ -9,6 +9,7 @@ architecture that transformers has too.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -22,8 +23,14 @@ _ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _INDEX = ".safetensors.index.json"
 _LARGEST_BYTES = 64 * 1024 * 1024
 _READ = ("config.json", "generation_config.json", "tokenizer_config.json", _ADAPTER)
+_ELSEWHERE = re.compile(r"^[/~]|^[A-Za-z]:|\\|(^|/)\.\.?(/|$)|[\x00-\x1f]|://|@")
+"""Names that lead out of the model's own folder."""
 _KERNELS = ("attn_implementation", "experts_implementation")
 """Settings whose value may be a repository of compiled code on the Hub."""
+
+
+class _Missing(Problem):
+    """A file that the model itself says it has, and which is not there."""
 
 
 def vet_model(folder: Path, paths: Iterable[str], *, where: str) -> None:
@@ -36,14 +43,23 @@ def vet_model(folder: Path, paths: Iterable[str], *, where: str) -> None:
 
     Raises:
         InvalidDataError: A file is of a format that runs code when it is loaded, or asks for code or files from
-            elsewhere; with every such file.
+            elsewhere; with every such file. Or the model lacks weights that its own files name: then it is nobody's
+            attack, but incomplete.
     """
     named = frozenset(paths)
     problems = list(_problems(folder, named))
-    if problems:
+    suspicious = [problem for problem in problems if not isinstance(problem, _Missing)]
+    if suspicious:
         raise InvalidDataError(
-            f"The model {where} is not plain weights and settings: {problems[0].where} {problems[0].what}.",
+            f"The model {where} is not plain weights and settings: {suspicious[0].where} {suspicious[0].what}.",
             hint="Use a model in plain safetensors, without code of its own; don't trust whoever made this one.",
+            problems=suspicious,
+        )
+    if problems:
+        first = problems[0]
+        raise InvalidDataError(
+            f"The model {where} is incomplete: {first.where} {first.what}{f' ({first.value})' if first.value else ''}.",
+            hint="Deliver it again, and check that downloadExcludeGlob leaves none of its weights out.",
             problems=problems,
         )
 
@@ -93,8 +109,10 @@ def _wrong_index(path: str, index: dict[str, Any], named: frozenset[str]) -> Ite
         return
     for file in sorted({str(file) for file in cast("dict[str, Any]", weights).values()}):
         whole = f"{beside}/{file}" if beside else file
-        if whole not in named or not file.endswith(".safetensors"):
+        if _ELSEWHERE.search(file) or not file.endswith(".safetensors"):
             yield Problem(path, "names weights that are not the model's own safetensors", repr(file)[:80])
+        elif whole not in named:
+            yield _Missing(path, "names a file that is not there", repr(file)[:80])
 
 
 def _wrong_adapter(settings: dict[str, Any], named: frozenset[str]) -> Iterator[Problem]:
@@ -108,7 +126,7 @@ def _wrong_adapter(settings: dict[str, Any], named: frozenset[str]) -> Iterator[
     if settings.get("megatron_config") is not None:
         yield Problem(_ADAPTER, "names a package to import", f"megatron_core: {settings.get('megatron_core')!r}"[:80])
     if _ADAPTER_WEIGHTS not in named:  # peft would look for them on the Hub
-        yield Problem(_ADAPTER, f"has no {_ADAPTER_WEIGHTS} beside it")
+        yield _Missing(_ADAPTER, f"has no {_ADAPTER_WEIGHTS} beside it")
 
 
 def _is_elsewhere(value: object) -> bool:

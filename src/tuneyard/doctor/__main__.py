@@ -14,7 +14,6 @@ from pathlib import Path
 from tuneyard.doctor.contenders import ROUNDS
 from tuneyard.doctor.store_probe import BUCKET, probe_store
 from tuneyard.process import run_main
-from tuneyard.store import default_store_url
 
 
 def main() -> int:
@@ -24,7 +23,7 @@ def main() -> int:
         The report's exit code.
     """
     parser = argparse.ArgumentParser(prog="python -m tuneyard.doctor")
-    parser.add_argument("--store", default=os.environ.get("TUNEYARD_STORE") or default_store_url())
+    parser.add_argument("--store", help="the store's URL; that of TUNEYARD_STORE if left out")
     parser.add_argument("--bucket", default=BUCKET)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--quick", action="store_true")
@@ -38,7 +37,7 @@ def main() -> int:
         # a pod's file of authorities is optional
         ca_bundle=Path(authorities) if authorities and Path(authorities).is_file() else None,
     )
-    print(json.dumps(found.to_dict(), ensure_ascii=False), flush=True)
+    print(json.dumps(found.to_dict()), flush=True)
     return found.exit_code
 
 

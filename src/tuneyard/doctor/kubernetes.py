@@ -32,7 +32,7 @@ from tuneyard.errors import (
     UnavailableError,
 )
 from tuneyard.values import NamespaceValues
-from tuneyard.values.namespace import SITE_NAMES
+from tuneyard.whereabouts import SITE_NAMES
 
 Progress = Callable[[str], None]
 

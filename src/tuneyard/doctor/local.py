@@ -16,8 +16,7 @@ from typing import Any
 from tuneyard.doctor.check import Check, Report, of_error, ok, problem, report, skipped, warning
 from tuneyard.doctor.store_probe import BUCKET, probe_store
 from tuneyard.errors import AcceleratorMissingError, NotFoundError, TuneyardError, UnavailableError, UsageError
-from tuneyard.runs.home import home_folder
-from tuneyard.store import default_store_url
+from tuneyard.folders import home_folder
 
 Progress = Callable[[str], None]
 
@@ -111,7 +110,8 @@ def _device(environ: Mapping[str, str]) -> list[Check]:
         ran = subprocess.run(
             [sys.executable, "-c", _DEVICE],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=_DEVICE_SECONDS,
             check=False,
             env=dict(environ),
@@ -179,7 +179,6 @@ def _disk(environ: Mapping[str, str]) -> Check:
 
 
 def _store(url: str | None, bucket: str, environ: Mapping[str, str]) -> list[Check]:
-    url = url or environ.get("TUNEYARD_STORE") or default_store_url(environ)
     found = probe_store(url, bucket=bucket, quick=True, environ=environ)
     bad = [check for check in found.checks if check.outcome != "ok"]
     return bad or [found.named("store")]
@@ -218,7 +217,9 @@ def tool_version(name: str, path: Path) -> Check:
     """
     words = ["version", "--client", "-o", "json"] if name == "kubectl" else ["version", "--template", "{{.Version}}"]
     try:
-        ran = subprocess.run([str(path), *words], capture_output=True, text=True, timeout=30, check=False)
+        ran = subprocess.run(
+            [str(path), *words], capture_output=True, encoding="utf-8", errors="replace", timeout=30, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return problem(name, f"{path} can't be run", f"Install {name} again.", UnavailableError)
     told = json.loads(ran.stdout)["clientVersion"]["gitVersion"] if name == "kubectl" and ran.stdout else ran.stdout

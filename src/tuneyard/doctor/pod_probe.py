@@ -15,6 +15,7 @@ from tuneyard.cluster.pods import End
 from tuneyard.doctor.asked import Asked
 from tuneyard.doctor.check import Check, ok, problem, skipped
 from tuneyard.errors import TuneyardError, error_of
+from tuneyard.whereabouts import CHART_VARIABLE
 
 _SECONDS = 120
 
@@ -54,6 +55,7 @@ def _spec(asked: Asked, bucket: str) -> Document:
     secret, access, key = asked.bucket_secret
     env: list[Document] = [
         {"name": "HOME", "value": "/tmp"},  # noqa: S108  (a volume of the pod's own)
+        {"name": CHART_VARIABLE, "value": asked.verb},
         {"name": "TUNEYARD_STORE", "value": asked.store},
         {"name": "TUNEYARD_CA_FILE", "value": "/etc/tuneyard/ca/ca.crt"},
         {"name": "AWS_ACCESS_KEY_ID", "valueFrom": {"secretKeyRef": {"name": secret, "key": access}}},

@@ -27,7 +27,7 @@ from tuneyard.doctor.store_checks import (
     sorted_listing,
 )
 from tuneyard.errors import TuneyardError
-from tuneyard.store import Store, open_store
+from tuneyard.store import Store, find_store
 
 BUCKET = "default-bucket"
 
@@ -57,7 +57,7 @@ _FURTHER: dict[str, _Probe] = {
 
 
 def probe_store(
-    url: str,
+    url: str | None = None,
     *,
     bucket: str = BUCKET,
     rounds: int = ROUNDS,
@@ -71,7 +71,7 @@ def probe_store(
     Everything is written below one prefix of the bucket and removed in the end, however the probe ends.
 
     Args:
-        url: The store, as `open_store` takes it.
+        url: The store; where None, `TUNEYARD_STORE` or the default folder.
         bucket: The bucket to write into.
         rounds: How often the conditional writes contend.
         quick: Only whether it can be reached, written and read.
@@ -86,7 +86,7 @@ def probe_store(
     say = progress or _nothing
     environ = os.environ if environ is None else environ
     try:
-        store = open_store(url, environ=environ, ca_bundle=ca_bundle)
+        store = find_store(url, environ=environ, ca_bundle=ca_bundle)
         with _raw_client(store, environ, ca_bundle) as raw, scratch(store, bucket, raw) as place:
             checks = [_reached(place, say)]
             server = raw.send("GET", bucket, {"location": ""}).headers.get("server", "") if raw else ""
@@ -94,7 +94,7 @@ def probe_store(
                 say(name)
                 checks.append(_made(name, probe, place))
     except TuneyardError as error:
-        return report(f"store {_shown(url)}", [of_error("store", error)], mode=UNUSABLE, degraded=[], server="")
+        return report(_shown(url), [of_error("store", error)], mode=UNUSABLE, degraded=[], server="")
     degraded = {_MODES[check.name].name: _MODES[check.name] for check in checks if _degrades(check)}
     unusable = any(check.outcome == "problem" for check in checks)
     facts = {
@@ -148,9 +148,9 @@ def _raw_client(store: Store, environ: Mapping[str, str], ca_bundle: Path | None
         yield client
 
 
-def _shown(url: str) -> str:
+def _shown(url: str | None) -> str:
     """Leave credentials out of a URL that was refused for them."""
-    return url.rsplit("@", 1)[-1]
+    return f"store {url.rsplit('@', 1)[-1]}" if url else "store"
 
 
 def _nothing(name: str) -> None:

@@ -26,6 +26,7 @@ from tuneyard.hub.patience import RETRIED_STATUSES, Patience
 from tuneyard.hub.redirects import Addresses, Redirects, look_up
 from tuneyard.hub.refusals import invalid_id, refusal
 from tuneyard.hub.wire import Limits, Wire
+from tuneyard.whereabouts import setting
 
 _T = TypeVar("_T")
 
@@ -201,7 +202,7 @@ class Hub:
             if len(found) > self._limits.files or pages > self._limits.pages:
                 raise UnavailableError(
                     f"{self.endpoint} lists more than {self._limits.files} files, or pages without end.",
-                    hint="Check HF_ENDPOINT; a model of that many files can't be delivered.",
+                    hint=f"Check {setting('HF_ENDPOINT')}; a model of that many files can't be delivered.",
                 )
         return found
 
@@ -235,7 +236,7 @@ class Hub:
     def _other_commit(self, model_id: str, wanted: str, given: str) -> IntegrityError:
         return IntegrityError(
             f"{self.endpoint} answers with the commit {given} of {model_id}, and {wanted} was asked for.",
-            hint="The Hub or a proxy in between is at fault; check HF_ENDPOINT, and run it again.",
+            hint=f"The Hub or a proxy in between is at fault; check {setting('HF_ENDPOINT')}, and run it again.",
             model_id=model_id,
             expected=wanted,
             found=given,

@@ -17,6 +17,7 @@ from urllib.request import getproxies
 import httpx2
 
 from tuneyard.errors import DeniedError
+from tuneyard.whereabouts import setting
 
 Addresses = Callable[[str], Sequence[str]]
 """Looks a name up; raises OSError where it has no address."""
@@ -133,7 +134,8 @@ class Redirects:
         where = f"{url.scheme}://{url.host}" + (f":{url.port}" if url.port else "")
         return DeniedError(
             f"{self._endpoint} sends the request on to {where!r}, {why}; it was not followed.",
-            hint="Check HF_ENDPOINT and the proxy in between. A mirror in a private network has to be named itself.",
+            hint=f"Check {setting('HF_ENDPOINT')} and the proxy in between. "
+            "A mirror in a private network has to be named itself.",
             endpoint=self._endpoint,
             target=where,
         )

@@ -6,6 +6,7 @@ import httpx2
 from huggingface_hub import errors as hf
 
 from tuneyard.errors import DeniedError, InvalidValuesError, NotFoundError, Problem, TuneyardError, UnavailableError
+from tuneyard.whereabouts import assignment, fitting, setting
 
 _INVALID_TOKEN = "Invalid credentials in Authorization header"  # noqa: S105  (the Hub's words for a token it refuses)
 
@@ -28,7 +29,8 @@ def refusal(error: Exception, *, model_id: str, revision: str, endpoint: str, wi
     if isinstance(error, hf.OfflineModeIsEnabled):
         return UnavailableError(
             f"The model {model_id} can't be fetched from {endpoint}: HF_HUB_OFFLINE is set.",
-            hint="Unset HF_HUB_OFFLINE, or deliver from a local folder: modelID: ./folder",
+            hint=f"Unset {setting('HF_HUB_OFFLINE')}, or deliver from "
+            + fitting("a local folder: modelID: ./folder", "the store: modelID: s3://bucket/path"),
             **facts,
         )
     if isinstance(error, hf.HfHubHTTPError):
@@ -36,12 +38,13 @@ def refusal(error: Exception, *, model_id: str, revision: str, endpoint: str, wi
     if isinstance(error, httpx2.HTTPError):
         return UnavailableError(
             f"The Hub at {endpoint} can't be reached: {_words(error)}.",
-            hint="Check the network, HF_ENDPOINT and the proxy (HTTPS_PROXY, SSL_CERT_FILE), and run it again.",
+            hint=f"Check the network, {setting('HF_ENDPOINT')} and the proxy ({setting('HTTPS_PROXY')}, "
+            f"{setting('SSL_CERT_FILE')}), and run it again.",
             **facts,
         )
     return UnavailableError(
         f"What answers at {endpoint} is not a Hub: its answer about {model_id} can't be read.",
-        hint="Check HF_ENDPOINT, and whether a proxy or a login page answers in its place.",
+        hint=f"Check {setting('HF_ENDPOINT')}, and whether a proxy or a login page answers in its place.",
         **facts,
     )
 
@@ -62,7 +65,7 @@ def _answered(
     facts = {"model_id": model_id, "revision": revision, "endpoint": endpoint, "status": status}
     if isinstance(error, hf.GatedRepoError):
         hint = f"Accept its terms at {page}"
-        hint += " with the account that the token belongs to." if with_token else ", then set HF_TOKEN to a token."
+        hint += " with the account that the token belongs to." if with_token else f", then {_give_token()}."
         return DeniedError(
             f"The model {model_id} is gated: {endpoint} asks for its terms to be accepted.", hint=hint, **facts
         )
@@ -81,17 +84,15 @@ def _answered(
     if status == 401 and error.response.headers.get("X-Error-Message") == _INVALID_TOKEN:
         return DeniedError(
             f"{endpoint} refuses the token that was sent for {model_id}.",
-            hint="Set HF_TOKEN to a valid token (its page: /settings/tokens), or unset it for a public model.",
+            hint=f"Put a valid token into {setting('HF_TOKEN')} (page: /settings/tokens); a public model needs none.",
             **facts,
         )
     if isinstance(error, hf.RepositoryNotFoundError) or status == 404:
         hint = f"Check the spelling at {page}"
-        hint += (
-            "; a private model needs a token with access to it." if with_token else "; a private model needs HF_TOKEN."
-        )
+        hint += f"; a private model needs a token with access to it{'' if with_token else f': {_give_token()}'}."
         return NotFoundError(f"There is no model {model_id} on {endpoint}.", hint=hint, **facts)
     if isinstance(error, hf.DisabledRepoError) or status in {401, 403}:
-        hint = f"Open {page} to see what it asks for" + ("." if with_token else ", and set HF_TOKEN to a token.")
+        hint = f"Open {page} to see what it asks for" + ("." if with_token else f", and {_give_token()}.")
         return DeniedError(f"{endpoint} does not give out the model {model_id} (HTTP {status}).", hint=hint, **facts)
     if status == 429:
         return UnavailableError(
@@ -104,6 +105,10 @@ def _answered(
         hint="Run it again in a while; files that are there already are not fetched again.",
         **facts,
     )
+
+
+def _give_token() -> str:
+    return f"give a token: {assignment('HF_TOKEN', '…')}"
 
 
 def _words(error: Exception) -> str:

@@ -22,6 +22,7 @@ from huggingface_hub.utils import get_session, hf_raise_for_status
 
 from tuneyard.errors import UnavailableError
 from tuneyard.hub.redirects import Redirects
+from tuneyard.whereabouts import setting
 
 _KEPT = (b"x-error-code", b"x-error-message", b"retry-after", b"x-request-id")
 
@@ -105,7 +106,7 @@ class Wire:
             request = following
         raise UnavailableError(
             f"{url} is sent on more than {self._limits.redirects} times.",
-            hint="Check HF_ENDPOINT and the proxy in between.",
+            hint=f"Check {setting('HF_ENDPOINT')} and the proxy in between.",
             url=url,
         )
 
@@ -132,7 +133,7 @@ class Wire:
                 if len(body) > limits.answer_bytes:
                     raise UnavailableError(
                         f"The answer of {url} is longer than {limits.answer_bytes} bytes; no Hub's is.",
-                        hint="Check HF_ENDPOINT, and whether something else answers in its place.",
+                        hint=f"Check {setting('HF_ENDPOINT')}, and whether something else answers in its place.",
                         url=url,
                     )
                 if time.monotonic() > until:

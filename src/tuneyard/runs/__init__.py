@@ -11,7 +11,6 @@ Sits above the rooms that do the work (it starts them as processes and imports n
 """
 
 from tuneyard.runs.base import STOP_SECONDS, Launch, Runner
-from tuneyard.runs.home import home_folder
 from tuneyard.runs.info import ENDED, VERBS, RunInfo, RunKey, RunProgress, Status, Verb
 from tuneyard.runs.local import LocalRunner
 from tuneyard.runs.names import check_name, find_run, nearest_name, parse_reference
@@ -30,7 +29,6 @@ __all__ = [
     "Verb",
     "check_name",
     "find_run",
-    "home_folder",
     "nearest_name",
     "parse_reference",
 ]

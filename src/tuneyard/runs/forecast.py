@@ -75,7 +75,7 @@ def forecast(sources: Sources, runner: Runner, *, inside: bool = False) -> Forec
 def _from_here(sources: Sources, values: FinetuneValues, *, here: bool) -> Estimate:
     from tuneyard.estimate import estimate
 
-    return estimate(values, store_of(sources), here=here)
+    return estimate(values, store_of(sources, None if here else values.bucketStorageHost), here=here)
 
 
 def _from_inside(sources: Sources, runner: Runner, values: FinetuneValues, launch: Launch) -> Estimate:
@@ -86,11 +86,12 @@ def _from_inside(sources: Sources, runner: Runner, values: FinetuneValues, launc
 
 def _of_a_cluster(sources: Sources, runner: Runner, values: FinetuneValues) -> Estimate:
     """Estimate from here what will run in a cluster, where this machine reaches the store with its own keys."""
-    url = sources.store or os.environ.get("TUNEYARD_STORE") or values.bucketStorageHost
-    if not url:
+    from tuneyard.store import STORE_VARIABLE
+
+    if sources.store is None and not os.environ.get(STORE_VARIABLE) and not values.bucketStorageHost:
         raise UsageError("The values name no store.", hint="Name it: --set bucketStorageHost=https://…")
     try:
-        return _from_here(replace(sources, store=url), values, here=False)
+        return _from_here(sources, values, here=False)
     except (UnavailableError, DeniedError) as error:
         words = f"Look from inside the cluster: tuneyard plan{runner.words} --inside, with the same values."
         raise type(error)(error.message, hint=f"{words} Or from here: {error.hint}", **error.details) from error

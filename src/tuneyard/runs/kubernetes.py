@@ -371,7 +371,7 @@ class KubernetesRunner:
         far = self._progress(state, own) if progress and key.verb == "finetune" else None
         values = resolved(key.verb, config)
         info = info_of(owner, state, values, far)
-        if info.status == "failed" and not info.hint:
+        if info.ended and info.status != "succeeded" and not info.hint:
             return replace(info, hint=f"See what it printed: tuneyard logs {key}{self.words}")
         return info
 

@@ -38,7 +38,7 @@ def remove_published(reader: Reader, tools: Tools, info: RunInfo, owner: Documen
         ConflictError: If the run still works.
         UnavailableError: If the store was not reached.
     """
-    check_removable(info)
+    check_removable(info, target=" --on kubernetes")
     if store := os.environ.get("TUNEYARD_STORE"):
         return delete_published(replace(info, store=store))
     job = removal_job(owner, f"{info.name}-removal")

@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tuneyard.errors import ConflictError, NotFoundError, TuneyardError, UnavailableError, UsageError
+from tuneyard.folders import home_folder, refusals
 from tuneyard.runs import signals
 from tuneyard.runs.base import STOP_SECONDS, Launch, Reached
 from tuneyard.runs.commands import ENTRY_POINTS, BuildCommand
 from tuneyard.runs.differences import differing_keys
 from tuneyard.runs.folder import FORMAT, RunFolder
-from tuneyard.runs.home import home_folder
 from tuneyard.runs.info import VERBS, RunInfo, RunKey, Verb
 from tuneyard.runs.names import check_name
 from tuneyard.runs.ports import choose_port
@@ -80,7 +80,7 @@ class LocalRunner:
         """Start a run, or join the one that does exactly this already; see `Runner.launch`."""
         check_name(launch.key.name)
         folder = self._folder(launch.key)
-        with locked(self._launch_lock):
+        with refusals(), locked(self._launch_lock):
             folder.work.mkdir(parents=True, exist_ok=True)
             folder.path.chmod(0o700)
             lock = try_lock(folder.lock)

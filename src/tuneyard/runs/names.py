@@ -64,6 +64,7 @@ def find_run(
     verbs: Sequence[Verb] = VERBS,
     prefer: Verb | None = None,
     words: str = "",
+    target: str = "",
 ) -> RunInfo:
     """Find the run that is meant by `name` or `verb/name`.
 
@@ -76,6 +77,7 @@ def find_run(
         verbs: Which verbs' runs can be meant.
         prefer: The verb whose run is meant where several use the name.
         words: The command in which it was written (`tuneyard logs`), for the hint.
+        target: What a command adds to reach these runs (`Runner.words`), for the hint.
 
     Raises:
         NotFoundError: If there is no such run.
@@ -86,7 +88,7 @@ def find_run(
     if not found:
         raise NotFoundError(
             f"There is no {_kinds(verbs if verb is None else (verb,))} named {name!r}.",
-            hint="See which there are: tuneyard runs",
+            hint=f"See which there are: tuneyard runs{target}",
             name=name,
         )
     preferred = [run for run in found if run.verb == prefer]
@@ -97,7 +99,7 @@ def find_run(
     keys = [str(RunKey(run.verb, run.name)) for run in found]
     raise UsageError(
         f"{name!r} is the name of {len(found)} runs: {', '.join(keys)}.",
-        hint=f"Write which one: {words or 'tuneyard logs'} {keys[0]}",
+        hint=f"Write which one: {words or 'tuneyard logs'} {keys[0]}{target}",
         runs=keys,
     )
 

@@ -324,13 +324,11 @@ def store_of(sources: Sources, fallback: str | None = None) -> Store:
         fallback: A store that is better than the local one where none is told.
 
     Raises:
-        InvalidValuesError: If its URL is none.
+        InvalidValuesError: If what names it is neither a URL nor clearly a path.
     """
-    from tuneyard.store import default_store_url, open_store
+    from tuneyard.store import find_store
 
-    url = sources.store or os.environ.get("TUNEYARD_STORE") or fallback or default_store_url()
-    # The run works in a folder of its own: a relative path has to be taken from here.
-    return open_store(url if "://" in url else Path(url).expanduser().absolute().as_uri())
+    return find_store(sources.store, fallback=fallback)
 
 
 def _check_delivered(store: Store, values: FinetuneValues) -> None:
@@ -368,7 +366,7 @@ def _expect(store: Store, manifest: str, sentence: str, hint: str) -> None:
 
 def _finetuning_run(runner: Runner, run: str) -> RunInfo | None:
     try:
-        return find_run(runner.list("finetune"), run, verbs=("finetune",), words="tuneyard serve")
+        return find_run(runner.list("finetune"), run, verbs=("finetune",), words="tuneyard serve", target=runner.words)
     except NotFoundError:
         return None  # one of another machine, whose experiment may still be in the store
 

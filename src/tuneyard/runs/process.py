@@ -103,10 +103,12 @@ class _Child:
             "TUNEYARD_STORE": record["store"],
             "TUNEYARD_PROGRESS": str(self._folder / "bar.json"),
             "PYTHONUNBUFFERED": "1",
+            "PYTHONUTF8": "1",  # whatever the terminal was: keys and the log are UTF-8
+            "PYTHONIOENCODING": "utf-8",
         }
         api_key = self._folder / "api-key"
         if record["verb"] == "serve" and api_key.exists():
-            environment["TUNEYARD_API_KEY"] = api_key.read_text().strip()
+            environment["TUNEYARD_API_KEY"] = api_key.read_text(encoding="utf-8").strip()
         return environment
 
     def _who(self) -> dict[str, Any]:

@@ -36,8 +36,12 @@ def delete_published(info: RunInfo) -> int:
     return delete_experiment(open_store(info.store), info.experiment)
 
 
-def check_removable(info: RunInfo) -> None:
-    """Look whether a run has published data that may be removed.
+def check_removable(info: RunInfo, *, target: str = "") -> None:
+    """Check that a run has published data that may be removed.
+
+    Args:
+        info: The run.
+        target: What a command adds to reach it (`Runner.words`), for the hint.
 
     Raises:
         UsageError: If the run publishes none of its own.
@@ -50,7 +54,7 @@ def check_removable(info: RunInfo) -> None:
     if not info.ended:
         raise ConflictError(
             f"The run {info.key} still works, so its data can't be deleted.",
-            hint=f"Stop it first: tuneyard stop {info.key}",
+            hint=f"Stop it first: tuneyard stop {info.key}{target}",
         )
 
 

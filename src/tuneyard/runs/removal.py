@@ -7,7 +7,6 @@ starts it has asked. It prints how many objects that were.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -24,13 +23,13 @@ def main() -> int:
 
 def _remove(path: Path) -> None:
     from tuneyard.runs.published import delete_experiment
-    from tuneyard.store import open_store
+    from tuneyard.store import find_store
     from tuneyard.values import FinetuneValues, read_values
 
     values = read_values(FinetuneValues, path)
     assert values.checkpointsRemote, "a run in a cluster is launched with its place"
-    url = os.environ.get("TUNEYARD_STORE") or values.bucketStorageHost
-    print(delete_experiment(open_store(url), values.checkpointsRemote), flush=True)
+    store = find_store(fallback=values.bucketStorageHost)
+    print(delete_experiment(store, values.checkpointsRemote), flush=True)
 
 
 if __name__ == "__main__":

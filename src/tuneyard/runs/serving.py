@@ -65,7 +65,7 @@ def find_server(runner: Runner, name: str | None) -> RunInfo:
         UsageError: If several run and none is named.
     """
     if name is not None:
-        info = find_run(runner.list("serve"), name, verbs=("serve",), words="tuneyard chat")
+        info = find_run(runner.list("serve"), name, verbs=("serve",), words="tuneyard chat", target=runner.words)
         if info.ended:
             raise UnavailableError(
                 f"The server {info.name!r} does not run ({info.status}).",

@@ -11,7 +11,6 @@ Whoever may write into the folder may also break these promises: it is the user'
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import os
@@ -33,9 +32,11 @@ from tuneyard.errors import (
     TuneyardError,
     UnavailableError,
 )
+from tuneyard.folders import HOME_VARIABLE, home_folder, kind_of
 from tuneyard.store.keys import split_key, split_prefix
 from tuneyard.store.limits import CHUNK_BYTES
 from tuneyard.store.objects import Digest, ObjectInfo, Stored, sorted_by_key
+from tuneyard.whereabouts import assignment, command, fitting, more_room
 
 _OWN = ".store"  # no bucket can have this name
 _LOCKS = 64  # keys share lock files, so that their number stays bounded
@@ -55,6 +56,8 @@ class FolderStore:
 
     def __init__(self, root: Path) -> None:
         self._root = Path(os.path.abspath(root))  # noqa: PTH100  (Path.resolve would follow links)
+        if self._root.exists() and not self._root.is_dir():
+            raise ConflictError(f"The store's folder {self._root} is a file.", hint=self._another)
         self._sweep()
 
     @property
@@ -149,11 +152,11 @@ class FolderStore:
     ) -> tuple[str, Digest]:
         target = self.local_path(key)
         with contextlib.ExitStack() as stack:
-            with self._failures(key):
+            with self._failures(key, writing=True):
                 self._refuse_link_outside(target, key)
                 file, temporary = stack.enter_context(self._temporary())
             digest = self._copy(chunks, file, key)
-            with self._failures(key):
+            with self._failures(key, writing=True):
                 file.flush()
                 os.fsync(file.fileno())
                 etag = _etag_of_written(file, digest)
@@ -168,13 +171,15 @@ class FolderStore:
         for chunk in chunks:  # what goes wrong in here is its maker's to tell
             digest.update(chunk)
             size += len(chunk)
-            with self._failures(key):
+            with self._failures(key, writing=True):
                 file.write(chunk)
         return Digest(size=size, sha256=digest.hexdigest())
 
     def _rename(self, temporary: Path, target: Path, key: str) -> None:
+        named: set[Path] = {target.parent}  # folders with a new name in them
         while True:
             try:
+                named |= {folder.parent for folder in target.parents if not folder.exists()}
                 target.parent.mkdir(parents=True, exist_ok=True)
                 temporary.rename(target)
             except FileNotFoundError:
@@ -189,7 +194,8 @@ class FolderStore:
                     key=key,
                 ) from error
             break
-        _sync_folder(target.parent)
+        for folder in sorted(named, reverse=True):
+            _sync_folder(folder)
 
     @contextlib.contextmanager
     def _temporary(self) -> Generator[tuple[BinaryIO, Path]]:
@@ -235,7 +241,7 @@ class FolderStore:
                     if time.monotonic() > deadline:
                         raise UnavailableError(
                             f"Another process has held the lock of {key} in {self.url} for {_LOCK_SECONDS:.0f} s.",
-                            hint="Look for a stopped tuneyard process: tuneyard runs",
+                            hint=f"Look for a stopped process of Tuneyard: {command('tuneyard runs')}",
                             key=key,
                         ) from error
                     time.sleep(wait_seconds)
@@ -260,34 +266,32 @@ class FolderStore:
             folder = folder.parent
 
     @contextlib.contextmanager
-    def _failures(self, key: str) -> Generator[None]:
+    def _failures(self, key: str, *, writing: bool = False) -> Generator[None]:
         try:
             yield
         except TuneyardError:
             raise
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            if writing:
+                raise self._refused(key, error) from error
             raise NotFoundError(f"There is no object at {key} in {self.url}.", key=key, store=self.url) from error
-        except PermissionError as error:
-            raise DeniedError(
-                f"The folder of {key} in {self.url} may not be used: {error.strerror}.",
-                hint=f"Check who owns it: ls -ld {error.filename or self._root}",
-                key=key,
-                store=self.url,
-            ) from error
         except OSError as error:
-            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-                raise FullError(
-                    f"The object {key} can't be written in {self.url}: {error.strerror}.",
-                    hint=f"Make room on its disk: df -h {self._root}",
-                    key=key,
-                    store=self.url,
-                ) from error
-            raise UnavailableError(
-                f"The object {key} in {self.url} can't be read or written now: {error.strerror}.",
-                hint=f"Check the disk: df -h {self._root}",
-                key=key,
-                store=self.url,
-            ) from error
+            raise self._refused(key, error) from error
+
+    def _refused(self, key: str, error: OSError) -> TuneyardError:
+        kind = kind_of(error)
+        hint = more_room(self._root) if issubclass(kind, FullError) else self._another
+        text = f"The object {key} can't be read or written in {self.url}: {error.strerror}."
+        return kind(text, hint=hint, key=key, store=self.url)
+
+    @property
+    def _another(self) -> str:
+        look = fitting(f"Check who owns it (ls -ld {self._root})", "Check the pod's volume")
+        names = fitting("--store URL or export TUNEYARD_STORE=URL", assignment("TUNEYARD_STORE", "URL"))
+        with contextlib.suppress(TuneyardError):
+            if home_folder() in self._root.parents:
+                names += fitting(f", or move all of Tuneyard's folder: {assignment(HOME_VARIABLE, '/path')}", "")
+        return f"{look}, or name another store: {names}"
 
 
 def _open_for_reading(path: Path) -> BinaryIO:

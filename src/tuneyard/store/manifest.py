@@ -16,6 +16,7 @@ from typing import Any, Literal, cast, get_args
 from tuneyard.errors import AlreadyExistsError, IntegrityError, InvalidValuesError
 from tuneyard.store.keys import check_relative
 from tuneyard.store.objects import Store
+from tuneyard.whereabouts import installation
 
 FORMAT = 1
 """The version of the JSON form. Raised when an older reader would misread a newer manifest."""
@@ -123,7 +124,7 @@ class Manifest:
         if fields["format"] != FORMAT:
             raise IntegrityError(
                 f"The manifest {where} has format {fields['format']!r}, and this version of Tuneyard reads {FORMAT}.",
-                hint="Update Tuneyard: pip install --upgrade tuneyard.",
+                hint=f"Update Tuneyard: {installation('')}",
                 key=where,
                 format=fields["format"],
             )

@@ -19,6 +19,7 @@ from tuneyard.errors import (
     TuneyardError,
     UnavailableError,
 )
+from tuneyard.whereabouts import assignment, fitting, setting
 
 _CODE = re.compile(r"<Code>(\w+)</Code>|code: \\?\"(\w+)\\?\"")
 _STATUS = re.compile(r"non-2xx status code: (\d{3})")
@@ -103,9 +104,11 @@ def _about_server(text: str, code: str, status: int, key: str, server: str) -> T
             f"The object store {server} speaks TLS only.", hint=f"Use https{server[4:]}.", store=server
         )
     if code in _FULL or status == _INSUFFICIENT_STORAGE:
+        clean = f"tuneyard gc {key.partition('/')[0]}/experiments"
         return FullError(
             f"The object store {server} has no room for {key} ({code or status}).",
-            hint="Make room on the server, raise the bucket's quota, or clean up: tuneyard gc",
+            hint="Make room on the server, raise the bucket's quota, or clean up: "
+            + fitting(clean, f"{clean} --store {server}, on a machine that reaches it"),
             store=server,
         )
     if status >= 500 or status == 429:
@@ -147,7 +150,7 @@ def _no_bucket(server: str, bucket: str) -> NotFoundError:
 def _wrong_region(server: str, bucket: str, code: str) -> InvalidValuesError:
     return InvalidValuesError(
         f"The bucket {bucket} of {server} is in another region than requests are signed for ({code or 'redirected'}).",
-        hint="Set AWS_REGION to the bucket's region.",
+        hint=f"Name the bucket's region: {assignment('AWS_REGION', '…')}",
         store=server,
     )
 
@@ -156,14 +159,17 @@ def _denied(server: str, key: str, code: str) -> DeniedError:
     if code in _WRONG_KEYS:
         return DeniedError(
             f"The object store {server} does not accept the credentials ({code}).",
-            hint="Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or the profile in AWS_PROFILE.",
+            hint=fitting(
+                "Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or the profile in AWS_PROFILE.",
+                f"Check the keys in {setting('AWS_ACCESS_KEY_ID')}.",
+            ),
             store=server,
             code=code,
         )
     if code == "RequestTimeTooSkewed":
         return DeniedError(
             f"The object store {server} refuses requests because this machine's clock is off.",
-            hint="Set the clock: timedatectl status",
+            hint=fitting("Set the clock: timedatectl status", "Have the clock of the pod's node set."),
             store=server,
             code=code,
         )
@@ -181,7 +187,7 @@ def _unreachable(text: str, server: str) -> UnavailableError:
     if certificate:
         return UnavailableError(
             f"The TLS certificate of the object store {server} is not trusted ({certificate[1]}).",
-            hint="Name the authority that signed it: export AWS_CA_BUNDLE=/path/to/ca.pem",
+            hint=f"Name the authority that signed it: {assignment('AWS_CA_BUNDLE', '/path/to/ca.pem')}",
             store=server,
         )
     if "InvalidContentType" in text:

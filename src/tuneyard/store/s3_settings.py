@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import configparser
 import ipaddress
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment
 
+from tuneyard.address import parse_address
 from tuneyard.errors import DeniedError, InvalidValuesError, NotFoundError, Problem
+from tuneyard.whereabouts import assignment, fitting, setting
 
 _TRUE = {"1", "true", "yes", "on"}
 
@@ -87,10 +90,7 @@ def read_settings(endpoint: str, environ: Mapping[str, str], ca_bundle: Path | N
     """
     _refuse(environ)
     profile = _profile(environ)
-    endpoint = endpoint or (
-        environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL") or profile.get("endpoint_url", "")
-    )
-    endpoint = _plain(endpoint)
+    endpoint = endpoint or _endpoint(environ, profile)
     return S3Settings(
         endpoint=endpoint,
         region=environ.get("AWS_REGION")
@@ -111,32 +111,27 @@ def _refuse(environ: Mapping[str, str]) -> None:
     if wrong:
         raise InvalidValuesError(
             f"Tuneyard can't honour {' and '.join(wrong)} for its object store.",
-            hint=f"Unset it: unset {' '.join(wrong)}",
+            hint=fitting(
+                f"Unset it: unset {' '.join(wrong)}", f"Take it out of the values: {', '.join(map(setting, wrong))}."
+            ),
             problems=[Problem(where=name, what="can't be honoured", value=environ[name]) for name in wrong],
         )
 
 
-def _plain(endpoint: str) -> str:
-    if not endpoint:
-        return ""
-    try:
-        parts = urlsplit(endpoint)
-        port = parts.port
-    except ValueError as error:
-        raise InvalidValuesError(
-            "The endpoint of the object store is not a URL.", hint="Give it as https://host:port."
-        ) from error
-    if parts.username or parts.password:
-        raise InvalidValuesError(
-            f"The endpoint at {parts.hostname} has credentials in its URL.",
-            hint="Take them out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
-        )
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path not in {"", "/"} or parts.query:
-        raise InvalidValuesError(
-            f"{endpoint!r} is not the endpoint of an S3 server.", hint="Give it as https://host:port."
-        )
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}" + (f":{port}" if port else "")
+def _endpoint(environ: Mapping[str, str], profile: Mapping[str, str]) -> str:
+    """Give the endpoint that the environment names for `s3://`; empty for AWS itself."""
+    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+    named = [(name, environ.get(name, "")) for name in names]
+    for name, text in (*named, ("the AWS profile's endpoint_url", profile.get("endpoint_url", ""))):
+        if text:
+            endpoint = parse_address(text, named_by=name).endpoint
+            if not endpoint:
+                raise InvalidValuesError(
+                    f"{name} is {text!r}, which is not the endpoint of an S3 server.",
+                    hint="Give it as https://host:port.",
+                )
+            return endpoint
+    return ""
 
 
 def _keys(environ: Mapping[str, str], profile: Mapping[str, str], endpoint: str) -> AccessKeys | None:
@@ -147,7 +142,7 @@ def _keys(environ: Mapping[str, str], profile: Mapping[str, str], endpoint: str)
         missing = "AWS_SECRET_ACCESS_KEY" if key else "AWS_ACCESS_KEY_ID"
         raise DeniedError(
             f"{missing} is not set, while the other half of the credentials for {endpoint or 'AWS'} is.",
-            hint=f"Set it: export {missing}=...",
+            hint=f"Set it: {assignment(missing, '…')}",
         )
     if any(environ.get(name) for name in _READ_BY_OBSTORE) or environ.get("AWS_SKIP_SIGNATURE", "").lower() in _TRUE:
         return None
@@ -164,7 +159,10 @@ def _keys(environ: Mapping[str, str], profile: Mapping[str, str], endpoint: str)
         return None  # on AWS, the machine itself may have a role
     raise DeniedError(
         f"There are no credentials for the object store {endpoint or 'AWS'}.",
-        hint="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE.",
+        hint=fitting(
+            "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE.",
+            f"Name the Secret with its keys: {assignment('AWS_ACCESS_KEY_ID', '')}",
+        ),
     )
 
 
@@ -172,7 +170,7 @@ def _profile(environ: Mapping[str, str]) -> Mapping[str, str]:
     """Read what both AWS files say of the profile; `name` is added."""
     named = environ.get("AWS_PROFILE") or environ.get("AWS_DEFAULT_PROFILE")
     name = named or "default"
-    folder = Path(environ.get("HOME") or Path.home()) / ".aws"
+    folder = Path(environ.get("HOME") or os.path.expanduser("~")) / ".aws"  # noqa: PTH111  (Path.home raises)
     config = Path(environ.get("AWS_CONFIG_FILE") or folder / "config").expanduser()
     credentials = Path(environ.get("AWS_SHARED_CREDENTIALS_FILE") or folder / "credentials").expanduser()
     in_config = _section(config, name if name == "default" else f"profile {name}")
@@ -181,7 +179,7 @@ def _profile(environ: Mapping[str, str]) -> Mapping[str, str]:
         if named:
             raise NotFoundError(
                 f"There is no AWS profile {named} in {credentials} or {config}.",
-                hint="List them: aws configure list-profiles; or unset AWS_PROFILE.",
+                hint=f"List them: aws configure list-profiles; or remove {setting('AWS_PROFILE')}.",
                 profile=named,
             )
         return {}
@@ -217,7 +215,7 @@ def _certificates(path: str | Path | None) -> bytes | None:
         pem = path.read_bytes()
     except (FileNotFoundError, IsADirectoryError) as error:
         raise NotFoundError(
-            f"There is no CA bundle {path}.", hint="Correct or unset AWS_CA_BUNDLE.", path=str(path)
+            f"There is no CA bundle {path}.", hint=f"Correct or remove {setting('AWS_CA_BUNDLE')}.", path=str(path)
         ) from error
     except PermissionError as error:
         raise DeniedError(f"The CA bundle {path} may not be read.", hint=f"Check it: ls -l {path}") from error

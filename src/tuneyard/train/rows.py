@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tuneyard.data import ChatEncoder, Encoded, EncodedRow, Format, encode_files, load_tokenizer, split
+from tuneyard.data import (
+    ChatEncoder,
+    Encoded,
+    EncodedRow,
+    Format,
+    encode_files,
+    load_tokenizer,
+    special_tokens_line,
+    split,
+)
 from tuneyard.errors import InvalidDataError
 from tuneyard.progress import progress_bar
 from tuneyard.train.mix import describe, mix_counts, mix_rows
@@ -13,10 +22,17 @@ from tuneyard.values import Dataset, FinetuneValues
 from tuneyard.values.finetuning import TrainingData
 
 
-def encoder_of(values: FinetuneValues, base_folder: Path) -> ChatEncoder:
-    """Make the encoder that a run's values ask for, from its base model's tokenizer."""
+def encoder_of(values: FinetuneValues, base_folder: Path, *, name: str = "") -> ChatEncoder:
+    """Make the encoder that a run's values ask for, from its base model's tokenizer.
+
+    Args:
+        values: The resolved values.
+        base_folder: The base model, or as much of it as its tokenizer needs.
+        name: What the model is called in messages; the values' `basemodel` where empty.
+    """
     config = values.finetuning_config
-    rules, tokenizer = config.data_conf.rows, load_tokenizer(base_folder, config.data_conf)
+    rules = config.data_conf.rows
+    tokenizer = load_tokenizer(base_folder, config.data_conf, name=name or values.basemodel)
     if config.method == "dpo":
         longest, completions_only = config.preference_args.max_length, True
     else:
@@ -44,7 +60,7 @@ def encoded_rows(
         base_folder: The base model, for its tokenizer and chat template.
         training_files: Files of conversations, or of preferences with method dpo.
         validation_files: The same, where validation has files of its own.
-        tell: Told what a mix takes of each file.
+        tell: Called with what a mix takes of each file, and with what is left out for special tokens in its texts.
 
     Returns:
         The sequences trained on and those validated on, which may be none. With method dpo two for each preference:
@@ -59,8 +75,12 @@ def encoded_rows(
         **chosen_formats(validation_files, data.validation_data.datasets),
         **chosen_formats(training_files, data.training_data.datasets),
     }
-    rows = _checked(values, training_files, encoder, formats, validation_files)
-    validation = _checked(values, validation_files, encoder, formats) if validation_files else []
+    names = {
+        **dict(zip(validation_files, [dataset.path for dataset in data.validation_data.datasets], strict=True)),
+        **dict(zip(training_files, [dataset.path for dataset in data.training_data.datasets], strict=True)),
+    }
+    rows = _checked(values, training_files, encoder, formats, names, tell, validation_files)
+    validation = _checked(values, validation_files, encoder, formats, names, tell) if validation_files else []
     asked = data.validation_data
     if asked.type == "AUTO_SPLIT":
         groups = None if data.rows.leaked == "keep" else [row.group for row in rows]
@@ -105,6 +125,8 @@ def _checked(
     files: Sequence[Path],
     encoder: ChatEncoder,
     formats: Mapping[Path, Format],
+    names: Mapping[Path, str],
+    tell: Callable[[str], None],
     validation: Sequence[Path] = (),
 ) -> list[EncodedRow]:
     rules = values.finetuning_config.data_conf.rows
@@ -113,9 +135,12 @@ def _checked(
         encoder,
         validation=validation,
         formats=formats,
+        names=names,
         rows=rules,
         method=values.finetuning_config.method,
         progress=lambda name: progress_bar(name, None),
     )
+    if report.special_token_rows:
+        tell(f"{special_tokens_line(report)}; data_conf.rows.special_tokens is {rules.special_tokens}")
     report.raise_if_bad(allow_bad_rows=rules.unusable == "drop")
     return rows

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from tuneyard.values.base import Broken, Rule, Values
 from tuneyard.values.scalars import Matching, Name, Strings, Text
+from tuneyard.whereabouts import SITE_NAMES
 
 
 class Kueue(Values):
@@ -123,18 +124,6 @@ class Role(Values):
     rules: list[PolicyRule] = Field(default_factory=_watch_own_jobs)
     """What it allows; by default to look at Jobs, pods and their logs."""
 
-
-SITE_NAMES = (
-    "HF_ENDPOINT",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "TUNEYARD_DEVICE",
-    "OMP_NUM_THREADS",
-    "NCCL_SOCKET_IFNAME",
-    "GLOO_SOCKET_IFNAME",
-)
-"""The environment variables that a place may set for every workload; the charts read these and no others."""
 
 SiteName = Annotated[str, Matching("|".join(SITE_NAMES), "is not a setting of a place", ", ".join(SITE_NAMES))]
 

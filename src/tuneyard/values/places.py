@@ -11,8 +11,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, WithJsonSchema
 
+from tuneyard.address import parse_address
+from tuneyard.errors import InvalidValuesError
 from tuneyard.values.base import Broken, broken_error
-from tuneyard.values.scalars import Matching, Text
+from tuneyard.values.scalars import Text
 
 _BUCKET_PATH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}(/[^/\x00-\x1f]+)+")
 _SHOWN_BUCKET_PATH = r"^(s3://)?[A-Za-z0-9][A-Za-z0-9._-]{0,62}(/[^/]+)+/*$"
@@ -84,11 +86,27 @@ def _model_text(given: str) -> str:
 ModelText = Annotated[Text, AfterValidator(_model_text)]
 """The text of a model's place; see `model_place`."""
 
+
+def _store_url(given: str) -> str:
+    """Check the URL of a store. Values travel to other machines, so a folder needs its whole URL too."""
+    allowed = "https://host:port, http://host:port or file:///folder; empty for none"
+    if not given:
+        return given
+    try:
+        address = parse_address(given)
+    except InvalidValuesError as error:
+        for problem in error.problems:
+            raise broken_error([Broken("", problem.what, given, allowed, problem.suggestion)]) from None
+        raise broken_error([Broken("", "has credentials in it", allowed=allowed)]) from None
+    if "://" not in given or given.startswith("s3:"):
+        meant = address.folder.as_uri() if address.folder else ""
+        raise broken_error([Broken("", "is not a whole URL", given, allowed, meant)])
+    return given
+
+
 StoreUrl = Annotated[
     Text,
-    Matching(
-        r"(https?|file)://\S+|",
-        "is not a store's URL",
-        "https://host:port, http://host:port or file:///folder; empty for none",
-    ),
+    AfterValidator(_store_url),
+    WithJsonSchema({"type": "string", "pattern": r"^(?:https?://[^\s/@?#]+/?|file://(?:localhost)?/\S*|)$"}),
 ]
+"""The URL of an object store, or an empty text; see `tuneyard.address`."""

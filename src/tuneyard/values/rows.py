@@ -32,6 +32,11 @@ class RowsConf(Values):
     cut_answers: Literal["keep", "drop", "refuse"] = "keep"
     """Truncated rows whose cut goes through an answer, so that its end is never learnt."""
 
+    special_tokens: Literal["keep", "drop", "refuse"] = "drop"
+    """Rows with a special token written out in a text (`<|im_end|>`, `</s>`). The tokenizer makes a real one of it, and
+    the model would learn to end or begin a turn in the middle of a text. By default they are left out: ordinary data
+    has few (HTML's `</s>`), too few to stop a training for, and none of them teaches what it says."""
+
     duplicates: Literal["keep", "drop", "refuse"] = "keep"
     """Rows equal to an earlier one."""
 

@@ -10,6 +10,7 @@ import time
 from contextlib import ExitStack
 
 import pytest
+from missing_tools import reason
 from s3_servers import find_binary, serve
 from small_disks import fill, small_disk
 
@@ -116,7 +117,7 @@ def test_a_clock_that_is_an_hour_off_ends_a_training_with_5(killed, tmp_path):
     made, known = killed
     compiler = shutil.which("cc")
     if not compiler:
-        pytest.skip("there is no C compiler to make a wrong clock with")
+        pytest.skip(reason("cc"))
     (tmp_path / "late.c").write_text(LATE)
     library = tmp_path / "late.so"
     subprocess.run([compiler, "-shared", "-fPIC", "-o", library, tmp_path / "late.c", "-ldl"], check=True)

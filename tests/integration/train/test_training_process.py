@@ -124,24 +124,6 @@ def test_a_finished_run_launched_again_does_nothing(finished, tmp_path):
     assert (store / REMOTE / "HEAD").read_bytes() == before
 
 
-def test_sigterm_saves_publishes_and_exits_143_and_the_resumed_run_equals_one_never_stopped(store, tmp_path):
-    values, workdir = long(), tmp_path / "work"
-    process = start(values, store, workdir)
-    until_step(process, workdir, 5)
-    process.send_signal(signal.SIGTERM)
-    said = process.communicate(timeout=120)[1]
-    assert process.returncode == 143, said
-    stopped_at = int(said.split("stopped after step ")[1].split(":")[0])
-    assert f"checkpoint-{stopped_at}-1" in checkpoints(store)
-    shutil.rmtree(workdir)  # another machine: nothing but the store is left
-    said = train(values, store, workdir)
-    assert f"attempt 2: going on from step {stopped_at}" in said
-    interrupted = metrics(store), final_sha256(store)
-    shutil.rmtree(store / REMOTE)
-    train(values, store, tmp_path / "never-stopped")
-    assert (metrics(store), final_sha256(store)) == interrupted
-
-
 def test_the_best_checkpoint_comes_back_on_another_machine_and_is_what_is_published(store, tmp_path):
     best = {
         ARGUMENTS + "num_train_epochs": 12,
@@ -181,18 +163,6 @@ def test_two_processes_have_the_losses_of_one(store, tmp_path):
     assert len(losses[1]) == 13
     assert losses[2] == pytest.approx(losses[1], abs=1e-5, rel=0)
     assert losses[2] != losses[1][::-1]
-
-
-def test_a_stop_ends_every_process_and_keeps_exit_code_143(store, tmp_path):
-    values, workdir = long(finetuningGpus=2), tmp_path / "work"
-    process = start(values, store, workdir)
-    until_step(process, workdir, 3)
-    process.send_signal(signal.SIGTERM)
-    said = process.communicate(timeout=120)[1]
-    assert process.returncode == 143, said
-    assert "stopped after step" in said
-    rank_states = [path.name for path in (store / REMOTE).glob("checkpoint-*/rng_state_*.pth")]
-    assert {"rng_state_0.pth", "rng_state_1.pth"} <= set(rank_states)
 
 
 def children_of(process, count):

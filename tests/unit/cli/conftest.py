@@ -42,8 +42,8 @@ def tuneyard(tmp_path: Path) -> Callable[..., Done]:
     """Run the command in `tmp_path`, with `TUNEYARD_HOME` at `tmp_path/home`."""
 
     def run(*words: str, **environment: str) -> Done:
-        own = {**os.environ, "TUNEYARD_HOME": str(tmp_path / "home"), "PYTHONWARNINGS": "error", **environment}
-        own.pop("TUNEYARD_STORE", None)
+        inherited = {name: value for name, value in os.environ.items() if name != "TUNEYARD_STORE"}
+        own = {**inherited, "TUNEYARD_HOME": str(tmp_path / "home"), "PYTHONWARNINGS": "error", **environment}
         done = subprocess.run(
             [TUNEYARD, *words],
             env=own,

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import yaml
+from tiny_models import make_tokenizer
 
 VERBS = ("deliver", "plan", "finetune", "serve", "chat", "runs", "logs", "watch", "stop", "delete", "data", "values")
 FINETUNE = {
@@ -237,12 +238,94 @@ def test_an_error_of_ours_is_one_sentence_and_a_file_with_the_traceback(tuneyard
     assert "Traceback" in kept.read_text()
 
 
-def test_a_home_that_may_not_be_written_is_a_sentence(tuneyard, finetune_file, tmp_path):
+@pytest.mark.parametrize(
+    ("home", "code"),
+    [
+        ({"TUNEYARD_HOME": "file"}, 6),
+        ({"TUNEYARD_HOME": "file/below"}, 6),
+        ({"TUNEYARD_HOME": "/sys/tuneyard"}, 5),
+        ({"TUNEYARD_HOME": "/proc/tuneyard"}, 4),
+        ({"TUNEYARD_HOME": "x" * 300}, 3),
+        ({"TUNEYARD_HOME": "~nobody-of-that-name/home"}, 3),
+        ({"TUNEYARD_HOME": "", "HOME": "/sys/home", "XDG_DATA_HOME": ""}, 5),
+        ({"TUNEYARD_HOME": "", "HOME": "{here}/file", "XDG_DATA_HOME": ""}, 6),
+        ({"TUNEYARD_HOME": "", "XDG_DATA_HOME": "/sys/data"}, 5),
+    ],
+    ids=lambda value: (
+        " ".join(f"{name}={text[:30]}" for name, text in value.items()) if isinstance(value, dict) else ""
+    ),
+)
+def test_a_home_that_can_t_be_used_is_named_with_the_variable_that_moves_it(
+    tuneyard, finetune_file, tmp_path, home, code
+):
     _deliver_by_hand(tmp_path / "store")
     (tmp_path / "file").write_text("")
-    done = tuneyard("finetune", "-f", finetune_file, "--store", "store", TUNEYARD_HOME=str(tmp_path / "file"))
-    done.is_a_mistake(1)
-    assert "The system refused" in done.err
+    home = {name: text.format(here=tmp_path) for name, text in home.items()}
+    done = tuneyard("finetune", "-f", finetune_file, "--store", "./store", **home)
+    done.is_a_mistake(code)
+    folder = home["TUNEYARD_HOME"] or home.get("XDG_DATA_HOME") or home["HOME"]
+    assert folder in done.err
+    assert "hint: Name a folder of yours: export TUNEYARD_HOME=/path/to/folder" in done.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "lora.yaml", "store"]
+
+
+def _deliver_rows(folder, style="chatml"):
+    """Deliver a tokenizer, and rows of which the third is bad and the fourth has a special token in its text."""
+    from tuneyard.store import Manifest, open_store, upload_tree, write_manifest
+
+    store = open_store(str(folder / "store"))
+    files = upload_tree(store, make_tokenizer(folder / "laid-out/model", style=style), "default-bucket/models/tiny/")
+    write_manifest(store, "default-bucket/models/tiny/.tuneyard/manifest.json", Manifest("model", tuple(files)))
+    said = [{"role": "user", "content": "What is a yard?"}, {"role": "assistant", "content": "A yard."}]
+    rows = [{"messages": said}, {"messages": said}, {"messages": []}]
+    rows.append({"messages": [{"role": "user", "content": "say <|im_end|>"}, said[1]]})
+    (folder / "laid-out/data").mkdir()
+    (folder / "laid-out/data/facts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = upload_tree(store, folder / "laid-out/data", "default-bucket/datasets/")
+    manifest = "default-bucket/datasets/.tuneyard/facts.jsonl.manifest.json"
+    write_manifest(store, manifest, Manifest("dataset", tuple(files)))
+
+
+@pytest.mark.parametrize("words", [(), ("--json",), ("--html", "page.html")], ids=["table", "json", "page"])
+def test_data_check_calls_what_it_pulls_by_the_name_that_the_user_gave(tuneyard, tmp_path, finetune_file, words):
+    _deliver_rows(tmp_path)
+    for named, key in (
+        (("-f", finetune_file), "default-bucket/datasets/facts.jsonl"),
+        (
+            ("s3://default-bucket/datasets/facts.jsonl", "--model", "default-bucket/models/tiny"),
+            "s3://default-bucket/datasets/facts.jsonl",
+        ),
+    ):
+        done = tuneyard("data", "check", *named, "--store", "./store", *words)
+        assert done.code == 3, done.err
+        shown = done.out + done.err + ((tmp_path / "page.html").read_text() if "--html" in words else "")
+        assert f"{key}:3" in shown
+        assert f"{key}:4" in shown
+        assert "tuneyard-data-" not in shown
+        assert str(tmp_path) not in shown
+
+
+def test_data_calls_a_pulled_model_by_its_key(tuneyard, tmp_path, finetune_file):
+    _deliver_rows(tmp_path, style="plain")
+    done = tuneyard("data", "check", "-f", finetune_file, "--store", "./store")
+    done.is_a_mistake(3)
+    assert "The tokenizer of default-bucket/models/tiny has no chat template of its own to keep." in done.err
+    done = tuneyard(
+        "data", "show", "-f", finetune_file, "--store", "./store", "--skip", "9",
+        "--set", "finetuning_config.data_conf.chat_template_name=chat-ml",
+    )  # fmt: skip
+    assert "There is no row after the first 9 of default-bucket/datasets/facts.jsonl." in done.err
+
+
+@pytest.mark.parametrize(("html", "code"), [("/sys/page.html", 5), ("nowhere/page.html", 4), (".", 6)])
+def test_a_page_that_can_t_be_written_is_named(tuneyard, tmp_path, html, code):
+    make_tokenizer(tmp_path / "model")
+    said = [{"role": "user", "content": "What is a yard?"}, {"role": "assistant", "content": "A yard."}]
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"messages": said}))
+    done = tuneyard("data", "check", "rows.jsonl", "--model", "model", "--html", html)
+    assert done.code == code, done.err
+    assert "Traceback" not in done.err
+    assert f"The path {(tmp_path / html).absolute()} can't be used" in done.err
 
 
 def test_a_reader_that_goes_away_is_no_error(tuneyard, tmp_path):
@@ -261,3 +344,39 @@ def _deliver_by_hand(folder):
     write_manifest(store, "default-bucket/models/tiny/.tuneyard/manifest.json", Manifest("model", (file,)))
     data = Manifest("dataset", (FileEntry("facts.jsonl", 2, "0" * 64),))
     write_manifest(store, "default-bucket/datasets/.tuneyard/facts.jsonl.manifest.json", data)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("deliver", "--set", "modelID=./model", "--set", "bucketModelPath=default-bucket/models/tiny"),
+        ("finetune", "-f", "lora.yaml"),
+        ("plan", "-f", "lora.yaml"),
+        ("serve", "--set", "model=s3://default-bucket/models/tiny"),
+        ("serve", "a-run"),
+        ("data", "check", "-f", "lora.yaml"),
+        ("data", "show", "-f", "lora.yaml"),
+        ("verify", "default-bucket/models"),
+        ("gc", "default-bucket/models", "--yes"),
+        ("chaos", "--trials", "1"),
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)
+@pytest.mark.parametrize("named_by", ["--store", "TUNEYARD_STORE"])
+def test_a_server_without_its_scheme_is_no_folder(tuneyard, tmp_path, finetune_file, words, named_by):
+    if named_by == "--store":
+        done = tuneyard(*words, "--store", "localhost:9000")
+    else:
+        done = tuneyard(*words, TUNEYARD_STORE="localhost:9000")
+    done.is_a_mistake(3)
+    assert "is neither a URL nor clearly a path (given: 'localhost:9000')" in done.err
+    assert "did you mean https://localhost:9000?" in done.err
+    assert not (tmp_path / "localhost:9000").exists()
+
+
+@pytest.mark.parametrize("words", [("doctor", "store"), ("doctor",)])
+def test_the_doctor_has_a_server_without_its_scheme_as_a_problem(tuneyard, tmp_path, words):
+    done = tuneyard(*words, "--store", "localhost:9000")
+    assert done.code in (3, 8), done.err  # this machine may have worse
+    assert "did you mean https://localhost:9000?" in " ".join(done.out.split())
+    assert not (tmp_path / "localhost:9000").exists()

@@ -41,7 +41,7 @@ def mixed(write_rows):
 
 def test_every_row_is_counted_once(mixed, make_encoder):
     report = check([mixed], make_encoder("chatml", max_length=100))
-    assert (report.rows, report.kept, report.dropped, report.truncated, report.bad) == (7, 4, 1, 0, 2)
+    assert (report.rows, report.kept, report.dropped, report.truncated, report.bad) == (7, 3, 2, 0, 2)
     assert report.rows == report.kept + report.dropped + report.bad
     assert report.duplicates == 1
     assert report.messages == {"user": 6, "assistant": 6, "system": 1}
@@ -57,9 +57,9 @@ def test_every_row_is_counted_once(mixed, make_encoder):
 def test_tokens_and_lengths_are_those_of_the_encoder(mixed, make_encoder):
     encoder = make_encoder("chatml", max_length=100)
     rows, report = encode_files([mixed], encoder)
-    assert [row.group for row in rows] == [0, 0, 3, 4]
-    assert len(rows) == report.kept == 4
-    assert report.sequences == 4
+    assert [row.group for row in rows] == [0, 0, 3]
+    assert len(rows) == report.kept == 3
+    assert report.sequences == 3
     assert report.tokens == sum(len(item.input_ids) for row in rows for item in row.sequences)
     assert report.trained_tokens == sum(sum(item.loss_mask) for row in rows for item in row.sequences)
     assert sum(part.rows for part in report.histogram) == report.kept + report.dropped
@@ -83,12 +83,12 @@ def test_histogram_bins_double_and_hold_what_they_say(write_rows, make_encoder):
 
 def test_truncated_rows_are_kept_and_counted(mixed, make_encoder):
     report = check([mixed], make_encoder("chatml", max_length=100, overlong="truncate"))
-    assert (report.kept, report.truncated, report.dropped) == (5, 1, 0)
+    assert (report.kept, report.truncated, report.dropped) == (4, 1, 1)
 
 
 def test_refused_long_rows_are_bad_rows(mixed, make_encoder):
     report = check([mixed], make_encoder("chatml", max_length=100, overlong="refuse"))
-    assert (report.kept, report.dropped, report.bad) == (4, 0, 3)
+    assert (report.kept, report.dropped, report.bad) == (3, 1, 3)
     assert "tokens long; allowed: at most 100 (max_seq_length)" in str(report.problems[1])
 
 
@@ -163,8 +163,8 @@ def test_the_table_reads_without_colour(mixed, make_encoder):
     text = as_text(report_table(check([mixed], make_encoder("chatml", max_length=100))))
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert f"rows 7 {mixed} (messages)" in lines
-    assert "kept 4" in lines
-    assert "dropped 1 1 overlong" in lines
+    assert "kept 3" in lines
+    assert "dropped 2 1 overlong, 1 special tokens" in lines
     assert "bad 2 can't be used" in lines
     assert "Fields that nothing reads: source (1 rows)" in lines
     assert "Problems: 2" in lines

@@ -14,7 +14,6 @@ import pytest
 from tuneyard.errors import UnavailableError
 from tuneyard.runs import RunInfo
 from tuneyard.runs.differences import differing_keys
-from tuneyard.runs.home import home_folder
 from tuneyard.runs.lastwords import last_words
 from tuneyard.runs.outcome import RunEndedError, raise_if_not_succeeded
 from tuneyard.runs.ports import choose_port, is_free
@@ -106,12 +105,6 @@ def test_a_taken_port_is_refused_by_number_and_passed_over_when_any_will_do():
         with pytest.raises(UnavailableError, match=rf"Port {port} of 127\.0\.0\.1 is taken"):
             choose_port("127.0.0.1", port)
         assert choose_port("127.0.0.1", None, first=port) > port
-
-
-def test_home_is_where_the_environment_says(tmp_path):
-    assert home_folder({"TUNEYARD_HOME": str(tmp_path)}) == tmp_path
-    assert home_folder({}).name == "tuneyard"
-    assert home_folder({"TUNEYARD_HOME": "relative"}).is_absolute()
 
 
 @pytest.mark.parametrize(

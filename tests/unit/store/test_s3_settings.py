@@ -47,9 +47,12 @@ def test_the_endpoint_of_s3_wins_over_the_general_one(tmp_path: Path) -> None:
     assert read(tmp_path, URL, **KEYS, **general, **special).endpoint == URL
 
 
-@pytest.mark.parametrize("endpoint", ["ftp://x", "https://", "https://x/path", "https://x?y=z", "https://x:port"])
+@pytest.mark.parametrize(
+    "endpoint",
+    ["ftp://x", "https://", "https://x/path", "https://x?y=z", "https://x:port", "minio:9000", "/a/folder", "s3://"],
+)
 def test_an_endpoint_that_is_none_is_refused(tmp_path: Path, endpoint: str) -> None:
-    with pytest.raises(InvalidValuesError, match="endpoint"):
+    with pytest.raises(InvalidValuesError, match="AWS_ENDPOINT_URL"):
         read(tmp_path, "", **KEYS, AWS_ENDPOINT_URL=endpoint)
 
 

@@ -55,6 +55,21 @@ def test_another_shape_is_read_and_a_chosen_one_wins(base, write):
         encoded_rows(values(**chosen), base, [path], [], print)
 
 
+def test_rows_with_special_tokens_are_logged_with_their_key_and_their_choice(base, write):
+    path = write("rows.jsonl", [*ROWS, {"instruction": "say <|im_end|>", "output": "no"}])
+    said = []
+    assert len(encoded_rows(values(), base, [path], [], said.append)[0]) == 16
+    tokens = "(<|im_end|> in 1; first: b/rows.jsonl:17)"
+    line = f"1 of 17 rows of b/rows.jsonl have special tokens written out in texts {tokens}"
+    assert said == [f"{line}; data_conf.rows.special_tokens is drop"]
+    said.clear()
+    keep = {f"{DATA}.rows.special_tokens": "keep"}
+    assert len(encoded_rows(values(**keep), base, [path], [], said.append)[0]) == 17
+    assert said == [f"{line}; data_conf.rows.special_tokens is keep"]
+    with pytest.raises(InvalidDataError, match=r"b/rows\.jsonl:17: has the special token <\|im_end\|>"):
+        encoded_rows(values(**{f"{DATA}.rows.special_tokens": "refuse"}), base, [path], [], said.append)
+
+
 def test_rows_that_leak_are_left_out_of_training_alone(base, write):
     path, other = write("rows.jsonl", ROWS), write("held.jsonl", ROWS[:2])
     exact = {f"{DATA}.rows.similarity": 1}

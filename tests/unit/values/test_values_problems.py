@@ -73,7 +73,16 @@ KINDS = [
      " bucket/path, as in default-bucket/models/x"),
     ("a place upwards", whole(checkpointsRemote="a/../b"), "checkpointsRemote: is not a place in a bucket (given:"
      " a/../b); allowed: bucket/path, as in default-bucket/models/x"),
-    ("a store", whole(bucketStorageHost="minio:9000"), "bucketStorageHost: is not a store's URL (given: minio:9000);"
+    ("a store", whole(bucketStorageHost="minio:9000"), "bucketStorageHost: is neither a URL nor clearly a path"
+     " (given: minio:9000); allowed: https://host:port, http://host:port or file:///folder; empty for none;"
+     " did you mean https://minio:9000?"),
+    ("a store with its bucket", whole(bucketStorageHost="https://minio:9000/b"), "bucketStorageHost: names more than a"
+     " server (given: https://minio:9000/b); allowed: https://host:port, http://host:port or file:///folder; empty for"
+     " none; did you mean https://minio:9000?"),
+    ("a store's path", whole(bucketStorageHost="/srv/store"), "bucketStorageHost: is not a whole URL (given:"
+     " /srv/store); allowed: https://host:port, http://host:port or file:///folder; empty for none; did you mean"
+     " file:///srv/store?"),
+    ("a store's keys", whole(bucketStorageHost="https://me:hush@minio"), "bucketStorageHost: has credentials in it;"
      " allowed: https://host:port, http://host:port or file:///folder; empty for none"),
     ("an accelerator", whole(gpuResource="gpu"), "gpuResource: is not an extended resource's name (given: gpu); allowed:"
      " amd.com/gpu, nvidia.com/gpu or another domain/name; empty for the CPU"),

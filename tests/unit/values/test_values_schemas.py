@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from json_schema import mistakes
+from missing_tools import needs
 from small_values import FINETUNE, finetune, with_config
 
 from tuneyard.errors import InvalidValuesError
@@ -154,7 +155,7 @@ def test_the_reference_names_every_key():
         assert name in text
 
 
-@pytest.mark.skipif(shutil.which("helm") is None, reason="helm is not on PATH")
+@needs("helm")
 @pytest.mark.parametrize("chart", CHARTS)
 def test_helm_itself_reads_the_schema(chart, tmp_path):
     place = ROOT / "workloads" / chart

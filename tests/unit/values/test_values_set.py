@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from missing_tools import needs
 
 from tuneyard.values.helm_set import SetSyntaxError, apply_set, parse_set
 
@@ -122,7 +122,7 @@ def test_no_text_does_anything_but_give_values_or_a_reason(text):
         assert str(error)
 
 
-@pytest.mark.skipif(shutil.which("helm") is None, reason="helm is not on PATH")
+@needs("helm")
 def test_the_helm_on_this_machine_still_gives_the_same(tmp_path):
     (tmp_path / "templates").mkdir()
     (tmp_path / "Chart.yaml").write_text("apiVersion: v2\nname: x\nversion: 0.1.0\n")

@@ -276,6 +276,7 @@ affinity: {{ include "tuneyard.json" . }}
 {{- /* What every process reads of its environment */ -}}
 {{- define "tuneyard.siteEnv" -}}
 - {name: HOME, value: /work/home}
+- {name: TUNEYARD_CHART, value: {{ include "tuneyard.component" . }}}
 - {name: TUNEYARD_TERMINATION_LOG, value: /dev/termination-log}
 - {name: TUNEYARD_CA_FILE, value: /etc/tuneyard/ca/ca.crt}
 {{- range tuple "HF_ENDPOINT" "HTTP_PROXY" "HTTPS_PROXY" "NO_PROXY" "TUNEYARD_DEVICE" "OMP_NUM_THREADS" "NCCL_SOCKET_IFNAME" "GLOO_SOCKET_IFNAME" }}
@@ -325,7 +326,7 @@ affinity: {{ include "tuneyard.json" . }}
 {{- define "tuneyard.env" -}}
 {{- $own := dict -}}
 {{- if index . 1 -}}{{- $own = include "tuneyard.ownEnv" (list (index . 0) (index . 1)) | fromJson -}}{{- end -}}
-{{- $fixed := list "JOB_COMPLETION_INDEX" "TUNEYARD_TERMINATION_LOG" "TUNEYARD_CA_FILE" "TUNEYARD_WAIT_SECONDS" "TUNEYARD_NODES" "TUNEYARD_NODE_SERVICE" "TUNEYARD_API_KEY" -}}
+{{- $fixed := list "JOB_COMPLETION_INDEX" "TUNEYARD_CHART" "TUNEYARD_TERMINATION_LOG" "TUNEYARD_CA_FILE" "TUNEYARD_WAIT_SECONDS" "TUNEYARD_NODES" "TUNEYARD_NODE_SERVICE" "TUNEYARD_API_KEY" -}}
 {{- $where := index . 1 -}}
 {{- range $name, $_ := $own -}}
 {{- if has $name $fixed -}}{{- fail (printf "%s.%s is set by the chart itself" $where $name) -}}{{- end -}}

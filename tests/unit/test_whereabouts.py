@@ -1,0 +1,189 @@
+"""What settings are called where a process runs, and that every hint of what runs in pods asks there."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from obstore.exceptions import GenericError
+from typer.main import get_command
+
+import tuneyard
+from tuneyard.cli.main import app
+from tuneyard.device import choose_device
+from tuneyard.errors import DeniedError, UsageError
+from tuneyard.store import open_store
+from tuneyard.store.s3_errors import explain
+from tuneyard.values import DeliverValues, FinetuneValues, InferenceValues, NamespaceValues
+from tuneyard.values.base import Values
+from tuneyard.whereabouts import CHART_VARIABLE, SITE_NAMES, assignment, command, installation, more_room, setting
+
+SOURCE = Path(tuneyard.__file__).parent
+MODELS: dict[str, type[Values]] = {"deliver": DeliverValues, "finetune": FinetuneValues, "serve": InferenceValues}
+VARIABLES = (
+    "TUNEYARD_STORE",
+    "TUNEYARD_API_KEY",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_CA_BUNDLE",
+    "AWS_REGION",
+    "HF_TOKEN",
+    "SSL_CERT_FILE",
+    *SITE_NAMES,
+)
+# Rooms whose texts are read from pods too.
+IN_PODS = ("store", "hub", "deliver", "data", "checkpoints")
+SAYS_WHERE = {"assignment", "command", "fitting", "installation", "more_room", "setting"}
+FITS_A_MACHINE_ALONE = re.compile(
+    r"\b(AWS|HF|TUNEYARD|SSL|HTTP|HTTPS)_[A-Z_]+|\bexport |\bunset |pip install|"
+    r"\btuneyard (runs|logs|deliver|finetune|serve|gc|watch|stop)\b"
+)
+
+
+@pytest.fixture(params=["deliver", "finetune", "serve"])
+def chart(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv(CHART_VARIABLE, request.param)
+    return request.param
+
+
+def test_on_a_machine_a_setting_is_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(CHART_VARIABLE, raising=False)
+    assert setting("AWS_CA_BUNDLE") == "AWS_CA_BUNDLE"
+    assert assignment("AWS_CA_BUNDLE", "/path/to/ca.pem") == "export AWS_CA_BUNDLE=/path/to/ca.pem"
+    assert command("tuneyard runs") == "tuneyard runs"
+    assert more_room("/srv") == "Make room on its disk: df -h /srv"
+    assert installation("train") == 'pip install "tuneyard[train]"'
+
+
+def test_a_pod_of_a_person_s_own_is_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(CHART_VARIABLE, raising=False)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    assert setting("AWS_CA_BUNDLE") == "AWS_CA_BUNDLE"
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_what_a_pod_is_advised_to_set_is_a_key_of_its_chart(chart: str, name: str) -> None:
+    advised = assignment(name, "value")
+    assert not advised.startswith("export")
+    for given in re.findall(r"--set(?:-file)? (\S+?)=", advised):
+        model = NamespaceValues if "k8s-namespace-setup" in advised else MODELS[chart]
+        if name == "TUNEYARD_API_KEY" and chart != "serve":
+            continue  # no other process reads it
+        assert _has(model, given), f"{chart} has no value {given}"
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_what_a_setting_is_called_in_a_pod_is_what_it_is_advised_to_set(chart: str, name: str) -> None:
+    key = re.search(r"--set (\S+?)=", assignment(name, "value"))
+    called = setting(name)
+    assert called != name
+    assert "site" in called or (key and key[1] in called) or called == f"{name} in the image"
+
+
+def test_a_pod_s_volume_grows_by_keys_of_its_chart(chart: str) -> None:
+    keys = more_room("/work").partition(": ")[2].split(" and ")
+    assert keys
+    for key in keys:
+        assert _has(MODELS[chart], key), key
+
+
+def test_the_containers_of_the_charts_say_which_chart_they_are_of() -> None:
+    template = (SOURCE.parents[1] / "workloads" / "_tuneyard.tpl").read_text(encoding="utf-8")
+    environment = template.partition('define "tuneyard.siteEnv"')[2].partition("{{- end -}}")[0]
+    assert f'name: {CHART_VARIABLE}, value: {{{{ include "tuneyard.component" . }}}}' in environment
+    assert f'"{CHART_VARIABLE}"' in template.partition("$fixed := list")[2].partition("\n")[0]
+
+
+def test_an_untrusted_certificate_advises_what_its_target_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hint() -> str:
+        error = GenericError("client error (Connect): invalid peer certificate: InvalidCertificate(UnknownIssuer)")
+        return explain(error, "https://minio:9000", "bucket", "key").hint
+
+    monkeypatch.delenv(CHART_VARIABLE, raising=False)
+    assert hint() == "Name the authority that signed it: export AWS_CA_BUNDLE=/path/to/ca.pem"
+    monkeypatch.setenv(CHART_VARIABLE, "finetune")
+    assert hint() == "Name the authority that signed it: --set bucketCABundle.configMap=NAME"
+
+
+def test_missing_keys_advise_what_their_target_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hint() -> str:
+        with pytest.raises(DeniedError) as caught:
+            open_store("https://minio:9000", environ={"HOME": "/nowhere"})
+        return caught.value.hint
+
+    monkeypatch.delenv(CHART_VARIABLE, raising=False)
+    assert hint() == "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
+    monkeypatch.setenv(CHART_VARIABLE, "serve")
+    assert hint() == "Name the Secret with its keys: --set bucket_storage.credentials.secret_name=NAME"
+
+
+def test_a_wrong_device_advises_what_its_target_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNEYARD_DEVICE", "tpu")
+    monkeypatch.setenv(CHART_VARIABLE, "finetune")
+    with pytest.raises(UsageError) as caught:
+        choose_device("", 1, key="finetuningGpus")
+    assert caught.value.hint == "Correct or remove TUNEYARD_DEVICE in the ConfigMap tuneyard-site."
+
+
+def test_every_hint_of_what_runs_in_pods_asks_where_it_runs() -> None:
+    found = list(_hints())
+    assert len(found) > 80
+    unfit = [f"{where}: {text!r}" for where, text in found if FITS_A_MACHINE_ALONE.search(text)]
+    assert unfit == []
+
+
+def test_a_command_that_hints_name_exists_and_reaches_its_target() -> None:
+    commands = get_command(app).commands  # pyright: ignore[reportAttributeAccessIssue]
+    named: set[str] = set()
+    for path in sorted(SOURCE.rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.keyword) and node.arg in ("hint", "advice"):
+                texts = [str(one.value) for one in ast.walk(node.value) if isinstance(one, ast.Constant)]
+                named |= set(re.findall(r"(?<!package )\btuneyard ([a-z]+)", "\n".join(texts)))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "command":
+                (text,) = [one.value for one in ast.walk(node) if isinstance(one, ast.Constant)]
+                found = commands[str(text).split()[1]]
+                assert "--on" in [option for parameter in found.params for option in parameter.opts], text
+    assert named >= {"runs", "deliver", "logs"}
+    assert named <= set(commands)
+
+
+def _hints() -> Iterator[tuple[str, str]]:
+    """Give the texts of hints that no function of `whereabouts` has chosen, with where they stand."""
+    bottom = [path for path in SOURCE.glob("*.py") if path.stem in {"address", "device", "folders", "process"}]
+    for path in sorted([*bottom, *(file for room in IN_PODS for file in (SOURCE / room).rglob("*.py"))]):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.keyword) and node.arg == "hint":
+                for text in _own_texts(node.value):
+                    yield f"{path.relative_to(SOURCE)}:{node.value.lineno}", text
+
+
+def _own_texts(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in SAYS_WHERE:
+        return
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+    for child in ast.iter_child_nodes(node):
+        yield from _own_texts(child)
+
+
+def _has(model: type[Values], path: str) -> bool:
+    """Whether a dotted path is a key of these values, or lies in a map whose keys are free."""
+    first, _, rest = path.partition(".")
+    field = model.model_fields.get(first)
+    if field is None:
+        return False
+    kinds = list(_kinds(field.annotation))
+    return not rest or dict in kinds or any(_has(kind, rest) for kind in kinds if issubclass(kind, Values))
+
+
+def _kinds(annotation: object) -> Iterator[type]:
+    origin = getattr(annotation, "__origin__", annotation)
+    if isinstance(origin, type):
+        yield origin
+    for part in getattr(annotation, "__args__", ()):
+        yield from _kinds(part)
