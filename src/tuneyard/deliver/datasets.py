@@ -18,8 +18,8 @@ from tuneyard.deliver.script import clear_downloads, produced_files, run_script
 from tuneyard.deliver.selection import Selection
 from tuneyard.deliver.sources import FolderSource
 from tuneyard.deliver.tree import Target, deliver_tree, object_sizes
-from tuneyard.errors import IntegrityError, InvalidDataError, NotFoundError
-from tuneyard.store import Manifest, Store, read_manifest
+from tuneyard.errors import IntegrityError, InvalidDataError, InvalidValuesError, NotFoundError
+from tuneyard.store import Manifest, Store, check_relative, read_manifest
 
 _OWN = ".tuneyard"
 _WRITTEN = "data-script.json"
@@ -41,6 +41,7 @@ def dataset_target(store: Store, key: str) -> Target:
         kind="dataset",
         key=key,
         setting="bucketDataDir",
+        only=name,
     )
 
 
@@ -168,12 +169,16 @@ def _outputs(manifest: Manifest, script: str) -> list[str] | None:
     outputs: Any = facts.get("outputs")
     if facts.get("script_sha256") != script or not isinstance(outputs, list):
         return None
-    return [str(name) for name in cast("list[Any]", outputs)]
+    names = [str(name) for name in cast("list[Any]", outputs)]
+    try:
+        return [check_relative(name) for name in names]
+    except InvalidValuesError:  # a name that leaves the folder is no output of any script
+        return None
 
 
 def _whole(target: Target, script: str) -> Delivered | None:
     manifest = _readable(target.store, target.manifest_key)
-    if manifest is None:
+    if manifest is None or [target.prefix + entry.path for entry in manifest.files] != [target.key]:
         return None
     sizes = object_sizes(target, [entry.path for entry in manifest.files])
     if _outputs(manifest, script) is None or any(sizes.get(entry.path) != entry.size for entry in manifest.files):

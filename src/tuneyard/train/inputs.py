@@ -195,13 +195,17 @@ def delivered_dataset(store: Store, key: str) -> Manifest:
 
     Raises:
         NotFoundError: Where it is not there.
+        IntegrityError: Where it names anything but that file.
     """
     folder, _, name = key.rpartition("/")
+    where = f"{folder}/.tuneyard/{name}.manifest.json"
     try:
-        return read_manifest(store, f"{folder}/.tuneyard/{name}.manifest.json")
+        manifest = read_manifest(store, where)
     except NotFoundError as error:
         raise NotFoundError(
             f"the dataset {key!r} is not in {store.url}, or its delivery has not finished",
             hint=f"tuneyard deliver with a dataScript that writes {name}, and bucketDataDir={folder}/",
             key=key,
         ) from error
+    manifest.check_only(name, where=where)
+    return manifest
