@@ -16,7 +16,8 @@ SOURCE = Path(tuneyard.__file__).parent
 
 # From the bottom up; what stands on one line may not import one another.
 LAYERS = (
-    {"errors", "progress", "process", "device"},
+    {"interpreter"},
+    {"errors", "progress", "process", "device", "sandbox"},
     {"values"},
     {"store", "hub"},
     {"deliver", "data", "checkpoints"},

@@ -16,6 +16,7 @@ from typing import Any
 from tuneyard.doctor.check import Check, Report, of_error, ok, problem, report, skipped, warning
 from tuneyard.doctor.store_probe import BUCKET, probe_store
 from tuneyard.errors import AcceleratorMissingError, NotFoundError, TuneyardError, UnavailableError, UsageError
+from tuneyard.interpreter import python
 from tuneyard.runs.home import home_folder
 from tuneyard.store import default_store_url
 
@@ -109,7 +110,7 @@ def _device(environ: Mapping[str, str]) -> list[Check]:
         return [skipped("device", "torch is not installed"), skipped("bfloat16", "torch is not installed")]
     try:
         ran = subprocess.run(
-            [sys.executable, "-c", _DEVICE],
+            python("-c", _DEVICE),
             capture_output=True,
             text=True,
             timeout=_DEVICE_SECONDS,

@@ -12,7 +12,6 @@ import os
 import secrets
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tuneyard.errors import ConflictError, NotFoundError, TuneyardError, UnavailableError, UsageError
+from tuneyard.interpreter import python
 from tuneyard.runs import signals
 from tuneyard.runs.base import STOP_SECONDS, Launch, Reached
 from tuneyard.runs.commands import ENTRY_POINTS, BuildCommand
@@ -235,7 +235,7 @@ class LocalRunner:
             }
             write_json(folder.record, record, mode=0o600)
             started = subprocess.run(
-                [sys.executable, "-m", "tuneyard.runs.process", str(folder.path), str(lock)],
+                python("-m", "tuneyard.runs.process", str(folder.path), str(lock)),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuneyard.errors import TERMINATED, TuneyardError, UnavailableError
+from tuneyard.interpreter import python
 from tuneyard.process import TERMINATION_LOG, pass_on_last_words
 from tuneyard.train.signals import StopRequest
 
@@ -149,7 +150,7 @@ def _start(module: str, arguments: Sequence[str], group: Group, words: Sequence[
     try:
         return [
             subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
+                python("-m", module, *arguments),
                 env={
                     **os.environ,
                     **shared,

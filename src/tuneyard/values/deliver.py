@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -75,6 +75,10 @@ class DeliverValues(Job):
 
     dataScript: Text = ""
     """Python that writes files into `/downloads/datasets`. It runs without the store's keys. Empty for none."""
+
+    dataScriptSandbox: Literal["best-effort", "required"] = "best-effort"
+    """Whether dataScript runs with what this machine's kernel holds it by, which is logged, or only where that holds
+    writing, truncation, reading keys, and touching other processes."""
 
     bucketDataDir: BucketPath | None = None
     """Where the files that dataScript wrote go, as `bucket/key`."""

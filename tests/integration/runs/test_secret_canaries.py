@@ -181,7 +181,7 @@ def test_the_demo_has_left_what_is_searched(demo: Demo) -> None:
     told = b"".join(demo.seen.values())
     assert b"the script's environment is" in told
     assert b"Traceback" in told, "a part of it failed with one"
-    for module in (b"tuneyard.deliver", b"tuneyard.train", b"tuneyard.serve", b"confine.py"):
+    for module in (b"tuneyard.deliver", b"tuneyard.train", b"tuneyard.serve", b"tuneyard.sandbox"):
         assert module in demo.seen["arguments"], module
     assert len(demo.secrets) == 7
 

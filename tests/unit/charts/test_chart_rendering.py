@@ -153,14 +153,14 @@ def test_no_command_is_a_shell_s_and_none_has_words_of_the_values(chart):
     containers = [*spec["containers"], *spec.get("initContainers", [])]
     assert containers
     for container in containers:
-        assert container["command"][:2] == ["python", "-m"]
-        assert container["command"][2].startswith("tuneyard.")
-        assert container["command"][3:6] == ["/etc/tuneyard/values/values.json", "--workdir", "/work"]
+        assert container["command"][:4] == ["python", "-s", "-P", "-m"]
+        assert container["command"][4].startswith("tuneyard.")
+        assert container["command"][5:8] == ["/etc/tuneyard/values/values.json", "--workdir", "/work"]
         assert "args" not in container
         probes = [
             container[name]["exec"]["command"] for name in ("startupProbe", "readinessProbe") if name in container
         ]
-        assert all(command[:3] == ["python", "-m", "tuneyard.serve.probe"] for command in probes)
+        assert all(command[:5] == ["python", "-s", "-P", "-m", "tuneyard.serve.probe"] for command in probes)
 
 
 @each_chart
@@ -236,7 +236,7 @@ def test_old_spellings_of_the_server_reach_its_objects():
     assert deployment["metadata"]["labels"]["tier"] == "2"
     (container,) = pod(objects)["containers"]
     assert container["startupProbe"]["failureThreshold"] == 600
-    assert container["startupProbe"]["exec"]["command"][:3] == ["python", "-m", "tuneyard.serve.probe"]
+    assert container["startupProbe"]["exec"]["command"][:5] == ["python", "-s", "-P", "-m", "tuneyard.serve.probe"]
     assert container["livenessProbe"] == {
         "httpGet": {"path": "/health", "port": "http"},
         "periodSeconds": 30,
@@ -245,6 +245,29 @@ def test_old_spellings_of_the_server_reach_its_objects():
     env = env_of(container)
     assert (env["VLLM_USE_V1"], env["HF_HUB_OFFLINE"]) == ("0", "true")
     assert env["SECRET_WORD"] == {"secretKeyRef": {"name": "words", "key": "word"}}
+
+
+@pytest.mark.parametrize("claim", ["", "mine"])
+def test_the_two_containers_of_a_delivery_share_nothing_but_the_files_of_data(claim):
+    spec = pod(render(DELIVER, least(DELIVER, dataScript="print(1)", bucketDataDir="a/b", volumeClaim=claim)))
+    (script,), (deliver,) = spec["initContainers"], spec["containers"]
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+
+    def places(container: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+        return {(mount["name"], mount.get("subPath", "")): mount for mount in container["volumeMounts"]}
+
+    written = {place for place, mount in places(script).items() if not mount.get("readOnly")}
+    assert all(subpath or name not in {"work"} for name, subpath in written), "the whole volume holds the others"
+    shared = {place: places(deliver)[place] for place in written if place in places(deliver)}
+    assert {(mount["mountPath"], mount.get("readOnly")) for mount in shared.values()} == {("/downloads", True)}
+    for place in places(script).keys() & places(deliver).keys() - written:
+        assert {"configMap", "projected"} & set(volumes[place[0]]), "nobody writes it"
+    for container in (script, deliver):
+        assert {"/tmp", "/dev/shm", "/work"} <= {mount["mountPath"] for mount in container["volumeMounts"]}
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        assert env_of(container)["HOME"] == "/work/home"
+    assert not spec.get("shareProcessNamespace")
+    assert spec["automountServiceAccountToken"] is False
 
 
 CANARY = "canary-5f2c"

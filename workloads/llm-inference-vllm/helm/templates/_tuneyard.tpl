@@ -232,7 +232,7 @@ affinity: {{ include "tuneyard.json" . }}
 {{- end -}}
 {{- end -}}
 
-{{- /* The work volume's mount. Runs that share a named claim have a folder each: list $ claim path folder */ -}}
+{{- /* The work volume's mount. Runs that share a named claim have a folder each: list $ claim path folder [readOnly] */ -}}
 {{- define "tuneyard.workMount" -}}
 {{- $root := index . 0 -}}
 {{- $folder := index . 3 -}}
@@ -247,6 +247,7 @@ affinity: {{ include "tuneyard.json" . }}
 {{- else if $folder -}}
 {{- $_ := set $mount "subPath" $folder -}}
 {{- end -}}
+{{- if gt (len .) 4 -}}{{- $_ := set $mount "readOnly" true -}}{{- end -}}
 {{- include "tuneyard.json" $mount -}}
 {{- end -}}
 
@@ -269,6 +270,11 @@ affinity: {{ include "tuneyard.json" . }}
 
 {{- define "tuneyard.mounts" -}}
 - {name: tmp, mountPath: /tmp}
+{{ include "tuneyard.readOnlyMounts" . }}
+{{- end -}}
+
+{{- /* What containers of a pod may share: nobody writes it */ -}}
+{{- define "tuneyard.readOnlyMounts" -}}
 - {name: values, mountPath: /etc/tuneyard/values, readOnly: true}
 - {name: ca, mountPath: /etc/tuneyard/ca, readOnly: true}
 {{- end -}}
