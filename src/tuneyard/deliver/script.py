@@ -284,9 +284,11 @@ def _run(command: list[str], folder: Path, environment: dict[str, str]) -> tuple
         ) as process,
     ):
         os.close(writing)
-        threading.Thread(target=_end_with, args=(process.pid,), daemon=True).start()
+        cleaner = threading.Thread(target=_end_with, args=(process.pid,), daemon=True)
+        cleaner.start()
         try:
             tail = _pass_on(said)
+            cleaner.join()  # before its number is free for another process
             return process.wait(), tail
         except BaseException:
             _stop(process)

@@ -70,7 +70,7 @@ ESCAPES = {
     "reads a relocated configuration": "open(outside + '/config/gh/hosts.yml').read()",
     "reads a folder of several that a variable names": "open(outside + '/kube-2').read()",
     "reads what a variable that nobody has heard of names": "open(outside + '/anything.json').read()",
-    "reads a variable's file by its URL": "open(outside + '/store/bucket/key').read()",
+    "reads a variable's file by its URL": "open(outside + '/my store/bucket/key').read()",
     "reads a hidden file of the user's": "open(user_home + '/.vault-token').read()",
     "reads a hidden file of the current folder": "open(current + '/.env').read()",
     "reads the raw memory": "open('/dev/mem', 'rb').read(1)",
@@ -88,7 +88,7 @@ ESCAPES = {
 KEYS = (".aws/credentials", ".kube/config", ".ssh/id_ed25519", ".cache/huggingface/token", ".vault-token")
 OUTSIDE = (
     "kept", "hub-token", "hub/token", "hub/modules/x.py", "share/tuneyard/runs/serve/x/api-key", "config/gh/hosts.yml",
-    "kube-1", "kube-2", "anything.json", "store/bucket/key", "current/.env",
+    "kube-1", "kube-2", "anything.json", "my store/bucket/key", "current/.env",
 )  # fmt: skip
 
 
@@ -108,7 +108,7 @@ def lay_out(folder: Path) -> dict[str, str]:
         "SOME_PROGRAM_S_STATE": "anything.json",
     }  # fmt: skip
     named = {variable: str(outside / name) for variable, name in places.items()}
-    several = {"KUBECONFIG": f"{outside}/kube-1:{outside}/kube-2", "TUNEYARD_STORE": (outside / "store").as_uri()}
+    several = {"KUBECONFIG": f"{outside}/kube-1:{outside}/kube-2", "TUNEYARD_STORE": (outside / "my store").as_uri()}
     kept = {"PATH": os.environ["PATH"], "HOME": str(folder / "user"), "AWS_SECRET_ACCESS_KEY": "canary"}
     return {**named, **several, **kept}
 

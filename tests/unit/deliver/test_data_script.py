@@ -211,9 +211,10 @@ def test_what_a_script_leaves_running_ends_with_it_and_reaches_its_files_no_more
     )
     script = (
         "import subprocess, sys\nopen('/downloads/datasets/a.jsonl', 'w').write('{}')\n"
-        f"subprocess.Popen([sys.executable, '-c', {here!r}])\n"
-        f"subprocess.Popen([sys.executable, '-c', {apart.format(work=str(tmp_path))!r}], start_new_session=True,"
-        " stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)\n"
+        "quiet = {'stdout': subprocess.DEVNULL, 'stderr': subprocess.DEVNULL}\n"
+        f"subprocess.Popen([sys.executable, '-c', {here!r}], **quiet)\n"
+        f"apart = [sys.executable, '-c', {apart.format(work=str(tmp_path))!r}]\n"
+        "subprocess.Popen(apart, start_new_session=True, **quiet)\n"
     )
     output = run(script, tmp_path)
     (home,) = tmp_path.glob("home-*")
