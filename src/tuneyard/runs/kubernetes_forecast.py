@@ -129,8 +129,13 @@ def estimate_inside(tools: Tools, objects: Sequence[Document], values: bytes, st
     values_volume = {"name": "values", "downwardAPI": {"items": [item]}}
     spec["volumes"] = [values_volume if one["name"] == "values" else one for one in spec["volumes"]]
     name = f"tuneyard-plan-{secrets.token_hex(4)}"
-    said, end = run_errand(tools, name, spec, seconds=INSIDE_SECONDS, annotations={_VALUES: values.decode()})
+    said, end = run_errand(tools, name, spec, seconds=INSIDE_SECONDS, annotations={_VALUES: _without_env(values)})
     return answer(said, end, container["image"])
+
+
+def _without_env(values: bytes) -> str:
+    """Leave the environment out: an annotation is no place for its texts, and an estimate needs none of them."""
+    return json.dumps({**json.loads(values), "env": {}})
 
 
 def answer(said: str, end: End, image: str) -> Estimate:

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field
 from tuneyard.values.base import CLUSTER, Broken, Rule
 from tuneyard.values.places import BucketPath, ModelText
 from tuneyard.values.scalars import Count, Quantity, Strings, Text
-from tuneyard.values.shared import Job, SecretKey
+from tuneyard.values.shared import Job, NetworkPolicy, SecretKey
 
 
 def _no_model_is_empty(given: Any) -> Any:
@@ -91,6 +91,9 @@ class DeliverValues(Job):
 
     storageQuantity: Annotated[Quantity, CLUSTER] = "10Gi"
     """Room for what is on its way."""
+
+    networkPolicy: Annotated[NetworkPolicy, CLUSTER] = Field(default_factory=NetworkPolicy)
+    """Narrow the network."""
 
     terminationGracePeriodSeconds: Annotated[Count, CLUSTER] = 30
     """Seconds that a delivery has to end when it is told to."""
