@@ -130,6 +130,18 @@ def test_a_node_with_other_values_is_told_so_and_one_that_nobody_joins_says_who_
     assert not (store / REMOTE).exists()
 
 
+def test_processes_of_one_machine_open_no_port_to_others(store, tmp_path):
+    process = start(changed(finetuningGpus=2, **LONG), store, tmp_path / "work")
+    until_step(process, tmp_path / "work", 2, seconds=90)
+    tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    opened = [one.laddr for member in tree for one in member.net_connections() if one.status == psutil.CONN_LISTEN]
+    interfaces = [member.environ().get("GLOO_SOCKET_IFNAME") for member in tree[1:]]
+    kill_tree(process)
+    assert interfaces.count("lo") == 2, "without it gloo takes whatever the machine's name leads to"
+    assert len(opened) >= 3, "torch's store, and gloo of two processes"
+    assert {address.ip for address in opened} == {"127.0.0.1"}
+
+
 def test_nodes_that_share_no_secret_are_refused_before_they_meet(store, tmp_path):
     node = start_node(0, changed(nodes=2), store, tmp_path, free_port(), TUNEYARD_NODES_KEY="")
     codes, said = ends([node])

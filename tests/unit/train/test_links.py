@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,10 +14,23 @@ from tuneyard.train.links import Link, key_of_run
 KEY = b"k" * 32
 
 
-def linked(key: bytes = KEY, other: bytes = KEY) -> tuple[Link, Link, int, bool]:
+class Overhearing(Link):
+    """A link that notes what it reads before both have proven who they are."""
+
+    overheard: list[bytes]
+
+    def _receive(self):
+        line = self._lines.readline()
+        self.overheard.append(line)
+        return json.loads(line)
+
+
+def linked(key: bytes = KEY, other: bytes = KEY, overheard: list[bytes] | None = None) -> tuple[Link, Link, int, bool]:
     """Connect two links, and let node 1 prove itself to node 0."""
     one, two = socket.socketpair()
-    server, client = Link(one, 5), Link(two, 5)
+    server, client = Link(one, 5) if overheard is None else Overhearing(one, 5), Link(two, 5)
+    if isinstance(server, Overhearing):
+        server.overheard = overheard
     with ThreadPoolExecutor(1) as pool:
         admitted = pool.submit(server.admit, key, 3)
         proven = client.prove(other, 1)
@@ -76,6 +90,19 @@ def test_every_connection_has_numbers_of_its_own():
         server.close()
         client.close()
     assert len(seen) == 3
+
+
+def test_what_was_overheard_of_one_connection_opens_no_other():
+    overheard: list[bytes] = []
+    server, client, _, _ = linked(overheard=overheard)
+    server.close()
+    client.close()
+    one, two = socket.socketpair()
+    again = Link(one, 5)
+    two.sendall(overheard[0])
+    assert again.admit(KEY, 3) == 0
+    again.close()
+    two.close()
 
 
 @pytest.mark.parametrize("change", ["repeated", "reordered", "changed", "its own signature", "reflected", "unsigned"])
