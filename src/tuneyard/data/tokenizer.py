@@ -53,7 +53,8 @@ def load_tokenizer(folder: Path, data_conf: TemplateConf) -> PreTrainedTokenizer
         data_conf: The values' `data_conf`.
 
     Returns:
-        The tokenizer, with a `chat_template`, an `eos_token` and a `pad_token`.
+        The tokenizer, with a `chat_template`, an `eos_token` and a `pad_token`; what it renders is rendered within
+        limits (`bounded`).
 
     Raises:
         NotFoundError: Where the folder has no tokenizer.
@@ -61,11 +62,14 @@ def load_tokenizer(folder: Path, data_conf: TemplateConf) -> PreTrainedTokenizer
             code, or with tokens that the model has no embedding for.
         InvalidValuesError: Where the values name an unknown template or strategy, or one this tokenizer can't follow.
     """
+    from tuneyard.data.bounded import bound_template
+
     tokenizer = _load(folder)
     stop_ids = stop_token_ids(tokenizer, folder)
     _choose_template(tokenizer, data_conf.chat_template_name, stop_ids, folder)
     _choose_pad(tokenizer, data_conf.missing_pad_token_strategy, _embeddings(folder))
     _check_fits(tokenizer, folder)
+    bound_template(tokenizer)
     return tokenizer
 
 
