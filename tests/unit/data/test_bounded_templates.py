@@ -14,11 +14,11 @@ from typing import Any
 import psutil
 import pytest
 from chat_families import CONVERSATIONS, FAMILIES, TOOLS, make_family_tokenizer
-from chats import chat
+from chats import DataConf, chat
 from jinja2 import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from tuneyard.data import ChatEncoder, TemplateLimitError, bound_template, template_messages
+from tuneyard.data import ChatEncoder, TemplateLimitError, bound_template, load_tokenizer, template_messages
 from tuneyard.data.bounded import TemplateProcess
 from tuneyard.errors import InvalidDataError
 
@@ -33,6 +33,7 @@ BOMBS = {
     "a text that doubles unseen": DOUBLING,
     "a text times a number": "{{ 'ab' * 10**11 }}",
     "a list times a number": "{{ [0] * 10**11 }}",
+    "more memory than there may be, and nothing of it shown": "{% set x = 'a' * (3 * 10**8) %}",
     "a power": "{{ 9 ** (9 ** 9) }}",
     "a power that is not shown": "{% set x = 7 ** (10**10) %}",
     "a wide format": "{{ '%1000000000000d' % 1 }}",
@@ -124,6 +125,15 @@ def test_what_a_template_refuses_is_refused_with_its_own_words(tmp_path: Path) -
         tokenizer.apply_chat_template(MESSAGES, return_assistant_tokens_mask=True)
     continued = tokenizer.apply_chat_template(MESSAGES, continue_final_message=True, tokenize=False)
     assert continued.endswith("A place.")
+
+
+def test_a_model_s_tokenizer_is_bound_when_it_is_loaded(tokenizer_folder: Any) -> None:
+    tokenizer: Any = load_tokenizer(tokenizer_folder("chatml"), DataConf())
+    with pytest.raises(TemplateLimitError, match="more memory"):
+        tokenizer.apply_chat_template(MESSAGES, chat_template=BOMBS["a text times a number"], tokenize=False)
+    with pytest.raises(InvalidDataError, match="more memory"):
+        tokenizer.chat_template = BOMBS["a text times a number"]
+        ChatEncoder(tokenizer).encode(chat("a yard?", "A place."))
 
 
 class Counting(TemplateProcess):
