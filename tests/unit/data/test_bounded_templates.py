@@ -33,7 +33,7 @@ BOMBS = {
     "a text that doubles unseen": DOUBLING,
     "a text times a number": "{{ 'ab' * 10**11 }}",
     "a list times a number": "{{ [0] * 10**11 }}",
-    "more memory than there may be, and nothing of it shown": "{% set x = 'a' * (3 * 10**8) %}",
+    "more memory than there may be, and none of it shown": "{% set x = messages[0]['role'] * (9 ** 8) %}",
     "a power": "{{ 9 ** (9 ** 9) }}",
     "a power that is not shown": "{% set x = 7 ** (10**10) %}",
     "a wide format": "{{ '%1000000000000d' % 1 }}",
