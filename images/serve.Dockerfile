@@ -9,12 +9,12 @@ FROM ${BASE} AS packages
 ARG PIP_FIND_LINKS
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 COPY images/requirements/serve-cpu.txt /requirements.txt
-RUN ["python3", "-m", "pip", "install", "--quiet", "--require-hashes", "--no-deps", "--target", "/opt/packages", "-r", "/requirements.txt"]
+RUN ["python3", "-s", "-P", "-m", "pip", "install", "--quiet", "--require-hashes", "--no-deps", "--target", "/opt/packages", "-r", "/requirements.txt"]
 
 FROM ${BASE} AS source
 COPY images/metadata.py pyproject.toml /build/
 COPY src/tuneyard /opt/source/tuneyard
-RUN ["python3", "/build/metadata.py", "/build/pyproject.toml", "/opt/source"]
+RUN ["python3", "-s", "-P", "/build/metadata.py", "/build/pyproject.toml", "/opt/source"]
 
 FROM ${BASE} AS cpu
 # vLLM's CPU build loads libnuma, and compiles nothing
@@ -23,17 +23,17 @@ RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends libnuma
 ENV VLLM_CPU_KVCACHE_SPACE=1
 COPY --from=packages /opt/packages /opt/packages
 COPY images/interpreter.py /build/interpreter.py
-RUN ["python3", "/build/interpreter.py"]
+RUN ["python3", "-s", "-P", "/build/interpreter.py"]
 
 FROM ${VLLM_CUDA} AS cuda
 ENV PYTHONPATH=/opt/source
 COPY images/requirements/beside-vllm.txt /requirements.txt
-RUN ["python3", "-m", "pip", "install", "--no-cache-dir", "--quiet", "--require-hashes", "--no-deps", "-r", "/requirements.txt"]
+RUN ["python3", "-s", "-P", "-m", "pip", "install", "--no-cache-dir", "--quiet", "--require-hashes", "--no-deps", "-r", "/requirements.txt"]
 
 FROM ${VLLM_ROCM} AS rocm
 ENV PYTHONPATH=/opt/source
 COPY images/requirements/beside-vllm.txt /requirements.txt
-RUN ["python3", "-m", "pip", "install", "--no-cache-dir", "--quiet", "--require-hashes", "--no-deps", "-r", "/requirements.txt"]
+RUN ["python3", "-s", "-P", "-m", "pip", "install", "--no-cache-dir", "--quiet", "--require-hashes", "--no-deps", "-r", "/requirements.txt"]
 
 # hadolint ignore=DL3006
 FROM ${VARIANT} AS image
@@ -43,4 +43,4 @@ COPY --from=source /opt/source /opt/source
 USER 1000:1000
 WORKDIR /work
 ENTRYPOINT []
-CMD ["python", "-m", "tuneyard", "--help"]
+CMD ["python", "-s", "-P", "-m", "tuneyard", "--help"]

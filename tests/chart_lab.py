@@ -5,6 +5,8 @@ Not a test of anything, and no knowledge of what a chart should render.
 
 from __future__ import annotations
 
+import base64
+import copy
 import json
 import os
 import re
@@ -159,6 +161,34 @@ def env_of(container: Mapping[str, Any]) -> dict[str, Any]:
     names = [entry["name"] for entry in container["env"]]
     assert len(names) == len(set(names))
     return {entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in container["env"]}
+
+
+def opened(objects: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return objects with the texts of the chart's own Secret in the place of each reference to it, and without it."""
+    texts = {
+        found["metadata"]["name"]: {key: base64.b64decode(text).decode() for key, text in found["data"].items()}
+        for found in objects
+        if found["kind"] == "Secret"
+    }
+
+    def put_back(node: Any) -> Any:
+        if isinstance(node, list):
+            return [put_back(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        if set(node) == {"name", "key"} and node["name"] in texts:
+            return texts[node["name"]][node["key"]]
+        whole = {key: put_back(value) for key, value in node.items()}
+        text = whole.get("valueFrom", {}).get("secretKeyRef") if isinstance(whole.get("valueFrom"), dict) else None
+        # Kubernetes reads $$ in a variable as $
+        return {"name": whole["name"], "value": text.replace("$", "$$")} if isinstance(text, str) else whole
+
+    kept = copy.deepcopy([found for found in objects if found["kind"] != "Secret"])
+    for found in kept:
+        if "values.json" in found.get("data", {}):
+            document = put_back(json.loads(found["data"]["values.json"]))
+            found["data"]["values.json"] = json.dumps(document, ensure_ascii=False)
+    return put_back(kept)
 
 
 def values_text(objects: Sequence[dict[str, Any]]) -> str:

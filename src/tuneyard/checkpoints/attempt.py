@@ -216,7 +216,7 @@ class Attempt:
                 facts = read_checkpoint(self._store, ref, frozenset()).about
             except IntegrityError:
                 continue
-            best = ref_from_facts(self.prefix, facts["best"])
+            best = ref_from_facts(self.prefix, facts.get("best"))
             protected |= {best} if best else set()
         return protected
 

@@ -243,7 +243,7 @@ class Experiment:
     def _restore_best(
         self, ref: CheckpointRef, manifest: Manifest, folder: Path, *, on_damage: OnDamage, advance: Advance | None
     ) -> Path | None:
-        best = ref_from_facts(self.prefix, manifest.about["best"])
+        best = ref_from_facts(self.prefix, manifest.about.get("best"))
         if best is None:
             return None
         path = folder / f"checkpoint-{best.step}"

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from tuneyard.checkpoints.head import CheckpointRef
+from tuneyard.checkpoints.head import CheckpointRef, ref_from_facts
 from tuneyard.checkpoints.seal import check_seal
 from tuneyard.errors import IntegrityError, NotFoundError
 from tuneyard.progress import Advance
@@ -43,8 +43,10 @@ def read_checkpoint(store: Store, ref: CheckpointRef, required: Iterable[str]) -
     except NotFoundError as error:
         raise IntegrityError(f"{where} is not there, and HEAD names it.", key=where) from error
     check_seal(manifest.about, where=where)
-    if manifest.kind != "checkpoint" or (manifest.about["step"], manifest.about["attempt"]) != (ref.step, ref.attempt):
+    about = manifest.about
+    if manifest.kind != "checkpoint" or (about.get("step"), about.get("attempt")) != (ref.step, ref.attempt):
         raise IntegrityError(f"{where} is another checkpoint's manifest.", key=where)
+    ref_from_facts(ref.key.rpartition("/")[0], about.get("best"))
     missing = lacking(required, (entry.path for entry in manifest.files))
     if missing:
         raise IntegrityError(f"{where} does not name {', '.join(missing)}.", key=where, missing=missing)

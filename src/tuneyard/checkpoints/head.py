@@ -70,8 +70,21 @@ class CheckpointRef:
 
 
 def ref_from_facts(prefix: str, facts: Mapping[str, Any] | None) -> CheckpointRef | None:
-    """Read what `CheckpointRef.to_facts` gave; None stays None."""
-    return None if facts is None else CheckpointRef.at(prefix, facts["step"], facts["attempt"])
+    """Read what `CheckpointRef.to_facts` gave; None stays None.
+
+    Raises:
+        IntegrityError: Step or attempt is no number of a checkpoint: its key and its folder are made of them.
+    """
+    if facts is None:
+        return None
+    try:
+        numbers = [facts["step"], facts["attempt"]]
+    except (KeyError, TypeError, IndexError) as error:
+        raise damaged(prefix) from error
+    ref = CheckpointRef.from_name(prefix, "checkpoint-{}-{}".format(*numbers))
+    if ref is None or [ref.step, ref.attempt] != numbers:
+        raise damaged(prefix)
+    return ref
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,16 +162,16 @@ class Head:
             )
         try:
             return cls(
-                attempt=facts["attempt"],
+                attempt=int(facts["attempt"]),
                 owner=facts["owner"],
-                fingerprint=facts["fingerprint"],
+                fingerprint=dict(facts["fingerprint"]),
                 checkpoint=ref_from_facts(prefix, facts["checkpoint"]),
                 best=ref_from_facts(prefix, facts["best"]),
                 finished=facts["finished"],
-                history=tuple(Start(start["attempt"], start["from_step"]) for start in facts["history"]),
+                history=tuple(Start(int(start["attempt"]), int(start["from_step"])) for start in facts["history"]),
                 nonce=facts["nonce"],
             )
-        except KeyError as error:  # another sealed document in its place
+        except (KeyError, TypeError, ValueError) as error:  # another sealed document in its place
             raise damaged(where) from error
 
 

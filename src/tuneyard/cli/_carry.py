@@ -21,7 +21,8 @@ def show_plan(plan: Plan, runner: Runner, out: Output) -> None:
         runner: Where it would run.
         out: How this command prints.
     """
-    from tuneyard.values import dump_yaml
+    from tuneyard.values import dump_yaml, public_values
+    from tuneyard.values.public import NOT_SHOWN
 
     for note in plan.notes:
         out.say(note)
@@ -30,11 +31,13 @@ def show_plan(plan: Plan, runner: Runner, out: Output) -> None:
         "verb": key.verb,
         "name": key.name,
         "store": plan.launch.store,
-        "values": values.model_dump(mode="json"),
+        "values": public_values(values.model_dump(mode="json")),
     }
     if objects := runner.preview(plan.launch):
         import yaml
 
+        for secret in (one for one in objects if one["kind"] == "Secret"):
+            secret["data"] = dict.fromkeys(secret["data"], NOT_SHOWN)
         text = yaml.safe_dump_all(objects, sort_keys=False, allow_unicode=True, width=120)
         out.data({**document, "manifests": objects}, text.rstrip())
     else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import re
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from tuneyard.cluster.tools import Tools
 from tuneyard.errors import NotFoundError, TuneyardError, UnavailableError
 
 _LOOK_SECONDS = 0.5
+_OWN_SECRET = re.compile(r".+-env-[0-9a-f]{10}")
 _GRACE_SECONDS = 5
 
 
@@ -35,7 +37,7 @@ def errand_spec(run: Document, container: str, command: Sequence[str]) -> Docume
     only["resources"] = {"requests": {"cpu": "100m", "memory": "128Mi"}}
     for terminal in ("tty", "stdin"):
         only.pop(terminal, None)
-    only["env"] = [one for one in only.get("env") or [] if not one["name"].startswith("TUNEYARD_NODE")]
+    only["env"] = [_optional(one) for one in only.get("env") or [] if not one["name"].startswith("TUNEYARD_NODE")]
     for mount in only.get("volumeMounts") or []:
         for below in ("subPath", "subPathExpr"):  # folders of runs, on volumes that are not here
             mount.pop(below, None)
@@ -47,6 +49,14 @@ def errand_spec(run: Document, container: str, command: Sequence[str]) -> Docume
             volume.pop("persistentVolumeClaim", None)
             volume["emptyDir"] = {}
     return {**spec, "restartPolicy": "Never"}
+
+
+def _optional(variable: Document) -> Document:
+    """Let a variable be absent whose text the run's own Secret would hold: it is there only with the run."""
+    reference = (variable.get("valueFrom") or {}).get("secretKeyRef")
+    if reference and _OWN_SECRET.fullmatch(reference["name"]):
+        return {**variable, "valueFrom": {"secretKeyRef": {**reference, "optional": True}}}
+    return variable
 
 
 def run_errand(tools: Tools, name: str, spec: Document, *, seconds: float, **metadata: Any) -> tuple[str, p.End]:

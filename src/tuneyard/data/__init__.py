@@ -4,6 +4,7 @@ The room between what was delivered and what is trained on. It never writes, and
 tokenizer is asked for.
 """
 
+from tuneyard.data.bounded import TemplateLimitError, bound_template
 from tuneyard.data.check import EncodedRow, check, encode_files, silent
 from tuneyard.data.contract import check_template
 from tuneyard.data.conversations import Conversation, Message, Preference
@@ -27,6 +28,8 @@ __all__ = [
     "Format",
     "Message",
     "Preference",
+    "TemplateLimitError",
+    "bound_template",
     "check",
     "check_template",
     "conversation_text",

@@ -23,6 +23,8 @@ from tuneyard.data.tokenizer import stop_token_ids
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+    from tuneyard.data.bounded import TemplateProcess
+
 Overlong = Literal["drop", "truncate", "refuse"]
 CutAnswers = Literal["keep", "drop", "refuse"]
 Fate = Literal["kept", "truncated", "dropped"]
@@ -99,6 +101,7 @@ class ChatEncoder:
             (and drops those whose answers are all cut off), `refuse` raises.
         cut_answers: What happens to truncated ones whose cut goes through an answer.
         stop_ids: What the server stops at; by default asked of the folder the tokenizer was loaded from.
+        process: What renders the chat template; one that all share where None.
     """
 
     def __init__(
@@ -110,6 +113,7 @@ class ChatEncoder:
         overlong: Overlong = "drop",
         cut_answers: CutAnswers = "keep",
         stop_ids: Collection[int] | None = None,
+        process: TemplateProcess | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self._tokenizer: Any = tokenizer  # its own annotations are unions too wide to use
@@ -120,7 +124,9 @@ class ChatEncoder:
         self.stop_ids = frozenset(
             stop_token_ids(tokenizer, Path(tokenizer.name_or_path)) if stop_ids is None else stop_ids
         )
-        self._renderer = Renderer(tokenizer, [self._tokenizer.decode([number]) for number in sorted(self.stop_ids)])
+        self._renderer = Renderer(
+            tokenizer, [self._tokenizer.decode([number]) for number in sorted(self.stop_ids)], process
+        )
         # Straight to the Rust tokenizer: the Python call around it hands each single text to a pool of threads
         self._backend: Any = self._tokenizer.backend_tokenizer
         self._backend.no_truncation()

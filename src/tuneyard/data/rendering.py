@@ -18,7 +18,10 @@ from tuneyard.data.conversations import Conversation, Message, shown
 from tuneyard.errors import InvalidDataError, Problem
 
 if TYPE_CHECKING:
+    from jinja2 import TemplateError
     from transformers import PreTrainedTokenizerFast
+
+    from tuneyard.data.bounded import TemplateProcess
 
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 _THINK = re.compile(r"</?think>")
@@ -80,11 +83,19 @@ class Renderer:
     Args:
         tokenizer: As `load_tokenizer` gives it.
         stops: The texts of the tokens the server stops at.
+        process: What renders; one that all share where None.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, stops: Iterable[str]) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerFast, stops: Iterable[str], process: TemplateProcess | None = None
+    ) -> None:
+        from tuneyard.data.bounded import SHARED
+
         self._tokenizer: Any = tokenizer  # its own annotations are unions too wide to use
         self._stops = tuple(stops)
+        self._process = process or SHARED
+        self._ended: TemplateError | None = None
+        self._known: tuple[Conversation | None, dict[tuple[int, bool], str | TemplateError]] = (None, {})
 
     def turns(self, conversation: Conversation) -> list[Turn]:
         """Return every answer that is learnt with its prompt.
@@ -95,6 +106,8 @@ class Renderer:
         """
         if "messages[].tool_calls" in self.unrendered(conversation):
             raise refusal(conversation, "has tool_calls, which the chat template does not render")
+        cuts = [cut for number in conversation.answers for cut in ((number, True), (number + 1, False))]
+        self._known = (conversation, self._rendered(conversation, cuts))
         turns = [self._turn(conversation, number) for number in conversation.answers]
         _refuse_untold_results(conversation, turns[-1].prompt)
         return turns
@@ -163,23 +176,32 @@ class Renderer:
         return stop if stop and places[stop] > 0 and before[: places[stop]].endswith(said[-8:]) else ""
 
     def _render(self, conversation: Conversation, number: int, *, add_generation_prompt: bool = False) -> str:
-        from jinja2 import TemplateError
+        cut = (number, add_generation_prompt)
+        of, known = self._known
+        text = known[cut] if of is conversation and cut in known else self._rendered(conversation, [cut])[cut]
+        if isinstance(text, str):
+            return text
+        roles = ", ".join(message.role for message in conversation.messages)
+        told = shown(str(text), longest=200)
+        raise refusal(conversation, f"is refused by the chat template: {told}", f"roles {roles}") from text
 
+    def _rendered(
+        self, conversation: Conversation, cuts: list[tuple[int, bool]]
+    ) -> dict[tuple[int, bool], str | TemplateError]:
+        """Render beginnings of a conversation. A template that took too much once is not run for every other row."""
+        from tuneyard.data.bounded import TemplateLimitError, template_arguments
+
+        if self._ended is not None:
+            return dict.fromkeys(cuts, self._ended)
+        longest = max(number for number, _ in cuts)
         try:
-            text: str = self._tokenizer.apply_chat_template(
-                template_messages(message.as_dict() for message in conversation.messages[:number]),
-                tools=tools_of(conversation),
-                add_generation_prompt=add_generation_prompt,
-                tokenize=False,
-            )
+            messages = template_messages(message.as_dict() for message in conversation.messages[:longest])
         except json.JSONDecodeError as error:
             raise refusal(conversation, "has a tool call whose arguments are no JSON", str(error)) from error
-        except (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
-            roles = ", ".join(message.role for message in conversation.messages)
-            raise refusal(
-                conversation, f"is refused by the chat template: {shown(str(error), longest=200)}", f"roles {roles}"
-            ) from error
-        return text
+        asked = template_arguments(self._tokenizer, tools_of(conversation))
+        texts = self._process.render(messages, cuts, **asked)
+        self._ended = next((text for text in texts if isinstance(text, TemplateLimitError)), None)
+        return dict(zip(cuts, texts, strict=True))
 
 
 def check_said(conversation: Conversation, turn: Turn, answer: str, unrendered: Iterable[str]) -> None:

@@ -55,7 +55,8 @@ def load_tokenizer(folder: Path, data_conf: TemplateConf, *, name: str = "") -> 
         name: What the user calls the model, such as its key in the store; the folder's path where empty.
 
     Returns:
-        The tokenizer, with a `chat_template`, an `eos_token` and a `pad_token`.
+        The tokenizer, with a `chat_template`, an `eos_token` and a `pad_token`; what it renders is rendered within
+        limits (`bounded`).
 
     Raises:
         NotFoundError: Where the folder has no tokenizer.
@@ -63,12 +64,15 @@ def load_tokenizer(folder: Path, data_conf: TemplateConf, *, name: str = "") -> 
             code, or with tokens that the model has no embedding for.
         InvalidValuesError: Where the values name an unknown template or strategy, or one this tokenizer can't follow.
     """
+    from tuneyard.data.bounded import bound_template
+
     name = name or str(folder)
     tokenizer = _load(folder, name)
     stop_ids = stop_token_ids(tokenizer, folder)
     _choose_template(tokenizer, data_conf.chat_template_name, stop_ids, name)
     _choose_pad(tokenizer, data_conf.missing_pad_token_strategy, _embeddings(folder))
     _check_fits(tokenizer, folder, name)
+    bound_template(tokenizer)
     return tokenizer
 
 

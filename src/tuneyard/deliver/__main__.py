@@ -1,4 +1,4 @@
-"""The delivery as a process: `python -m tuneyard.deliver VALUES --workdir DIR`.
+"""The delivery as a process: `python -m tuneyard.deliver VALUES --workdir DIR [--downloads DIR]`.
 
 Reads nothing but the resolved values' file and the documented environment. Talks on standard error; the last line on
 standard output is the report as JSON.
@@ -21,13 +21,14 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tuneyard.deliver", description="Deliver a model and data.")
     parser.add_argument("values", type=Path, help="resolved values, as `tuneyard deliver --dry-run` prints them")
     parser.add_argument("--workdir", type=Path, required=True, help="folder for the data script")
+    parser.add_argument("--downloads", type=Path, help="where the data script has run already; else it is run here")
     return parser.parse_args()
 
 
 def _main(arguments: argparse.Namespace) -> None:
     values = read_values(DeliverValues, arguments.values)
     store = find_store(fallback=values.bucketStorageHost)
-    report = deliver(values, store, workdir=arguments.workdir)
+    report = deliver(values, store, workdir=arguments.workdir, downloads=arguments.downloads)
     print(json.dumps(report.to_dict()), flush=True)
 
 

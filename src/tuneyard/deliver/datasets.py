@@ -7,22 +7,19 @@ script. Its text is all that is compared: whoever wants what its sources hold to
 from __future__ import annotations
 
 import hashlib
-import json
-import shutil
 import threading
 from pathlib import Path
 from typing import Any, cast
 
 from tuneyard.deliver.report import Delivered, tell
-from tuneyard.deliver.script import clear_downloads, produced_files, run_script
+from tuneyard.deliver.script import produced_files
 from tuneyard.deliver.selection import Selection
 from tuneyard.deliver.sources import FolderSource
 from tuneyard.deliver.tree import Target, deliver_tree, object_sizes
-from tuneyard.errors import IntegrityError, InvalidDataError, NotFoundError
-from tuneyard.store import Manifest, Store, read_manifest
+from tuneyard.errors import IntegrityError, InvalidDataError, InvalidValuesError, NotFoundError
+from tuneyard.store import Manifest, Store, check_relative, read_manifest
 
 _OWN = ".tuneyard"
-_WRITTEN = "data-script.json"
 
 
 def dataset_target(store: Store, key: str) -> Target:
@@ -41,6 +38,7 @@ def dataset_target(store: Store, key: str) -> Target:
         kind="dataset",
         key=key,
         setting="bucketDataDir",
+        only=name,
     )
 
 
@@ -72,20 +70,18 @@ def deliver_datasets(
     store: Store,
     folder: str,
     script: str,
+    output: Path,
     *,
-    workdir: Path,
-    with_hub_token: bool,
     allow_overwrite: bool,
     stop: threading.Event,
 ) -> tuple[Delivered, ...]:
-    """Run a `dataScript` and deliver what it wrote.
+    """Deliver what a `dataScript` wrote; its files are data, and nothing else about them is looked at.
 
     Args:
         store: Where to.
         folder: The `bucketDataDir`, without a `/` at its end.
         script: The script's text.
-        workdir: The job's folder on this machine.
-        with_hub_token: Whether the script may know the Hub's token.
+        output: The folder that it wrote into.
         allow_overwrite: Replace files of data that are there and differ.
         stop: As for `deliver_tree`.
 
@@ -93,10 +89,9 @@ def deliver_datasets(
         Each file, sorted by key.
 
     Raises:
-        InvalidDataError: The script failed, or what it wrote can't be delivered.
+        InvalidDataError: What it wrote can't be delivered.
         ConflictError: Another file is there under the same name.
     """
-    output = written_before(script, workdir) or run_script(script, workdir, with_hub_token=with_hub_token)
     names = produced_files(output)
     rows = {name: _count_rows(output / name) for name in names if name.endswith(".jsonl")}
     delivered: list[Delivered] = []
@@ -113,39 +108,7 @@ def deliver_datasets(
         delivered.append(
             deliver_tree(target, source, selection, about=about, allow_overwrite=allow_overwrite, stop=stop)
         )
-    if workdir.absolute() in output.parents:
-        shutil.rmtree(output.parent.parent)
-    (workdir / _WRITTEN).unlink(missing_ok=True)
     return tuple(sorted(delivered, key=lambda one: one.key))
-
-
-def run_apart(script: str, workdir: Path, *, with_hub_token: bool) -> None:
-    """Run a `dataScript` in a process that knows no key of the store; `deliver_datasets` takes what it wrote.
-
-    Args:
-        script: The script's text.
-        workdir: The job's folder, which the delivery is given too.
-        with_hub_token: Whether the script may know the Hub's token.
-
-    Raises:
-        InvalidDataError: The script failed, or what it wrote can't be delivered.
-    """
-    (workdir / _WRITTEN).unlink(missing_ok=True)
-    clear_downloads()
-    output = run_script(script, workdir, with_hub_token=with_hub_token)
-    produced_files(output)
-    facts = {"script_sha256": script_sha256(script), "output": str(output)}
-    (workdir / _WRITTEN).write_text(json.dumps(facts), encoding="utf-8")
-
-
-def written_before(script: str, workdir: Path) -> Path | None:
-    """Give the folder that `run_apart` left for this very script; None where there is none."""
-    try:
-        facts = cast("dict[str, Any]", json.loads((workdir / _WRITTEN).read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return None
-    output = Path(str(facts["output"]))
-    return output if facts["script_sha256"] == script_sha256(script) and output.is_dir() else None
 
 
 def script_sha256(script: str) -> str:
@@ -168,12 +131,16 @@ def _outputs(manifest: Manifest, script: str) -> list[str] | None:
     outputs: Any = facts.get("outputs")
     if facts.get("script_sha256") != script or not isinstance(outputs, list):
         return None
-    return [str(name) for name in cast("list[Any]", outputs)]
+    names = [str(name) for name in cast("list[Any]", outputs)]
+    try:
+        return [check_relative(name) for name in names]
+    except InvalidValuesError:  # a name that leaves the folder is no output of any script
+        return None
 
 
 def _whole(target: Target, script: str) -> Delivered | None:
     manifest = _readable(target.store, target.manifest_key)
-    if manifest is None:
+    if manifest is None or [target.prefix + entry.path for entry in manifest.files] != [target.key]:
         return None
     sizes = object_sizes(target, [entry.path for entry in manifest.files])
     if _outputs(manifest, script) is None or any(sizes.get(entry.path) != entry.size for entry in manifest.files):

@@ -1,14 +1,15 @@
 """Runs a `dataScript`: Python of the user's that writes files into `/downloads/datasets`.
 
 It runs as a process of its own, in a folder of its own, with an environment that names what it may know: no key of the
-bucket, and no token of the Hub unless the values ask for one. On Linux `confine` holds it to its folder and away from
-the usual files of keys and from other processes. What it may read besides, and the network, stay its user's: against
-hostile code the boundary is a container without the Secret, as on Kubernetes.
+bucket, and no token of the Hub unless the values ask for one. On Linux `tuneyard.sandbox` holds it to its folder and
+away from keys and other processes, as far as the kernel goes. The network stays open to it: against hostile code the
+boundary is a container without the Secret, as on Kubernetes.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
+import hashlib
 import os
 import re
 import shutil
@@ -16,14 +17,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterable, Mapping
 from io import RawIOBase
 from pathlib import Path
 
-from tuneyard.deliver import confine
-from tuneyard.deliver.confine import landlock_version
 from tuneyard.deliver.report import tell
 from tuneyard.errors import InvalidDataError, InvalidValuesError, Problem
+from tuneyard.sandbox import HOLDS, Locks, Plan, command, find_locks, interpreter_places, private_places
 
 DOWNLOADS = Path("/downloads")
 """Where a `dataScript` writes, below `datasets`, as the specification has it."""
@@ -41,13 +42,6 @@ _ALLOWED = frozenset(
 _ALLOWED_BEGINNINGS = ("LC_", "HF_")
 _TOKENS = frozenset({"HF_TOKEN", "HF_TOKEN_PATH", "HF_STORED_TOKENS_PATH"})
 _NO_LOGIN = "HF_HUB_DISABLE_IMPLICIT_TOKEN"  # a login's token, kept under HF_HOME, isn't sent either
-_CACHES = ("_HOME", "_CACHE")
-_KEY_FILES = ("TUNEYARD_HOME", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "NETRC")
-_KEY_PLACES = (
-    ".aws", ".kube", ".ssh", ".gnupg", ".docker", ".netrc", ".pypirc", ".git-credentials", ".config/gcloud",
-    ".config/gh", ".config/tuneyard", ".local/share/tuneyard",
-)  # fmt: skip
-_SERVICE_ACCOUNT = Path("/var/run/secrets")
 _TAIL_BYTES = 16_384
 _TAIL_LINES = 12
 _STOP_SECONDS = 5.0
@@ -57,17 +51,55 @@ _DOWNLOADS = re.compile(r"(?:(?<![\w.}/-])|(?<=file://))/downloads(?![\w.-])")
 _UNQUOTABLE = re.compile(r"[\"'\\{}\n\r%$`]")
 
 
-def run_script(script: str, workdir: Path, *, with_hub_token: bool, environ: Mapping[str, str] | None = None) -> Path:
+def check_sandbox(*, required: bool, locks: Locks | None = None) -> Locks:
+    """Find what will hold a `dataScript`, and say it.
+
+    Args:
+        required: Whether it may only run where enough is held.
+        locks: The locks to use; this machine's where None.
+
+    Returns:
+        The locks.
+
+    Raises:
+        InvalidValuesError: A sandbox is required, and this machine's does not hold enough.
+    """
+    locks = find_locks() if locks is None else locks
+    away = ", ".join([*(hold for hold in HOLDS if hold not in locks.held), "the network"])
+    if required and not locks.sufficient:
+        what = f"is 'required', and on this machine ({locks}) a dataScript is not held from: {away}"
+        raise InvalidValuesError(
+            "dataScriptSandbox is 'required', and this machine has no sandbox that holds enough.",
+            hint="Deliver on Linux 6.12 or newer, or where users may make namespaces; or trust the script: "
+            "--set dataScriptSandbox=best-effort",
+            problems=[Problem("dataScriptSandbox", what, "required", "best-effort")],
+        )
+    held = ", ".join(locks.held) or "nothing: it has its user's rights"
+    tell(f"dataScript is confined by {locks}; held: {held}; not held: {away}")
+    return locks
+
+
+def run_script(
+    script: str,
+    workdir: Path,
+    *,
+    with_hub_token: bool,
+    environ: Mapping[str, str] | None = None,
+    downloads: Path | None = None,
+    locks: Locks | None = None,
+) -> Path:
     """Run a `dataScript` to its end.
 
-    Its output goes to standard error as it comes. Where `/downloads/datasets` is a folder that may be written (in a
-    container), the script writes there; elsewhere that path is replaced in its text by a folder under `workdir`.
+    Its output goes to standard error as it comes. `/downloads` in its text is the folder it writes below; where that
+    is another one, the text is changed.
 
     Args:
         script: The Python text.
-        workdir: The job's folder; each run gets a new folder in it, and all of them share a `home`.
+        workdir: The job's folder; each run gets a new folder in it, and runs of the same text share a home.
         with_hub_token: Whether it may know the Hub's token.
         environ: The environment to choose from; the process's own where None.
+        downloads: The folder that `/downloads` stands for; a new one under `workdir` where None.
+        locks: What confines it; this machine's locks where None.
 
     Returns:
         The folder that it wrote its files into.
@@ -76,39 +108,77 @@ def run_script(script: str, workdir: Path, *, with_hub_token: bool, environ: Map
         InvalidDataError: It failed, or wrote nothing.
         InvalidValuesError: `workdir` has a name that can't stand in its text.
     """
+    known = os.environ if environ is None else environ
     workdir = workdir.absolute()
     workdir.mkdir(parents=True, exist_ok=True)
     job = Path(tempfile.mkdtemp(prefix="script-", dir=workdir))
-    output, text = _output_folder(script, job)
+    output, text = _output_folder(script, downloads or job / "downloads")
     path = job / "data_script.py"
     path.write_text(text, encoding="utf-8")
-    home = workdir / "home"
-    home.mkdir(exist_ok=True)
-    environment = script_environment(os.environ if environ is None else environ, home, with_hub_token=with_hub_token)
-    tell(f"running dataScript ({len(script.splitlines())} lines)")
+    # Another script's settings and caches are no business of this one.
+    home = workdir / f"home-{hashlib.sha256(script.encode()).hexdigest()[:12]}"
     temporary = job / "tmp"
-    temporary.mkdir()
-    command = [sys.executable, "-I", "-u", "-X", "utf8", str(path)]
-    known = os.environ if environ is None else environ
-    writable = [job, home, output, *_caches(environment)]
-    command = _confined(command, writable, keys_of(known, with_hub_token=with_hub_token))
-    code, tail = _run(command, job, {**environment, "TMPDIR": str(temporary)})
+    for folder in (home, temporary):
+        folder.mkdir(exist_ok=True)
+    environment = script_environment(known, home, with_hub_token=with_hub_token)
+    tell(f"running dataScript ({len(script.splitlines())} lines)")
+    locks = find_locks() if locks is None else locks
+    program = [sys.executable, "-I", "-u", "-X", "utf8", str(path)]
+    if locks != Locks():
+        # A rule on a folder follows it: what is moved away from the script's own may not have one.
+        own = [job, home, *([output] if downloads else [])]
+        hidden = [path for path in private_places(known, environment) if not any(one in path.parents for one in own)]
+        shown = [*interpreter_places(), *(Path(value) for value in environment.values() if value.startswith("/"))]
+        program = command(Plan(_texts(own), _texts(hidden), _texts(shown)), locks, program)
+    code, tail = _run(program, job, {**environment, "TMPDIR": str(temporary)})
     if code != 0:
         raise _failed(code, tail, path)
-    return output
+    return output if downloads else _taken_away(output, workdir, job)
 
 
-def clear_downloads() -> None:
-    """Empty `/downloads/datasets` where `/downloads` may be written, as in a container: an earlier run's files go."""
-    if not (DOWNLOADS.is_dir() and os.access(DOWNLOADS, os.W_OK)):
-        return
-    datasets = DOWNLOADS / "datasets"
-    shutil.rmtree(datasets, ignore_errors=True)
-    datasets.mkdir(exist_ok=True)
+def _taken_away(output: Path, workdir: Path, job: Path) -> Path:
+    """Move what a script wrote to where it may not write: something that it left running must not change it now."""
+    _refuse_link(output)
+    taken = Path(tempfile.mkdtemp(prefix="written-", dir=workdir)) / output.name
+    output.rename(taken)
+    shutil.rmtree(job)
+    return taken
+
+
+def _refuse_link(output: Path) -> None:
+    for folder in (output.parent, output):
+        if folder.is_symlink() or not folder.is_dir():
+            raise InvalidDataError(
+                f"dataScript replaced the folder {folder.name}, which it was given to write into.",
+                hint="Let it write plain .jsonl or .parquet files into /downloads/datasets.",
+            )
+
+
+def _texts(paths: Iterable[Path]) -> tuple[str, ...]:
+    return tuple(map(str, paths))
+
+
+def emptied(downloads: Path) -> Path:
+    """Empty the folder that scripts write below, and give it back: what an earlier one left there goes.
+
+    Args:
+        downloads: The folder; its `datasets` is what is delivered.
+    """
+    datasets = downloads / "datasets"
+    if datasets.is_symlink() or datasets.is_file():
+        datasets.unlink()
+    for folder, _, _ in os.walk(datasets):  # top down: a folder may have been closed against us
+        Path(folder).chmod(0o700)
+    if datasets.exists():
+        shutil.rmtree(datasets)
+    datasets.mkdir(parents=True)
+    return downloads
 
 
 def script_environment(environ: Mapping[str, str], home: Path, *, with_hub_token: bool) -> dict[str, str]:
     """Choose what a `dataScript` may know of the environment.
+
+    The Hub's caches are not the user's own but in the script's home: whatever is put there, others would load.
 
     Args:
         environ: The environment to choose from.
@@ -121,42 +191,24 @@ def script_environment(environ: Mapping[str, str], home: Path, *, with_hub_token
     chosen = {
         name: value
         for name, value in environ.items()
-        if (name in _ALLOWED or name.startswith(_ALLOWED_BEGINNINGS)) and (with_hub_token or name not in _TOKENS)
+        if name in _ALLOWED or (name.startswith(_ALLOWED_BEGINNINGS) and not _names_a_place(value))
     }
-    if not with_hub_token:
-        chosen |= {_NO_LOGIN: "1"}
-    return {**chosen, "HOME": str(home)}
+    tokens = _hub_tokens(environ) if with_hub_token else {_NO_LOGIN: "1"}
+    return {**{name: value for name, value in chosen.items() if name not in _TOKENS}, **tokens, "HOME": str(home)}
 
 
-def keys_of(environ: Mapping[str, str], *, with_hub_token: bool) -> list[Path]:
-    """List the files of this machine that hold keys, as far as their places are known.
-
-    Args:
-        environ: The environment, which may name some.
-        with_hub_token: Whether the Hub's token is none of them.
-    """
-    home = Path(environ.get("HOME") or Path.home())
-    named = [environ[name] for name in _KEY_FILES if environ.get(name)]
-    named += environ.get("KUBECONFIG", "").split(os.pathsep)
-    found = [*(home / name for name in _KEY_PLACES), *(Path(name) for name in named if name), _SERVICE_ACCOUNT]
-    if not with_hub_token:
-        hub = Path(environ.get("HF_HOME") or home / ".cache" / "huggingface")
-        found += [hub / "token", hub / "stored_tokens"]
-        found += [Path(environ[name]) for name in ("HF_TOKEN_PATH", "HF_STORED_TOKENS_PATH") if environ.get(name)]
-    return found
+def _hub_tokens(environ: Mapping[str, str]) -> dict[str, str]:
+    """Give what the environment says of the Hub's token; where it says nothing, the file that a login leaves."""
+    said = {name: environ[name] for name in _TOKENS if environ.get(name)}
+    if said:
+        return said
+    caches = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME") or Path.home()) / ".cache"
+    login = Path(environ.get("HF_HOME") or Path(caches) / "huggingface") / "token"
+    return {"HF_TOKEN_PATH": str(login)} if login.is_file() else {}
 
 
-def _caches(environment: Mapping[str, str]) -> list[Path]:
-    """The Hub's caches that the environment names; else they are in the script's home."""
-    return [Path(value) for name, value in environment.items() if name.startswith("HF_") and name.endswith(_CACHES)]
-
-
-def _confined(command: list[str], writable: list[Path], hidden: list[Path]) -> list[str]:
-    if not landlock_version():
-        tell("dataScript is not confined here (no Landlock): it may write wherever its user may")
-        return command
-    plan = {"writable": [str(path) for path in writable], "hidden": [str(path) for path in hidden]}
-    return [sys.executable, "-I", confine.__file__, json.dumps(plan), *command]
+def _names_a_place(value: str) -> bool:
+    return value.startswith(("/", "~", ".")) or "file:" in value
 
 
 def produced_files(output: Path) -> tuple[str, ...]:
@@ -171,6 +223,7 @@ def produced_files(output: Path) -> tuple[str, ...]:
     Raises:
         InvalidDataError: There is none, one is empty, or one is a link or has a name that no dataset can have.
     """
+    _refuse_link(output)
     found: list[str] = []
     others: list[str] = []
     problems: list[Problem] = []
@@ -201,21 +254,17 @@ def produced_files(output: Path) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _output_folder(script: str, job: Path) -> tuple[Path, str]:
-    datasets = DOWNLOADS / "datasets"
-    if datasets.is_dir() and os.access(datasets, os.W_OK):
-        return datasets, script
-    downloads = job / "downloads"
+def _output_folder(script: str, downloads: Path) -> tuple[Path, str]:
     if _UNQUOTABLE.search(str(downloads)):
         raise InvalidValuesError(
-            f"The job's folder {str(job)!r} has a character in its name that can't stand in a dataScript.",
+            f"The job's folder {str(downloads.parent)!r} has a character in its name that can't stand in a dataScript.",
             hint="Choose a --workdir without quotes, braces, backslashes, % and $.",
         )
     output = downloads / "datasets"
-    output.mkdir(parents=True)
+    output.mkdir(parents=True, exist_ok=True)
     text, count = _DOWNLOADS.subn(lambda _: str(downloads), script)
-    if count:
-        tell(f"dataScript: /downloads is {downloads} here")
+    if count and downloads != DOWNLOADS:
+        tell(f"dataScript: {DOWNLOADS} is {downloads} here")
     return output, text
 
 
@@ -235,8 +284,11 @@ def _run(command: list[str], folder: Path, environment: dict[str, str]) -> tuple
         ) as process,
     ):
         os.close(writing)
+        cleaner = threading.Thread(target=_end_with, args=(process.pid,), daemon=True)
+        cleaner.start()
         try:
             tail = _pass_on(said)
+            cleaner.join()  # before its number is free for another process
             return process.wait(), tail
         except BaseException:
             _stop(process)
@@ -250,6 +302,13 @@ def _pass_on(stream: RawIOBase) -> str:
         sys.stderr.flush()
         tail = (tail + chunk)[-_TAIL_BYTES:]
     return tail.decode(errors="replace")
+
+
+def _end_with(script: int) -> None:
+    """End what a script has started and left behind, as soon as it has ended itself: its files are read then."""
+    with contextlib.suppress(ChildProcessError, ProcessLookupError):
+        os.waitid(os.P_PID, script, os.WEXITED | os.WNOWAIT)
+        os.killpg(script, signal.SIGKILL)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -94,7 +94,7 @@ class HubSource:
         self.files = tuple(
             SourceFile(path=file.path, size=file.size, sha256=file.sha256 or "", git_blob=file.git_blob or "")
             for file in model.files
-            if not _is_tools(file.path)
+            if not is_tools(file.path)
         )
 
     def read(self, file: SourceFile) -> Iterator[bytes]:
@@ -182,7 +182,7 @@ class StoreSource:
                 hint="Check the bucket and the prefix; a modelID of this form is s3://bucket/prefix.",
                 key=prefix,
             )
-        self.files = tuple(sorted((file for file in files if not _is_tools(file.path)), key=lambda file: file.path))
+        self.files = tuple(sorted((file for file in files if not is_tools(file.path)), key=lambda file: file.path))
 
     def read(self, file: SourceFile) -> Iterator[bytes]:
         """Stream an object."""
@@ -265,7 +265,7 @@ def _opened(stream: BinaryIO, path: Path) -> Path:
 def _walk(folder: Path) -> Iterator[str]:
     for parent, folders, names in os.walk(folder):
         top = Path(parent)
-        folders[:] = [name for name in folders if not _is_tools((top / name).relative_to(folder).as_posix())]
+        folders[:] = [name for name in folders if not is_tools((top / name).relative_to(folder).as_posix())]
         for name in names:
             path = top / name
             if not path.exists():
@@ -274,5 +274,6 @@ def _walk(folder: Path) -> Iterator[str]:
                 yield path.relative_to(folder).as_posix()
 
 
-def _is_tools(path: str) -> bool:
+def is_tools(path: str) -> bool:
+    """Tell whether a path lies in a folder of tools (`.tuneyard`, `.git`), which is no content."""
     return path.partition("/")[0] in _NOT_CONTENT

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, cast
@@ -19,10 +19,10 @@ from tuneyard.deliver.checks import Held, checked, same_content
 from tuneyard.deliver.journal import Journal, OpenJournal, read_journal
 from tuneyard.deliver.report import Delivered, Status, tell
 from tuneyard.deliver.selection import Selection, some
-from tuneyard.deliver.sources import Source, SourceFile
-from tuneyard.errors import ConflictError, IntegrityError, NotFoundError, UnavailableError
+from tuneyard.deliver.sources import Source, SourceFile, is_tools
+from tuneyard.errors import ConflictError, IntegrityError, InvalidValuesError, NotFoundError, UnavailableError
 from tuneyard.progress import Advance, progress_bar
-from tuneyard.store import FileEntry, Kind, Manifest, Store, read_manifest, write_manifest
+from tuneyard.store import FileEntry, Kind, Manifest, Store, check_relative, read_manifest, write_manifest
 from tuneyard.whereabouts import more_room
 
 _PARALLEL_FILES = 4
@@ -41,6 +41,7 @@ class Target:
         kind: What the manifest says it is.
         key: The place in the user's words.
         setting: The values' key that names the place.
+        only: The one path that is delivered, where the prefix is shared with others; None where all of it is its own.
     """
 
     store: Store
@@ -50,6 +51,26 @@ class Target:
     kind: Kind
     key: str
     setting: str
+    only: str | None = None
+
+    def owned(self, keys: Iterable[str]) -> frozenset[str]:
+        """Keep the keys of this delivery's own content.
+
+        Manifests and journals are content of the bucket, which others may write: whatever they name, nothing is
+        deleted that lies outside the place that the values name.
+
+        Args:
+            keys: Whole keys, from a manifest or a journal.
+        """
+        return frozenset(key for key in keys if key.startswith(self.prefix) and self._is_own(key[len(self.prefix) :]))
+
+    def _is_own(self, path: str) -> bool:
+        if self.only is not None:
+            return path == self.only
+        try:
+            return not is_tools(check_relative(path))
+        except InvalidValuesError:
+            return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +123,9 @@ def deliver_tree(
     files = selection.files
     rest = [file for file in files if file.path not in plan.done]
     _check_room(target, source, rest)
+    stale = target.owned(plan.stale)
     journal = OpenJournal(
-        target.store, target.journal_key, plan.journal, done=plan.done, stale=plan.stale, source=source.name
+        target.store, target.journal_key, plan.journal, done=plan.done, stale=stale, source=source.name
     )
     target.store.delete([target.manifest_key])
     if plan.done:
@@ -117,7 +139,7 @@ def deliver_tree(
     _check_present(target, manifest)
     check()
     journal.confirm()
-    target.store.delete(sorted(plan.stale))
+    target.store.delete(sorted(stale))
     write_manifest(target.store, target.manifest_key, manifest)
     journal.remove()
     return _delivered(target, source, selection, manifest, status=plan.status, rest=rest)

@@ -17,6 +17,7 @@ from tuneyard.doctor.check import Check, Report, of_error, ok, problem, report, 
 from tuneyard.doctor.store_probe import BUCKET, probe_store
 from tuneyard.errors import AcceleratorMissingError, NotFoundError, TuneyardError, UnavailableError, UsageError
 from tuneyard.folders import home_folder
+from tuneyard.interpreter import python
 
 Progress = Callable[[str], None]
 
@@ -108,7 +109,7 @@ def _device(environ: Mapping[str, str]) -> list[Check]:
         return [skipped("device", "torch is not installed"), skipped("bfloat16", "torch is not installed")]
     try:
         ran = subprocess.run(
-            [sys.executable, "-c", _DEVICE],
+            python("-c", _DEVICE),
             capture_output=True,
             encoding="utf-8",
             errors="replace",

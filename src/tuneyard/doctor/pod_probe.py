@@ -15,6 +15,7 @@ from tuneyard.cluster.pods import End
 from tuneyard.doctor.asked import Asked
 from tuneyard.doctor.check import Check, ok, problem, skipped
 from tuneyard.errors import TuneyardError, error_of
+from tuneyard.interpreter import pod_python
 from tuneyard.whereabouts import CHART_VARIABLE
 
 _SECONDS = 120
@@ -77,7 +78,7 @@ def _spec(asked: Asked, bucket: str) -> Document:
     container: Document = {
         "name": "doctor",
         "image": asked.image,
-        "command": ["python", "-m", "tuneyard.doctor", "--quick", "--bucket", bucket],
+        "command": pod_python("tuneyard.doctor", "--quick", "--bucket", bucket),
         "env": env,
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"cpu": "1", "memory": "512Mi"}},
         "securityContext": {

@@ -27,11 +27,12 @@ Why = Literal["not committed", "not named", "delivery under way"]
 
 _OWN = ".tuneyard"
 _FINALS = ("checkpoint-final", "checkpoint-final-merged")
+# Nothing of ours lies at the top of a bucket: a manifest or a journal put there must not speak for all of it.
 _MANIFEST = re.compile(
-    rf"(?P<place>.+)/(?:(?P<model>{_OWN}/manifest\.json)|{_OWN}/(?P<file>[^/]+)\.manifest\.json"
+    rf"(?P<place>[^/]+/.+)/(?:(?P<model>{_OWN}/manifest\.json)|{_OWN}/(?P<file>[^/]+)\.manifest\.json"
     r"|(?P<checkpoint>checkpoint-[^/]+)/manifest\.json)"
 )
-_JOURNAL = re.compile(rf"(?P<place>.+)/{_OWN}/(?:(?P<file>[^/]+)\.)?delivering\.json")
+_JOURNAL = re.compile(rf"(?P<place>[^/]+/.+)/{_OWN}/(?:(?P<file>[^/]+)\.)?delivering\.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,20 +177,32 @@ def _leftovers(objects: Sequence[ObjectInfo], parts: Sequence[Part]) -> Iterator
             if part is None or part.manifest:
                 why: Why = "not named" if part else "not committed"
                 yield Leftover(info, why, info.modified, checkpoint, folder.rpartition("/")[0])
-        elif _subject_of_journal(info.key):
+        elif _JOURNAL.fullmatch(info.key):
             yield Leftover(info, "delivery under way", info.modified)
-        elif journal := _first(journals.get(place) for place in (info.key, *_above(info.key))):
+        elif journal := _delivery_of(info.key, journals, experiments):
             yield Leftover(info, "delivery under way", max(journal, info.modified))
         elif _in_a_model(info.key, places, experiments):
             yield Leftover(info, "not named", info.modified)
 
 
 def _subject_of_journal(key: str) -> str:
-    """Give the model or file that a delivery's journal is about; empty where the key is none of a journal."""
+    """Give what a delivery's journal is about: a file, or a model with a `/` at its end; empty for other keys."""
     match = _JOURNAL.fullmatch(key)
     if match is None:
         return ""
-    return f"{match['place']}/{match['file']}" if match["file"] else match["place"]
+    return f"{match['place']}/{match['file'] or ''}"
+
+
+def _delivery_of(key: str, journals: dict[str, datetime], experiments: set[str]) -> datetime | None:
+    """Give when the journal of the delivery was written that an object would be of, and in no experiment within it."""
+    if key in journals:
+        return journals[key]
+    for place in _above(key):
+        if place in experiments:
+            return None
+        if f"{place}/" in journals:
+            return journals[f"{place}/"]
+    return None
 
 
 def _in_a_model(key: str, places: dict[str, Part], experiments: set[str]) -> bool:
@@ -198,7 +211,7 @@ def _in_a_model(key: str, places: dict[str, Part], experiments: set[str]) -> boo
         if place in experiments:
             return False
         if part := places.get(f"{place}/"):
-            return part.manifest is not None
+            return part.manifest is not None and part.manifest.kind == part.kind
     return False
 
 
@@ -206,10 +219,6 @@ def _above(key: str) -> Iterator[str]:
     while "/" in key:
         key = key.rpartition("/")[0]
         yield key
-
-
-def _first(moments: Iterable[datetime | None]) -> datetime | None:
-    return next((moment for moment in moments if moment), None)
 
 
 def _checkpoint_of(key: str) -> tuple[str, CheckpointRef | None]:

@@ -43,6 +43,13 @@ class Launch:
     port: int | None = None
 
     @property
+    def values_sha256(self) -> str:
+        """The hash of what is public of the values."""
+        from tuneyard.values import values_sha256
+
+        return values_sha256(json.loads(self.values))
+
+    @property
     def on_accelerators(self) -> bool:
         """Whether the values ask for accelerators."""
         return bool(json.loads(self.values).get("gpuResource"))

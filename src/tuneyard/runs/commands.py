@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 
+from tuneyard.interpreter import python
 from tuneyard.runs.base import Launch
 from tuneyard.runs.folder import RunFolder
 from tuneyard.runs.info import Verb
@@ -27,7 +27,7 @@ def _serve(folder: RunFolder, launch: Launch) -> list[str]:
 
 
 def _entry_point(room: str, folder: RunFolder) -> list[str]:
-    return [sys.executable, "-m", f"tuneyard.{room}", str(folder.values), "--workdir", str(folder.work)]
+    return python("-m", f"tuneyard.{room}", str(folder.values), "--workdir", str(folder.work))
 
 
 ENTRY_POINTS: Mapping[Verb, BuildCommand] = {"deliver": _deliver, "finetune": _finetune, "serve": _serve}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 _ABSENT = object()
@@ -15,6 +16,24 @@ def differing_keys(one: Any, other: Any) -> list[str]:
         other: Another.
     """
     return sorted(_walk(one, other, ""))
+
+
+def differing_values(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """List the keys at which the values of two launches differ.
+
+    The texts of environment variables don't count: they are not known of every run, and make nothing another run.
+
+    Args:
+        one: Resolved values, as plain JSON.
+        other: Others.
+    """
+    from tuneyard.values import with_env
+    from tuneyard.values.public import NOT_SHOWN
+
+    def name_alone(_name: str, value: Any) -> Any:
+        return NOT_SHOWN if isinstance(value, str) else value
+
+    return differing_keys(with_env(one, name_alone), with_env(other, name_alone))
 
 
 def _walk(one: Any, other: Any, path: str) -> list[str]:

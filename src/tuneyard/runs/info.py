@@ -68,7 +68,7 @@ class RunInfo:
         exit_code: What the newest attempt ended with.
         error: The sentence it failed with.
         hint: What to do about it, or next.
-        values_sha256: The hash of the canonical values it was launched with.
+        values_sha256: The hash of the values it was launched with, but for texts of environment variables.
         store: The store's URL it reads and writes.
         experiment: Where in the store a finetuning run publishes (`bucket/path`).
         url: The endpoint of a served model (`http://…/v1`).

@@ -24,12 +24,13 @@ from tuneyard.cluster.charts import WORKERS
 from tuneyard.cluster.jobs import STOPPED, newest_attempt
 from tuneyard.errors import ConflictError, DeniedError, NotFoundError, UnavailableError, UsageError
 from tuneyard.runs.base import STOP_SECONDS, Launch, Reached
-from tuneyard.runs.differences import differing_keys
+from tuneyard.runs.differences import differing_values
 from tuneyard.runs.info import RunInfo, RunKey, RunProgress, Verb
 from tuneyard.runs.kubernetes_info import (
     COMPONENT,
     PART_OF,
     SERVER_PORT,
+    env_secrets,
     info_of,
     key_of,
     read_progress,
@@ -252,7 +253,7 @@ class KubernetesRunner:
         )
 
     def _join(self, launch: Launch, running: dict[str, Any]) -> None:
-        differing = differing_keys(running, json.loads(launch.values)) if running else []
+        differing = differing_values(running, json.loads(launch.values)) if running else []
         if differing:
             raise ConflictError(
                 f"The run {launch.key} works with other values: {', '.join(differing)}.",
@@ -282,9 +283,11 @@ class KubernetesRunner:
         """Remove the values of earlier launches, which nothing names any more."""
         if launch.key.verb == "serve":
             return  # pods of the version before may still start from them
-        wanted = {one["metadata"]["name"] for one in objects if one["kind"] == "ConfigMap"}
+        wanted = {one["metadata"]["name"] for one in objects if one["kind"] in ("ConfigMap", "Secret")}
         for config in self._reader.list("ConfigMap", run_labels(launch.key)):
             if (name := config["metadata"]["name"]) not in wanted:
+                for secret in env_secrets(config) - wanted:
+                    self._tools.kubectl("delete", "secret", secret, "--ignore-not-found")
                 self._tools.kubectl("delete", "configmap", name, "--ignore-not-found")
 
     def _ask_to_stop(self, key: RunKey) -> None:

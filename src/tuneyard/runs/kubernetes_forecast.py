@@ -20,6 +20,7 @@ from tuneyard.cluster.room import Room, look
 from tuneyard.errors import UnavailableError, UsageError, error_of
 from tuneyard.estimate import Estimate, Verdict
 from tuneyard.estimate.fit import SMALLER
+from tuneyard.interpreter import pod_python
 
 INSIDE_SECONDS = 600
 """How long a look from inside may take; most of it is the image's pulling on a node that has not had it yet."""
@@ -117,7 +118,7 @@ def estimate_inside(tools: Tools, objects: Sequence[Document], values: bytes, st
         UsageError: If the values name no store.
     """
     pod = _job(objects)["spec"]["template"]["spec"]
-    spec = errand_spec(pod, "plan", ["python", "-m", "tuneyard", "plan", "--values", _FILE, "--json"])
+    spec = errand_spec(pod, "plan", pod_python("tuneyard", "plan", "--values", _FILE, "--json"))
     (container,) = spec["containers"]
     if not any(one["name"] == "TUNEYARD_STORE" for one in container["env"]):
         if not store:
@@ -128,8 +129,13 @@ def estimate_inside(tools: Tools, objects: Sequence[Document], values: bytes, st
     values_volume = {"name": "values", "downwardAPI": {"items": [item]}}
     spec["volumes"] = [values_volume if one["name"] == "values" else one for one in spec["volumes"]]
     name = f"tuneyard-plan-{secrets.token_hex(4)}"
-    said, end = run_errand(tools, name, spec, seconds=INSIDE_SECONDS, annotations={_VALUES: values.decode()})
+    said, end = run_errand(tools, name, spec, seconds=INSIDE_SECONDS, annotations={_VALUES: _without_env(values)})
     return answer(said, end, container["image"])
+
+
+def _without_env(values: bytes) -> str:
+    """Leave the environment out: an annotation is no place for its texts, and an estimate needs none of them."""
+    return json.dumps({**json.loads(values), "env": {}})
 
 
 def answer(said: str, end: End, image: str) -> Estimate:

@@ -5,12 +5,11 @@ Nothing is kept anywhere else, so a run that was applied by `helm template | kub
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from tuneyard.cluster import Document, State
 from tuneyard.errors import InvalidValuesError
@@ -56,17 +55,42 @@ def resolved(verb: Verb, config: Document | None) -> dict[str, Any]:
         verb: What the run does.
         config: The ConfigMap.
     """
-    from tuneyard.values import DeliverValues, FinetuneValues, InferenceValues, canonical_json
+    from tuneyard.values import DeliverValues, FinetuneValues, InferenceValues, canonical_json, with_env
     from tuneyard.values.load import check_values
+    from tuneyard.values.public import NOT_SHOWN
 
     if config is None:
         return {}
     given = json.loads((config.get("data") or {}).get("values.json") or "{}")
     model = {"deliver": DeliverValues, "finetune": FinetuneValues, "serve": InferenceValues}[verb]
     try:
-        return json.loads(canonical_json(check_values(model, given)))
+        values = json.loads(canonical_json(check_values(model, given)))
     except InvalidValuesError:  # of another version: what can be read of it is told
-        return given
+        values = given
+    own = env_secrets(config)
+    return with_env(values, lambda _, value: NOT_SHOWN if _secret_of(value) in own else value)
+
+
+def env_secrets(config: Document) -> set[str]:
+    """Name the Secrets that the chart itself made of the texts of variables.
+
+    Args:
+        config: The ConfigMap of a run's values.
+    """
+    from tuneyard.values.public import ENV_KEYS
+
+    own = f"{config['metadata']['name'].rpartition('-values-')[0]}-env-"
+    given = json.loads((config.get("data") or {}).get("values.json") or "{}")
+    found = [_secret_of(value) for key in ENV_KEYS for value in _texts(given.get(key)).values()]
+    return {name for name in found if re.fullmatch(rf"{re.escape(own)}[0-9a-f]{{10}}", name)}
+
+
+def _secret_of(value: Any) -> str:
+    return str(_texts(value).get("name") or "")
+
+
+def _texts(value: Any) -> dict[str, Any]:
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
 def info_of(owner: Document, state: State, values: Mapping[str, Any], progress: RunProgress | None) -> RunInfo:
@@ -78,6 +102,8 @@ def info_of(owner: Document, state: State, values: Mapping[str, Any], progress: 
         values: Its resolved values.
         progress: How far it is.
     """
+    from tuneyard.values import values_sha256
+
     key = key_of(owner)
     assert key is not None
     metadata = owner["metadata"]
@@ -111,12 +137,6 @@ def info_of(owner: Document, state: State, values: Mapping[str, Any], progress: 
 def experiment_of(key: RunKey, values: Mapping[str, Any]) -> str:
     """Say where a finetuning run publishes."""
     return str(values.get("checkpointsRemote") or f"{EXPERIMENTS}/{key.name}")
-
-
-def values_sha256(values: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of the canonical JSON, in hex."""
-    text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_progress(lines: Iterable[str]) -> RunProgress | None:

@@ -14,6 +14,7 @@ from tuneyard.cluster import Document, Reader, Tools
 from tuneyard.cluster import pods as p
 from tuneyard.cluster.errand import errand_spec
 from tuneyard.errors import UnavailableError
+from tuneyard.interpreter import pod_python
 from tuneyard.runs.info import RunInfo
 from tuneyard.runs.published import check_removable, delete_published
 
@@ -58,7 +59,7 @@ def removal_job(owner: Document, name: str) -> Document:
         owner: The run's Job.
         name: What the Job is called.
     """
-    command = ["python", "-m", "tuneyard.runs.removal", "/etc/tuneyard/values/values.json"]
+    command = pod_python("tuneyard.runs.removal", "/etc/tuneyard/values/values.json")
     pod = errand_spec(owner["spec"]["template"]["spec"], "removal", command)
     labels = {"app.kubernetes.io/part-of": "tuneyard", "app.kubernetes.io/component": "removal"}
     return {

@@ -6,13 +6,11 @@ any number of command lines and Python programs may use it at once.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import secrets
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,10 +22,11 @@ from urllib.parse import urlsplit
 
 from tuneyard.errors import ConflictError, NotFoundError, TuneyardError, UnavailableError, UsageError
 from tuneyard.folders import home_folder, refusals
+from tuneyard.interpreter import python
 from tuneyard.runs import signals
 from tuneyard.runs.base import STOP_SECONDS, Launch, Reached
 from tuneyard.runs.commands import ENTRY_POINTS, BuildCommand
-from tuneyard.runs.differences import differing_keys
+from tuneyard.runs.differences import differing_values
 from tuneyard.runs.folder import FORMAT, RunFolder
 from tuneyard.runs.info import VERBS, RunInfo, RunKey, Verb
 from tuneyard.runs.names import check_name
@@ -200,7 +199,7 @@ class LocalRunner:
 
     def _join(self, folder: RunFolder, launch: Launch) -> RunInfo:
         running = self.get(launch.key)
-        differing = differing_keys(json.loads(folder.values.read_bytes()), json.loads(launch.values))
+        differing = differing_values(json.loads(folder.values.read_bytes()), json.loads(launch.values))
         if running.store != launch.store:
             differing.append("--store")
         if not differing:
@@ -235,7 +234,7 @@ class LocalRunner:
             }
             write_json(folder.record, record, mode=0o600)
             started = subprocess.run(
-                [sys.executable, "-m", "tuneyard.runs.process", str(folder.path), str(lock)],
+                python("-m", "tuneyard.runs.process", str(folder.path), str(lock)),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -252,7 +251,7 @@ class LocalRunner:
             "format": FORMAT,
             "verb": launch.key.verb,
             "name": launch.key.name,
-            "values_sha256": hashlib.sha256(launch.values).hexdigest(),
+            "values_sha256": launch.values_sha256,
             "store": launch.store,
             "experiment": launch.experiment,
             "url": f"http://{launch.host}:{launch.port}/v1" if launch.key.verb == "serve" else None,

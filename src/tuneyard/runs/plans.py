@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 EXPERIMENTS = "default-bucket/experiments"
 """Where finetuning publishes when the values don't say: a folder of the run's name below this."""
 
+_KEY_TO_COME = "to-come"
+"""The Secret of a server's key before the server has a name: what values say of it is known, and wins."""
+
 ValuesT = TypeVar("ValuesT", "DeliverValues", "FinetuneValues", "InferenceValues")
 
 
@@ -148,7 +151,8 @@ def plan_serve(
                 "There is nothing to serve: neither a run nor values are named.",
                 hint="Name a finished run (tuneyard serve NAME) or a values file (tuneyard serve -f FILE).",
             )
-        values = _load(InferenceValues, sources, notices)
+        below = {"apiKeySecret": {"name": _KEY_TO_COME}} if _is_elsewhere(runner) else None
+        values = _load(InferenceValues, sources, notices, below=below)
         name = _name(sources, values.model.rstrip("/").rpartition("/")[2])
         if _is_elsewhere(runner):
             return _plan_elsewhere("serve", name, values, sources, notices, port=port)
@@ -215,7 +219,7 @@ def _plan_elsewhere(
         )
     if isinstance(values, InferenceValues):
         store = values.bucket_storage.host
-        if not values.apiKeySecret.name:
+        if values.apiKeySecret.name in ("", _KEY_TO_COME):
             secret = values.apiKeySecret.model_copy(update={"name": f"{name}-api-key"})
             values = values.model_copy(update={"apiKeySecret": secret})
     else:
@@ -249,6 +253,7 @@ def _plan_serve_elsewhere(
     notices: list[str] = []
     below = {
         **_inherited(trained),
+        "apiKeySecret": {"name": _KEY_TO_COME},
         "model": f"s3://{info.experiment}/{final}",
         "vllm_engine_args": {"served_model_name": name},
     }

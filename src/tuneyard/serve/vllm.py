@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from tuneyard.errors import InvalidValuesError, Problem, TuneyardError
+from tuneyard.interpreter import python
 from tuneyard.serve.flags import own_flags
 from tuneyard.serve.placement import ADAPTER_CONFIG, Adapter, Placement
 from tuneyard.serve.readiness import wait_ready, write_ready
@@ -91,7 +92,7 @@ def build_command(
         )
     given = {name: value for name, value in values.vllm_engine_args.items() if name not in _PLACED}
     flags: dict[str, Any] = {**_defaults(values, placement, on_cpu), "shutdown_timeout": finish_seconds, **given}
-    command = [sys.executable, "-m", MODULE, "--model", str(placement.model.folder)]
+    command = python("-m", MODULE, "--model", str(placement.model.folder))
     command += ["--host", host, "--port", str(port), "--served-model-name", *placement.names]
     if guarded:
         command += ["--middleware", GUARD]

@@ -92,6 +92,19 @@ class Manifest:
         rows = [[entry.path, entry.size, entry.sha256] for entry in self.files]
         return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()
 
+    def check_only(self, path: str, *, where: str) -> None:
+        """Check that the manifest names one file alone: that of data whose name its own key has.
+
+        Args:
+            path: The file's path.
+            where: The manifest's key, for the error's words.
+
+        Raises:
+            IntegrityError: It names another file, or more than one.
+        """
+        if [entry.path for entry in self.files] != [path]:
+            raise _damaged(where, f"does not name {path} alone")
+
     def to_json(self) -> bytes:
         """Write the manifest as JSON, always the same bytes for the same manifest."""
         document = {

@@ -58,7 +58,9 @@ def _train(path: Path, workdir: Path, wait_seconds: float, open_store: Callable[
     from tuneyard.errors import TERMINATED
     from tuneyard.train.console import tell
     from tuneyard.train.inputs import experiment_key, find_inputs, nothing_left, open_values_store, wait_for_delivery
-    from tuneyard.train.meeting import Place, facts_of, together
+    from tuneyard.train.links import key_of_run
+    from tuneyard.train.meeting import facts_of, together
+    from tuneyard.train.place import Place
     from tuneyard.train.progress_file import write_progress
     from tuneyard.train.signals import StopRequest
     from tuneyard.values import FinetuneValues, read_values
@@ -81,7 +83,8 @@ def _train(path: Path, workdir: Path, wait_seconds: float, open_store: Callable[
     def go(meeting: Meeting | None) -> int:
         return _prepare_and_train(path, workdir, values, inputs, store, stop, meeting)
 
-    return together(place, facts_of(values, inputs), stop, tell, go)
+    key = key_of_run(experiment_key(values)) if place.nodes > 1 else b""
+    return together(place, key, facts_of(values, inputs), stop, tell, go)
 
 
 def _prepare_and_train(
@@ -122,7 +125,8 @@ def _prepare_and_train(
     port = meeting.all_ready(stop, tell)
     if port is None:
         return TERMINATED
-    group = Group(values.finetuningGpus, meeting.place.nodes, meeting.place.node, meeting.place.address, port)
+    place = meeting.place
+    group = Group(values.finetuningGpus, place.nodes, place.node, place.address, port, meeting.listener)
     return supervise("tuneyard.train.process", arguments, group=group, stop=stop, trouble=meeting.trouble)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from tuneyard.checkpoints import Attempt, Experiment
+from tuneyard.deliver import vet_model
 from tuneyard.progress import progress_bar
 from tuneyard.store import Store, pull
 from tuneyard.train.batches import EncodedRows, Row
@@ -173,10 +174,13 @@ def merge_later(values: FinetuneValues, prepared: Prepared, store: Store, workdi
 
     Raises:
         IntegrityError: Where the published adapter is damaged, or the merge computes something else.
+        InvalidDataError: Where it asks for more than plain weights: it has been in a bucket since it was trained.
     """
     experiment = Experiment(store, experiment_key(values))
     manifest = experiment.finished()
     assert manifest is not None, "prepare found the run finished"
     attempt = experiment.claim(prepared.inputs.record(values))
-    final = pull(store, f"{experiment.prefix}/checkpoint-final/", manifest, workdir / "final")
+    where = f"{experiment.prefix}/checkpoint-final"
+    final = pull(store, f"{where}/", manifest, workdir / "final")
+    vet_model(final, [entry.path for entry in manifest.files], where=where)
     publish_merged(attempt, final, workdir, values, prepared)

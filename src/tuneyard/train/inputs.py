@@ -18,7 +18,7 @@ from tuneyard.checkpoints import Experiment, RunRecord
 from tuneyard.errors import NotFoundError
 from tuneyard.store import Manifest, Store, default_store_url, open_store, read_manifest
 from tuneyard.train.fingerprint import fingerprint
-from tuneyard.values import FinetuneValues, canonical_json, resolve_batch_sizes, values_sha256
+from tuneyard.values import FinetuneValues, canonical_json, public_values, resolve_batch_sizes, values_sha256
 
 VERSIONED = ("tuneyard", "torch", "transformers", "peft", "accelerate", "tokenizers")
 """The packages whose versions are recorded with a run: they make its numbers."""
@@ -63,7 +63,7 @@ class Inputs:
         """Make the record that an attempt claims the run with."""
         return RunRecord(
             name=run_name(values),
-            values=json.loads(canonical_json(values)),
+            values=public_values(json.loads(canonical_json(values))),
             values_sha256=values_sha256(values),
             versions=self.versions,
             inputs={entry.key: entry.content_sha256 for entry in (self.base, *self.datasets)},
@@ -195,13 +195,17 @@ def delivered_dataset(store: Store, key: str) -> Manifest:
 
     Raises:
         NotFoundError: Where it is not there.
+        IntegrityError: Where it names anything but that file.
     """
     folder, _, name = key.rpartition("/")
+    where = f"{folder}/.tuneyard/{name}.manifest.json"
     try:
-        return read_manifest(store, f"{folder}/.tuneyard/{name}.manifest.json")
+        manifest = read_manifest(store, where)
     except NotFoundError as error:
         raise NotFoundError(
             f"the dataset {key!r} is not in {store.url}, or its delivery has not finished",
             hint=f"tuneyard deliver with a dataScript that writes {name}, and bucketDataDir={folder}/",
             key=key,
         ) from error
+    manifest.check_only(name, where=where)
+    return manifest

@@ -4,31 +4,31 @@ Every node's supervising process holds one TCP connection to node 0's for as lon
 means must not depend on how a collective of torch fails, which may take half an hour: a connection that breaks, or is
 silent for `SILENCE_SECONDS`, ends all the others with 8, and whoever started them starts all of them again.
 
-A node says `hello` with what it is about to train, and node 0 says `welcome` to all once everyone has come. Each says
-`ready` when its data is prepared; node 0 says `go` with the port that torch meets at, one of its own. `ended` tells an
-exit code. Node 0 passes on what the others say. One JSON object a line; `beat` every few seconds keeps silence apart
-from work.
+A node proves that it has the run's key (`links`), and is shown the same of node 0. Then it says what it is about to
+train, and node 0 says `welcome` to all once everyone has come. Each says `ready` when its data is prepared; node 0 says
+`go` with the port that torch meets at, one of its own. `ended` tells an exit code. Node 0 passes on what the others
+say. `beat` every few seconds keeps silence apart from work.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import json
 import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Self
 
-from tuneyard.errors import TERMINATED, InvalidValuesError, Problem, TuneyardError, UnavailableError, UsageError
+from tuneyard.errors import TERMINATED, TuneyardError, UnavailableError
 from tuneyard.train.console import Tell
 from tuneyard.train.inputs import Inputs
+from tuneyard.train.links import Link, listen
+from tuneyard.train.place import Place
 from tuneyard.values import FinetuneValues, values_sha256
 
-PORT = 29500
 MEETING_SECONDS = 600.0
 """How long a node waits for the others, unless `TUNEYARD_MEETING_SECONDS` says otherwise."""
 BEAT_SECONDS = 5.0
@@ -38,65 +38,10 @@ _AGREE_SECONDS = 60.0
 _POLL_SECONDS = 0.2
 _CLOSE_SECONDS = 3.0
 _HELLO_SECONDS = 10.0
-_LINE_BYTES = 65536
+_STRANGERS = 64
+"""So many connections at once may still have to prove who they are."""
 _WELL = (0, TERMINATED)
 _AGAIN = "whoever started the nodes starts all of them again; training goes on from the newest checkpoint"
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a node stands among the others.
-
-    Attributes:
-        nodes: How many there are.
-        node: Which one this is, from 0.
-        address: Where node 0 is reached.
-        port: Where node 0 listens for the others.
-    """
-
-    nodes: int = 1
-    node: int = 0
-    address: str = "127.0.0.1"
-    port: int = PORT
-
-    @staticmethod
-    def of(nodes: int) -> Place:
-        """Read it from the environment.
-
-        Args:
-            nodes: How many nodes the values ask for.
-
-        Raises:
-            InvalidValuesError: Where another number of nodes is there.
-            UsageError: Where the environment's words are off.
-        """
-        told = _number("TUNEYARD_NODES", 1)
-        if nodes != told:
-            problem = Problem("nodes", "differs from the nodes that are there (TUNEYARD_NODES)", str(nodes), str(told))
-            raise InvalidValuesError(
-                f"the values ask for {nodes} node(s), and {told} are there",
-                hint="--set nodes=1 trains on one machine; --target kubernetes starts as many nodes as the values ask",
-                problems=[problem],
-            )
-        if nodes == 1:
-            return Place()
-        node = _number("JOB_COMPLETION_INDEX", -1)
-        service = os.environ.get("TUNEYARD_NODE_SERVICE", "")
-        address = os.environ.get("TUNEYARD_MASTER_ADDR") or (f"{service}-0.{service}" if service else "")
-        if not 0 <= node < nodes or not address:
-            raise UsageError(
-                f"JOB_COMPLETION_INDEX is {node} and node 0's address {address!r}: no place among {nodes} nodes",
-                hint="set JOB_COMPLETION_INDEX from 0 on, and TUNEYARD_MASTER_ADDR to where node 0 is reached",
-            )
-        return Place(nodes, node, address, _number("TUNEYARD_MASTER_PORT", PORT))
-
-
-def _number(name: str, default: int) -> int:
-    text = os.environ.get(name) or str(default)
-    try:
-        return int(text)
-    except ValueError as error:
-        raise UsageError(f"{name} is {text!r}, which is no number", hint=f"set {name} to a whole number") from error
 
 
 def facts_of(values: FinetuneValues, inputs: Inputs) -> dict[str, str]:
@@ -111,6 +56,7 @@ def facts_of(values: FinetuneValues, inputs: Inputs) -> dict[str, str]:
 
 def together(
     place: Place,
+    key: bytes,
     facts: Mapping[str, str],
     stop: Callable[[], bool],
     tell: Tell,
@@ -120,6 +66,7 @@ def together(
 
     Args:
         place: This node's place; with one node the work is done at once.
+        key: The run's key, by which nodes know each other.
         facts: What has to be the same on every node.
         stop: Whether this process has been told to stop.
         tell: Told of what is waited for.
@@ -133,7 +80,7 @@ def together(
     """
     if place.nodes == 1:
         return body(None)
-    with Meeting(place, facts) as meeting:
+    with Meeting(place, key, facts) as meeting:
         if not meeting.open(stop, tell):
             return TERMINATED
         code = 1
@@ -153,14 +100,22 @@ class Meeting:
 
     Args:
         place: This node's place.
+        key: The run's key.
         facts: What has to be the same on every node.
+
+    Attributes:
+        listener: The port for torch, open at node 0 once `all_ready` has returned it.
     """
 
-    def __init__(self, place: Place, facts: Mapping[str, str]) -> None:
+    def __init__(self, place: Place, key: bytes, facts: Mapping[str, str]) -> None:
         self.place = place
+        self.listener: socket.socket | None = None
+        self._key = key
+        self._strangers = threading.Semaphore(_STRANGERS)
+        self._stranger = False
         self.facts = {**facts, "nodes": str(place.nodes)}
         self._changed = threading.Condition()
-        self._links: dict[int, _Link] = {}
+        self._links: dict[int, Link] = {}
         self._server: socket.socket | None = None
         self._underway = self._closing = False
         self._answer = ""
@@ -178,6 +133,8 @@ class Meeting:
             self._closing = True
             links = list(self._links.values())
             self._changed.notify_all()
+        if self.listener:
+            self.listener.close()
         if self._server:
             with suppress(OSError):
                 self._server.shutdown(socket.SHUT_RDWR)  # else `accept` would go on waiting
@@ -211,7 +168,7 @@ class Meeting:
 
     def _gather(self, seconds: float, stop: Callable[[], bool]) -> bool:
         try:
-            self._server = _listening(self.place.port)
+            self._server = self._open_port(self.place.port)
         except OSError as error:
             raise UnavailableError(
                 f"node 0 can't listen on port {self.place.port}: {error}", hint="set TUNEYARD_MASTER_PORT to a free one"
@@ -236,17 +193,20 @@ class Meeting:
             if self._closing:
                 connection.close()
                 return
+            if not self._strangers.acquire(blocking=False):
+                connection.close()
+                continue
             threading.Thread(target=self._greet, args=(connection,), daemon=True).start()
 
     def _greet(self, connection: socket.socket) -> None:
         """Take a node in that says hello, or tell it why not."""
-        link = _Link(connection, _HELLO_SECONDS)
-        hello = link.read()
-        node = hello.get("node")
-        if not isinstance(node, int) or not 0 < node < self.place.nodes:
+        link = Link(connection, _HELLO_SECONDS)
+        node = link.admit(self._key, self.place.nodes)
+        self._strangers.release()
+        if not node:
             link.close()
             return
-        why = _difference(self.facts, hello.get("facts"))
+        why = _difference(self.facts, link.read().get("facts"))
         with self._changed:
             again = self._underway
             if why:
@@ -287,8 +247,10 @@ class Meeting:
                     tell("the other nodes are under way without this one: waiting until they begin again")
                 told = True
             self._wait(lambda: False, 1.0, stop)
+        what = "; what answers there does not have this run's key" if self._stranger else ""
         raise UnavailableError(
-            f"node 0 was not met at {self.place.address}, port {self.place.port}, within {seconds:.0f} s", hint=_AGAIN
+            f"node 0 was not met at {self.place.address}, port {self.place.port}, within {seconds:.0f} s{what}",
+            hint=_AGAIN,
         )
 
     def _ask(self, until: float, stop: Callable[[], bool]) -> str:
@@ -296,12 +258,16 @@ class Meeting:
             connection = socket.create_connection((self.place.address, self.place.port), timeout=_HELLO_SECONDS)
         except OSError:  # it is not there yet, or its name is not known yet
             return ""
-        link = _Link(connection, SILENCE_SECONDS)
+        link = Link(connection, _HELLO_SECONDS)
+        self._stranger = not link.prove(self._key, self.place.node)
+        if self._stranger:
+            link.close()
+            return ""
         with self._changed:
             self._answer = ""
             self._links[0] = link
             self._start_reading(0, link)
-        link.say({"node": self.place.node, "facts": self.facts})
+        link.say({"facts": self.facts})
         self._wait(lambda: bool(self._answer), until - time.monotonic(), stop)
         return self._answer
 
@@ -343,7 +309,8 @@ class Meeting:
         if stop() or (self._ended and not self._port):
             return None
         if self.place.node == 0:
-            self._port = _free_port()
+            self.listener = self._open_port(0)
+            self._port = int(self.listener.getsockname()[1])
             with self._changed:
                 self._pass_on({"say": "go", "port": self._port})
         return self._port
@@ -379,6 +346,15 @@ class Meeting:
 
     # ---- underneath ----
 
+    def _open_port(self, port: int) -> socket.socket:
+        """Listen where the others reach this machine, and nowhere else where that is known."""
+        try:
+            return listen(self.place.own_address, port)
+        except OSError as error:
+            if error.errno != errno.EADDRNOTAVAIL:
+                raise
+            return listen("", port)  # an address that leads here by the way of another machine
+
     def _wait(self, settled: Callable[[], bool], seconds: float | None, stop: Callable[[], bool]) -> bool:
         """Wait until something is settled; False where the time is up or the process was told to stop."""
         until = None if seconds is None else time.monotonic() + seconds
@@ -401,12 +377,12 @@ class Meeting:
             if node != but:
                 link.say(words)
 
-    def _start_reading(self, node: int, link: _Link) -> None:
+    def _start_reading(self, node: int, link: Link) -> None:
         link.silence(SILENCE_SECONDS)
         link.reader = threading.Thread(target=self._listen, args=(node, link), daemon=True)
         link.reader.start()
 
-    def _listen(self, node: int, link: _Link) -> None:
+    def _listen(self, node: int, link: Link) -> None:
         while words := link.read():
             with self._changed:
                 self._take(node, words)
@@ -450,64 +426,6 @@ class Meeting:
                 if self.place.node == 0:
                     self._pass_on({"say": "lost", "node": node}, but=node)
             self._changed.notify_all()
-
-
-class _Link:
-    """One connection: objects as lines, and no exception where the other side is gone."""
-
-    def __init__(self, connection: socket.socket, silence: float) -> None:
-        self.connection = connection
-        self.reader: threading.Thread | None = None
-        self._saying = threading.Lock()
-        self.silence(silence)
-        self._lines = connection.makefile("rb")
-
-    def silence(self, seconds: float) -> None:
-        """Set how long `read` waits."""
-        self.connection.settimeout(seconds)
-
-    def say(self, words: Mapping[str, Any]) -> None:
-        """Send an object; that the other side is gone is for `read` to find."""
-        with self._saying, suppress(OSError):
-            self.connection.sendall(json.dumps(words).encode() + b"\n")
-
-    def read(self) -> dict[str, Any]:
-        """Read the next object; empty where the other side is gone, silent or no node."""
-        with suppress(OSError, ValueError):
-            words = json.loads(self._lines.readline(_LINE_BYTES))
-            if isinstance(words, dict):
-                return words
-        return {}
-
-    def finish(self) -> None:
-        """Say that nothing more will be said."""
-        with suppress(OSError):
-            self.connection.shutdown(socket.SHUT_WR)
-
-    def read_no_more(self) -> None:
-        """Let go of the reading side, which keeps the connection's descriptor; only who reads may."""
-        with suppress(OSError):
-            self._lines.close()
-
-    def close(self) -> None:
-        """End the connection, whoever reads from it."""
-        with suppress(OSError):
-            self.connection.shutdown(socket.SHUT_RDWR)
-        self.connection.close()
-        if self.reader is None:
-            self.read_no_more()
-
-
-def _listening(port: int) -> socket.socket:
-    if socket.has_dualstack_ipv6():
-        with suppress(OSError):
-            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
-    return socket.create_server(("", port))
-
-
-def _free_port() -> int:
-    with socket.create_server(("", 0)) as probe:
-        return probe.getsockname()[1]
 
 
 def _difference(ours: Mapping[str, str], theirs: Any) -> str:

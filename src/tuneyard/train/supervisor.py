@@ -19,10 +19,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tuneyard.errors import TERMINATED, TuneyardError, UnavailableError
+from tuneyard.interpreter import python
 from tuneyard.process import TERMINATION_LOG, pass_on_last_words
 from tuneyard.train.signals import StopRequest
 
@@ -46,7 +48,8 @@ class Group:
         nodes: How many nodes there are, each with as many.
         node: Which one this is.
         address: Where node 0 is reached.
-        port: Where rank 0 listens for the others; 0 takes a free port of this machine.
+        port: Where the processes find each other; 0 takes a free port of this machine.
+        listener: That port, open, where this node is the first of several.
     """
 
     processes: int
@@ -54,6 +57,7 @@ class Group:
     node: int = 0
     address: str = "127.0.0.1"
     port: int = 0
+    listener: socket.socket | None = None
 
 
 def _no_trouble() -> TuneyardError | None:
@@ -86,11 +90,29 @@ def supervise(
     Raises:
         TuneyardError: The trouble, where nothing on this node tells more.
     """
+    group, store = _hosted(group)
     with tempfile.TemporaryDirectory(prefix="tuneyard-") as folder:
         words = [Path(folder) / f"last-words-{local}" for local in range(group.processes)]
         code = _supervise(_start(module, arguments, group, words), group, stop, trouble)
         pass_on_last_words(code, words)
+    del store
     return code
+
+
+def _hosted(group: Group) -> tuple[Group, Any]:
+    """Open the store that torch's processes find each other by, at one address instead of all of this machine's.
+
+    Left to itself, torch's first process listens at every address. The processes are told, as torch's own launcher
+    does, that the store is there already.
+    """
+    if group.nodes > 1 and group.listener is None:
+        return group, None
+    from torch.distributed import TCPStore
+
+    listener = group.listener or socket.create_server((group.address, 0))
+    port = int(listener.getsockname()[1])
+    store = TCPStore(group.address, port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach())
+    return replace(group, port=port, listener=None), store
 
 
 def _supervise(
@@ -139,7 +161,9 @@ def _start(module: str, arguments: Sequence[str], group: Group, words: Sequence[
     processes = group.processes
     shared = {
         "MASTER_ADDR": group.address,
-        "MASTER_PORT": str(group.port or _free_port()),
+        "MASTER_PORT": str(group.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",  # the store is this process's: `_hosted`
+        **_loopback(group),
         PARENT: str(os.getpid()),
         "WORLD_SIZE": str(group.nodes * processes),
         "LOCAL_WORLD_SIZE": str(processes),
@@ -149,7 +173,7 @@ def _start(module: str, arguments: Sequence[str], group: Group, words: Sequence[
     try:
         return [
             subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
+                python("-m", module, *arguments),
                 env={
                     **os.environ,
                     **shared,
@@ -164,10 +188,11 @@ def _start(module: str, arguments: Sequence[str], group: Group, words: Sequence[
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def _loopback(group: Group) -> dict[str, str]:
+    """Keep what the processes of one machine tell each other on that machine; gloo would take a network's interface."""
+    if group.nodes > 1 or os.environ.get("GLOO_SOCKET_IFNAME") or "lo" not in dict(socket.if_nameindex()).values():
+        return {}
+    return {"GLOO_SOCKET_IFNAME": "lo"}
 
 
 def die_with_supervisor() -> None:

@@ -27,6 +27,7 @@ from tuneyard.values.inference import InferenceValues
 from tuneyard.values.load import check_values, load_values, read_values
 from tuneyard.values.namespace import NamespaceValues
 from tuneyard.values.places import ModelPlace, model_place
+from tuneyard.values.public import public_values, with_env
 from tuneyard.values.rows import RowsConf
 from tuneyard.values.training import TrainingArgs
 
@@ -59,7 +60,9 @@ __all__ = [
     "dump_yaml",
     "load_values",
     "model_place",
+    "public_values",
     "read_values",
     "resolve_batch_sizes",
     "values_sha256",
+    "with_env",
 ]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from tuneyard.values.base import ClusterOnly, Values
+from tuneyard.values.public import public_values
 from tuneyard.values.yaml_text import write_yaml
 
 # JSON leaves these as they are; YAML folds or refuses them, and Helm and `parse_yaml` read JSON as YAML.
@@ -24,26 +26,34 @@ def canonical_json(values: Values) -> bytes:
         UTF-8 with sorted keys, no spaces, and every default. Equal values give equal bytes. Read as YAML, it means
         the same.
     """
-    data = values.model_dump(mode="json")
+    return _json(values.model_dump(mode="json"))
+
+
+def values_sha256(values: Values | Mapping[str, Any]) -> str:
+    """Hash what of resolved values is public, in hex: a hash of a secret would tell a guess from another.
+
+    Args:
+        values: The values, or the same as plain JSON.
+    """
+    tree = values.model_dump(mode="json") if isinstance(values, Values) else values
+    return hashlib.sha256(_json(public_values(tree))).hexdigest()
+
+
+def _json(data: Mapping[str, Any]) -> bytes:
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return _NOT_IN_YAML.sub(lambda match: f"\\u{ord(match[0]):04x}", text).encode()
 
 
-def values_sha256(values: Values) -> str:
-    """Return the SHA-256 of the canonical JSON, in hex."""
-    return hashlib.sha256(canonical_json(values)).hexdigest()
-
-
 def dump_yaml(values: Values) -> str:
-    """Write resolved values as YAML for people, in the order of the reference.
+    """Write what of resolved values is public as YAML for people, in the order of the reference.
 
     Args:
         values: The values.
 
     Returns:
-        YAML that loads to equal values.
+        YAML that loads to equal values where nothing of them is a secret.
     """
-    return write_yaml(values.model_dump(mode="json"))
+    return write_yaml(public_values(values.model_dump(mode="json")))
 
 
 def cluster_only_keys(values: Values) -> list[str]:

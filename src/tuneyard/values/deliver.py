@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
 from tuneyard.values.base import CLUSTER, Broken, Rule
 from tuneyard.values.places import BucketPath, ModelText
 from tuneyard.values.scalars import Count, Quantity, Strings, Text
-from tuneyard.values.shared import Job, SecretKey
+from tuneyard.values.shared import Job, NetworkPolicy, SecretKey
 
 
 def _no_model_is_empty(given: Any) -> Any:
@@ -76,6 +76,10 @@ class DeliverValues(Job):
     dataScript: Text = ""
     """Python that writes files into `/downloads/datasets`. It runs without the store's keys. Empty for none."""
 
+    dataScriptSandbox: Literal["best-effort", "required"] = "best-effort"
+    """Whether dataScript runs with what this machine's kernel holds it by, which is logged, or only where that holds
+    writing, truncation, reading keys, and touching other processes."""
+
     bucketDataDir: BucketPath | None = None
     """Where the files that dataScript wrote go, as `bucket/key`."""
 
@@ -87,6 +91,9 @@ class DeliverValues(Job):
 
     storageQuantity: Annotated[Quantity, CLUSTER] = "10Gi"
     """Room for what is on its way."""
+
+    networkPolicy: Annotated[NetworkPolicy, CLUSTER] = Field(default_factory=NetworkPolicy)
+    """Narrow the network."""
 
     terminationGracePeriodSeconds: Annotated[Count, CLUSTER] = 30
     """Seconds that a delivery has to end when it is told to."""

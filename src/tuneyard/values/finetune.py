@@ -14,7 +14,7 @@ from tuneyard.values.finetuning import FinetuningConfig
 from tuneyard.values.places import BucketPath
 from tuneyard.values.scalars import Count, Int, Plain, Quantity, Text
 from tuneyard.values.servable import UNMERGEABLE, unserved_by_vllm
-from tuneyard.values.shared import Env, GpuResource, Job, SecretKey
+from tuneyard.values.shared import Env, GpuResource, Job, NetworkPolicy, NodesSecret, SecretKey
 
 DistributedType = Literal[
     "auto-single-process",
@@ -113,6 +113,13 @@ def relaunch_starts_over_without_checkpoints(values: FinetuneValues) -> str | No
     )
 
 
+class TrainingNetworkPolicy(NetworkPolicy):
+    """Who may reach the pods of a run, and what they may reach."""
+
+    betweenNodes: bool = True
+    """With several nodes, let nobody but the run's own pods connect to them, also where `enabled` is false."""
+
+
 class FinetuneValues(Job):
     """Values of `LLM-finetune-silogen-engine`."""
 
@@ -140,6 +147,9 @@ class FinetuneValues(Job):
 
     nodes: Count = 1
     """Nodes that train together."""
+
+    nodesSecret: Annotated[NodesSecret, CLUSTER] = Field(default_factory=NodesSecret)
+    """The Secret with the key by which nodes know each other; without a name, it is made of the store's secret key."""
 
     gpuResource: GpuResource = "amd.com/gpu"
     """What the cluster calls one accelerator; empty to train on the CPU."""
@@ -170,6 +180,9 @@ class FinetuneValues(Job):
 
     hfTokenSecret: Annotated[SecretKey, CLUSTER] = Field(default_factory=SecretKey)
     """The Secret with a token for the Hugging Face Hub."""
+
+    networkPolicy: Annotated[TrainingNetworkPolicy, CLUSTER] = Field(default_factory=TrainingNetworkPolicy)
+    """Narrow the network."""
 
     env: Env = Field(default_factory=dict)
     """More environment variables for the training process: a text, or `{name, key}` of a Secret."""

@@ -142,21 +142,28 @@ def _flags(given: Any) -> Any:
 
 def flags_are_words(values: InferenceValues) -> Iterator[Broken]:
     """A flag is one of vLLM's words; two are set by keys of their own."""
-    own = {"model": "model", "api_key": "apiKeySecret", "lora_modules": "adapters"}
+    own = {"model": "model", "api_key": "apiKeySecret", "hf_token": "hf_token", "lora_modules": "adapters"}
     for flag, value in values.vllm_engine_args.items():
         where = f"vllm_engine_args.{flag}"
         if not re.fullmatch(r"[a-z][a-z0-9_]*", flag):
             yield Broken(where, "is not a flag's name", allowed="letters, digits and '_' or '-'")
         elif flag in own:
-            shown = "" if flag == "api_key" else str(value)
+            shown = "" if flag in ("api_key", "hf_token") else str(value)
             yield Broken(where, "is not taken here: it has a key of its own", value=shown, suggestion=own[flag])
+
+
+def a_route_has_a_key(values: InferenceValues) -> Iterator[Broken]:
+    """A Gateway leads whoever reaches it to the server."""
+    if values.httpRoute.enabled and not values.apiKeySecret.name:
+        what = "is missing, and httpRoute would lead everyone to the server"
+        yield Broken("apiKeySecret.name", what, allowed="the name of a Secret", about=("httpRoute.enabled",))
 
 
 class InferenceValues(Workload, legacy.Respelt):
     """Values of `llm-inference-vllm`."""
 
     spellings: ClassVar[legacy.Spellings] = legacy.INFERENCE
-    checks: ClassVar[Sequence[Rule]] = (flags_are_words,)
+    checks: ClassVar[Sequence[Rule]] = (flags_are_words, a_route_has_a_key)
 
     model: ModelText
     """A Hub id (`org/name`), a place in the store (`s3://bucket/path`) or a folder (`/path`, `./path`)."""

@@ -6,6 +6,7 @@ null takes back what stood there. Not the checks themselves, which stand beside 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -18,6 +19,7 @@ from tuneyard.errors import InvalidValuesError, NotFoundError, Problem
 from tuneyard.values.base import NOTICE, Values
 from tuneyard.values.helm_set import SetSyntaxError, apply_set
 from tuneyard.values.problems import every_problem
+from tuneyard.values.public import ENV_KEYS
 from tuneyard.values.yaml_text import parse_yaml
 
 V = TypeVar("V", bound=Values)
@@ -51,8 +53,7 @@ def load_values(
         try:
             merged = apply_set(merged, text)
         except SetSyntaxError as error:
-            shown = text if len(text) <= 80 else f"{text[:79]}…"
-            problems.append(Problem("--set", f"can't be read: {error}", value=shown, allowed="key.path=value"))
+            problems.append(_set_problem(text, error))
     return _check(model, merged, problems, notice)
 
 
@@ -160,6 +161,14 @@ def _read_file(file: Path, problems: list[Problem]) -> dict[str, Any]:
         problems.append(Problem(str(file), "is not a map", allowed="keys and values"))
         return {}
     return cast("dict[str, Any]", read)
+
+
+def _set_problem(text: str, error: SetSyntaxError) -> Problem:
+    if any(re.search(rf"\b{key}\b", text) for key in ENV_KEYS):  # its text may be a secret, or a part of one the error
+        allowed = "key.path=value, with a backslash before each comma and brace of the value"
+        return Problem("--set", "can't be read, and sets a variable whose text is not shown", allowed=allowed)
+    shown = text if len(text) <= 80 else f"{text[:79]}…"
+    return Problem("--set", f"can't be read: {error}", value=shown, allowed="key.path=value")
 
 
 def _yaml_problem(file: Path, error: YAMLError) -> Problem:

@@ -21,6 +21,7 @@ from pydantic_core import ErrorDetails
 from tuneyard.errors import Problem
 from tuneyard.values.base import BROKEN, Broken
 from tuneyard.values.legacy import old_spellings
+from tuneyard.values.public import ENV_KEYS, SECRET_KEY
 
 Path = tuple[str | int, ...]
 
@@ -54,7 +55,6 @@ _RANGES = {
     "less_than_equal": ("le", "{} or less"),
     "less_than": ("lt", "less than {}"),
 }
-_SECRET = re.compile(r"(^|_)(token|password|secret|api_key)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,8 +244,7 @@ def _steps(where: str) -> Path:
 def _is_secret(path: Path) -> bool:
     """Whether a value may be a secret: what the environment holds, and what its key calls one."""
     names = [step for step in path if isinstance(step, str)]
-    inside_env = any(name in {"env", "env_vars"} for name in names[:-1])
-    return inside_env or bool(names and _SECRET.search(names[-1]))
+    return any(name in ENV_KEYS for name in names) or bool(names and SECRET_KEY.search(names[-1]))
 
 
 def _short(value: Any) -> str:

@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from tuneyard.values.base import CLUSTER, Values
 from tuneyard.values.places import StoreUrl
+from tuneyard.values.public import NOT_SHOWN
 from tuneyard.values.scalars import EnvName, Int, LabelKey, LabelValue, Matching, Name, OptionalName, Quantity, Text
 
 
@@ -44,6 +45,13 @@ class ApiKeySecret(SecretKey):
     """Where the key of the endpoint is. An empty name means there is none."""
 
     key: Text = "api-key"
+    """The key in it."""
+
+
+class NodesSecret(SecretKey):
+    """Where the key is that the nodes of a run share. An empty name means there is none."""
+
+    key: Text = "nodes-key"
     """The key in it."""
 
 
@@ -108,6 +116,8 @@ def _env_from_list(given: Any) -> Any:
 
 def _env_text(given: Any) -> Any:
     """Write a truth value of YAML the way a program's environment has it."""
+    if given == NOT_SHOWN:
+        raise PydanticCustomError("not_shown", "was printed without its text, which has to be given again")
     return str(given).lower() if isinstance(given, bool) else str(given) if isinstance(given, float) else given
 
 
@@ -188,9 +198,6 @@ class Job(Workload):
 
     volumeClaim: Annotated[OptionalName, CLUSTER] = ""
     """A PersistentVolumeClaim that is there, to work on; empty for a volume that comes and goes with the pod."""
-
-    networkPolicy: Annotated[NetworkPolicy, CLUSTER] = Field(default_factory=NetworkPolicy)
-    """Narrow the network."""
 
     ttlSecondsAfterFinished: Annotated[Annotated[Int, Field(ge=0)] | None, CLUSTER] = None
     """Seconds after which a finished Job is removed; none keeps it."""

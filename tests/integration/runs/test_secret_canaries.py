@@ -103,6 +103,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
         "the secret key": f"{secrets.token_hex(8)}+/{secrets.token_hex(8)}=",
         "the session token": f"{secrets.token_hex(20)}/+==",
         "the tracker's key": secrets.token_hex(20),
+        "a variable of a training": secrets.token_hex(16),
+        "a variable of a server": secrets.token_hex(16),
+        "a password in a URL": secrets.token_hex(16),
     }
     kept = ("PATH", "LANG", "PYTHONPATH")
     env = {name: os.environ[name] for name in kept if name in os.environ} | {
@@ -142,13 +145,28 @@ def go_through(demo: Demo, hub: str) -> None:
     demo.run("deliver", "-f", broken, "--name", "broken", code=3, **debug)
     demo.run("deliver", "-f", deliver, "--dry-run")
     demo.run("deliver", "-f", deliver, "--name", "all", "--json")
+    tracked = {
+        "mlflow_server_uri": f"https://me:{demo.secrets['a password in a URL']}@x.example",
+        "experiment_name": "x",
+    }
     few = changed(**{ARGUMENTS + "max_steps": 2, ARGUMENTS + "eval_strategy": "no"}, checkpointsRemote=None)
+    few["env"] = {"MY_KEY": demo.secrets["a variable of a training"], "NCCL_DEBUG": "WARN"}
     finetune = demo.values("finetune", few)
+    shown = demo.values("shown", changed(few, **{"finetuning_config.tracking": tracked}))
+    demo.run("finetune", "-f", shown, "--name", "tune", "--dry-run")
+    demo.run("finetune", "-f", shown, "--name", "tune", "--dry-run", "--json")
+    demo.run("finetune", "-f", shown, "--name", "untracked", code=3, **debug)
+    wrong_env = demo.values("wrong-env", {**few, "env": f"MY_KEY={few['env']['MY_KEY']}"})
+    demo.run("finetune", "-f", wrong_env, "--name", "wrong", code=3)
     demo.run("data", "check", "-f", finetune)
     demo.run("finetune", "-f", finetune, "--name", "tune", "--json", **debug)
     elsewhere = demo.values("elsewhere", {**few, "basemodel": "default-bucket/models/none"})
     demo.run("finetune", "-f", elsewhere, "--name", "lost", code=4, TUNEYARD_WAIT_SECONDS="0", **debug)
-    demo.run("serve", "tune", "--set", "gpuResource=", "--json")
+    again = demo.values("again", {**few, "env": {"MY_KEY": "changed", "NCCL_DEBUG": "INFO"}})
+    demo.run("finetune", "-f", again, "--name", "tune", "--json")
+    serving = demo.values("serving", {"gpuResource": "", "env_vars": {"S": demo.secrets["a variable of a server"]}})
+    demo.run("serve", "tune", "-f", serving, "--dry-run", "--json")
+    demo.run("serve", "tune", "-f", serving, "--json")
     try:
         info = json.loads(demo.run("runs", "show", "serve/tune", "--json"))["run"]
         key = Path(info["api_key_file"]).read_text().strip()
@@ -164,13 +182,19 @@ def go_through(demo: Demo, hub: str) -> None:
 
 
 def everything_written(demo: Demo) -> dict[str, bytes]:
-    """Every file of the home and the store; the server's key apart, in the one file that is there for it."""
+    """Every file of the home and the store, but those that are there to hold a secret: a server's key, and the values
+    that a process reads; and the values files of the user's own."""
     files = [
         path
         for path in demo.folder.rglob("*")
         if path.is_file() and "model" not in path.relative_to(demo.folder).parts[:1]
     ]
-    return {str(path.relative_to(demo.folder)): path.read_bytes() for path in files if path.name != "api-key"}
+    return {str(path.relative_to(demo.folder)): path.read_bytes() for path in files if not is_to_hold(demo, path)}
+
+
+def is_to_hold(demo: Demo, path: Path) -> bool:
+    own = path.parent == demo.folder and path.suffix == ".yaml"
+    return own or path.name == "api-key" or path.match("home/runs/*/*/values.json")
 
 
 def test_the_demo_has_left_what_is_searched(demo: Demo) -> None:
@@ -181,18 +205,31 @@ def test_the_demo_has_left_what_is_searched(demo: Demo) -> None:
     told = b"".join(demo.seen.values())
     assert b"the script's environment is" in told
     assert b"Traceback" in told, "a part of it failed with one"
-    for module in (b"tuneyard.deliver", b"tuneyard.train", b"tuneyard.serve", b"confine.py"):
+    for module in (b"tuneyard.deliver", b"tuneyard.train", b"tuneyard.serve", b"tuneyard.sandbox"):
         assert module in demo.seen["arguments"], module
-    assert len(demo.secrets) == 7
+    assert len(demo.secrets) == 10
 
 
 def test_no_secret_is_in_anything_that_a_demo_writes_prints_or_is_called_with(demo: Demo) -> None:
     assert find(demo.secrets, {**demo.seen, **everything_written(demo)}) == []
 
 
-def test_the_keys_of_servers_are_for_their_user_alone(demo: Demo) -> None:
+def test_what_is_to_hold_a_secret_is_for_its_user_alone(demo: Demo) -> None:
     (key,) = demo.folder.rglob("api-key")
-    assert key.stat().st_mode & 0o077 == 0
+    values = list((demo.folder / "home" / "runs").rglob("values.json"))
+    assert len(values) >= 4
+    for path in (key, *values):
+        assert path.stat().st_mode & 0o077 == 0
+        assert path.parent.stat().st_mode & 0o077 == 0
+
+
+def test_names_of_variables_and_harmless_texts_are_in_the_record(demo: Demo) -> None:
+    written = everything_written(demo)
+    (record,) = [json.loads(body) for name, body in written.items() if name.endswith("experiments/tune/run.json")]
+    assert record["values"]["env"] == {"MY_KEY": "(not shown)", "NCCL_DEBUG": "WARN"}
+    printed = next(body for name, body in demo.seen.items() if "shown.yaml" in name and "--dry-run" in name)
+    assert b"MY_KEY: (not shown)" in printed
+    assert b"https://(not shown)@x.example" in printed
 
 
 def test_the_search_would_find_each_of_them(demo: Demo) -> None:

@@ -45,8 +45,9 @@ def start_node(node, values, store, workdir, port, *, nodes=2, **more):
         "JOB_COMPLETION_INDEX": str(node),
         "TUNEYARD_MASTER_ADDR": "127.0.0.1",
         "TUNEYARD_MASTER_PORT": port,
+        "TUNEYARD_NODES_KEY": "a key of the test's nodes",
     }
-    return start(values, store, workdir / f"node-{node}", **place, **more)
+    return start(values, store, workdir / f"node-{node}", **{**place, **more})
 
 
 def start_nodes(values, store, workdir, port=None):
@@ -127,6 +128,26 @@ def test_a_node_with_other_values_is_told_so_and_one_that_nobody_joins_says_who_
     assert "its values differ from node 0's" in said[1]
     assert not any("loading torch" in words for words in said)
     assert not (store / REMOTE).exists()
+
+
+def test_processes_of_one_machine_open_no_port_to_others(store, tmp_path):
+    process = start(changed(finetuningGpus=2, **LONG), store, tmp_path / "work")
+    until_step(process, tmp_path / "work", 2, seconds=90)
+    tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    opened = [one.laddr for member in tree for one in member.net_connections() if one.status == psutil.CONN_LISTEN]
+    interfaces = [member.environ().get("GLOO_SOCKET_IFNAME") for member in tree[1:]]
+    kill_tree(process)
+    assert interfaces.count("lo") == 2, "without it gloo takes whatever the machine's name leads to"
+    assert len(opened) >= 3, "torch's store, and gloo of two processes"
+    assert {address.ip for address in opened} == {"127.0.0.1"}
+
+
+def test_nodes_that_share_no_secret_are_refused_before_they_meet(store, tmp_path):
+    node = start_node(0, changed(nodes=2), store, tmp_path, free_port(), TUNEYARD_NODES_KEY="")
+    codes, said = ends([node])
+    assert codes == [3], said
+    assert "Several nodes need a secret that they share" in said[0]
+    assert "waiting up to" not in said[0]
 
 
 def test_nodes_that_are_not_there_are_refused(store, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import hashlib
 import json
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from chart_lab import (
     CHARTS,
     DELIVER,
@@ -28,13 +30,16 @@ from chart_lab import (
     least,
     objects_of,
     one,
+    opened,
     pod,
     render,
     render_text,
     values_text,
 )
 
+from tuneyard.runs.kubernetes_info import env_secrets
 from tuneyard.values import canonical_json, check_values, load_values, read_values
+from tuneyard.values.public import SHOWN_ENV
 
 OVERRIDES = {
     DELIVER: DELIVER.folder.parent / "overrides",
@@ -83,7 +88,7 @@ def everything(chart: Any) -> dict[str, Any]:
     if chart is TRAIN:
         more["nodes"] = 2
     if chart is SERVE:
-        more["httpRoute"] = {"enabled": True, "parentRefs": [{"name": "gate"}]}
+        more |= {"httpRoute": {"enabled": True, "parentRefs": [{"name": "gate"}]}, "apiKeySecret": {"name": "door"}}
     if chart is DELIVER:
         more |= {"dataScript": "print(1)", "bucketDataDir": "c/d"}
     return least(chart, **more)
@@ -153,14 +158,14 @@ def test_no_command_is_a_shell_s_and_none_has_words_of_the_values(chart):
     containers = [*spec["containers"], *spec.get("initContainers", [])]
     assert containers
     for container in containers:
-        assert container["command"][:2] == ["python", "-m"]
-        assert container["command"][2].startswith("tuneyard.")
-        assert container["command"][3:6] == ["/etc/tuneyard/values/values.json", "--workdir", "/work"]
+        assert container["command"][:4] == ["python", "-s", "-P", "-m"]
+        assert container["command"][4].startswith("tuneyard.")
+        assert container["command"][5:8] == ["/etc/tuneyard/values/values.json", "--workdir", "/work"]
         assert "args" not in container
         probes = [
             container[name]["exec"]["command"] for name in ("startupProbe", "readinessProbe") if name in container
         ]
-        assert all(command[:3] == ["python", "-m", "tuneyard.serve.probe"] for command in probes)
+        assert all(command[:5] == ["python", "-s", "-P", "-m", "tuneyard.serve.probe"] for command in probes)
 
 
 @each_chart
@@ -200,7 +205,7 @@ def test_other_peoples_files_of_that_time_mean_the_same_to_helm_and_to_the_model
         assert one(objects, "ExternalSecret")["apiVersion"] == "external-secrets.io/v1beta1"
         return
     file = tmp_path / "values.json"
-    file.write_text(values_text(objects), encoding="utf-8")
+    file.write_text(values_text(opened(objects)), encoding="utf-8")
     assert canonical_json(read_values(chart.model, file)) == canonical_json(load_values(chart.model, [path]))
 
 
@@ -215,7 +220,7 @@ def test_the_walkthroughs_files_mean_the_same_to_helm_and_to_the_models(chart, t
     for file in files:
         sets = ["checkpointsRemote=default-bucket/experiments/x"] if chart is TRAIN else []
         rendered = tmp_path / "values.json"
-        rendered.write_text(values_text(render(chart, files=[file], sets=sets)), encoding="utf-8")
+        rendered.write_text(values_text(opened(render(chart, files=[file], sets=sets))), encoding="utf-8")
         assert canonical_json(read_values(chart.model, rendered)) == canonical_json(
             load_values(chart.model, [file], sets)
         )
@@ -236,7 +241,7 @@ def test_old_spellings_of_the_server_reach_its_objects():
     assert deployment["metadata"]["labels"]["tier"] == "2"
     (container,) = pod(objects)["containers"]
     assert container["startupProbe"]["failureThreshold"] == 600
-    assert container["startupProbe"]["exec"]["command"][:3] == ["python", "-m", "tuneyard.serve.probe"]
+    assert container["startupProbe"]["exec"]["command"][:5] == ["python", "-s", "-P", "-m", "tuneyard.serve.probe"]
     assert container["livenessProbe"] == {
         "httpGet": {"path": "/health", "port": "http"},
         "periodSeconds": 30,
@@ -245,6 +250,29 @@ def test_old_spellings_of_the_server_reach_its_objects():
     env = env_of(container)
     assert (env["VLLM_USE_V1"], env["HF_HUB_OFFLINE"]) == ("0", "true")
     assert env["SECRET_WORD"] == {"secretKeyRef": {"name": "words", "key": "word"}}
+
+
+@pytest.mark.parametrize("claim", ["", "mine"])
+def test_the_two_containers_of_a_delivery_share_nothing_but_the_files_of_data(claim):
+    spec = pod(render(DELIVER, least(DELIVER, dataScript="print(1)", bucketDataDir="a/b", volumeClaim=claim)))
+    (script,), (deliver,) = spec["initContainers"], spec["containers"]
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+
+    def places(container: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+        return {(mount["name"], mount.get("subPath", "")): mount for mount in container["volumeMounts"]}
+
+    written = {place for place, mount in places(script).items() if not mount.get("readOnly")}
+    assert all(subpath or name not in {"work"} for name, subpath in written), "the whole volume holds the others"
+    shared = {place: places(deliver)[place] for place in written if place in places(deliver)}
+    assert {(mount["mountPath"], mount.get("readOnly")) for mount in shared.values()} == {("/downloads", True)}
+    for place in places(script).keys() & places(deliver).keys() - written:
+        assert {"configMap", "projected"} & set(volumes[place[0]]), "nobody writes it"
+    for container in (script, deliver):
+        assert {"/tmp", "/dev/shm", "/work"} <= {mount["mountPath"] for mount in container["volumeMounts"]}
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        assert env_of(container)["HOME"] == "/work/home"
+    assert not spec.get("shareProcessNamespace")
+    assert spec["automountServiceAccountToken"] is False
 
 
 CANARY = "canary-5f2c"
@@ -330,8 +358,78 @@ def test_a_number_that_helm_would_change_is_refused():
     for values in ({"env": {"A": 9007199254740993}}, {"customAccelerateConfig": {"a": {"b": [1e300]}}}):
         with pytest.raises(RefusedError, match="too large a number"):
             render(TRAIN, least(TRAIN, **values))
-    text = values_text(render(TRAIN, least(TRAIN, env={"A": "9007199254740993", "B": 9007199254740991})))
-    assert json.loads(text)["env"] == {"A": "9007199254740993", "B": 9007199254740991}
+    text = values_text(opened(render(TRAIN, least(TRAIN, env={"A": "9007199254740993", "B": 9007199254740991}))))
+    assert json.loads(text)["env"] == {"A": "9007199254740993", "B": "9007199254740991"}
+
+
+def test_texts_of_variables_that_may_be_secrets_are_in_a_secret_alone():
+    env = {"TOKEN": CANARY, "NCCL_DEBUG": "INFO", "REF": {"name": "s", "key": "k"}}
+    for chart, key in ((TRAIN, "env"), (SERVE, "env_vars")):
+        for given in (env, [{"name": "TOKEN", "value": CANARY}, {"name": "NCCL_DEBUG", "value": "INFO"}]):
+            objects = render(chart, least(chart, **{key: given}))
+            secret = one(objects, "Secret")
+            assert base64.b64decode(secret["data"]["TOKEN"]).decode() == CANARY
+            others = json.dumps([found for found in objects if found["kind"] != "Secret"])
+            assert CANARY not in others
+            assert base64.b64encode(CANARY.encode()).decode() not in others
+            (container,) = pod(objects)["containers"]
+            reference = {"name": secret["metadata"]["name"], "key": "TOKEN"}
+            assert env_of(container)["TOKEN"] == {"secretKeyRef": reference}
+            assert env_of(container)["NCCL_DEBUG"] == "INFO"
+            process = check_values(chart.model, json.loads(values_text(objects)))
+            assert getattr(process, key)["TOKEN"].model_dump() == reference
+            assert getattr(process, key)["NCCL_DEBUG"] == "INFO"
+            assert env_secrets(one(objects, "ConfigMap")) == {secret["metadata"]["name"]}
+            again = render(chart, least(chart, **{key: {**env, "TOKEN": "another"}}))
+            assert one(again, "Secret")["metadata"]["name"] != secret["metadata"]["name"]
+
+
+def test_what_the_charts_show_is_what_the_models_show():
+    texts = dict.fromkeys([*SHOWN_ENV, "SOMETHING_ELSE"], "x")
+    objects = render(TRAIN, least(TRAIN, env=texts))
+    assert set(one(objects, "Secret")["data"]) == {"SOMETHING_ELSE"}
+
+
+NOBODY_ELSE = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "NAME", "app.kubernetes.io/instance": "run"}}}
+STORE = "https://minio:9000"
+
+
+@pytest.mark.parametrize(
+    ("chart", "values", "who"),
+    [
+        (DELIVER, {"bucketStorageHost": STORE}, []),
+        (TRAIN, {"bucketStorageHost": STORE, "nodes": 2}, []),
+        (SERVE, {"bucket_storage": {"host": STORE}}, [{"from": [{"podSelector": {}}], "ports": [8080]}]),
+    ],
+    ids=["deliver", "finetune", "serve"],
+)
+def test_a_narrowed_network_is_exactly_this(chart, values, who):
+    policy = {"enabled": True, "egressPorts": [8000]}
+    spec = one(render(chart, least(chart, networkPolicy=policy, **values)), "NetworkPolicy")["spec"]
+    own = json.loads(json.dumps(NOBODY_ELSE).replace("NAME", chart_name(chart)))
+
+    def tcp(*ports):
+        return [{"port": port, "protocol": "TCP"} for port in ports]
+
+    names = [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]
+    assert spec == {
+        **own,
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": [*({**one, "ports": tcp(*one["ports"])} for one in who), {"from": [own]}],
+        "egress": [{"to": [own]}, {"ports": names}, {"ports": tcp(8000, 9000)}],
+    }
+
+
+def chart_name(chart):
+    return yaml.safe_load((chart.folder / "Chart.yaml").read_text())["name"]
+
+
+def test_several_nodes_are_out_of_others_reach_whatever_the_values_narrow():
+    own = json.loads(json.dumps(NOBODY_ELSE).replace("NAME", chart_name(TRAIN)))
+    spec = one(render(TRAIN, least(TRAIN, nodes=2)), "NetworkPolicy")["spec"]
+    assert spec == {**own, "policyTypes": ["Ingress"], "ingress": [{"from": [own]}]}
+    for values in ({"nodes": 1}, {"nodes": 2, "networkPolicy": {"betweenNodes": False}}):
+        assert not [found for found in render(TRAIN, least(TRAIN, **values)) if found["kind"] == "NetworkPolicy"]
 
 
 @pytest.mark.parametrize("given", ["8", " 8 ", "+8", "8.0", "08", 8, 8.0])
@@ -352,6 +450,8 @@ def test_a_whole_number_may_come_as_text(given):
         (TRAIN, {"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": False, "key": "k"}}}]}, "in quotes"),
         (TRAIN, {"resources": {"limits": {"amd.com/gpu": "2"}}}, "counted by their own key"),
         (SERVE, {"replicas": "none"}, "replicas"),
+        (SERVE, {"httpRoute": {"enabled": True, "parentRefs": [{"name": "gate"}]}}, "apiKeySecret.name is missing"),
+        (SERVE, {"env_vars": {"A": "(not shown)"}}, "env_vars.A was printed without its text"),
         (NAMESPACE, {"role": {"setup": True, "rules": [{"resources": ["*"], "verbs": ["get"]}]}}, "name each"),
         (NAMESPACE, {"external_secret": {"api_version": "v2"}}, "api_version"),
     ],

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import yaml
-from chart_lab import CHARTS, NAMESPACE, SERVE, TRAIN, Chart, RefusedError, each_chart, render, values_text
+from chart_lab import CHARTS, NAMESPACE, SERVE, TRAIN, Chart, RefusedError, each_chart, opened, render, values_text
 
 FRAGMENTS = (
     "{{ .Values }}", "{{- fail \"x\" -}}", "\n---\n", "---", "\n", "\n\n", ": ", " #", "\"", "'", "\\", "\\n",
@@ -137,10 +137,10 @@ def strings(node: Any, inside_env: bool = False) -> Iterator[tuple[str, bool]]:
 
 def comparable(objects: list[dict[str, Any]]) -> Any:
     """Take apart what hashes the values, so that objects can be compared by what they say."""
-    text = values_text(objects) if any("values.json" in found.get("data", {}) for found in objects) else None
+    text = values_text(opened(objects)) if any("values.json" in found.get("data", {}) for found in objects) else None
     if text is None:
         return objects
-    plain = copy.deepcopy(objects)
+    plain = opened(objects)
     for found in plain:
         if "values.json" in found.get("data", {}):
             name = found["metadata"]["name"]

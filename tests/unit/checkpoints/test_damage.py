@@ -12,8 +12,10 @@ from checkpoint_lab import FILES, PREFIX, experiment, is_checkpoint_of, no_damag
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tuneyard.checkpoints import RetentionPolicy
+from tuneyard.checkpoints.seal import SEAL, from_sealed_json, seal_of, to_sealed_json
 from tuneyard.errors import IntegrityError
-from tuneyard.store import Store
+from tuneyard.store import Manifest, Store, read_manifest
 
 Mutation = Callable[[Store, str, str], None]
 
@@ -198,3 +200,31 @@ def test_every_one_of_2000_flipped_bits_is_found(store: Store, tmp_path: Path) -
     for _ in range(2000):
         name = dice.choice([*FILES, "manifest.json"])
         _any_flip_is_found(store, tmp_path, dice.random(), dice.randrange(8), name)
+
+
+WEIRD = ("../../other/run/x", "1/../2", "1", 1.5, True, -1, 0, None, [], {}, 10**20)
+
+
+@pytest.mark.parametrize("value", WEIRD, ids=map(repr, WEIRD))
+@pytest.mark.parametrize("name", ["step", "attempt"])
+def test_a_reference_that_somebody_made_up_is_damage_and_leads_nowhere(
+    store: Store, tmp_path: Path, name: str, value: object
+) -> None:
+    publish_steps(store, tmp_path, 1)
+    if (name, value) == ("step", 0) and value is not False:
+        return  # a checkpoint before the first step is one
+    facts = {"step": 1, "attempt": 1, "key": "checkpoint-1-1", name: value}
+    head = from_sealed_json(store.get(f"{PREFIX}/HEAD").body, where="HEAD")
+    store.put(f"{PREFIX}/HEAD", to_sealed_json({**head, "checkpoint": facts}))
+    with pytest.raises(IntegrityError):
+        experiment(store).head()
+    store.put(f"{PREFIX}/HEAD", to_sealed_json(head))
+    where = f"{PREFIX}/checkpoint-1-1/manifest.json"
+    manifest = read_manifest(store, where)
+    about = {**manifest.about, "best": facts}
+    store.put(where, Manifest(manifest.kind, manifest.files, {**about, SEAL: seal_of(about)}).to_json())
+    with pytest.raises(IntegrityError):
+        experiment(store).restore(tmp_path / "restored-again", on_damage=lambda _: None)
+    experiment(store).claim(record()).prune(RetentionPolicy(keep=1))
+    assert (tmp_path / "restored").exists()
+    assert {path.name for path in (tmp_path / "restored-again").iterdir()} == set()

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tuneyard.deliver.confine import landlock_version
-from tuneyard.deliver.script import keys_of, run_script
+from tuneyard.deliver.script import run_script
+from tuneyard.sandbox import Locks, find_locks
 
-pytestmark = pytest.mark.skipif(not landlock_version(), reason="this kernel has no Landlock")
+pytestmark = pytest.mark.skipif(find_locks() == Locks(), reason="this machine has no lock for a script")
 
 # Each tries one way out; `outside` is a folder beside the job's, `kept` a file in it.
 ESCAPES = {
@@ -63,6 +63,18 @@ ESCAPES = {
     "reads an SSH key": "open(user_home + '/.ssh/id_ed25519').read()",
     "reads the Hub's token": "open(user_home + '/.cache/huggingface/token').read()",
     "reads a token that a variable names": "open(outside + '/hub-token').read()",
+    "reads the Hub's token in a relocated folder": "open(outside + '/hub/token').read()",
+    "reads what lies beside that token": "open(outside + '/hub/modules/x.py').read()",
+    "writes where the user's programs load modules from": "open(outside + '/hub/modules/y.py', 'w')",
+    "reads a relocated state folder": "open(outside + '/share/tuneyard/runs/serve/x/api-key').read()",
+    "reads a relocated configuration": "open(outside + '/config/gh/hosts.yml').read()",
+    "reads a folder of several that a variable names": "open(outside + '/kube-2').read()",
+    "reads what a variable that nobody has heard of names": "open(outside + '/anything.json').read()",
+    "reads a variable's file by its URL": "open(outside + '/my store/bucket/key').read()",
+    "reads a hidden file of the user's": "open(user_home + '/.vault-token').read()",
+    "reads a hidden file of the current folder": "open(current + '/.env').read()",
+    "reads the raw memory": "open('/dev/mem', 'rb').read(1)",
+    "reads a terminal": "open('/dev/pts/ptmx', 'rb')",
     "reads a key through a link": "os.symlink(user_home + '/.aws', 'aws'); open('aws/credentials').read()",
     "lets cat read": "subprocess.run(['cat', user_home + '/.aws/credentials'], check=True)",
     "loosens its own fetters": (
@@ -73,21 +85,32 @@ ESCAPES = {
         "open(kept, 'w')"
     ),
 }
-KEYS = (".aws/credentials", ".kube/config", ".ssh/id_ed25519", ".cache/huggingface/token")
+KEYS = (".aws/credentials", ".kube/config", ".ssh/id_ed25519", ".cache/huggingface/token", ".vault-token")
+OUTSIDE = (
+    "kept", "hub-token", "hub/token", "hub/modules/x.py", "share/tuneyard/runs/serve/x/api-key", "config/gh/hosts.yml",
+    "kube-1", "kube-2", "anything.json", "my store/bucket/key", "current/.env",
+)  # fmt: skip
 
 
 def lay_out(folder: Path) -> dict[str, str]:
     """Make the user's home with keys, a place outside, and the environment of whoever runs the script."""
     for name in KEYS:
         path = folder / "user" / name
-        path.parent.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("canary")
     outside = folder / "outside"
     (outside / "folder").mkdir(parents=True)
-    (outside / "kept").write_text("kept")
-    (outside / "hub-token").write_text("canary")
-    secrets = {"AWS_SECRET_ACCESS_KEY": "canary", "HF_TOKEN_PATH": str(outside / "hub-token")}
-    return {**secrets, "PATH": os.environ["PATH"], "HOME": str(folder / "user")}
+    for name in OUTSIDE:
+        (outside / name).parent.mkdir(parents=True, exist_ok=True)
+        (outside / name).write_text("kept" if name == "kept" else "canary")
+    places = {
+        "HF_TOKEN_PATH": "hub-token", "HF_HOME": "hub", "XDG_DATA_HOME": "share", "XDG_CONFIG_HOME": "config",
+        "SOME_PROGRAM_S_STATE": "anything.json",
+    }  # fmt: skip
+    named = {variable: str(outside / name) for variable, name in places.items()}
+    several = {"KUBECONFIG": f"{outside}/kube-1:{outside}/kube-2", "TUNEYARD_STORE": (outside / "my store").as_uri()}
+    kept = {"PATH": os.environ["PATH"], "HOME": str(folder / "user"), "AWS_SECRET_ACCESS_KEY": "canary"}
+    return {**named, **several, **kept}
 
 
 RUN = """
@@ -105,7 +128,7 @@ def test_a_script_neither_leaves_its_folder_nor_sees_a_key(tmp_path: Path, escap
     script = f"""
 import json, os, subprocess
 outside, user_home = {str(tmp_path / "outside")!r}, {environment["HOME"]!r}
-kept = outside + "/kept"
+kept, current = outside + "/kept", outside + "/current"
 try:
 {tried}
     outcome = "escaped"
@@ -117,6 +140,7 @@ open("/downloads/datasets/told.jsonl", "w").write(json.dumps({{"outcome": outcom
     done = subprocess.run(
         [sys.executable, "-c", RUN, script, str(tmp_path / "work")],
         env={**environment, "PYTHONPATH": source},
+        cwd=tmp_path / "outside" / "current",
         capture_output=True,
         text=True,
         timeout=120,
@@ -125,7 +149,9 @@ open("/downloads/datasets/told.jsonl", "w").write(json.dumps({{"outcome": outcom
     told = json.loads((Path(done.stdout.strip()) / "told.jsonl").read_text())
     assert told["outcome"] != "escaped"
     assert "canary" not in json.dumps(told["env"])
-    assert sorted(path.name for path in (tmp_path / "outside").iterdir()) == ["folder", "hub-token", "kept"]
+    there = {path.relative_to(tmp_path / "outside").as_posix() for path in (tmp_path / "outside").rglob("*")}
+    assert {name for name in there if not (tmp_path / "outside" / name).is_dir()} == set(OUTSIDE)
+    assert {name for name in there if "new" in name} == set()
     assert (tmp_path / "outside" / "kept").read_text() == "kept"
     assert not Path("/tmp/tuneyard-escaped").exists()
     assert not (tmp_path / "user" / ".bashrc").exists()
@@ -152,19 +178,28 @@ client = socket.create_connection(server.getsockname())
     assert sorted(path.name for path in output.iterdir()) == ["a.jsonl", "b.jsonl"]
 
 
-def test_the_hubs_caches_that_the_environment_names_may_be_written(tmp_path: Path) -> None:
-    cache = tmp_path / "cache"
-    cache.mkdir()
-    environ = {"PATH": os.environ["PATH"], "HF_HOME": str(cache), "HOME": str(tmp_path / "user")}
-    script = (
-        'import os; [open(p, "w").write("{}") for p in (os.environ["HF_HOME"] + "/x", "/downloads/datasets/a.jsonl")]'
-    )
-    run_script(script, tmp_path / "work", with_hub_token=False, environ=environ)
-    assert (cache / "x").exists()
+@pytest.mark.parametrize("newest", [None, 0], ids=["this kernel's", "without Landlock"])
+def test_a_script_reads_what_is_the_user_s_to_give(tmp_path: Path, newest: int | None) -> None:
+    locks = find_locks(newest_landlock=newest)
+    if locks == Locks():
+        pytest.skip("there is no other lock here")
+    user = tmp_path / "user"
+    user.mkdir()
+    (user / "rows.jsonl").write_text("{}")
+    (user / ".secret").write_text("canary")
+    environ = {"PATH": os.environ["PATH"], "HOME": str(user), "TMPDIR": str(tmp_path)}
+    script = f"import shutil; shutil.copy({str(user / 'rows.jsonl')!r}, '/downloads/datasets/rows.jsonl')"
+    output = run_script(script, tmp_path / "work", with_hub_token=False, environ=environ, locks=locks)
+    assert (output / "rows.jsonl").read_text() == "{}"
 
 
 def test_the_hubs_token_is_no_secret_from_a_script_that_the_values_give_it_to(tmp_path: Path) -> None:
-    environ = {"HOME": str(tmp_path), "HF_TOKEN_PATH": str(tmp_path / "t")}
-    hidden = set(keys_of(environ, with_hub_token=False)) - set(keys_of(environ, with_hub_token=True))
-    cache = tmp_path / ".cache" / "huggingface"
-    assert hidden == {cache / "token", cache / "stored_tokens", tmp_path / "t"}
+    (tmp_path / "t").write_text("given")
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path / "user"), "HF_TOKEN_PATH": str(tmp_path / "t")}
+    script = (
+        "import os\ntry: said = open(os.environ['HF_TOKEN_PATH']).read()\nexcept KeyError: said = 'not given'\n"
+        "open('/downloads/datasets/a.jsonl', 'w').write(said)"
+    )
+    for given, said in ((True, "given"), (False, "not given")):
+        output = run_script(script, tmp_path / "work", with_hub_token=given, environ=environ)
+        assert (output / "a.jsonl").read_text() == said

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
-from tuneyard.deliver.script import produced_files, run_script, script_environment
+from tuneyard.deliver import deliver
+from tuneyard.deliver.script import check_sandbox, emptied, produced_files, run_script, script_environment
 from tuneyard.errors import InvalidDataError, InvalidValuesError
+from tuneyard.sandbox import Locks
+from tuneyard.store import open_store
+from tuneyard.values import DeliverValues
 
 SECRETS = {
     "AWS_ACCESS_KEY_ID": "canary", "AWS_SECRET_ACCESS_KEY": "canary", "AWS_SESSION_TOKEN": "canary",
@@ -33,13 +39,63 @@ def test_a_script_knows_no_secret_and_has_a_home_of_its_own(tmp_path: Path) -> N
     known = json.loads((output / "env.jsonl").read_text())
     assert "canary" not in known.values()
     assert {name: known[name] for name in HARMLESS} == HARMLESS
-    assert known["HOME"] == str(tmp_path / "home")
+    assert Path(known["HOME"]).parent == tmp_path
     assert known["HF_HUB_DISABLE_IMPLICIT_TOKEN"] == "1"
 
 
 def test_a_script_knows_the_hubs_token_only_where_the_values_ask_for_it(tmp_path: Path) -> None:
     known = script_environment(SECRETS, tmp_path, with_hub_token=True)
     assert known == {"HF_TOKEN": "canary", "HF_TOKEN_PATH": "canary", "HOME": str(tmp_path)}
+    login = tmp_path / "hub" / "token"
+    login.parent.mkdir()
+    login.write_text("canary")
+    known = script_environment({"HF_HOME": str(login.parent)}, tmp_path, with_hub_token=True)
+    assert known == {"HF_TOKEN_PATH": str(login), "HOME": str(tmp_path)}
+
+
+def test_a_script_has_none_of_the_user_s_caches(tmp_path: Path) -> None:
+    """What is put there is loaded by the user's other programs: modules of models, tokens, data."""
+    names = ("HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_MODULES_CACHE", "HF_ASSETS_CACHE", "HF_XET_CACHE")
+    environ = {**dict.fromkeys(names, "/home/me/cache"), "HF_ENDPOINT": "http://hub", "HF_HUB_OFFLINE": "1"}
+    known = script_environment(environ, tmp_path, with_hub_token=False)
+    expected = {"HF_ENDPOINT": "http://hub", "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}
+    assert known == {**expected, "HOME": str(tmp_path)}
+
+
+def test_what_holds_is_said_and_too_little_is_refused_where_a_sandbox_is_required(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    check_sandbox(required=False, locks=Locks(2))
+    assert capsys.readouterr().err == (
+        "dataScript is confined by Landlock 2; held: writes, reads, processes; "
+        "not held: truncation, signals, abstract sockets, modes and times, the network\n"
+    )
+    check_sandbox(required=False, locks=Locks())
+    assert "confined by none; held: nothing: it has its user's rights" in capsys.readouterr().err
+    assert check_sandbox(required=True, locks=Locks(6)) == Locks(6)
+    for locks in (Locks(), Locks(5), Locks(2, seccomp=True)):
+        with pytest.raises(InvalidValuesError, match="no sandbox that holds enough") as caught:
+            check_sandbox(required=True, locks=locks)
+        assert caught.value.exit_code == 3
+        assert "signals" in str(caught.value)
+        assert "--set dataScriptSandbox=best-effort" in caught.value.hint
+
+
+def test_a_script_that_requires_a_sandbox_is_refused_before_a_model_is_copied(tmp_path: Path) -> None:
+    store = open_store((tmp_path / "store").as_uri())
+    (tmp_path / "model").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / "model" / name).write_text("{}")
+    script = 'open("/downloads/datasets/a.jsonl", "w").write("{}")'
+    given = {"dataScript": script, "bucketDataDir": "bucket/data", "dataScriptSandbox": "required"}
+    model = {"modelID": str(tmp_path / "model"), "bucketModelPath": "bucket/models/m"}
+    values = DeliverValues.model_validate({**given, **model})
+    with pytest.raises(InvalidValuesError, match="no sandbox that holds enough"):
+        deliver(values, store, workdir=tmp_path / "work", locks=Locks(5))
+    assert list(store.list("bucket/")) == []
+    relaxed = values.model_copy(update={"dataScriptSandbox": "best-effort"})
+    assert deliver(relaxed, store, workdir=tmp_path / "work", locks=Locks()).script == "run"
+    assert deliver(values, store, workdir=tmp_path / "work", locks=Locks()).script == "skipped", "it is not run"
 
 
 def test_the_specifications_path_is_mapped_in_every_form_it_is_written(tmp_path: Path) -> None:
@@ -57,6 +113,35 @@ assert "/srv/downloads/x" == "/srv" + "/down" + "loads/x"
     output = run(script, tmp_path)
     assert produced_files(output) == ("a.jsonl", "b.jsonl", "c.jsonl", "d.jsonl")
     assert tmp_path in output.parents
+
+
+def test_a_container_s_own_folder_is_written_as_it_is(tmp_path: Path) -> None:
+    downloads = tmp_path / "downloads"
+    script = 'open("/downloads/datasets/a.jsonl", "w").write("{}")'
+    output = run_script(script, tmp_path / "work", with_hub_token=False, environ=HARMLESS, downloads=downloads)
+    assert (output, produced_files(output)) == (downloads / "datasets", ("a.jsonl",))
+
+
+def test_what_an_earlier_script_left_in_a_container_s_folder_goes(tmp_path: Path) -> None:
+    datasets = tmp_path / "datasets"
+    (datasets / "deep" / "closed").mkdir(parents=True)
+    (datasets / "deep" / "closed" / "old.jsonl").write_text("{}")
+    (datasets / "deep").chmod(0)
+    assert list((emptied(tmp_path) / "datasets").iterdir()) == []
+    datasets.rmdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "kept.jsonl").write_text("{}")
+    datasets.symlink_to(tmp_path / "elsewhere")
+    assert list((emptied(tmp_path) / "datasets").iterdir()) == []
+    assert (tmp_path / "elsewhere" / "kept.jsonl").exists()
+
+
+def test_another_script_has_another_home_and_the_same_one_its_own_again(tmp_path: Path) -> None:
+    plant = 'import pathlib; pathlib.Path.home().joinpath(".netrc").write_text("planted")\n'
+    look = 'import os; open("/downloads/datasets/a.jsonl", "w").write(str(os.listdir(os.environ["HOME"])))'
+    first, again = run(plant + look, tmp_path), run(plant + look, tmp_path)
+    assert (first / "a.jsonl").read_text() == (again / "a.jsonl").read_text() == "['.netrc']"
+    assert (run(look, tmp_path) / "a.jsonl").read_text() == "[]"
 
 
 def test_each_run_begins_with_an_empty_folder(tmp_path: Path) -> None:
@@ -98,6 +183,47 @@ def test_other_files_are_named_and_not_data(tmp_path: Path, capsys: pytest.Captu
     capsys.readouterr()
     assert produced_files(output) == ("a.jsonl",)
     assert "notes.txt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("folder", ["/downloads/datasets", "/downloads"])
+def test_a_folder_that_became_a_link_is_refused(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "private" / "datasets").mkdir(parents=True)
+    (tmp_path / "private" / "datasets" / "a.jsonl").write_text("private")
+    target = tmp_path / "private" / ("datasets" if folder.endswith("datasets") else "")
+    script = f"import os; os.rename('{folder}', 'aside'); os.symlink({str(target)!r}, '{folder}')"
+    with pytest.raises(InvalidDataError, match="replaced the folder"):
+        run(script, tmp_path / "work")
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "private" / "datasets")
+    with pytest.raises(InvalidDataError, match="replaced the folder"):
+        produced_files(link)
+
+
+def test_what_a_script_leaves_running_ends_with_it_and_reaches_its_files_no_more(tmp_path: Path) -> None:
+    here = "import time; time.sleep(60)"
+    apart = (
+        "import os, time\n"
+        "while os.path.exists('/downloads/datasets/a.jsonl'): pass\n"
+        "for place in os.listdir({work!r}):\n"
+        "    try: open(os.path.join({work!r}, place, 'datasets', 'a.jsonl'), 'a').write('changed')\n"
+        "    except OSError: pass\n"
+        "open(os.path.expanduser('~/tried'), 'w')\n"
+    )
+    script = (
+        "import subprocess, sys\nopen('/downloads/datasets/a.jsonl', 'w').write('{}')\n"
+        "quiet = {'stdout': subprocess.DEVNULL, 'stderr': subprocess.DEVNULL}\n"
+        f"subprocess.Popen([sys.executable, '-c', {here!r}], **quiet)\n"
+        f"apart = [sys.executable, '-c', {apart.format(work=str(tmp_path))!r}]\n"
+        "subprocess.Popen(apart, start_new_session=True, **quiet)\n"
+    )
+    output = run(script, tmp_path)
+    (home,) = tmp_path.glob("home-*")
+    until = time.monotonic() + 30
+    while not (home / "tried").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    assert (output / "a.jsonl").read_text() == "{}"
+    alive = [one.info for one in psutil.process_iter(["cmdline", "environ", "status"])]
+    assert not [one for one in alive if here in (one["cmdline"] or ()) and str(tmp_path) in str(one["environ"])]
 
 
 @pytest.mark.parametrize(

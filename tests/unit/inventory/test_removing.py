@@ -16,7 +16,7 @@ from inventories import ABOUT, put_data, put_model, put_run
 from tuneyard.chaos.faulty import FaultyStore
 from tuneyard.checkpoints import Attempt
 from tuneyard.inventory import remove_leftovers, take_inventory, verify_place
-from tuneyard.store import Store, open_store
+from tuneyard.store import Manifest, Store, open_store
 
 RUN = "bucket/experiments/run"
 NOW = timedelta(0)
@@ -86,6 +86,34 @@ def test_beside_a_manifest_that_cannot_be_read_nothing_goes(store: Store, tmp_pa
     before = _keys(store)
     remove_leftovers(store, "bucket", grace=NOW)
     assert _keys(store) == before
+
+
+PLANTED = {
+    "a manifest at the top of a bucket": ("bucket/.tuneyard/manifest.json", True),
+    "a journal at the top of a bucket": ("bucket/.tuneyard/delivering.json", False),
+    "a journal above experiments": ("bucket/experiments/.tuneyard/delivering.json", False),
+    "a manifest above experiments": ("bucket/experiments/.tuneyard/manifest.json", True),
+    "a journal in an experiment": (f"{RUN}/.tuneyard/delivering.json", False),
+    "a journal of a file that is a folder": ("bucket/.tuneyard/datasets.delivering.json", False),
+    "a journal of a file above experiments": ("bucket/x/.tuneyard/experiments.delivering.json", False),
+    "a manifest of another kind": ("bucket/datasets/.tuneyard/manifest.json", False),
+}
+
+
+@pytest.mark.parametrize(("planted", "whole"), PLANTED.values(), ids=list(PLANTED))
+def test_what_somebody_planted_makes_no_leftovers_of_other_things(
+    store: Store, tmp_path: Path, planted: str, whole: bool
+):
+    put_run(store, RUN, tmp_path, 10)
+    put_data(store, "bucket/datasets/d.jsonl", tmp_path / "d", b"{}\n")
+    for key in ("bucket/notes.txt", "bucket/datasets/notes.txt", f"{RUN}/loss.svg", f"{RUN}/events/x"):
+        store.put(key, b"mine")
+    before = _keys(store)
+    kind = "model" if whole else "dataset"
+    store.put(planted, Manifest(kind=kind, files=()).to_json())
+    for place in ("bucket", "bucket/experiments", RUN, "bucket/datasets"):
+        remove_leftovers(store, place, grace=NOW, now=datetime.now(UTC) + LATER)
+    assert before - _keys(store) == set()
 
 
 class _Machine(RuleBasedStateMachine):

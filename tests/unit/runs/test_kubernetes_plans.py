@@ -6,9 +6,12 @@ import json
 
 import pytest
 
-from tuneyard.errors import NotFoundError, UsageError
+from tuneyard.cluster.errand import errand_spec
+from tuneyard.errors import InvalidValuesError, NotFoundError, UsageError
 from tuneyard.runs import RunInfo
-from tuneyard.runs.kubernetes_info import read_progress
+from tuneyard.runs.differences import differing_values
+from tuneyard.runs.kubernetes_forecast import _without_env
+from tuneyard.runs.kubernetes_info import env_secrets, read_progress, resolved
 from tuneyard.runs.plans import Sources, plan_finetune, plan_serve
 from tuneyard.runs.targets import Kubernetes, runner_for
 
@@ -112,3 +115,47 @@ def test_progress_is_read_off_the_newest_line(line, told):
     found = (progress.step, progress.max_steps, progress.loss, progress.seconds_per_step, progress.seconds_left)
     assert found == told
     assert read_progress(["loading torch"]) is None
+
+
+ROUTE = {"enabled": True, "parentRefs": [{"name": "gate"}]}
+
+
+@pytest.mark.parametrize("named", [{"model": "a/b"}, {}], ids=["values", "a run"])
+def test_a_server_behind_a_route_gets_a_key_unless_the_values_take_it_away(named):
+    run = None if named else "lora"
+    plan = plan_serve(Sources(values={**named, "httpRoute": ROUTE}, name="m"), Elsewhere(), run=run)
+    assert json.loads(plan.launch.values)["apiKeySecret"]["name"] == "m-api-key"
+    own = {**named, "httpRoute": ROUTE, "apiKeySecret": {"name": "door"}}
+    plan = plan_serve(Sources(values=own, name="m"), Elsewhere(), run=run)
+    assert json.loads(plan.launch.values)["apiKeySecret"]["name"] == "door"
+    with pytest.raises(InvalidValuesError, match="httpRoute would lead everyone"):
+        plan_serve(Sources(values={**own, "apiKeySecret": {"name": ""}}, name="m"), Elsewhere(), run=run)
+
+
+def config_map(env, name="tune"):
+    document = {**VALUES, "checkpointsRemote": "b/e/tune", "env": env}
+    metadata = {"name": f"{name}-values-0123456789"}
+    return {"metadata": metadata, "data": {"values.json": json.dumps(document)}}
+
+
+def test_texts_that_a_cluster_keeps_in_the_chart_s_secret_are_not_shown_and_no_others_are_taken_for_them():
+    own = {"name": "tune-env-0a1b2c3d4e", "key": "A"}
+    other = {"name": "tune-env-mine", "key": "k"}
+    config = config_map({"A": own, "B": other, "NCCL_DEBUG": "INFO"})
+    assert env_secrets(config) == {"tune-env-0a1b2c3d4e"}
+    assert resolved("finetune", config)["env"] == {"A": "(not shown)", "B": other, "NCCL_DEBUG": "INFO"}
+    assert env_secrets(config_map({"A": own}, name="another")) == set()
+    launched = {**resolved("finetune", config), "env": {"A": "text", "B": other, "NCCL_DEBUG": "WARN"}}
+    assert differing_values(resolved("finetune", config), launched) == []
+
+
+def test_a_look_from_inside_takes_no_text_of_a_variable_along():
+    text = _without_env(json.dumps({**VALUES, "env": {"A": "canary"}}).encode())
+    assert "canary" not in text
+    assert json.loads(text) == {**VALUES, "env": {}}
+    own = {"name": "A", "valueFrom": {"secretKeyRef": {"name": "tune-env-0a1b2c3d4e", "key": "A"}}}
+    keys = {"name": "AWS_ACCESS_KEY_ID", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "a"}}}
+    spec = errand_spec({"containers": [{"env": [own, keys], "command": []}]}, "plan", ["x"])
+    optional, required = spec["containers"][0]["env"]
+    assert optional["valueFrom"]["secretKeyRef"]["optional"] is True
+    assert required == keys

@@ -1,14 +1,21 @@
-"""What serving takes keeps the base's generation settings, also those that transformers reads but refuses to write."""
+"""What serving takes: its generation settings, and what a later merge loads of a published adapter."""
 
 import json
+import pickle
 from types import SimpleNamespace
 
+import pytest
+from peft import LoraConfig, get_peft_model
 from tiny_models import make_model
+from training import REMOTE, VALUES, changed
 from transformers import AutoModelForCausalLM
 
-from tuneyard.train.final import set_generation
+from tuneyard.checkpoints import Experiment, RunRecord
+from tuneyard.errors import InvalidDataError
+from tuneyard.store import open_store
+from tuneyard.train.final import merge_later, set_generation
 from tuneyard.train.model import load_base
-from tuneyard.values import FinetuningConfig
+from tuneyard.values import FinetuneValues, FinetuningConfig
 
 REFUSED = {"temperature": 0.2, "top_p": 0.9, "eos_token_id": 2}
 
@@ -24,3 +31,29 @@ def test_the_stop_token_joins_the_settings_and_nothing_else_of_them_changes(tmp_
     (tmp_path / "generation_config.json").write_text(json.dumps(REFUSED))
     set_generation(SimpleNamespace(eos_token_id=7), tmp_path)
     assert json.loads((tmp_path / "generation_config.json").read_text()) == {**REFUSED, "eos_token_id": [2, 7]}
+
+
+class Canary:
+    """Leaves a file where it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_a_merge_looks_into_the_published_adapter_before_it_is_loaded(tmp_path):
+    """The adapter has lain in a bucket: whoever may write there may have put a pickle into it, with a manifest."""
+    base = make_model(tmp_path / "base")
+    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(task_type="CAUSAL_LM", r=2))
+    adapted.save_pretrained(tmp_path / "adapter")
+    (tmp_path / "adapter" / "adapter_model.bin").write_bytes(pickle.dumps(Canary(tmp_path / "canary")))
+    store = open_store((tmp_path / "store").as_uri())
+    record = RunRecord("run", {}, "0" * 64, {}, {}, {})
+    Experiment(store, REMOTE).claim(record).publish_final(tmp_path / "adapter", "checkpoint-final", {"type": "adapter"})
+    values = FinetuneValues.model_validate(changed(VALUES, mergeAdapter=True))
+    prepared = SimpleNamespace(inputs=SimpleNamespace(record=lambda _: record), base_folder=str(base))
+    with pytest.raises(InvalidDataError, match=r"checkpoint-final is not plain weights.*adapter_model.bin"):
+        merge_later(values, prepared, store, tmp_path / "work")
+    assert not (tmp_path / "canary").exists()

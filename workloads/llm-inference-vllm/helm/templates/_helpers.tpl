@@ -11,7 +11,9 @@
 
 {{- /* The values that the process reads */ -}}
 {{- define "tuneyard.document" -}}
-{{- toJson .Values -}}
+{{- $values := deepCopy .Values -}}
+{{- $_ := set $values "env_vars" (include "tuneyard.shownValues" (list . "env_vars") | fromJson) -}}
+{{- toJson $values -}}
 {{- end -}}
 
 {{- /* A server of a Hub's model can do without the store's keys */ -}}

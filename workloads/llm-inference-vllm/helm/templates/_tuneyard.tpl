@@ -232,7 +232,7 @@ affinity: {{ include "tuneyard.json" . }}
 {{- end -}}
 {{- end -}}
 
-{{- /* The work volume's mount. Runs that share a named claim have a folder each: list $ claim path folder */ -}}
+{{- /* The work volume's mount. Runs that share a named claim have a folder each: list $ claim path folder [readOnly] */ -}}
 {{- define "tuneyard.workMount" -}}
 {{- $root := index . 0 -}}
 {{- $folder := index . 3 -}}
@@ -247,6 +247,7 @@ affinity: {{ include "tuneyard.json" . }}
 {{- else if $folder -}}
 {{- $_ := set $mount "subPath" $folder -}}
 {{- end -}}
+{{- if gt (len .) 4 -}}{{- $_ := set $mount "readOnly" true -}}{{- end -}}
 {{- include "tuneyard.json" $mount -}}
 {{- end -}}
 
@@ -269,6 +270,11 @@ affinity: {{ include "tuneyard.json" . }}
 
 {{- define "tuneyard.mounts" -}}
 - {name: tmp, mountPath: /tmp}
+{{ include "tuneyard.readOnlyMounts" . }}
+{{- end -}}
+
+{{- /* What containers of a pod may share: nobody writes it */ -}}
+{{- define "tuneyard.readOnlyMounts" -}}
 - {name: values, mountPath: /etc/tuneyard/values, readOnly: true}
 - {name: ca, mountPath: /etc/tuneyard/ca, readOnly: true}
 {{- end -}}
@@ -292,8 +298,8 @@ affinity: {{ include "tuneyard.json" . }}
 {{- end -}}
 {{- end -}}
 
-{{- /* The user's own variables, a text or {name, key} of a Secret, in either of their two forms, by name: list $ "env" */ -}}
-{{- define "tuneyard.ownEnv" -}}
+{{- /* The user's own variables by name, each a text or {name, key} of a Secret, from either of their forms: list $ "env" */ -}}
+{{- define "tuneyard.givenEnv" -}}
 {{- $given := include "tuneyard.get" . | fromJsonArray | first -}}
 {{- $where := last . -}}
 {{- $env := dict -}}
@@ -312,21 +318,80 @@ affinity: {{ include "tuneyard.json" . }}
 {{- range $name, $value := $env -}}
 {{- if kindIs "map" $value -}}
 {{- if or (kindIs "bool" (get $value "name")) (kindIs "bool" (get $value "key")) -}}{{- fail (printf "%s.%s: the Secret's name and key are texts: put them in quotes" $where $name) -}}{{- end -}}
-{{- $reference := dict "name" (include "tuneyard.scalar" (get $value "name")) "key" (include "tuneyard.scalar" (get $value "key")) -}}
-{{- $_ := set $own $name (dict "name" $name "valueFrom" (dict "secretKeyRef" $reference)) -}}
+{{- $_ := set $own $name (dict "name" (include "tuneyard.scalar" (get $value "name")) "key" (include "tuneyard.scalar" (get $value "key"))) -}}
 {{- else if not (kindIs "invalid" $value) -}}
-{{- /* Kubernetes reads $(NAME) as another variable, and $$ as $ */ -}}
-{{- $_ := set $own $name (dict "name" $name "value" (include "tuneyard.scalar" $value | replace "$" "$$")) -}}
+{{- if eq (toString $value) "(not shown)" -}}{{- fail (printf "%s.%s was printed without its text: give it again" $where $name) -}}{{- end -}}
+{{- $_ := set $own $name (include "tuneyard.scalar" $value) -}}
 {{- end -}}
 {{- end -}}
 {{- include "tuneyard.json" $own -}}
+{{- end -}}
+
+{{- /* The texts among them that may be secrets, by name: list $ "env" */ -}}
+{{- define "tuneyard.hiddenEnv" -}}
+{{- $shown := include "tuneyard.shownEnv" . | fromJsonArray -}}
+{{- $hidden := dict -}}
+{{- range $name, $value := include "tuneyard.givenEnv" . | fromJson -}}
+{{- if and (kindIs "string" $value) (not (has $name $shown)) -}}{{- $_ := set $hidden $name $value -}}{{- end -}}
+{{- end -}}
+{{- include "tuneyard.json" $hidden -}}
+{{- end -}}
+
+{{- /* The Secret that holds those: list $ "env" */ -}}
+{{- define "tuneyard.envSecretName" -}}
+{{- printf "%s-env-%s" (include "tuneyard.fullname" (first .)) (include "tuneyard.hiddenEnv" . | sha256sum | trunc 10) -}}
+{{- end -}}
+
+{{- /* The user's own variables with a reference in place of each text that may be a secret: list $ "env" */ -}}
+{{- define "tuneyard.shownValues" -}}
+{{- $own := include "tuneyard.givenEnv" . | fromJson -}}
+{{- $secret := include "tuneyard.envSecretName" . -}}
+{{- range $name, $_ := include "tuneyard.hiddenEnv" . | fromJson -}}
+{{- $_ := set $own $name (dict "name" $secret "key" $name) -}}
+{{- end -}}
+{{- include "tuneyard.json" $own -}}
+{{- end -}}
+
+{{- /* The same as entries of a container, by name: list $ "env" */ -}}
+{{- define "tuneyard.ownEnv" -}}
+{{- $own := dict -}}
+{{- range $name, $value := include "tuneyard.shownValues" . | fromJson -}}
+{{- if kindIs "map" $value -}}
+{{- $_ := set $own $name (dict "name" $name "valueFrom" (dict "secretKeyRef" $value)) -}}
+{{- else -}}
+{{- /* Kubernetes reads $(NAME) as another variable, and $$ as $ */ -}}
+{{- $_ := set $own $name (dict "name" $name "value" ($value | replace "$" "$$")) -}}
+{{- end -}}
+{{- end -}}
+{{- include "tuneyard.json" $own -}}
+{{- end -}}
+
+{{- /* What holds the texts of variables: list $ "env" namespace */ -}}
+{{- define "tuneyard.envSecret" -}}
+{{- $root := index . 0 -}}
+{{- $env := slice . 0 2 -}}
+{{- $hidden := include "tuneyard.hiddenEnv" $env | fromJson -}}
+{{- if $hidden -}}
+{{- $data := dict -}}
+{{- range $name, $text := $hidden -}}{{- $_ := set $data $name (b64enc $text) -}}{{- end -}}
+apiVersion: v1
+kind: Secret
+metadata:
+  name: {{ include "tuneyard.envSecretName" $env | include "tuneyard.json" }}
+  {{- with index . 2 }}
+  namespace: {{ include "tuneyard.json" . }}
+  {{- end }}
+  labels: {{ include "tuneyard.labels" $root }}
+immutable: true
+data: {{ include "tuneyard.json" $data }}
+{{- end -}}
 {{- end -}}
 
 {{- /* A container's whole environment, each name once: list $ key-of-the-user's-own lines-of-the-chart */ -}}
 {{- define "tuneyard.env" -}}
 {{- $own := dict -}}
 {{- if index . 1 -}}{{- $own = include "tuneyard.ownEnv" (list (index . 0) (index . 1)) | fromJson -}}{{- end -}}
-{{- $fixed := list "JOB_COMPLETION_INDEX" "TUNEYARD_CHART" "TUNEYARD_TERMINATION_LOG" "TUNEYARD_CA_FILE" "TUNEYARD_WAIT_SECONDS" "TUNEYARD_NODES" "TUNEYARD_NODE_SERVICE" "TUNEYARD_API_KEY" -}}
+{{- $fixed := list "JOB_COMPLETION_INDEX" "TUNEYARD_CHART" "TUNEYARD_TERMINATION_LOG" "TUNEYARD_CA_FILE" "TUNEYARD_WAIT_SECONDS" "TUNEYARD_NODES" "TUNEYARD_NODE_SERVICE" "TUNEYARD_NODE_ADDRESS" "TUNEYARD_NODES_KEY" "TUNEYARD_API_KEY" -}}
 {{- $where := index . 1 -}}
 {{- range $name, $_ := $own -}}
 {{- if has $name $fixed -}}{{- fail (printf "%s.%s is set by the chart itself" $where $name) -}}{{- end -}}

@@ -14,6 +14,7 @@
 {{- if not (get $values "checkpointsRemote") -}}
 {{- $_ := set $values "checkpointsRemote" (printf "default-bucket/experiments/%s" .Release.Name) -}}
 {{- end -}}
+{{- $_ := set $values "env" (include "tuneyard.shownValues" (list . "env") | fromJson) -}}
 {{- toJson $values -}}
 {{- end -}}
 
@@ -25,6 +26,8 @@
 {{- if ne $nodes "1" }}
 - {name: TUNEYARD_NODES, value: {{ quote $nodes }}}
 - {name: TUNEYARD_NODE_SERVICE, value: {{ include "tuneyard.fullname" . | quote }}}
+- {name: TUNEYARD_NODE_ADDRESS, valueFrom: {fieldRef: {fieldPath: status.podIP}}}
+{{ include "tuneyard.secretEnv" (list "TUNEYARD_NODES_KEY" (include "tuneyard.plain" (list . "nodesSecret" "name")) (include "tuneyard.plain" (list . "nodesSecret" "key")) false) }}
 {{- end }}
 {{ include "tuneyard.secretEnv" (list "AWS_ACCESS_KEY_ID" $secret (include "tuneyard.plain" (list . "bucketCredentialsSecret" "accessKeyKey")) false) }}
 {{ include "tuneyard.secretEnv" (list "AWS_SECRET_ACCESS_KEY" $secret (include "tuneyard.plain" (list . "bucketCredentialsSecret" "secretKeyKey")) false) }}

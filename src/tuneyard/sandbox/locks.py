@@ -1,0 +1,99 @@
+"""Which locks a machine has, and what they hold together."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal, get_args
+
+from tuneyard.interpreter import python
+from tuneyard.sandbox import landlock, seccomp
+
+Hold = Literal["writes", "truncation", "reads", "processes", "signals", "abstract sockets", "modes and times"]
+"""What a lock may hold, each for what lies outside the program's own folders and processes:
+
+writes: nothing is written, made, renamed or removed. truncation: no file is cut. reads: hidden places can't be read.
+processes: none is looked into or traced. signals: none is signalled. abstract sockets: none is connected to.
+modes and times: no file's mode, owner or times change.
+"""
+
+HOLDS: tuple[Hold, ...] = get_args(Hold)
+
+SUFFICIENT: frozenset[Hold] = frozenset({"writes", "truncation", "reads", "processes", "signals"})
+"""What has to be held where a sandbox is required. The rest takes Linux 6.12, or namespaces."""
+
+_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Locks:
+    """The locks that a program is put behind.
+
+    Attributes:
+        landlock: The version of Landlock's interface to use; 0 for none.
+        namespaces: Whether namespaces are used.
+        seccomp: Whether system calls that truncate are filtered.
+    """
+
+    landlock: int = 0
+    namespaces: bool = False
+    seccomp: bool = False
+
+    @property
+    def held(self) -> tuple[Hold, ...]:
+        """What they hold together."""
+        held: set[Hold] = set()
+        if self.landlock:
+            held |= {"writes", "reads", "processes"}
+        if self.landlock >= landlock.TRUNCATION or (self.landlock and self.seccomp):
+            held.add("truncation")
+        if self.landlock >= landlock.SIGNALS:
+            held |= {"signals", "abstract sockets"}
+        if self.namespaces:
+            held |= {"writes", "truncation", "reads", "processes", "signals", "modes and times"}
+        return tuple(one for one in HOLDS if one in held)
+
+    @property
+    def sufficient(self) -> bool:
+        """Whether they hold enough for a program that is not trusted."""
+        return SUFFICIENT.issubset(self.held)
+
+    def __str__(self) -> str:
+        """Name them."""
+        used = [f"Landlock {self.landlock}"] if self.landlock else []
+        used += ["namespaces"] if self.namespaces else []
+        used += ["seccomp"] if self.seccomp else []
+        return " and ".join(used) or "none"
+
+
+def find_locks(*, newest_landlock: int | None = None) -> Locks:
+    """Find the locks to use on this machine: Landlock, and a second one where it is missing or old.
+
+    Args:
+        newest_landlock: The version of Landlock at most, as an older kernel has it; the kernel's own where None.
+    """
+    version = landlock.version()
+    return _find(version if newest_landlock is None else min(version, newest_landlock))
+
+
+@cache
+def _find(version: int) -> Locks:
+    alone = Locks(version)
+    if version >= landlock.SIGNALS:
+        return alone
+    tried = [Locks(version, namespaces=True)]
+    if 0 < version < landlock.TRUNCATION and seccomp.is_known():
+        tried.append(Locks(version, seccomp=True))
+    return next((locks for locks in tried if _work(locks)), alone)
+
+
+def _work(locks: Locks) -> bool:
+    """Try locks on a program that does nothing: a kernel may have them, and its administrator forbid them."""
+    from tuneyard.sandbox.plan import Plan, command
+
+    with tempfile.TemporaryDirectory(prefix="tuneyard-sandbox-") as folder:
+        tried = command(Plan(writable=(folder,)), locks, python("-S", "-c", "pass"))
+        done = subprocess.run(tried, capture_output=True, timeout=_SECONDS, check=False)
+    return done.returncode == 0

@@ -1,0 +1,212 @@
+"""What each lock holds, and what it does not, on the real kernel: every version of Landlock, with and without a second
+lock, against the same attacks. `docs/guides/security.md` has the same table.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tuneyard.sandbox import HOLDS, Hold, Locks, Plan, command, find_locks
+from tuneyard.sandbox.landlock import version
+from tuneyard.sandbox.locks import SUFFICIENT
+
+KERNEL = version()
+pytestmark = pytest.mark.skipif(platform.system() != "Linux", reason="the locks are Linux's")
+
+# Each raises OSError where it is held; `there` is a folder outside of the program's own, `victim` a process outside.
+ATTACKS: dict[Hold, dict[str, str]] = {
+    "writes": {
+        "makes a file": "open(there + '/new', 'w')",
+        "appends": "open(there + '/kept', 'a').write('x')",
+        "makes a folder": "os.mkdir(there + '/new-folder')",
+        "renames": "os.rename(there + '/moved', there + '/gone')",
+        "removes": "os.unlink(there + '/removed')",
+        "makes a link": "os.symlink('/etc', there + '/link')",
+        "makes a pipe": "os.mkfifo(there + '/pipe')",
+    },
+    "truncation": {
+        "cuts by path": "os.truncate(there + '/cut-1', 0)",
+        "cuts by opening for reading": "os.close(os.open(there + '/cut-2', os.O_RDONLY | os.O_TRUNC))",
+        "cuts by opening for nothing": "os.close(os.open(there + '/cut-3', 3 | os.O_TRUNC))",
+    },
+    "reads": {
+        "reads a key": "open(there + '/keys/key').read()",
+        "reads a key by a link": "os.symlink(there + '/keys', 'way'); open('way/key').read()",
+        "lets cat read": "subprocess.run(['cat', there + '/keys/key'], check=True, capture_output=True)",
+    },
+    "processes": {"reads an environment": "assert b'canary' in open(f'/proc/{victim}/environ', 'rb').read()"},
+    "signals": {"signals": "os.kill(victim, signal.SIGCONT)"},
+    "abstract sockets": {"connects": "socket.socket(socket.AF_UNIX).connect(name)"},
+    "modes and times": {
+        "changes the mode": "os.chmod(there + '/kept', 0o600)",
+        "changes times": "os.utime(there + '/kept')",
+    },
+}  # fmt: skip
+PROGRAM = """
+import json, os, signal, socket, subprocess, sys
+there, victim, name, attacks = sys.argv[1], int(sys.argv[2]), "\\0" + sys.argv[3], json.loads(sys.argv[4])
+told = {}
+for attack, code in attacks.items():
+    try:
+        exec(code)
+        told[attack] = "done"
+    except (OSError, subprocess.CalledProcessError, AssertionError) as error:
+        told[attack] = repr(error)
+print(json.dumps(told))
+"""
+VICTIM = "import socket, sys, time; s = socket.socket(socket.AF_UNIX); s.bind('\\0' + sys.argv[1]); s.listen(9); print(flush=True); time.sleep(600)"  # noqa: E501
+
+
+@dataclass
+class Place:
+    """A folder outside and a process outside; `own` is the program's folder."""
+
+    own: Path
+    there: Path
+    victim: int
+    name: str
+
+    def attack(self, locks: Locks | None) -> dict[str, str]:
+        attacks = {name: code for group in ATTACKS.values() for name, code in group.items()}
+        program = [sys.executable, "-I", "-c", PROGRAM, str(self.there), str(self.victim), self.name]
+        program.append(json.dumps(attacks))
+        if locks is not None:
+            plan = Plan(writable=(str(self.own),), hidden=(str(self.there / "keys"),))
+            program = command(plan, locks, program)
+        done = subprocess.run(program, cwd=self.own, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    there = tmp_path / "there"
+    for folder in (tmp_path / "own", there / "keys"):
+        folder.mkdir(parents=True)
+    for name in ("kept", "moved", "removed", "cut-1", "cut-2", "cut-3", "keys/key"):
+        (there / name).write_text("canary")
+    name = f"tuneyard-{tmp_path.name}-{os.getpid()}"
+    victim = [sys.executable, "-c", VICTIM, name]
+    with subprocess.Popen(victim, env={**os.environ, "SECRET": "canary"}, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        try:
+            yield Place(tmp_path / "own", there, process.pid, name)
+        finally:
+            process.kill()
+
+
+LEVELS = [Locks(abi, namespaces=second) for abi in range(1, 8) for second in (False, True)]
+LEVELS += [Locks(1, seccomp=True), Locks(2, seccomp=True), Locks(namespaces=True)]
+
+
+def test_every_attack_works_where_nothing_holds_it(place: Place) -> None:
+    assert set(place.attack(None).values()) == {"done"}
+
+
+@pytest.mark.parametrize("locks", LEVELS, ids=str)
+def test_each_level_holds_exactly_what_is_said_of_it(place: Place, locks: Locks) -> None:
+    if locks.landlock > KERNEL:
+        pytest.skip(f"this kernel has Landlock {KERNEL}")
+    if locks.namespaces and not namespaces_work():
+        pytest.skip("users may make no namespaces here")
+    told = place.attack(locks)
+    done = {hold: {name for name in ATTACKS[hold] if told[name] == "done"} for hold in HOLDS}
+    assert done == {hold: set() if hold in locks.held else set(ATTACKS[hold]) for hold in HOLDS}
+
+
+def namespaces_work() -> bool:
+    return find_locks(newest_landlock=0).namespaces
+
+
+@pytest.mark.parametrize(("abi", "held"), [(1, 3), (2, 3), (3, 4), (4, 4), (5, 4), (6, 6), (7, 6)])
+def test_the_levels_differ_by_what_the_kernels_documentation_says(abi: int, held: int) -> None:
+    assert len(Locks(abi).held) == held
+    assert Locks(abi).sufficient == (abi >= 6)
+    assert ("truncation" in Locks(abi).held) == (abi >= 3)
+    assert ("signals" in Locks(abi).held) == (abi >= 6)
+
+
+def test_the_second_lock_is_taken_where_the_first_is_old_and_not_otherwise() -> None:
+    for abi in range(8):
+        locks = find_locks(newest_landlock=abi)
+        assert locks.landlock == min(abi, KERNEL)
+        assert locks.namespaces == (locks.landlock < 6 and namespaces_work())
+        assert locks.seccomp == (locks.landlock in (1, 2) and not locks.namespaces)
+        if namespaces_work():
+            assert locks.sufficient
+    assert find_locks() == find_locks(newest_landlock=99)
+
+
+def test_nothing_is_said_to_hold_without_a_lock() -> None:
+    assert (Locks().held, Locks().sufficient, str(Locks())) == ((), False, "none")
+    assert set(HOLDS) > SUFFICIENT
+
+
+@pytest.mark.parametrize("locks", [Locks(min(KERNEL, 2), seccomp=True), Locks(namespaces=True), find_locks()], ids=str)
+def test_a_program_behind_a_lock_ends_as_it_does_without(tmp_path: Path, locks: Locks) -> None:
+    if locks.namespaces and not namespaces_work():
+        pytest.skip("users may make no namespaces here")
+    plan = Plan(writable=(str(tmp_path),))
+
+    def run(code: str) -> subprocess.CompletedProcess[str]:
+        program = command(plan, locks, [sys.executable, "-I", "-c", code])
+        return subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=60, input="given")
+
+    done = run("import sys; print(sys.stdin.read(), sys.argv); print('told', file=sys.stderr); sys.exit(9)")
+    assert (done.returncode, done.stdout, done.stderr) == (9, "given ['-c']\n", "told\n")
+    assert run("import os; os.kill(os.getpid(), 9)").returncode == -signal.SIGKILL
+    assert run("import os; os.abort()").returncode == -signal.SIGABRT
+    write = "open('a', 'w').write('x'); open('a', 'w').truncate(0); open('/dev/null', 'w').write('x')"
+    assert run(write).returncode == 0
+    assert run("import os; print(os.cpu_count(), os.path.exists('/dev/shm'))").stdout.endswith("True\n")
+
+
+def test_what_a_program_leaves_behind_ends_with_it_in_namespaces(tmp_path: Path) -> None:
+    if not namespaces_work():
+        pytest.skip("users may make no namespaces here")
+    code = (
+        "import os, subprocess, sys\n"
+        'left = \'import time; open("there", "w"); time.sleep(3); open("later", "w")\'\n'
+        "subprocess.Popen([sys.executable, '-c', left], start_new_session=True)\n"
+        "while not os.path.exists('there'): pass\n"
+    )
+    program = command(Plan(writable=(str(tmp_path),)), Locks(namespaces=True), [sys.executable, "-I", "-c", code])
+    assert subprocess.run(program, cwd=tmp_path, timeout=60).returncode == 0
+    import psutil
+
+    running = [process.cmdline() for process in psutil.process_iter() if process.pid != os.getpid()]
+    assert not any(str(tmp_path) in " ".join(words) or "later" in " ".join(words) for words in running)
+
+
+def test_what_is_shown_can_be_read_in_a_place_that_is_hidden(tmp_path: Path) -> None:
+    inside = tmp_path / "home" / ".local" / "python" / "lib"
+    inside.mkdir(parents=True)
+    (inside / "module.py").write_text("shown")
+    (tmp_path / "home" / ".local" / "key").write_text("canary")
+    (tmp_path / "own").mkdir()
+    with pytest.raises(ValueError, match="can't be hidden in a folder that may be written into"):
+        Plan(hidden=(str(tmp_path / "home" / ".local"),), writable=(str(tmp_path / "home"),))
+    hidden = (str(tmp_path / "home" / ".local"),)
+    code = (
+        "import sys\nprint(open(sys.argv[1] + '/python/lib/module.py').read())\n"
+        "try: print(open(sys.argv[1] + '/key').read())\nexcept OSError: print('held')"
+    )
+    for locks in (find_locks(), find_locks(newest_landlock=0)):
+        if locks == Locks():
+            continue
+        plan = Plan(hidden=hidden, shown=(str(inside),), writable=(str(tmp_path / "own"),))
+        done = subprocess.run(
+            command(plan, locks, [sys.executable, "-I", "-c", code, hidden[0]]), capture_output=True, text=True
+        )
+        assert done.stdout.split() == ["shown", "held"], (str(locks), done.stderr)

@@ -1,0 +1,103 @@
+"""What processes tell each other: JSON as it was, and no pickle that names anything to call. Over gloo, for real."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+PROGRAM = """
+import json, os, sys
+import torch.distributed as dist
+from tuneyard.train import exchange
+dist.init_process_group("gloo")
+rank = dist.get_rank()
+exec(sys.argv[1])
+dist.destroy_process_group()
+"""
+
+
+def run(code: str, folder: Path, *, processes: int = 2) -> list[tuple[int, str, str]]:
+    """Run code in processes of one group; gives each one's exit code and what it printed."""
+    shared = {**os.environ, "WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+    shared |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "GLOO_SOCKET_IFNAME": "lo"}
+    from torch.distributed import TCPStore
+
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    shared["MASTER_PORT"] = str(store.port)
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, code],
+            env={**shared, "RANK": str(rank)},
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(processes)
+    ]
+    told = [process.communicate(timeout=120) for process in started]
+    return [(process.returncode, *words) for process, words in zip(started, told, strict=True)]
+
+
+def test_a_document_arrives_as_it_was_at_every_process(tmp_path: Path) -> None:
+    given = {"folder": "ü" * 9, "step": 7, "floats": [0.1, -1e-300, 1 / 3], "none": None, "deep": [{"a": [True]}]}
+    code = (
+        f"given = {given!r}\n"
+        "got = [exchange.broadcast(given if rank == 0 else None)]\n"
+        "got += [exchange.broadcast([rank] if rank == 2 else 0, source=2)]\n"
+        "print(json.dumps([got, exchange.gather({'of': rank, 'rows': [[rank, 0.1]] * rank * 100})]))"
+    )
+    done = run(code, tmp_path, processes=3)
+    assert [code for code, _, _ in done] == [0, 0, 0], done
+    rows = [{"of": rank, "rows": [[rank, 0.1]] * rank * 100} for rank in range(3)]
+    assert [json.loads(out) for _, out, _ in done] == [[[given, [2]], rows]] * 3
+
+
+EVIL = "class Evil:\n    def __reduce__(self): return (open, ('canary', 'w'))\n"
+COLLECTIVES = {
+    "broadcast": "box = [Evil() if rank else None]; dist.broadcast_object_list(box, src=1)",
+    "all gather": "dist.all_gather_object([None, None], Evil() if rank else 1)",
+    "gather": "dist.gather_object(Evil() if rank else 1, [None, None] if rank == 0 else None)",
+    "scatter": "dist.scatter_object_list([None], [Evil(), 1] if rank else None, src=1)",
+}
+
+
+def test_no_code_of_another_process_runs_in_torch_s_own_exchange(tmp_path: Path) -> None:
+    each = "".join(
+        f"try:\n    {code}\n    told[{name!r}] = 'taken'\nexcept Exception as e:\n    told[{name!r}] = str(e)\n"
+        for name, code in COLLECTIVES.items()
+    )
+    begin = f"{EVIL}told = {{}}\nif rank == 0: exchange.refuse_code()\nelse: os.chdir('other')\n"
+    code = f"{begin}{each}print(json.dumps(told))"
+    (tmp_path / "other").mkdir()
+    (first, *_) = run(f"{code}\nsys.stdout.flush(); os._exit(0)", tmp_path)
+    told = json.loads(first[1])
+    assert set(told) == set(COLLECTIVES)
+    assert all("which is not plain data" in words for words in told.values()), told
+    assert not (tmp_path / "canary").exists()
+
+
+def test_plain_data_passes_through_torch_s_own_exchange(tmp_path: Path) -> None:
+    code = (
+        "exchange.refuse_code()\n"
+        "boxes = [None, None]\n"
+        "dist.all_gather_object(boxes, {'rank': rank, 'found': [(1, (0.5, -0.25))], 'ok': True})\n"
+        "print(json.dumps(boxes))"
+    )
+    done = run(code, tmp_path)
+    expected = [{"rank": rank, "found": [[1, [0.5, -0.25]]], "ok": True} for rank in range(2)]
+    assert [json.loads(out) for _, out, _ in done] == [expected] * 2, done
+
+
+def test_a_process_that_announces_an_impossible_size_is_not_believed(tmp_path: Path) -> None:
+    code = (
+        "import torch\n"
+        "if rank: dist.broadcast(torch.tensor([1 << 40]), src=1); os._exit(0)\n"
+        "try: exchange.broadcast(None, source=1)\n"
+        "except ValueError as error: print(error)\n"
+        "os._exit(0)"
+    )
+    assert "announced 1099511627776 bytes" in run(code, tmp_path)[0][1]
