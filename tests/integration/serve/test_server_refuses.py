@@ -22,7 +22,8 @@ def routes() -> list[str]:
 
 
 def test_the_app_has_these_routes_and_no_others(routes):
-    assert set(routes) == {"/v1/chat/completions", "/v1/completions", "/v1/models", "/health", "/openapi.json"}
+    models = {"/v1/models", "/v1/models/{model:path}"}
+    assert set(routes) == {"/v1/chat/completions", "/v1/completions", "/health", "/openapi.json", *models}
 
 
 def test_every_route_wants_the_key_by_every_method(server, routes):
@@ -145,7 +146,7 @@ def test_a_body_of_unknown_size_is_read_only_so_far(server):
         chunks = (b"a" * (1 << 20) for _ in range(20))
         with suppress(OSError):  # it may close the door before all of it is sent
             connection.request("POST", "/v1/chat/completions", chunks, headers)
-            assert connection.getresponse().status == 400
+            assert connection.getresponse().status == 413
     assert server.ask("/health")[0] == 200
 
 
