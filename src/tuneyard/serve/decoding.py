@@ -16,8 +16,11 @@ _FIRST = 0xD800
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _MOST = 0x800
 _UNFINISHED = "\ufffd"
-_LONGEST_WINDOW = 32
-"""Tokens after which broken UTF-8 is passed on as it is: a character has four bytes at most."""
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
+"""How SentencePiece's tokenizers write a byte."""
+
+_LONGEST_RUN = 32
+"""Tokens after which bytes are passed on at the end of a character, and after twice as many wherever they are."""
 
 
 class SpecialTokens:
@@ -99,7 +102,10 @@ class TokenDecoder:
             return self._special.character(token)
         self._window.append(token)
         text = self._decode(self._window)
-        if text.endswith(_UNFINISHED) and len(self._window) - self._read < _LONGEST_WINDOW:
+        pending = len(self._window) - self._read
+        # Bytes that stand for themselves are a text only if all of them in a row are one.
+        is_byte = _BYTE.fullmatch(str(self._tokenizer.convert_ids_to_tokens(token)))
+        if (is_byte and pending < _LONGEST_RUN) or (text.endswith(_UNFINISHED) and pending < 2 * _LONGEST_RUN):
             return ""
         return self._new(text)
 
@@ -116,5 +122,5 @@ class TokenDecoder:
         return text[len(before) :]
 
     def _decode(self, tokens: list[int]) -> str:
-        # The tokenizer's own decoding: transformers would tidy up spaces in a whole text and not in a stream.
+        # Spaces stay as they are: tidied up, a piece would differ from the same piece of the whole.
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
