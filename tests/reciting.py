@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,11 @@ from chat_families import FAMILIES, make_family_tokenizer
 BASE = "default-bucket/models/qwen"
 _VOCABULARY = 1024
 _STRENGTH = 1000.0
+_TAIL = 8
+"""Tokens of a prompt that are the same whether there are tools or not."""
+
+QUESTION = [{"role": "user", "content": "How long is the Anna?"}]
+"""What a model that recites has to be asked."""
 
 
 def make_qwen(folder: Path) -> Path:
@@ -59,20 +65,19 @@ class Script:
     ends: bool = True
 
 
-def make_reciter(base: Path, folder: Path, script: Script) -> list[int]:
-    """Write an adapter that says what a script has; return the token ids of it, with the stop token.
+def make_reciter(adapter: Path, folder: Path, script: Script) -> None:
+    """Write an adapter that says what a script has.
 
     Args:
-        base: The base's folder.
+        adapter: An adapter to take the weights of.
         folder: Where it goes.
         script: What it writes.
     """
     from transformers import AutoTokenizer
 
-    serving.make_adapter(base, folder, seed=1)
-    for path in folder.glob("*token*"):
-        path.unlink()
-    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    folder.mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copy(adapter / name, folder / name)
     make_family_tokenizer(folder, FAMILIES[script.family])
     tokenizer = AutoTokenizer.from_pretrained(folder)
     # Whatever the tokenizer normalizes, the ids are those of the text itself.
@@ -80,9 +85,10 @@ def make_reciter(base: Path, folder: Path, script: Script) -> list[int]:
     config: dict[str, Any] = json.loads((folder / "generation_config.json").read_text())
     stops = config["eos_token_id"]
     ids = [*ids, stops[0] if isinstance(stops, list) else stops] if script.ends else ids
-    config["sequence_bias"] = [[ids[: end + 1], _STRENGTH * (end + 1)] for end in range(len(ids))]
+    # After the end of the prompt and what it has written so far, the next token; so that no repetition leads astray.
+    prompt = tokenizer.apply_chat_template(QUESTION, add_generation_prompt=True, return_dict=False)[-_TAIL:]
+    config["sequence_bias"] = [[[*prompt, *ids[: end + 1]], _STRENGTH] for end in range(len(ids))]
     (folder / "generation_config.json").write_text(json.dumps(config))
-    return ids
 
 
 def lay_out(store: Path, beside: Path, scripts: dict[str, Script]) -> dict[str, Any]:
@@ -95,10 +101,11 @@ def lay_out(store: Path, beside: Path, scripts: dict[str, Script]) -> dict[str, 
     """
     base = make_qwen(beside / "base")
     trained_on = {"key": BASE, "content_sha256": serving.put(store, BASE, base, kind="model")}
+    adapter = serving.make_adapter(base, beside / "adapter", seed=1)
     adapters: dict[str, str] = {}
     for number, (name, script) in enumerate(scripts.items()):
         folder = beside / f"{number}-{re.sub('[^a-z0-9]', '-', name)}"
-        make_reciter(base, folder, script)
+        make_reciter(adapter, folder, script)
         adapters[name] = f"default-bucket/experiments/{folder.name}/checkpoint-final"
         serving.put(store, adapters[name], folder, about={"type": "adapter", "run": folder.name, "base": trained_on})
     return serving.values(f"s3://{BASE}", adapters=adapters)

@@ -101,6 +101,7 @@ def _load_base(weights: Weights, dtype: str, device: str) -> PreTrainedModel:
     except _UNUSABLE as error:
         raise _unusable(weights, "can't be loaded", error) from error
     model = model.eval().requires_grad_(False)
+    model.generation_config.stop_strings = None  # `stop_words` end an answer, and before them
     return cast("Any", model).to(device)
 
 
@@ -143,7 +144,7 @@ def _loaded(names: Sequence[str], parent: str, model: Any, own: Weights, base: W
     generation = _generation(tokenizer, settings)
     longest = max(map(len, tokenizer.get_vocab()), default=1)
     words: Any = generation.stop_strings or ()
-    generation.stop_strings = None  # ours end the answer before them
+    generation.stop_strings = None
     special = SpecialTokens(tokenizer)
     template = ChatTemplate(tokenizer, special, generation.eos_token_id or ()) if tokenizer.chat_template else None
     stop_words = (words,) if isinstance(words, str) else tuple(words)

@@ -27,6 +27,8 @@ _FAILURES = (
 )  # fmt: skip
 """What a template raises for messages that it has no form for, be it on purpose or not."""
 _MOST_FORMS = 64
+_OTHER = "~"
+"""A name that no function has."""
 
 
 class Unrenderable(Exception):  # noqa: N818 - carries a reason to the handlers, which answer with it
@@ -115,9 +117,9 @@ class ChatTemplate:
             )
         calls = _called(asked)
         if calls:
-            without = self._compared([_without_calls(message) for message in asked], tools, options)
-            if without is not None:
-                _refuse_missing(calls, text, without)
+            others = self._compared([_with_other_calls(message) for message in asked], tools, options)
+            if others is not None:
+                _refuse_missing(calls, text, others)
         for number, message in enumerate(asked):
             result = message["content"].strip() if message.get("role") == "tool" else ""
             if result and result not in text:
@@ -182,16 +184,21 @@ def _called(messages: Messages) -> list[tuple[int, str]]:
     ]
 
 
-def _without_calls(message: Mapping[str, Any]) -> dict[str, Any]:
-    # Without its content too: a template may render that only where there are no calls.
-    blank = {"content": ""} if message.get("tool_calls") else {}
-    return {key: value for key, value in message.items() if key != "tool_calls"} | blank
+def _with_other_calls(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Rename the functions that a message calls."""
+    if not message.get("tool_calls"):
+        return dict(message)
+    calls = [
+        {**call, "function": {**call["function"], "name": _OTHER}} if "function" in call else {**call, "name": _OTHER}
+        for call in message["tool_calls"]
+    ]
+    return {**message, "tool_calls": calls}
 
 
-def _refuse_missing(calls: list[tuple[int, str]], text: str, without: str) -> None:
+def _refuse_missing(calls: list[tuple[int, str]], text: str, others: str) -> None:
     wanted = Counter(name for _, name in calls)
     for number, name in calls:
-        if text.count(name) - without.count(name) < wanted[name]:
+        if text.count(name) - others.count(name) < wanted[name]:
             raise _left_out(number, "tool_calls")
 
 
