@@ -98,7 +98,7 @@ def test_weights_that_are_a_pickle_are_never_opened_whoever_let_them_through(lai
         archive.writestr("archive/data.pkl", torch_like)
         archive.writestr("archive/version", "3\n")
     placement = Placement(Weights("bucket/pickled", folder, "0" * 64, {}), ("pickled",), (), ("pickled",))
-    with pytest.raises(InvalidDataError, match="no file named model.safetensors"):
+    with pytest.raises(InvalidDataError, match=r"no file named model\.safetensors"):
         load_models(placement, app_settings({}), "cpu")
     assert not canary.exists()
 
