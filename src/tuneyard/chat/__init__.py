@@ -4,13 +4,15 @@ The room's public face; the rest of it is private. It knows an endpoint's URL an
 of runs or of how models are served. `openai` and `rich` are loaded with the first question.
 """
 
-from tuneyard.chat.client import Message, ask, ask_both, chat_stream
+from tuneyard.chat.client import AnswerStream, Message, ask, ask_both, chat_stream
 from tuneyard.chat.conversation import Conversation
 from tuneyard.chat.endpoint import Endpoint, connect
-from tuneyard.chat.once import read_question, run_once
+from tuneyard.chat.once import Answers, read_question, run_once
 from tuneyard.chat.talk import run_chat
 
 __all__ = [
+    "AnswerStream",
+    "Answers",
     "Conversation",
     "Endpoint",
     "Message",

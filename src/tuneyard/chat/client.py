@@ -5,7 +5,8 @@ The conversation's messages are the caller's; nothing is remembered here.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+import logging
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,12 @@ from tuneyard.chat.refusals import refusals
 if TYPE_CHECKING:
     from openai import OpenAI
 
+logger = logging.getLogger("tuneyard.chat")
+
 Message = Mapping[str, Any]
 """`{"role": …, "content": …}`, as in OpenAI's protocol."""
+
+_CUT = "length"  # OpenAI's reason for an answer that ends at a limit
 
 
 def ask(
@@ -37,7 +42,7 @@ def ask(
         temperature: 0 for the same answer every time; the model's own setting where None.
 
     Returns:
-        The answer's text.
+        The answer's text. That it was cut at a limit is logged.
 
     Raises:
         UnavailableError: The server can't be reached, or fails.
@@ -49,6 +54,8 @@ def ask(
         done = client.chat.completions.create(
             model=model, messages=_sent(messages), **_sampling(max_tokens, temperature)
         )
+    if done.choices[0].finish_reason == _CUT:
+        logger.warning(cut_note(model, max_tokens))
     return done.choices[0].message.content or ""
 
 
@@ -83,6 +90,26 @@ def ask_both(
         return {name: future.result() for name, future in zip(names, futures, strict=True)}
 
 
+class AnswerStream:
+    """An answer piece by piece.
+
+    Args:
+        pieces: The pieces, none of them empty; returns whether the answer was cut.
+    """
+
+    def __init__(self, pieces: Generator[str, None, bool]) -> None:
+        self.cut = False
+        """Whether the answer ended at a limit; known when its last piece is there."""
+        self._pieces = pieces
+
+    def __iter__(self) -> Iterator[str]:
+        self.cut = yield from self._pieces
+
+    def close(self) -> None:
+        """Close the connection, and with it the answer."""
+        self._pieces.close()
+
+
 def chat_stream(
     client: OpenAI,
     model: str,
@@ -91,10 +118,11 @@ def chat_stream(
     max_tokens: int | None = None,
     temperature: float | None = None,
     target: str = "",
-) -> Generator[str, None, None]:
+) -> AnswerStream:
     """Ask a model, and give its answer piece by piece as it is made.
 
-    Closing the generator closes the connection, and the server stops generating.
+    The question is sent when the first piece is taken. Closing the stream closes the connection, and the server stops
+    generating.
 
     Args:
         client: From `open_client`.
@@ -104,21 +132,39 @@ def chat_stream(
         temperature: 0 for the same answer every time; the model's own setting where None.
         target: As for `Endpoint`.
 
-    Yields:
-        Pieces of the answer, none of them empty.
+    Returns:
+        The answer.
 
     Raises:
-        UnavailableError: The server can't be reached, or went away; and all else that `ask` raises.
+        UnavailableError: While it is read: the server can't be reached, or went away; and all else that `ask` raises.
     """
+    return AnswerStream(_pieces(client, model, messages, _sampling(max_tokens, temperature), target))
+
+
+def _pieces(
+    client: OpenAI, model: str, messages: Sequence[Message], sampling: Mapping[str, Any], target: str
+) -> Generator[str, None, bool]:
+    cut = False
     with refusals(str(client.base_url).rstrip("/"), model, target=target):
-        stream = client.chat.completions.create(
-            model=model, messages=_sent(messages), stream=True, **_sampling(max_tokens, temperature)
-        )
+        stream = client.chat.completions.create(model=model, messages=_sent(messages), stream=True, **sampling)
         with stream:
             for chunk in stream:
-                piece = chunk.choices[0].delta.content if chunk.choices else None
-                if piece:
-                    yield piece
+                for choice in chunk.choices:
+                    cut = cut or choice.finish_reason == _CUT
+                    if choice.delta.content:
+                        yield choice.delta.content
+    return cut
+
+
+def cut_note(model: str, max_tokens: int | None) -> str:
+    """Say that an answer was cut.
+
+    Args:
+        model: Whose it is.
+        max_tokens: The longest answer that was asked for; None where the context alone is the limit.
+    """
+    limit = "the model's context is full" if max_tokens is None else f"it has the {max_tokens} tokens of --max-tokens"
+    return f"The answer of {model!r} was cut: {limit}."
 
 
 def _sent(messages: Sequence[Message]) -> Any:

@@ -1,12 +1,15 @@
-"""One question and its answer: standard output gets the answer and nothing else, so that it can be piped on."""
+"""One question and its answer: standard output gets the answer and nothing else, so that it can be piped on.
+
+That an answer was cut is written to standard error.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from tuneyard.chat.client import chat_stream
+from tuneyard.chat.client import chat_stream, cut_note
 from tuneyard.chat.conversation import Conversation
 from tuneyard.chat.endpoint import Endpoint, open_client
 from tuneyard.chat.race import Race
@@ -51,8 +54,9 @@ def run_once(
     max_tokens: int | None = None,
     temperature: float | None = None,
     console: Console | None = None,
+    notes: Console | None = None,
     quiet: bool = False,
-) -> dict[str, str]:
+) -> Answers:
     """Ask once and write the answer as it comes; with `compare`, two answers.
 
     Args:
@@ -64,10 +68,11 @@ def run_once(
         max_tokens: The longest answer.
         temperature: 0 for the same answer every time.
         console: Where to write; standard output where None.
+        notes: Where to write that an answer was cut; standard error where None.
         quiet: Write nothing, only return it (for `--json`).
 
     Returns:
-        The answers by the model's name, the base first.
+        The answers by the model's name, the base first, and which of them were cut.
 
     Raises:
         NotFoundError: A model is not served, or there are no two to compare; and all that `ask` raises.
@@ -77,7 +82,12 @@ def run_once(
     names = endpoint.chosen(models, compare=compare)
     messages = Conversation(system).ask(question)
     out = Console(quiet=True) if quiet else console or Console()
-    if not compare:
+    if compare:
+        race = Race(endpoint, dict.fromkeys(names, messages), max_tokens=max_tokens, temperature=temperature)
+        answers = Answers(watch_race(race, out), race.cut)
+        for error in race.errors.values():
+            raise error
+    else:
         pieces: list[str] = []
         with open_client(endpoint) as client:
             stream = chat_stream(
@@ -87,12 +97,24 @@ def run_once(
                 pieces.append(piece)
                 write(out, piece)
         write(out, "\n")
-        return {names[0]: "".join(pieces)}
-    race = Race(endpoint, dict.fromkeys(names, messages), max_tokens=max_tokens, temperature=temperature)
-    answers = watch_race(race, out)
-    for error in race.errors.values():
-        raise error
+        answers = Answers({names[0]: "".join(pieces)}, names if stream.cut else ())
+    for name in () if quiet else answers.cut:
+        write(notes or Console(stderr=True), cut_note(name, max_tokens) + "\n")
     return answers
+
+
+class Answers(dict[str, str]):
+    """Answers by the model's name.
+
+    Args:
+        answers: Their texts.
+        cut: Whose ended at a limit.
+    """
+
+    def __init__(self, answers: Mapping[str, str], cut: Collection[str]) -> None:
+        super().__init__(answers)
+        self.cut = [name for name in answers if name in cut]
+        """Whose answer ended at a limit, in the answers' order."""
 
 
 def watch_race(race: Race, console: Console) -> dict[str, str]:

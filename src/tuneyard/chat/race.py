@@ -29,6 +29,8 @@ class Race:
         temperature: float | None = None,
     ) -> None:
         self.errors: dict[str, TuneyardError] = {}
+        self.cut: set[str] = set()
+        """Whose answer ended at a limit."""
         self._pieces: dict[str, list[str]] = {name: [] for name in asked}
         self._stop = threading.Event()
         self._threads = [
@@ -83,5 +85,7 @@ class Race:
                         stream.close()
                         return
                     self._pieces[name].append(piece)
+                if stream.cut:
+                    self.cut.add(name)
         except TuneyardError as error:
             self.errors[name] = error

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuneyard.chat.client import chat_stream
+from tuneyard.chat.client import chat_stream, cut_note
 from tuneyard.chat.conversation import Conversation
 from tuneyard.chat.endpoint import Endpoint, open_client
 from tuneyard.chat.once import watch_race
@@ -139,17 +139,18 @@ class _Talk:
     def _one(self, text: str) -> None:
         ((name, conversation),) = self._conversations.items()
         pieces: list[str] = []
+        cut = False
         try:
             with open_client(self._endpoint) as client:
-                stopped = self._stream(client, name, conversation.ask(text), pieces)
-            if stopped:
-                write(self._console, " …")
+                cut = self._stream(client, name, conversation.ask(text), pieces)
         finally:
             conversation.answer("".join(pieces))
             write(self._console, "\n")
+        if cut:
+            self._note(self._cut_note(name))
 
     def _stream(self, client: OpenAI, name: str, messages: list[dict[str, str]], pieces: list[str]) -> bool:
-        """Show an answer and collect it; tell whether Ctrl-C stopped it."""
+        """Show an answer and collect it, until Ctrl-C stops it; return whether it ended at a limit."""
         stream = chat_stream(
             client,
             name,
@@ -163,10 +164,13 @@ class _Talk:
                 pieces.append(piece)
                 write(self._console, piece)
         except KeyboardInterrupt:
-            return True
+            write(self._console, " …")
         finally:
             stream.close()  # the server stops generating when the connection ends
-        return False
+        return stream.cut
+
+    def _cut_note(self, name: str) -> str:
+        return cut_note(name, self._max_tokens) + (" /reset begins anew." if self._max_tokens is None else "")
 
     def _both(self, text: str) -> None:
         asked = {name: conversation.ask(text) for name, conversation in self._conversations.items()}
@@ -179,6 +183,8 @@ class _Talk:
             answers = race.answers()
             for name, conversation in self._conversations.items():
                 conversation.answer(answers[name])
+        for name in sorted(race.cut):
+            self._note(self._cut_note(name))
         for error in race.errors.values():
             raise error
 

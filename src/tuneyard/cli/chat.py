@@ -56,7 +56,7 @@ def chat(
             temperature=temperature,
             quiet=json,
         )
-    out.data({"question": question, "answers": answers})
+    out.data({"question": question, "answers": answers, "cut": answers.cut})
 
 
 def _name_and_question(words: list[str]) -> tuple[str | None, str | None]:

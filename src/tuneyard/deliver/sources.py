@@ -137,16 +137,17 @@ class FolderSource:
         """Stream a file of the folder."""
         path = self._folder / file.path
         try:
-            with path.open("rb") as stream:
-                self._check_within(path, _opened(stream, path))
-                while chunk := stream.read(_CHUNK_BYTES):
-                    yield chunk
+            stream = path.open("rb")
         except FileNotFoundError as error:
             raise NotFoundError(f"The file {path} is no longer there.", hint="Run it again.", path=str(path)) from error
         except PermissionError as error:
             raise DeniedError(
                 f"The file {path} may not be read.", hint=f"Check its owner and mode: ls -l {path}", path=str(path)
             ) from error
+        with stream:
+            self._check_within(path, _opened(stream, path))
+            while chunk := stream.read(_CHUNK_BYTES):
+                yield chunk
 
     def _check_within(self, path: Path, real: Path) -> None:
         if not any(place in real.parents for place in self._within):

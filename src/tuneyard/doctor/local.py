@@ -22,7 +22,7 @@ from tuneyard.interpreter import python
 Progress = Callable[[str], None]
 
 _TRAIN = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
-_SERVE = ("fastapi", "uvicorn")
+_SERVE = ("torch", "transformers", "peft", "fastapi", "uvicorn")
 _LITTLE_MEMORY = 4 * 2**30
 _LITTLE_DISK = 10 * 2**30
 _DEVICE_SECONDS = 120

@@ -1,29 +1,78 @@
-"""The models behind the routes: which name is which, and that an answer nobody waits for any more is not finished.
+"""The models behind the routes: which name is which, and an answer generated token by token.
 
-`Models` stands where transformers' serving parts expect their `ModelManager`: they ask it for a model by name and get
-one of ours. It never loads, unloads or downloads anything.
+Each model has a thread of its own and answers one question after the other; models answer at the same time. An answer
+that nobody waits for any more is not finished. What an answer's tokens mean is read by `streams`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
+from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any
 
 import torch
-from fastapi import HTTPException
-from transformers import StoppingCriteria, StoppingCriteriaList
-from transformers.cli.serving.utils import Modality
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from tuneyard.serve.loading import Loaded
+from tuneyard.serve.parsing import Part
+from tuneyard.serve.replies import Ending, GenerationFailed
+from tuneyard.serve.sampling import seeded_decoding
+from tuneyard.serve.streams import AnswerReader
 
 logger = logging.getLogger("tuneyard.serve")
 
 gone: ContextVar[threading.Event | None] = ContextVar("gone", default=None)
 """Set for each request by `clients.WatchClient`: becomes true when its client has gone."""
+
+_BROKEN = (
+    RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, ImportError,
+    OSError, MemoryError,
+)  # fmt: skip
+"""What a model's own code raises; a thread that ended with one would leave its clients waiting."""
+
+Tell = Callable[[Part | Ending | GenerationFailed], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a model is asked.
+
+    Attributes:
+        inputs: Token ids and attention mask, each of shape (1, tokens).
+        config: How to generate; `max_new_tokens` is set.
+        seed: Of this answer's sampling; None for one that the server draws.
+        reader: Reads the answer.
+    """
+
+    inputs: Any
+    config: GenerationConfig
+    seed: int | None
+    reader: AnswerReader
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens it has."""
+        return int(self.inputs["input_ids"].shape[-1])
+
+
+class UnknownModelError(LookupError):
+    """Raised where no model has a name.
+
+    Args:
+        name: The name.
+        names: Those there are.
+    """
+
+    def __init__(self, name: str, names: Sequence[str]) -> None:
+        super().__init__(f"There is no model {name!r} here; there is {', '.join(names)}.")
 
 
 class Models:
@@ -31,13 +80,14 @@ class Models:
 
     Args:
         loaded: The models, the one asked for first.
+        seed: Draws the seeds of questions that have none; None for other ones each time the server starts.
     """
 
-    force_model = None  # read by transformers' handlers: no name stands for all
-
-    def __init__(self, loaded: Sequence[Loaded]) -> None:
+    def __init__(self, loaded: Sequence[Loaded], seed: int | None = None) -> None:
         self._created = int(time.time())
         self._loaded = {name: one for one in loaded for name in one.names}
+        self._workers = {one.names: _Worker(one.names[0]) for one in loaded}
+        self._seeds = random.Random(seed)  # noqa: S311  (samples text)
         self._closing = threading.Event()
         self._busy = 0
         self._changed = threading.Condition()
@@ -48,32 +98,58 @@ class Models:
         return tuple(self._loaded)
 
     def find(self, name: str) -> Loaded:
-        """Give the model of a name.
+        """Return the model of a name.
 
         Raises:
-            HTTPException: 404 with the names there are.
+            UnknownModelError: There is none.
         """
         if name not in self._loaded:
-            message = f"There is no model {name!r} here; there is {', '.join(self.names)}."
-            raise HTTPException(404, {"message": message, "param": "model", "code": "model_not_found"})
+            raise UnknownModelError(name, self.names)
         return self._loaded[name]
 
-    def answer(self, one: Loaded, arguments: dict[str, Any], stopped: threading.Event | None) -> Any:
-        """Generate, until done, the client has gone or the server closes."""
-        events = [event for event in (self._closing, stopped) if event is not None]
-        criteria = StoppingCriteriaList([_StopAt(events)])
-        with self._changed:
-            self._busy += 1
+    def card(self, name: str) -> dict[str, Any]:
+        """Describe a model in OpenAI's form; an adapter names its base as vLLM does.
+
+        Raises:
+            UnknownModelError: There is none.
+        """
+        one = self.find(name)
+        about = {"id": name, "object": "model", "created": self._created, "owned_by": "tuneyard"}
+        return {**about, "parent": one.parent or None, "max_model_len": one.limit}
+
+    async def answer(self, one: Loaded, question: Question) -> AsyncGenerator[Part | Ending]:
+        """Generate an answer, until it ends, its client has gone or the server closes.
+
+        Args:
+            one: The model.
+            question: What it is asked.
+
+        Yields:
+            The answer's parts, and then how it has ended.
+
+        Raises:
+            GenerationFailed: It could not be generated to its end.
+        """
+        loop = asyncio.get_running_loop()
+        told: asyncio.Queue[Part | Ending | GenerationFailed] = asyncio.Queue()
+        abandoned = threading.Event()
+        stops = [event for event in (self._closing, abandoned, gone.get()) if event is not None]
+
+        def tell(item: Part | Ending | GenerationFailed) -> None:
+            with suppress(RuntimeError):  # the loop has ended with the server
+                loop.call_soon_threadsafe(told.put_nowait, item)
+
+        self._workers[one.names].submit(lambda: self._generate(one, question, stops, tell))
         try:
-            return one.model.generate(**arguments, stopping_criteria=criteria)
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            logger.exception("a question could not be answered")
-            # The handlers put the words into JSON as they are.
-            raise RuntimeError(str(error).replace("\\", "/").replace('"', "'").replace("\n", " ")) from error
+            while True:
+                item = await told.get()
+                if isinstance(item, GenerationFailed):
+                    raise item
+                yield item
+                if isinstance(item, Ending):
+                    return
         finally:
-            with self._changed:
-                self._busy -= 1
-                self._changed.notify_all()
+            abandoned.set()
 
     def drain(self, seconds: float) -> bool:
         """End every answer under way at its next token.
@@ -88,70 +164,69 @@ class Models:
         with self._changed:
             return self._changed.wait_for(lambda: self._busy == 0, seconds)
 
-    # What follows is what transformers' serving parts ask of a model manager, under the names they use.
+    def _generate(self, one: Loaded, question: Question, stops: Sequence[threading.Event], tell: Tell) -> None:
+        reader = question.reader
+        with self._changed:
+            self._busy += 1
+        try:
+            if not any(event.is_set() for event in stops):
+                one.model.generate(
+                    **question.inputs,
+                    generation_config=question.config,
+                    stopping_criteria=StoppingCriteriaList([_Reading(reader, stops, tell)]),
+                    custom_generate=seeded_decoding(self._seed(question), one.model.device),
+                )
+            if self._closing.is_set() and not reader.done:
+                raise GenerationFailed("The server is stopping, and this answer was not complete.", status=503)
+            for part in reader.finish():
+                tell(part)
+            tell(Ending(reader.finish_reason, question.tokens, reader.tokens))
+        except GenerationFailed as error:
+            tell(error)
+        except _BROKEN as error:
+            logger.exception("An answer could not be generated.")
+            tell(GenerationFailed(f"The answer could not be generated: {error}"))
+        finally:
+            with self._changed:
+                self._busy -= 1
+                self._changed.notify_all()
 
-    def process_model_name(self, model_id: str) -> str:
-        """Leave a name as it is; a Hub's revision has no meaning here."""
-        return model_id
-
-    def load_model_and_processor(self, model_id: str, gguf_file: str | None = None) -> tuple[Answering, Any]:
-        """Give the model of a name, and its tokenizer."""
-        one = self.find(model_id if gguf_file is None else f"{model_id}:{gguf_file}")
-        return Answering(self, one, gone.get()), one.tokenizer
-
-    def get_model_modality(self, model: Any, processor: Any = None) -> Modality:
-        """Say that every model is one of text."""
-        del model, processor
-        return Modality.LLM
-
-    def get_gen_models(self) -> list[dict[str, Any]]:
-        """List the models in OpenAI's form; an adapter names its base as vLLM does."""
-        return [
-            {
-                "id": name,
-                "object": "model",
-                "created": self._created,
-                "owned_by": "tuneyard",
-                "parent": one.parent or None,
-                "max_model_len": one.limit,
-            }
-            for name, one in self._loaded.items()
-        ]
-
-    def shutdown(self) -> None:
-        """End every answer; called when the app has shut down."""
-        self._closing.set()
+    def _seed(self, question: Question) -> int:
+        return self._seeds.getrandbits(63) if question.seed is None else question.seed
 
 
-class Answering:
-    """A model for one request: what transformers' handlers touch of one, and no more.
+class _Worker:
+    """A thread that generates one model's answers, one after the other.
 
-    Args:
-        models: The server's models.
-        one: Which of them.
-        stopped: Becomes true when nobody waits for the answer any more.
+    A daemon: a forward pass that does not end must not keep the process from ending.
     """
 
-    def __init__(self, models: Models, one: Loaded, stopped: threading.Event | None) -> None:
-        self._models, self._one, self._stopped = models, one, stopped
-        self.device = one.model.device
-        self.config = one.model.config
-        self.generation_config = one.generation
-        self.limit = one.limit
+    def __init__(self, name: str) -> None:
+        self._tasks: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        threading.Thread(target=self._run, name=f"answers-{name}", daemon=True).start()
 
-    def generate(self, **arguments: Any) -> Any:
-        """Generate as transformers does."""
-        return self._models.answer(self._one, arguments, self._stopped)
+    def submit(self, task: Callable[[], None]) -> None:
+        """Let the thread do something, after all that it was given before."""
+        self._tasks.put(task)
+
+    def _run(self) -> None:
+        while True:
+            self._tasks.get()()
 
 
-class _StopAt(StoppingCriteria):
-    """Ends an answer at the next token after one of some events."""
+class _Reading(StoppingCriteria):
+    """Reads each new token, and ends the answer where it is complete or nobody waits for it.
 
-    def __init__(self, events: Sequence[threading.Event]) -> None:
-        self._events = events
+    Not a streamer: those are told of a token only after it was decided whether another one follows.
+    """
+
+    def __init__(self, reader: AnswerReader, stops: Sequence[threading.Event], tell: Tell) -> None:
+        self._reader, self._stops, self._tell = reader, stops, tell
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
-        """Tell for each sequence whether it ends here."""
+        """Take one step's token; return for each sequence (there is one) whether it ends here."""
         del scores, kwargs
-        stop = any(event.is_set() for event in self._events)
+        for part in self._reader.feed(int(input_ids[0, -1])):
+            self._tell(part)
+        stop = self._reader.done or any(event.is_set() for event in self._stops)
         return torch.full((input_ids.shape[0],), stop, device=input_ids.device, dtype=torch.bool)

@@ -1,27 +1,28 @@
-"""Our own server's app: transformers' `build_server` with our models, fewer routes, and the key before everything.
+"""Our own server's app: the routes below and no others, and the key before everything.
 
-Routes that load, unload or transcribe are taken out, as are FastAPI's pages of documentation: what is left is the list
-below. Errors have OpenAI's shape.
+Errors have OpenAI's shape. FastAPI's pages of documentation are not served.
 """
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any, cast
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from transformers.cli.serving.server import build_server
-from transformers.cli.serving.utils import GenerationState
 
 from tuneyard.serve.answering import Models
 from tuneyard.serve.clients import WatchClient
 from tuneyard.serve.guard import RequireKey
-from tuneyard.serve.handlers import ChatHandler, TextHandler
+from tuneyard.serve.handlers import ChatHandler, TextHandler, find_model
 from tuneyard.serve.openapi import openapi_document
 
-ROUTES = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/models", "/health", "/openapi.json"})
+ROUTES = frozenset(
+    {"/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/models/{model:path}", "/health", "/openapi.json"}
+)
 
 
 def build_app(models: Models, key: str) -> FastAPI:
@@ -34,18 +35,30 @@ def build_app(models: Models, key: str) -> FastAPI:
     Returns:
         An ASGI app.
     """
-    state = GenerationState()
-    unused = cast("Any", None)  # handlers of routes that are taken out below
-    app = build_server(
-        cast("Any", models),
-        ChatHandler(models, state),
-        completion_handler=TextHandler(models, state),
-        response_handler=unused,
-        transcription_handler=unused,
-        generation_state=state,
-    )
-    app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", "") in ROUTES]
-    document = openapi_document(guarded=bool(key))
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        del app
+        yield
+        models.drain(0)
+
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    async def list_models() -> dict[str, Any]:
+        return {"object": "list", "data": [models.card(name) for name in models.names]}
+
+    async def show_model(model: str) -> dict[str, Any]:
+        find_model(models, model)
+        return models.card(model)
+
+    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.add_api_route("/v1/chat/completions", ChatHandler(models).handle, methods=["POST"], response_model=None)
+    app.add_api_route("/v1/completions", TextHandler(models).handle, methods=["POST"], response_model=None)
+    app.add_api_route("/v1/models", list_models, methods=["GET"])
+    app.add_api_route("/v1/models/{model:path}", show_model, methods=["GET"])
+    app.add_api_route("/health", health, methods=["GET"])
+    document = openapi_document(models.names, guarded=bool(key))
     app.openapi = lambda: document
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _not_json)

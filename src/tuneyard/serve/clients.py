@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import uuid
 from collections.abc import MutableMapping
 from contextlib import suppress
 from typing import Any
@@ -17,6 +18,8 @@ from tuneyard.serve.guard import App, Receive, Scope, Send
 
 MOST_BYTES = 16 << 20
 """The largest body of a request: far beyond any model's context."""
+
+_REQUEST_ID = b"x-request-id"
 
 
 class WatchClient:
@@ -37,12 +40,14 @@ class WatchClient:
         if _told_size(scope) > MOST_BYTES:
             await _refuse(send)
             return
-        event = threading.Event()
-        messages: asyncio.Queue[MutableMapping[str, Any]] = asyncio.Queue()
-        reader = asyncio.create_task(_read(receive, messages, event))
-        token = gone.set(event)
+        request = _Request(receive, send, _header(scope, _REQUEST_ID) or str(uuid.uuid4()).encode())
+        reader = asyncio.create_task(request.read())
+        token = gone.set(request.gone)
         try:
-            await self._app(scope, messages.get, send)
+            await self._app(scope, request.messages.get, request.send)
+            if request.refused:
+                await reader  # what a client still sends would keep it from reading the refusal
+                await _refuse(send)
         finally:
             gone.reset(token)
             reader.cancel()
@@ -50,8 +55,51 @@ class WatchClient:
                 await reader
 
 
+class _Request:
+    """One request: what its client sends, as far as that may be, and what it is answered."""
+
+    def __init__(self, receive: Receive, send: Send, identifier: bytes) -> None:
+        self.gone = threading.Event()
+        self.refused = False
+        """Whether the app's answer was left out, since its body was too large to give it."""
+        self.messages: asyncio.Queue[MutableMapping[str, Any]] = asyncio.Queue()
+        self._receive, self._send, self._identifier = receive, send, identifier
+        self._too_large = False
+
+    async def read(self) -> None:
+        """Pass on what the client sends; of a body that is too large, read the rest without keeping it."""
+        size = 0
+        while True:
+            message = await self._receive()
+            size += len(message.get("body", b""))
+            ended = message["type"] == "http.disconnect"
+            if size > MOST_BYTES and not self._too_large:
+                self._too_large = True
+                self.gone.set()
+                self.messages.put_nowait({"type": "http.disconnect"})
+            elif not self._too_large:
+                self.messages.put_nowait(message)
+            if ended:
+                self.gone.set()
+                return
+            if self._too_large and (not message.get("more_body") or size > 2 * MOST_BYTES):
+                return
+
+    async def send(self, message: MutableMapping[str, Any]) -> None:
+        """Answer with the request's id; what the app says of a body that it did not get is left out."""
+        if message["type"] == "http.response.start":
+            self.refused = self._too_large
+            message["headers"] = [*message.get("headers", ()), (_REQUEST_ID, self._identifier)]
+        if not self.refused:
+            await self._send(message)
+
+
+def _header(scope: Scope, wanted: bytes) -> bytes:
+    return next((value for name, value in scope["headers"] if name == wanted), b"")
+
+
 def _told_size(scope: Scope) -> int:
-    told = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+    told = _header(scope, b"content-length")
     return int(told) if told.isdigit() else 0
 
 
@@ -61,16 +109,3 @@ async def _refuse(send: Send) -> None:
     headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": 413, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-
-
-async def _read(receive: Receive, messages: asyncio.Queue[MutableMapping[str, Any]], event: threading.Event) -> None:
-    size = 0
-    while True:
-        message = await receive()
-        size += len(message.get("body", b""))
-        if size > MOST_BYTES:
-            message = {"type": "http.disconnect"}
-        messages.put_nowait(message)
-        if message["type"] == "http.disconnect":
-            event.set()
-            return

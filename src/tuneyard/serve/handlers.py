@@ -1,109 +1,167 @@
-"""transformers' handlers of chats and completions, with what they leave open closed.
+"""What a request asks of a model: checked, rendered and turned into a question, and its answer sent back.
 
-They generate, stream and count; here requests are checked first, sampling follows the request, an answer fits into the
-model's context and ends before its stop words. Their methods are overridden by name: transformers is pinned to one
-minor version for that.
+Requests that can't be honoured are refused before anything is generated.
 """
 
 from __future__ import annotations
 
-import json
+import asyncio
+import copy
+import uuid
 from typing import Any
 
-import jinja2
 from fastapi import HTTPException
 from fastapi.responses import JSONResponse, StreamingResponse
-from transformers import GenerationConfig
-from transformers.cli.serving.chat_completion import ChatCompletionHandler
-from transformers.cli.serving.completion import CompletionHandler
-from transformers.cli.serving.utils import GenerationState, Modality
+from transformers import BatchEncoding, GenerationConfig
 
-from tuneyard.data import template_messages
-from tuneyard.serve.answering import Models
+from tuneyard.serve.answering import Models, Question, UnknownModelError
+from tuneyard.serve.decoding import TokenDecoder
+from tuneyard.serve.forms import AnswerForm
 from tuneyard.serve.loading import Loaded
-from tuneyard.serve.requests import AskedChat, AskedText, read_request
-from tuneyard.serve.streams import cut_answer, finished_stream
+from tuneyard.serve.parsing import AnswerParser, Part
+from tuneyard.serve.replies import ChatReply, Ending, GenerationFailed, TextReply, events
+from tuneyard.serve.requests import Asked, AskedChat, AskedText, read_request
+from tuneyard.serve.streams import AnswerReader
+from tuneyard.serve.template import Unrenderable
 
 Answer = StreamingResponse | JSONResponse
 
 _GREEDY_BELOW = 1e-5  # vLLM's bound: divided by less, logits overflow
+_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "top_h", "epsilon_cutoff", "eta_cutoff")
 
 
-class _OurModels:
-    """What is the same for chats and completions, in front of transformers' handler.
+class ChatHandler:
+    """`POST /v1/chat/completions`.
 
     Args:
         models: The server's models.
-        state: The threads that generate.
     """
 
-    def __init__(self, models: Models, state: GenerationState) -> None:
+    def __init__(self, models: Models) -> None:
         self._models = models
-        self._theirs: Any = super()
-        self._theirs.__init__(models, state)
 
-    def _build_generation_config(
-        self, body: dict[str, Any], model_generation_config: GenerationConfig, use_cb: bool = False
-    ) -> GenerationConfig:
-        return _sampling(self._theirs._build_generation_config(body, model_generation_config, use_cb), body)
+    async def handle(self, body: dict[str, Any]) -> Answer:
+        """Answer one request.
 
-    def _streaming(self, *given: Any, **named: Any) -> StreamingResponse:
-        _fit(*given)
-        return self._theirs._streaming(*given, **named)
+        Args:
+            body: Its JSON.
 
-    async def _non_streaming(self, *given: Any, **named: Any) -> JSONResponse:
-        _fit(*given)
-        return await self._theirs._non_streaming(*given, **named)
-
-
-class ChatHandler(_OurModels, ChatCompletionHandler):
-    """`POST /v1/chat/completions`; made as `_OurModels` says."""
-
-    async def handle_request(self, body: dict[str, Any], request_id: str) -> Answer:
-        """Answer one request."""
+        Raises:
+            HTTPException: It can't be honoured.
+        """
         asked = read_request(AskedChat, body)
-        one = self._models.find(asked.model)
+        one = find_model(self._models, asked.model)
         _refuse_vast(one, sum(message.characters for message in asked.messages))
-        if not one.tokenizer.chat_template:
-            message = f"The model {asked.model!r} has no chat template; ask it at /v1/completions."
-            raise HTTPException(400, {"message": message, "param": "messages"})
-        try:
-            answer = await super().handle_request(asked.body(), request_id)
-        except (jinja2.TemplateError, json.JSONDecodeError) as error:
-            message = f"The model's chat template can't take these messages: {error}"
-            raise HTTPException(400, {"message": message, "param": "messages"}) from error
-        return _whole(answer, asked.stops)
-
-    @staticmethod
-    def get_processor_inputs_from_messages(messages: list[dict[str, Any]], modality: Modality) -> list[dict[str, Any]]:
-        """Hand messages to the template as training does: transformers leaves out reasoning, and words beside calls."""
-        del modality  # text only
-        return template_messages({**one, "content": _text(one.get("content"))} for one in messages)
+        question = await asyncio.to_thread(chat_question, asked, one)
+        reply = ChatReply(f"chatcmpl-{uuid.uuid4().hex}", asked.model, asked.wants_usage)
+        return await _answer(self._models, one, question, reply, stream=asked.stream)
 
 
-class TextHandler(_OurModels, CompletionHandler):
-    """`POST /v1/completions`; made as `_OurModels` says."""
+class TextHandler:
+    """`POST /v1/completions`.
 
-    async def handle_request(self, body: dict[str, Any], request_id: str) -> Answer:
-        """Answer one request."""
+    Args:
+        models: The server's models.
+    """
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+
+    async def handle(self, body: dict[str, Any]) -> Answer:
+        """Answer one request.
+
+        Args:
+            body: Its JSON.
+
+        Raises:
+            HTTPException: It can't be honoured.
+        """
         asked = read_request(AskedText, body)
-        _refuse_vast(self._models.find(asked.model), len(asked.prompt))
-        return _whole(await super().handle_request(asked.body(), request_id), asked.stops)
+        one = find_model(self._models, asked.model)
+        _refuse_vast(one, len(asked.prompt))
+        question = await asyncio.to_thread(text_question, asked, one)
+        reply = TextReply(f"cmpl-{uuid.uuid4().hex}", asked.model, asked.wants_usage)
+        return await _answer(self._models, one, question, reply, stream=asked.stream)
 
 
-def _text(content: str | list[dict[str, Any]] | None) -> str:
-    return " ".join(part["text"] for part in content) if isinstance(content, list) else content or ""
+def find_model(models: Models, name: str) -> Loaded:
+    """Return the model of a name.
+
+    Raises:
+        HTTPException: 404 with the names there are.
+    """
+    try:
+        return models.find(name)
+    except UnknownModelError as error:
+        raise HTTPException(404, {"message": str(error), "param": "model", "code": "model_not_found"}) from error
 
 
-def _sampling(config: GenerationConfig, body: dict[str, Any]) -> GenerationConfig:
+def chat_question(asked: AskedChat, one: Loaded) -> Question:
+    """Turn a chat request into what its model is asked.
+
+    Args:
+        asked: The request.
+        one: The model.
+
+    Raises:
+        HTTPException: 400 where the chat template can't take it, or it leaves no room for an answer.
+    """
+    if one.template is None:
+        message = f"The model {asked.model!r} has no chat template; ask it at /v1/completions."
+        raise HTTPException(400, {"message": message, "param": "messages"})
+    tools = asked.offered_tools
+    try:
+        prompt = one.template.prompt(asked.given_messages, tools, asked.chat_template_kwargs or {})
+    except Unrenderable as error:
+        raise HTTPException(400, {"message": error.message, "param": error.field}) from error
+    parser = AnswerParser(
+        prompt.form,
+        one.special,
+        within_reasoning=prompt.within_reasoning,
+        tools=tools,
+        parallel=asked.parallel_tool_calls is not False,
+    )
+    return _question(asked, one, prompt.inputs, parser)
+
+
+def text_question(asked: AskedText, one: Loaded) -> Question:
+    """Turn a completion request into what its model is asked.
+
+    Args:
+        asked: The request.
+        one: The model.
+
+    Raises:
+        HTTPException: 400 where it leaves no room for an answer.
+    """
+    inputs = one.tokenizer(asked.prompt, return_tensors="pt")
+    return _question(asked, one, inputs, AnswerParser(AnswerForm(), one.special))
+
+
+def _question(asked: Asked, one: Loaded, inputs: BatchEncoding, parser: AnswerParser) -> Question:
+    config = _sampling(copy.deepcopy(one.generation), asked)
+    room = _room(one, asked.model, int(inputs["input_ids"].shape[-1]))
+    limit = asked.limit
+    config.max_new_tokens = room if limit is None else min(limit, room)
+    reader = AnswerReader(
+        TokenDecoder(one.tokenizer, one.special),
+        parser,
+        stop_tokens=frozenset(config.eos_token_id or ()),
+        stop_words=(*asked.stops, *one.stop_words),
+    )
+    return Question(inputs.to(one.model.device), config, asked.seed, reader)
+
+
+def _sampling(config: GenerationConfig, asked: Asked) -> GenerationConfig:
     """Let the request decide whether to sample; transformers would keep a greedy model greedy at any temperature."""
-    temperature = body.get("temperature")
-    if temperature is not None and temperature < _GREEDY_BELOW:
+    if asked.temperature is not None and asked.temperature < _GREEDY_BELOW:
         config.do_sample = False
-    elif temperature is not None or body.get("top_p") is not None:
+    elif asked.temperature is not None or asked.top_p is not None:
         config.do_sample = True
+    config.temperature = config.temperature if asked.temperature is None else asked.temperature
+    config.top_p = config.top_p if asked.top_p is None else asked.top_p
     if not config.do_sample:
-        for name in ("temperature", "top_p", "top_k", "min_p", "typical_p"):
+        for name in _SAMPLING:
             setattr(config, name, None)
     return config
 
@@ -115,21 +173,28 @@ def _refuse_vast(one: Loaded, characters: int) -> None:
         raise HTTPException(400, {"message": message, "param": "messages", "code": "context_length_exceeded"})
 
 
-def _fit(request_id: Any, model: Any, processor: Any, model_id: str, inputs: Any, config: Any, *rest: Any) -> None:
-    """Shorten the longest answer to the room that the question leaves, as transformers' `_streaming` is called."""
-    del request_id, processor, rest
-    asked = int(inputs["input_ids"].shape[-1])
-    room = model.limit - asked
-    if room < 1:
-        message = f"The question has {asked} tokens, and {model_id} takes at most {model.limit} with the answer."
-        raise HTTPException(400, {"message": message, "param": "messages", "code": "context_length_exceeded"})
-    if asked == 0:
+def _room(one: Loaded, name: str, tokens: int) -> int:
+    """Return how many tokens an answer may have: what a question leaves of the context."""
+    if tokens == 0:
         raise HTTPException(400, {"message": "The question has no tokens.", "param": "messages"})
-    config.max_new_tokens = min(config.max_new_tokens, room)
+    if tokens >= one.limit:
+        message = f"The question has {tokens} tokens, and {name} takes at most {one.limit} with the answer."
+        raise HTTPException(400, {"message": message, "param": "messages", "code": "context_length_exceeded"})
+    return one.limit - tokens
 
 
-def _whole(answer: Answer, stops: tuple[str, ...]) -> Answer:
-    if isinstance(answer, StreamingResponse):
-        answer.body_iterator = finished_stream(answer.body_iterator, stops)
-        return answer
-    return JSONResponse(cut_answer(json.loads(bytes(answer.body)), stops)) if stops else answer
+async def _answer(models: Models, one: Loaded, question: Question, reply: ChatReply, *, stream: bool | None) -> Answer:
+    generated = models.answer(one, question)
+    if stream:
+        return StreamingResponse(events(reply, generated), media_type="text/event-stream")
+    parts: list[Part] = []
+    try:
+        async for part in generated:
+            if isinstance(part, Ending):
+                return JSONResponse(reply.whole(parts, part))
+            parts.append(part)
+    except GenerationFailed as error:
+        raise HTTPException(error.status, error.as_dict()) from error
+    finally:
+        await generated.aclose()
+    raise AssertionError("an answer ends with its ending")

@@ -2,7 +2,7 @@
 
 An adapter's model is a copy of the base's modules around the very same weights, so base and adapters answer at the same
 time, each from a thread of its own, and nothing is ever switched. What it costs is the modules (a few MB) and the
-adapter. Only this module and `answering` touch torch.
+adapter.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from tuneyard.data import stop_token_ids
 from tuneyard.errors import InvalidDataError, InvalidValuesError, Problem
+from tuneyard.serve.decoding import SpecialTokens
 from tuneyard.serve.flags import AppSettings
 from tuneyard.serve.placement import ADAPTER_CONFIG, Placement, Weights
+from tuneyard.serve.template import ChatTemplate
 
 _TOKENIZER = "tokenizer_config.json"
 _GENERATION = "generation_config.json"
@@ -50,6 +51,9 @@ class Loaded:
         generation: How it answers where a request says nothing, with every token that ends an answer.
         limit: The most tokens of a question and its answer.
         longest_token: The characters of the longest token there is.
+        special: Its special tokens.
+        template: Its chat template; None where it has none.
+        stop_words: Words that end every answer.
     """
 
     names: tuple[str, ...]
@@ -59,6 +63,9 @@ class Loaded:
     generation: GenerationConfig
     limit: int
     longest_token: int
+    special: SpecialTokens
+    template: ChatTemplate | None
+    stop_words: tuple[str, ...]
 
 
 def load_models(placement: Placement, settings: AppSettings, device: str) -> tuple[Loaded, ...]:
@@ -83,8 +90,6 @@ def load_models(placement: Placement, settings: AppSettings, device: str) -> tup
         model = _put_on(base, adapter.weights)
         left = limit - _virtual_tokens(model)
         loaded.append(_loaded(adapter.names, placement.names[0], model, adapter.weights, placement.model, left))
-    if settings.seed is not None:
-        torch.manual_seed(settings.seed)
     return tuple(sorted(loaded, key=lambda one: one.names != placement.asked))
 
 
@@ -96,6 +101,7 @@ def _load_base(weights: Weights, dtype: str, device: str) -> PreTrainedModel:
     except _UNUSABLE as error:
         raise _unusable(weights, "can't be loaded", error) from error
     model = model.eval().requires_grad_(False)
+    model.generation_config.stop_strings = None  # `stop_words` end an answer, and before them
     return cast("Any", model).to(device)
 
 
@@ -137,7 +143,12 @@ def _loaded(names: Sequence[str], parent: str, model: Any, own: Weights, base: W
     settings = next((each.folder for each in (own, base) if (each.folder / _GENERATION).exists()), base.folder)
     generation = _generation(tokenizer, settings)
     longest = max(map(len, tokenizer.get_vocab()), default=1)
-    return Loaded(tuple(names), parent, model, tokenizer, generation, limit, longest)
+    words: Any = generation.stop_strings or ()
+    generation.stop_strings = None
+    special = SpecialTokens(tokenizer)
+    template = ChatTemplate(tokenizer, special, generation.eos_token_id or ()) if tokenizer.chat_template else None
+    stop_words = (words,) if isinstance(words, str) else tuple(words)
+    return Loaded(tuple(names), parent, model, tokenizer, generation, limit, longest, special, template, stop_words)
 
 
 def _generation(tokenizer: PreTrainedTokenizerFast, folder: Path) -> GenerationConfig:

@@ -5,6 +5,7 @@ Requests are described by the very models that check them, answers by those of O
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from openai.types import Completion
@@ -20,7 +21,12 @@ _EVENT = {
     "properties": {"data": {"type": "string", "description": "A chunk of the answer as JSON; [DONE] is the last"}},
     "required": ["data"],
 }
-_REFUSALS = {400: "The request can't be honoured", 401: "No key, or a wrong one", 404: "No such model"}
+_REFUSALS = {
+    400: "The request can't be honoured",
+    401: "No key, or a wrong one",
+    404: "No such model",
+    413: "Too large",
+}
 
 
 class Failure(BaseModel):
@@ -39,10 +45,14 @@ class Refusal(BaseModel):
 
 
 class ServedModel(BaseModel):
-    """A model's name."""
+    """A model that answers."""
 
     id: str
     object: Literal["model"]
+    created: int
+    owned_by: str
+    parent: str | None
+    max_model_len: int
 
 
 class ServedModels(BaseModel):
@@ -58,10 +68,11 @@ class Health(BaseModel):
     status: Literal["ok"]
 
 
-def openapi_document(*, guarded: bool) -> dict[str, Any]:
+def openapi_document(names: Sequence[str], *, guarded: bool) -> dict[str, Any]:
     """Describe the routes.
 
     Args:
+        names: The models that answer.
         guarded: Whether clients have to send a key.
 
     Returns:
@@ -71,7 +82,11 @@ def openapi_document(*, guarded: bool) -> dict[str, Any]:
         "/v1/chat/completions": ("Answer a conversation", AskedChat, ChatCompletion),
         "/v1/completions": ("Go on with a text", AskedText, Completion),
     }
-    gets = {"/v1/models": ("List the models", ServedModels), "/health": ("Tell that the server works", Health)}
+    gets = {
+        "/v1/models": ("List the models", ServedModels),
+        "/v1/models/{model}": ("Describe a model", ServedModel),
+        "/health": ("Tell that the server works", Health),
+    }
     kinds: list[type[BaseModel]] = [Refusal, *(kind for _, *both in (*posts.values(), *gets.values()) for kind in both)]
     schemas, definitions = models_json_schema(
         [(kind, "validation") for kind in kinds], ref_template="#/components/schemas/{model}"
@@ -81,18 +96,24 @@ def openapi_document(*, guarded: bool) -> dict[str, Any]:
         stream = {"text/event-stream": {"itemSchema": _EVENT}} if streamed else {}
         return {"application/json": {"schema": schemas[kind, "validation"]}, **stream}
 
-    def operation(summary: str, answer: type[BaseModel], asked: type[BaseModel] | None = None) -> dict[str, Any]:
+    def operation(
+        summary: str, answer: type[BaseModel], asked: type[BaseModel] | None = None, *, names_model: bool = False
+    ) -> dict[str, Any]:
         refused = {
             str(status): {"description": why, "content": content(Refusal)}
             for status, why in _REFUSALS.items()
-            if asked or status == 401
+            if asked or status == 401 or (names_model and status == 404)
         }
         body = {"requestBody": {"required": True, "content": content(asked)}} if asked else {}
+        named = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "enum": list(names)}}
+        parameters = {"parameters": [named]} if names_model else {}
         told = {"200": {"description": summary, "content": content(answer, streamed=asked is not None)}, **refused}
-        return {"summary": summary, **body, "responses": told}
+        return {"summary": summary, **parameters, **body, "responses": told}
 
     paths = {path: {"post": operation(words, answer, asked)} for path, (words, asked, answer) in posts.items()}
-    paths |= {path: {"get": operation(words, answer)} for path, (words, answer) in gets.items()}
+    paths |= {
+        path: {"get": operation(words, answer, names_model="{model}" in path)} for path, (words, answer) in gets.items()
+    }
     return {
         "openapi": "3.2.0",
         "info": {"title": "Tuneyard", "version": tuneyard.__version__},

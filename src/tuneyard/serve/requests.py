@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import inspect
 from functools import partial
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 from fastapi import HTTPException
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 from transformers import PreTrainedTokenizerFast
 
 _Asked = TypeVar("_Asked", bound="Asked")
@@ -50,19 +50,33 @@ class Asked(BaseModel):
     n: _One | None = None
     presence_penalty: _Zero | None = None
     frequency_penalty: _Zero | None = None
-    stream_options: dict[str, Any] | None = None
+    stream_options: StreamOptions | None = None
+
+    _body: dict[str, Any] = PrivateAttr(default_factory=dict[str, Any])
 
     @property
     def stops(self) -> tuple[str, ...]:
         """The words that the answer ends before."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
-    def body(self) -> dict[str, Any]:
-        """Give what transformers' handlers take of it."""
-        passed_over = {"user", "metadata", "store", "n", "presence_penalty", "frequency_penalty", "stream_options"}
-        if not self.stops:
-            passed_over |= {"stop"}
-        return self.model_dump(exclude_none=True, exclude=passed_over)
+    @property
+    def limit(self) -> int | None:
+        """The most tokens of the answer; None for all that the question leaves."""
+        return self.max_tokens
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether a stream ends with the number of tokens."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+
+class StreamOptions(BaseModel):
+    """What a stream has besides the answer."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    include_usage: bool | None = None
+    include_obfuscation: _No | None = None
 
 
 class TextPart(BaseModel):
@@ -107,12 +121,30 @@ class AskedToolCall(BaseModel):
     function: AskedFunction
 
 
+class OfferedFunction(BaseModel):
+    """A function that the model may call."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    name: _NotEmpty
+    parameters: dict[str, Any] | None = None
+
+
+class OfferedTool(BaseModel):
+    """A tool on offer; functions are the only kind."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    type: Literal["function"]
+    function: OfferedFunction
+
+
 class AskedChat(Asked):
     """`POST /v1/chat/completions`."""
 
     messages: Annotated[list[AskedMessage], Field(min_length=1)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
-    tools: list[dict[str, Any]] | None = None
+    tools: list[OfferedTool] | None = None
     tool_choice: Literal["auto", "none"] | None = None
     parallel_tool_calls: bool | None = None
     response_format: PlainFormat | None = None
@@ -129,15 +161,21 @@ class AskedChat(Asked):
             raise ValueError(f"{', '.join(wrong)} can't be set by a request")
         return given
 
-    def body(self) -> dict[str, Any]:
-        """Give what transformers' handlers take of it."""
-        body = super().body()
-        for name in ("tool_choice", "parallel_tool_calls", "response_format", "logprobs", "top_logprobs"):
-            body.pop(name, None)
-        if self.tool_choice == "none":
-            body.pop("tools", None)
-        limit = body.pop("max_completion_tokens", None)
-        return body if limit is None else {**body, "max_tokens": limit}
+    @property
+    def limit(self) -> int | None:
+        """The most tokens of the answer; None for all that the question leaves."""
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
+    @property
+    def given_messages(self) -> list[dict[str, Any]]:
+        """The messages as they came: templates render some of what is in them in the order that it has."""
+        given = cast("list[dict[str, Any]]", self._body["messages"])
+        return [{key: value for key, value in message.items() if value is not None} for message in given]
+
+    @property
+    def offered_tools(self) -> list[dict[str, Any]] | None:
+        """The tools that the model is offered, as they came; None where there are none."""
+        return self._body["tools"] if self.tools and self.tool_choice != "none" else None
 
 
 class PlainFormat(BaseModel):
@@ -155,13 +193,6 @@ class AskedText(Asked):
     logprobs: _Zero | None = None
     suffix: Literal[""] | None = None
 
-    def body(self) -> dict[str, Any]:
-        """Give what transformers' handlers take of it."""
-        body = super().body()
-        for name in ("echo", "best_of", "logprobs", "suffix"):
-            body.pop(name, None)
-        return body
-
 
 def read_request(kind: type[_Asked], body: dict[str, Any]) -> _Asked:
     """Check a request.
@@ -177,7 +208,9 @@ def read_request(kind: type[_Asked], body: dict[str, Any]) -> _Asked:
         HTTPException: 400 with everything that is wrong with it.
     """
     try:
-        return kind.model_validate(body)
+        asked = kind.model_validate(body)
+        asked._body = body  # pyright: ignore[reportPrivateUsage]
+        return asked
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False, include_input=False)
         wrong = [(".".join(str(part) for part in one["loc"]), _words(one["type"], one["msg"])) for one in found]

@@ -88,7 +88,7 @@ def serve_app(
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     _tell(f"loading {', '.join(placement.served)} on {device}")
-    models = Models(load_models(placement, settings, device))
+    models = Models(load_models(placement, settings, device), seed=settings.seed)
     config = uvicorn.Config(
         build_app(models, key), log_level="warning", access_log=False, timeout_graceful_shutdown=finish_seconds
     )

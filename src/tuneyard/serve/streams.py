@@ -1,17 +1,18 @@
-"""Answers on their way out: a stream ends with `[DONE]`, and stop words end an answer without being part of it.
+"""An answer's tokens on their way to its parts: decoded, ended before a stop word, and taken apart.
 
-transformers stops at stop words and leaves them in; OpenAI's protocol leaves them out. So the end of a text that may be
-the beginning of a stop word is held back until that is known.
+The same for a stream and for a whole answer, which is the parts of the stream put together. Stop words end an answer
+without being part of it, so the end of a text that may be the beginning of one is held back until that is known.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator, Sequence
-from typing import Any, cast
+from collections.abc import Collection, Sequence
+from typing import Literal
 
-_DONE = "data: [DONE]\n\n"
-_DATA = "data: "
+from tuneyard.serve.decoding import TokenDecoder
+from tuneyard.serve.parsing import AnswerParser, Content, Part, Reasoning, ToolCall
+
+FinishReason = Literal["stop", "length", "tool_calls"]
 
 
 class StopWords:
@@ -22,9 +23,10 @@ class StopWords:
     """
 
     def __init__(self, words: Sequence[str]) -> None:
+        self.ended = False
+        """Whether a stop word has come."""
         self._words = tuple(words)
         self._held = ""
-        self._ended = False
 
     def feed(self, text: str) -> str:
         """Take more text.
@@ -35,12 +37,12 @@ class StopWords:
         Returns:
             What of all text so far can be shown now and was not before.
         """
-        if self._ended:
+        if self.ended:
             return ""
         self._held += text
         found = [at for word in self._words if (at := self._held.find(word)) >= 0]
         if found:
-            self._ended = True
+            self.ended = True
             shown, self._held = self._held[: min(found)], ""
             return shown
         keep = max((_overlap(self._held, word) for word in self._words), default=0)
@@ -54,76 +56,76 @@ class StopWords:
         return held
 
 
-def cut_answer(answer: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
-    """Cut a whole answer before its first stop word.
+class AnswerReader:
+    """Reads one answer, token by token.
 
     Args:
-        answer: A chat completion or completion, as JSON.
-        words: The stop words.
-
-    Returns:
-        The answer.
+        decoder: Decodes its tokens.
+        parser: Takes its text apart.
+        stop_tokens: The tokens that end it.
+        stop_words: The words that end it.
     """
-    for holder, name in _texts(answer):
-        stop = StopWords(words)
-        holder[name] = stop.feed(holder[name]) + stop.rest()
-    return answer
+
+    def __init__(
+        self, decoder: TokenDecoder, parser: AnswerParser, *, stop_tokens: Collection[int], stop_words: Sequence[str]
+    ) -> None:
+        self.tokens = 0
+        """How many tokens were generated, the one that ends the answer included."""
+        self._decoder, self._parser, self._stop_tokens = decoder, parser, stop_tokens
+        self._words = StopWords(stop_words)
+        self._stopped = False
+        self._last: Part | None = None
+        self._calls = False
+
+    @property
+    def done(self) -> bool:
+        """Whether the answer has ended by itself."""
+        return self._stopped or self._words.ended or self._parser.done
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        """Why the answer has ended, in OpenAI's words; `length` where it was cut."""
+        if self._calls and (self.done or isinstance(self._last, ToolCall)):
+            return "tool_calls"
+        return "stop" if self.done else "length"
+
+    def feed(self, token: int) -> list[Part]:
+        """Take one more token.
+
+        Args:
+            token: Its id.
+
+        Returns:
+            The parts of the answer that are certain now.
+        """
+        if self.done:
+            return []
+        self.tokens += 1
+        if token in self._stop_tokens:
+            self._stopped = True
+            return []
+        return self._noted(self._parser.feed(self._words.feed(self._decoder.feed(token))))
+
+    def finish(self) -> list[Part]:
+        """Return what was held back, now that nothing follows."""
+        rest = self._words.feed(self._decoder.rest()) + self._words.rest()
+        return self._noted([*self._parser.feed(rest), *self._parser.finish()])
+
+    def _noted(self, parts: list[Part]) -> list[Part]:
+        for part in parts:
+            self._last = part
+            self._calls = self._calls or isinstance(part, ToolCall)
+        return parts
 
 
-async def finished_stream(events: AsyncIterable[Any], words: Sequence[str]) -> AsyncIterator[str]:
-    """Pass a stream on, cut before its first stop word and ended as OpenAI's clients expect.
+def text_of(parts: Sequence[Part], kind: type[Content | Reasoning]) -> str:
+    """Return the text of all parts of one kind.
 
     Args:
-        events: Server-sent events from transformers' handlers, one or several to a piece.
-        words: The stop words; none for none.
-
-    Yields:
-        Server-sent events.
+        parts: An answer's parts.
+        kind: Content or reasoning.
     """
-    stop = StopWords(words)
-    try:
-        async for piece in events:
-            yield "".join(_cut(event, stop) for event in _split(cast("str", piece))) if words else piece
-        yield _DONE
-    finally:
-        if isinstance(events, AsyncGenerator):  # so that generating ends with the stream
-            await cast("AsyncGenerator[Any]", events).aclose()
-
-
-def _split(piece: str) -> Iterator[str]:
-    return (f"{event}\n\n" for event in piece.split("\n\n") if event)
-
-
-def _cut(event: str, stop: StopWords) -> str:
-    try:
-        chunk: Any = json.loads(event.removeprefix(_DATA))
-    except ValueError:
-        return event
-    choice = (chunk.get("choices") or [{}])[0]
-    for holder, name in _texts(chunk):
-        holder[name] = stop.feed(holder[name])
-    if not choice.get("finish_reason"):
-        return f"{_DATA}{json.dumps(chunk, ensure_ascii=False)}\n\n"
-    rest = stop.rest()
-    if not rest:
-        return event
-    # The last event has no text of its own in a chat: what was held back goes out in one before it.
-    text = {"text": rest} if "text" in choice else {"delta": {"content": rest}}
-    before = {**chunk, "choices": [{"index": 0, "finish_reason": None, **text}]}
-    before.pop("usage", None)
-    return f"{_DATA}{json.dumps(before, ensure_ascii=False)}\n\n{event}"
-
-
-def _texts(chunk: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
-    """Find the texts of an answer or a part of one: the map that holds each, and the key in it."""
-    for choice in cast("list[dict[str, Any]]", chunk.get("choices") or []):
-        for holder, name in (
-            (choice, "text"),
-            (choice.get("delta") or {}, "content"),
-            (choice.get("message") or {}, "content"),
-        ):
-            if isinstance(holder.get(name), str):
-                yield holder, name
+    return "".join(part.text for part in parts if isinstance(part, kind))
 
 
 def _overlap(text: str, word: str) -> int:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from hostile_cases import NAMES, all_cases
-from hostile_hub import COMMIT, FILES, Case, HostileHub, hostile_hub
+from hostile_hub import COMMIT, FILES, Asked, Case, HostileHub, Pieces, hostile_hub, json_reply, rows
 from huggingface_hub.utils import close_session
 
 from tuneyard.deliver import deliver
-from tuneyard.errors import NotFoundError, TuneyardError
+from tuneyard.errors import NotFoundError, TuneyardError, UnavailableError
 from tuneyard.hub import Hub, Limits, Patience
 from tuneyard.hub.redirects import look_up
 from tuneyard.store import open_store, read_manifest, verify
@@ -87,6 +87,19 @@ def test_a_lie_is_refused_and_never_there_as_a_model(
     hostile: HostileHub, tmp_path: Path, case: Case, capsys: pytest.CaptureFixture[str]
 ) -> None:
     refused_for_good(hostile, tmp_path, case, capsys)
+
+
+def test_more_bytes_than_the_disk_has_are_refused_before_the_first_is_fetched(
+    hostile: HostileHub, tmp_path: Path
+) -> None:
+    vast = {**rows()[1], "lfs": {**rows()[1]["lfs"], "size": 4 * 1024**4}}
+
+    def answer(asked: Asked) -> Pieces | None:
+        return [json_reply([vast])] if asked.stage == "tree" else None
+
+    with pytest.raises(UnavailableError, match="There is no room for org/tiny"):
+        deliver_from(hostile, tmp_path, Case("vast", answer))
+    assert {asked.stage for asked in hostile.asked} == {"facts", "tree"}
 
 
 @pytest.mark.soak

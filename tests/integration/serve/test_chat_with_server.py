@@ -88,9 +88,51 @@ def test_one_question_to_both_writes_both_below_their_names(endpoint):
     assert answers == ask_both(endpoint, QUESTION, **SHORT)
 
 
+def test_a_cut_answer_is_shown_as_cut_beside_the_answer(endpoint, caplog):
+    out, notes = console(), console()
+    answers = run_once(endpoint, "What is a yard?", ["tiny"], console=out, notes=notes, **SHORT)
+    assert out.file.getvalue() == answers["tiny"] + "\n"
+    assert notes.file.getvalue() == "The answer of 'tiny' was cut: it has the 8 tokens of --max-tokens.\n"
+    assert answers.cut == ["tiny"]
+    ask(endpoint, "tiny", QUESTION, **SHORT)
+    assert "was cut" in caplog.text
+
+
+def test_of_two_answers_those_that_were_cut_are_shown_as_cut(endpoint):
+    notes = console()
+    answers = run_once(endpoint, "What is a yard?", compare=True, console=console(), notes=notes, **SHORT)
+    assert answers.cut == ["tiny", "tuned"]
+    assert notes.file.getvalue().count("was cut") == 2
+
+
+def test_an_answer_that_ended_by_itself_has_no_such_note(endpoint, caplog):
+    out, notes = console(), console()
+    answers = run_once(endpoint, "What is a yard?", ["brief"], console=out, notes=notes, **SHORT)
+    run_chat(endpoint, ["brief"], console=out, read_line=typed("What is a yard?"), **SHORT)
+    ask(endpoint, "brief", QUESTION, **SHORT)
+    assert answers.cut == []
+    assert "was cut" not in notes.file.getvalue() + out.file.getvalue() + caplog.text
+
+
+def test_a_conversation_shows_that_an_answer_was_cut(endpoint):
+    out = console()
+    run_chat(endpoint, ["tiny"], console=out, read_line=typed("What is a yard?"), **SHORT)
+    assert "The answer of 'tiny' was cut: it has the 8 tokens of --max-tokens." in out.file.getvalue()
+    out = console(300)
+    run_chat(endpoint, compare=True, console=out, read_line=typed("What is a yard?"), **SHORT)
+    assert out.file.getvalue().count("was cut") == 2
+
+
+def test_a_full_context_is_shown_as_the_reason(endpoint):
+    notes = console()
+    nearly = "yard " * 1500
+    run_once(endpoint, nearly, ["other"], console=console(), notes=notes, temperature=0.0)
+    assert notes.file.getvalue() == "The answer of 'other' was cut: the model's context is full.\n"
+
+
 def test_quiet_writes_nothing(endpoint, capsys):
     assert run_once(endpoint, "What is a yard?", quiet=True, **SHORT)["tuned"]
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_conversation_is_remembered_and_forgotten(endpoint, tmp_path):

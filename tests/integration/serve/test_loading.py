@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import pickle
+import shutil
+import zipfile
 
 import pytest
 import serving
 
 from tuneyard.errors import InvalidDataError, InvalidValuesError
-from tuneyard.serve import place_models
+from tuneyard.serve import Placement, Weights, place_models
 from tuneyard.serve.flags import app_settings
 from tuneyard.store import open_store
 from tuneyard.values import InferenceValues
@@ -81,3 +84,30 @@ def test_an_adapter_that_lacks_weights_is_refused(laid_out, tmp_path):
     serving.put(laid_out.store, "default-bucket/models/lacking", folder, kind="model")
     with pytest.raises(InvalidDataError, match="lacks weights"):
         load(laid_out.store, tmp_path, f"s3://{serving.BASE}", adapters={"x": "default-bucket/models/lacking"})
+
+
+def test_weights_that_are_a_pickle_are_never_opened_whoever_let_them_through(laid_out, tmp_path):
+    """Vetting refuses them before; the libraries are told so too."""
+    from tuneyard.serve.loading import load_models
+
+    folder, canary = tmp_path / "pickled", tmp_path / "canary"
+    shutil.copytree(laid_out.beside / "full", folder)
+    (folder / "model.safetensors").unlink()
+    torch_like = pickle.dumps(Opens(str(canary)))
+    with zipfile.ZipFile(folder / "pytorch_model.bin", "w") as archive:
+        archive.writestr("archive/data.pkl", torch_like)
+        archive.writestr("archive/version", "3\n")
+    placement = Placement(Weights("bucket/pickled", folder, "0" * 64, {}), ("pickled",), (), ("pickled",))
+    with pytest.raises(InvalidDataError, match=r"no file named model\.safetensors"):
+        load_models(placement, app_settings({}), "cpu")
+    assert not canary.exists()
+
+
+class Opens:
+    """Pickles into a call that leaves a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, "w")

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 import serving
 
@@ -88,11 +89,10 @@ def test_all_names_are_listed_the_one_asked_for_first_and_adapters_with_their_ba
 
 def test_a_stream_says_the_same_and_counts_the_same(server):
     _, whole = server.ask("/v1/completions", {"model": "tiny", "prompt": "A yard", "max_tokens": 9, "temperature": 0})
-    chunks = streamed(
-        server, "/v1/completions", {"model": "tiny", "prompt": "A yard", "max_tokens": 9, "temperature": 0}
-    )
+    asked = {"model": "tiny", "prompt": "A yard", "max_tokens": 9, "temperature": 0}
+    *chunks, last = streamed(server, "/v1/completions", {**asked, "stream_options": {"include_usage": True}})
     assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == whole["choices"][0]["text"]
-    assert chunks[-1]["usage"] == whole["usage"]
+    assert (last["choices"], last["usage"]) == ([], whole["usage"])
     assert whole["usage"]["completion_tokens"] == 9
 
 
@@ -101,7 +101,6 @@ def test_a_streamed_chat_begins_with_a_role_and_ends_with_a_reason(server):
     assert chunks[0]["choices"][0]["delta"]["role"] == "assistant"
     assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == said(server, "tiny")
     assert chunks[-1]["choices"][0]["finish_reason"] == "length"
-    assert chunks[-1]["usage"]["completion_tokens"] == 12
 
 
 def test_an_answer_ends_at_the_stop_tokens_of_its_own_model(server):
@@ -123,7 +122,87 @@ def test_temperature_decides_whether_to_sample(server):
     sampled = {said(server, "tiny", temperature=2, seed=seed) for seed in range(3)}
     assert len(greedy) == 1
     assert len(sampled) > 1
-    assert said(server, "tiny", temperature=1, seed=5) == said(server, "tiny", temperature=1, seed=5)
+
+
+@cache
+def sampled_alone(beside: Path, adapter: str, seed: int) -> str:
+    """What transformers and peft alone draw after `torch.manual_seed`."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(beside / "base")
+    model = AutoModelForCausalLM.from_pretrained(beside / "base")
+    if adapter:
+        model = PeftModel.from_pretrained(model, beside / adapter)
+    inputs = tokenizer.apply_chat_template(QUESTION, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        output = model.generate(**inputs, max_new_tokens=40, do_sample=True, temperature=1.5, top_p=0.9)
+    return tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+SAMPLED = {"temperature": 1.5, "top_p": 0.9, "max_tokens": 40}
+
+
+@pytest.fixture(scope="module")
+def client(server: serving.Server) -> openai.OpenAI:
+    return openai.OpenAI(base_url=server.url, api_key=server.key, max_retries=0)
+
+
+@pytest.mark.parametrize("seed", [0, 7, -1, 2**62])
+def test_a_seed_gives_the_answer_that_it_gives_transformers_alone(client, laid_out, seed):
+    for model, adapter in NAMES.items():
+        answer = client.chat.completions.create(model=model, messages=QUESTION, seed=seed, **SAMPLED)
+        assert answer.choices[0].message.content == sampled_alone(laid_out.beside, adapter, seed)
+
+
+def test_a_seed_gives_the_same_answer_among_others_and_whatever_ran_before(client, laid_out):
+    """Of the same model and of another one, with the same seed, another one and none, whole and streamed."""
+
+    def ask(model: str, seed: int | None, stream: bool) -> str:
+        answer = client.chat.completions.create(
+            model=model, messages=QUESTION, stream=stream, **({} if seed is None else {"seed": seed}), **SAMPLED
+        )
+        if not stream:
+            return answer.choices[0].message.content or ""
+        return "".join(chunk.choices[0].delta.content or "" for chunk in answer)
+
+    asked = [(model, seed, stream) for model in NAMES for seed in (5, 5, None, 6) for stream in (False, True)] * 2
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda each: ask(*each), asked))
+    for (model, seed, _), answer in zip(asked, answers, strict=True):
+        if seed is not None:
+            assert answer == sampled_alone(laid_out.beside, NAMES[model], seed)
+    without = [answer for (_, seed, _), answer in zip(asked, answers, strict=True) if seed is None]
+    assert len(set(without)) == len(without)
+
+
+def test_without_a_limit_an_answer_has_the_rest_of_the_context(client):
+    long = "A yard " * 120  # so that the rest is little more than the 1,024 tokens that transformers would allow
+    chat = client.chat.completions.create(model="other", messages=[{"role": "user", "content": long}], temperature=0)
+    assert (chat.usage.total_tokens, chat.choices[0].finish_reason) == (2048, "length")
+    text = client.completions.create(model="other", prompt=long, temperature=0)
+    assert (text.usage.total_tokens, text.choices[0].finish_reason) == (2048, "length")
+    assert 1024 < text.usage.completion_tokens < 1800
+
+
+@pytest.mark.parametrize("path", ["chat", "text"])
+def test_a_stream_tells_the_tokens_when_asked_for_them_and_only_then(client, path):
+    def ask(**more: Any) -> list[Any]:
+        rest = {"model": "tiny", "max_tokens": 4, "temperature": 0, "stream": True, **more}
+        if path == "chat":
+            return list(client.chat.completions.create(messages=QUESTION, **rest))
+        return list(client.completions.create(prompt="A yard", **rest))
+
+    for options in ({}, {"stream_options": {"include_usage": False}}):
+        chunks = ask(**options)
+        assert all(chunk.usage is None and chunk.choices for chunk in chunks)
+    *chunks, last = ask(stream_options={"include_usage": True})
+    assert all(chunk.usage is None and chunk.choices for chunk in chunks)
+    assert last.choices == []
+    assert last.usage.completion_tokens == 4
+    assert last.usage.total_tokens == last.usage.prompt_tokens + 4
 
 
 def test_the_newer_name_of_the_limit_is_honoured(server):

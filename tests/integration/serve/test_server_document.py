@@ -22,6 +22,7 @@ OPERATIONS = [
     ("POST", "/v1/chat/completions"),
     ("POST", "/v1/completions"),
     ("GET", "/v1/models"),
+    ("GET", "/v1/models/{model}"),
     ("GET", "/health"),
 ]
 
@@ -34,7 +35,8 @@ def document(server: serving.Server) -> Any:
 def test_the_document_names_every_route(document: Any) -> None:
     named = {(found.ok().method.upper(), found.ok().path) for found in document.get_all_operations()}
     assert named == set(OPERATIONS)
-    assert {path for _, path in OPERATIONS} | {"/openapi.json"} == ROUTES
+    # FastAPI's own word for a parameter that may hold a slash
+    assert {path.replace("{model}", "{model:path}") for _, path in OPERATIONS} | {"/openapi.json"} == ROUTES
 
 
 def shorten(body: dict[str, Any]) -> None:

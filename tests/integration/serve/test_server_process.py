@@ -92,6 +92,7 @@ def test_a_server_without_a_key_is_open_says_so_and_ends_what_it_began_at_sigter
         assert server.ask("/v1/models")[0] == 200
         assert "open to anyone who can reach it" in server.log.read_text()
         body = {"model": "full", "prompt": "A yard", "max_tokens": 600, "temperature": 0, "stream": True}
+        body["stream_options"] = {"include_usage": True}
         answers: list[str] = []
         began = threading.Event()
 

@@ -12,7 +12,7 @@ from hub_server import hub_server
 from places import Place
 from s3_servers import BUCKET
 
-from tuneyard.errors import IntegrityError, InvalidValuesError, NotFoundError
+from tuneyard.errors import IntegrityError, InvalidDataError, InvalidValuesError, NotFoundError
 from tuneyard.serve import Placement, place_models
 from tuneyard.store import Manifest, open_store, upload_tree, write_manifest
 from tuneyard.values import InferenceValues
@@ -127,6 +127,21 @@ def test_no_damage_to_any_file_is_ever_placed(place, tmp_path):
             placed(place, tmp_path)
         path.write_bytes(body)
     assert placed(place, tmp_path).served == ("run-1", "base")
+
+
+@pytest.mark.parametrize("part", ["model", "base", "adapter", "further"])
+def test_what_could_run_code_is_refused_wherever_it_stands(place, tmp_path, part):
+    evil, sound = {"config.json": '{"trust_remote_code": true}'}, {"config.json": "{}"}
+    evil_adapter = {**ADAPTER, "adapter_config.json": '{"peft_type": "XLORA"}'}
+    sha256 = put(place, tmp_path, BASE, evil if part in ("model", "base") else sound, "model")
+    recorded = {"key": BASE, "content_sha256": sha256}
+    put(place, tmp_path, FINAL, evil_adapter if part == "adapter" else ADAPTER, type="adapter", base=recorded)
+    further = FINAL.replace("run-1", "run-2")
+    put(place, tmp_path, further, evil_adapter if part == "further" else ADAPTER, type="adapter", base=recorded)
+    model = f"s3://{BASE}" if part in ("model", "further") else f"s3://{FINAL}"
+    what = "asks for a repository's code" if part in ("model", "base") else "is of a kind that is not loaded"
+    with pytest.raises(InvalidDataError, match=what):
+        placed(place, tmp_path, model, adapters={"two": further} if part == "further" else {})
 
 
 def test_a_base_that_is_not_the_one_trained_on_is_an_integrity_error(place, tmp_path):

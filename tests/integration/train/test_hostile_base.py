@@ -1,0 +1,42 @@
+"""A base model whose files ask for code is refused before training, and before any of its rows is read."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import serving
+from training import MODEL, VALUES, lay_out, train
+
+from tuneyard.errors import InvalidDataError
+from tuneyard.store import open_store
+from tuneyard.train.inputs import find_inputs
+from tuneyard.train.prepare import prepare
+from tuneyard.values import FinetuneValues
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """A store whose model was put there, manifest and all, by someone who may write to it."""
+    lay_out(tmp_path / "store")
+    folder = tmp_path / "model"
+    shutil.copytree(tmp_path / "store" / MODEL, folder, ignore=shutil.ignore_patterns(".tuneyard"))
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "attn_implementation": "org/kernel"}))
+    serving.put(tmp_path / "store", MODEL, folder, kind="model")
+    return tmp_path / "store"
+
+
+def test_a_base_that_asks_for_code_is_refused_when_a_training_is_prepared(store: Path, tmp_path: Path) -> None:
+    values, opened = FinetuneValues.model_validate(VALUES), open_store(store.as_uri())
+    with pytest.raises(InvalidDataError, match="names compiled code of a repository"):
+        prepare(values, find_inputs(values, opened), opened, tmp_path / "work", lambda _: None)
+    assert not (tmp_path / "work" / "rows").exists()
+
+
+def test_a_training_on_it_ends_with_3_and_publishes_nothing(store: Path, tmp_path: Path) -> None:
+    said = train(VALUES, store, tmp_path / "work", code=3)
+    assert "names compiled code of a repository" in said
+    assert "Traceback" not in said
