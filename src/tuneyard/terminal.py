@@ -13,6 +13,7 @@ import os
 import sys
 
 from tuneyard.errors import InvalidValuesError
+from tuneyard.interpreter import python
 
 _HANDLER = "tuneyard.degrade"
 _ASCII = str.maketrans(
@@ -53,7 +54,7 @@ def prepare_text() -> None:
     if sys.getfilesystemencoding() != "utf-8" and sys.executable:
         shown = os.environ.get("PYTHONIOENCODING") or getattr(sys.stdout, "encoding", None) or "utf-8"
         environ = {**os.environ, "PYTHONIOENCODING": shown, "PYTHONUTF8": "1"}
-        os.execve(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]], environ)  # noqa: S606
+        os.execve(sys.executable, python("-X", "utf8", *sys.orig_argv[1:]), environ)  # noqa: S606
     codecs.register_error(_HANDLER, _degraded)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

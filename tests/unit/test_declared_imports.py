@@ -21,6 +21,7 @@ EXTRAS = {
     "data": {"train"},
     "device": {"train", "serve"},
     "estimate": {"train"},
+    "models": {"train", "serve"},
     "serve": {"serve"},
     "train": {"train"},
 }

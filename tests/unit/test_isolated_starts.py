@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from deliveries import safetensors
 
 from tuneyard.interpreter import IN_PODS, pod_python, python
 
@@ -82,7 +83,7 @@ def test_no_process_is_started_with_the_current_folder_on_its_path():
         for path in sorted((ROOT / "src").rglob("*.py"))
         if re.search(r"\bsys\.executable\b(?!\.|\)\.with_name)", path.read_text(encoding="utf-8"))
     ]
-    assert users == ["deliver/script.py", "doctor/local.py", "interpreter.py", "sandbox/places.py"]
+    assert users == ["deliver/script.py", "doctor/local.py", "interpreter.py", "sandbox/places.py", "terminal.py"]
 
 
 def test_no_container_s_process_is_started_so():
@@ -141,7 +142,7 @@ def test_a_local_launch_imports_nothing_of_the_folder_it_was_started_in(tmp_path
     model = tmp_path / "model"
     model.mkdir()
     (model / "config.json").write_text("{}")
-    (model / "model.safetensors").write_bytes(b"")
+    (model / "model.safetensors").write_bytes(safetensors("a.weight", b"body"))
     script = 'open("/downloads/datasets/a.jsonl", "w").write("{}")'
     values = {
         "deliver": {

@@ -15,8 +15,8 @@ from typing import Any, cast
 
 from tuneyard.deliver.report import tell
 from tuneyard.deliver.vetting import vet_model
-from tuneyard.errors import IncompleteModelError, InvalidDataError
-from tuneyard.models import Read, incomplete, library_is_here, outline_model, structure_problems, write_outline
+from tuneyard.errors import InvalidDataError
+from tuneyard.models import Read, check_whole, incomplete, structure_problems, write_outline
 
 _CONFIG = "config.json"
 _INDEX = "model.safetensors.index.json"
@@ -47,26 +47,17 @@ def check_weights(name: str, files: Mapping[str, int], read: Read) -> None:
             return  # said where the model is loaded: training and serving look into every file of settings
         if problems := structure_problems(tensors, _settings(folder / _INDEX), config):
             raise incomplete(name, problems)
-        _compare(folder, config, name)
+        _compare(folder, name)
 
 
-def _compare(folder: Path, config: dict[str, Any], name: str) -> None:
-    if not library_is_here():
-        return
-    named: Any = config.get("architectures")
-    architecture = str(cast("list[Any]", named)[0]) if isinstance(named, list) and named else ""
+def _compare(folder: Path, name: str) -> None:
     try:
         vet_model(folder, [path.name for path in folder.iterdir()], where=name)
-        import transformers
-
-        if not hasattr(transformers, architecture):
-            tell(f"The weights of {name} were not compared: transformers has no architecture {architecture!r}.")
-            return
-        outline_model(folder, where=name, architecture=architecture)
-    except IncompleteModelError:
-        raise
     except InvalidDataError as error:
         tell(f"The weights of {name} were not compared: {error.message}")
+        return
+    if notice := check_whole(folder, where=name):
+        tell(notice)
 
 
 def _settings(path: Path) -> dict[str, Any] | None:

@@ -5,7 +5,15 @@ serving look at a model in one way. Importing it loads no torch; `load_model` an
 """
 
 from tuneyard.models.headers import Tensor, read_header
-from tuneyard.models.loading import UNUSABLE, incomplete, library_is_here, load_adapter, load_model, outline_model
+from tuneyard.models.loading import (
+    UNUSABLE,
+    check_whole,
+    incomplete,
+    library_is_here,
+    load_adapter,
+    load_model,
+    outline_model,
+)
 from tuneyard.models.outline import Read, write_outline
 from tuneyard.models.structure import structure_problems
 
@@ -13,6 +21,7 @@ __all__ = [
     "UNUSABLE",
     "Read",
     "Tensor",
+    "check_whole",
     "incomplete",
     "library_is_here",
     "load_adapter",

@@ -8,6 +8,7 @@ on torch's meta device, which has every module, name and shape and takes no memo
 from __future__ import annotations
 
 import importlib.util
+import json
 import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -69,6 +70,36 @@ def outline_model(folder: Path, *, where: str, architecture: str | None = None, 
         IncompleteModelError, InvalidDataError: As `load_model`.
     """
     return _load(architecture, folder, where, {"device_map": "meta", "dtype": dtype})
+
+
+def check_whole(folder: Path, *, where: str) -> str:
+    """Compare what a model's files hold with the library's model of the architecture that its config names.
+
+    Args:
+        folder: A model's folder, or its outline (`write_outline`), vetted.
+        where: The model in the user's words.
+
+    Returns:
+        Why it was not compared, in a sentence; empty where it was.
+
+    Raises:
+        IncompleteModelError: Its files lack a weight, hold one that it hasn't, or one of another shape.
+    """
+    if not library_is_here():
+        return f"The weights of {where} were not compared: torch and transformers are not installed."
+    import transformers
+
+    named: Any = json.loads((folder / "config.json").read_bytes()).get("architectures")
+    architecture = str(named[0]) if isinstance(named, list) and named else ""
+    if not hasattr(transformers, architecture):
+        return f"The weights of {where} were not compared: transformers has no architecture {architecture!r}."
+    try:
+        outline_model(folder, where=where, architecture=architecture)
+    except IncompleteModelError:
+        raise
+    except InvalidDataError as error:
+        return f"The weights of {where} were not compared: {error.message}"
+    return ""
 
 
 def load_adapter(base: PreTrainedModel, folder: Path, *, where: str) -> PeftModel:

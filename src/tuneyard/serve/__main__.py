@@ -40,13 +40,14 @@ def _options() -> argparse.Namespace:
 
 def _serve(options: argparse.Namespace, workdir: Path) -> None:
     from tuneyard.device import choose_device
+    from tuneyard.models import check_whole
     from tuneyard.serve import vllm
     from tuneyard.serve.flags import app_settings
     from tuneyard.serve.guard import key_of_environment
     from tuneyard.serve.placement import place_models
     from tuneyard.serve.readiness import local_url
     from tuneyard.serve.server import open_port, serve_app
-    from tuneyard.store import default_store_url, open_store
+    from tuneyard.store import find_store
 
     values = read_values(InferenceValues, options.values)
     os.environ.update(_environment(values))
@@ -54,12 +55,14 @@ def _serve(options: argparse.Namespace, workdir: Path) -> None:
     if ready:
         ready.unlink(missing_ok=True)
     door = open_port(options.host, values.port if options.port is None else options.port)
-    store = open_store(os.environ.get("TUNEYARD_STORE") or values.bucket_storage.host or default_store_url())
+    store = find_store(fallback=values.bucket_storage.host)
     key = key_of_environment()
     # What can be refused is refused before gigabytes are pulled.
     device = choose_device(values.gpuResource, values.gpus, key="gpus")
     if vllm.is_installed():
         placement = place_models(values, store, workdir)
+        if notice := check_whole(placement.model.folder, where=placement.model.where):
+            print(notice, file=sys.stderr, flush=True)
         host, port = door.getsockname()[:2]
         door.close()
         finish = _finish_seconds(values)

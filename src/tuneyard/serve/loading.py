@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from peft import PeftModel
-from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from tuneyard.data import stop_token_ids
+from tuneyard.data import bound_template, stop_token_ids
 from tuneyard.errors import InvalidDataError, InvalidValuesError, Problem
+from tuneyard.models import UNUSABLE, load_adapter, load_model
 from tuneyard.serve.decoding import SpecialTokens
 from tuneyard.serve.flags import AppSettings
 from tuneyard.serve.placement import ADAPTER_CONFIG, Placement, Weights
@@ -30,13 +30,6 @@ _TOKENIZER = "tokenizer_config.json"
 _GENERATION = "generation_config.json"
 _INIT_LEAVES_BASE = (True, False, "gaussian", "eva", None)
 """Ways to begin an adapter that don't change the base's weights; peft repeats the way when it loads one."""
-
-
-_UNUSABLE = (
-    OSError, ValueError, LookupError, TypeError, AttributeError, ImportError, RuntimeError, ArithmeticError,
-    AssertionError, SafetensorError,
-)  # fmt: skip
-"""What transformers and peft raise for files that are no model; none of them tells which it will be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +73,7 @@ def load_models(placement: Placement, settings: AppSettings, device: str) -> tup
         The models, that of the values' `model` first.
 
     Raises:
+        IncompleteModelError: A model's files lack a weight, hold one that it hasn't, or one of another shape.
         InvalidDataError: Files are right, but no model that transformers and peft can load.
         InvalidValuesError: `max_model_len` is more than the model can.
     """
@@ -94,13 +88,7 @@ def load_models(placement: Placement, settings: AppSettings, device: str) -> tup
 
 
 def _load_base(weights: Weights, dtype: str, device: str) -> PreTrainedModel:
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            weights.folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
-        )
-    except _UNUSABLE as error:
-        raise _unusable(weights, "can't be loaded", error) from error
-    model = model.eval().requires_grad_(False)
+    model = load_model(weights.folder, where=weights.where, dtype=dtype).eval().requires_grad_(False)
     model.generation_config.stop_strings = None  # `stop_words` end an answer, and before them
     return cast("Any", model).to(device)
 
@@ -110,16 +98,7 @@ def _put_on(base: PreTrainedModel, adapter: Weights) -> Any:
     shares = config.get("init_lora_weights", True) in _INIT_LEAVES_BASE
     # The memo makes every parameter stand for itself in the copy.
     memo: dict[int, Any] = {id(weight): weight for weight in base.parameters()} if shares else {}
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        try:
-            model = PeftModel.from_pretrained(copy.deepcopy(base, memo), adapter.folder)  # pyright: ignore[reportArgumentType]
-        except _UNUSABLE as error:
-            raise _unusable(adapter, "can't be put on its base", error) from error
-    for warning in told:
-        if "missing adapter keys" in str(warning.message):  # peft would leave those at their beginning
-            raise _unusable(adapter, "lacks weights that its own configuration names", None)
-    return model.eval()
+    return load_adapter(copy.deepcopy(base, memo), adapter.folder, where=adapter.where)
 
 
 def _virtual_tokens(model: PeftModel) -> int:
@@ -136,7 +115,7 @@ def _loaded(names: Sequence[str], parent: str, model: Any, own: Weights, base: W
     folder = own.folder if (own.folder / _TOKENIZER).exists() else base.folder
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except _UNUSABLE as error:
+    except UNUSABLE as error:
         raise _unusable(own, "has a tokenizer that can't be loaded", error) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise _unusable(own, f"has a {type(tokenizer).__name__}, which has no tokenizer.json behind it", None)
@@ -146,6 +125,8 @@ def _loaded(names: Sequence[str], parent: str, model: Any, own: Weights, base: W
     words: Any = generation.stop_strings or ()
     generation.stop_strings = None
     special = SpecialTokens(tokenizer)
+    if tokenizer.chat_template:
+        bound_template(tokenizer)
     template = ChatTemplate(tokenizer, special, generation.eos_token_id or ()) if tokenizer.chat_template else None
     stop_words = (words,) if isinstance(words, str) else tuple(words)
     return Loaded(tuple(names), parent, model, tokenizer, generation, limit, longest, special, template, stop_words)

@@ -69,7 +69,7 @@ def test_right_bytes_that_are_no_model_are_refused_in_one_sentence(laid_out, tmp
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd/config.json").write_text('{"model_type": "nothing-known"}')
     serving.put(laid_out.store, "default-bucket/models/odd", tmp_path / "odd", kind="model")
-    with pytest.raises(InvalidDataError, match=r"default-bucket/models/odd can't be loaded"):
+    with pytest.raises(InvalidDataError, match=r"'default-bucket/models/odd' can't be loaded"):
         load(laid_out.store, tmp_path, "s3://default-bucket/models/odd")
 
 

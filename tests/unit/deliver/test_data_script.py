@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from deliveries import safetensors
 
 from tuneyard.deliver import deliver
 from tuneyard.deliver.script import check_sandbox, emptied, produced_files, run_script, script_environment
@@ -84,8 +85,8 @@ def test_what_holds_is_said_and_too_little_is_refused_where_a_sandbox_is_require
 def test_a_script_that_requires_a_sandbox_is_refused_before_a_model_is_copied(tmp_path: Path) -> None:
     store = open_store((tmp_path / "store").as_uri())
     (tmp_path / "model").mkdir()
-    for name in ("config.json", "model.safetensors"):
-        (tmp_path / "model" / name).write_text("{}")
+    (tmp_path / "model" / "config.json").write_text("{}")
+    (tmp_path / "model" / "model.safetensors").write_bytes(safetensors("a.weight", b"body"))
     script = 'open("/downloads/datasets/a.jsonl", "w").write("{}")'
     given = {"dataScript": script, "bucketDataDir": "bucket/data", "dataScriptSandbox": "required"}
     model = {"modelID": str(tmp_path / "model"), "bucketModelPath": "bucket/models/m"}

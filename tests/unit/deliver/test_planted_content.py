@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from deliveries import safetensors
 
 from tuneyard.deliver import DeliverReport, deliver
 from tuneyard.deliver.datasets import script_sha256
@@ -41,8 +42,8 @@ def store(tmp_path: Path) -> Store:
 def deliver_model(store: Store, folder: Path, **more: object) -> DeliverReport:
     source = folder / "source"
     source.mkdir(exist_ok=True)
-    for name in ("config.json", "model.safetensors"):
-        (source / name).write_bytes(b"{}")
+    (source / "config.json").write_bytes(b"{}")
+    (source / "model.safetensors").write_bytes(safetensors("a.weight", b"body"))
     values = {"modelID": str(source), "bucketModelPath": MODEL, **more}
     return deliver(DeliverValues.model_validate(values), store, workdir=folder / "work")
 

@@ -114,8 +114,8 @@ def test_settings_of_a_vast_size_are_refused_unread(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "elsewhere",
-    ["../outside.safetensors", "/etc/passwd", "sub/part.safetensors", "model-3.safetensors", "own.py", "https://x/y.safetensors"],
-)  # fmt: skip
+    ["../outside.safetensors", "/etc/passwd", "own.py", "https://x/y.safetensors"],
+)
 def test_an_index_that_names_other_weights_than_the_model_s_own_is_refused(tmp_path: Path, elsewhere: str) -> None:
     index = {"weight_map": {"a": "model-1.safetensors", "b": elsewhere}}
     files = {key: value for key, value in PLAIN.items() if not key.startswith("sub/")}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from deliveries import safetensors
 from hub_server import hub_server
 from places import Place
 from s3_servers import BUCKET
@@ -215,13 +216,13 @@ def test_a_folder_is_served_where_its_manifest_verifies(place, tmp_path):
 
 
 def test_a_model_of_the_hub_is_pinned_and_verified_as_a_delivery_does_it(place, tmp_path, monkeypatch):
-    files = {"config.json": b"{}", "model.safetensors": b"weights", "tokenizer.json": b"{}"}
+    files = {"config.json": b"{}", "model.safetensors": safetensors("a.weight", b"weights"), "tokenizer.json": b"{}"}
     with hub_server() as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         hub.add_model("someone/tiny", files)
         placement = placed(place, tmp_path, "someone/tiny")
         assert placement.served == ("someone/tiny",)
-        assert (placement.model.folder / "model.safetensors").read_bytes() == b"weights"
+        assert (placement.model.folder / "model.safetensors").read_bytes() == files["model.safetensors"]
         assert list(place.store.list("hub/")) == []
         asked = len(hub.seen)
         assert placed(place, tmp_path, "someone/tiny").model.folder == placement.model.folder
