@@ -7,10 +7,11 @@ only the owner may do is in `attempt`. Nothing here knows what a checkpoint's fi
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from tuneyard.checkpoints.attempt import Attempt, FinalName
@@ -59,15 +60,24 @@ class Experiment:
         prefix: Its key, as `checkpointsRemote` has it: `default-bucket/experiments/<run>`.
         required: Files without which training could not go on, as names or shell patterns (`rng_state*.pth`); a
             checkpoint that lacks one is neither published nor restored.
+        assumed: What a key of the fingerprint stands for that the experiment's record lacks.
 
     Raises:
         InvalidValuesError: The prefix is not a key.
     """
 
-    def __init__(self, store: Store, prefix: str, *, required: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        store: Store,
+        prefix: str,
+        *,
+        required: frozenset[str] = frozenset(),
+        assumed: Mapping[str, Any] | None = None,
+    ) -> None:
         self.store = store
         self.prefix = prefix.rstrip("/")
         self.required = required
+        self.assumed = assumed or {}
         split_key(self.prefix)
 
     def head(self) -> Head | None:
@@ -79,19 +89,28 @@ class Experiment:
         found = read_head(self.store, self.prefix)
         return found[0] if found else None
 
-    def check(self, record: RunRecord) -> None:
+    def check(self, record: RunRecord, *, partial: bool = False) -> None:
         """Check, without changing anything, that `claim` would not find other settings.
+
+        Args:
+            record: What would be claimed with.
+            partial: Whether its fingerprint is not known whole yet.
 
         Raises:
             ConflictError: The experiment was begun with another fingerprint.
         """
+        known = self.fingerprint()
+        if known is not None:
+            check_fingerprint(known, record.fingerprint, where=self.prefix, assumed=self.assumed, partial=partial)
+
+    def fingerprint(self) -> Mapping[str, Any] | None:
+        """Read what the experiment was begun with; None where nobody has begun yet."""
         try:
             head = self.head()
         except IntegrityError:
             head = None
         known = head or read_record(self.store, self.prefix)
-        if known:
-            check_fingerprint(known.fingerprint, record.fingerprint, where=self.prefix)
+        return known.fingerprint if known else None
 
     def claim(self, record: RunRecord, *, resume: bool = True, on_damage: OnDamage | None = None) -> Attempt:
         """Take the experiment over: from here on no earlier attempt can commit anything.
@@ -116,7 +135,7 @@ class Experiment:
             if head and head.owner == owner:
                 return head
             head = self._head_of_listing(head, record, on_damage)
-            check_fingerprint(head.fingerprint, record.fingerprint, where=self.prefix)
+            check_fingerprint(head.fingerprint, record.fingerprint, where=self.prefix, assumed=self.assumed)
             taken = replace(head, attempt=head.attempt + 1, owner=owner, fingerprint=record.fingerprint)
             if resume:
                 return taken

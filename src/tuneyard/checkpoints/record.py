@@ -93,18 +93,29 @@ class RunRecord:
             ) from error
 
 
-def check_fingerprint(old: Mapping[str, Any], new: Mapping[str, Any], *, where: str) -> None:
+def check_fingerprint(
+    old: Mapping[str, Any], new: Mapping[str, Any], *, where: str, assumed: Mapping[str, Any], partial: bool = False
+) -> None:
     """Check that an experiment goes on with the settings it was begun with.
 
     Args:
         old: The experiment's fingerprint.
         new: What is asked for now.
         where: The experiment's key, for the error's words.
+        assumed: What a key stands for that `old` lacks. Where the two have another `format`, the keys that both have
+            are compared, and no others.
+        partial: Whether `new` is not known whole yet: keys that it lacks are not compared.
 
     Raises:
         ConflictError: Some settings differ; `details["differing"]` has each key with both values.
     """
     before, now = _plain(old), _plain(new)
+    if before.get("format") != now.get("format"):
+        shared = (before.keys() & now.keys()) - {"format"}
+        before, now = ({key: each[key] for key in shared} for each in (before, now))
+    if partial:
+        before = {key: value for key, value in before.items() if key in now}
+    before = {**{key: value for key, value in _plain(assumed).items() if key in now}, **before}
     keys = sorted({key for key in {*before, *now} if key not in before or key not in now or before[key] != now[key]})
     if not keys:
         return

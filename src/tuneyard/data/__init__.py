@@ -4,6 +4,7 @@ The room between what was delivered and what is trained on. It never writes, and
 tokenizer is asked for.
 """
 
+from tuneyard.data.bounded import SHARED as SHARED_TEMPLATES
 from tuneyard.data.bounded import TemplateLimitError, bound_template
 from tuneyard.data.check import EncodedRow, check, encode_files, silent
 from tuneyard.data.contract import check_template
@@ -20,6 +21,7 @@ from tuneyard.data.tokenizer import load_tokenizer, stop_token_ids
 
 __all__ = [
     "FORMATS",
+    "SHARED_TEMPLATES",
     "ChatEncoder",
     "Conversation",
     "DataReport",

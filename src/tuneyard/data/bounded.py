@@ -15,6 +15,7 @@ import select
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,8 @@ class TemplateProcess:
         self, *, seconds: float = SECONDS, memory_bytes: int = MEMORY_BYTES, characters: int = CHARACTERS
     ) -> None:
         self._limits = (seconds, memory_bytes, characters)
+        self.now: datetime | None = None
+        """The time that templates are given that ask for it (`strftime_now`); that of the clock where None."""
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
         self._lock = threading.Lock()
@@ -82,7 +85,8 @@ class TemplateProcess:
             For each cut its text, or the error: `TemplateLimitError` where it takes more than it may, `TemplateError`
             where the template refuses the conversation, or is none.
         """
-        line = json.dumps([messages, cuts, rest], default=str).encode() + b"\n"
+        now = self.now.isoformat() if self.now else None
+        line = json.dumps([messages, cuts, now, rest], default=str).encode() + b"\n"
         with self._lock:
             answers = self._ask(line, len(cuts))
         return [_outcome(answer) for answer in answers]

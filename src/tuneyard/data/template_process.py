@@ -13,6 +13,7 @@ import resource
 import signal
 import sys
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,9 @@ def main(seconds: float, memory_bytes: int, characters: int) -> None:
             signal.setitimer(signal.ITIMER_PROF, 0)
 
     for line in sys.stdin:
-        messages, cuts, rest = json.loads(line)
+        messages, cuts, now, rest = json.loads(line)
+        if now is not None:  # a name of the template's own goes before transformers' function of it
+            rest = {**rest, "strftime_now": datetime.fromisoformat(now).strftime}
         print(json.dumps([render(messages[:count], prompt, rest) for count, prompt in cuts]), file=answers, flush=True)
 
 

@@ -16,11 +16,13 @@ import torch
 import torch.distributed as dist
 from transformers import TrainingArguments, set_seed
 
+from tuneyard.errors import ConflictError
 from tuneyard.models import outline_model
 from tuneyard.progress import progress_bar
 from tuneyard.train.batches import EncodedRows, flatten, moved
 from tuneyard.train.console import Tell
 from tuneyard.train.dropout import disable_dropout
+from tuneyard.train.fingerprint import ROWS
 from tuneyard.train.forms import Form
 from tuneyard.train.isolation import RowForm, prove_form
 from tuneyard.train.model import add_adapter, available_attention, hold_trained_in, load_base
@@ -83,6 +85,7 @@ def assemble(
     facts = for_all(arguments, prove if main else None)
     if facts is None:
         return None
+    _check_same_rows(prepared, arguments)
     form = RowForm(**facts)
     _set_up(model, form, arguments, prepared.total)
     if form.notice:
@@ -124,6 +127,17 @@ def for_all(arguments: TrainingArguments, decide: Callable[[], dict[str, Any]] |
         if arguments.world_size > 1:
             dist.broadcast_object_list(decided, src=0)
     return decided[0]
+
+
+def _check_same_rows(prepared: Prepared, arguments: TrainingArguments) -> None:
+    """Check that every node has encoded the same rows: each does it by itself."""
+    mine = prepared.inputs.fingerprint[ROWS]
+    first = for_all(arguments, (lambda: {"rows": mine}) if arguments.process_index == 0 else None)
+    if first is not None and first["rows"] != mine:
+        raise ConflictError(
+            "This node has encoded other rows than node 0.",
+            hint="Launch the run again; the nodes need the same image, data and clock.",
+        )
 
 
 def _published_types(base: Path, key: str, precision: Precision) -> dict[str, torch.dtype]:

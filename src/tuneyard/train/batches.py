@@ -9,6 +9,7 @@ Shape letters: T tokens of the row, K trained targets, D conversations (document
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -62,6 +63,15 @@ class EncodedRows(Dataset[Row]):
     def trained_tokens(self) -> int:
         """Tokens that the loss is computed for, over all conversations."""
         return int(self.mask.sum())
+
+    @property
+    def content_sha256(self) -> str:
+        """The SHA-256 of tokens, masks and bounds."""
+        digest = hashlib.sha256()
+        for name in ("tokens.npy", "mask.npy", "ends.npy"):
+            with (self.folder / name).open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
 
     def place(self, index: int) -> str:
         """Name a conversation by the file and line it comes from, or by its number where that is not known."""

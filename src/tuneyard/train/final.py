@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from tuneyard.checkpoints import Attempt, Experiment
+from tuneyard.checkpoints import Attempt
 from tuneyard.deliver import vet_model
 from tuneyard.progress import progress_bar
 from tuneyard.store import Store, pull
 from tuneyard.train.batches import EncodedRows, Row
-from tuneyard.train.inputs import experiment_key, run_name
+from tuneyard.train.inputs import experiment_of, run_name
 from tuneyard.train.merge import MergeCheck, merge_adapter
 from tuneyard.train.model import name_base
 from tuneyard.train.precision import precision_of
@@ -176,7 +176,7 @@ def merge_later(values: FinetuneValues, prepared: Prepared, store: Store, workdi
         IntegrityError: Where the published adapter is damaged, or the merge computes something else.
         InvalidDataError: Where it asks for more than plain weights: it has been in a bucket since it was trained.
     """
-    experiment = Experiment(store, experiment_key(values))
+    experiment = experiment_of(values, store)
     manifest = experiment.finished()
     assert manifest is not None, "prepare found the run finished"
     attempt = experiment.claim(prepared.inputs.record(values))

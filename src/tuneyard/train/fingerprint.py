@@ -1,47 +1,67 @@
-"""What may not change under one `checkpointsRemote`: all that decides which numbers come out.
+"""What may not change under one `checkpointsRemote`: everything in the values but a short list, and the encoded rows.
 
-Logging, evaluation and saving cadence, where a run trains, how a step is split over devices and whether the adapter is
-merged at the end may change between two attempts; nothing here does.
+What decides a number is not told apart from what does not: a new argument of a library, or a key that this version of
+Tuneyard adds, is in it by itself. `MAY_CHANGE` lists the rest, each with why no number of the training depends on it;
+keys that mean something on a cluster alone are marked where they stand. Loads no torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
 
 from tuneyard.values import BatchSizes, FinetuneValues
+from tuneyard.values.base import ClusterOnly, Values
 
-TRAINING_ARGS = (
-    "num_train_epochs",
-    "max_steps",
-    "learning_rate",
-    "lr_scheduler_type",
-    "lr_scheduler_kwargs",
-    "warmup_steps",
-    "optim",
-    "optim_args",
-    "optim_target_modules",
-    "weight_decay",
-    "adam_beta1",
-    "adam_beta2",
-    "adam_epsilon",
-    "max_grad_norm",
-    "label_smoothing_factor",
-    "neftune_noise_alpha",
-    "bf16",
-    "fp16",
-    "seed",
-    "data_seed",
-    "train_sampling_strategy",
-    "dataloader_drop_last",
-)
-"""The training arguments that decide the losses."""
+FORMAT = 2
+"""Raised where a key's form changes: records of another format are compared in the keys that both have."""
+
+ROWS = "encoded rows"
+"""The hash of the rows as token ids; known once they are encoded."""
+
+TEMPLATE_TIME = "chat template's time"
+"""What a chat template that asks for the time is given, on every attempt; known once the rows are encoded."""
+
+_ELSEWHERE = "where and on how many devices a run trains"
+_CADENCE = "when something is logged, evaluated or saved"
+_SPEED = "how fast a step is, not what it computes"
+_NAME = "what a run is called, and who else is told of it"
+
+MAY_CHANGE: Mapping[str, str] = {
+    "basemodel": "where the base model lies; its content is in the fingerprint",
+    "checkpointsRemote": "which experiment it is",
+    "mergeAdapter": "whether the result is merged too",
+    "runTensorboard": _NAME,
+    "env": "variables, whose texts may be secrets",
+    **dict.fromkeys(
+        ("finetuningGpus", "nodes", "gpuResource", "distributedType", "customAccelerateConfig"), _ELSEWHERE
+    ),
+    "finetuning_config.tracking": _NAME,
+    "finetuning_config.run_conf.resume_from_checkpoint": "where it starts, not what it computes",
+    "finetuning_config.batchsize_conf.total_train_batch_size": "the resolved total is in the fingerprint",
+    "finetuning_config.batchsize_conf.max_per_device_train_batch_size": "how a step is divided",
+    "finetuning_config.batchsize_conf.per_device_eval_batch_size": "how an evaluation is divided",
+    **{
+        f"finetuning_config.training_args.{name}": why
+        for why, names in {
+            _NAME: "report_to run_name project trackio_space_id trackio_bucket_id trackio_static_space_id disable_tqdm",
+            _CADENCE: "logging_strategy logging_steps logging_first_step eval_strategy eval_steps eval_delay "
+            "eval_on_start save_strategy save_steps save_total_limit include_num_input_tokens_seen",
+            _SPEED: "gradient_checkpointing gradient_checkpointing_kwargs torch_empty_cache_steps skip_memory_metrics "
+            "dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers dataloader_prefetch_factor "
+            "dataloader_multiprocessing_context ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers "
+            "ddp_static_graph ddp_backend ddp_timeout",
+        }.items()
+        for name in names.split()
+    },
+}
+"""Dotted keys of the values that may differ between two attempts, each with the reason."""
 
 
 def fingerprint(
     values: FinetuneValues, base_sha256: str, datasets: Mapping[str, str], sizes: BatchSizes
 ) -> dict[str, Any]:
-    """List what may not change between attempts.
+    """List what may not change between attempts, as far as it is known before the rows are encoded.
 
     Args:
         values: The resolved values.
@@ -52,25 +72,42 @@ def fingerprint(
     Returns:
         A flat mapping from the values' dotted paths to plain JSON values.
     """
-    config = values.finetuning_config
-    data = config.data_conf.model_dump(mode="json")
-    scaled = config.overrides.model_dump(mode="json")
-    arguments = config.training_args.model_dump(mode="json")
-    whole: dict[str, Any] = {
+    return {
+        "format": FORMAT,
         "basemodel": base_sha256,
-        "finetuning_config.method": config.method,
-        "finetuning_config.data_conf": data,
         "finetuning_config.batchsize_conf.total_train_batch_size": sizes.total,
-        "finetuning_config.peft_conf": config.peft_conf.model_dump(mode="json"),
-        "finetuning_config.quant_conf": config.quant_conf.model_dump(mode="json"),
-        "finetuning_config.overrides": scaled,
-        "finetuning_config.sft_args": config.sft_args.model_dump(mode="json"),
-        "finetuning_config.run_conf.model_args.dtype": config.run_conf.model_args.get("dtype"),
+        **{f"data {key}": digest for key, digest in datasets.items()},
+        **dict(_frozen(values)),
     }
-    if config.method == "dpo":
-        whole["finetuning_config.dpo_args"] = config.preference_args.model_dump(mode="json")
-    if config.early_stopping is not None:
-        whole["finetuning_config.early_stopping"] = config.early_stopping.model_dump(mode="json")
-    data_hashes = {f"data {key}": digest for key, digest in datasets.items()}
-    trained = {f"finetuning_config.training_args.{name}": arguments.get(name) for name in TRAINING_ARGS}
-    return {**whole, **data_hashes, **trained}
+
+
+def assumed() -> dict[str, Any]:
+    """Give what a key stands for that an experiment's record lacks: it was begun before the key was there."""
+    return dict(_frozen(FinetuneValues.model_construct(basemodel="")))
+
+
+def _frozen(values: FinetuneValues) -> Iterator[tuple[str, Any]]:
+    for path, value in _leaves("", values):
+        if not any(path == key or path.startswith(f"{key}.") for key in MAY_CHANGE):
+            yield path, value
+
+
+def _leaves(prefix: str, values: Values) -> Iterator[tuple[str, Any]]:
+    """Give every value by its dotted path; maps that a user fills are taken apart too."""
+    dumped = values.model_dump(mode="json")
+    for name, field in type(values).model_fields.items():
+        if any(isinstance(mark, ClusterOnly) for mark in field.metadata):
+            continue
+        value = getattr(values, name)
+        if isinstance(value, Values):
+            yield from _leaves(f"{prefix}{name}.", value)
+        else:
+            yield from _entries(f"{prefix}{name}", dumped[name])
+
+
+def _entries(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, item in cast("dict[str, Any]", value).items():
+            yield from _entries(f"{path}.{key}", item)
+    elif value != {}:
+        yield path, value

@@ -17,7 +17,7 @@ from typing import Any
 from tuneyard.checkpoints import Experiment, RunRecord
 from tuneyard.errors import NotFoundError
 from tuneyard.store import Manifest, Store, default_store_url, open_store, read_manifest
-from tuneyard.train.fingerprint import fingerprint
+from tuneyard.train.fingerprint import assumed, fingerprint
 from tuneyard.values import FinetuneValues, canonical_json, public_values, resolve_batch_sizes, values_sha256
 
 VERSIONED = ("tuneyard", "torch", "transformers", "peft", "accelerate", "tokenizers")
@@ -88,7 +88,7 @@ def experiment_key(values: FinetuneValues) -> str:
 
 
 def find_inputs(values: FinetuneValues, store: Store) -> Inputs:
-    """Look up what the values name, and check that the run was begun with the same.
+    """Look up what the values name, and check that the run was begun with the same, as far as that is known now.
 
     Args:
         values: The resolved values.
@@ -114,8 +114,19 @@ def find_inputs(values: FinetuneValues, store: Store) -> Inputs:
     frozen = fingerprint(values, base.content_sha256, digests, sizes)
     versions = {"python": platform.python_version(), **{name: metadata.version(name) for name in VERSIONED}}
     inputs = Inputs(base=base, datasets=datasets, fingerprint=frozen, versions=versions)
-    Experiment(store, experiment_key(values)).check(inputs.record(values))
+    experiment_of(values, store).check(inputs.record(values), partial=True)
     return inputs
+
+
+def experiment_of(values: FinetuneValues, store: Store, *, required: frozenset[str] = frozenset()) -> Experiment:
+    """Open the experiment that values name.
+
+    Args:
+        values: The resolved values.
+        store: Where it lies.
+        required: Files that a checkpoint must have.
+    """
+    return Experiment(store, experiment_key(values), required=required, assumed=assumed())
 
 
 def wait_for_delivery(
@@ -158,7 +169,7 @@ def wait_for_delivery(
 
 def nothing_left(values: FinetuneValues, store: Store) -> bool:
     """Whether the run is finished, and merged if that is asked for."""
-    experiment = Experiment(store, experiment_key(values))
+    experiment = experiment_of(values, store)
     if experiment.finished() is None:
         return False
     return not values.mergeAdapter or experiment.finished("checkpoint-final-merged") is not None

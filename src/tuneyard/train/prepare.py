@@ -6,14 +6,15 @@ is that of cost: what can't be trained, the device, then bytes, then every row o
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tuneyard.checkpoints import Experiment
-from tuneyard.data import Encoded
+from tuneyard.data import SHARED_TEMPLATES, Encoded
 from tuneyard.deliver import vet_model
 from tuneyard.device import Device, choose_device
 from tuneyard.models import outline_model
@@ -21,11 +22,12 @@ from tuneyard.progress import progress_bar
 from tuneyard.store import Store, pull
 from tuneyard.train.batches import EncodedRows
 from tuneyard.train.console import Tell
+from tuneyard.train.fingerprint import ROWS, TEMPLATE_TIME
 from tuneyard.train.inputs import (
     Inputs,
     delivered_dataset,
     delivered_model,
-    experiment_key,
+    experiment_of,
     training_keys,
     validation_keys,
 )
@@ -93,6 +95,7 @@ def prepare(values: FinetuneValues, inputs: Inputs, store: Store, workdir: Path,
         InvalidValuesError: For what can't be trained; every such key at once.
         AcceleratorMissingError: Where accelerators are asked for and are not there.
         InvalidDataError: With every bad row.
+        ConflictError: Where the run was begun with other rows.
         IncompleteModelError: Where the base model's files don't hold the weights that its config names.
         IntegrityError: Where delivered bytes differ from their manifest.
     """
@@ -108,6 +111,10 @@ def prepare(values: FinetuneValues, inputs: Inputs, store: Store, workdir: Path,
     if notice := precision_of(values, stored, device).notice:
         tell(notice)
     files = {key: _pull_dataset(store, key, workdir) for key in [*training_keys(values), *validation_keys(values)]}
+    experiment = experiment_of(values, store)
+    known = experiment.fingerprint() or {}
+    time = str(known.get(TEMPLATE_TIME) or datetime.now().isoformat(timespec="seconds"))
+    SHARED_TEMPLATES.now = datetime.fromisoformat(time)
     rows, validation = encode(
         values,
         base_folder,
@@ -116,6 +123,11 @@ def prepare(values: FinetuneValues, inputs: Inputs, store: Store, workdir: Path,
         workdir,
         tell,
     )
+    trained = experiment.finished() is not None
+    # A finished run keeps what it was trained on, whatever a newer tokenizer makes of the data.
+    digest = known.get(ROWS) if trained else _sha256(rows, validation)
+    inputs = replace(inputs, fingerprint={**inputs.fingerprint, ROWS: digest, TEMPLATE_TIME: time})
+    experiment.check(inputs.record(values))
     return Prepared(
         inputs=inputs,
         base_folder=str(base_folder),
@@ -126,8 +138,13 @@ def prepare(values: FinetuneValues, inputs: Inputs, store: Store, workdir: Path,
         total=sizes.total,
         per_device=sizes.per_device,
         accumulation=sizes.accumulation,
-        trained=Experiment(store, experiment_key(values)).finished() is not None,
+        trained=trained,
     )
+
+
+def _sha256(rows: Path, validation: Path | None) -> str:
+    digests = [EncodedRows(folder).content_sha256 for folder in (rows, validation) if folder]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def _pull_dataset(store: Store, key: str, workdir: Path) -> Path:

@@ -26,7 +26,6 @@ from tuneyard.checkpoints import (
     METRICS_FILE,
     Attempt,
     CheckpointRef,
-    Experiment,
     MetricsLog,
     Publisher,
     RetentionPolicy,
@@ -41,7 +40,7 @@ from tuneyard.train.console import tell
 from tuneyard.train.distribution import shards
 from tuneyard.train.dpo import DPOTrainer
 from tuneyard.train.final import publish_final, publish_merged, set_generation, write_final
-from tuneyard.train.inputs import experiment_key
+from tuneyard.train.inputs import experiment_of
 from tuneyard.train.model import (
     count_parameters,
     name_base,
@@ -143,9 +142,8 @@ class _Run:
         self.store = store
         self.workdir = workdir
         self.main = main
-        self.experiment = Experiment(
-            store, experiment_key(values), required=REQUIRED_FILES | frozenset({"rng_state*.pth", METRICS_FILE})
-        )
+        required = REQUIRED_FILES | frozenset({"rng_state*.pth", METRICS_FILE})
+        self.experiment = experiment_of(values, store, required=required)
         self.attempt: Attempt
         self.metrics: MetricsLog
         self.publisher: Publisher
