@@ -58,20 +58,14 @@ def test_a_template_that_asks_for_the_date_gets_the_one_that_the_run_was_begun_o
 def test_rows_that_are_encoded_otherwise_are_a_conflict(tmp_path, monkeypatch):
     lay_out(tmp_path / "store")
     assert train_here(changed(**SHORT), tmp_path / "store", tmp_path / "work", kill_at=3) == 137
-    from tuneyard.data import ChatEncoder
+    from tuneyard.train import prepare
 
-    real = ChatEncoder.encode
-    monkeypatch.setattr(ChatEncoder, "encode", lambda self, row: [cut_by_one(each) for each in real(self, row)])
+    real = prepare.encoded_rows
+    monkeypatch.setattr(prepare, "encoded_rows", lambda *given: (real(*given)[0][::-1], real(*given)[1]))
     with pytest.raises(ConflictError, match="encoded rows"):
         train_here(changed(**SHORT), tmp_path / "store", tmp_path / "again")
     head = json.loads((tmp_path / "store" / REMOTE / "HEAD").read_text())
     assert head["attempt"] == 1
-
-
-def cut_by_one(encoded):
-    from dataclasses import replace
-
-    return replace(encoded, loss_mask=[*encoded.loss_mask[:-1], not encoded.loss_mask[-1]])
 
 
 def test_data_that_is_delivered_anew_with_other_rows_is_a_conflict(tmp_path):
