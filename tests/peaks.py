@@ -1,4 +1,4 @@
-"""Real trainings whose peak memory the kernel tells: models of 40 to 80 million parameters, one or two steps each.
+"""Real trainings whose peak memory the kernel counts: models of 30 to 80 million parameters, two steps each.
 
 Not fixtures: plain functions. A model is made in a process of its own, so nothing of it is in the one that measures.
 """
@@ -16,6 +16,7 @@ from training import DATA, MODEL, REMOTE, environment, write_values
 
 MODELS: dict[str, dict[str, Any]] = {
     "plain": {
+        "model_type": "llama",
         "hidden_size": 512,
         "intermediate_size": 1408,
         "num_hidden_layers": 10,
@@ -25,6 +26,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": False,
     },
     "wide": {
+        "model_type": "llama",
         "hidden_size": 512,
         "intermediate_size": 1536,
         "num_hidden_layers": 8,
@@ -33,6 +35,33 @@ MODELS: dict[str, dict[str, Any]] = {
         "vocab_size": 64000,
         "tie_word_embeddings": True,
     },
+    "gpt2": {
+        "model_type": "gpt2",
+        "n_embd": 512,
+        "n_layer": 10,
+        "n_head": 8,
+        "n_positions": 4096,
+        "vocab_size": 16000,
+    },
+    "moe": {
+        "model_type": "mixtral",
+        "hidden_size": 384,
+        "intermediate_size": 768,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 2,
+        "num_local_experts": 8,
+        "num_experts_per_tok": 2,
+        "vocab_size": 16000,
+    },
+    "mamba": {
+        "model_type": "mamba",
+        "hidden_size": 512,
+        "num_hidden_layers": 12,
+        "state_size": 16,
+        "vocab_size": 16000,
+        "use_cache": False,
+    },
 }
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -40,12 +69,13 @@ _MAKE = """
 import json, sys
 from pathlib import Path
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 sys.path.insert(0, sys.argv[1])
 from tiny_models import make_tokenizer
 folder = make_tokenizer(Path(sys.argv[2]))
 torch.manual_seed(0)
-model = LlamaForCausalLM(LlamaConfig(max_position_embeddings=4096, **json.loads(sys.argv[3])))
+config = AutoConfig.for_model(**{"max_position_embeddings": 4096, **json.loads(sys.argv[3])})
+model = AutoModelForCausalLM.from_config(config)
 model.to(getattr(torch, sys.argv[4])).save_pretrained(folder)
 """
 # A small process starts and waits for the training: a child's high-water mark begins with that of its parent.

@@ -5,7 +5,15 @@ serving look at a model in one way. Importing it loads no torch; `load_model` an
 """
 
 from tuneyard.models.headers import Tensor, read_header
-from tuneyard.models.loading import UNUSABLE, incomplete, library_is_here, load_adapter, load_model, outline_model
+from tuneyard.models.loading import (
+    UNUSABLE,
+    incomplete,
+    library_is_here,
+    load_adapter,
+    load_model,
+    outline_model,
+    require_library,
+)
 from tuneyard.models.outline import Read, write_outline
 from tuneyard.models.structure import structure_problems
 
@@ -19,6 +27,7 @@ __all__ = [
     "load_model",
     "outline_model",
     "read_header",
+    "require_library",
     "structure_problems",
     "write_outline",
 ]
