@@ -131,7 +131,7 @@ def _estimate(
     traced = _trace(values, network, largest_batch(values, sizes, work), accumulates=sizes.accumulation > 1)
     if notice := network.precision.notice:
         notes.append(notice)
-    notes += [*traced.notes, *uncounted(values)]
+    notes += [*network.notes, *traced.notes, *uncounted(values)]
     if not work.exact:
         notes.append("the data is not delivered: every row is taken to be max_seq_length tokens long")
     if shards(values) is not None:

@@ -6,10 +6,10 @@ too, so that nothing is counted here that training would do otherwise. torch is 
 
 from __future__ import annotations
 
-import json
 import math
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,8 +40,9 @@ class Network:
         shapes: Shapes of the trained ones.
         trained_bytes: What the trained ones take.
         bytes: What all take, and the buffers.
-        remapped_bytes: Of weights that lie in the files in another form than they are held in, in theirs.
         precision: The types of weights and steps.
+        remapped_bytes: Of weights that lie in the files in another form than they are held in: what those take.
+        notes: What the libraries warn of.
     """
 
     model: Any
@@ -52,8 +53,9 @@ class Network:
     shapes: Sequence[tuple[int, ...]]
     trained_bytes: int
     bytes: int
-    remapped_bytes: int
     precision: Precision
+    remapped_bytes: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def largest(self) -> int:
@@ -102,29 +104,35 @@ def build_network(values: FinetuneValues, store: Store, manifest: Manifest, sett
     checkpointing = config.training_args.gradient_checkpointing
     if checkpointing:
         base.gradient_checkpointing_enable(config.training_args.gradient_checkpointing_kwargs)
-    if adapts:
-        model = add_adapter(base, config.peft_conf, settings, gradient_checkpointing=checkpointing)
-        hold_trained_in(model, precision.trained)
-    return _counted(model, base, parameters, 0 if held != stored else _remapped(tensors, names), precision)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if adapts:
+            model = add_adapter(base, config.peft_conf, settings, gradient_checkpointing=checkpointing)
+            hold_trained_in(model, precision.trained)
+    notes = dict.fromkeys(str(warning.message).strip().splitlines()[0] for warning in caught)
+    remapped = 0 if held != stored else _remapped(tensors, names)
+    return replace(
+        _counted(model, base, precision), base_parameters=parameters, remapped_bytes=remapped, notes=(*notes,)
+    )
 
 
 def _name(dtype: Any) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _counted(model: Any, base: Any, base_parameters: int, remapped: int, precision: Precision) -> Network:
+def _counted(model: Any, base: Any, precision: Precision) -> Network:
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     held = [*model.parameters(), *model.buffers()]
+    parameters = sum(weight.numel() for weight in model.parameters())
     return Network(
         model=model,
         base=base,
-        base_parameters=base_parameters,
-        parameters=sum(weight.numel() for weight in model.parameters()),
+        base_parameters=parameters,
+        parameters=parameters,
         trained=sum(weight.numel() for weight in trained),
         shapes=[tuple(weight.shape) for weight in trained],
         trained_bytes=sum(weight.numel() * weight.element_size() for weight in trained),
         bytes=sum(tensor.numel() * tensor.element_size() for tensor in held),
-        remapped_bytes=remapped,
         precision=precision,
     )
 

@@ -66,9 +66,7 @@ def require_library() -> None:
         )
 
 
-def outline_model(
-    folder: Path, *, where: str, architecture: str | None = None, **keywords: Any
-) -> PreTrainedModel:
+def outline_model(folder: Path, *, where: str, architecture: str | None = None, **keywords: Any) -> PreTrainedModel:
     """Build a model on the meta device and compare it with what its files hold.
 
     Args:

@@ -20,7 +20,7 @@ from tuneyard.errors import InvalidValuesError, Problem
 from tuneyard.models import load_model
 from tuneyard.train.console import Tell
 from tuneyard.train.prompts import FlatPromptModel
-from tuneyard.train.targets import ALL_LINEAR, WHERE, refuse_unmatched
+from tuneyard.train.targets import WHERE, refuse_unmatched
 from tuneyard.values.adapters import PeftConf, QuantConf
 from tuneyard.values.finetuning import FinetuningConfig
 
@@ -122,11 +122,10 @@ def add_adapter(model: PreTrainedModel, conf: PeftConf, folder: Path, *, gradien
         with torch.device("meta") if model.device.type == "meta" else nullcontext():
             return _adapted(model, conf.peft_type, kwargs, folder)
     except (ValueError, TypeError, LookupError, AttributeError, ImportError, NotImplementedError) as error:
-        problem = Problem(WHERE, "is refused by PEFT", conf.peft_type, str(error))
+        problem = Problem(WHERE, f"is refused by PEFT for {type(model).__name__}: {error}")
+        offered = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
         raise InvalidValuesError(
-            f"{WHERE} is refused by PEFT for {type(model).__name__}: {error}",
-            hint=f"Other modules may be possible: --set {WHERE}.target_modules={ALL_LINEAR}",
-            problems=[problem],
+            f"{problem}", hint=f"Change them; its linear layers are {offered}.", problems=[problem]
         ) from error
 
 

@@ -7,7 +7,7 @@ stands below `tracing`, which decides what is run.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -91,17 +91,17 @@ class Recording:
     """What happened in a pass.
 
     Attributes:
-        operations: Operations dispatched.
+        operations: Operations dispatched by the forward pass.
         flops: See `StepTrace`.
         events: Storages made and freed.
-        turned: The event at which the backward pass began.
+        turned: The event at which the backward pass began; None before it.
         storages: Every storage, in the order of making.
     """
 
     operations: int = 0
     flops: float = 0.0
     events: int = 0
-    turned: int = 0
+    turned: int | None = None
     storages: list[_Storage] = field(default_factory=list[_Storage])
 
     def trace(self, *, at_turn: bool = False) -> StepTrace:
@@ -111,9 +111,10 @@ class Recording:
             at_turn: Whether to give what is held as the backward pass begins, with no gradient yet but the most that
                 there is of logits: then every number grows evenly with tokens and targets.
         """
+        assert self.turned is not None, "a pass is recorded whole, or not at all"
         changes = [(one.made, one.size, one) for one in self.storages]
         changes += [(self.events if one.freed is None else one.freed, -one.size, one) for one in self.storages]
-        held = dict.fromkeys(("activations", "logits", "gradients", "casts"), 0)
+        held: dict[str, int] = dict.fromkeys(("activations", "logits", "gradients", "casts"), 0)
         most, best, logits = 0, dict(held), 0
         for event, size, one in sorted(changes, key=lambda change: change[:2]):
             held[one.kind] += size
@@ -149,7 +150,7 @@ class Stage:
         Args:
             forward: How the conversations go through the model.
             conversations: The micro-batch.
-            most: How many operations it may take; None for any number.
+            most: How many operations the forward pass may take; None for any number.
 
         Raises:
             TooManyOperationsError: It takes more.
@@ -200,10 +201,16 @@ def _made_fake(model: torch.nn.Module) -> set[int]:
             made[id(tensor)] = torch.nn.Parameter(empty, tensor.requires_grad) if is_weight else empty
         return made[id(tensor)]
 
-    for module in model.modules():
-        for held in (module._parameters, module._buffers):
+    holders: list[Any] = list(model.modules())
+    for holder in holders:
+        for held in (holder._parameters, holder._buffers):
             held.update({name: fake(tensor) for name, tensor in held.items() if tensor is not None})
-    return {tensor.untyped_storage()._cdata for tensor in made.values()}
+    return {_address(tensor) for tensor in made.values()}
+
+
+def _address(tensor: torch.Tensor) -> int:
+    """Tell storages apart as long as they live."""
+    return tensor.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage] - without memory there is no other
 
 
 class _Recorder(TorchDispatchMode):
@@ -218,12 +225,14 @@ class _Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func.namespace == "prim":  # a tensor is asked for its device, where torch can't take an error
+            return func(*args, **kwargs)
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         if given and not any(isinstance(tensor, FakeTensor) for tensor in given):
             with unset_fake_temporarily():  # positions and bounds have numbers
                 return func(*args, **kwargs)
         recording = self.recording
-        recording.operations += 1
+        recording.operations += recording.turned is None
         if self._most is not None and recording.operations > self._most:
             raise TooManyOperationsError
         if func is _GROUPED:
@@ -234,7 +243,7 @@ class _Recorder(TorchDispatchMode):
             made = func(*args, **kwargs)
             if formula := _FORMULAS.get(func._overloadpacket):
                 recording.flops += formula(*args, **kwargs, out_val=made)
-        cast = func is _CAST and args[0].untyped_storage()._cdata in self._weights
+        cast = func is _CAST and _address(args[0]) in self._weights
         for tensor in (made,) if isinstance(made, torch.Tensor) else tree_leaves(made):
             if isinstance(tensor, FakeTensor):
                 self._note(tensor, "casts" if cast else "activations")
@@ -248,8 +257,7 @@ class _Recorder(TorchDispatchMode):
         return left.new_empty((*leading, left.shape[-2], right.shape[-1]))
 
     def _note(self, tensor: torch.Tensor, kind: str) -> None:
-        storage = tensor.untyped_storage()
-        address: int = storage._cdata
+        storage, address = tensor.untyped_storage(), _address(tensor)
         if address in self._alive or address in self._weights:
             return
         recording = self.recording
@@ -271,10 +279,10 @@ class _Recorder(TorchDispatchMode):
             if one.width == vocabulary and one.size in (targets * vocabulary * item for item in (2, 4)):
                 one.kind = "logits"
 
-    def name_gradients(self, gradients: Any) -> None:
+    def name_gradients(self, gradients: Iterable[torch.Tensor]) -> None:
         """Say which storages hold gradients at the end."""
         for gradient in gradients:
-            if one := self._alive.get(gradient.untyped_storage()._cdata):
+            if one := self._alive.get(_address(gradient)):
                 one.kind = "gradients"
 
 

@@ -150,7 +150,8 @@ def _trace(stage: Stage, forward: Forward, conversations: Sequence[Conversation]
     tokens = _tokens(conversations) / count / unit - 1
     targets = (sum(each.targets for each in conversations) / count - 1) / (unit - 1)
     found = [
-        max(0.0, one + tokens * (two - one) + targets * (three - two)) for one, two, three in zip(*measured, strict=True)
+        max(0.0, one + tokens * (two - one) + targets * (three - two))
+        for one, two, three in zip(*measured, strict=True)
     ]
     return StepTrace(*found), ("what long rows take is extrapolated from short ones: the model loops over tokens",)
 
