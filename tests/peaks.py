@@ -179,7 +179,14 @@ CASES: dict[str, Case] = {
     "full float32, adamw": Case("plain", 40, 2),
     "full float32, long rows in a large batch": Case("plain", 160, 4),
     "full float32, gradient checkpointing": Case("plain", 160, 4, {"training_args.gradient_checkpointing": True}),
-    "full bfloat16": Case("plain", 40, 2, {"run_conf.model_args": {"dtype": "bfloat16"}}, "bfloat16"),
+    "full bfloat16": Case(
+        "plain",
+        40,
+        2,
+        {"run_conf": {"model_args": {"dtype": "bfloat16"}, "trained_weights": "as-loaded"}},
+        "bfloat16",
+    ),
+    "full bfloat16, trained in float32": Case("plain", 40, 2, {}, "bfloat16"),
     "full float32, sgd": Case("plain", 40, 2, {"training_args.optim": "sgd"}),
     "full float32, adafactor": Case("plain", 40, 2, {"training_args.optim": "adafactor"}),
     "LoRA on every linear layer": Case("plain", 160, 4, lora()),
@@ -187,4 +194,17 @@ CASES: dict[str, Case] = {
     "full float32, large vocabulary, whole text trained": Case(
         "wide", 100, 2, {"sft_args": {"train_on_completions_only": False, "max_seq_length": 4096}}, accumulation=2
     ),
+    "full float32, bfloat16 autocast": Case("plain", 160, 4, {"training_args.bf16": True}),
+    "full float32, rmsprop": Case("plain", 40, 2, {"training_args.optim": "rmsprop"}),
+    "full float32, two micro-batches": Case("plain", 160, 2, accumulation=2),
+    "LoRA on every linear layer, gradient checkpointing": Case(
+        "plain", 160, 4, {**lora(), "training_args.gradient_checkpointing": True}
+    ),
+    "LoRA with dropout on a bfloat16 base": Case("plain", 160, 4, lora(lora_dropout=0.1), "bfloat16"),
+    "GPT-2, full": Case("gpt2", 160, 2),
+    "GPT-2, LoRA on every linear layer": Case("gpt2", 160, 4, lora("c_attn", "c_proj", "c_fc")),
+    "mixture of experts, full": Case("moe", 160, 2),
+    "mixture of experts, LoRA on attention": Case("moe", 160, 4, lora("q_proj", "k_proj", "v_proj", "o_proj")),
+    "Mamba, full": Case("mamba", 20, 1),
+    "Mamba, LoRA": Case("mamba", 20, 1, lora("in_proj", "x_proj")),
 }

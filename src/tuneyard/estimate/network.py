@@ -6,6 +6,7 @@ too, so that nothing is counted here that training would do otherwise. torch is 
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneyard.deliver import vet_model
-from tuneyard.models import Tensor, outline_model, write_outline
+from tuneyard.models import INDEX, Tensor, incomplete, outline_model, structure_problems, write_outline
 from tuneyard.store import Manifest, Store
 from tuneyard.train.precision import Precision, precision_of
 from tuneyard.values import FinetuneValues
@@ -83,6 +84,8 @@ def build_network(values: FinetuneValues, store: Store, manifest: Manifest, sett
     vet_model(settings, [entry.path for entry in manifest.files], where=values.basemodel)
     sizes = {entry.path: entry.size for entry in manifest.files}
     tensors = write_outline(sizes, lambda path: store.read(f"{key}/{path}"), scratch, where=values.basemodel)
+    if problems := structure_problems(tensors, _settings(scratch / INDEX), _settings(scratch / "config.json") or {}):
+        raise incomplete(values.basemodel, problems)
     from tuneyard.train.model import add_adapter, hold_trained_in, quiet_libraries
 
     quiet_libraries()
@@ -114,6 +117,10 @@ def build_network(values: FinetuneValues, store: Store, manifest: Manifest, sett
     return replace(
         _counted(model, base, precision), base_parameters=parameters, remapped_bytes=remapped, notes=(*notes,)
     )
+
+
+def _settings(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_bytes()) if path.exists() else None
 
 
 def _name(dtype: Any) -> str:

@@ -15,9 +15,10 @@ from tuneyard.models.loading import (
     require_library,
 )
 from tuneyard.models.outline import Read, write_outline
-from tuneyard.models.structure import structure_problems
+from tuneyard.models.structure import INDEX, structure_problems
 
 __all__ = [
+    "INDEX",
     "UNUSABLE",
     "Read",
     "Tensor",

@@ -25,13 +25,15 @@ from tuneyard.models import UNUSABLE
 from tuneyard.train.attention import PER_CONVERSATION, per_conversation_attention
 from tuneyard.train.forms import Form, Forward
 from tuneyard.train.isolation import candidates
-from tuneyard.train.recording import Conversation, Stage, StepTrace, TooManyOperationsError
+from tuneyard.train.recording import Conversation, Recording, Stage, StepTrace, TooManyOperationsError
 
 _SHORT_TOKENS = 4
 _CHUNK_TOKENS = 128  # a multiple of the chunks that linear attention is computed in
 _LOOPS = 2
 """How many times as many operations as a short row a long one takes where something loops over its tokens."""
+_MOST_TOKENS = 2**22  # the ids and positions of a row are real
 _COUNTED = "tuneyard_per_conversation_counted"
+_EXTRAPOLATED = "what the model takes for rows of this length is extrapolated from short ones"
 _ONE_BY_ONE = (
     "one conversation is taken to be computed at a time, since not every layer keeps the conversations of a row apart; "
     "a check of the model decides that when training begins"
@@ -134,26 +136,28 @@ def _tokens(conversations: Sequence[Conversation]) -> int:
 def _trace(stage: Stage, forward: Forward, conversations: Sequence[Conversation]) -> tuple[StepTrace, tuple[str, ...]]:
     count = len(conversations)
     first = stage.run(forward, [Conversation(_SHORT_TOKENS, 1)] * count)
-    try:
-        return stage.run(forward, conversations, most=_LOOPS * first.operations).trace(), ()
-    except TooManyOperationsError:
-        pass
-    unit = _SHORT_TOKENS
+    if _tokens(conversations) <= _MOST_TOKENS:
+        try:
+            return stage.run(forward, conversations, most=_LOOPS * first.operations).trace(), ()
+        except TooManyOperationsError:
+            pass
+    return _extrapolate(stage, forward, conversations, first), (_EXTRAPOLATED,)
+
+
+def _extrapolate(stage: Stage, forward: Forward, conversations: Sequence[Conversation], first: Recording) -> StepTrace:
+    """Tell by short rows what long ones take, of which every token and every target adds the same."""
+    count, unit = len(conversations), _SHORT_TOKENS
     longer = stage.run(forward, [Conversation(2 * unit, 1)] * count)
-    if longer.operations == first.operations:  # it loops over chunks of tokens
+    if longer.operations == first.operations:  # if it loops, then over chunks of tokens
         unit = _CHUNK_TOKENS
         first = stage.run(forward, [Conversation(unit, 1)] * count)
         longer = stage.run(forward, [Conversation(2 * unit, 1)] * count)
     wider = stage.run(forward, [Conversation(2 * unit, unit)] * count)
     measured = [astuple(one.trace(at_turn=True)) for one in (first, longer, wider)]
-    # Both a token and a target add the same each time.
     tokens = _tokens(conversations) / count / unit - 1
     targets = (sum(each.targets for each in conversations) / count - 1) / (unit - 1)
-    found = [
-        max(0.0, one + tokens * (two - one) + targets * (three - two))
-        for one, two, three in zip(*measured, strict=True)
-    ]
-    return StepTrace(*found), ("what long rows take is extrapolated from short ones: the model loops over tokens",)
+    triples = zip(*measured, strict=True)
+    return StepTrace(*(max(0.0, one + tokens * (two - one) + targets * (three - two)) for one, two, three in triples))
 
 
 def _from_widths(model: torch.nn.Module, base: Any, conversations: Sequence[Conversation]) -> StepTrace:
