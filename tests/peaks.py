@@ -1,4 +1,4 @@
-"""Real trainings whose peak memory the kernel tells: models of 40 to 80 million parameters, one or two steps each.
+"""Real trainings whose peak memory the kernel counts: models of 30 to 80 million parameters, two steps each.
 
 Not fixtures: plain functions. A model is made in a process of its own, so nothing of it is in the one that measures.
 """
@@ -16,6 +16,7 @@ from training import DATA, MODEL, REMOTE, environment, write_values
 
 MODELS: dict[str, dict[str, Any]] = {
     "plain": {
+        "model_type": "llama",
         "hidden_size": 512,
         "intermediate_size": 1408,
         "num_hidden_layers": 10,
@@ -25,6 +26,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": False,
     },
     "wide": {
+        "model_type": "llama",
         "hidden_size": 512,
         "intermediate_size": 1536,
         "num_hidden_layers": 8,
@@ -33,6 +35,33 @@ MODELS: dict[str, dict[str, Any]] = {
         "vocab_size": 64000,
         "tie_word_embeddings": True,
     },
+    "gpt2": {
+        "model_type": "gpt2",
+        "n_embd": 512,
+        "n_layer": 10,
+        "n_head": 8,
+        "n_positions": 4096,
+        "vocab_size": 16000,
+    },
+    "moe": {
+        "model_type": "mixtral",
+        "hidden_size": 384,
+        "intermediate_size": 768,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 2,
+        "num_local_experts": 8,
+        "num_experts_per_tok": 2,
+        "vocab_size": 16000,
+    },
+    "mamba": {
+        "model_type": "mamba",
+        "hidden_size": 512,
+        "num_hidden_layers": 12,
+        "state_size": 16,
+        "vocab_size": 16000,
+        "use_cache": False,
+    },
 }
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -40,12 +69,13 @@ _MAKE = """
 import json, sys
 from pathlib import Path
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 sys.path.insert(0, sys.argv[1])
 from tiny_models import make_tokenizer
 folder = make_tokenizer(Path(sys.argv[2]))
 torch.manual_seed(0)
-model = LlamaForCausalLM(LlamaConfig(max_position_embeddings=4096, **json.loads(sys.argv[3])))
+config = AutoConfig.for_model(**{"max_position_embeddings": 4096, **json.loads(sys.argv[3])})
+model = AutoModelForCausalLM.from_config(config)
 model.to(getattr(torch, sys.argv[4])).save_pretrained(folder)
 """
 # A small process starts and waits for the training: a child's high-water mark begins with that of its parent.
@@ -149,7 +179,14 @@ CASES: dict[str, Case] = {
     "full float32, adamw": Case("plain", 40, 2),
     "full float32, long rows in a large batch": Case("plain", 160, 4),
     "full float32, gradient checkpointing": Case("plain", 160, 4, {"training_args.gradient_checkpointing": True}),
-    "full bfloat16": Case("plain", 40, 2, {"run_conf.model_args": {"dtype": "bfloat16"}}, "bfloat16"),
+    "full bfloat16": Case(
+        "plain",
+        40,
+        2,
+        {"run_conf": {"model_args": {"dtype": "bfloat16"}, "trained_weights": "as-loaded"}},
+        "bfloat16",
+    ),
+    "full bfloat16, trained in float32": Case("plain", 40, 2, {}, "bfloat16"),
     "full float32, sgd": Case("plain", 40, 2, {"training_args.optim": "sgd"}),
     "full float32, adafactor": Case("plain", 40, 2, {"training_args.optim": "adafactor"}),
     "LoRA on every linear layer": Case("plain", 160, 4, lora()),
@@ -157,4 +194,17 @@ CASES: dict[str, Case] = {
     "full float32, large vocabulary, whole text trained": Case(
         "wide", 100, 2, {"sft_args": {"train_on_completions_only": False, "max_seq_length": 4096}}, accumulation=2
     ),
+    "full float32, bfloat16 autocast": Case("plain", 160, 4, {"training_args.bf16": True}),
+    "full float32, rmsprop": Case("plain", 40, 2, {"training_args.optim": "rmsprop"}),
+    "full float32, two micro-batches": Case("plain", 160, 2, accumulation=2),
+    "LoRA on every linear layer, gradient checkpointing": Case(
+        "plain", 160, 4, {**lora(), "training_args.gradient_checkpointing": True}
+    ),
+    "LoRA with dropout on a bfloat16 base": Case("plain", 160, 4, lora(lora_dropout=0.1), "bfloat16"),
+    "GPT-2, full": Case("gpt2", 160, 2),
+    "GPT-2, LoRA on every linear layer": Case("gpt2", 160, 4, lora("c_attn", "c_proj", "c_fc")),
+    "mixture of experts, full": Case("moe", 160, 2),
+    "mixture of experts, LoRA on attention": Case("moe", 160, 4, lora("q_proj", "k_proj", "v_proj", "o_proj")),
+    "Mamba, full": Case("mamba", 20, 1),
+    "Mamba, LoRA": Case("mamba", 20, 1, lora("in_proj", "x_proj")),
 }

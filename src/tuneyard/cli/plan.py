@@ -42,19 +42,23 @@ def plan(
 ) -> None:
     """Estimate a finetuning run before it is launched: parameters, memory, steps, time, disk, and whether it fits.
 
-    Nothing is started and nothing written, but for the short pod of --inside. Exit 3 where it can never run.
+    Nothing is started and nothing written, but for the short pod of --inside. Exit 3 where it can never run. An
+    estimate needs torch: without it on this machine, --on kubernetes looks from inside, and other plans are exit 4.
     """
     from tuneyard.cli._output import Output
     from tuneyard.errors import InvalidValuesError, UnavailableError
-    from tuneyard.runs.forecast import forecast
+    from tuneyard.runs.forecast import forecast, looks_inside
     from tuneyard.runs.plans import Sources
     from tuneyard.runs.targets import runner_for
 
     out = Output(json)
     runner = runner_for(on, context=context, namespace=namespace)
+    sources = Sources(values or (), set_ or (), None, name, store)
     if inside:
         out.say("looking from inside the cluster, in a short pod")
-    told = forecast(Sources(values or (), set_ or (), None, name, store), runner, inside=inside)
+    elif looks_inside(sources, runner):
+        out.say("Looking from inside the cluster, in a short pod, since torch is not installed here.")
+    told = forecast(sources, runner, inside=inside)
     out.data(told.to_dict(), _text(told))
     verdict = told.verdict
     if verdict.fits == "never":

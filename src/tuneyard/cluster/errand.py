@@ -23,18 +23,19 @@ _OWN_SECRET = re.compile(r".+-env-[0-9a-f]{10}")
 _GRACE_SECONDS = 5
 
 
-def errand_spec(run: Document, container: str, command: Sequence[str]) -> Document:
+def errand_spec(run: Document, container: str, command: Sequence[str], *, memory: str = "128Mi") -> Document:
     """Make the spec of an errand's pod from that of a run: its image, keys, authorities, and settings of the site.
 
     Args:
         run: The spec of the run's pod, with one container.
         container: What the container is called.
         command: What it runs.
+        memory: How much memory it requests.
     """
     spec: dict[str, Any] = copy.deepcopy(run)
     (only,) = spec["containers"]
     only["name"], only["command"] = container, list(command)
-    only["resources"] = {"requests": {"cpu": "100m", "memory": "128Mi"}}
+    only["resources"] = {"requests": {"cpu": "100m", "memory": memory}}
     for terminal in ("tty", "stdin"):
         only.pop(terminal, None)
     only["env"] = [_optional(one) for one in only.get("env") or [] if not one["name"].startswith("TUNEYARD_NODE")]

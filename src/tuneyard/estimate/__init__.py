@@ -1,11 +1,12 @@
 """What a finetuning run will take: parameters, memory, steps, tokens, time and disk, before anything is queued.
 
-From the delivered model's config and safetensors headers and the data; loads no torch and knows nothing of clusters.
+From the delivered model's settings and safetensors headers and the data; knows nothing of clusters. Importing it loads
+no torch; an estimate does.
 """
 
 from tuneyard.estimate.estimate import Estimate, estimate
 from tuneyard.estimate.fit import Verdict, fits_here
 from tuneyard.estimate.memory import Memory
-from tuneyard.estimate.model import ModelFacts, read_model
+from tuneyard.estimate.network import Network, build_network
 
-__all__ = ["Estimate", "Memory", "ModelFacts", "Verdict", "estimate", "fits_here", "read_model"]
+__all__ = ["Estimate", "Memory", "Network", "Verdict", "build_network", "estimate", "fits_here"]

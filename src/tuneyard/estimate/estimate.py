@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from tuneyard.estimate.adapter import Adapter, count_trained
-from tuneyard.estimate.memory import Memory, estimate_memory, state_bytes, weight_bytes
-from tuneyard.estimate.model import ModelFacts, read_model
-from tuneyard.estimate.work import Work, measure_work, seconds_of, step_flops
-from tuneyard.store import Store
+from tuneyard.estimate.memory import Memory, estimate_memory, state_bytes, uncounted
+from tuneyard.estimate.network import Network, build_network
+from tuneyard.estimate.work import Work, largest_batch, measure_work, pull_settings, seconds_of
+from tuneyard.models import require_library
+from tuneyard.store import Manifest, Store
 from tuneyard.train.distribution import shards
 from tuneyard.train.inputs import delivered_model
 from tuneyard.train.supported import refuse_unsupported
 from tuneyard.values import BatchSizes, FinetuneValues, resolve_batch_sizes
+
+if TYPE_CHECKING:
+    from tuneyard.train.tracing import Traced
+
+_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)
@@ -99,51 +106,82 @@ def estimate(values: FinetuneValues, store: Store, *, here: bool = True) -> Esti
         here: Whether it would be trained in this environment; see `refuse_unsupported`.
 
     Raises:
-        NotFoundError: Where the base model is not delivered.
-        InvalidValuesError: For what is not trained, or where the adapter's targets match nothing.
-        InvalidDataError: Where rows of the data can't be trained on.
+        NotFoundError: Where the base model is not delivered, or torch and transformers are not installed.
+        InvalidValuesError: For what is not trained, where the adapter's targets match nothing, or where PEFT refuses.
+        IncompleteModelError: Where the base model's files don't hold the weights that its config names.
+        InvalidDataError: Where rows of the data can't be trained on, or the base model can't be loaded.
     """
     notes: list[str] = []
     refuse_unsupported(values, notes.append, here=here)
     batch = values.finetuning_config.batchsize_conf
     sizes = resolve_batch_sizes(batch.total_train_batch_size, values.processes, batch.max_per_device_train_batch_size)
     manifest = delivered_model(store, values.basemodel)
-    model = read_model(store, values.basemodel, manifest)
-    adapter = count_trained(model, values)
-    work = measure_work(values, store, manifest, sizes, notes.append)
-    notes += adapter.notes
+    require_library()
+    with tempfile.TemporaryDirectory(prefix="tuneyard-plan-") as folder:
+        scratch = Path(folder)
+        settings = pull_settings(store, values.basemodel, manifest, scratch / "model")
+        network = build_network(values, store, manifest, settings, scratch / "outline")
+        work = measure_work(values, store, settings, scratch, sizes, notes.append)
+    return _estimate(values, network, work, sizes, manifest, notes)
+
+
+def _estimate(
+    values: FinetuneValues, network: Network, work: Work, sizes: BatchSizes, manifest: Manifest, notes: list[str]
+) -> Estimate:
+    traced = _trace(values, network, largest_batch(values, sizes, work), accumulates=sizes.accumulation > 1)
+    if notice := network.precision.notice:
+        notes.append(notice)
+    notes += [*network.notes, *traced.notes, *uncounted(values)]
     if not work.exact:
         notes.append("the data is not delivered: every row is taken to be max_seq_length tokens long")
     if shards(values) is not None:
         notes.append("FSDP: weights, gradients and optimizer states are counted whole, though a process holds a share")
     seconds, how = None, "the number of steps is not known"
     if work.steps is not None:
-        tokens = (work.tokens_per_epoch or 0) / (work.rows or 1) * sizes.total
-        flops = step_flops(values, model, adapter, tokens or work.row_longest * sizes.total) * work.steps
-        seconds, how = seconds_of(values, flops)
+        tokens = (work.tokens_per_epoch or 0) / (work.rows or 1) * sizes.total or work.row_longest * sizes.total
+        seconds, how = seconds_of(values, traced.trace.flops / traced.tokens * tokens * work.steps)
     return Estimate(
-        parameters=model.parameters + adapter.added,
-        trained=adapter.trained,
-        memory=estimate_memory(values, model, adapter, work),
+        parameters=network.parameters,
+        trained=network.trained,
+        memory=estimate_memory(values, network, traced.trace, work, accumulates=sizes.accumulation > 1),
         processes=values.processes,
         sizes=sizes,
         work=work,
         seconds=seconds,
         how=how,
-        disk=_disk(values, model, adapter, work),
+        disk=_disk(values, network, work, manifest.size),
         notes=tuple(notes),
     )
 
 
-def _disk(values: FinetuneValues, model: ModelFacts, adapter: Adapter, work: Work) -> Disk:
+def _trace(values: FinetuneValues, network: Network, batch: list[tuple[int, int]], *, accumulates: bool) -> Traced:
+    from tuneyard.train.dropout import switch_off
+    from tuneyard.train.tracing import Conversation, trace_step
+
+    config = values.finetuning_config
+    pairs = config.method == "dpo"
+    if pairs and config.preference_args.disable_dropout:
+        switch_off(network.model)
+    return trace_step(
+        network.model,
+        network.base,
+        [Conversation(*shape) for shape in batch],
+        together=2 if pairs else 1,
+        asked=config.run_conf.model_args.get("attn_implementation"),
+        autocast=network.precision.autocast,
+        accumulates=accumulates,
+    )
+
+
+def _disk(values: FinetuneValues, network: Network, work: Work, downloads: int) -> Disk:
     args = values.finetuning_config.training_args
-    item = weight_bytes(values, model)
-    final = adapter.trained * 4 if adapter.frozen else model.parameters * item
-    checkpoint = final + state_bytes(values, model, adapter)
+    base = network.base_parameters * _BYTES[network.precision.frozen]
+    adapts = values.finetuning_config.peft_conf.peft_type != "NO_PEFT"
+    final = network.trained_bytes if adapts else base
+    checkpoint = network.trained_bytes + state_bytes(values, network)
     saves = _saves(args.save_strategy, args.save_steps, work, args.num_train_epochs)
     kept = saves if args.save_total_limit is None else min(saves, args.save_total_limit)
-    merged = model.parameters * item if values.mergeAdapter else 0
-    return Disk(model.download_bytes, checkpoint, checkpoint * kept, final, merged)
+    return Disk(downloads, checkpoint, checkpoint * kept, final, base if values.mergeAdapter else 0)
 
 
 def _saves(strategy: str, every: float, work: Work, epochs: float) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,8 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuneyard.errors import NotFoundError
-from tuneyard.estimate.adapter import Adapter
-from tuneyard.estimate.model import ModelFacts
 from tuneyard.store import Manifest, Store, pull
 from tuneyard.train.inputs import delivered_dataset, training_keys, validation_keys
 from tuneyard.values import BatchSizes, FinetuneValues
@@ -54,14 +51,15 @@ class Work:
 
 
 def measure_work(
-    values: FinetuneValues, store: Store, manifest: Manifest, sizes: BatchSizes, tell: Callable[[str], None]
+    values: FinetuneValues, store: Store, base: Path, scratch: Path, sizes: BatchSizes, tell: Callable[[str], None]
 ) -> Work:
     """Encode the data as training does; where it is not delivered, take what the values allow at most.
 
     Args:
         values: The resolved values.
-        store: Where model and data lie.
-        manifest: The base model's manifest.
+        store: Where the data lies.
+        base: A folder with the base model's files but the weights.
+        scratch: A folder for the data.
         sizes: The resolved batch.
         tell: Told what a mix takes of each file.
 
@@ -72,9 +70,9 @@ def measure_work(
     pairs = config.method == "dpo"
     limit = (config.preference_args.max_length or 2048) if pairs else config.sft_args.max_seq_length
     given_steps = config.training_args.max_steps
-    prompt = int(config.peft_conf.peft_kwargs.get("num_virtual_tokens") or 0)
+    prompt = _prompt_tokens(values)
     try:
-        sequences = _training_sequences(values, store, manifest, tell)
+        sequences = _training_sequences(values, store, base, scratch, tell)
     except NotFoundError:
         longest = (limit + prompt) * sizes.per_device * (2 if pairs else 1)
         steps = given_steps if given_steps > 0 else None
@@ -101,19 +99,31 @@ def measure_work(
     )
 
 
+def _prompt_tokens(values: FinetuneValues) -> int:
+    return int(values.finetuning_config.peft_conf.peft_kwargs.get("num_virtual_tokens") or 0)
+
+
 def _training_sequences(
-    values: FinetuneValues, store: Store, manifest: Manifest, tell: Callable[[str], None]
+    values: FinetuneValues, store: Store, base: Path, scratch: Path, tell: Callable[[str], None]
 ) -> list[Encoded]:
     from tuneyard.train.rows import encoded_rows
 
+    training = [_pull(store, key, scratch) for key in training_keys(values)]
+    validation = [_pull(store, key, scratch) for key in validation_keys(values)]
+    return encoded_rows(values, base, training, validation, tell)[0]
+
+
+def pull_settings(store: Store, key: str, manifest: Manifest, folder: Path) -> Path:
+    """Fetch a model's files but the weights, verified, and give the folder they are in.
+
+    Args:
+        store: Where it lies.
+        key: Its key.
+        manifest: Its manifest.
+        folder: Where they go, if they have to.
+    """
     small = tuple(entry for entry in manifest.files if not entry.path.endswith(_WEIGHTS))
-    key = f"{values.basemodel.strip('/')}/"
-    with tempfile.TemporaryDirectory(prefix="tuneyard-plan-") as folder:
-        scratch = Path(folder)
-        training = [_pull(store, key, scratch) for key in training_keys(values)]
-        validation = [_pull(store, key, scratch) for key in validation_keys(values)]
-        base = pull(store, key, Manifest("model", small, manifest.about), scratch / "model")
-        return encoded_rows(values, base, training, validation, tell)[0]
+    return pull(store, f"{key.strip('/')}/", Manifest("model", small, manifest.about), folder)
 
 
 def _pull(store: Store, key: str, scratch: Path) -> Path:
@@ -121,34 +131,33 @@ def _pull(store: Store, key: str, scratch: Path) -> Path:
     return pull(store, f"{folder}/", delivered_dataset(store, key), scratch / "data" / folder) / name
 
 
-def step_flops(values: FinetuneValues, model: ModelFacts, adapter: Adapter, tokens: float) -> float:
-    """Count a step's operations: two per weight and token forward, twice that backward (arxiv.org/abs/2001.08361).
-
-    Frozen weights need no gradient of their own, which is a third of it; checkpointing computes the forward part again.
+def largest_batch(values: FinetuneValues, sizes: BatchSizes, work: Work) -> list[tuple[int, int]]:
+    """Give the tokens and the trained tokens of each conversation of the largest micro-batch, all alike.
 
     Args:
         values: The resolved values.
-        model: The base model.
-        adapter: What is trained.
-        tokens: Tokens of the step.
+        sizes: The resolved batch.
+        work: What the run goes through.
     """
-    parts = (
-        2
-        + 2
-        + (0 if adapter.frozen else 2)
-        + (2 if values.finetuning_config.training_args.gradient_checkpointing else 0)
-    )
-    embedding = model.vocabulary * model.hidden
-    active = model.parameters - (0 if model.tied else embedding)
-    return parts * active * tokens
+    answers = 2 if values.finetuning_config.method == "dpo" else 1
+    count = answers * min(sizes.per_device, work.rows or sizes.per_device)
+    tokens = work.longest - count * _prompt_tokens(values)
+    return [(_share(tokens, count, place), _share(work.longest_trained, count, place)) for place in range(count)]
 
 
-def seconds_of(values: FinetuneValues, flops: float) -> tuple[float, str]:
+def _share(whole: int, parts: int, place: int) -> int:
+    return max(1, whole // parts + (place < whole % parts))
+
+
+def seconds_of(
+    values: FinetuneValues, flops: float, *, measure: Callable[[], float] | None = None
+) -> tuple[float, str]:
     """Turn operations into seconds, roughly.
 
     Args:
         values: The resolved values.
         flops: Operations of the whole run.
+        measure: Measures this machine's operations per second; `cpu_flops` where None.
 
     Returns:
         Seconds, and how they were estimated.
@@ -157,7 +166,7 @@ def seconds_of(values: FinetuneValues, flops: float) -> tuple[float, str]:
         card, peak = PEAK_FLOPS.get(values.gpuResource, ("200 TFLOP/s accelerator", 2e14))
         how = f"{flops:.2e} operations at {ACCELERATOR_SHARE:.0%} of a {card}'s data sheet: rough, not measured"
         return flops / (peak * ACCELERATOR_SHARE * values.processes), how
-    speed = cpu_flops()
+    speed = (measure or cpu_flops)()
     how = f"{flops:.2e} operations at {CPU_SHARE:.0%} of {speed / 1e9:.0f} GFLOP/s, measured here just now: rough"
     return flops / (speed * CPU_SHARE), how
 

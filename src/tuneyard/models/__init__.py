@@ -13,11 +13,13 @@ from tuneyard.models.loading import (
     load_adapter,
     load_model,
     outline_model,
+    require_library,
 )
 from tuneyard.models.outline import Read, write_outline
-from tuneyard.models.structure import structure_problems
+from tuneyard.models.structure import INDEX, structure_problems
 
 __all__ = [
+    "INDEX",
     "UNUSABLE",
     "Read",
     "Tensor",
@@ -28,6 +30,7 @@ __all__ = [
     "load_model",
     "outline_model",
     "read_header",
+    "require_library",
     "structure_problems",
     "write_outline",
 ]

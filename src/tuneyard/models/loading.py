@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuneyard.errors import IncompleteModelError, InvalidDataError, Problem, TuneyardError
+from tuneyard.errors import IncompleteModelError, InvalidDataError, NotFoundError, Problem
 from tuneyard.models.names import grouped
 
 if TYPE_CHECKING:
@@ -54,14 +54,27 @@ def load_model(folder: Path, *, where: str, **keywords: Any) -> PreTrainedModel:
     return _load(None, folder, where, keywords)
 
 
-def outline_model(folder: Path, *, where: str, architecture: str | None = None, dtype: str = "auto") -> PreTrainedModel:
+def require_library() -> None:
+    """Refuse to go on where transformers and torch are not installed.
+
+    Raises:
+        NotFoundError: They are not.
+    """
+    if not library_is_here():
+        raise NotFoundError(
+            "Looking into a model needs torch and transformers, which are not installed.",
+            hint='pip install "tuneyard[train]"',
+        )
+
+
+def outline_model(folder: Path, *, where: str, architecture: str | None = None, **keywords: Any) -> PreTrainedModel:
     """Build a model on the meta device and compare it with what its files hold.
 
     Args:
         folder: A model's folder, or its outline (`write_outline`).
         where: The model in the user's words.
         architecture: The name of transformers' class; that for causal language models where None.
-        dtype: The type of its weights, by torch's name; `auto` for the type that they are stored in.
+        keywords: More arguments of `from_pretrained`; without a dtype among them, that of the files is taken.
 
     Returns:
         The model without weights.
@@ -69,7 +82,7 @@ def outline_model(folder: Path, *, where: str, architecture: str | None = None, 
     Raises:
         IncompleteModelError, InvalidDataError: As `load_model`.
     """
-    return _load(architecture, folder, where, {"device_map": "meta", "dtype": dtype})
+    return _load(architecture, folder, where, {"dtype": "auto", **keywords, "device_map": "meta"})
 
 
 def check_whole(folder: Path, *, where: str) -> str:
@@ -137,13 +150,9 @@ def load_adapter(base: PreTrainedModel, folder: Path, *, where: str) -> PeftMode
 
 
 def _load(architecture: str | None, folder: Path, where: str, keywords: Mapping[str, Any]) -> PreTrainedModel:
-    try:
-        import transformers
-    except ImportError as error:
-        raise TuneyardError(
-            "Loading a model needs torch and transformers, which are not installed.",
-            hint='pip install "tuneyard[train]"',
-        ) from error
+    require_library()
+    import transformers
+
     kind: Any = getattr(transformers, architecture) if architecture else transformers.AutoModelForCausalLM
     try:
         # False, not None: None would ask on the terminal whether to run the repository's code

@@ -20,6 +20,7 @@ _SINGLE = "model.safetensors"
 _SHARD = re.compile(r".*-(\d+)-of-(\d+)\.safetensors")
 _NUMBERED = re.compile(r"(.*?)\.(\d+)\.")
 _LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+_FEW_LAYERS = 1000
 _WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "base_model.model.")
 """What torch's and PEFT's wrappers put before every name where a wrapped model's state was saved as it was."""
 
@@ -102,7 +103,8 @@ def _of_layers(held: Mapping[str, Tensor], config: Mapping[str, Any]) -> Iterato
     if not numbers:
         return
     stack = max(numbers, key=lambda prefix: len(numbers[prefix]))
-    missing = sorted(set(range(declared)) - numbers[stack])
+    # A config can declare any number: as many as can be named are looked for.
+    missing = sorted(set(range(min(declared, max(numbers[stack]) + _FEW_LAYERS))) - numbers[stack])
     if missing:
         which = grouped(f"{stack}.{number}.*" for number in missing)[0]
         yield Problem(which, f"is missing: config.json declares {declared} layers", f"{len(numbers[stack])} layers")

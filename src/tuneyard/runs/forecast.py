@@ -47,12 +47,13 @@ def forecast(sources: Sources, runner: Runner, *, inside: bool = False) -> Forec
     Args:
         sources: What the user gave.
         runner: Where it would run.
-        inside: Whether to look at model and data from inside the cluster, for a store that this machine can't reach.
+        inside: Whether to look at model and data from inside the cluster, for a store that this machine can't reach;
+            done without being asked for where torch is not installed here (`looks_inside`).
 
     Raises:
         InvalidValuesError: If the values are not allowed, or ask for what is not trained, with every problem.
         InvalidDataError: If rows of the data can't be trained on.
-        NotFoundError: If a values file, the base model, the namespace or its queue is not there.
+        NotFoundError: If a values file, the base model, the namespace, its queue, or torch on this machine is missing.
         UnavailableError: If the store or the cluster can't be reached.
         UsageError: If `inside` is asked of this machine, or together with a store of this machine's.
     """
@@ -62,7 +63,7 @@ def forecast(sources: Sources, runner: Runner, *, inside: bool = False) -> Forec
     values = load_finetune_values(sources)
     refuse_unsupported(values, lambda _: None, here=runner.store_is_here)  # `estimate` tells the equivalents
     launch = Launch(RunKey("finetune", check_name(sources.name or "plan")), canonical_json(values), "")
-    if inside:
+    if inside or looks_inside(sources, runner):
         told = _from_inside(sources, runner, values, launch)
     elif runner.store_is_here:
         told = _from_here(sources, values, here=True)
@@ -70,6 +71,18 @@ def forecast(sources: Sources, runner: Runner, *, inside: bool = False) -> Forec
         told = _of_a_cluster(sources, runner, values)
     verdict, findings = runner.judge(launch, told)
     return Forecast(told, verdict, findings)
+
+
+def looks_inside(sources: Sources, runner: Runner) -> bool:
+    """Whether model and data are looked at inside the cluster without being asked to: torch is installed only there.
+
+    Args:
+        sources: What the user gave; a store for this machine is looked into from here.
+        runner: Where it would run.
+    """
+    from tuneyard.models import library_is_here
+
+    return not runner.store_is_here and sources.store is None and not library_is_here()
 
 
 def _from_here(sources: Sources, values: FinetuneValues, *, here: bool) -> Estimate:

@@ -25,6 +25,8 @@ from tuneyard.interpreter import pod_python
 INSIDE_SECONDS = 600
 """How long a look from inside may take; most of it is the image's pulling on a node that has not had it yet."""
 
+_MEMORY = "1Gi"
+"""What torch takes for a model without weights, and some room."""
 _VALUES = "tuneyard.io/values"
 _FILE = "/etc/tuneyard/values/values.json"
 _SENTENCES = {
@@ -118,7 +120,7 @@ def estimate_inside(tools: Tools, objects: Sequence[Document], values: bytes, st
         UsageError: If the values name no store.
     """
     pod = _job(objects)["spec"]["template"]["spec"]
-    spec = errand_spec(pod, "plan", pod_python("tuneyard", "plan", "--values", _FILE, "--json"))
+    spec = errand_spec(pod, "plan", pod_python("tuneyard", "plan", "--values", _FILE, "--json"), memory=_MEMORY)
     (container,) = spec["containers"]
     if not any(one["name"] == "TUNEYARD_STORE" for one in container["env"]):
         if not store:

@@ -18,7 +18,7 @@ _WHERE = "finetuning_config.dpo_args.disable_dropout"
 
 
 def disable_dropout(model: torch.nn.Module, forward: Forward, row: Mapping[str, Any]) -> None:
-    """Switch dropout off.
+    """Switch dropout off, and check that nothing of it is left.
 
     Args:
         model: The model, with an adapter or without, on its device.
@@ -28,10 +28,7 @@ def disable_dropout(model: torch.nn.Module, forward: Forward, row: Mapping[str, 
     Raises:
         InvalidValuesError: The model still computes something random.
     """
-    for module in model.modules():
-        for name, value in list(vars(module).items()):
-            if isinstance(value, float) and ("drop" in name or (name == "p" and "Drop" in type(module).__name__)):
-                setattr(module, name, 0.0)
+    switch_off(model)
     training = model.training
     model.train()
     devices = [parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"][:1]
@@ -44,3 +41,11 @@ def disable_dropout(model: torch.nn.Module, forward: Forward, row: Mapping[str, 
     if not torch.equal(logits[0], logits[1]):
         problem = Problem(_WHERE, "can't be honoured: the model computes something random in training", "true", "false")
         raise InvalidValuesError(f"{problem}.", problems=[problem], hint=f"--set {_WHERE}=false")
+
+
+def switch_off(model: torch.nn.Module) -> None:
+    """Set every probability of dropout in a model to 0."""
+    for module in model.modules():
+        for name, value in list(vars(module).items()):
+            if isinstance(value, float) and ("drop" in name or (name == "p" and "Drop" in type(module).__name__)):
+                setattr(module, name, 0.0)

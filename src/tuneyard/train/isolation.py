@@ -85,12 +85,12 @@ def prove_form(model: Any, asked: str | None, rows: EncodedRows, device: torch.d
     samples = _Samples.of(rows, _LONGEST_TOKENS.get(device.type, 4096))
     with _probe(model, device, samples, where) as probe:
         reference = _Reference(probe, samples, where)
-        candidates = _candidates(asked)
+        forms = candidates(asked)
         failures: list[str] = []
-        for form, attention in candidates:
+        for form, attention in forms:
             why = reference.refutes(form, attention)
             if why is None:
-                notice = _notice(type(model).__name__, candidates[0], form, attention, failures)
+                notice = _notice(type(model).__name__, forms[0], form, attention, failures)
                 return RowForm(
                     form, reference.selects, attention, notice, balance_weight(probe.model, samples.short, where)
                 )
@@ -103,7 +103,12 @@ def prove_form(model: Any, asked: str | None, rows: EncodedRows, device: torch.d
     )
 
 
-def _candidates(asked: str | None) -> list[tuple[Form, str]]:
+def candidates(asked: str | None) -> list[tuple[Form, str]]:
+    """Give the forms of rows to try, each with an attention implementation, the fastest first.
+
+    Args:
+        asked: The attention implementation that values name; None for none.
+    """
     if asked in (None, "sdpa"):
         return [(Form.FLAT, PER_CONVERSATION), (Form.FLAT, ""), (Form.SINGLE, "")]
     return [(Form.FLAT, asked), (Form.SINGLE, asked)]

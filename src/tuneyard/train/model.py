@@ -5,18 +5,22 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
 from peft import IA3Config, LoraConfig, PeftConfig, PeftModel, PromptTuningConfig, VeraConfig, get_peft_model
 from transformers import BitsAndBytesConfig, GenerationConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from tuneyard.device import Device
+from tuneyard.errors import InvalidValuesError, Problem
 from tuneyard.models import load_model
 from tuneyard.train.console import Tell
 from tuneyard.train.prompts import FlatPromptModel
-from tuneyard.train.targets import refuse_unmatched
+from tuneyard.train.targets import WHERE, refuse_unmatched
 from tuneyard.values.adapters import PeftConf, QuantConf
 from tuneyard.values.finetuning import FinetuningConfig
 
@@ -94,7 +98,7 @@ def available_attention(asked: str | None, device: Device, tell: Tell) -> str | 
 
 
 def add_adapter(model: PreTrainedModel, conf: PeftConf, folder: Path, *, gradient_checkpointing: bool) -> PeftModel:
-    """Freeze the base and add an adapter.
+    """Freeze the base and add an adapter; on the meta device too, where no weight is made.
 
     Args:
         model: The base.
@@ -106,19 +110,31 @@ def add_adapter(model: PreTrainedModel, conf: PeftConf, folder: Path, *, gradien
         The model to train; adapter weights are float32 where the base has less precision.
 
     Raises:
-        InvalidValuesError: Where an entry of `target_modules` or its kin matches no module.
+        InvalidValuesError: Where an entry of `target_modules` or its kin matches no module, or PEFT refuses.
     """
     kwargs = dict(conf.peft_kwargs)
     modules = dict(model.named_modules())
-    linear = [name for name, module in modules.items() if isinstance(module, torch.nn.Linear)]
+    linear = [name for name, module in modules.items() if isinstance(module, torch.nn.Linear | Conv1D)]
     refuse_unmatched(list(modules), kwargs, offered=linear)
     if gradient_checkpointing:
         model.enable_input_require_grads()
-    if conf.peft_type == "PROMPT_TUNING":
+    try:
+        with torch.device("meta") if model.device.type == "meta" else nullcontext():
+            return _adapted(model, conf.peft_type, kwargs, folder)
+    except (ValueError, TypeError, LookupError, AttributeError, ImportError, NotImplementedError) as error:
+        problem = Problem(WHERE, f"is refused by PEFT for {type(model).__name__}: {error}")
+        offered = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
+        raise InvalidValuesError(
+            f"{problem}", hint=f"Change them; its linear layers are {offered}.", problems=[problem]
+        ) from error
+
+
+def _adapted(model: PreTrainedModel, kind: str, kwargs: dict[str, Any], folder: Path) -> PeftModel:
+    if kind == "PROMPT_TUNING":
         if kwargs.get("prompt_tuning_init") == "TEXT":
             kwargs["tokenizer_name_or_path"] = str(folder)
         return FlatPromptModel(model, PromptTuningConfig(task_type="CAUSAL_LM", **kwargs))
-    adapted = get_peft_model(model, CONFIGS[conf.peft_type](task_type="CAUSAL_LM", **kwargs))
+    adapted = get_peft_model(model, CONFIGS[kind](task_type="CAUSAL_LM", **kwargs))
     assert isinstance(adapted, PeftModel)
     return adapted
 

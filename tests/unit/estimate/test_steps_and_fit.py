@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
+import sys
 
 import pytest
-from training import VALUES, changed, conversations, lay_out
+from training import MODEL, VALUES, changed, conversations, lay_out
 from typer.testing import CliRunner
 
 from tuneyard.cli.main import app
 from tuneyard.errors import InvalidDataError, InvalidValuesError, NotFoundError
 from tuneyard.estimate import Estimate, estimate, fits_here
+from tuneyard.estimate.work import seconds_of
 from tuneyard.store import open_store
 from tuneyard.values import FinetuneValues
 
@@ -94,6 +97,86 @@ def test_data_that_training_refuses_is_refused(tmp_path):
 def test_what_is_computed_another_way_is_a_note(store):
     notes = told(store, distributedType="auto-deepspeed-stage1").notes
     assert any("trained data parallel" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("resource", "processes", "seconds"),
+    [
+        ("", 1, 6e12 / (0.6 * 1e10)),
+        ("nvidia.com/gpu", 1, 6e12 / (0.35 * 0.99e15)),
+        ("nvidia.com/gpu", 4, 6e12 / (0.35 * 0.99e15 * 4)),
+        ("amd.com/gpu", 1, 6e12 / (0.35 * 1.3e15)),
+        ("example.com/gpu", 1, 6e12 / (0.35 * 2e14)),
+    ],
+)
+def test_time_is_operations_by_a_share_of_the_speed(resource, processes, seconds):
+    batch = {"finetuning_config.batchsize_conf.total_train_batch_size": 4 * processes}
+    values = changed(VALUES, gpuResource=resource, finetuningGpus=processes, **batch)
+    found, how = seconds_of(FinetuneValues.model_validate(values), 6e12, measure=lambda: 1e10)
+    assert found == pytest.approx(seconds)
+    assert how.startswith("6.00e+12 operations at ")
+
+
+def test_the_operations_of_a_run_are_those_of_its_tokens(store):
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from torch.utils.flop_counter import FlopCounterMode
+    from transformers import AutoModelForCausalLM
+
+    found = told(store)
+    tokens, targets = (
+        round(each / found.work.rows) for each in (found.work.tokens_per_epoch, found.work.trained_tokens_per_epoch)
+    )
+    kwargs = VALUES["finetuning_config"]["peft_conf"]["peft_kwargs"]
+    base = AutoModelForCausalLM.from_pretrained(store / MODEL, attn_implementation="eager")
+    model = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", **kwargs))
+    with FlopCounterMode(display=False) as counter:
+        ids = torch.full((1, tokens), 7)
+        model(input_ids=ids, logits_to_keep=torch.arange(targets)).logits.sum().backward()
+    epochs = VALUES["finetuning_config"]["training_args"]["num_train_epochs"]
+    expected = counter.get_total_flops() / tokens * found.work.tokens_per_epoch * epochs
+    # Those of the longest rows count for all, so attention a little too much.
+    assert float(found.how.partition(" ")[0]) == pytest.approx(expected, rel=0.25)
+
+
+def test_what_is_not_counted_is_a_note(store):
+    notes = told(store, **{"finetuning_config.training_args.optim": "grokadamw"}).notes
+    assert any("what grokadamw keeps is not known" in note for note in notes)
+    values = changed(
+        VALUES, **{"finetuning_config.quant_conf": {"quantization_type": "bits-and-bytes", "load_in_4bit": True}}
+    )
+    notes = estimate(FinetuneValues.model_validate(values), open_store(store.as_uri()), here=False).notes
+    assert any("quantized they take less" in note for note in notes)
+
+
+def test_weights_that_training_holds_in_another_type_are_counted_in_it(tmp_path):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    lay_out(tmp_path / "first")
+    half = AutoModelForCausalLM.from_pretrained(tmp_path / "first" / MODEL, dtype=torch.bfloat16)
+    shutil.copytree(tmp_path / "first" / MODEL, tmp_path / "half", ignore=shutil.ignore_patterns(".tuneyard"))
+    half.save_pretrained(tmp_path / "half")
+    lay_out(tmp_path / "store", folder=tmp_path / "half")
+    whole = {"finetuning_config.peft_conf": {"peft_type": "NO_PEFT"}}
+    found = told(tmp_path / "store", **whole)
+    assert found.memory.weights >= 4 * found.parameters
+    assert found.memory.optimizer >= 8 * found.parameters
+    assert any("trained weights are float32" in note for note in found.notes)
+    kept = told(tmp_path / "store", **whole, **{"finetuning_config.run_conf.trained_weights": "as-loaded"})
+    assert kept.memory.weights < 3 * found.parameters
+    assert kept.memory.optimizer < 8 * found.parameters
+    assert (found.disk.final, found.disk.checkpoint) == (2 * found.parameters, 12 * found.parameters)
+
+
+def test_without_torch_a_plan_names_what_to_install(store, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    values = tmp_path / "values.json"
+    values.write_text(json.dumps(VALUES))
+    shown = CliRunner().invoke(app, ["plan", "-f", str(values), "--store", store.as_uri()])
+    assert isinstance(shown.exception, NotFoundError)
+    assert "needs torch and transformers" in shown.exception.message
+    assert shown.exception.hint == 'pip install "tuneyard[train]"'
 
 
 def test_an_estimate_comes_back_from_its_own_json(store):

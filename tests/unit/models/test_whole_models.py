@@ -115,3 +115,9 @@ def test_a_tied_model_needs_no_head_and_an_untied_one_does(folder):
 def test_names_that_differ_in_a_layer_are_one_line():
     names = ["a.0.w", "a.1.w", "a.2.w", "a.4.b", "a.7.b", "head"]
     assert grouped(names) == ["a.{0-2}.w", "a.{4,7}.b", "head"]
+
+
+def test_a_config_may_declare_any_number_of_layers(whole, tmp_path):
+    config = {**settings(whole / "config.json"), "num_hidden_layers": 10**12}
+    problems = structure_problems(outline(whole, tmp_path / "outline"), None, config)
+    assert [problem.what for problem in problems] == ["is missing: config.json declares 1000000000000 layers"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
@@ -14,7 +15,7 @@ from tuneyard.errors import InvalidValuesError, NotFoundError, UnavailableError,
 from tuneyard.estimate import Estimate, Memory
 from tuneyard.estimate.estimate import Disk
 from tuneyard.estimate.work import Work
-from tuneyard.runs.forecast import forecast
+from tuneyard.runs.forecast import forecast, looks_inside
 from tuneyard.runs.kubernetes_forecast import answer, memory, verdict_of
 from tuneyard.runs.local import LocalRunner
 from tuneyard.runs.plans import Sources
@@ -177,6 +178,27 @@ def test_what_can_not_be_meant_is_refused(tmp_path):
         forecast(Sources(values=VALUES, store="s3://"), Elsewhere(tmp_path), inside=True)
     with pytest.raises(UsageError, match="The values name no store"):
         forecast(Sources(values={**VALUES, "bucketStorageHost": ""}), Elsewhere(tmp_path))
+
+
+class Inside(Elsewhere):
+    """A cluster whose pods have torch."""
+
+    def estimate(self, launch):
+        assert launch.store == VALUES["bucketStorageHost"]
+        return estimate_of(1, 1)
+
+    def judge(self, launch, told):
+        return verdict_of([finding("nodes", "yes")]), ()
+
+
+def test_without_torch_a_plan_for_a_cluster_looks_from_inside(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    found = forecast(Sources(values=VALUES), Inside(tmp_path))
+    assert found.estimate == estimate_of(1, 1)
+    assert not looks_inside(Sources(values=VALUES, store="file:///here"), Inside(tmp_path))
+    assert not looks_inside(Sources(values=VALUES), LocalRunner(tmp_path))
+    monkeypatch.undo()
+    assert not looks_inside(Sources(values=VALUES), Inside(tmp_path))
 
 
 def test_what_training_refuses_is_refused_before_a_cluster_is_asked(tmp_path):
