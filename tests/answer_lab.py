@@ -132,9 +132,8 @@ def answer(name: str, root: Path, message: dict[str, Any]) -> str | None:
     turns = (Message("user", QUESTION["content"]), Message("assistant", message.get("content", ""), fields))
     tools = None if name in NO_TOOLS else tuple(TOOLS)
     try:
-        (turn,) = Renderer(made(name, root).tokenizer, ALL[name].stops).turns(
-            Conversation(turns, tools, "rows.jsonl:1")
-        )
+        conversation = Conversation(turns, tools, "rows.jsonl:1")
+        (turn,) = Renderer(made(name, root).tokenizer, ALL[name].stops).turns(conversation, conversation.answers)
     except InvalidDataError:
         return None
     ends = [place for stop in ALL[name].stops if (place := turn.said.find(stop)) >= 0]

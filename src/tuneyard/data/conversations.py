@@ -25,11 +25,13 @@ class Message:
         role: `system`, `user`, `assistant` or `tool`.
         content: The words; empty only in a tool's answer, or where the assistant does nothing but call tools.
         fields: Further fields that chat templates know (`tool_calls`, `name`, …), as given.
+        learn: Whether the row marks it as to be learnt or not (`marks`); None where it marks nothing.
     """
 
     role: str
     content: str
     fields: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    learn: bool | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the message as a chat template takes it."""
@@ -57,6 +59,11 @@ class Conversation:
     @property
     def answers(self) -> list[int]:
         """The indices of the messages that are learnt."""
+        return [number for number in self.own_answers if self.messages[number].learn is not False]
+
+    @property
+    def own_answers(self) -> list[int]:
+        """The indices of the assistant's messages that are not given, be they learnt or marked as not to be."""
         return [
             number
             for number, message in enumerate(self.messages)

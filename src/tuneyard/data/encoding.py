@@ -9,7 +9,7 @@ contract's check over a template (`contract`), nor the counting of rows (`check`
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -78,15 +78,19 @@ class Encoded:
 
 @dataclass(slots=True)
 class _Sequence:
-    """A sequence that may still be continued; `repeats` ids at its beginning stand in the one before it too."""
+    """A sequence that may still be continued.
+
+    `repeats` ids at its beginning stand in the one before it too; `unlearnt` are answers that the row keeps out.
+    """
 
     ids: list[int]
     answers: list[tuple[int, int]]
     apart: int
     repeats: int = 0
+    unlearnt: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
 
     def goes_on_in(self, prompt_ids: list[int]) -> bool:
-        learnt = self.ids[: self.answers[-1][1]]
+        learnt = self.ids[: max(end for _, end in (*self.answers, *self.unlearnt))]
         return prompt_ids[: len(learnt)] == learnt
 
 
@@ -145,6 +149,7 @@ class ChatEncoder:
             InvalidDataError: With one problem, where the chat template refuses the conversation or leaves a part of it
                 out, an answer can't be told from its prompt, or it is too long and `overlong` is `refuse`.
         """
+        conversation = self._as_marked(conversation)
         return [
             replace(self._fitted(conversation, sequence), where=conversation.where)
             for sequence in self._sequences(conversation)
@@ -175,12 +180,32 @@ class ChatEncoder:
         """Return the names of fields that the conversation has, but its chat template never mentions."""
         return self._renderer.unrendered(conversation)
 
+    def _as_marked(self, conversation: Conversation) -> Conversation:
+        """Refuse marks that can't be honoured, and leave out what follows the last answer that is learnt."""
+        answers = conversation.answers
+        if not answers:
+            raise refusal(conversation, "marks every answer as not to be learnt", allowed="one that is learnt")
+        for number, message in enumerate(conversation.messages):
+            if message.role == "assistant" or message.learn in (None, not self.completions_only):
+                continue
+            if message.learn:
+                what = f"marks messages[{number}], the {message.role}'s, as to be learnt, and only answers are"
+                raise refusal(conversation, what, suggestion="train_on_completions_only false")
+            if not self.completions_only:
+                what = f"marks messages[{number}], the {message.role}'s, as not to be learnt, and the whole text is"
+                raise refusal(conversation, what, suggestion="train_on_completions_only true")
+        if not self.completions_only:
+            return conversation
+        return replace(conversation, messages=conversation.messages[: answers[-1] + 1])
+
     def _fitted(self, conversation: Conversation, sequence: _Sequence) -> Encoded:
         ids, answers = sequence.ids, tuple(sequence.answers)
         mask = [not self.completions_only and index >= sequence.repeats for index in range(len(ids))]
         if self.completions_only:
             for start, end in answers:
                 mask[start:end] = [True] * (end - start)
+        for start, end in sequence.unlearnt:
+            mask[start:end] = [False] * (end - start)
         if self.max_length is None or len(ids) <= self.max_length:
             return Encoded(ids, mask, len(ids), "kept", sequence.apart, answers)
         if self.overlong == "refuse":
@@ -209,7 +234,8 @@ class ChatEncoder:
     def _sequences(self, conversation: Conversation) -> list[_Sequence]:
         unrendered = self.unrendered(conversation)
         sequences: list[_Sequence] = []
-        for turn in self._renderer.turns(conversation):
+        numbers = conversation.answers if self.completions_only else conversation.own_answers
+        for number, turn in zip(numbers, self._renderer.turns(conversation, numbers), strict=True):
             prompt_ids = self._tokenise(turn.prompt).ids
             said_ids, ends, apart = self._continued(conversation, turn, prompt_ids)
             count = self._answer_length(conversation, said_ids)
@@ -218,11 +244,14 @@ class ChatEncoder:
             last = sequences[-1] if sequences else None
             if last is not None and last.goes_on_in(prompt_ids):
                 last.ids = ids
-                last.answers.append(answer)
                 last.apart += apart
             else:
-                repeats = 0 if last is None else _shared(last.ids, ids)
-                sequences.append(_Sequence(ids, [answer], int(apart), repeats))
+                last = _Sequence(ids, [], int(apart), 0 if last is None else _shared(last.ids, ids))
+                sequences.append(last)
+            (last.unlearnt if conversation.messages[number].learn is False else last.answers).append(answer)
+        if len(sequences) > 1 and any(sequence.unlearnt for sequence in sequences):
+            what = "marks an answer as not to be learnt that the chat template renders otherwise in later turns"
+            raise refusal(conversation, what, suggestion="train_on_completions_only true")
         return sequences
 
     def _continued(

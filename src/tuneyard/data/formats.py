@@ -13,13 +13,16 @@ be used names the row's own fields. Pure: no files, no tokenizer.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, cast, get_args
 
 from tuneyard.data.conversations import ROLES, Conversation, Message, Preference
+from tuneyard.data.marks import MARKS, NUMBERS
 from tuneyard.data.messages import (
     Refused,
     calls_of,
     check_messages,
+    learn_of,
     listed,
     messages_of,
     parsed,
@@ -193,10 +196,19 @@ def _conversation(
     taken: Collection[str | None],
     unused_inside: Sequence[str] = (),
 ) -> Conversation:
+    _refuse_marked(row)
     legacy = "functions" if "functions" in row and "tools" not in row else "tools"
     tools = tools_of(row.get(legacy), legacy)
     unused = [key for key in row if key not in taken and key != legacy]
     return Conversation(tuple(messages), tools, where, tuple(dict.fromkeys([*unused, *unused_inside])))
+
+
+def _refuse_marked(row: Mapping[str, Any]) -> None:
+    """Refuse a row that is marked as a whole: marks are honoured on messages, and one that is passed over trains it."""
+    for key in MARKS:
+        value = row.get(key)
+        if value is False or (key in NUMBERS and not isinstance(value, bool) and value == 0):
+            raise Refused(f"the row is marked by {key} as not to be learnt", value, allowed="rows to learn from")
 
 
 def _other_shape(what: str, row: dict[str, Any], wanted: Format) -> Refused:
@@ -232,8 +244,8 @@ def _turns_of(value: object, name: str) -> tuple[list[Message], list[str]]:
             continue
         if who not in SHAREGPT_ROLES:
             raise unknown_role(where, who, SHAREGPT_ROLES)
-        messages.append(_turn(turn, who, f"{where}.{said}", said))
-        unused += [f"{name}[].{key}" for key in turn if key not in (speaker, said)]
+        messages.append(replace(_turn(turn, who, f"{where}.{said}", said), learn=learn_of(turn, where)))
+        unused += [f"{name}[].{key}" for key in turn if key not in (speaker, said, *MARKS)]
     return messages, list(dict.fromkeys(unused))
 
 

@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from typing import Any, cast
 
 from tuneyard.data.conversations import ROLES, Message, shown
+from tuneyard.data.marks import MARKS, UnclearMarkError, mark_of
 
 MEANT_ROLES: Mapping[str, str] = {
     "human": "user",
@@ -185,8 +186,20 @@ def _message(item: object, name: str) -> tuple[Message, list[str]]:
             suggestion="content instead of value" if "value" in item else "",
         )
     content = text_of(item.get("content"), f"{name}.content", may_be_empty="tool_calls" in fields or role == "tool")
-    unknown = [key for key in item if key not in ("role", "content", *TEMPLATE_FIELDS)]
-    return Message(role, content, fields), unknown
+    unknown = [key for key in item if key not in ("role", "content", *TEMPLATE_FIELDS, *MARKS)]
+    return Message(role, content, fields, learn_of(item, name)), unknown
+
+
+def learn_of(item: Mapping[str, Any], name: str) -> bool | None:
+    """Read whether a message is marked as to be learnt or not; see `marks`.
+
+    Raises:
+        Refused: Where a mark says neither.
+    """
+    try:
+        return mark_of(item, name)
+    except UnclearMarkError as error:
+        raise Refused(error.what, error.value, allowed=error.allowed) from error
 
 
 def calls_of(value: object, name: str) -> list[dict[str, Any]]:

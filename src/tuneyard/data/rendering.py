@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -97,8 +97,12 @@ class Renderer:
         self._ended: TemplateError | None = None
         self._known: tuple[Conversation | None, dict[tuple[int, bool], str | TemplateError]] = (None, {})
 
-    def turns(self, conversation: Conversation) -> list[Turn]:
-        """Return every answer that is learnt with its prompt.
+    def turns(self, conversation: Conversation, answers: Sequence[int]) -> list[Turn]:
+        """Return answers with their prompts.
+
+        Args:
+            conversation: Any conversation.
+            answers: The indices of some of the assistant's messages, in order.
 
         Raises:
             InvalidDataError: With one problem, where the template refuses the conversation or leaves a part of it out,
@@ -106,9 +110,9 @@ class Renderer:
         """
         if "messages[].tool_calls" in self.unrendered(conversation):
             raise refusal(conversation, "has tool_calls, which the chat template does not render")
-        cuts = [cut for number in conversation.answers for cut in ((number, True), (number + 1, False))]
+        cuts = [cut for number in answers for cut in ((number, True), (number + 1, False))]
         self._known = (conversation, self._rendered(conversation, cuts))
-        turns = [self._turn(conversation, number) for number in conversation.answers]
+        turns = [self._turn(conversation, number) for number in answers]
         _refuse_untold_results(conversation, turns[-1].prompt)
         return turns
 

@@ -29,10 +29,10 @@ def test_fields_that_templates_know_are_kept_and_others_are_named():
     made = parse_row(
         {
             "messages": [
-                U | {"weight": 1},
+                U | {"note": 1},
                 {"role": "assistant", "content": None, "tool_calls": [call]},
                 {"role": "tool", "content": "", "tool_call_id": "1"},
-                A | {"weight": 0, "reasoning_content": "hm"},
+                A | {"note": 0, "reasoning_content": "hm"},
             ],
             "tools": [tool],
             "source": "x",
@@ -40,7 +40,7 @@ def test_fields_that_templates_know_are_kept_and_others_are_named():
         "f:1",
     )
     assert isinstance(made, Conversation)
-    assert made.unused == ("source", "messages[].weight")
+    assert made.unused == ("source", "messages[].note")
     assert made.tools == (tool,)
     assert made.messages[1].as_dict() == {"role": "assistant", "content": "", "tool_calls": [call]}
     assert made.messages[3].as_dict()["reasoning_content"] == "hm"

@@ -144,8 +144,8 @@ def test_calls_of_tools_come_as_objects_or_as_text(as_text):
 
 
 def test_fields_that_no_shape_reads_are_named():
-    given = {"conversations": [{"from": "human", "value": "Hi", "weight": 1}, {"from": "gpt", "value": "x"}], "id": 1}
-    assert parse_row(given, "f:1", "sharegpt").unused == ("id", "conversations[].weight")
+    given = {"conversations": [{"from": "human", "value": "Hi", "note": 1}, {"from": "gpt", "value": "x"}], "id": 1}
+    assert parse_row(given, "f:1", "sharegpt").unused == ("id", "conversations[].note")
     assert parse_row({"prompt": "a", "completion": "b", "source": 1}, "f:1", "prompt-completion").unused == ("source",)
     assert parse_row({"instruction": "a", "output": "b", "text": ""}, "f:1", "alpaca").unused == ("text",)
     given = {"prompt": "a", "chosen": "b", "rejected": "c", "score_chosen": 1}
