@@ -125,16 +125,27 @@ def _load(folder: Path, name: str) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+def _why_no_template(tokenizer: PreTrainedTokenizerFast) -> str:
+    """Say why a tokenizer has no chat template that conversations are rendered by; empty where it has one."""
+    own: Any = tokenizer.chat_template
+    if not own:
+        return "has no chat template of its own to keep"
+    if isinstance(own, dict) and "default" not in own:  # transformers needs to be told which, each time
+        return f"has chat templates named {', '.join(map(str, own))}, and none named default"
+    texts = list(cast("dict[str, Any]", own).values()) if isinstance(own, dict) else [own]
+    return "" if all(isinstance(text, str) for text in texts) else "has a chat template that is no text"
+
+
 def _choose_template(tokenizer: PreTrainedTokenizerFast, name: str, stop_ids: tuple[int, ...], model: str) -> None:
     where = f"{_DATA_CONF}.chat_template_name"
     if name not in TEMPLATE_NAMES:
         problem = Problem(where, "names no chat template", name, " or ".join(TEMPLATE_NAMES))
         raise InvalidValuesError(f"There is no chat template named {name!r}.", problems=[problem])
     if name == KEEP_ORIGINAL:
-        if not tokenizer.chat_template:
-            problem = Problem(where, f"the tokenizer of {model} has no chat template to keep", name, CHAT_ML)
+        if why := _why_no_template(tokenizer):
+            problem = Problem(where, f"the tokenizer of {model} {why}", name, CHAT_ML)
             raise InvalidValuesError(
-                f"The tokenizer of {model} has no chat template of its own to keep.",
+                f"The tokenizer of {model} {why}.",
                 hint=f"Give it one: --set {where}={CHAT_ML}",
                 problems=[problem],
             )

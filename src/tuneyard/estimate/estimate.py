@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from tuneyard.train.supported import refuse_unsupported
 from tuneyard.values import BatchSizes, FinetuneValues, resolve_batch_sizes
 
 if TYPE_CHECKING:
+    from tuneyard.data import Encoded
     from tuneyard.train.tracing import Traced
 
 _BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
@@ -120,9 +122,17 @@ def estimate(values: FinetuneValues, store: Store, *, here: bool = True) -> Esti
     with tempfile.TemporaryDirectory(prefix="tuneyard-plan-") as folder:
         scratch = Path(folder)
         settings = pull_settings(store, values.basemodel, manifest, scratch / "model")
-        network = build_network(values, store, manifest, settings, scratch / "outline")
-        work = measure_work(values, store, settings, scratch, sizes, notes.append)
+        network = build_network(values, store, manifest, settings, scratch / "outline", here=here)
+        check = partial(_check_rows, values, network.base)
+        work = measure_work(values, store, settings, scratch, sizes, notes.append, check)
     return _estimate(values, network, work, sizes, manifest, notes)
+
+
+def _check_rows(values: FinetuneValues, base: Any, rows: Sequence[Encoded]) -> None:
+    from tuneyard.train.rehearsal import check_rows, virtual_tokens
+
+    lengths, largest = [len(row.input_ids) for row in rows], [max(row.input_ids) for row in rows]
+    check_rows(base, lengths, largest, lambda number: rows[number].where, virtual_tokens=virtual_tokens(values))
 
 
 def _estimate(

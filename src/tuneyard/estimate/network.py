@@ -24,7 +24,6 @@ from tuneyard.values import FinetuneValues
 if TYPE_CHECKING:
     import torch
 
-_NOT_OF_A_LOADED_MODEL = ("attn_implementation", "use_cache")
 _ITEM_BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2, "I64": 8, "I32": 4}
 
 
@@ -64,7 +63,9 @@ class Network:
         return max(math.prod(shape) for shape in self.shapes)
 
 
-def build_network(values: FinetuneValues, store: Store, manifest: Manifest, settings: Path, scratch: Path) -> Network:
+def build_network(
+    values: FinetuneValues, store: Store, manifest: Manifest, settings: Path, scratch: Path, *, here: bool = True
+) -> Network:
     """Build what is trained, on the meta device.
 
     Args:
@@ -73,11 +74,12 @@ def build_network(values: FinetuneValues, store: Store, manifest: Manifest, sett
         manifest: Its manifest.
         settings: A folder with its files but the weights.
         scratch: An empty folder for its outline.
+        here: Whether it would be trained in this environment; see `rehearse`.
 
     Raises:
         IncompleteModelError: Its files lack a weight, hold one that it hasn't, or one of another shape.
         InvalidDataError: Its settings ask for code, or it is no model that transformers can load.
-        InvalidValuesError: The adapter's targets match nothing, or PEFT refuses.
+        InvalidValuesError: The adapter's targets match nothing, or a library refuses a value.
         NotFoundError: torch and transformers are not installed.
     """
     key = values.basemodel.strip("/")
@@ -87,20 +89,20 @@ def build_network(values: FinetuneValues, store: Store, manifest: Manifest, sett
     if problems := structure_problems(tensors, _settings(scratch / INDEX), _settings(scratch / "config.json") or {}):
         raise incomplete(values.basemodel, problems)
     from tuneyard.train.model import add_adapter, hold_trained_in, quiet_libraries
+    from tuneyard.train.rehearsal import config_arguments, rehearse
 
     quiet_libraries()
     config = values.finetuning_config
-    arguments = {
-        name: value for name, value in config.run_conf.model_args.items() if name not in _NOT_OF_A_LOADED_MODEL
-    }
-    load = partial(outline_model, scratch, where=values.basemodel)
-    base: Any = load(**{**arguments, "dtype": "auto"})
+    device = "cuda" if values.gpuResource else "cpu"
+    rehearse(values, settings, device, here=here)
+    load = partial(outline_model, scratch, where=values.basemodel, **config_arguments(values, settings))
+    base: Any = load()
     stored = _name(base.dtype)
-    precision = precision_of(values, stored, "cuda" if values.gpuResource else "cpu")
+    precision = precision_of(values, stored, device)
     adapts = config.peft_conf.peft_type != "NO_PEFT"
     held = precision.frozen if adapts else precision.trained
     if held != stored:
-        base = load(**{**arguments, "dtype": held})
+        base = load(dtype=held)
     names = {name.removeprefix(prefix) for name in base.state_dict() for prefix in ("", f"{base.base_model_prefix}.")}
     parameters = sum(weight.numel() for weight in base.parameters())
     model: torch.nn.Module = base

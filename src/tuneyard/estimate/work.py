@@ -51,7 +51,13 @@ class Work:
 
 
 def measure_work(
-    values: FinetuneValues, store: Store, base: Path, scratch: Path, sizes: BatchSizes, tell: Callable[[str], None]
+    values: FinetuneValues,
+    store: Store,
+    base: Path,
+    scratch: Path,
+    sizes: BatchSizes,
+    tell: Callable[[str], None],
+    check: Callable[[Sequence[Encoded]], None],
 ) -> Work:
     """Encode the data as training does; where it is not delivered, take what the values allow at most.
 
@@ -62,6 +68,7 @@ def measure_work(
         scratch: A folder for the data.
         sizes: The resolved batch.
         tell: Told what a mix takes of each file.
+        check: Refuses rows that the model can't take.
 
     Raises:
         InvalidDataError: Where rows can't be trained on.
@@ -72,11 +79,12 @@ def measure_work(
     given_steps = config.training_args.max_steps
     prompt = _prompt_tokens(values)
     try:
-        sequences = _training_sequences(values, store, base, scratch, tell)
+        sequences, validation = _sequences(values, store, base, scratch, tell)
     except NotFoundError:
         longest = (limit + prompt) * sizes.per_device * (2 if pairs else 1)
         steps = given_steps if given_steps > 0 else None
         return Work(None, None, None, steps, longest, longest, limit, exact=False)
+    check([*sequences, *validation])
     lengths = [len(each.input_ids) for each in sequences]
     trained = [sum(each.loss_mask) for each in sequences]
     row_longest = max(lengths)
@@ -103,14 +111,14 @@ def _prompt_tokens(values: FinetuneValues) -> int:
     return int(values.finetuning_config.peft_conf.peft_kwargs.get("num_virtual_tokens") or 0)
 
 
-def _training_sequences(
+def _sequences(
     values: FinetuneValues, store: Store, base: Path, scratch: Path, tell: Callable[[str], None]
-) -> list[Encoded]:
+) -> tuple[list[Encoded], list[Encoded]]:
     from tuneyard.train.rows import encoded_rows
 
     training = [_pull(store, key, scratch) for key in training_keys(values)]
     validation = [_pull(store, key, scratch) for key in validation_keys(values)]
-    return encoded_rows(values, base, training, validation, tell)[0]
+    return encoded_rows(values, base, training, validation, tell)
 
 
 def pull_settings(store: Store, key: str, manifest: Manifest, folder: Path) -> Path:

@@ -13,6 +13,7 @@ from tuneyard.models.loading import (
     load_adapter,
     load_model,
     outline_model,
+    reason_of,
     require_library,
 )
 from tuneyard.models.outline import Read, write_outline
@@ -30,6 +31,7 @@ __all__ = [
     "load_model",
     "outline_model",
     "read_header",
+    "reason_of",
     "require_library",
     "structure_problems",
     "write_outline",

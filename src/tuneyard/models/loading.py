@@ -28,6 +28,7 @@ UNUSABLE = (
 """What transformers raises for files that are no model; it documents nowhere which it will be."""
 
 _FEW = 6
+_LONGEST_REASON = 400
 _HINT = "Deliver a model in the form of transformers: config.json, safetensors, tokenizer.json."
 
 
@@ -137,7 +138,7 @@ def load_adapter(base: PreTrainedModel, folder: Path, *, where: str) -> PeftMode
         try:
             model = PeftModel.from_pretrained(base, folder)
         except (*UNUSABLE, _safetensor_error()) as error:
-            reason = _first_line(error)
+            reason = reason_of(error)
             raise InvalidDataError(
                 f"The adapter {where!r} can't be put on its base: {reason}", hint=_HINT, problems=[]
             ) from error
@@ -166,15 +167,21 @@ def _load(architecture: str | None, folder: Path, where: str, keywords: Mapping[
             **keywords,
         )
     except (*UNUSABLE, _safetensor_error()) as error:
-        reason = _first_line(error)
+        reason = reason_of(error)
         raise InvalidDataError(f"The model {where!r} can't be loaded: {reason}", hint=_HINT, problems=[]) from error
     if problems := _problems(found):
         raise incomplete(where, problems)
     return model
 
 
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def reason_of(error: BaseException) -> str:
+    """Write what a library reports on one line, cut where it is long; the kind of the error where it reports nothing.
+
+    Args:
+        error: What it raised.
+    """
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _LONGEST_REASON else f"{text[: _LONGEST_REASON - 1]}…"
 
 
 def _safetensor_error() -> type[Exception]:

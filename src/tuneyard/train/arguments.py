@@ -37,10 +37,8 @@ def training_arguments(values: FinetuneValues, prepared: Prepared, workdir: Path
     """
     config = values.finetuning_config
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(workdir / TENSORBOARD)
-    asked = config.training_args.to_transformers()
+    asked: dict[str, Any] = {**config.training_args.to_transformers(), "report_to": list(values.trackers)}
     asked["learning_rate"] = learning_rate(values, prepared.total)
-    if values.runTensorboard:
-        asked["report_to"] = [name for name in _names(asked.get("report_to")) if name != "none"] + ["tensorboard"]
     autocast = precision_of(values, prepared.stored_dtype, prepared.device).autocast
     ours: dict[str, Any] = {
         "bf16": autocast == "bfloat16",
@@ -88,14 +86,8 @@ def learning_rate(values: FinetuneValues, total_batch_size: int) -> float:
     return rate * overrides.lr_multiplier * scale[overrides.lr_batch_size_scaling]
 
 
-def _names(report_to: Any) -> list[str]:
-    if report_to is None:
-        return []
-    return [report_to] if isinstance(report_to, str) else list(report_to)
-
-
 def _track(tracking: Tracking, ours: dict[str, Any]) -> None:
-    """Tell MLflow's client, which transformers calls where `report_to` names it, where to write."""
+    """Tell MLflow's client, which transformers calls, where to write."""
     os.environ["MLFLOW_TRACKING_URI"] = tracking.mlflow_server_uri
     os.environ["MLFLOW_EXPERIMENT_NAME"] = tracking.experiment_name
     os.environ["HF_MLFLOW_LOG_ARTIFACTS"] = str(tracking.hf_mlflow_log_artifacts)

@@ -29,6 +29,7 @@ from tuneyard.train.model import add_adapter, available_attention, hold_trained_
 from tuneyard.train.precision import Precision, precision_of
 from tuneyard.train.preferences import PairedRows, reference_log_probs
 from tuneyard.train.prepare import Prepared
+from tuneyard.train.rehearsal import config_arguments
 from tuneyard.values import FinetuneValues
 
 
@@ -75,7 +76,8 @@ def assemble(
     adapts = config.peft_conf.peft_type != "NO_PEFT"
     precision = precision_of(values, prepared.stored_dtype, prepared.device)
     dtype = precision.frozen if adapts else precision.trained
-    model: Any = load_base(base, config, prepared.device, where=key, dtype=dtype)
+    changed = config_arguments(values, base)
+    model: Any = load_base(base, config.quant_conf, prepared.device, where=key, dtype=dtype, arguments=changed)
     encoded = EncodedRows(Path(prepared.rows_folder))
     asked = available_attention(config.run_conf.model_args.get("attn_implementation"), prepared.device, tell)
 
@@ -106,7 +108,8 @@ def assemble(
         hold_trained_in(model, precision.trained)
     if config.method == "dpo" and config.preference_args.disable_dropout:
         disable_dropout(model, form.forward, moved(flatten([encoded[0]]), model.device))
-    return Assembly(model, rows, validation, form, {} if adapts else _published_types(base, key, precision))
+    types = {} if adapts else _published_types(base, key, precision, changed)
+    return Assembly(model, rows, validation, form, types)
 
 
 def for_all(arguments: TrainingArguments, decide: Callable[[], dict[str, Any]] | None) -> dict[str, Any] | None:
@@ -140,10 +143,14 @@ def _check_same_rows(prepared: Prepared, arguments: TrainingArguments) -> None:
         )
 
 
-def _published_types(base: Path, key: str, precision: Precision) -> dict[str, torch.dtype]:
+def _published_types(
+    base: Path, key: str, precision: Precision, arguments: Mapping[str, Any]
+) -> dict[str, torch.dtype]:
     if precision.trained == precision.frozen:
         return {}
-    outline = outline_model(base, where=key, dtype=precision.frozen)  # some weights stay float32 in any model
+    outline = outline_model(
+        base, where=key, dtype=precision.frozen, **arguments
+    )  # some weights stay float32 in any model
     return {name: weight.dtype for name, weight in outline.state_dict().items()}
 
 

@@ -60,6 +60,12 @@ class EncodedRows(Dataset[Row]):
         return np.diff(self.ends, prepend=0).tolist()
 
     @property
+    def largest_ids(self) -> list[int]:
+        """The largest token id of each conversation."""
+        starts = np.concatenate([[0], self.ends[:-1]])
+        return np.maximum.reduceat(self.tokens, starts).tolist() if len(self) else []
+
+    @property
     def trained_tokens(self) -> int:
         """Tokens that the loss is computed for, over all conversations."""
         return int(self.mask.sum())

@@ -201,6 +201,7 @@ class _Reference:
                     difference = min(self._effect_of_last_tokens(forward, each, training) for each, _ in self.pairs)
                     if difference > self.tolerance:
                         return f"a last token changes other predictions by {difference:.1e}"
+                self._go_back(forward)
         except UNUSABLE as error:
             return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"
         return None
@@ -208,6 +209,17 @@ class _Reference:
     def _effect_of_last_tokens(self, forward: Forward, samples: _Samples, training: bool) -> float:
         one, other = (self._logits(forward, each, training=training) for each in (samples, samples.changed()))
         return self._differs(one, other)
+
+    def _go_back(self, forward: Forward) -> None:
+        """Compute gradients once: some kernels have none."""
+        probe = self.probe
+        if probe.quantized:
+            return  # its weights get none; those of an adapter are checked by PEFT's own kernels
+        probe.model.train()
+        rows = moved(flatten(self.pairs[0][0].rows[:1]), probe.device)
+        with torch.enable_grad():
+            forward(probe.model, rows).logits_KV.float().square().mean().backward()
+        probe.model.zero_grad()
 
     @torch.no_grad()
     def _logits(self, forward: Forward, samples: _Samples, *, training: bool = False) -> torch.Tensor:

@@ -22,7 +22,6 @@ from tuneyard.train.console import Tell
 from tuneyard.train.prompts import FlatPromptModel
 from tuneyard.train.targets import WHERE, refuse_unmatched
 from tuneyard.values.adapters import PeftConf, QuantConf
-from tuneyard.values.finetuning import FinetuningConfig
 
 CONFIGS: Mapping[str, type[PeftConfig]] = {"LORA": LoraConfig, "VERA": VeraConfig, "IA3": IA3Config}
 """Adapters inside the base's modules; a prompt stands before them."""
@@ -34,15 +33,18 @@ def quiet_libraries() -> None:
     transformers.logging.disable_progress_bar()
 
 
-def load_base(folder: Path, config: FinetuningConfig, device: Device, *, where: str, dtype: str) -> PreTrainedModel:
+def load_base(
+    folder: Path, quantized: QuantConf, device: Device, *, where: str, dtype: str, arguments: Mapping[str, Any]
+) -> PreTrainedModel:
     """Load a causal language model for training.
 
     Args:
         folder: The verified model's folder.
-        config: With `run_conf.model_args` under today's names and `quant_conf`.
+        quantized: How its frozen weights are quantized, if at all.
         device: Where it will be trained; the model is loaded on the CPU, and a quantized one there.
         where: The model's key in the store, for messages.
         dtype: The type of its weights, by torch's name.
+        arguments: Entries of its config that are to be others.
 
     Returns:
         The model, with the library's own choice of attention.
@@ -51,14 +53,12 @@ def load_base(folder: Path, config: FinetuningConfig, device: Device, *, where: 
         IncompleteModelError: Its files lack a weight, hold one that it hasn't, or one of another shape.
         InvalidDataError: Its files are right, but no model that transformers can load without code of its own.
     """
-    keywords = {**config.run_conf.model_args, "dtype": dtype}
-    if config.quant_conf.quantization_type != "no-quantization":
-        keywords["quantization_config"] = _quantization(config.quant_conf)
+    keywords = {**arguments, "dtype": dtype}
+    if quantized.quantization_type != "no-quantization":
+        keywords["quantization_config"] = _quantization(quantized)
         keywords["device_map"] = {"": torch.cuda.current_device() if device == "cuda" else device}
-    keywords.pop("attn_implementation", None)
-    use_cache = keywords.pop("use_cache", False)
     model = load_model(folder, where=where, **keywords)
-    model.config.use_cache = use_cache
+    model.config.use_cache = False
     make_savable(model)
     return model
 

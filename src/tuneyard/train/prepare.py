@@ -32,6 +32,7 @@ from tuneyard.train.inputs import (
     validation_keys,
 )
 from tuneyard.train.precision import precision_of
+from tuneyard.train.rehearsal import check_rows, config_arguments, rehearse, rehearse_adapter, virtual_tokens
 from tuneyard.train.rows import encoded_rows
 from tuneyard.train.supported import refuse_unsupported
 from tuneyard.values import FinetuneValues, resolve_batch_sizes
@@ -92,7 +93,7 @@ def prepare(values: FinetuneValues, inputs: Inputs, store: Store, workdir: Path,
         What the workers need.
 
     Raises:
-        InvalidValuesError: For what can't be trained; every such key at once.
+        InvalidValuesError: For what can't be trained, or is refused by a library; every such key at once.
         AcceleratorMissingError: Where accelerators are asked for and are not there.
         InvalidDataError: With every bad row.
         ConflictError: Where the run was begun with other rows.
@@ -107,7 +108,9 @@ def prepare(values: FinetuneValues, inputs: Inputs, store: Store, workdir: Path,
     with progress_bar("verifying the base model", manifest.size, "bytes") as advance:
         base_folder = pull(store, values.basemodel.rstrip("/") + "/", manifest, workdir / "base", advance=advance)
     vet_model(base_folder, [entry.path for entry in manifest.files], where=values.basemodel)
-    stored = str(outline_model(base_folder, where=values.basemodel).dtype).removeprefix("torch.")
+    rehearse(values, base_folder, device)
+    outline = outline_model(base_folder, where=values.basemodel, **config_arguments(values, base_folder))
+    stored = str(outline.dtype).removeprefix("torch.")
     if notice := precision_of(values, stored, device).notice:
         tell(notice)
     files = {key: _pull_dataset(store, key, workdir) for key in [*training_keys(values), *validation_keys(values)]}
@@ -123,6 +126,12 @@ def prepare(values: FinetuneValues, inputs: Inputs, store: Store, workdir: Path,
         workdir,
         tell,
     )
+    for folder in (rows, validation):
+        if folder:
+            encoded = EncodedRows(folder)
+            largest, room = encoded.largest_ids, virtual_tokens(values)
+            check_rows(outline, encoded.lengths, largest, encoded.place, virtual_tokens=room)
+    rehearse_adapter(values, outline, base_folder)
     trained = experiment.finished() is not None
     # A finished run keeps what it was trained on, whatever a newer tokenizer makes of the data.
     digest = known.get(ROWS) if trained else _sha256(rows, validation)

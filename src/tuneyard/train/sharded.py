@@ -49,6 +49,7 @@ class ShardedTrainer(SFTTrainer):
 
     def gather(self) -> None:
         """Bring the whole weights to the main process, which may then save them by itself; called by every process."""
+        super().gather()
         self._whole = self._gathered()
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:

@@ -130,6 +130,10 @@ def _arguments(values: FinetuneValues) -> list[Problem]:
         for name, why in refused.items()
         if arguments.get(name)
     ]
+    optim = str(arguments["optim"])
+    if optim.endswith(("lomo", "_layerwise")):
+        where = "finetuning_config.training_args.optim"
+        problems.append(Problem(where, "steps inside the backward pass, and no checkpoint can hold its state", optim))
     if arguments.get("train_sampling_strategy") == "batch_rebalance":
         where = "finetuning_config.training_args.train_sampling_strategy"
         problems.append(

@@ -159,6 +159,7 @@ class SFTTrainer(Trainer):
             pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
             persistent_workers=self.args.dataloader_persistent_workers,
             prefetch_factor=self.args.dataloader_prefetch_factor,
+            multiprocessing_context=self.args.dataloader_multiprocessing_context,
         )
 
     # ---- loss ----
@@ -262,6 +263,7 @@ class SFTTrainer(Trainer):
         )
         model = self.network
         model.eval()
+        self._use_averages()
         sums: torch.Tensor | None = None
         for inputs in map(self._prepare_inputs, self._loader(self.validation_rows, plan)):
             with torch.no_grad(), self.accelerator.autocast():
@@ -320,7 +322,17 @@ class SFTTrainer(Trainer):
             self.on_checkpoint(folder, self.state.global_step)
 
     def gather(self) -> None:
-        """Do what every process has to before the main one saves by itself: nothing, as it has all weights."""
+        """Do what every process has to before the main one saves by itself."""
+        self._use_averages()
+
+    def _load_best_model(self) -> None:
+        self._use_averages()  # else they would be made of the best model's weights
+        super()._load_best_model()
+
+    def _use_averages(self) -> None:
+        """Let weights be what an optimizer without a schedule trains them for: their averages, until the next step."""
+        if callable(to_averages := getattr(self.optimizer, "eval", None)):
+            to_averages()
 
     def save_final(self, folder: Path, types: Mapping[str, torch.dtype]) -> None:
         """Save what is published, on the main process alone and after `gather`.

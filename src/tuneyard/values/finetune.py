@@ -15,6 +15,7 @@ from tuneyard.values.places import BucketPath
 from tuneyard.values.scalars import Count, Int, Plain, Quantity, Text
 from tuneyard.values.servable import UNMERGEABLE, unserved_by_vllm
 from tuneyard.values.shared import Env, GpuResource, Job, NetworkPolicy, NodesSecret, SecretKey
+from tuneyard.values.without_effect import arguments_that_wait_for_others
 
 DistributedType = Literal[
     "auto-single-process",
@@ -131,7 +132,11 @@ class FinetuneValues(Job):
         merging_needs_an_adapter,
         some_adapters_can_not_be_merged,
     )
-    remarks: ClassVar[Sequence[Remark]] = (relaunch_starts_over_without_checkpoints, vllm_serves_the_adapter)
+    remarks: ClassVar[Sequence[Remark]] = (
+        relaunch_starts_over_without_checkpoints,
+        vllm_serves_the_adapter,
+        arguments_that_wait_for_others,
+    )
 
     basemodel: BucketPath
     """The delivered base model, as `bucket/key`."""
@@ -197,3 +202,12 @@ class FinetuneValues(Job):
     def processes(self) -> int:
         """How many processes train in all."""
         return self.finetuningGpus * self.nodes
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """What a run reports to, by transformers' names: those of `report_to`, and those with a key of their own."""
+        given = self.finetuning_config.training_args.report_to
+        names = [given] if isinstance(given, str) else list(given or [])
+        own = {"tensorboard": self.runTensorboard, "mlflow": self.finetuning_config.tracking is not None}
+        named = [name for name in names if name != "none"]
+        return tuple(dict.fromkeys([*named, *(name for name in own if own[name])]))

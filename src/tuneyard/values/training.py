@@ -14,6 +14,7 @@ from pydantic import ValidationInfo, model_validator
 from tuneyard.values import legacy
 from tuneyard.values.base import Broken, Rule, notify
 from tuneyard.values.training_args import TrainingFields
+from tuneyard.values.without_effect import arguments_have_an_effect, default_of
 
 OWNED = {
     "output_dir": "checkpoints go to checkpointsRemote",
@@ -47,7 +48,6 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "data_seed": (0, 2**32 - 1, "from 0 to 4294967295"),
     "torch_empty_cache_steps": (1, float("inf"), "1 or more"),
     "dataloader_num_workers": (0, float("inf"), "0 or more"),
-    "eval_accumulation_steps": (1, float("inf"), "1 or more"),
     "eval_delay": (0, float("inf"), "0 or more"),
     "save_total_limit": (1, float("inf"), "1 or more"),
     "ddp_timeout": (1, float("inf"), "1 or more, in seconds"),
@@ -88,15 +88,11 @@ class TrainingArgs(TrainingFields, legacy.Respelt):
         return {name: value for name, value in self.model_dump().items() if name not in OWNED}
 
 
-def _transformers_default(name: str) -> Any:
-    return TrainingFields.model_fields[name].default
-
-
 def owned_arguments_are_left_alone(args: TrainingArgs) -> Iterator[Broken]:
     """What batchsize_conf, distributedType and checkpointsRemote decide is said there."""
     for name, reason in {**OWNED, **_SET_ELSEWHERE}.items():
         value = getattr(args, name)
-        if value != _transformers_default(name):
+        if value != default_of(name):
             shown = "" if name == "hub_token" else str(value)
             yield Broken(name, f"is not taken here: {reason}", value=shown)
 
@@ -187,14 +183,17 @@ def prefetching_needs_workers(args: TrainingArgs) -> Iterator[Broken]:
             value=str(args.dataloader_prefetch_factor),
             about=("dataloader_num_workers",),
         )
+    if args.dataloader_persistent_workers and args.dataloader_num_workers == 0:
+        what = "needs dataloader_num_workers of 1 or more"
+        yield Broken("dataloader_persistent_workers", what, value="true", about=("dataloader_num_workers",))
 
 
 def debug_options_are_known(args: TrainingArgs) -> Iterator[Broken]:
-    """Each word of `debug` is one of transformers'."""
+    """Each word of `debug` is one of transformers', and no TPU's."""
     words = args.debug.split() if isinstance(args.debug, str) else args.debug
     for word in words:
-        if word not in {"underflow_overflow", "tpu_metrics_debug"}:
-            yield Broken("debug", "is not an option", value=word, allowed="underflow_overflow, tpu_metrics_debug")
+        if word != "underflow_overflow":
+            yield Broken("debug", "is not an option", value=word, allowed="underflow_overflow")
 
 
 RULES: tuple[Rule, ...] = (
@@ -207,5 +206,6 @@ RULES: tuple[Rule, ...] = (
     schedules_that_look_at_the_loss_need_evaluation,
     prefetching_needs_workers,
     debug_options_are_known,
+    arguments_have_an_effect,
 )
 TrainingArgs.checks = RULES

@@ -79,7 +79,7 @@ def prepare(store: Path, folder: Path) -> None:
     """Do with a model what a finetuning does on the CPU: verify, look into it, tokenizer, template, weights."""
     from tuneyard.data import ChatEncoder, load_tokenizer
     from tuneyard.train.model import load_base, quiet_libraries
-    from tuneyard.values.finetuning import FinetuningConfig
+    from tuneyard.values.adapters import QuantConf
 
     quiet_libraries()
     opened = open_store(store.as_uri())
@@ -89,7 +89,7 @@ def prepare(store: Path, folder: Path) -> None:
     tokenizer = load_tokenizer(base, DataConf.model_validate({"training_data": {"datasets": [{"path": "a/b.jsonl"}]}}))
     with contextlib.suppress(InvalidDataError):  # a template that is refused is no reason not to go on attacking
         ChatEncoder(tokenizer).encode(CONVERSATION)
-    load_base(base, FinetuningConfig(), "cpu", where="base", dtype="float32")
+    load_base(base, QuantConf(), "cpu", where="base", dtype="float32", arguments={})
 
 
 def serve(store: Path, workdir: Path, model: str) -> None:

@@ -9,13 +9,12 @@ from tiny_models import make_model
 
 from tuneyard.errors import InvalidValuesError
 from tuneyard.train.model import add_adapter, load_base
-from tuneyard.values import FinetuningConfig
-from tuneyard.values.adapters import PeftConf
+from tuneyard.values.adapters import PeftConf, QuantConf
 
 
 @pytest.fixture
 def base(tmp_path):
-    return load_base(make_model(tmp_path / "base"), FinetuningConfig(), "cpu", where="base", dtype="float32")
+    return load_base(make_model(tmp_path / "base"), QuantConf(), "cpu", where="base", dtype="float32", arguments={})
 
 
 def adapt(base, kwargs):

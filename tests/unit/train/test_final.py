@@ -15,7 +15,8 @@ from tuneyard.errors import InvalidDataError
 from tuneyard.store import open_store
 from tuneyard.train.final import merge_later, set_generation
 from tuneyard.train.model import load_base
-from tuneyard.values import FinetuneValues, FinetuningConfig
+from tuneyard.values import FinetuneValues
+from tuneyard.values.adapters import QuantConf
 
 REFUSED = {"temperature": 0.2, "top_p": 0.9, "eos_token_id": 2}
 
@@ -23,7 +24,7 @@ REFUSED = {"temperature": 0.2, "top_p": 0.9, "eos_token_id": 2}
 def test_a_model_with_settings_that_transformers_refuses_to_write_can_be_saved(tmp_path):
     base = make_model(tmp_path / "base")
     (base / "generation_config.json").write_text(json.dumps(REFUSED))
-    load_base(base, FinetuningConfig(), "cpu", where="base", dtype="float32").save_pretrained(tmp_path / "saved")
+    load_base(base, QuantConf(), "cpu", where="base", dtype="float32", arguments={}).save_pretrained(tmp_path / "saved")
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
 
 

@@ -1,0 +1,293 @@
+"""What values ask of the libraries, tried out on nothing but settings before a weight is read or a device is taken.
+
+A library tells of an argument that is missing, a package that is not installed or a type that is wrong only when it is
+used. So each is used here once: the config with `model_args`, an attention implementation on a model of one small
+layer, the optimizer and the schedule on two weights, each tracker's callback. Training does this first, and `plan` too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM, PreTrainedModel, Trainer, TrainingArguments
+from transformers.integrations.integration_utils import get_reporting_integration_callbacks
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.optimization import get_scheduler
+
+from tuneyard.device import Device
+from tuneyard.errors import InvalidDataError, InvalidValuesError, Problem
+from tuneyard.models import UNUSABLE, reason_of
+from tuneyard.train.model import add_adapter
+from tuneyard.values import FinetuneValues
+
+_CONFIG = "finetuning_config."
+_ARGUMENTS = f"{_CONFIG}training_args."
+_MODEL_ARGS = f"{_CONFIG}run_conf.model_args"
+_OF_THE_LOADER = frozenset({"dtype", "attn_implementation", "experts_implementation"})
+"""Arguments of `from_pretrained` that are no entries of a config, and that values may set."""
+_KNOWN_ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
+_IDENTITY = ("model_type", "architectures", "auto_map", "quantization_config", "transformers_version")
+"""Entries of a config that say what the model is."""
+_FEW = 8
+_STEPS = 100
+
+
+def rehearse(values: FinetuneValues, folder: Path, device: Device, *, here: bool = True) -> None:
+    """Try out what values ask of the libraries.
+
+    Args:
+        values: The resolved values.
+        folder: The base model's folder, or only its settings.
+        device: Where it would be trained.
+        here: Whether that is in this environment; else its packages and its device say nothing.
+
+    Raises:
+        InvalidValuesError: With every value that a library refuses.
+    """
+    problems = list(_of_model_args(values, folder))
+    problems += _of_attention(values, device, here=here)
+    problems += _of_arguments(values, device, here=here)
+    if problems:
+        raise InvalidValuesError(
+            f"{len(problems)} value(s) are refused by the libraries that train: {problems[0]}",
+            hint="Change each to what is allowed; nothing has been begun.",
+            problems=problems,
+        )
+
+
+def model_arguments(values: FinetuneValues, folder: Path) -> dict[str, Any]:
+    """Give `model_args` with whole numbers as the config's own types have them: YAML, Helm and JSON write 1.0 as 1.
+
+    Args:
+        values: The resolved values.
+        folder: The base model's folder, or only its settings.
+    """
+    given = dict(values.finetuning_config.run_conf.model_args)
+    kinds = _number_kinds(folder)
+    for name, value in given.items():
+        wanted = kinds.get(name)
+        if type(value) is int and wanted == "float":
+            given[name] = float(value)
+        elif type(value) is float and wanted == "int" and value.is_integer():
+            given[name] = int(value)
+    return given
+
+
+def config_arguments(values: FinetuneValues, folder: Path) -> dict[str, Any]:
+    """Give the entries of `model_args` that change the base's config, as `model_arguments` has them.
+
+    Args:
+        values: The resolved values.
+        folder: The base model's folder, or only its settings.
+    """
+    return {name: value for name, value in model_arguments(values, folder).items() if name not in _OF_THE_LOADER}
+
+
+def rehearse_adapter(values: FinetuneValues, outline: PreTrainedModel, folder: Path) -> None:
+    """Put the adapter on a model without weights, as PEFT will put it on the model.
+
+    Args:
+        values: The resolved values.
+        outline: The base model on the meta device; it is adapted.
+        folder: The base model's folder, or only its settings.
+
+    Raises:
+        InvalidValuesError: The adapter's targets match nothing, or PEFT refuses.
+    """
+    conf = values.finetuning_config.peft_conf
+    if conf.peft_type != "NO_PEFT":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they come where the model is adapted
+            add_adapter(outline, conf, folder, gradient_checkpointing=False)
+
+
+def virtual_tokens(values: FinetuneValues) -> int:
+    """Give how many positions a trained prompt takes before each row."""
+    return int(values.finetuning_config.peft_conf.peft_kwargs.get("num_virtual_tokens") or 0)
+
+
+def check_rows(
+    model: PreTrainedModel,
+    lengths: Sequence[int],
+    largest_ids: Sequence[int],
+    places: Callable[[int], str],
+    *,
+    virtual_tokens: int = 0,
+) -> None:
+    """Check that a model has an embedding for each token of the encoded rows, and a position.
+
+    Args:
+        model: The base model, or its outline.
+        lengths: Tokens of each row.
+        largest_ids: The largest token id of each row.
+        places: Names a row by its number.
+        virtual_tokens: Positions that a trained prompt takes before each row.
+
+    Raises:
+        InvalidDataError: With the rows that go beyond it.
+    """
+    table: Any = model.get_input_embeddings()
+    embeddings = int(table.weight.shape[0])
+    beyond = [number for number, token in enumerate(largest_ids) if token >= embeddings]
+    if beyond:
+        token = max(largest_ids[number] for number in beyond)
+        raise InvalidDataError(
+            f"{len(beyond)} row(s) have tokens that the model has no embedding for: id {token} of {embeddings}.",
+            hint="Deliver the model with the tokenizer that belongs to it.",
+            problems=[Problem(places(number), "has a token beyond the embeddings") for number in beyond[:_FEW]],
+        )
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if not isinstance(positions, int) or isinstance(positions, bool) or positions < 1:
+        return
+    room = positions - virtual_tokens
+    long = [number for number, length in enumerate(lengths) if length > room]
+    if long:
+        raise InvalidDataError(
+            f"{len(long)} row(s) are longer than the {room} positions that the model has.",
+            hint=f"--set {_CONFIG}sft_args.max_seq_length={room} (dpo: preference_args.max_length), with "
+            "data_conf.rows.overlong=drop or truncate; a rotary model can be given more: "
+            "model_args.max_position_embeddings.",
+            problems=[Problem(places(number), f"has {lengths[number]} tokens") for number in long[:_FEW]],
+        )
+
+
+def _number_kinds(folder: Path) -> dict[str, str]:
+    """Tell of each entry of the base's config which numbers it may be: `float`, `int` or `float,int`."""
+    try:
+        kind = json.loads((folder / "config.json").read_bytes()).get("model_type")
+        fields = dataclasses.fields(CONFIG_MAPPING[kind])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return {}
+    return {field.name: ",".join(sorted(set(re.findall(r"\b(?:int|float)\b", str(field.type))))) for field in fields}
+
+
+def _of_model_args(values: FinetuneValues, folder: Path) -> Iterator[Problem]:
+    given = config_arguments(values, folder)
+    try:
+        document = json.loads((folder / "config.json").read_bytes())
+        kind = CONFIG_MAPPING[document.get("model_type")]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return  # loading the model reports it
+    for name, value in given.items():
+        if name in _IDENTITY:
+            yield Problem(f"{_MODEL_ARGS}.{name}", "says what the delivered model is, and can't be changed")
+            continue
+        if not (name in document or any(field.name == name for field in dataclasses.fields(kind))):
+            what = f"is no setting of {kind.__name__}"
+            yield Problem(f"{_MODEL_ARGS}.{name}", what, str(value)[:80], "entries of the model's config.json")
+            continue
+        try:
+            kind.from_dict({**document, name: value})
+        except UNUSABLE as error:
+            yield Problem(f"{_MODEL_ARGS}.{name}", f"is refused: {reason_of(error)}", str(value)[:80])
+
+
+def _of_attention(values: FinetuneValues, device: Device, *, here: bool) -> Iterator[Problem]:
+    asked = values.finetuning_config.run_conf.model_args.get("attn_implementation")
+    if asked is None:
+        return
+    where = f"{_MODEL_ARGS}.attn_implementation"
+    known = sorted({*_KNOWN_ATTENTION, *(str(name) for name in AttentionInterface().keys())})  # noqa: SIM118 - a mapping of its own
+    if not isinstance(asked, str) or asked not in known:
+        yield Problem(where, "is no attention implementation", str(asked)[:80], ", ".join(_KNOWN_ATTENTION))
+        return
+    if not here or device != "cpu" or asked.startswith("flash_attention"):  # that has an exact equivalent here
+        return
+    try:
+        _step_of_small_model(asked)
+    except UNUSABLE as error:
+        yield Problem(where, f"can't train on the CPU: {reason_of(error)}", asked, "sdpa, eager")
+
+
+def _step_of_small_model(attention: str) -> None:
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "num_hidden_layers": 1}
+    size: dict[str, Any] = {"vocab_size": 16, "hidden_size": 32, "intermediate_size": 32, **heads}
+    config: Any = LlamaConfig(**size, max_position_embeddings=32)
+    config._attn_implementation = attention
+    with torch.random.fork_rng(devices=[]):
+        model = LlamaForCausalLM(config)
+    ids = torch.arange(8)[None]
+    model(input_ids=ids, labels=ids).loss.backward()
+
+
+def _of_arguments(values: FinetuneValues, device: Device, *, here: bool) -> Iterator[Problem]:
+    asked: dict[str, Any] = values.finetuning_config.training_args.to_transformers() | {
+        "report_to": list(values.trackers),
+        "output_dir": tempfile.gettempdir(),
+        "use_cpu": True,
+        "fp16": False,
+    }
+    if not here or device != "cpu":
+        asked |= {"bf16": False, "tf32": None, "torch_compile": False}
+    try:
+        arguments: Any = TrainingArguments(**asked)
+    except UNUSABLE as error:
+        yield Problem(f"{_CONFIG}training_args", f"are refused by transformers: {reason_of(error)}")
+        return
+    try:
+        _step_of_optimizer(arguments, device)
+    except UNUSABLE as error:
+        if here or not isinstance(error, ImportError):
+            with_args = f" with optim_args {arguments.optim_args}" if arguments.optim_args else ""
+            yield Problem(f"{_ARGUMENTS}optim", f"can't be used{with_args}: {reason_of(error)}", arguments.optim)
+    try:
+        _steps_of_schedule(arguments)
+    except UNUSABLE as error:
+        kwargs = f" with lr_scheduler_kwargs {arguments.lr_scheduler_kwargs}" if arguments.lr_scheduler_kwargs else ""
+        what = f"can't be used{kwargs}: {reason_of(error)}"
+        yield Problem(f"{_ARGUMENTS}lr_scheduler_type", what, str(arguments.lr_scheduler_type.value))
+    if here:
+        yield from _of_trackers(arguments.report_to)
+
+
+def _step_of_optimizer(arguments: Any, device: Device) -> None:
+    """Make the optimizer, and let it step where this process may use the device: on the CPU."""
+    weights: Any = torch.nn.ModuleDict({"weight": torch.nn.Linear(8, 8), "norm": torch.nn.LayerNorm(8)})
+    for name in arguments.optim_target_modules if isinstance(arguments.optim_target_modules, list) else ():
+        weights[name.replace(".", "_")] = torch.nn.Linear(8, 8)
+    kind, keywords = Trainer.get_optimizer_cls_and_kwargs(arguments, weights)
+    parameters = next((keywords.pop(name) for name in ("params", "model", "optimizer_dict") if name in keywords), None)
+    optimizer = kind(weights.parameters() if parameters is None else parameters, **keywords)
+    if hasattr(optimizer, "train"):
+        optimizer.train()
+    for weight in weights.parameters():
+        weight.grad = torch.zeros_like(weight)
+    if device == "cpu":
+        optimizer.step()
+
+
+def _steps_of_schedule(arguments: Any) -> None:
+    steps = arguments.max_steps if arguments.max_steps > 0 else _STEPS
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=arguments.learning_rate)
+    schedule: Any = get_scheduler(
+        arguments.lr_scheduler_type,
+        optimizer=optimizer,
+        num_warmup_steps=arguments.get_warmup_steps(steps),
+        num_training_steps=steps,
+        scheduler_specific_kwargs=arguments.lr_scheduler_kwargs,
+    )
+    needs_metric = arguments.lr_scheduler_type.value in ("reduce_lr_on_plateau", "greedy")
+    optimizer.step()
+    for _ in range(min(steps, _STEPS)):
+        schedule.step(*([1.0] if needs_metric else []))
+    rate: Any = optimizer.param_groups[0]["lr"]
+    if not (isinstance(rate, int | float) and math.isfinite(rate)):
+        raise ValueError(f"its learning rate is {rate}")
+
+
+def _of_trackers(names: Sequence[str]) -> Iterator[Problem]:
+    for name in names:
+        try:
+            for callback in get_reporting_integration_callbacks([name]):
+                callback()
+        except UNUSABLE as error:
+            yield Problem(f"{_ARGUMENTS}report_to", f"can't be used: {reason_of(error)}", name)

@@ -1,0 +1,114 @@
+"""Arguments of transformers' Trainer that would do nothing: never (refused), or not beside the others given (told).
+
+Tuneyard's trainer plans its own micro-batches, evaluates nothing but losses, and hands checkpoints to a bucket. What
+the Trainer has for other ways of doing these, its `TrainingArguments` accepts without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from tuneyard.values.base import Broken
+from tuneyard.values.training_args import TrainingFields
+
+if TYPE_CHECKING:
+    from tuneyard.values.finetune import FinetuneValues
+
+_RESULTS = "results go to checkpointsRemote and nothing is pushed to the Hub"
+_LOSSES = "an evaluation gives losses and keeps no predictions"
+_LOG = "a run prints lines of its own, and metrics.jsonl has its numbers"
+_TRACKIO = "Trackio's spaces are on the Hub, and nothing is pushed there"
+
+NEVER: Mapping[str, str] = {
+    "accelerator_config": "of it, only gradient_accumulation_kwargs.sync_each_batch has one",
+    "batch_eval_metrics": _LOSSES,
+    "bf16_full_eval": "an evaluation computes as the training does",
+    "dataloader_in_order": "micro-batches are planned, and come in that order",
+    "disable_tqdm": "progress is Tuneyard's own bar, drawn where a terminal is",
+    "do_predict": "a training predicts nothing; tuneyard evaluate compares answers",
+    "enable_jit_checkpoint": "SIGTERM saves after the step under way, always",
+    "eval_accumulation_steps": _LOSSES,
+    "eval_do_concat_batches": _LOSSES,
+    "eval_use_gather_object": _LOSSES,
+    "fp16_full_eval": "an evaluation computes as the training does",
+    "hub_always_push": _RESULTS,
+    "hub_model_id": _RESULTS,
+    "hub_private_repo": _RESULTS,
+    "hub_revision": _RESULTS,
+    "hub_strategy": _RESULTS,
+    "include_for_metrics": _LOSSES,
+    "label_names": "what is learnt follows from the conversations",
+    "length_column_name": "lengths are counted in tokens, from the conversations",
+    "log_level": _LOG,
+    "log_level_replica": _LOG,
+    "log_on_each_node": _LOG,
+    "restore_callback_states_from_checkpoint": "a resumed run has all its counts, always",
+    "save_on_each_node": "the main process saves for all",
+    "skip_memory_metrics": "the Trainer's memory numbers are kept nowhere; tuneyard plan tells what a run needs",
+    "trackio_bucket_id": _TRACKIO,
+    "trackio_space_id": _TRACKIO,
+    "trackio_static_space_id": _TRACKIO,
+    "use_cache": "a training keeps no keys and values; what is published has the base's own use_cache",
+    "use_cpu": "where to train is set by gpuResource (empty for the CPU) and TUNEYARD_DEVICE",
+}
+"""Arguments that do nothing here whatever they are set to, each with the reason."""
+
+_AS_IT_IS: Mapping[str, tuple[Any, ...]] = {
+    "accelerator_config": tuple({"gradient_accumulation_kwargs": {"sync_each_batch": each}} for each in (True, False)),
+    "disable_tqdm": (True,),
+}
+"""Values of these that have an effect, or say what is done anyway."""
+
+_BY_METRIC = ("reduce_lr_on_plateau", "greedy")
+_WITHOUT_WARMUP = ("constant", *_BY_METRIC)
+_OF_PROCESSES = (
+    "ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph ddp_backend "
+    "average_tokens_across_devices"
+)
+
+
+def default_of(name: str) -> Any:
+    """Give transformers' default of an argument."""
+    return TrainingFields.model_fields[name].get_default(call_default_factory=True)
+
+
+def arguments_have_an_effect(args: TrainingFields) -> Iterator[Broken]:
+    """What a user sets works, or is refused by name."""
+    for name, reason in NEVER.items():
+        value = getattr(args, name)
+        if value != default_of(name) and value not in _AS_IT_IS.get(name, ()):
+            yield Broken(name, f"has no effect: {reason}", value=str(value))
+    if args.do_eval and args.eval_strategy == "no":
+        yield Broken("do_eval", "has no effect without an eval_strategy", value="true", about=("eval_strategy",))
+
+
+def arguments_that_wait_for_others(values: FinetuneValues) -> str | None:
+    """Say which arguments do nothing beside the others given."""
+    args = values.finetuning_config.training_args
+    idle = [f"{name} ({why})" for name, why in _idle(values).items() if getattr(args, name) != default_of(name)]
+    return f"finetuning_config.training_args without effect here: {', '.join(idle)}" if idle else None
+
+
+def _idle(values: FinetuneValues) -> Mapping[str, str]:
+    config, args = values.finetuning_config, values.finetuning_config.training_args
+    schedule = args.lr_scheduler_type
+    compares = args.load_best_model_at_end or args.save_strategy == "best" or config.early_stopping is not None
+    needs: list[tuple[bool, str, str]] = [
+        (args.eval_strategy == "steps", f"eval_strategy is {args.eval_strategy}", "eval_steps"),
+        (args.eval_strategy != "no", "eval_strategy is no", "eval_delay eval_on_start"),
+        (args.save_strategy == "steps", f"save_strategy is {args.save_strategy}", "save_steps"),
+        (args.save_strategy != "no", "save_strategy is no", "save_total_limit"),
+        (args.logging_strategy == "steps", f"logging_strategy is {args.logging_strategy}", "logging_steps"),
+        (args.logging_strategy != "no", "logging_strategy is no", "logging_first_step"),
+        (args.gradient_checkpointing, "gradient_checkpointing is false", "gradient_checkpointing_kwargs"),
+        (args.use_liger_kernel, "use_liger_kernel is false", "liger_kernel_config"),
+        (args.max_steps <= 0, "max_steps says when to end", "num_train_epochs"),
+        (schedule not in _WITHOUT_WARMUP, f"lr_scheduler_type is {schedule}", "warmup_steps"),
+        (compares or schedule in _BY_METRIC, "nothing is compared by it", "metric_for_best_model greater_is_better"),
+        (args.dataloader_num_workers > 0, "dataloader_num_workers is 0", "dataloader_multiprocessing_context"),
+        (values.processes > 1, "one process trains", _OF_PROCESSES),
+        (bool(values.trackers), "report_to names no tracker", "run_name"),
+        ("trackio" in values.trackers, "report_to does not name trackio", "project"),
+    ]
+    return {name: why for holds, why, names in needs if not holds for name in names.split()}
