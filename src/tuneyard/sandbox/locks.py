@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Literal, get_args
 
 from tuneyard.interpreter import python
@@ -97,6 +98,7 @@ def _work(locks: Locks) -> bool:
     from tuneyard.sandbox.plan import Plan, command
 
     with tempfile.TemporaryDirectory(prefix="tuneyard-sandbox-") as folder:
-        tried = command(Plan(writable=(folder,)), locks, python("-S", "-c", "pass"))
+        program = python("-S", "-c", "pass")
+        tried = command(Plan(writable=(folder,)), locks, program, file=Path(folder) / "plan.json")
         done = subprocess.run(tried, capture_output=True, timeout=_SECONDS, check=False)
     return done.returncode == 0

@@ -95,7 +95,7 @@ class Place:
         program += [json.dumps(attacks), str(self.segment)]
         if locks is not None:
             plan = Plan(writable=(str(self.own),), hidden=(str(self.there / "keys"),))
-            program = command(plan, locks, program)
+            program = command(plan, locks, program, file=self.own.parent / "plan.json")
         done = subprocess.run(program, cwd=self.own, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
@@ -188,7 +188,7 @@ def test_a_program_behind_a_lock_ends_as_it_does_without(tmp_path: Path, locks: 
     plan = Plan(writable=(str(tmp_path),))
 
     def run(code: str) -> subprocess.CompletedProcess[str]:
-        program = command(plan, locks, [sys.executable, "-I", "-c", code])
+        program = command(plan, locks, [sys.executable, "-I", "-c", code], file=tmp_path / "plan.json")
         return subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=60, input="given")
 
     done = run("import sys; print(sys.stdin.read(), sys.argv); print('told', file=sys.stderr); sys.exit(9)")
@@ -209,7 +209,9 @@ def test_what_a_program_leaves_behind_ends_with_it_in_namespaces(tmp_path: Path)
         "subprocess.Popen([sys.executable, '-c', left], start_new_session=True)\n"
         "while not os.path.exists('there'): pass\n"
     )
-    program = command(Plan(writable=(str(tmp_path),)), Locks(namespaces=True), [sys.executable, "-I", "-c", code])
+    program = [sys.executable, "-I", "-c", code]
+    plan = Plan(writable=(str(tmp_path),))
+    program = command(plan, Locks(namespaces=True), program, file=tmp_path / "plan.json")
     assert subprocess.run(program, cwd=tmp_path, timeout=60).returncode == 0
     import psutil
 
@@ -234,7 +236,21 @@ def test_what_is_shown_can_be_read_in_a_place_that_is_hidden(tmp_path: Path) -> 
         if locks == Locks():
             continue
         plan = Plan(hidden=hidden, shown=(str(inside),), writable=(str(tmp_path / "own"),))
-        done = subprocess.run(
-            command(plan, locks, [sys.executable, "-I", "-c", code, hidden[0]]), capture_output=True, text=True
-        )
+        program = command(plan, locks, [sys.executable, "-I", "-c", code, hidden[0]], file=tmp_path / "plan.json")
+        done = subprocess.run(program, capture_output=True, text=True)
         assert done.stdout.split() == ["shown", "held"], (str(locks), done.stderr)
+
+
+def test_a_plan_may_be_longer_than_an_argument(tmp_path: Path) -> None:
+    """Linux takes 128 KiB in one argument; a home may have thousands of hidden files."""
+    (tmp_path / "own").mkdir()
+    names = [tmp_path / f".{'x' * 200}-{number}" for number in range(1000)]
+    for name in names[::100]:
+        name.write_text("canary")
+    plan = Plan(writable=(str(tmp_path / "own"),), hidden=tuple(map(str, names)))
+    code = "import sys\ntry: open(sys.argv[1]).read(); print('read')\nexcept OSError: print('held')"
+    program = [sys.executable, "-I", "-c", code, str(names[500])]
+    for locks in {find_locks(), find_locks(newest_landlock=0)} - {Locks()}:
+        sandboxed = command(plan, locks, program, file=tmp_path / "own" / "plan.json")
+        done = subprocess.run(sandboxed, capture_output=True, text=True)
+        assert done.stdout == "held\n", (str(locks), done.stderr)
