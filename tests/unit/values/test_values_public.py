@@ -59,12 +59,13 @@ def test_credentials_of_urls_and_keys_that_are_called_secrets_are_not_shown(valu
 
 SECRET_NAMES = (
     "token", "hub_token", "hf-token", "hubToken", "HF_TOKEN", "api_key", "api-key", "apiKey", "apikey",
-    "OPENAI_API_KEY", "secretKey", "secret_access_key", "awsSecretAccessKey", "access_key", "private-key", "passwd", "db.password",
-    "passphrase", "credentials", "client_secret", "AuthKey", "accountKey",
+    "OPENAI_API_KEY", "secretKey", "secret_access_key", "awsSecretAccessKey", "access_key", "private-key", "passwd",
+    "db.password", "passphrase", "credentials", "client_secret", "AuthKey", "accountKey",
 )  # fmt: skip
 OTHER_NAMES = (
     "pad_token", "eos_token", "bosToken", "max_tokens", "tokens", "tokenizer", "key", "keys", "accessKeyKey",
-    "secretKeyKey", "secret_key_key", "secret_store_name", "target_modules", "monkey", "tokenizer_mode", "num_virtual_tokens",
+    "secretKeyKey", "secret_key_key", "secret_store_name", "target_modules", "monkey", "tokenizer_mode",
+    "num_virtual_tokens",
 )  # fmt: skip
 
 
