@@ -81,7 +81,7 @@ def parse_rows(body: bytes) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(lines[:-1], start=1):
         try:
             row: Any = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict) or not isinstance(cast("dict[str, Any]", row).get("step"), int):
             raise IntegrityError(

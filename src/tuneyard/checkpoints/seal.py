@@ -43,7 +43,7 @@ def from_sealed_json(body: bytes, *, where: str) -> dict[str, Any]:
     """
     try:
         document: Any = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise damaged(where) from error
     if not isinstance(document, dict):
         raise damaged(where)

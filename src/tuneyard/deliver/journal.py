@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 from tuneyard.deliver.checks import Held
-from tuneyard.errors import AlreadyExistsError, ChangedError, ConflictError, NotFoundError
-from tuneyard.store import Store
+from tuneyard.errors import AlreadyExistsError, ChangedError, ConflictError, InvalidValuesError, NotFoundError
+from tuneyard.store import FileEntry, Store
 
 _FORMAT = 1
 
@@ -45,11 +45,21 @@ def read_journal(store: Store, key: str) -> Journal | None:
         document = cast("dict[str, Any]", json.loads(stored.body))
         if document["format"] != _FORMAT:
             raise ValueError
-        done = {str(path): Held(**held) for path, held in document["done"].items()}
+        done = {path: held for path, facts in document["done"].items() if (held := _held(path, facts))}
         return Journal(done=done, stale=frozenset(map(str, document["stale"])), etag=stored.etag)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        # another version's: nothing in it is done, but the place is known to be a delivery's
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        # another version's, or nobody's: nothing in it is done, but the place is known to be a delivery's
         return Journal(done={}, stale=frozenset(), etag=stored.etag)
+
+
+def _held(path: str, facts: Any) -> Held | None:
+    """Read what a journal says of a file; None where it says nothing that a delivery could have noted."""
+    try:
+        held = Held(**facts)
+        FileEntry(path, held.size, held.sha256)
+    except (TypeError, InvalidValuesError):
+        return None
+    return held if isinstance(held.size, int) and isinstance(held.version, str) else None
 
 
 class OpenJournal:

@@ -40,6 +40,7 @@ _ALLOWED = frozenset(
     }
 )  # fmt: skip
 _ALLOWED_BEGINNINGS = ("LC_", "HF_")
+_SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|CREDENTIAL|KEY(_|$)")
 _TOKENS = frozenset({"HF_TOKEN", "HF_TOKEN_PATH", "HF_STORED_TOKENS_PATH"})
 _NO_LOGIN = "HF_HUB_DISABLE_IMPLICIT_TOKEN"  # a login's token, kept under HF_HOME, isn't sent either
 _TAIL_BYTES = 16_384
@@ -128,8 +129,9 @@ def run_script(
         # A rule on a folder follows it: what is moved away from the script's own may not have one.
         own = [job, home, *([output] if downloads else [])]
         hidden = [path for path in private_places(known, environment) if not any(one in path.parents for one in own)]
-        shown = [*interpreter_places(), *(Path(value) for value in environment.values() if value.startswith("/"))]
-        program = command(Plan(_texts(own), _texts(hidden), _texts(shown)), locks, program)
+        given = [part for value in environment.values() for part in value.split(os.pathsep) if part.startswith("/")]
+        plan = Plan(_texts(own), _texts(hidden), (*_texts(interpreter_places()), *given))
+        program = command(plan, locks, program, file=job / "sandbox.json")
     code, tail = _run(program, job, {**environment, "TMPDIR": str(temporary)})
     if code != 0:
         raise _failed(code, tail, path)
@@ -191,10 +193,10 @@ def script_environment(environ: Mapping[str, str], home: Path, *, with_hub_token
     chosen = {
         name: value
         for name, value in environ.items()
-        if name in _ALLOWED or (name.startswith(_ALLOWED_BEGINNINGS) and not _names_a_place(value))
+        if name in _ALLOWED or (name.startswith(_ALLOWED_BEGINNINGS) and not _is_private(name, value))
     }
     tokens = _hub_tokens(environ) if with_hub_token else {_NO_LOGIN: "1"}
-    return {**{name: value for name, value in chosen.items() if name not in _TOKENS}, **tokens, "HOME": str(home)}
+    return {**chosen, **tokens, "HOME": str(home)}
 
 
 def _hub_tokens(environ: Mapping[str, str]) -> dict[str, str]:
@@ -207,8 +209,10 @@ def _hub_tokens(environ: Mapping[str, str]) -> dict[str, str]:
     return {"HF_TOKEN_PATH": str(login)} if login.is_file() else {}
 
 
-def _names_a_place(value: str) -> bool:
-    return value.startswith(("/", "~", ".")) or "file:" in value
+def _is_private(name: str, value: str) -> bool:
+    """Whether a variable is a secret by its name or its form, or names a place."""
+    secret = _SECRET.search(name) is not None or value.startswith("hf_")
+    return secret or value.startswith(("/", "~", ".")) or "file:" in value
 
 
 def produced_files(output: Path) -> tuple[str, ...]:
@@ -329,6 +333,11 @@ def _failed(code: int, tail: str, path: Path) -> InvalidDataError:
     hint = f"Correct dataScript and run it again; it was run as {path}."
     if "ModuleNotFoundError" in last:
         hint = "Use what is installed beside Tuneyard, or install it there: python -m pip install <package>"
+    elif "PermissionError" in last:
+        hint = (
+            "A dataScript reads no hidden files, and no place that a variable of your environment names: "
+            "copy its data to another folder, or unset that variable."
+        )
     elif "GatedRepo" in tail or "401" in last:
         hint = "A gated or private dataset needs a token: set HF_TOKEN, and hfTokenSecret.name in the values."
     return InvalidDataError(

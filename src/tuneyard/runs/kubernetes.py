@@ -184,7 +184,7 @@ class KubernetesRunner:
                 raise NotFoundError(
                     f"The Secret {secret['name']} has no key {secret['key']}, which {key} is asked with."
                 )
-            api_key = base64.b64decode(data[secret["key"]]).decode()
+            api_key = base64.b64decode(data[secret["key"]]).decode().strip()
         with PortForward(self._tools, owner["metadata"]["name"], SERVER_PORT) as forward:
             yield Reached(f"http://127.0.0.1:{forward.local_port}/v1", api_key)
 

@@ -6,17 +6,21 @@ import subprocess
 import tempfile
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Literal, get_args
 
 from tuneyard.interpreter import python
 from tuneyard.sandbox import landlock, seccomp
 
-Hold = Literal["writes", "truncation", "reads", "processes", "signals", "abstract sockets", "modes and times"]
+Hold = Literal[
+    "writes", "truncation", "reads", "processes", "signals", "abstract sockets", "shared memory", "modes and times"
+]  # fmt: skip
 """What a lock may hold, each for what lies outside the program's own folders and processes:
 
 writes: nothing is written, made, renamed or removed. truncation: no file is cut. reads: hidden places can't be read.
 processes: none is looked into or traced. signals: none is signalled. abstract sockets: none is connected to.
-modes and times: no file's mode, owner or times change.
+shared memory: none is opened or changed, in `/dev/shm` or by System V's calls. modes and times: no file's mode, owner
+or times change.
 """
 
 HOLDS: tuple[Hold, ...] = get_args(Hold)
@@ -52,7 +56,7 @@ class Locks:
         if self.landlock >= landlock.SIGNALS:
             held |= {"signals", "abstract sockets"}
         if self.namespaces:
-            held |= {"writes", "truncation", "reads", "processes", "signals", "modes and times"}
+            held |= {"writes", "truncation", "reads", "processes", "signals", "shared memory", "modes and times"}
         return tuple(one for one in HOLDS if one in held)
 
     @property
@@ -94,6 +98,7 @@ def _work(locks: Locks) -> bool:
     from tuneyard.sandbox.plan import Plan, command
 
     with tempfile.TemporaryDirectory(prefix="tuneyard-sandbox-") as folder:
-        tried = command(Plan(writable=(folder,)), locks, python("-S", "-c", "pass"))
+        program = python("-S", "-c", "pass")
+        tried = command(Plan(writable=(folder,)), locks, program, file=Path(folder) / "plan.json")
         done = subprocess.run(tried, capture_output=True, timeout=_SECONDS, check=False)
     return done.returncode == 0

@@ -33,15 +33,17 @@ class Plan:
             raise ValueError(f"{inside[0]} can't be hidden in a folder that may be written into")
 
 
-def command(plan: Plan, locks: Locks, program: Sequence[str]) -> list[str]:
-    """Write the command that runs a program in the sandbox.
+def command(plan: Plan, locks: Locks, program: Sequence[str], *, file: Path) -> list[str]:
+    """Write the command that runs a program in the sandbox, and the file that it reads its plan from.
 
     Args:
         plan: What it may do.
         locks: What holds it to that.
         program: The program's own command.
+        file: Where the plan goes: it may be longer than an argument can be.
     """
-    return python("-m", "tuneyard.sandbox", json.dumps({"plan": asdict(plan), "locks": asdict(locks)}), *program)
+    file.write_text(json.dumps({"plan": asdict(plan), "locks": asdict(locks)}), encoding="utf-8")
+    return python("-m", "tuneyard.sandbox", str(file), *program)
 
 
 def lock(plan: Plan, locks: Locks) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from tuneyard.errors import InvalidValuesError, Problem
 from tuneyard.process import run_main
 from tuneyard.values import InferenceValues, read_values
+from tuneyard.whereabouts import fitting
 
 _END_SECONDS = 15
 """Of the grace period, what isn't for answers: five seconds of the chart's preStop, ten for ending the engine."""
@@ -57,6 +58,7 @@ def _serve(options: argparse.Namespace, workdir: Path) -> None:
     door = open_port(options.host, values.port if options.port is None else options.port)
     store = find_store(fallback=values.bucket_storage.host)
     key = key_of_environment()
+    _check_key(values, key)
     # What can be refused is refused before gigabytes are pulled.
     device = choose_device(values.gpuResource, values.gpus, key="gpus")
     if vllm.is_installed():
@@ -88,6 +90,21 @@ def _serve(options: argparse.Namespace, workdir: Path) -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"  # everything is here now: nothing may ask a hub
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     serve_app(placement, settings, device, door, key=key, ready_file=ready, finish_seconds=_finish_seconds(values))
+
+
+def _check_key(values: InferenceValues, key: str) -> None:
+    """Refuse to serve everyone where the values name a key."""
+    if values.apiKeySecret.name and not key:
+        name, key_name = values.apiKeySecret.name, values.apiKeySecret.key
+        raise InvalidValuesError(
+            f"The server's key is empty, and apiKeySecret names one ({name}, key {key_name}); anyone could ask it.",
+            hint=fitting(
+                "Set it in the environment: export TUNEYARD_API_KEY=…",
+                f"Make it anew: kubectl delete secret {name} && "
+                f"kubectl create secret generic {name} --from-literal={key_name}=…",
+            ),
+            problems=[Problem("apiKeySecret", "holds no text", allowed="a text that clients have to send")],
+        )
 
 
 def _finish_seconds(values: InferenceValues) -> int:

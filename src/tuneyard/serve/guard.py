@@ -27,11 +27,13 @@ _POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
 def key_of_environment(environ: Mapping[str, str] | None = None) -> str:
     """Read the key that clients have to send; empty where anyone who can reach the server may ask.
 
+    Whitespace around it is no part of it, as of what a client sends: Secrets are often made of a line with its end.
+
     Args:
         environ: Where to read; the process's own environment where None.
     """
     source = os.environ if environ is None else environ
-    return next((source[name] for name in KEY_VARIABLES if source.get(name)), "")
+    return next((key for name in KEY_VARIABLES if (key := source.get(name, "").strip())), "")
 
 
 class RequireKey:

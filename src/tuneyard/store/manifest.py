@@ -129,7 +129,7 @@ class Manifest:
         """
         try:
             document: Any = json.loads(body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _damaged(where, "is not JSON") from error
         if not isinstance(document, dict) or "format" not in document:
             raise _damaged(where, "has no format number")

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from transformers import TrainingArguments, set_seed
 
 from tuneyard.errors import ConflictError
@@ -22,6 +21,7 @@ from tuneyard.progress import progress_bar
 from tuneyard.train.batches import EncodedRows, flatten, moved
 from tuneyard.train.console import Tell
 from tuneyard.train.dropout import disable_dropout
+from tuneyard.train.exchange import broadcast
 from tuneyard.train.fingerprint import ROWS
 from tuneyard.train.forms import Form
 from tuneyard.train.isolation import RowForm, prove_form
@@ -88,6 +88,7 @@ def assemble(
     if facts is None:
         return None
     _check_same_rows(prepared, arguments)
+    facts["form"] = Form(facts["form"])  # a text where another process has sent it
     form = RowForm(**facts)
     _set_up(model, form, arguments, prepared.total)
     if form.notice:
@@ -117,19 +118,18 @@ def for_all(arguments: TrainingArguments, decide: Callable[[], dict[str, Any]] |
 
     Args:
         arguments: With the number of processes.
-        decide: Decides it; None in every other process.
+        decide: Decides it, in plain JSON values; None in every other process.
 
     Returns:
         What was decided; None where the main process could not.
     """
-    decided: list[dict[str, Any] | None] = [None]
+    decided: dict[str, Any] | None = None
     try:
-        if decide:
-            decided = [decide()]
+        decided = decide() if decide else None
     finally:
         if arguments.world_size > 1:
-            dist.broadcast_object_list(decided, src=0)
-    return decided[0]
+            decided = broadcast(decided)
+    return decided
 
 
 def _check_same_rows(prepared: Prepared, arguments: TrainingArguments) -> None:
@@ -171,10 +171,7 @@ def _with_reference(
     mine = range(arguments.process_index, len(pairs), arguments.world_size)
     with progress_bar("asking the reference", len(mine)) if main else nullcontext(_count_nothing) as advance:
         found = list(reference_log_probs(base, pairs, mine, forward=form.forward, autocast=autocast, advance=advance))
-    shares: list[Any] = [found]
-    if arguments.world_size > 1:
-        shares = [None] * arguments.world_size
-        dist.all_gather_object(shares, found)
+    shares = gather(found) if arguments.world_size > 1 else [found]
     reference = np.zeros((len(pairs), 2), np.float32)
     for index, of_answers in (one for share in shares for one in share):
         reference[index] = of_answers

@@ -1,14 +1,13 @@
 """What processes tell each other besides tensors: JSON, and never pickles, which run code where they are read.
 
-torch's own collectives of objects (`broadcast_object_list`, `all_gather_object`) pickle, over connections that ask
-nobody who he is. `broadcast` and `gather` send JSON instead. Libraries that use torch's are kept to plain data by
-`refuse_code`, the one place that changes private state of torch: `tests/unit/train/test_exchange.py` fails on the day
-that state is called otherwise.
+torch's own collectives of objects (`broadcast_object_list`, `all_gather_object`) pickle, over connections that
+authenticate nobody: nothing in `src/` calls them. `broadcast` and `gather` send JSON instead. Libraries that call
+torch's are kept to plain data by `refuse_code`, the one place that changes private state of torch:
+`tests/unit/train/test_exchange.py` fails on the day that state is called otherwise.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import pickle
 from typing import Any, TypeVar, cast
@@ -38,7 +37,7 @@ def broadcast(document: T, *, source: int = 0) -> T:
     dist.broadcast(length, src=source)
     tensor = _tensor(body, _checked(int(length.item())))
     dist.broadcast(tensor, src=source)
-    return cast("T", _document(tensor, len(tensor)))
+    return cast("T", json.loads(tensor.cpu().numpy().tobytes()))
 
 
 def gather(document: T) -> list[T]:
@@ -47,14 +46,23 @@ def gather(document: T) -> list[T]:
     Args:
         document: Plain JSON values.
     """
-    body = _bytes(document)
+    return [cast("T", json.loads(body)) for body in gather_bytes(_bytes(document))]
+
+
+def gather_bytes(body: bytes) -> list[bytes]:
+    """Give every process the bytes that each of them has, by rank; called by all.
+
+    Args:
+        body: This process's bytes; may be empty.
+    """
     length = torch.tensor([len(body)], dtype=torch.long, device=_device())
     lengths = [torch.zeros_like(length) for _ in range(dist.get_world_size())]
     dist.all_gather(lengths, length)
     sizes = [_checked(int(one.item())) for one in lengths]
-    tensors = [torch.zeros(max(sizes), dtype=torch.uint8, device=_device()) for _ in sizes]
-    dist.all_gather(tensors, _tensor(body, max(sizes)))
-    return [cast("T", _document(tensor, size)) for tensor, size in zip(tensors, sizes, strict=True)]
+    longest = max(1, *sizes)
+    tensors = [torch.zeros(longest, dtype=torch.uint8, device=_device()) for _ in sizes]
+    dist.all_gather(tensors, _tensor(body, longest))
+    return [tensor[:size].cpu().numpy().tobytes() for tensor, size in zip(tensors, sizes, strict=True)]
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -74,16 +82,12 @@ def _bytes(document: Any) -> bytes:
     return json.dumps(document).encode()
 
 
-def _document(tensor: torch.Tensor, size: int) -> Any:
-    return json.load(io.BytesIO(tensor[:size].cpu().numpy().tobytes()))
-
-
 def _tensor(body: bytes, size: int) -> torch.Tensor:
     return torch.frombuffer(bytearray(body.ljust(size, b" ")), dtype=torch.uint8).to(_device())
 
 
 def _checked(size: int) -> int:
-    if not 0 < size <= _LONGEST_BYTES:
+    if not 0 <= size <= _LONGEST_BYTES:
         raise ValueError(f"another process announced {size} bytes, which is not possible")
     return size
 

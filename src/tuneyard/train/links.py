@@ -136,7 +136,7 @@ class Link:
 
     def read(self) -> dict[str, Any]:
         """Read the next object; empty where the other side is gone or silent, or the line is not its own."""
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, RecursionError):
             signature, _, body = self._lines.readline(_LINE_BYTES).rstrip(b"\n").partition(b" ")
             expected = _sign(self._key, self._other, str(self._received).encode(), body)
             self._received += 1
@@ -172,7 +172,7 @@ class Link:
             self.connection.sendall(json.dumps(words).encode() + b"\n")
 
     def _receive(self) -> dict[str, Any]:
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, RecursionError):
             words = json.loads(self._lines.readline(_LINE_BYTES))
             if isinstance(words, dict):
                 return words

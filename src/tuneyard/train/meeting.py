@@ -201,8 +201,10 @@ class Meeting:
     def _greet(self, connection: socket.socket) -> None:
         """Take a node in that says hello, or tell it why not."""
         link = Link(connection, _HELLO_SECONDS)
-        node = link.admit(self._key, self.place.nodes)
-        self._strangers.release()
+        try:
+            node = link.admit(self._key, self.place.nodes)
+        finally:
+            self._strangers.release()
         if not node:
             link.close()
             return

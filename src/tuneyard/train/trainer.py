@@ -31,6 +31,7 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from tuneyard.train.batches import IGNORED, EncodedRows, flatten
 from tuneyard.train.divergence import Finite
+from tuneyard.train.exchange import gather_bytes
 from tuneyard.train.forms import Form, Scores
 from tuneyard.train.isolation import RowForm
 from tuneyard.train.noise import EmbeddingNoise
@@ -367,13 +368,12 @@ class SFTTrainer(Trainer):
             return
         mine = folder / f"rng_state_{self.args.process_index}.pth"
         elsewhere = self.args.process_index >= here  # node 0 has the first ranks
-        gathered: list[bytes | None] = [None] * self.args.world_size
-        dist.all_gather_object(gathered, mine.read_bytes() if elsewhere else None)
+        gathered = gather_bytes(mine.read_bytes() if elsewhere else b"")
         if elsewhere:
             mine.unlink()
         elif self.args.should_save:
             for process, state in enumerate(gathered):
-                if state is not None:
+                if state:
                     (folder / f"rng_state_{process}.pth").write_bytes(state)
 
     def _write_counters(self, folder: Path, window: list[float]) -> None:

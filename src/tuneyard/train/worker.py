@@ -39,6 +39,7 @@ from tuneyard.train.callbacks import Metrics, TellProgress
 from tuneyard.train.console import tell
 from tuneyard.train.distribution import shards
 from tuneyard.train.dpo import DPOTrainer
+from tuneyard.train.exchange import gather
 from tuneyard.train.final import publish_final, publish_merged, set_generation, write_final
 from tuneyard.train.inputs import experiment_of
 from tuneyard.train.model import (
@@ -376,14 +377,13 @@ def _all_have(arguments: TrainingArguments, start: _Start, follow: Callable[[_St
     """Let the first process of each other node fetch the checkpoint; False where another one could not."""
     if _nodes() == 1:
         return True
-    failures: list[bool] = [True] * arguments.world_size
     failed = True
     try:
         if arguments.process_index > 0 and arguments.local_process_index == 0:
             follow(start)
         failed = False
     finally:
-        dist.all_gather_object(failures, failed)
+        failures = gather(failed)
     return not any(failures)
 
 

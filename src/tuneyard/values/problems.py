@@ -21,7 +21,7 @@ from pydantic_core import ErrorDetails
 from tuneyard.errors import Problem
 from tuneyard.values.base import BROKEN, Broken
 from tuneyard.values.legacy import old_spellings
-from tuneyard.values.public import ENV_KEYS, SECRET_KEY
+from tuneyard.values.public import ENV_KEYS, is_secret_name
 
 Path = tuple[str | int, ...]
 
@@ -244,7 +244,7 @@ def _steps(where: str) -> Path:
 def _is_secret(path: Path) -> bool:
     """Whether a value may be a secret: what the environment holds, and what its key calls one."""
     names = [step for step in path if isinstance(step, str)]
-    return any(name in ENV_KEYS for name in names) or bool(names and SECRET_KEY.search(names[-1]))
+    return any(name in ENV_KEYS for name in names) or bool(names and is_secret_name(names[-1]))
 
 
 def _short(value: Any) -> str:

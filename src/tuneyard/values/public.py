@@ -31,10 +31,22 @@ SHOWN_ENV = frozenset(
 )  # fmt: skip
 """Variables whose text decides how a run computes, and is no secret by what it means."""
 
-SECRET_KEY = re.compile(r"(^|_)(token|password|secret|api_key)$", re.IGNORECASE)
-"""What a key is called whose text is a secret."""
+_SECRET_NAME = re.compile(
+    r"(^|_)(token|passwd|password|passphrase|secret|credentials?|(api|access|secret|private|auth|account)_?key)$"
+)
+_SPECIAL_TOKEN = re.compile(r"(^|_)(pad|bos|eos|unk|cls|sep|mask)_token$")
+_WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+")
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s'\"]+(?=@)")
 
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s@'\"]+(?=@)")
+
+def is_secret_name(name: str) -> bool:
+    """Whether a key is called something whose text is a secret, however its words are joined.
+
+    Args:
+        name: A key such as `hub_token`, `api-key` or `secretKey`.
+    """
+    words = "_".join(filter(None, _WORDS.split(name))).lower()
+    return _SECRET_NAME.search(words) is not None and _SPECIAL_TOKEN.search(words) is None
 
 
 def public_values(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,4 +89,4 @@ def _without_credentials(value: Any) -> Any:
 
 
 def _is_secret(key: str, item: Any) -> bool:
-    return isinstance(item, str) and item != "" and SECRET_KEY.search(key) is not None
+    return isinstance(item, str) and item != "" and is_secret_name(key)

@@ -85,6 +85,17 @@ def test_a_secret_that_is_not_there_is_exit_3_and_names_the_variable(copied, tmp
     assert "HF_TOKEN" in said
 
 
+@pytest.mark.parametrize("more", [{}, {"httpRoute": {"enabled": True, "parentRefs": [{"name": "gate"}]}}])
+@pytest.mark.parametrize("key", ["", "\n"], ids=["empty", "white"])
+def test_an_empty_key_where_the_values_name_one_is_exit_3(copied, tmp_path, key, more):
+    values = serving.values(apiKeySecret={"name": "server", "key": "api-key"}, **more)
+    code, said = ended(serving.start(values, copied, tmp_path / "w", key=key))
+    assert code == 3
+    assert "The server's key is empty, and apiKeySecret names one (server, key api-key)" in said
+    assert "export TUNEYARD_API_KEY=" in said
+    assert "verifying" not in said
+
+
 def test_a_server_without_a_key_is_open_says_so_and_ends_what_it_began_at_sigterm(laid_out, tmp_path):
     server = serving.start(serving.values(f"s3://{serving.FULL}"), laid_out.store, tmp_path / "w", key="")
     try:

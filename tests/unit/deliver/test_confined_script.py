@@ -71,6 +71,11 @@ ESCAPES = {
     "reads a folder of several that a variable names": "open(outside + '/kube-2').read()",
     "reads what a variable that nobody has heard of names": "open(outside + '/anything.json').read()",
     "reads a variable's file by its URL": "open(outside + '/my store/bucket/key').read()",
+    "reads what a variable names in a longer text": "open(outside + '/deploy/key').read()",
+    "reads what a variable names from the current folder": "open(outside + '/near/kube').read()",
+    "reads what a link in a hidden folder leads to": "open(user_home + '/.config/gh/hosts.yml').read()",
+    "reads where that link leads": "open(outside + '/dotfiles/hosts.yml').read()",
+    "reads a hidden file above the current folder": "open(outside + '/.env').read()",
     "reads a hidden file of the user's": "open(user_home + '/.vault-token').read()",
     "reads a hidden file of the current folder": "open(current + '/.env').read()",
     "reads the raw memory": "open('/dev/mem', 'rb').read(1)",
@@ -88,7 +93,8 @@ ESCAPES = {
 KEYS = (".aws/credentials", ".kube/config", ".ssh/id_ed25519", ".cache/huggingface/token", ".vault-token")
 OUTSIDE = (
     "kept", "hub-token", "hub/token", "hub/modules/x.py", "share/tuneyard/runs/serve/x/api-key", "config/gh/hosts.yml",
-    "kube-1", "kube-2", "anything.json", "my store/bucket/key", "current/.env",
+    "kube-1", "kube-2", "anything.json", "my store/bucket/key", "current/.env", "deploy/key", "near/kube",
+    "dotfiles/hosts.yml", ".env",
 )  # fmt: skip
 
 
@@ -108,6 +114,9 @@ def lay_out(folder: Path) -> dict[str, str]:
         "SOME_PROGRAM_S_STATE": "anything.json",
     }  # fmt: skip
     named = {variable: str(outside / name) for variable, name in places.items()}
+    (folder / "user" / ".config" / "gh").mkdir(parents=True)
+    (folder / "user" / ".config" / "gh" / "hosts.yml").symlink_to(outside / "dotfiles" / "hosts.yml")
+    named |= {"GIT_SSH_COMMAND": f"ssh -i {outside}/deploy/key -o A=b", "OTHER_KUBECONFIG": "../near/kube"}
     several = {"KUBECONFIG": f"{outside}/kube-1:{outside}/kube-2", "TUNEYARD_STORE": (outside / "my store").as_uri()}
     kept = {"PATH": os.environ["PATH"], "HOME": str(folder / "user"), "AWS_SECRET_ACCESS_KEY": "canary"}
     return {**named, **several, **kept}

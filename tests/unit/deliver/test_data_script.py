@@ -63,13 +63,20 @@ def test_a_script_has_none_of_the_user_s_caches(tmp_path: Path) -> None:
     assert known == {**expected, "HOME": str(tmp_path)}
 
 
+def test_a_script_has_no_token_by_whatever_name_it_is_kept(tmp_path: Path) -> None:
+    names = ("HF_WRITE_TOKEN", "HF_TOKEN_PRIVATE", "HF_ORG_SECRET", "HF_API_KEY", "HF_KEY_2", "HF_PASSWORD", "HF_MINE")
+    environ = {**dict.fromkeys(names, "hf_canary"), "HF_TEAM_TOKEN": "canary", "HF_HUB_DOWNLOAD_TIMEOUT": "60"}
+    known = script_environment(environ, tmp_path, with_hub_token=True)
+    assert known == {"HF_HUB_DOWNLOAD_TIMEOUT": "60", "HOME": str(tmp_path)}
+
+
 def test_what_holds_is_said_and_too_little_is_refused_where_a_sandbox_is_required(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     check_sandbox(required=False, locks=Locks(2))
     assert capsys.readouterr().err == (
         "dataScript is confined by Landlock 2; held: writes, reads, processes; "
-        "not held: truncation, signals, abstract sockets, modes and times, the network\n"
+        "not held: truncation, signals, abstract sockets, shared memory, modes and times, the network\n"
     )
     check_sandbox(required=False, locks=Locks())
     assert "confined by none; held: nothing: it has its user's rights" in capsys.readouterr().err

@@ -10,8 +10,9 @@ from deliveries import safetensors
 
 from tuneyard.deliver import DeliverReport, deliver
 from tuneyard.deliver.datasets import script_sha256
+from tuneyard.deliver.journal import read_journal
 from tuneyard.errors import ConflictError, IntegrityError
-from tuneyard.store import FileEntry, Manifest, Store, open_store
+from tuneyard.store import FileEntry, Manifest, Store, open_store, read_manifest
 from tuneyard.train.inputs import delivered_dataset
 from tuneyard.values import DeliverValues
 
@@ -97,6 +98,41 @@ def test_a_planted_manifest_deletes_nothing_that_is_another_s(store: Store, tmp_
     deliver_model(store, tmp_path, allowOverwrite=True)
     assert others(store) == set(OTHERS)
     assert f"{MODEL}/old.bin" not in {info.key for info in store.list(f"{MODEL}/")}
+
+
+NO_JOURNALS = {
+    "deep": b"[" * 100_000,
+    "no object": b"7",
+    "other sizes": journal(done={"config.json": {"size": "2", "sha256": "0" * 64}}),
+    "no hash": journal(done={"config.json": {"size": 2, "sha256": 7}, "model.safetensors": None}),
+    "another form of hash": journal(done={"config.json": {"size": 2, "sha256": "x", "version": "git:1"}}),
+    "another form of version": journal(done={"config.json": {"size": 2, "sha256": "0" * 64, "version": 5}}),
+    "more facts": journal(done={"config.json": {"size": 2, "sha256": "0" * 64, "more": 1}}),
+    "a list": journal(done=[1]),
+    "no list": journal(stale=7),
+    "keys of no kind": journal(stale=[1, None, {}, ["x"]]),
+}
+
+
+@pytest.mark.parametrize("body", NO_JOURNALS.values(), ids=list(NO_JOURNALS))
+def test_what_is_no_journal_steers_nothing_and_is_no_internal_error(store: Store, tmp_path: Path, body: bytes) -> None:
+    store.put(f"{MODEL}/config.json", b"xx")
+    store.put(f"{MODEL}/.tuneyard/delivering.json", body)
+    found = read_journal(store, f"{MODEL}/.tuneyard/delivering.json")
+    assert found is not None
+    assert found.done == {}
+    assert deliver_model(store, tmp_path).model is not None
+    assert store.get(f"{MODEL}/config.json").body == b"{}"
+    assert others(store) == set(OTHERS)
+
+
+@pytest.mark.parametrize("key", [f"{MODEL}/.tuneyard/manifest.json", f"{DATA}/.tuneyard/own.jsonl.manifest.json"])
+def test_a_manifest_that_no_reader_can_take_apart_is_damage(store: Store, tmp_path: Path, key: str) -> None:
+    store.put(key, b"[" * 100_000)
+    with pytest.raises(IntegrityError):
+        read_manifest(store, key)
+    with pytest.raises(IntegrityError):
+        deliver_model(store, tmp_path) if key.startswith(MODEL) else deliver_data(store, tmp_path)
 
 
 @pytest.mark.parametrize("outputs", [["../../other-bucket/x.jsonl"], ["/etc/passwd"], ["own.jsonl", "a//b"], "x", [1]])

@@ -4,13 +4,16 @@ lock, against the same attacks. `docs/guides/security.md` has the same table.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import platform
+import secrets
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,14 +50,23 @@ ATTACKS: dict[Hold, dict[str, str]] = {
     "processes": {"reads an environment": "assert b'canary' in open(f'/proc/{victim}/environ', 'rb').read()"},
     "signals": {"signals": "os.kill(victim, signal.SIGCONT)"},
     "abstract sockets": {"connects": "socket.socket(socket.AF_UNIX).connect(name)"},
+    "shared memory": {
+        "reads shared memory": "open('/dev/shm/' + name[1:]).read()",
+        "changes shared memory": "open('/dev/shm/' + name[1:], 'r+').write('x')",
+        "attaches by the old calls": (
+            "libc = ctypes.CDLL(None, use_errno=True); libc.shmat.restype = ctypes.c_ssize_t\n"
+            "if libc.shmat(libc.shmget(segment, 0, 0), None, 0) == -1: raise OSError"
+        ),
+    },
     "modes and times": {
         "changes the mode": "os.chmod(there + '/kept', 0o600)",
         "changes times": "os.utime(there + '/kept')",
     },
 }  # fmt: skip
 PROGRAM = """
-import json, os, signal, socket, subprocess, sys
+import ctypes, json, os, signal, socket, subprocess, sys
 there, victim, name, attacks = sys.argv[1], int(sys.argv[2]), "\\0" + sys.argv[3], json.loads(sys.argv[4])
+segment = int(sys.argv[5])
 told = {}
 for attack, code in attacks.items():
     try:
@@ -69,20 +81,21 @@ VICTIM = "import socket, sys, time; s = socket.socket(socket.AF_UNIX); s.bind('\
 
 @dataclass
 class Place:
-    """A folder outside and a process outside; `own` is the program's folder."""
+    """A folder, a process and shared memory outside; `own` is the program's folder, `segment` a key of System V's."""
 
     own: Path
     there: Path
     victim: int
     name: str
+    segment: int
 
     def attack(self, locks: Locks | None) -> dict[str, str]:
         attacks = {name: code for group in ATTACKS.values() for name, code in group.items()}
         program = [sys.executable, "-I", "-c", PROGRAM, str(self.there), str(self.victim), self.name]
-        program.append(json.dumps(attacks))
+        program += [json.dumps(attacks), str(self.segment)]
         if locks is not None:
             plan = Plan(writable=(str(self.own),), hidden=(str(self.there / "keys"),))
-            program = command(plan, locks, program)
+            program = command(plan, locks, program, file=self.own.parent / "plan.json")
         done = subprocess.run(program, cwd=self.own, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
@@ -101,9 +114,24 @@ def place(tmp_path: Path) -> Iterator[Place]:
         assert process.stdout
         process.stdout.readline()
         try:
-            yield Place(tmp_path / "own", there, process.pid, name)
+            with shared_memory(name) as segment:
+                yield Place(tmp_path / "own", there, process.pid, name, segment)
         finally:
             process.kill()
+
+
+@contextmanager
+def shared_memory(name: str) -> Iterator[int]:
+    """Make a file in /dev/shm and a segment of System V's; give the segment's key."""
+    file, key, libc = Path("/dev/shm") / name, secrets.randbits(30) | 1, ctypes.CDLL(None, use_errno=True)
+    file.write_text("canary")
+    identifier = libc.shmget(key, 4096, 0o1600)  # IPC_CREAT, for this user alone
+    try:
+        assert identifier >= 0
+        yield key
+    finally:
+        libc.shmctl(identifier, 0, None)  # IPC_RMID
+        file.unlink()
 
 
 LEVELS = [Locks(abi, namespaces=second) for abi in range(1, 8) for second in (False, True)]
@@ -160,7 +188,7 @@ def test_a_program_behind_a_lock_ends_as_it_does_without(tmp_path: Path, locks: 
     plan = Plan(writable=(str(tmp_path),))
 
     def run(code: str) -> subprocess.CompletedProcess[str]:
-        program = command(plan, locks, [sys.executable, "-I", "-c", code])
+        program = command(plan, locks, [sys.executable, "-I", "-c", code], file=tmp_path / "plan.json")
         return subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=60, input="given")
 
     done = run("import sys; print(sys.stdin.read(), sys.argv); print('told', file=sys.stderr); sys.exit(9)")
@@ -181,7 +209,9 @@ def test_what_a_program_leaves_behind_ends_with_it_in_namespaces(tmp_path: Path)
         "subprocess.Popen([sys.executable, '-c', left], start_new_session=True)\n"
         "while not os.path.exists('there'): pass\n"
     )
-    program = command(Plan(writable=(str(tmp_path),)), Locks(namespaces=True), [sys.executable, "-I", "-c", code])
+    program = [sys.executable, "-I", "-c", code]
+    plan = Plan(writable=(str(tmp_path),))
+    program = command(plan, Locks(namespaces=True), program, file=tmp_path / "plan.json")
     assert subprocess.run(program, cwd=tmp_path, timeout=60).returncode == 0
     import psutil
 
@@ -206,7 +236,21 @@ def test_what_is_shown_can_be_read_in_a_place_that_is_hidden(tmp_path: Path) -> 
         if locks == Locks():
             continue
         plan = Plan(hidden=hidden, shown=(str(inside),), writable=(str(tmp_path / "own"),))
-        done = subprocess.run(
-            command(plan, locks, [sys.executable, "-I", "-c", code, hidden[0]]), capture_output=True, text=True
-        )
+        program = command(plan, locks, [sys.executable, "-I", "-c", code, hidden[0]], file=tmp_path / "plan.json")
+        done = subprocess.run(program, capture_output=True, text=True)
         assert done.stdout.split() == ["shown", "held"], (str(locks), done.stderr)
+
+
+def test_a_plan_may_be_longer_than_an_argument(tmp_path: Path) -> None:
+    """Linux takes 128 KiB in one argument; a home may have thousands of hidden files."""
+    (tmp_path / "own").mkdir()
+    names = [tmp_path / f".{'x' * 200}-{number}" for number in range(1000)]
+    for name in names[::100]:
+        name.write_text("canary")
+    plan = Plan(writable=(str(tmp_path / "own"),), hidden=tuple(map(str, names)))
+    code = "import sys\ntry: open(sys.argv[1]).read(); print('read')\nexcept OSError: print('held')"
+    program = [sys.executable, "-I", "-c", code, str(names[500])]
+    for locks in {find_locks(), find_locks(newest_landlock=0)} - {Locks()}:
+        sandboxed = command(plan, locks, program, file=tmp_path / "own" / "plan.json")
+        done = subprocess.run(sandboxed, capture_output=True, text=True)
+        assert done.stdout == "held\n", (str(locks), done.stderr)

@@ -89,3 +89,6 @@ def test_the_key_comes_from_the_environment_ours_first():
     assert key_of_environment({"TUNEYARD_API_KEY": "a", "VLLM_API_KEY": "b"}) == "a"
     assert key_of_environment({"TUNEYARD_API_KEY": "", "VLLM_API_KEY": "b"}) == "b"
     assert key_of_environment({}) == ""
+    assert key_of_environment({"TUNEYARD_API_KEY": " a key\n"}) == "a key"
+    assert key_of_environment({"TUNEYARD_API_KEY": "\n", "VLLM_API_KEY": "b"}) == "b"
+    assert key_of_environment({"TUNEYARD_API_KEY": " \t\r\n"}) == ""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 PROGRAM = """
@@ -101,3 +104,73 @@ def test_a_process_that_announces_an_impossible_size_is_not_believed(tmp_path: P
         "os._exit(0)"
     )
     assert "announced 1099511627776 bytes" in run(code, tmp_path)[0][1]
+
+
+def test_bytes_of_each_process_arrive_as_they_were(tmp_path: Path) -> None:
+    code = (
+        "gathered = [exchange.gather_bytes(bytes(range(256)) * rank), exchange.gather_bytes(b'')]\n"
+        "print(json.dumps([[body.hex() for body in bodies] for bodies in gathered]))"
+    )
+    expected = [["", bytes(range(256)).hex()], ["", ""]]
+    assert [json.loads(out) for _, out, _ in run(code, tmp_path)] == [expected] * 2
+
+
+SOURCE = Path(__file__).parents[3] / "src"
+UNPICKLES = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "jsonpickle"}
+"""Modules that run code, or build any object, from the bytes that they read."""
+
+
+def pickling_collectives() -> set[str]:
+    """Name every function of torch and accelerate that exchanges objects, which both do by pickles."""
+    import accelerate.utils
+    import torch.distributed
+
+    found = {name for module in (torch.distributed, accelerate.utils) for name in dir(module) if "object" in name}
+    assert found >= {"all_gather_object", "broadcast_object_list", "gather_object", "scatter_object_list"}
+    return found
+
+
+def pickles_in(text: str, collectives: set[str]) -> Iterator[tuple[int, str]]:
+    """Give each line that names such a function or module, or that lets a loader unpickle."""
+    for node in ast.walk(ast.parse(text)):
+        match node:
+            case ast.Import():
+                named = {alias.name.split(".")[0] for alias in node.names} & UNPICKLES
+            case ast.ImportFrom():
+                named = {alias.name for alias in node.names} & collectives | {str(node.module)} & UNPICKLES
+            case ast.Attribute():
+                named = {node.attr} & collectives
+            case ast.Call() if re.fullmatch(r"(torch|np|numpy)\.load", loader := ast.unparse(node.func)):
+                given = {word.arg: ast.unparse(word.value) for word in node.keywords}
+                safe = given.get("weights_only") == "True" if loader == "torch.load" else "allow_pickle" not in given
+                named = set[str]() if safe else {loader}
+            case _:
+                continue
+        yield from ((node.lineno, name) for name in sorted(named))
+
+
+def test_the_search_finds_every_way_to_unpickle() -> None:
+    text = """
+import torch, pickle
+from torch.distributed import all_gather_object
+from dill import loads
+dist.broadcast_object_list([1], src=0)
+torch.load("a")
+torch.load("a", weights_only=False)
+torch.load("a", weights_only=True)
+np.load("a", allow_pickle=True)
+np.load("a")
+"""
+    assert sorted(line for line, _ in pickles_in(text, pickling_collectives())) == [2, 3, 4, 5, 6, 7, 9]
+
+
+def test_nothing_of_ours_exchanges_or_reads_pickles() -> None:
+    collectives = pickling_collectives()
+    files = sorted(SOURCE.rglob("*.py"))
+    assert len(files) > 200
+    found = [
+        (path.relative_to(SOURCE / "tuneyard").as_posix(), name)
+        for path in files
+        for _, name in pickles_in(path.read_text(encoding="utf-8"), collectives)
+    ]
+    assert found == [("train/exchange.py", "pickle")]  # it subclasses the unpickler to refuse

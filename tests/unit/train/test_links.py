@@ -105,6 +105,18 @@ def test_what_was_overheard_of_one_connection_opens_no_other():
     two.close()
 
 
+@pytest.mark.parametrize(
+    "words", [b"[" * 60_000, b"{" * 60_000, b"\xff", b'"' + b"x" * 60_000, b"7", b"[]", b"null", b""]
+)
+def test_words_that_are_no_object_are_no_error_but_another_one_s(words):
+    one, two = socket.socketpair()
+    link = Link(one, 5)
+    two.sendall(words + b"\n")
+    assert link.admit(KEY, 3) == 0
+    two.close()
+    link.close()
+
+
 @pytest.mark.parametrize("change", ["repeated", "reordered", "changed", "its own signature", "reflected", "unsigned"])
 def test_a_line_that_is_not_the_other_side_s_next_ends_the_connection(pair, change):
     server, client = pair

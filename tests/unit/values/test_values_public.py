@@ -20,7 +20,7 @@ from tuneyard.values import (
     public_values,
     values_sha256,
 )
-from tuneyard.values.public import NOT_SHOWN, SECRET_KEY, SHOWN_ENV
+from tuneyard.values.public import NOT_SHOWN, SHOWN_ENV, is_secret_name
 
 CANARY = "canary-7d3a"
 FINETUNE = {
@@ -48,6 +48,7 @@ def test_names_are_shown_and_no_text_that_may_be_a_secret() -> None:
     [
         {"bucketStorageHost": f"https://me:{CANARY}@store"},
         {"a": [{"b": f"postgres://{CANARY}@host/x"}]},
+        {"a": f"https://me:p@{CANARY}@host/x"},
         {"finetuning_config": {"x": {"hub_token": CANARY, "api_key": CANARY, "db_password": CANARY, "SECRET": CANARY}}},
     ],
 )
@@ -56,13 +57,33 @@ def test_credentials_of_urls_and_keys_that_are_called_secrets_are_not_shown(valu
     assert CANARY not in json.dumps(public_values(values))
 
 
+SECRET_NAMES = (
+    "token", "hub_token", "hf-token", "hubToken", "HF_TOKEN", "api_key", "api-key", "apiKey", "apikey",
+    "OPENAI_API_KEY", "secretKey", "secret_access_key", "awsSecretAccessKey", "access_key", "private-key", "passwd",
+    "db.password", "passphrase", "credentials", "client_secret", "AuthKey", "accountKey",
+)  # fmt: skip
+OTHER_NAMES = (
+    "pad_token", "eos_token", "bosToken", "max_tokens", "tokens", "tokenizer", "key", "keys", "accessKeyKey",
+    "secretKeyKey", "secret_key_key", "secret_store_name", "target_modules", "monkey", "tokenizer_mode",
+    "num_virtual_tokens",
+)  # fmt: skip
+
+
+def test_secrets_are_known_by_their_names_however_the_words_are_joined() -> None:
+    assert [name for name in SECRET_NAMES if not is_secret_name(name)] == []
+    assert [name for name in OTHER_NAMES if is_secret_name(name)] == []
+    assert public_values({"a": {"hf-token": CANARY, "pad_token": "</s>"}}) == {
+        "a": {"hf-token": NOT_SHOWN, "pad_token": "</s>"}
+    }
+
+
 def test_everything_else_is_shown_as_it_is() -> None:
     tree = json.loads(canonical_json(finetune(hfTokenSecret={"name": "hub", "key": "token"}, labels={"a": "b"})))
     assert public_values(tree) == tree
 
 
 def test_what_is_shown_is_named_one_by_one_and_no_secret_by_its_name() -> None:
-    assert not [name for name in SHOWN_ENV if SECRET_KEY.search(name) or name.endswith(("_KEY", "_URL", "_URI"))]
+    assert not [name for name in SHOWN_ENV if is_secret_name(name) or name.endswith(("_KEY", "_URL", "_URI"))]
     assert not [name for name in SHOWN_ENV if "PROXY" in name or "PATH" in name or "HOME" in name]
 
 
