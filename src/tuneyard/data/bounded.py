@@ -69,7 +69,7 @@ class TemplateProcess:
         return _with_limits, self._limits
 
     def render(
-        self, messages: Sequence[Mapping[str, Any]], cuts: Sequence[Cut], **rest: Any
+        self, messages: Sequence[Mapping[str, Any]], cuts: Sequence[Cut], /, **rest: Any
     ) -> list[str | TemplateError]:
         """Render one conversation, whole or its beginnings.
 
@@ -210,7 +210,7 @@ def _apply(
         raise ValueError("an empty conversation has no form")
     more = {"documents": documents, "continue_final_message": continue_final_message, **rest}
     asked = template_arguments(tokenizer, tools, chat_template)
-    (text,) = process.render(messages, [(len(messages), add_generation_prompt)], **asked, **more)
+    (text,) = process.render(messages, [(len(messages), add_generation_prompt)], **{**asked, **more})
     if isinstance(text, TemplateError):
         raise text
     if own.get("tokenize") is False:

@@ -147,7 +147,7 @@ def _question(asked: Asked, one: Loaded, inputs: BatchEncoding, parser: AnswerPa
         TokenDecoder(one.tokenizer, one.special),
         parser,
         stop_tokens=frozenset(config.eos_token_id or ()),
-        stop_words=(*asked.stops, *one.stop_words),
+        stop_words=[one.special.mark(word) for word in (*asked.stops, *one.stop_words)],
     )
     return Question(inputs.to(one.model.device), config, asked.seed, reader)
 

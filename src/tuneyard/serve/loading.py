@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,11 @@ from tuneyard.serve.decoding import SpecialTokens
 from tuneyard.serve.flags import AppSettings
 from tuneyard.serve.placement import ADAPTER_CONFIG, Placement, Weights
 from tuneyard.serve.template import ChatTemplate
+
+logger = logging.getLogger("tuneyard.serve")
+
+_WITHOUT_POSITIONS = 2048
+"""The context, in tokens, of an architecture that has no limit of its own (Mamba, Bloom)."""
 
 _TOKENIZER = "tokenizer_config.json"
 _GENERATION = "generation_config.json"
@@ -145,13 +151,20 @@ def _generation(tokenizer: PreTrainedTokenizerFast, folder: Path) -> GenerationC
 
 
 def _limit(model: PreTrainedModel, wanted: int | None) -> int:
-    can = getattr(model.config, "max_position_embeddings", None)
-    if not isinstance(can, int):
-        can = wanted or 2048  # an architecture without positions has no limit of its own
-    if wanted is not None and wanted > can:
-        problem = Problem("vllm_engine_args.max_model_len", "is more than the model can", str(wanted), f"up to {can}")
-        raise InvalidValuesError(f"max_model_len {wanted} is more than the model's {can} tokens.", problems=[problem])
-    return wanted or can
+    # models that take images too have their text's settings apart
+    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if not isinstance(most, int):
+        if wanted is None:
+            logger.warning(
+                "The model's config.json has no max_position_embeddings: the context is %d tokens. "
+                "Set another with vllm_engine_args.max_model_len.",
+                _WITHOUT_POSITIONS,
+            )
+        return wanted or _WITHOUT_POSITIONS
+    if wanted is not None and wanted > most:
+        problem = Problem("vllm_engine_args.max_model_len", "is more than the model can", str(wanted), f"up to {most}")
+        raise InvalidValuesError(f"max_model_len {wanted} is more than the model's {most} tokens.", problems=[problem])
+    return wanted or most
 
 
 def _unusable(weights: Weights, what: str, error: Exception | None) -> InvalidDataError:

@@ -7,16 +7,25 @@ Fields that ask for something the server can't do are refused by name, never pas
 from __future__ import annotations
 
 import inspect
+import json
 from functools import partial
 from typing import Annotated, Any, Literal, TypeVar, cast
 
 from fastapi import HTTPException
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 from transformers import PreTrainedTokenizerFast
+from transformers.utils.chat_template_utils import render_jinja_template
 
 _Asked = TypeVar("_Asked", bound="Asked")
 _NotEmpty = Annotated[str, Field(min_length=1)]
-_TEMPLATE_PARAMETERS = frozenset(inspect.signature(PreTrainedTokenizerFast.apply_chat_template).parameters)
+_TEMPLATE_PARAMETERS = frozenset(
+    {
+        "messages",
+        *inspect.signature(PreTrainedTokenizerFast.apply_chat_template).parameters,
+        *inspect.signature(render_jinja_template).parameters,
+    }
+)
+"""What transformers itself gives a chat template, or takes for itself."""
 
 
 def _told_apart(value: Any, *, number: bool) -> Any:
@@ -207,6 +216,7 @@ def read_request(kind: type[_Asked], body: dict[str, Any]) -> _Asked:
     Raises:
         HTTPException: 400 with everything that is wrong with it.
     """
+    _refuse_unwritable(body)
     try:
         asked = kind.model_validate(body)
         asked._body = body  # pyright: ignore[reportPrivateUsage]
@@ -216,6 +226,17 @@ def read_request(kind: type[_Asked], body: dict[str, Any]) -> _Asked:
         wrong = [(".".join(str(part) for part in one["loc"]), _words(one["type"], one["msg"])) for one in found]
         message = "; ".join(f"{where}: {what}" for where, what in wrong)
         raise HTTPException(400, {"message": message, "param": wrong[0][0].split(".")[0]}) from error
+
+
+def _refuse_unwritable(body: dict[str, Any]) -> None:
+    """Refuse what JSON can write and no text can hold, wherever it stands: no tokenizer takes it, and no answer."""
+    try:
+        json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        message = f"A text of the request has {error.object[error.start]!a} in it, which is half of a character."
+        raise HTTPException(400, {"message": message}) from error
+    except RecursionError as error:
+        raise HTTPException(400, {"message": "The request is nested too deeply."}) from error
 
 
 def _words(kind: str, otherwise: str) -> str:

@@ -111,21 +111,36 @@ class ChatTemplate:
 
     def _refuse_left_out(self, asked: Messages, tools: Tools | None, options: Mapping[str, Any], text: str) -> None:
         """Compare the rendering with one that lacks a part: where both are equal, the model would never see it."""
-        if tools and text == self._rendered(asked, None, options):
-            raise Unrenderable(
-                "The model's chat template does not render tools, so the model would not see them.", "tools"
-            )
+        if tools:
+            self._refuse_tools_left_out(asked, tools, options, text)
         calls = _called(asked)
         if calls:
             others = self._compared([_with_other_calls(message) for message in asked], tools, options)
             if others is not None:
                 _refuse_missing(calls, text, others)
         for number, message in enumerate(asked):
-            result = message["content"].strip() if message.get("role") == "tool" else ""
-            if result and result not in text:
+            # An earlier answer may be left out where a template shows reasoning and calls alone.
+            content = "" if message.get("role") == "assistant" else message["content"].strip()
+            if content and content not in text:
                 changed = [*asked[:number], {**message, "content": ""}, *asked[number + 1 :]]
                 if self._compared(changed, tools, options) == text:
                     raise _left_out(number, "content")
+
+    def _refuse_tools_left_out(self, asked: Messages, tools: Tools, options: Mapping[str, Any], text: str) -> None:
+        without = self._compared(asked, None, options) or ""  # a template may refuse a tool's result without tools
+        if text == without:
+            raise Unrenderable(
+                "The model's chat template does not render tools, so the model would not see them.", "tools"
+            )
+        for number, tool in enumerate(tools):
+            name = tool["function"]["name"]
+            if text.count(name) > without.count(name):
+                continue
+            other = {**tool, "function": {**tool["function"], "name": _OTHER}}
+            if self._compared(asked, [*tools[:number], other, *tools[number + 1 :]], options) == text:
+                raise Unrenderable(
+                    f"The model's chat template leaves out tools.{number}, so the model would not see it.", "tools"
+                )
 
     def _compared(
         self,

@@ -72,7 +72,8 @@ class CallSyntax:
     Attributes:
         opener: The text, without spaces, that calls that stand together begin with.
         marked: Whether that begins nothing else, so that calls may follow content.
-        ends_marked: Whether calls can be read before the whole answer is there.
+        closer: A text, without spaces, that calls which stand together end with, so that they can be read before the
+            whole answer is there; empty where they end with none.
         start: What comes before the first call's own part.
         between: What comes between two calls; None where no two stand together.
         end: What comes after the last.
@@ -81,7 +82,7 @@ class CallSyntax:
 
     opener: str
     marked: bool
-    ends_marked: bool
+    closer: str
     start: re.Pattern[str]
     between: re.Pattern[str] | None
     end: re.Pattern[str]
@@ -122,13 +123,14 @@ def _syntax(
         name: The name in `between`.
     """
     word, core = opener.split(maxsplit=1)[0] if opener.strip() else "", end.strip()
+    closer = core.split()[-1] if core else ""
     # Between two calls the first one's end may stand, and no mark after it by which the second would be found.
     follows = between.strip().removeprefix(core).lstrip()
     findable = bool(word) and follows.startswith(word)
     return CallSyntax(
         word or bracket,
         bool(word),
-        bool(core) and (findable or not between.strip().startswith(core)),
+        closer if findable or not between.strip().startswith(core) else "",
         re.compile(rf"\s*{start}"),
         re.compile(pattern(between, name)) if between else None,
         # Where neither beginning nor end is marked, nothing else may be in the answer.
