@@ -30,7 +30,7 @@ def build_app(models: Models, key: str) -> FastAPI:
 
     Args:
         models: What it serves.
-        key: What clients have to send; empty where anyone may ask.
+        key: What clients have to send; empty where no key is needed.
 
     Returns:
         An ASGI app.
@@ -83,7 +83,7 @@ async def _not_json(request: Request, error: Exception) -> JSONResponse:
 
 async def _failed(request: Request, error: Exception) -> JSONResponse:
     del request
-    return _error(500, {"message": f"The question could not be answered: {error}"})
+    return _error(500, {"message": f"The request could not be answered: {error}"})
 
 
 def _error(status: int, facts: dict[str, Any]) -> JSONResponse:

@@ -27,7 +27,7 @@ _LONGEST_RUN = 32
 class SpecialTokens:
     """The special tokens of one tokenizer, each with the character that stands for it.
 
-    Which character it is follows from the tokenizer alone, so an answer is read the same way whatever was asked before.
+    Which character it is follows from the tokenizer alone, so an answer is read the same way whatever came before.
     There are 2,048 of them: where a tokenizer has more special tokens, those of its chat template come first.
 
     Args:
@@ -63,7 +63,7 @@ class SpecialTokens:
         return self._find.sub(lambda found: self._characters.get(found.group(), ""), text)
 
     def spell(self, text: str) -> str:
-        """Write special tokens out again."""
+        """Write special tokens in place of their characters."""
         return _SURROGATES.sub(lambda found: self._spelled.get(found.group(), ""), text)
 
 

@@ -1,4 +1,4 @@
-"""What a request asks of a model: checked, rendered and turned into a question, and its answer sent back.
+"""Requests checked, rendered and turned into tasks for a model, and the answers sent back.
 
 Requests that can't be honoured are refused before anything is generated.
 """
@@ -14,13 +14,13 @@ from fastapi import HTTPException
 from fastapi.responses import JSONResponse, StreamingResponse
 from transformers import BatchEncoding, GenerationConfig
 
-from tuneyard.serve.answering import Models, Question, UnknownModelError
+from tuneyard.serve.answering import GenerationTask, Models, UnknownModelError
 from tuneyard.serve.decoding import TokenDecoder
 from tuneyard.serve.forms import AnswerForm
 from tuneyard.serve.loading import Loaded
 from tuneyard.serve.parsing import AnswerParser, Part
 from tuneyard.serve.replies import ChatReply, Ending, GenerationFailed, TextReply, events
-from tuneyard.serve.requests import Asked, AskedChat, AskedText, read_request
+from tuneyard.serve.requests import ChatCompletionRequest, CompletionRequest, GenerationRequest, read_request
 from tuneyard.serve.streams import AnswerReader
 from tuneyard.serve.template import Unrenderable
 
@@ -49,12 +49,12 @@ class ChatHandler:
         Raises:
             HTTPException: It can't be honoured.
         """
-        asked = read_request(AskedChat, body)
-        one = find_model(self._models, asked.model)
-        _refuse_vast(one, sum(message.characters for message in asked.messages))
-        question = await asyncio.to_thread(chat_question, asked, one)
-        reply = ChatReply(f"chatcmpl-{uuid.uuid4().hex}", asked.model, asked.wants_usage)
-        return await _answer(self._models, one, question, reply, stream=asked.stream)
+        request = read_request(ChatCompletionRequest, body)
+        one = find_model(self._models, request.model)
+        _refuse_vast(one, sum(message.characters for message in request.messages))
+        task = await asyncio.to_thread(chat_task, request, one)
+        reply = ChatReply(f"chatcmpl-{uuid.uuid4().hex}", request.model, request.wants_usage)
+        return await _answer(self._models, one, task, reply, stream=request.stream)
 
 
 class TextHandler:
@@ -76,12 +76,12 @@ class TextHandler:
         Raises:
             HTTPException: It can't be honoured.
         """
-        asked = read_request(AskedText, body)
-        one = find_model(self._models, asked.model)
-        _refuse_vast(one, len(asked.prompt))
-        question = await asyncio.to_thread(text_question, asked, one)
-        reply = TextReply(f"cmpl-{uuid.uuid4().hex}", asked.model, asked.wants_usage)
-        return await _answer(self._models, one, question, reply, stream=asked.stream)
+        request = read_request(CompletionRequest, body)
+        one = find_model(self._models, request.model)
+        _refuse_vast(one, len(request.prompt))
+        task = await asyncio.to_thread(text_task, request, one)
+        reply = TextReply(f"cmpl-{uuid.uuid4().hex}", request.model, request.wants_usage)
+        return await _answer(self._models, one, task, reply, stream=request.stream)
 
 
 def find_model(models: Models, name: str) -> Loaded:
@@ -96,22 +96,22 @@ def find_model(models: Models, name: str) -> Loaded:
         raise HTTPException(404, {"message": str(error), "param": "model", "code": "model_not_found"}) from error
 
 
-def chat_question(asked: AskedChat, one: Loaded) -> Question:
-    """Turn a chat request into what its model is asked.
+def chat_task(request: ChatCompletionRequest, one: Loaded) -> GenerationTask:
+    """Make a task of a chat request.
 
     Args:
-        asked: The request.
+        request: The request.
         one: The model.
 
     Raises:
         HTTPException: 400 where the chat template can't take it, or it leaves no room for an answer.
     """
     if one.template is None:
-        message = f"The model {asked.model!r} has no chat template; ask it at /v1/completions."
+        message = f"The model {request.model!r} has no chat template: use /v1/completions."
         raise HTTPException(400, {"message": message, "param": "messages"})
-    tools = asked.offered_tools
+    tools = request.offered_tools
     try:
-        prompt = one.template.prompt(asked.given_messages, tools, asked.chat_template_kwargs or {})
+        prompt = one.template.prompt(request.given_messages, tools, request.chat_template_kwargs or {})
     except Unrenderable as error:
         raise HTTPException(400, {"message": error.message, "param": error.field}) from error
     parser = AnswerParser(
@@ -119,47 +119,47 @@ def chat_question(asked: AskedChat, one: Loaded) -> Question:
         one.special,
         within_reasoning=prompt.within_reasoning,
         tools=tools,
-        parallel=asked.parallel_tool_calls is not False,
+        parallel=request.parallel_tool_calls is not False,
     )
-    return _question(asked, one, prompt.inputs, parser)
+    return _task(request, one, prompt.inputs, parser)
 
 
-def text_question(asked: AskedText, one: Loaded) -> Question:
-    """Turn a completion request into what its model is asked.
+def text_task(request: CompletionRequest, one: Loaded) -> GenerationTask:
+    """Make a task of a completion request.
 
     Args:
-        asked: The request.
+        request: The request.
         one: The model.
 
     Raises:
         HTTPException: 400 where it leaves no room for an answer.
     """
-    inputs = one.tokenizer(asked.prompt, return_tensors="pt")
-    return _question(asked, one, inputs, AnswerParser(AnswerForm(), one.special))
+    inputs = one.tokenizer(request.prompt, return_tensors="pt")
+    return _task(request, one, inputs, AnswerParser(AnswerForm(), one.special))
 
 
-def _question(asked: Asked, one: Loaded, inputs: BatchEncoding, parser: AnswerParser) -> Question:
-    config = _sampling(copy.deepcopy(one.generation), asked)
-    room = _room(one, asked.model, int(inputs["input_ids"].shape[-1]))
-    limit = asked.limit
+def _task(request: GenerationRequest, one: Loaded, inputs: BatchEncoding, parser: AnswerParser) -> GenerationTask:
+    config = _sampling(copy.deepcopy(one.generation), request)
+    room = _room(one, request.model, int(inputs["input_ids"].shape[-1]))
+    limit = request.limit
     config.max_new_tokens = room if limit is None else min(limit, room)
     reader = AnswerReader(
         TokenDecoder(one.tokenizer, one.special),
         parser,
         stop_tokens=frozenset(config.eos_token_id or ()),
-        stop_words=[one.special.mark(word) for word in (*asked.stops, *one.stop_words)],
+        stop_words=[one.special.mark(word) for word in (*request.stops, *one.stop_words)],
     )
-    return Question(inputs.to(one.model.device), config, asked.seed, reader)
+    return GenerationTask(inputs.to(one.model.device), config, request.seed, reader)
 
 
-def _sampling(config: GenerationConfig, asked: Asked) -> GenerationConfig:
+def _sampling(config: GenerationConfig, request: GenerationRequest) -> GenerationConfig:
     """Let the request decide whether to sample; transformers would keep a greedy model greedy at any temperature."""
-    if asked.temperature is not None and asked.temperature < _GREEDY_BELOW:
+    if request.temperature is not None and request.temperature < _GREEDY_BELOW:
         config.do_sample = False
-    elif asked.temperature is not None or asked.top_p is not None:
+    elif request.temperature is not None or request.top_p is not None:
         config.do_sample = True
-    config.temperature = config.temperature if asked.temperature is None else asked.temperature
-    config.top_p = config.top_p if asked.top_p is None else asked.top_p
+    config.temperature = config.temperature if request.temperature is None else request.temperature
+    config.top_p = config.top_p if request.top_p is None else request.top_p
     if not config.do_sample:
         for name in _SAMPLING:
             setattr(config, name, None)
@@ -169,22 +169,24 @@ def _sampling(config: GenerationConfig, asked: Asked) -> GenerationConfig:
 def _refuse_vast(one: Loaded, characters: int) -> None:
     """Refuse what can't fit before it is tokenized, which holds up every other request for as long as it takes."""
     if characters > one.limit * one.longest_token:
-        message = f"The question has {characters} characters, far more than {one.limit} tokens can be."
+        message = f"The prompt has {characters} characters, far more than {one.limit} tokens can be."
         raise HTTPException(400, {"message": message, "param": "messages", "code": "context_length_exceeded"})
 
 
 def _room(one: Loaded, name: str, tokens: int) -> int:
-    """Return how many tokens an answer may have: what a question leaves of the context."""
+    """Return how many tokens an answer may have: what the prompt leaves of the context."""
     if tokens == 0:
-        raise HTTPException(400, {"message": "The question has no tokens.", "param": "messages"})
+        raise HTTPException(400, {"message": "The prompt has no tokens.", "param": "messages"})
     if tokens >= one.limit:
-        message = f"The question has {tokens} tokens, and {name} takes at most {one.limit} with the answer."
+        message = f"The prompt has {tokens} tokens, and {name} takes at most {one.limit} with the answer."
         raise HTTPException(400, {"message": message, "param": "messages", "code": "context_length_exceeded"})
     return one.limit - tokens
 
 
-async def _answer(models: Models, one: Loaded, question: Question, reply: ChatReply, *, stream: bool | None) -> Answer:
-    generated = models.answer(one, question)
+async def _answer(
+    models: Models, one: Loaded, task: GenerationTask, reply: ChatReply, *, stream: bool | None
+) -> Answer:
+    generated = models.answer(one, task)
     if stream:
         return StreamingResponse(events(reply, generated), media_type="text/event-stream")
     parts: list[Part] = []

@@ -47,8 +47,8 @@ class Loaded:
         parent: The base's name where it is an adapter; empty otherwise.
         model: The model, or an adapter's `PeftModel`.
         tokenizer: Its own: an adapter may have been trained with another chat template than its base.
-        generation: How it answers where a request says nothing, with every token that ends an answer.
-        limit: The most tokens of a question and its answer.
+        generation: How it answers where a request sets nothing, with every token that ends an answer.
+        limit: The most tokens of a prompt and its answer.
         longest_token: The characters of the longest token there is.
         special: Its special tokens.
         template: Its chat template; None where it has none.
@@ -72,7 +72,7 @@ def load_models(placement: Placement, settings: AppSettings, device: str) -> tup
 
     Args:
         placement: Verified folders and names.
-        settings: What values say of it.
+        settings: From the values.
         device: torch's name of the device.
 
     Returns:
@@ -112,7 +112,7 @@ def _virtual_tokens(model: PeftModel) -> int:
     config = model.active_peft_config
     if not config.is_prompt_learning:
         return 0
-    # every position follows from the cache: what peft says of it with each answer is no news
+    # every position follows from the cache: the warning would come with each answer
     warnings.filterwarnings("ignore", message="Position ids are not supported for parameter efficient tuning")
     return int(cast("Any", config).num_virtual_tokens)
 

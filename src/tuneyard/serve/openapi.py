@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 import tuneyard
-from tuneyard.serve.requests import AskedChat, AskedText
+from tuneyard.serve.requests import ChatCompletionRequest, CompletionRequest
 
 _EVENT = {
     "type": "object",
@@ -79,13 +79,13 @@ def openapi_document(names: Sequence[str], *, guarded: bool) -> dict[str, Any]:
         The document, as JSON can hold it.
     """
     posts = {
-        "/v1/chat/completions": ("Answer a conversation", AskedChat, ChatCompletion),
-        "/v1/completions": ("Go on with a text", AskedText, Completion),
+        "/v1/chat/completions": ("Answer a conversation", ChatCompletionRequest, ChatCompletion),
+        "/v1/completions": ("Go on with a text", CompletionRequest, Completion),
     }
     gets = {
         "/v1/models": ("List the models", ServedModels),
         "/v1/models/{model}": ("Describe a model", ServedModel),
-        "/health": ("Tell that the server works", Health),
+        "/health": ("Check that the server answers", Health),
     }
     kinds: list[type[BaseModel]] = [Refusal, *(kind for _, *both in (*posts.values(), *gets.values()) for kind in both)]
     schemas, definitions = models_json_schema(
@@ -97,20 +97,23 @@ def openapi_document(names: Sequence[str], *, guarded: bool) -> dict[str, Any]:
         return {"application/json": {"schema": schemas[kind, "validation"]}, **stream}
 
     def operation(
-        summary: str, answer: type[BaseModel], asked: type[BaseModel] | None = None, *, names_model: bool = False
+        summary: str, answer: type[BaseModel], request: type[BaseModel] | None = None, *, names_model: bool = False
     ) -> dict[str, Any]:
         refused = {
             str(status): {"description": why, "content": content(Refusal)}
             for status, why in _REFUSALS.items()
-            if asked or status == 401 or (names_model and status == 404)
+            if request or status == 401 or (names_model and status == 404)
         }
-        body = {"requestBody": {"required": True, "content": content(asked)}} if asked else {}
+        body = {"requestBody": {"required": True, "content": content(request)}} if request else {}
         named = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "enum": list(names)}}
         parameters = {"parameters": [named]} if names_model else {}
-        told = {"200": {"description": summary, "content": content(answer, streamed=asked is not None)}, **refused}
-        return {"summary": summary, **parameters, **body, "responses": told}
+        responses = {
+            "200": {"description": summary, "content": content(answer, streamed=request is not None)},
+            **refused,
+        }
+        return {"summary": summary, **parameters, **body, "responses": responses}
 
-    paths = {path: {"post": operation(words, answer, asked)} for path, (words, asked, answer) in posts.items()}
+    paths = {path: {"post": operation(words, answer, request)} for path, (words, request, answer) in posts.items()}
     paths |= {
         path: {"get": operation(words, answer, names_model="{model}" in path)} for path, (words, answer) in gets.items()
     }

@@ -1,8 +1,8 @@
 """An answer taken apart while it is generated: reasoning, content and tool calls, by the form of its chat template.
 
 What does not parse is content, unchanged: a tool call that is no JSON, reasoning that never ends, a mark that the
-template does not know. So nothing of an answer is ever lost, and a stream says what the whole answer says. The price is
-that reasoning and tool calls come out when they are complete, since a stream can't take anything back.
+template does not know. So nothing of an answer is ever lost, and the parts of a stream put together are the whole
+answer. The price is that reasoning and tool calls come out when they are complete: a stream can't take anything back.
 """
 
 from __future__ import annotations
@@ -250,7 +250,7 @@ class AnswerParser:
 
 
 def typed_arguments(arguments: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Give arguments that are texts the types that their schema asks for.
+    """Convert arguments that are texts to the types of their schema.
 
     Args:
         arguments: Texts, as some templates write every argument.

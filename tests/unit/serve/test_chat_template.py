@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from answer_lab import ALL, NO_CALLS, NO_TOOLS, QUESTION, TOOLS, answer, call, made
 
-from tuneyard.serve.template import ChatTemplate, Unrenderable, question_messages
+from tuneyard.serve.template import ChatTemplate, Unrenderable, prompt_messages
 
 RESULT = {"role": "tool", "tool_call_id": "abcdefgh1", "name": "measure", "content": "nine metres"}
 CALLED = {"role": "assistant", "content": "", "tool_calls": [call("measure", boat="Anna")]}
@@ -159,7 +159,7 @@ def test_a_template_by_name_is_that_for_tools_where_there_are_tools(root: Path) 
 def test_messages_come_to_the_template_as_training_gives_them() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     arguments = json.dumps({"boat": "Anna"})
-    (asked, called) = question_messages(
+    (asked, called) = prompt_messages(
         [
             {"role": "user", "content": parts},
             {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]},
