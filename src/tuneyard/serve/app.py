@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from tuneyard.serve.answering import Models
 from tuneyard.serve.clients import WatchClient
 from tuneyard.serve.guard import RequireKey
-from tuneyard.serve.handlers import ChatHandler, TextHandler, find_model
+from tuneyard.serve.handlers import chat_handler, find_model, text_handler
 from tuneyard.serve.openapi import openapi_document
 
 ROUTES = frozenset(
@@ -53,8 +53,8 @@ def build_app(models: Models, key: str) -> FastAPI:
         return models.card(model)
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.add_api_route("/v1/chat/completions", ChatHandler(models).handle, methods=["POST"], response_model=None)
-    app.add_api_route("/v1/completions", TextHandler(models).handle, methods=["POST"], response_model=None)
+    app.add_api_route("/v1/chat/completions", chat_handler(models).handle, methods=["POST"], response_model=None)
+    app.add_api_route("/v1/completions", text_handler(models).handle, methods=["POST"], response_model=None)
     app.add_api_route("/v1/models", list_models, methods=["GET"])
     app.add_api_route("/v1/models/{model:path}", show_model, methods=["GET"])
     app.add_api_route("/health", health, methods=["GET"])

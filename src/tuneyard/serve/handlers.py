@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import copy
 import uuid
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
 from fastapi import HTTPException
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -25,20 +26,33 @@ from tuneyard.serve.streams import AnswerReader
 from tuneyard.serve.template import Unrenderable
 
 Answer = StreamingResponse | JSONResponse
+_Request = TypeVar("_Request", bound=GenerationRequest)
 
 _GREEDY_BELOW = 1e-5  # vLLM's bound: divided by less, logits overflow
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "top_h", "epsilon_cutoff", "eta_cutoff")
 
 
-class ChatHandler:
-    """`POST /v1/chat/completions`.
+class RequestHandler(Generic[_Request]):
+    """A route that generates.
 
     Args:
         models: The server's models.
+        kind: What it takes.
+        make_task: Makes a task of a request for a model.
+        reply: Writes the answers.
+        prefix: What the ids of its answers begin with.
     """
 
-    def __init__(self, models: Models) -> None:
-        self._models = models
+    def __init__(
+        self,
+        models: Models,
+        kind: type[_Request],
+        make_task: Callable[[_Request, Loaded], GenerationTask],
+        reply: type[ChatReply],
+        prefix: str,
+    ) -> None:
+        self._models, self._kind, self._make_task = models, kind, make_task
+        self._reply, self._prefix = reply, prefix
 
     async def handle(self, body: dict[str, Any]) -> Answer:
         """Answer one request.
@@ -49,39 +63,22 @@ class ChatHandler:
         Raises:
             HTTPException: It can't be honoured.
         """
-        request = read_request(ChatCompletionRequest, body)
+        request = read_request(self._kind, body)
         one = find_model(self._models, request.model)
-        _refuse_vast(one, sum(message.characters for message in request.messages))
-        task = await asyncio.to_thread(chat_task, request, one)
-        reply = ChatReply(f"chatcmpl-{uuid.uuid4().hex}", request.model, request.wants_usage)
+        _refuse_vast(one, request)
+        task = await asyncio.to_thread(self._make_task, request, one)
+        reply = self._reply(f"{self._prefix}-{uuid.uuid4().hex}", request.model, request.wants_usage)
         return await _answer(self._models, one, task, reply, stream=request.stream)
 
 
-class TextHandler:
-    """`POST /v1/completions`.
+def chat_handler(models: Models) -> RequestHandler[ChatCompletionRequest]:
+    """Make the handler of `POST /v1/chat/completions`."""
+    return RequestHandler(models, ChatCompletionRequest, chat_task, ChatReply, "chatcmpl")
 
-    Args:
-        models: The server's models.
-    """
 
-    def __init__(self, models: Models) -> None:
-        self._models = models
-
-    async def handle(self, body: dict[str, Any]) -> Answer:
-        """Answer one request.
-
-        Args:
-            body: Its JSON.
-
-        Raises:
-            HTTPException: It can't be honoured.
-        """
-        request = read_request(CompletionRequest, body)
-        one = find_model(self._models, request.model)
-        _refuse_vast(one, len(request.prompt))
-        task = await asyncio.to_thread(text_task, request, one)
-        reply = TextReply(f"cmpl-{uuid.uuid4().hex}", request.model, request.wants_usage)
-        return await _answer(self._models, one, task, reply, stream=request.stream)
+def text_handler(models: Models) -> RequestHandler[CompletionRequest]:
+    """Make the handler of `POST /v1/completions`."""
+    return RequestHandler(models, CompletionRequest, text_task, TextReply, "cmpl")
 
 
 def find_model(models: Models, name: str) -> Loaded:
@@ -140,7 +137,7 @@ def text_task(request: CompletionRequest, one: Loaded) -> GenerationTask:
 
 def _task(request: GenerationRequest, one: Loaded, inputs: BatchEncoding, parser: AnswerParser) -> GenerationTask:
     config = _sampling(copy.deepcopy(one.generation), request)
-    room = _room(one, request.model, int(inputs["input_ids"].shape[-1]))
+    room = _room(one, request, int(inputs["input_ids"].shape[-1]))
     limit = request.limit
     config.max_new_tokens = room if limit is None else min(limit, room)
     reader = AnswerReader(
@@ -166,21 +163,25 @@ def _sampling(config: GenerationConfig, request: GenerationRequest) -> Generatio
     return config
 
 
-def _refuse_vast(one: Loaded, characters: int) -> None:
+def _refuse_vast(one: Loaded, request: GenerationRequest) -> None:
     """Refuse what can't fit before it is tokenized, which holds up every other request for as long as it takes."""
-    if characters > one.limit * one.longest_token:
-        message = f"The prompt has {characters} characters, far more than {one.limit} tokens can be."
-        raise HTTPException(400, {"message": message, "param": "messages", "code": "context_length_exceeded"})
+    if request.characters > one.limit * one.longest_token:
+        message = f"The prompt has {request.characters} characters, far more than {one.limit} tokens can be."
+        raise _too_long(request, message)
 
 
-def _room(one: Loaded, name: str, tokens: int) -> int:
+def _room(one: Loaded, request: GenerationRequest, tokens: int) -> int:
     """Return how many tokens an answer may have: what the prompt leaves of the context."""
     if tokens == 0:
-        raise HTTPException(400, {"message": "The prompt has no tokens.", "param": "messages"})
+        raise HTTPException(400, {"message": "The prompt has no tokens.", "param": request.prompt_field})
     if tokens >= one.limit:
-        message = f"The prompt has {tokens} tokens, and {name} takes at most {one.limit} with the answer."
-        raise HTTPException(400, {"message": message, "param": "messages", "code": "context_length_exceeded"})
+        message = f"The prompt has {tokens} tokens, and {request.model} takes at most {one.limit} with the answer."
+        raise _too_long(request, message)
     return one.limit - tokens
+
+
+def _too_long(request: GenerationRequest, message: str) -> HTTPException:
+    return HTTPException(400, {"message": message, "param": request.prompt_field, "code": "context_length_exceeded"})
 
 
 async def _answer(

@@ -5,7 +5,8 @@ Requests are described by the very models that check them, answers by those of O
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from openai.types import Completion
@@ -92,27 +93,7 @@ def openapi_document(names: Sequence[str], *, guarded: bool) -> dict[str, Any]:
         [(kind, "validation") for kind in kinds], ref_template="#/components/schemas/{model}"
     )
 
-    def content(kind: type[BaseModel], *, streamed: bool = False) -> dict[str, Any]:
-        stream = {"text/event-stream": {"itemSchema": _EVENT}} if streamed else {}
-        return {"application/json": {"schema": schemas[kind, "validation"]}, **stream}
-
-    def operation(
-        summary: str, answer: type[BaseModel], request: type[BaseModel] | None = None, *, names_model: bool = False
-    ) -> dict[str, Any]:
-        refused = {
-            str(status): {"description": why, "content": content(Refusal)}
-            for status, why in _REFUSALS.items()
-            if request or status == 401 or (names_model and status == 404)
-        }
-        body = {"requestBody": {"required": True, "content": content(request)}} if request else {}
-        named = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "enum": list(names)}}
-        parameters = {"parameters": [named]} if names_model else {}
-        responses = {
-            "200": {"description": summary, "content": content(answer, streamed=request is not None)},
-            **refused,
-        }
-        return {"summary": summary, **parameters, **body, "responses": responses}
-
+    operation = partial(_operation, {kind: schemas[kind, "validation"] for kind in kinds}, names)
     paths = {path: {"post": operation(words, answer, request)} for path, (words, request, answer) in posts.items()}
     paths |= {
         path: {"get": operation(words, answer, names_model="{model}" in path)} for path, (words, answer) in gets.items()
@@ -127,3 +108,29 @@ def openapi_document(names: Sequence[str], *, guarded: bool) -> dict[str, Any]:
         },
         "security": [{"key": []}] if guarded else [],
     }
+
+
+def _operation(
+    schemas: Mapping[type[BaseModel], dict[str, Any]],
+    names: Sequence[str],
+    summary: str,
+    answer: type[BaseModel],
+    request: type[BaseModel] | None = None,
+    *,
+    names_model: bool = False,
+) -> dict[str, Any]:
+    refused = {
+        str(status): {"description": why, "content": _content(schemas[Refusal])}
+        for status, why in _REFUSALS.items()
+        if request or status == 401 or (names_model and status == 404)
+    }
+    body = {"requestBody": {"required": True, "content": _content(schemas[request])}} if request else {}
+    named = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "enum": list(names)}}
+    parameters = {"parameters": [named]} if names_model else {}
+    answered = {"description": summary, "content": _content(schemas[answer], streamed=request is not None)}
+    return {"summary": summary, **parameters, **body, "responses": {"200": answered, **refused}}
+
+
+def _content(schema: dict[str, Any], *, streamed: bool = False) -> dict[str, Any]:
+    stream = {"text/event-stream": {"itemSchema": _EVENT}} if streamed else {}
+    return {"application/json": {"schema": schema}, **stream}

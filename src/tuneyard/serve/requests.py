@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 from functools import partial
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast
 
 from fastapi import HTTPException
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
@@ -45,6 +45,8 @@ class GenerationRequest(BaseModel):
     """What chats and completions have in common."""
 
     model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+    prompt_field: ClassVar[str]
+    """The field that holds what is answered."""
 
     model: str
     stream: bool | None = None
@@ -67,6 +69,11 @@ class GenerationRequest(BaseModel):
     def stops(self) -> tuple[str, ...]:
         """The words that the answer ends before."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    @property
+    def characters(self) -> int:
+        """How long the texts of the prompt are."""
+        raise NotImplementedError
 
     @property
     def limit(self) -> int | None:
@@ -151,6 +158,8 @@ class OfferedTool(BaseModel):
 class ChatCompletionRequest(GenerationRequest):
     """`POST /v1/chat/completions`."""
 
+    prompt_field: ClassVar[str] = "messages"
+
     messages: Annotated[list[RequestMessage], Field(min_length=1)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     tools: list[OfferedTool] | None = None
@@ -169,6 +178,11 @@ class ChatCompletionRequest(GenerationRequest):
         if wrong:
             raise ValueError(f"{', '.join(wrong)} can't be set by a request")
         return given
+
+    @property
+    def characters(self) -> int:
+        """How long the texts of the messages are."""
+        return sum(message.characters for message in self.messages)
 
     @property
     def limit(self) -> int | None:
@@ -196,11 +210,18 @@ class PlainFormat(BaseModel):
 class CompletionRequest(GenerationRequest):
     """`POST /v1/completions`."""
 
+    prompt_field: ClassVar[str] = "prompt"
+
     prompt: _NotEmpty
     echo: _No | None = None
     best_of: _One | None = None
     logprobs: _Zero | None = None
     suffix: Literal[""] | None = None
+
+    @property
+    def characters(self) -> int:
+        """How long the prompt is."""
+        return len(self.prompt)
 
 
 def read_request(kind: type[_Request], body: dict[str, Any]) -> _Request:
