@@ -163,6 +163,7 @@ def test_a_stream_of_any_answer_is_the_whole_answer(root: Path, examples: int) -
         assert said.tokens <= request["max_tokens"]
         if name not in CONTENT_MARKS and not said.calls and not said.reasoning and "think" not in text.lower():
             written = one.tokenizer.decode(reciter.ids[: said.tokens], skip_special_tokens=True)
-            assert one.bare(said.content) == written.partition(request.get("stop") or "\0")[0]
+            # Both bare: ordinary tokens may spell a special one, and one that began what did not parse is shown.
+            assert one.bare(said.content) == one.bare(written.partition(request.get("stop") or "\0")[0])
 
     check()
