@@ -112,7 +112,7 @@ def refusals(*, workdir: Path | None = None) -> Generator[None]:
 
 
 def kind_of(error: OSError) -> type[TuneyardError]:
-    """Tell which of our errors stands for what the system says of a file or folder.
+    """Return which of our errors stands for what the system reports of a file or folder.
 
     Args:
         error: What the system raised.

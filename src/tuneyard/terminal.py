@@ -64,7 +64,7 @@ def prepare_text() -> None:
 
 
 def shows_unicode(stream: object) -> bool:
-    """Tell whether a stream can write every character; a JSON document for another one has to be in ASCII.
+    """Whether a stream can write every character; a JSON document for another one has to be in ASCII.
 
     Args:
         stream: `sys.stdout`, or what stands in its place.

@@ -68,7 +68,7 @@ def fitting(machine: str, pod: str) -> str:
 
 
 def setting(name: str) -> str:
-    """Say what an environment variable's setting is called where this process runs.
+    """Return what an environment variable's setting is called where this process runs.
 
     Args:
         name: The variable, such as `AWS_CA_BUNDLE`.
@@ -120,7 +120,7 @@ def command(words: str) -> str:
 
 
 def installation(extra: str) -> str:
-    """Say how a part of Tuneyard that is missing is installed where this process runs.
+    """Return how a part of Tuneyard that is missing is installed where this process runs.
 
     Args:
         extra: The extra of the package that brings it; empty for the newest version of all.
@@ -130,13 +130,13 @@ def installation(extra: str) -> str:
 
 
 def more_room(folder: Path | str) -> str:
-    """Say how a folder of this process gets more room.
+    """Return how a folder of this process gets more room.
 
     Args:
         folder: The folder whose disk is full.
     """
     return fitting(
-        f"Make room on its disk: df -h {folder}", f"Ask for a larger volume: {_SIZES.get(chart(), 'values')}"
+        f"Make room on its disk: df -h {folder}", f"Request a larger volume: {_SIZES.get(chart(), 'values')}"
     )
 
 

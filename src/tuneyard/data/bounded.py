@@ -47,7 +47,7 @@ class TemplateLimitError(TemplateRuntimeError):
 
 
 class TemplateProcess:
-    """A process that renders; started when it is needed, and again after it was ended. For any number of threads.
+    """A process that renders; started when it is needed, and anew after it was ended. For any number of threads.
 
     Args:
         seconds: Processor time for one conversation.
@@ -72,7 +72,7 @@ class TemplateProcess:
         return _with_limits, self._limits
 
     def render(
-        self, messages: Sequence[Mapping[str, Any]], cuts: Sequence[Cut], **rest: Any
+        self, messages: Sequence[Mapping[str, Any]], cuts: Sequence[Cut], /, **rest: Any
     ) -> list[str | TemplateError]:
         """Render one conversation, whole or its beginnings.
 
@@ -213,14 +213,14 @@ def _apply(
     if not messages:
         raise ValueError("an empty conversation has no form")
     more = {"documents": documents, "continue_final_message": continue_final_message, **rest}
-    asked = template_arguments(tokenizer, tools, chat_template)
-    (text,) = process.render(messages, [(len(messages), add_generation_prompt)], **asked, **more)
+    given = template_arguments(tokenizer, tools, chat_template)
+    (text,) = process.render(messages, [(len(messages), add_generation_prompt)], **{**given, **more})
     if isinstance(text, TemplateError):
         raise text
     if own.get("tokenize") is False:
         return text
-    said = [{"role": "user", "content": text}]
-    return type(tokenizer).apply_chat_template(tokenizer, said, chat_template=_AS_IT_IS, **own)
+    message = [{"role": "user", "content": text}]
+    return type(tokenizer).apply_chat_template(tokenizer, message, chat_template=_AS_IT_IS, **own)
 
 
 _OF_THE_TEXT = frozenset(

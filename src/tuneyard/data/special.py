@@ -1,8 +1,8 @@
 """Special tokens written out in a row's own texts: there the model reads them as control tokens.
 
-A user's text that says `<|im_end|>` ends the user's turn, and an answer that says it ends before its end. Servers read
-messages as training does, so nothing but the data can mend it. The tokenizer decides: a text has one where encoding it
-gives the id of a control token, however it is spelt. Not what becomes of such a row (`check`).
+`<|im_end|>` in a user's text ends the user's turn, and in an answer it ends the answer. Servers read messages as
+training does, so nothing but the data can mend it. The tokenizer decides: a text has one where encoding it gives the id
+of a control token, however it is spelt. Not what becomes of such a row (`check`).
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def check_weights(name: str, files: Mapping[str, int], read: Read) -> None:
         tensors = write_outline(files, read, folder, where=name)
         config = _settings(folder / _CONFIG)
         if config is None:
-            return  # said where the model is loaded: training and serving look into every file of settings
+            return  # reported where the model is loaded: training and serving look into every file of settings
         if problems := structure_problems(tensors, _settings(folder / _INDEX), config):
             raise incomplete(name, problems)
         _compare(folder, name)

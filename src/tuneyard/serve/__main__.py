@@ -11,11 +11,16 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from socket import socket
+from typing import TYPE_CHECKING
 
 from tuneyard.errors import InvalidValuesError, Problem
 from tuneyard.process import run_main
 from tuneyard.values import InferenceValues, read_values
 from tuneyard.whereabouts import fitting
+
+if TYPE_CHECKING:
+    from tuneyard.serve.placement import Placement
 
 _END_SECONDS = 15
 """Of the grace period, what isn't for answers: five seconds of the chart's preStop, ten for ending the engine."""
@@ -41,12 +46,10 @@ def _options() -> argparse.Namespace:
 
 def _serve(options: argparse.Namespace, workdir: Path) -> None:
     from tuneyard.device import choose_device
-    from tuneyard.models import check_whole
     from tuneyard.serve import vllm
     from tuneyard.serve.flags import app_settings
     from tuneyard.serve.guard import key_of_environment
     from tuneyard.serve.placement import place_models
-    from tuneyard.serve.readiness import local_url
     from tuneyard.serve.server import open_port, serve_app
     from tuneyard.store import find_store
 
@@ -62,25 +65,7 @@ def _serve(options: argparse.Namespace, workdir: Path) -> None:
     # What can be refused is refused before gigabytes are pulled.
     device = choose_device(values.gpuResource, values.gpus, key="gpus")
     if vllm.is_installed():
-        placement = place_models(values, store, workdir)
-        if notice := check_whole(placement.model.folder, where=placement.model.where):
-            print(notice, file=sys.stderr, flush=True)
-        host, port = door.getsockname()[:2]
-        door.close()
-        finish = _finish_seconds(values)
-        command = vllm.build_command(
-            values, placement, host=host, port=port, guarded=bool(key), on_cpu=device == "cpu", finish_seconds=finish
-        )
-        environment = vllm.build_environment(values, key, os.environ, workdir)
-        vllm.serve_vllm(
-            command,
-            environment,
-            placement.served,
-            url=local_url(host, port),
-            key=key,
-            ready_file=ready,
-            finish_seconds=finish,
-        )
+        _serve_by_vllm(values, place_models(values, store, workdir), door, workdir, key, ready, on_cpu=device == "cpu")
         return
     settings = app_settings(values.vllm_engine_args)
     if device != "cpu" and values.gpus > 1:
@@ -105,6 +90,40 @@ def _check_key(values: InferenceValues, key: str) -> None:
             ),
             problems=[Problem("apiKeySecret", "holds no text", allowed="a text that clients have to send")],
         )
+
+
+def _serve_by_vllm(
+    values: InferenceValues,
+    placement: Placement,
+    door: socket,
+    workdir: Path,
+    key: str,
+    ready: Path | None,
+    *,
+    on_cpu: bool,
+) -> None:
+    from tuneyard.models import check_whole
+    from tuneyard.serve import vllm
+    from tuneyard.serve.readiness import local_url
+
+    if notice := check_whole(placement.model.folder, where=placement.model.where):
+        print(notice, file=sys.stderr, flush=True)
+    host, port = door.getsockname()[:2]
+    door.close()
+    finish = _finish_seconds(values)
+    command = vllm.build_command(
+        values, placement, host=host, port=port, guarded=bool(key), on_cpu=on_cpu, finish_seconds=finish
+    )
+    environment = vllm.build_environment(values, key, os.environ, workdir)
+    vllm.serve_vllm(
+        command,
+        environment,
+        placement.served,
+        url=local_url(host, port),
+        key=key,
+        ready_file=ready,
+        finish_seconds=finish,
+    )
 
 
 def _finish_seconds(values: InferenceValues) -> int:

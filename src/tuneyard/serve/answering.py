@@ -1,6 +1,6 @@
 """The models behind the routes: which name is which, and an answer generated token by token.
 
-Each model has a thread of its own and answers one question after the other; models answer at the same time. An answer
+Each model has a thread of its own and generates one answer after the other; models generate at the same time. An answer
 that nobody waits for any more is not finished. What an answer's tokens mean is read by `streams`.
 """
 
@@ -38,12 +38,12 @@ _BROKEN = (
 )  # fmt: skip
 """What a model's own code raises; a thread that ended with one would leave its clients waiting."""
 
-Tell = Callable[[Part | Ending | GenerationFailed], None]
+Emit = Callable[[Part | Ending | GenerationFailed], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """What a model is asked.
+class GenerationTask:
+    """One answer to generate.
 
     Attributes:
         inputs: Token ids and attention mask, each of shape (1, tokens).
@@ -59,7 +59,7 @@ class Question:
 
     @property
     def tokens(self) -> int:
-        """How many tokens it has."""
+        """How many tokens the prompt has."""
         return int(self.inputs["input_ids"].shape[-1])
 
 
@@ -79,8 +79,8 @@ class Models:
     """All models of one server, by name.
 
     Args:
-        loaded: The models, the one asked for first.
-        seed: Draws the seeds of questions that have none; None for other ones each time the server starts.
+        loaded: The models, that of the values' `model` first.
+        seed: Draws the seeds of requests that have none; None for other ones each time the server starts.
     """
 
     def __init__(self, loaded: Sequence[Loaded], seed: int | None = None) -> None:
@@ -117,12 +117,12 @@ class Models:
         about = {"id": name, "object": "model", "created": self._created, "owned_by": "tuneyard"}
         return {**about, "parent": one.parent or None, "max_model_len": one.limit}
 
-    async def answer(self, one: Loaded, question: Question) -> AsyncGenerator[Part | Ending]:
+    async def answer(self, one: Loaded, task: GenerationTask) -> AsyncGenerator[Part | Ending]:
         """Generate an answer, until it ends, its client has gone or the server closes.
 
         Args:
             one: The model.
-            question: What it is asked.
+            task: What to generate.
 
         Yields:
             The answer's parts, and then how it has ended.
@@ -131,18 +131,18 @@ class Models:
             GenerationFailed: It could not be generated to its end.
         """
         loop = asyncio.get_running_loop()
-        told: asyncio.Queue[Part | Ending | GenerationFailed] = asyncio.Queue()
+        parts: asyncio.Queue[Part | Ending | GenerationFailed] = asyncio.Queue()
         abandoned = threading.Event()
         stops = [event for event in (self._closing, abandoned, gone.get()) if event is not None]
 
-        def tell(item: Part | Ending | GenerationFailed) -> None:
+        def emit(item: Part | Ending | GenerationFailed) -> None:
             with suppress(RuntimeError):  # the loop has ended with the server
-                loop.call_soon_threadsafe(told.put_nowait, item)
+                loop.call_soon_threadsafe(parts.put_nowait, item)
 
-        self._workers[one.names].submit(lambda: self._generate(one, question, stops, tell))
+        self._workers[one.names].submit(lambda: self._generate(one, task, stops, emit))
         try:
             while True:
-                item = await told.get()
+                item = await parts.get()
                 if isinstance(item, GenerationFailed):
                     raise item
                 yield item
@@ -164,35 +164,35 @@ class Models:
         with self._changed:
             return self._changed.wait_for(lambda: self._busy == 0, seconds)
 
-    def _generate(self, one: Loaded, question: Question, stops: Sequence[threading.Event], tell: Tell) -> None:
-        reader = question.reader
+    def _generate(self, one: Loaded, task: GenerationTask, stops: Sequence[threading.Event], emit: Emit) -> None:
+        reader = task.reader
         with self._changed:
             self._busy += 1
         try:
             if not any(event.is_set() for event in stops):
                 one.model.generate(
-                    **question.inputs,
-                    generation_config=question.config,
-                    stopping_criteria=StoppingCriteriaList([_Reading(reader, stops, tell)]),
-                    custom_generate=seeded_decoding(self._seed(question), one.model.device),
+                    **task.inputs,
+                    generation_config=task.config,
+                    stopping_criteria=StoppingCriteriaList([_Reading(reader, stops, emit)]),
+                    custom_generate=seeded_decoding(self._seed(task), one.model.device),
                 )
             if self._closing.is_set() and not reader.done:
                 raise GenerationFailed("The server is stopping, and this answer was not complete.", status=503)
             for part in reader.finish():
-                tell(part)
-            tell(Ending(reader.finish_reason, question.tokens, reader.tokens))
+                emit(part)
+            emit(Ending(reader.finish_reason, task.tokens, reader.tokens))
         except GenerationFailed as error:
-            tell(error)
+            emit(error)
         except _BROKEN as error:
             logger.exception("An answer could not be generated.")
-            tell(GenerationFailed(f"The answer could not be generated: {error}"))
+            emit(GenerationFailed(f"The answer could not be generated: {error}"))
         finally:
             with self._changed:
                 self._busy -= 1
                 self._changed.notify_all()
 
-    def _seed(self, question: Question) -> int:
-        return self._seeds.getrandbits(63) if question.seed is None else question.seed
+    def _seed(self, task: GenerationTask) -> int:
+        return self._seeds.getrandbits(63) if task.seed is None else task.seed
 
 
 class _Worker:
@@ -217,16 +217,16 @@ class _Worker:
 class _Reading(StoppingCriteria):
     """Reads each new token, and ends the answer where it is complete or nobody waits for it.
 
-    Not a streamer: those are told of a token only after it was decided whether another one follows.
+    Not a streamer: a streamer gets a token only after it was decided whether another one follows.
     """
 
-    def __init__(self, reader: AnswerReader, stops: Sequence[threading.Event], tell: Tell) -> None:
-        self._reader, self._stops, self._tell = reader, stops, tell
+    def __init__(self, reader: AnswerReader, stops: Sequence[threading.Event], emit: Emit) -> None:
+        self._reader, self._stops, self._emit = reader, stops, emit
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
         """Take one step's token; return for each sequence (there is one) whether it ends here."""
         del scores, kwargs
         for part in self._reader.feed(int(input_ids[0, -1])):
-            self._tell(part)
+            self._emit(part)
         stop = self._reader.done or any(event.is_set() for event in self._stops)
         return torch.full((input_ids.shape[0],), stop, device=input_ids.device, dtype=torch.bool)

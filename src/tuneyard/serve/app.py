@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from tuneyard.serve.answering import Models
 from tuneyard.serve.clients import WatchClient
 from tuneyard.serve.guard import RequireKey
-from tuneyard.serve.handlers import ChatHandler, TextHandler, find_model
+from tuneyard.serve.handlers import chat_handler, find_model, text_handler
 from tuneyard.serve.openapi import openapi_document
 
 ROUTES = frozenset(
@@ -30,7 +30,7 @@ def build_app(models: Models, key: str) -> FastAPI:
 
     Args:
         models: What it serves.
-        key: What clients have to send; empty where anyone may ask.
+        key: What clients have to send; empty where no key is needed.
 
     Returns:
         An ASGI app.
@@ -53,8 +53,8 @@ def build_app(models: Models, key: str) -> FastAPI:
         return models.card(model)
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.add_api_route("/v1/chat/completions", ChatHandler(models).handle, methods=["POST"], response_model=None)
-    app.add_api_route("/v1/completions", TextHandler(models).handle, methods=["POST"], response_model=None)
+    app.add_api_route("/v1/chat/completions", chat_handler(models).handle, methods=["POST"], response_model=None)
+    app.add_api_route("/v1/completions", text_handler(models).handle, methods=["POST"], response_model=None)
     app.add_api_route("/v1/models", list_models, methods=["GET"])
     app.add_api_route("/v1/models/{model:path}", show_model, methods=["GET"])
     app.add_api_route("/health", health, methods=["GET"])
@@ -83,7 +83,7 @@ async def _not_json(request: Request, error: Exception) -> JSONResponse:
 
 async def _failed(request: Request, error: Exception) -> JSONResponse:
     del request
-    return _error(500, {"message": f"The question could not be answered: {error}"})
+    return _error(500, {"message": f"The request could not be answered: {error}"})
 
 
 def _error(status: int, facts: dict[str, Any]) -> JSONResponse:

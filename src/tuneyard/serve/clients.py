@@ -37,7 +37,7 @@ class WatchClient:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if _told_size(scope) > MOST_BYTES:
+        if _declared_size(scope) > MOST_BYTES:
             await _refuse(send)
             return
         request = _Request(receive, send, _header(scope, _REQUEST_ID) or str(uuid.uuid4()).encode())
@@ -98,9 +98,9 @@ def _header(scope: Scope, wanted: bytes) -> bytes:
     return next((value for name, value in scope["headers"] if name == wanted), b"")
 
 
-def _told_size(scope: Scope) -> int:
-    told = _header(scope, b"content-length")
-    return int(told) if told.isdigit() else 0
+def _declared_size(scope: Scope) -> int:
+    size = _header(scope, b"content-length")
+    return int(size) if size.isdigit() else 0
 
 
 async def _refuse(send: Send) -> None:

@@ -1,14 +1,15 @@
 """Token ids to text, one at a time: exactly what decoding all of them gives, with special tokens kept apart.
 
 A special token never is a part of an answer's words, but a chat template may mark a reasoning or a tool call with one.
-So `SpecialTokens` writes each that a template uses as one character that no decoded text can hold, a lone surrogate,
-and takes it out again before anything leaves the server.
+So `SpecialTokens` writes each as one character that no decoded text can hold, a lone surrogate, and takes it out again
+before anything leaves the server.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any, cast
 
 from transformers import PreTrainedTokenizerFast
 
@@ -24,7 +25,10 @@ _LONGEST_RUN = 32
 
 
 class SpecialTokens:
-    """The special tokens of one tokenizer.
+    """The special tokens of one tokenizer, each with the character that stands for it.
+
+    Which character it is follows from the tokenizer alone, so an answer is read the same way whatever came before.
+    There are 2,048 of them: where a tokenizer has more special tokens, those of its chat template come first.
 
     Args:
         tokenizer: The tokenizer.
@@ -33,38 +37,34 @@ class SpecialTokens:
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         added: Mapping[int, object] = tokenizer.added_tokens_decoder
         self._tokens = {number: str(token) for number, token in added.items() if getattr(token, "special", False)}
-        longest_first = sorted((token for token in self._tokens.values() if token), key=len, reverse=True)
+        template = str(cast("Any", tokenizer).chat_template)
+        names = sorted(set(filter(None, self._tokens.values())), key=lambda token: (token not in template, token))
+        self._characters = {token: chr(_FIRST + place) for place, token in enumerate(names[:_MOST])}
+        self._spelled = {character: token for token, character in self._characters.items()}
+        longest_first = sorted(names, key=len, reverse=True)
         self._find = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
-        self._characters: dict[str, str] = {}
 
     def __contains__(self, token: int) -> bool:
         """Whether a token is special."""
         return token in self._tokens
 
     def character(self, token: int) -> str:
-        """Return the character that stands for a special token; empty where no template has used it."""
+        """Return the character that stands for a special token; empty where it has none."""
         return self._characters.get(self._tokens[token], "")
 
-    def mark(self, rendered: str) -> str:
-        """Write each special token of a rendered text as one character.
+    def mark(self, text: str) -> str:
+        """Write each special token of a text as its character.
 
         Args:
-            rendered: What a chat template has rendered.
+            text: Such as a rendered chat template.
         """
         if self._find is None:
-            return rendered
-        return self._find.sub(lambda found: self._character_of(found.group()), rendered)
+            return text
+        return self._find.sub(lambda found: self._characters.get(found.group(), ""), text)
 
     def spell(self, text: str) -> str:
-        """Write special tokens out again."""
-        tokens = {character: token for token, character in self._characters.items() if character}
-        return _SURROGATES.sub(lambda found: tokens.get(found.group(), ""), text)
-
-    def _character_of(self, token: str) -> str:
-        if token not in self._characters:
-            count = len(self._characters)
-            self._characters[token] = chr(_FIRST + count) if count < _MOST else ""
-        return self._characters[token]
+        """Write special tokens in place of their characters."""
+        return _SURROGATES.sub(lambda found: self._spelled.get(found.group(), ""), text)
 
 
 def without_special(text: str) -> str:

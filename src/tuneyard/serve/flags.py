@@ -60,7 +60,7 @@ class AppSettings:
 
     Attributes:
         dtype: torch's name of a dtype, or `auto` for the weights' own.
-        max_model_len: The most tokens of a question and its answer; None for what the model can.
+        max_model_len: The most tokens of a prompt and its answer; None for what the model can.
         seed: Seeds the sampling when the server starts; None for chance.
         passed_over: Flags that have no meaning here.
     """

@@ -135,11 +135,11 @@ class _Probe:
         whole = self._render([_QUESTION, {"role": "assistant", "content": "", **fields}], self._tools, False)
         if whole is None:
             return None
-        said = next((whole[len(start) :] for start in self._starts if whole.startswith(start)), None)
-        if said is None:
+        answer = next((whole[len(start) :] for start in self._starts if whole.startswith(start)), None)
+        if answer is None:
             return None
-        ends = [place for stop in self._stops if (place := said.find(stop)) >= 0]
-        return self._mark(said[: min(ends, default=len(said))])
+        ends = [place for stop in self._stops if (place := answer.find(stop)) >= 0]
+        return self._mark(answer[: min(ends, default=len(answer))])
 
     def rendered_reasoning(self) -> Marks | None:
         """Find the marks around reasoning that the template renders before content."""
@@ -147,8 +147,8 @@ class _Probe:
 
     def reasoning_before(self, calls: CallSyntax) -> Marks | None:
         """Find the marks around reasoning that the template renders before tool calls alone."""
-        said = self.answer(tool_calls=[word_call()], **_REASONING)
-        return self._marks(said, calls.opener) if calls.marked else None
+        answer = self.answer(tool_calls=[word_call()], **_REASONING)
+        return self._marks(answer, calls.opener) if calls.marked else None
 
     def opened_reasoning(self) -> Marks | None:
         """Find the marks of reasoning that the prompt opens, where the template renders none that it is given."""
@@ -158,8 +158,8 @@ class _Probe:
         """Find the marks of reasoning that the template takes out of a content."""
         for tag, word in dict.fromkeys(_CLOSING.findall(self._source)):
             opening, closing = (f"<{tag}>", f"</{tag}>") if tag else (f"[{word}]", f"[/{word}]")
-            said = self.answer(content=f"{opening}\n{_REASON}\n{closing}\n\n{_CONTENT}")
-            if said is not None and _REASON not in said and _CONTENT in said:
+            answer = self.answer(content=f"{opening}\n{_REASON}\n{closing}\n\n{_CONTENT}")
+            if answer is not None and _REASON not in answer and _CONTENT in answer:
                 return self._around_lines(opening, closing)
         return None
 
@@ -176,22 +176,22 @@ class _Probe:
 
     def block(self, calls: Sequence[Mapping[str, Any]], reasoning: Marks | None) -> str | None:
         """Return what a model writes for tool calls, without reasoning."""
-        said = self.answer(tool_calls=calls)
-        if said is None and reasoning:
-            said = self.answer(tool_calls=calls, **_REASONING)
-        if said is None or reasoning is None:
-            return said
-        before, found, after = said.partition(reasoning.closing.core)
-        return after if found and FIRST not in before else said
+        answer = self.answer(tool_calls=calls)
+        if answer is None and reasoning:
+            answer = self.answer(tool_calls=calls, **_REASONING)
+        if answer is None or reasoning is None:
+            return answer
+        before, found, after = answer.partition(reasoning.closing.core)
+        return after if found and FIRST not in before else answer
 
     def gap_before(self, calls: CallSyntax) -> str:
         """Return the space between content and tool calls."""
-        said = (self.answer(content=_CONTENT, tool_calls=[word_call()]) or "").partition(_CONTENT)[2]
-        gap, found, _ = said.partition(calls.opener)
+        answer = (self.answer(content=_CONTENT, tool_calls=[word_call()]) or "").partition(_CONTENT)[2]
+        gap, found, _ = answer.partition(calls.opener)
         return gap if calls.marked and found and not gap.strip() else ""
 
-    def _marks(self, said: str | None, following: str) -> Marks | None:
-        before, found, after = (said or "").partition(_REASON)
+    def _marks(self, answer: str | None, following: str) -> Marks | None:
+        before, found, after = (answer or "").partition(_REASON)
         between, followed, _ = after.partition(following)
         if not found or not followed or not between.strip():
             return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,11 @@ from tuneyard.serve.flags import AppSettings
 from tuneyard.serve.placement import ADAPTER_CONFIG, Placement, Weights
 from tuneyard.serve.template import ChatTemplate
 
+logger = logging.getLogger("tuneyard.serve")
+
+_WITHOUT_POSITIONS = 2048
+"""The context, in tokens, of an architecture that has no limit of its own (Mamba, Bloom)."""
+
 _TOKENIZER = "tokenizer_config.json"
 _GENERATION = "generation_config.json"
 _INIT_LEAVES_BASE = (True, False, "gaussian", "eva", None)
@@ -41,8 +47,8 @@ class Loaded:
         parent: The base's name where it is an adapter; empty otherwise.
         model: The model, or an adapter's `PeftModel`.
         tokenizer: Its own: an adapter may have been trained with another chat template than its base.
-        generation: How it answers where a request says nothing, with every token that ends an answer.
-        limit: The most tokens of a question and its answer.
+        generation: How it answers where a request sets nothing, with every token that ends an answer.
+        limit: The most tokens of a prompt and its answer.
         longest_token: The characters of the longest token there is.
         special: Its special tokens.
         template: Its chat template; None where it has none.
@@ -66,7 +72,7 @@ def load_models(placement: Placement, settings: AppSettings, device: str) -> tup
 
     Args:
         placement: Verified folders and names.
-        settings: What values say of it.
+        settings: From the values.
         device: torch's name of the device.
 
     Returns:
@@ -106,7 +112,7 @@ def _virtual_tokens(model: PeftModel) -> int:
     config = model.active_peft_config
     if not config.is_prompt_learning:
         return 0
-    # every position follows from the cache: what peft says of it with each answer is no news
+    # every position follows from the cache: the warning would come with each answer
     warnings.filterwarnings("ignore", message="Position ids are not supported for parameter efficient tuning")
     return int(cast("Any", config).num_virtual_tokens)
 
@@ -145,13 +151,20 @@ def _generation(tokenizer: PreTrainedTokenizerFast, folder: Path) -> GenerationC
 
 
 def _limit(model: PreTrainedModel, wanted: int | None) -> int:
-    can = getattr(model.config, "max_position_embeddings", None)
-    if not isinstance(can, int):
-        can = wanted or 2048  # an architecture without positions has no limit of its own
-    if wanted is not None and wanted > can:
-        problem = Problem("vllm_engine_args.max_model_len", "is more than the model can", str(wanted), f"up to {can}")
-        raise InvalidValuesError(f"max_model_len {wanted} is more than the model's {can} tokens.", problems=[problem])
-    return wanted or can
+    # models that take images too have their text's settings apart
+    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if not isinstance(most, int):
+        if wanted is None:
+            logger.warning(
+                "The model's config.json has no max_position_embeddings: the context is %d tokens. "
+                "Set another with vllm_engine_args.max_model_len.",
+                _WITHOUT_POSITIONS,
+            )
+        return wanted or _WITHOUT_POSITIONS
+    if wanted is not None and wanted > most:
+        problem = Problem("vllm_engine_args.max_model_len", "is more than the model can", str(wanted), f"up to {most}")
+        raise InvalidValuesError(f"max_model_len {wanted} is more than the model's {most} tokens.", problems=[problem])
+    return wanted or most
 
 
 def _unusable(weights: Weights, what: str, error: Exception | None) -> InvalidDataError:

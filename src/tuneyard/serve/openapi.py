@@ -5,7 +5,8 @@ Requests are described by the very models that check them, answers by those of O
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from openai.types import Completion
@@ -14,7 +15,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 import tuneyard
-from tuneyard.serve.requests import AskedChat, AskedText
+from tuneyard.serve.requests import ChatCompletionRequest, CompletionRequest
 
 _EVENT = {
     "type": "object",
@@ -79,38 +80,21 @@ def openapi_document(names: Sequence[str], *, guarded: bool) -> dict[str, Any]:
         The document, as JSON can hold it.
     """
     posts = {
-        "/v1/chat/completions": ("Answer a conversation", AskedChat, ChatCompletion),
-        "/v1/completions": ("Go on with a text", AskedText, Completion),
+        "/v1/chat/completions": ("Answer a conversation", ChatCompletionRequest, ChatCompletion),
+        "/v1/completions": ("Go on with a text", CompletionRequest, Completion),
     }
     gets = {
         "/v1/models": ("List the models", ServedModels),
         "/v1/models/{model}": ("Describe a model", ServedModel),
-        "/health": ("Tell that the server works", Health),
+        "/health": ("Check that the server answers", Health),
     }
     kinds: list[type[BaseModel]] = [Refusal, *(kind for _, *both in (*posts.values(), *gets.values()) for kind in both)]
     schemas, definitions = models_json_schema(
         [(kind, "validation") for kind in kinds], ref_template="#/components/schemas/{model}"
     )
 
-    def content(kind: type[BaseModel], *, streamed: bool = False) -> dict[str, Any]:
-        stream = {"text/event-stream": {"itemSchema": _EVENT}} if streamed else {}
-        return {"application/json": {"schema": schemas[kind, "validation"]}, **stream}
-
-    def operation(
-        summary: str, answer: type[BaseModel], asked: type[BaseModel] | None = None, *, names_model: bool = False
-    ) -> dict[str, Any]:
-        refused = {
-            str(status): {"description": why, "content": content(Refusal)}
-            for status, why in _REFUSALS.items()
-            if asked or status == 401 or (names_model and status == 404)
-        }
-        body = {"requestBody": {"required": True, "content": content(asked)}} if asked else {}
-        named = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "enum": list(names)}}
-        parameters = {"parameters": [named]} if names_model else {}
-        told = {"200": {"description": summary, "content": content(answer, streamed=asked is not None)}, **refused}
-        return {"summary": summary, **parameters, **body, "responses": told}
-
-    paths = {path: {"post": operation(words, answer, asked)} for path, (words, asked, answer) in posts.items()}
+    operation = partial(_operation, {kind: schemas[kind, "validation"] for kind in kinds}, names)
+    paths = {path: {"post": operation(words, answer, request)} for path, (words, request, answer) in posts.items()}
     paths |= {
         path: {"get": operation(words, answer, names_model="{model}" in path)} for path, (words, answer) in gets.items()
     }
@@ -124,3 +108,29 @@ def openapi_document(names: Sequence[str], *, guarded: bool) -> dict[str, Any]:
         },
         "security": [{"key": []}] if guarded else [],
     }
+
+
+def _operation(
+    schemas: Mapping[type[BaseModel], dict[str, Any]],
+    names: Sequence[str],
+    summary: str,
+    answer: type[BaseModel],
+    request: type[BaseModel] | None = None,
+    *,
+    names_model: bool = False,
+) -> dict[str, Any]:
+    refused = {
+        str(status): {"description": why, "content": _content(schemas[Refusal])}
+        for status, why in _REFUSALS.items()
+        if request or status == 401 or (names_model and status == 404)
+    }
+    body = {"requestBody": {"required": True, "content": _content(schemas[request])}} if request else {}
+    named = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "enum": list(names)}}
+    parameters = {"parameters": [named]} if names_model else {}
+    answered = {"description": summary, "content": _content(schemas[answer], streamed=request is not None)}
+    return {"summary": summary, **parameters, **body, "responses": {"200": answered, **refused}}
+
+
+def _content(schema: dict[str, Any], *, streamed: bool = False) -> dict[str, Any]:
+    stream = {"text/event-stream": {"itemSchema": _EVENT}} if streamed else {}
+    return {"application/json": {"schema": schema}, **stream}

@@ -1,8 +1,8 @@
 """An answer taken apart while it is generated: reasoning, content and tool calls, by the form of its chat template.
 
 What does not parse is content, unchanged: a tool call that is no JSON, reasoning that never ends, a mark that the
-template does not know. So nothing of an answer is ever lost, and a stream says what the whole answer says. The price is
-that reasoning and tool calls come out when they are complete, since a stream can't take anything back.
+template does not know. So nothing of an answer is ever lost, and the parts of a stream put together are the whole
+answer. The price is that reasoning and tool calls come out when they are complete: a stream can't take anything back.
 """
 
 from __future__ import annotations
@@ -80,6 +80,7 @@ class AnswerParser:
         self._calls: CallSyntax | None = form.calls if tools else None
         self._text = ""
         self._at = 0  # where in the text the part begins that is being read
+        self._searched = 0  # how much of the text was searched for the end of that part
         self._space = ""  # what of the template's own space may still come
         self._spelled = False  # whether special tokens of a part that did not parse are shown
         self._state: Callable[[bool], Iterator[Part]] = self._begin
@@ -113,7 +114,13 @@ class AnswerParser:
         return parts
 
     def _go(self, state: Callable[[bool], Iterator[Part]], text: str, at: int = 0) -> None:
-        self._state, self._text, self._at, self._moved = state, text, at, True
+        self._state, self._text, self._at, self._moved, self._searched = state, text, at, True, at
+
+    def _find(self, mark: str) -> int:
+        """Find a mark in what has arrived of a part since the last search, so that a long part is read only once."""
+        start = max(self._at, self._searched - len(mark) + 1)
+        self._searched = len(self._text)
+        return self._text.find(mark, start)
 
     def _begin(self, final: bool) -> Iterator[Part]:
         """At the beginning of a part: find out which."""
@@ -165,7 +172,7 @@ class AnswerParser:
         assert self._form.reasoning is not None
         opening, closing = self._form.reasoning.opening, self._form.reasoning.closing
         self._may_reason = False
-        end = self._text.find(closing.core, self._at)
+        end = self._find(closing.core)
         if end < 0:
             if final:
                 self._spelled = True
@@ -209,7 +216,8 @@ class AnswerParser:
     def _call(self, final: bool) -> Iterator[Part]:
         """Within tool calls: wait until they are complete."""
         assert self._calls is not None
-        block = self._calls.read(self._text[self._at :]) if final or self._calls.ends_marked else None
+        ended = bool(self._calls.closer) and self._find(self._calls.closer) >= 0
+        block = self._calls.read(self._text[self._at :]) if final or ended else None
         calls = block[0] if block else []
         if block and (self._calls.marked or all(call.name in self._tools for call in calls)):
             self.done = not self._parallel
@@ -242,7 +250,7 @@ class AnswerParser:
 
 
 def typed_arguments(arguments: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Give arguments that are texts the types that their schema asks for.
+    """Convert arguments that are texts to the types of their schema.
 
     Args:
         arguments: Texts, as some templates write every argument.

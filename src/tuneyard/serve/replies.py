@@ -19,7 +19,7 @@ from tuneyard.serve.streams import FinishReason, text_of
 DONE = "data: [DONE]\n\n"
 _WAITING = ": still generating\n\n"
 _WAITING_SECONDS = 15.0
-"""How often a stream says that it goes on, so that neither a proxy nor a client gives it up."""
+"""How often a stream sends a comment while no part is complete, so that neither a proxy nor a client gives it up."""
 
 
 class GenerationFailed(Exception):  # noqa: N818 - carries a reason to the client
@@ -45,7 +45,7 @@ class Ending:
 
     Attributes:
         finish_reason: Why.
-        prompt_tokens: The tokens of the question.
+        prompt_tokens: The tokens of the prompt.
         completion_tokens: The tokens of the answer.
     """
 
@@ -70,7 +70,7 @@ class ChatReply:
 
     Attributes:
         identifier: Its id.
-        model: The name that was asked for.
+        model: The requested name.
         include_usage: Whether a stream ends with the number of tokens.
         created: When, in seconds since 1970.
     """

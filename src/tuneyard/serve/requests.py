@@ -1,41 +1,52 @@
-"""What may be asked: OpenAI's requests as far as they are honoured here, checked before anything is computed.
+"""OpenAI's requests as far as they are honoured here, checked before anything is computed.
 
-Fields that ask for something the server can't do are refused by name, never passed over; those that ask for nothing
+Fields that request something the server can't do are refused by name, never passed over; those that request nothing
 (`n: 1`, `presence_penalty: 0`) are taken.
 """
 
 from __future__ import annotations
 
 import inspect
+import json
 from functools import partial
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast
 
 from fastapi import HTTPException
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 from transformers import PreTrainedTokenizerFast
+from transformers.utils.chat_template_utils import render_jinja_template
 
-_Asked = TypeVar("_Asked", bound="Asked")
+_Request = TypeVar("_Request", bound="GenerationRequest")
 _NotEmpty = Annotated[str, Field(min_length=1)]
-_TEMPLATE_PARAMETERS = frozenset(inspect.signature(PreTrainedTokenizerFast.apply_chat_template).parameters)
+_TEMPLATE_PARAMETERS = frozenset(
+    {
+        "messages",
+        *inspect.signature(PreTrainedTokenizerFast.apply_chat_template).parameters,
+        *inspect.signature(render_jinja_template).parameters,
+    }
+)
+"""What transformers itself gives a chat template, or takes for itself."""
 
 
-def _told_apart(value: Any, *, number: bool) -> Any:
+def _number_or_bool(value: Any, *, number: bool) -> Any:
     """Keep true and 1 apart, and false and 0, which are equal in Python."""
     if value is not None and isinstance(value, bool) == number:
         raise ValueError("has to be a number" if number else "has to be true or false")
     return value
 
 
-_NUMBER = BeforeValidator(partial(_told_apart, number=True))
+_NUMBER = BeforeValidator(partial(_number_or_bool, number=True))
 _One = Annotated[Literal[1], _NUMBER]
 _Zero = Annotated[Literal[0], _NUMBER]
-_No = Annotated[Literal[False], BeforeValidator(partial(_told_apart, number=False))]
+_No = Annotated[Literal[False], BeforeValidator(partial(_number_or_bool, number=False))]
 
 
-class Asked(BaseModel):
+class GenerationRequest(BaseModel):
     """What chats and completions have in common."""
 
     model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+    prompt_field: ClassVar[str]
+    """The field that holds what is answered."""
 
     model: str
     stream: bool | None = None
@@ -60,8 +71,13 @@ class Asked(BaseModel):
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
     @property
+    def characters(self) -> int:
+        """How long the texts of the prompt are."""
+        raise NotImplementedError
+
+    @property
     def limit(self) -> int | None:
-        """The most tokens of the answer; None for all that the question leaves."""
+        """The most tokens of the answer; None for all that the prompt leaves."""
         return self.max_tokens
 
     @property
@@ -88,14 +104,14 @@ class TextPart(BaseModel):
     text: str
 
 
-class AskedMessage(BaseModel):
+class RequestMessage(BaseModel):
     """One message. What a template may want besides (names, tool calls) is passed on."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str | list[TextPart] | None = None
-    tool_calls: list[AskedToolCall] | None = None
+    tool_calls: list[MessageToolCall] | None = None
 
     @property
     def characters(self) -> int:
@@ -104,7 +120,7 @@ class AskedMessage(BaseModel):
         return sum(map(len, parts))
 
 
-class AskedFunction(BaseModel):
+class CalledFunction(BaseModel):
     """What an earlier answer called."""
 
     model_config = ConfigDict(extra="allow", strict=True)
@@ -113,12 +129,12 @@ class AskedFunction(BaseModel):
     arguments: dict[str, Any] | str
 
 
-class AskedToolCall(BaseModel):
+class MessageToolCall(BaseModel):
     """A call in an earlier answer."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
-    function: AskedFunction
+    function: CalledFunction
 
 
 class OfferedFunction(BaseModel):
@@ -139,10 +155,12 @@ class OfferedTool(BaseModel):
     function: OfferedFunction
 
 
-class AskedChat(Asked):
+class ChatCompletionRequest(GenerationRequest):
     """`POST /v1/chat/completions`."""
 
-    messages: Annotated[list[AskedMessage], Field(min_length=1)]
+    prompt_field: ClassVar[str] = "messages"
+
+    messages: Annotated[list[RequestMessage], Field(min_length=1)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     tools: list[OfferedTool] | None = None
     tool_choice: Literal["auto", "none"] | None = None
@@ -162,8 +180,13 @@ class AskedChat(Asked):
         return given
 
     @property
+    def characters(self) -> int:
+        """How long the texts of the messages are."""
+        return sum(message.characters for message in self.messages)
+
+    @property
     def limit(self) -> int | None:
-        """The most tokens of the answer; None for all that the question leaves."""
+        """The most tokens of the answer; None for all that the prompt leaves."""
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
     @property
@@ -184,8 +207,10 @@ class PlainFormat(BaseModel):
     type: Literal["text"]
 
 
-class AskedText(Asked):
+class CompletionRequest(GenerationRequest):
     """`POST /v1/completions`."""
+
+    prompt_field: ClassVar[str] = "prompt"
 
     prompt: _NotEmpty
     echo: _No | None = None
@@ -193,8 +218,13 @@ class AskedText(Asked):
     logprobs: _Zero | None = None
     suffix: Literal[""] | None = None
 
+    @property
+    def characters(self) -> int:
+        """How long the prompt is."""
+        return len(self.prompt)
 
-def read_request(kind: type[_Asked], body: dict[str, Any]) -> _Asked:
+
+def read_request(kind: type[_Request], body: dict[str, Any]) -> _Request:
     """Check a request.
 
     Args:
@@ -207,15 +237,27 @@ def read_request(kind: type[_Asked], body: dict[str, Any]) -> _Asked:
     Raises:
         HTTPException: 400 with everything that is wrong with it.
     """
+    _refuse_unwritable(body)
     try:
-        asked = kind.model_validate(body)
-        asked._body = body  # pyright: ignore[reportPrivateUsage]
-        return asked
+        request = kind.model_validate(body)
+        request._body = body  # pyright: ignore[reportPrivateUsage]
+        return request
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False, include_input=False)
         wrong = [(".".join(str(part) for part in one["loc"]), _words(one["type"], one["msg"])) for one in found]
         message = "; ".join(f"{where}: {what}" for where, what in wrong)
         raise HTTPException(400, {"message": message, "param": wrong[0][0].split(".")[0]}) from error
+
+
+def _refuse_unwritable(body: dict[str, Any]) -> None:
+    """Refuse what JSON can write and no text can hold, wherever it stands: no tokenizer takes it, and no answer."""
+    try:
+        json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        message = f"A text of the request has {error.object[error.start]!a} in it, which is half of a character."
+        raise HTTPException(400, {"message": message}) from error
+    except RecursionError as error:
+        raise HTTPException(400, {"message": "The request is nested too deeply."}) from error
 
 
 def _words(kind: str, otherwise: str) -> str:

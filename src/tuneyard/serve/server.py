@@ -64,7 +64,7 @@ def serve_app(
 
     Args:
         placement: Verified folders and names.
-        settings: What values say of them.
+        settings: From the values.
         device: torch's name of the device.
         door: A bound socket.
         key: What clients have to send; empty where anyone may ask.

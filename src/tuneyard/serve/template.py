@@ -85,11 +85,11 @@ class ChatTemplate:
         Raises:
             Unrenderable: The template can't take it, or leaves the tools, a call or a tool's result out.
         """
-        asked = question_messages(messages)
-        text = self._rendered(asked, tools, options)
-        self._refuse_left_out(asked, tools, options, text)
+        messages = prompt_messages(messages)
+        text = self._rendered(messages, tools, options)
+        self._refuse_left_out(messages, tools, options, text)
         inputs = self._tokenizer.apply_chat_template(
-            asked, tools=tools, add_generation_prompt=True, return_tensors="pt", return_dict=True, **options
+            messages, tools=tools, add_generation_prompt=True, return_tensors="pt", return_dict=True, **options
         )
         form = self._form(with_tools=bool(tools), options=options)
         return Prompt(inputs, form, form.begins_reasoning(self._special.mark(text)))
@@ -109,23 +109,38 @@ class ChatTemplate:
             )
         )
 
-    def _refuse_left_out(self, asked: Messages, tools: Tools | None, options: Mapping[str, Any], text: str) -> None:
+    def _refuse_left_out(self, messages: Messages, tools: Tools | None, options: Mapping[str, Any], text: str) -> None:
         """Compare the rendering with one that lacks a part: where both are equal, the model would never see it."""
-        if tools and text == self._rendered(asked, None, options):
+        if tools:
+            self._refuse_tools_left_out(messages, tools, options, text)
+        calls = _called(messages)
+        if calls:
+            others = self._compared([_with_other_calls(message) for message in messages], tools, options)
+            if others is not None:
+                _refuse_missing(calls, text, others)
+        for number, message in enumerate(messages):
+            # An earlier answer may be left out where a template shows reasoning and calls alone.
+            content = "" if message.get("role") == "assistant" else message["content"].strip()
+            if content and content not in text:
+                changed = [*messages[:number], {**message, "content": ""}, *messages[number + 1 :]]
+                if self._compared(changed, tools, options) == text:
+                    raise _left_out(number, "content")
+
+    def _refuse_tools_left_out(self, messages: Messages, tools: Tools, options: Mapping[str, Any], text: str) -> None:
+        without = self._compared(messages, None, options) or ""  # a template may refuse a tool's result without tools
+        if text == without:
             raise Unrenderable(
                 "The model's chat template does not render tools, so the model would not see them.", "tools"
             )
-        calls = _called(asked)
-        if calls:
-            others = self._compared([_with_other_calls(message) for message in asked], tools, options)
-            if others is not None:
-                _refuse_missing(calls, text, others)
-        for number, message in enumerate(asked):
-            result = message["content"].strip() if message.get("role") == "tool" else ""
-            if result and result not in text:
-                changed = [*asked[:number], {**message, "content": ""}, *asked[number + 1 :]]
-                if self._compared(changed, tools, options) == text:
-                    raise _left_out(number, "content")
+        for number, tool in enumerate(tools):
+            name = tool["function"]["name"]
+            if text.count(name) > without.count(name):
+                continue
+            other = {**tool, "function": {**tool["function"], "name": _OTHER}}
+            if self._compared(messages, [*tools[:number], other, *tools[number + 1 :]], options) == text:
+                raise Unrenderable(
+                    f"The model's chat template leaves out tools.{number}, so the model would not see it.", "tools"
+                )
 
     def _compared(
         self,
@@ -148,13 +163,13 @@ class ChatTemplate:
             source = str(self._tokenizer.get_chat_template(None, [{}] if with_tools else None))
 
             def render(messages: Messages, tools: Tools | None, add_generation_prompt: bool) -> str | None:
-                return self._compared(question_messages(messages), tools, options, add_generation_prompt)
+                return self._compared(prompt_messages(messages), tools, options, add_generation_prompt)
 
             self._forms[key] = learn_form(render, self._special.mark, source, self._stops, with_tools=with_tools)
         return self._forms[key]
 
 
-def question_messages(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def prompt_messages(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return a request's messages as a chat template takes them: as training does, with reasoning under every name.
 
     Args:

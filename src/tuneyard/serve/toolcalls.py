@@ -72,7 +72,8 @@ class CallSyntax:
     Attributes:
         opener: The text, without spaces, that calls that stand together begin with.
         marked: Whether that begins nothing else, so that calls may follow content.
-        ends_marked: Whether calls can be read before the whole answer is there.
+        closer: A text, without spaces, that calls which stand together end with, so that they can be read before the
+            whole answer is there; empty where they end with none.
         start: What comes before the first call's own part.
         between: What comes between two calls; None where no two stand together.
         end: What comes after the last.
@@ -81,7 +82,7 @@ class CallSyntax:
 
     opener: str
     marked: bool
-    ends_marked: bool
+    closer: str
     start: re.Pattern[str]
     between: re.Pattern[str] | None
     end: re.Pattern[str]
@@ -122,13 +123,14 @@ def _syntax(
         name: The name in `between`.
     """
     word, core = opener.split(maxsplit=1)[0] if opener.strip() else "", end.strip()
+    closer = core.split()[-1] if core else ""
     # Between two calls the first one's end may stand, and no mark after it by which the second would be found.
     follows = between.strip().removeprefix(core).lstrip()
     findable = bool(word) and follows.startswith(word)
     return CallSyntax(
         word or bracket,
         bool(word),
-        bool(core) and (findable or not between.strip().startswith(core)),
+        closer if findable or not between.strip().startswith(core) else "",
         re.compile(rf"\s*{start}"),
         re.compile(pattern(between, name)) if between else None,
         # Where neither beginning nor end is marked, nothing else may be in the answer.
@@ -171,29 +173,29 @@ def learn_calls(write: Write) -> CallSyntax | None:
     Returns:
         The way of reading them; None where the template writes none, or in no way that can be read.
     """
-    asked = {
+    probes = {
         "one": [probe_call(_WORDS)],
         "two": [probe_call(_WORDS), probe_call(_WORDS, second=True)],
         "bare": [probe_call({})],
         "numbers": [probe_call(_NUMBERS)],
     }
-    written = {name: text for name, calls in asked.items() if (text := write(calls)) is not None}
+    written = {name: text for name, calls in probes.items() if (text := write(calls)) is not None}
     one = written.get("one")
     if one is None or FIRST not in one:
         return None
     renderings = _Renderings(one, written.get("two"), written.get("bare"), written.get("numbers"))
     for learn in (_learn_json, _learn_python, _learn_object, _learn_quoted, _learn_pairs):
         syntax = learn(renderings)
-        if syntax is not None and _reads_back(syntax, asked, written):
+        if syntax is not None and _reads_back(syntax, probes, written):
             return syntax
     return None
 
 
 def _reads_back(
-    syntax: CallSyntax, asked: Mapping[str, list[dict[str, Any]]], written: Mapping[str, str | None]
+    syntax: CallSyntax, probes: Mapping[str, list[dict[str, Any]]], written: Mapping[str, str | None]
 ) -> bool:
     """Whether every rendering gives back its calls; a template may leave out all calls but the first."""
-    for name, calls in asked.items():
+    for name, calls in probes.items():
         text = written.get(name)
         if text is None:
             continue
@@ -404,8 +406,8 @@ def _learn_pairs(renderings: _Renderings) -> CallSyntax | None:
     if bare is None or place < len(FIRST) or one[:place] != bare[:place]:
         return None
     first, middle = gap(one[place:], "", _KEYS[0]), gap(one, _KEYS[0], _WORDS[_KEYS[0]])
-    closing, again = gap(one, _WORDS[_KEYS[0]], _KEYS[1]), gap(one, _KEYS[1], _WORDS[_KEYS[1]])
-    if first is None or middle is None or closing is None or middle != again or not middle.strip():
+    closing, second = gap(one, _WORDS[_KEYS[0]], _KEYS[1]), gap(one, _KEYS[1], _WORDS[_KEYS[1]])
+    if first is None or middle is None or closing is None or middle != second or not middle.strip():
         return None
     tail, empty = one[one.find(_WORDS[_KEYS[1]]) + len(_WORDS[_KEYS[1]]) :], bare[place:]
     head, close = shared(first, empty), shared(closing, tail)

@@ -201,6 +201,12 @@ def test_stop_words_count_in_what_is_written_and_end_it_there(client: openai.Ope
     assert answer.choices[0].finish_reason == "stop"
 
 
+def test_a_stop_word_may_be_a_special_token(client: openai.OpenAI) -> None:
+    answer = ask(client, "org/gemma-3", stop=["<start_of_turn>"])
+    assert answer.choices[0].message.content == "Yes."
+    assert answer.choices[0].finish_reason == "stop"
+
+
 def test_every_model_is_found_by_its_name(client: openai.OpenAI) -> None:
     listed = {model.id: model for model in client.models.list()}
     assert set(listed) == {*SAID, "qwen"}

@@ -15,11 +15,11 @@ import torch
 from tuneyard.serve import place_models
 from tuneyard.serve.answering import Models, UnknownModelError
 from tuneyard.serve.flags import app_settings
-from tuneyard.serve.handlers import chat_question, text_question
+from tuneyard.serve.handlers import chat_task, text_task
 from tuneyard.serve.loading import Loaded, load_models
 from tuneyard.serve.parsing import Content
 from tuneyard.serve.replies import Ending, GenerationFailed
-from tuneyard.serve.requests import AskedChat, AskedText, read_request
+from tuneyard.serve.requests import ChatCompletionRequest, CompletionRequest, read_request
 from tuneyard.serve.streams import text_of
 from tuneyard.store import open_store
 from tuneyard.values import InferenceValues
@@ -43,7 +43,7 @@ def changed(laid_out: Any, tmp_path: Path, **generation: Any) -> Loaded:
 
 async def answer(models: Models, one: Loaded, **asked: Any) -> tuple[str, Ending]:
     body = {"model": one.names[0], "prompt": "A yard", "max_tokens": 30, "temperature": 0, **asked}
-    question = text_question(read_request(AskedText, {k: v for k, v in body.items() if v is not None}), one)
+    question = text_task(read_request(CompletionRequest, {k: v for k, v in body.items() if v is not None}), one)
     parts = [part async for part in models.answer(one, question)]
     assert isinstance(parts[-1], Ending)
     return text_of([part for part in parts if not isinstance(part, Ending)], Content), parts[-1]
@@ -122,7 +122,7 @@ def test_an_answer_left_alone_is_ended(laid_out, tmp_path):
 
     async def leave() -> None:
         models = Models([one])
-        question = text_question(read_request(AskedText, {"model": "full", "prompt": "A"}), one)
+        question = text_task(read_request(CompletionRequest, {"model": "full", "prompt": "A"}), one)
         parts = models.answer(one, question)
         await anext(parts)
         await parts.aclose()
@@ -146,7 +146,7 @@ def test_a_chat_question_has_the_room_that_the_context_leaves(laid_out, tmp_path
     one = load(laid_out.store, tmp_path, flags={"max_model_len": 100})
     asked = {"model": "full", "messages": [{"role": "user", "content": "Hello"}]}
     for limit in ({}, {"max_tokens": 7}, {"max_tokens": 7, "max_completion_tokens": 9}, {"max_tokens": 500}):
-        question = chat_question(read_request(AskedChat, {**asked, **limit}), one)
+        question = chat_task(read_request(ChatCompletionRequest, {**asked, **limit}), one)
         room = 100 - question.tokens
         wanted = {"": room, "7": 7, "9": 9, "500": room}[
             str(limit.get("max_completion_tokens", limit.get("max_tokens", "")))

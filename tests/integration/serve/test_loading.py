@@ -9,6 +9,7 @@ import zipfile
 
 import pytest
 import serving
+from chat_families import FAMILIES, make_family_tokenizer
 
 from tuneyard.errors import InvalidDataError, InvalidValuesError
 from tuneyard.serve import Placement, Weights, place_models
@@ -63,6 +64,38 @@ def test_a_context_of_more_than_the_model_can_is_refused(laid_out, tmp_path):
     assert full.limit == 64
     with pytest.raises(InvalidValuesError, match="more than the model's 2048"):
         load(laid_out.store, tmp_path, f"s3://{serving.FULL}", {"max_model_len": 4096})
+
+
+def tiny(tmp_path, kind, config):
+    """Load a random model of an architecture."""
+    folder = make_family_tokenizer(tmp_path / "model", FAMILIES["gemma-3"])
+    kept = (folder / "generation_config.json").read_bytes()
+    kind(config).save_pretrained(folder)
+    (folder / "generation_config.json").write_bytes(kept)
+    serving.put(tmp_path / "store", "default-bucket/models/other", folder, kind="model")
+    (one,) = load(tmp_path / "store", tmp_path / "work", "s3://default-bucket/models/other")
+    return one
+
+
+def test_the_context_of_a_model_that_takes_images_too_is_that_of_its_text(tmp_path):
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+
+    size = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2}
+    text = {**size, "vocab_size": 1024, "num_hidden_layers": 2, "num_key_value_heads": 1, "head_dim": 16}
+    config = Gemma3Config(
+        text_config={**text, "max_position_embeddings": 4096},
+        vision_config={**size, "num_hidden_layers": 1, "image_size": 28, "patch_size": 14},
+        mm_tokens_per_image=4,
+    )
+    assert tiny(tmp_path, Gemma3ForConditionalGeneration, config).limit == 4096
+
+
+def test_a_model_that_names_no_longest_context_gets_one_and_the_log_has_it(tmp_path, caplog):
+    from transformers import BloomConfig, BloomForCausalLM
+
+    config = BloomConfig(vocab_size=1024, hidden_size=32, n_layer=2, n_head=2)
+    assert tiny(tmp_path, BloomForCausalLM, config).limit == 2048
+    assert "the context is 2048 tokens. Set another with vllm_engine_args.max_model_len." in caplog.text
 
 
 def test_right_bytes_that_are_no_model_are_refused_in_one_sentence(laid_out, tmp_path):

@@ -179,12 +179,12 @@ def test_a_seed_gives_the_same_answer_among_others_and_whatever_ran_before(clien
 
 
 def test_without_a_limit_an_answer_has_the_rest_of_the_context(client):
-    long = "A yard " * 120  # so that the rest is little more than the 1,024 tokens that transformers would allow
+    long = "A yard " * 120  # the rest is still more than the 1,024 tokens that a server of transformers would allow
     chat = client.chat.completions.create(model="other", messages=[{"role": "user", "content": long}], temperature=0)
     assert (chat.usage.total_tokens, chat.choices[0].finish_reason) == (2048, "length")
     text = client.completions.create(model="other", prompt=long, temperature=0)
     assert (text.usage.total_tokens, text.choices[0].finish_reason) == (2048, "length")
-    assert 1024 < text.usage.completion_tokens < 1800
+    assert text.usage.completion_tokens > 1024
 
 
 @pytest.mark.parametrize("path", ["chat", "text"])

@@ -83,6 +83,10 @@ WRONG_CHATS = {
     "stop": {"stop": [""]},
     "chat_template can't be set by a request": {"chat_template_kwargs": {"chat_template": "{{ 7 * 7 }}"}},
     "tokenize can't be set by a request": {"chat_template_kwargs": {"tokenize": False}},
+    "messages, tools can't be set by a request": {"chat_template_kwargs": {"messages": [], "tools": [], "own": 1}},
+    "'\\ud800' in it, which is half of a character": {"messages": [{"role": "user", "content": "a\ud800b"}]},
+    "'\\udfff' in it": {"chat_template_kwargs": {"own": ["\udfff"]}},
+    "'\\udc00' in it": {"\udc00": 1},
     "at most 2048": {"messages": [{"role": "user", "content": "yard " * 3000}]},
 }
 
@@ -98,7 +102,16 @@ def test_a_chat_that_can_not_be_answered_is_a_bad_request_that_says_why(server, 
 
 
 @pytest.mark.parametrize(
-    "more", [{"prompt": ...}, {"prompt": ""}, {"prompt": ["a", "b"]}, {"echo": True}, {"suffix": "x"}]
+    "more",
+    [
+        {"prompt": ...},
+        {"prompt": ""},
+        {"prompt": "a\ud800"},
+        {"prompt": "a", "stop": "\ud800"},
+        {"prompt": ["a", "b"]},
+        {"echo": True},
+        {"suffix": "x"},
+    ],
 )
 def test_a_completion_that_can_not_be_made_is_a_bad_request(server, more):
     body = {name: value for name, value in {"model": "tuned", "prompt": "a", **more}.items() if value is not ...}

@@ -14,6 +14,7 @@ import pytest
 from checkpoint_lab import PREFIX, experiment, record
 from hypothesis import given
 from hypothesis import strategies as st
+from syncs import note_syncs
 
 import tuneyard.checkpoints
 from tuneyard.checkpoints import CheckpointRef, Head, MetricsLog, RunRecord, Start, change_head, parse_rows, read_head
@@ -217,3 +218,16 @@ def test_the_room_loads_no_torch_and_shows_its_names_sorted() -> None:
     program = "import sys, tuneyard.checkpoints; print([m for m in ('torch', 'transformers') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_rows_of_metrics_are_on_disk_when_they_are_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b"old")
+    synced = note_syncs(monkeypatch, path)
+    metrics = MetricsLog(path, rows=b'{"step": 1, "loss": 2.0}\n', up_to_step=1)
+    begun = path.read_bytes()
+    assert [(one.size, one.visible) for one in synced] == [(len(begun), b"old")]
+    synced.clear()
+    metrics.append({"step": 2})
+    assert [one.visible for one in synced] == [path.read_bytes()]
+    assert path.read_bytes() == begun + b'{"step": 2}\n'

@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+from syncs import note_syncs
 
 from tuneyard.errors import UnavailableError
 from tuneyard.runs import RunInfo
@@ -27,6 +28,14 @@ def test_a_record_is_written_whole_with_its_mode_and_leaves_nothing_beside_it(tm
     assert read_json(path) == {"a": 2}
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_record_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    write_bytes(path, b"old")
+    synced = note_syncs(monkeypatch, path)
+    write_bytes(path, b"new and longer")
+    assert [(one.size, one.visible) for one in synced] == [(14, b"old")]
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[1]", b"\xff"])

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from answer_lab import ALL, MESSAGES, NO_CALLS, TOOLS, answer, made, parsed
+from answer_lab import ALL, MESSAGES, NO_CALLS, TOOLS, answer, call, made, parsed
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tuneyard.serve.parsing import AnswerParser, Content, ToolCall, typed_arguments
+from tuneyard.serve.toolcalls import Found
 
 CONTENT_MARKS = {"gpt-oss", "muse_glimmer", "hunyuan", "cohere-r7b", "cohere2"}
 
@@ -126,6 +129,26 @@ def read(root: Path, name: str, text: str, **options: object) -> list[object]:
 
 
 CALL = '<tool_call>\n{"name": "measure", "arguments": {"boat": "Anna"}}\n</tool_call>'
+
+
+@pytest.mark.parametrize("name", ["qwen-2.5", "qwen-3.5-think", "glm-4-moe", "phi-4-mini", "olmo-3", "cohere-r7b"])
+def test_a_long_call_is_read_only_when_it_may_have_ended(root: Path, name: str) -> None:
+    """Read with each token, a file of code would take minutes: the time grows with the square of its length."""
+    one, reads = made(name, root), 0
+    calls = one.prompt.form.calls
+    assert calls is not None
+    text = one.special.mark(answer(name, root, {"tool_calls": [call("measure", boat="x = 1\n" * 2000)]}) or "")
+
+    def counted(text: str, opened: re.Match[str]) -> Found | None:
+        nonlocal reads
+        reads += 1
+        return calls.read_one(text, opened)
+
+    form = replace(one.prompt.form, calls=replace(calls, read_one=counted))
+    parser = AnswerParser(form, one.special, within_reasoning=one.prompt.within_reasoning, tools=TOOLS)
+    parts = [part for place in range(0, len(text), 3) for part in parser.feed(text[place : place + 3])]
+    assert [type(part) for part in parts if not isinstance(part, Content)] == [ToolCall]
+    assert reads <= 3
 
 
 def test_without_tools_on_offer_a_call_is_content(root: Path) -> None:

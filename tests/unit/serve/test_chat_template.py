@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from answer_lab import ALL, NO_CALLS, NO_TOOLS, QUESTION, TOOLS, answer, call, made
 
-from tuneyard.serve.template import Unrenderable, question_messages
+from tuneyard.serve.template import ChatTemplate, Unrenderable, prompt_messages
 
 RESULT = {"role": "tool", "tool_call_id": "abcdefgh1", "name": "measure", "content": "nine metres"}
 CALLED = {"role": "assistant", "content": "", "tool_calls": [call("measure", boat="Anna")]}
@@ -67,6 +67,47 @@ def test_a_tool_s_result_that_a_template_passes_over_is_refused(root: Path) -> N
         rendered("zephyr", root, [QUESTION, RESULT])
 
 
+@pytest.mark.parametrize("name", ["qwen3_vl", "gpt-oss"])
+def test_a_system_message_that_a_template_passes_over_is_refused(root: Path, name: str) -> None:
+    """Both render one at the beginning, and no other."""
+    system, reply = {"role": "system", "content": "Be brief."}, {"role": "assistant", "content": "Nine metres."}
+    assert "Be brief." in rendered(name, root, [system, QUESTION])
+    with pytest.raises(Unrenderable, match=r"leaves out messages\.2\.content"):
+        rendered(name, root, [QUESTION, reply, system, QUESTION])
+
+
+TEMPLATES = {
+    "the first tool alone": "{{ tools[0] | tojson if tools }}",
+    "the number of tools": "{{ tools | length if tools }}",
+    "no tool": "",
+    "all tools, escaped": "{{ tools | tojson | replace('_', '\\\\_') if tools }}",
+    "all tools, and no result without them": "{{ tools | tojson if tools else raise_exception('no tools') }}",
+}
+
+
+@pytest.mark.parametrize("kind", TEMPLATES)
+def test_each_tool_has_to_be_rendered(root: Path, kind: str) -> None:
+    one = made("qwen-2.5", root)
+    own = one.tokenizer.chat_template
+    try:
+        one.tokenizer.chat_template = TEMPLATES[kind] + "{{ messages[0]['content'] }}"
+        template = ChatTemplate(one.tokenizer, one.special, ())
+        refused = {
+            "the first tool alone": r"tools\.1",
+            "the number of tools": r"tools\.0",
+            "no tool": "not render tools",
+        }
+        messages = [{"role": "user", "content": "measure weigh_2"}]
+        if kind in refused:
+            with pytest.raises(Unrenderable, match=refused[kind]) as error:
+                template.prompt(messages, TOOLS, {})
+            assert error.value.field == "tools"
+        else:
+            assert template.prompt(messages, TOOLS, {}).inputs
+    finally:
+        one.tokenizer.chat_template = own
+
+
 def test_what_a_template_raises_is_a_reason(root: Path) -> None:
     with pytest.raises(Unrenderable, match="roles must alternate"):
         rendered("mistral", root, [QUESTION, QUESTION])
@@ -118,7 +159,7 @@ def test_a_template_by_name_is_that_for_tools_where_there_are_tools(root: Path) 
 def test_messages_come_to_the_template_as_training_gives_them() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     arguments = json.dumps({"boat": "Anna"})
-    (asked, called) = question_messages(
+    (asked, called) = prompt_messages(
         [
             {"role": "user", "content": parts},
             {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]},

@@ -25,7 +25,7 @@ def load(folder: Path, name: str) -> Any:
 
 def decoded(tokenizer: Any, ids: list[int]) -> str:
     decoder = TokenDecoder(tokenizer, SpecialTokens(tokenizer))
-    return "".join(decoder.feed(number) for number in ids) + decoder.rest()
+    return without_special("".join(decoder.feed(number) for number in ids) + decoder.rest())
 
 
 @pytest.mark.parametrize("name", [*STYLES, "qwen-3", "gpt-oss", "glm-4-moe"])
@@ -59,13 +59,34 @@ def test_broken_bytes_without_end_are_passed_on(tmp_path: Path) -> None:
     assert "".join(pieces) + decoder.rest() == "\ufffd" * 200
 
 
-def test_a_special_token_is_a_character_only_where_a_template_uses_it(tmp_path: Path) -> None:
+def test_a_special_token_is_one_character_and_text_is_none(tmp_path: Path) -> None:
     tokenizer = load(tmp_path, "gpt-oss")
     special = SpecialTokens(tokenizer)
     channel, start = tokenizer.convert_tokens_to_ids(["<|channel|>", "<|start|>"])
-    marked = special.mark("<|channel|>final")
+    marked = special.mark("<|channel|>final<|no token|>")
     decoder = TokenDecoder(tokenizer, special)
-    assert decoder.feed(start) == ""
-    assert decoder.feed(channel) + "final" == marked
-    assert special.spell(marked) == "<|channel|>final"
-    assert without_special(marked) == "final"
+    assert len(decoder.feed(start)) == 1
+    assert decoder.feed(channel) + "final<|no token|>" == marked
+    assert special.spell(marked) == "<|channel|>final<|no token|>"
+    assert without_special(marked) == "final<|no token|>"
+
+
+def test_the_characters_of_special_tokens_follow_from_the_tokenizer_alone(tmp_path: Path) -> None:
+    """Not from what was marked before: else an answer would depend on earlier requests."""
+    tokenizer = load(tmp_path, "gpt-oss")
+    one, other = SpecialTokens(tokenizer), SpecialTokens(tokenizer)
+    tokens = [number for number in tokenizer.added_tokens_decoder if number in one]
+    for text in ("<|channel|>", "a <|end|> b <|start|>"):
+        other.mark(text)
+    assert [one.character(token) for token in tokens] == [other.character(token) for token in tokens]
+    assert len({one.character(token) for token in tokens}) == len(tokens) > 5
+
+
+def test_the_chat_template_s_special_tokens_have_a_character_however_many_others_there_are(tmp_path: Path) -> None:
+    tokenizer = load(tmp_path, "gpt-oss")
+    tokenizer.add_special_tokens({"additional_special_tokens": [f"<!{number:04}>" for number in range(3000)]})
+    special = SpecialTokens(tokenizer)
+    assert special.character(tokenizer.convert_tokens_to_ids("<|channel|>"))
+    others = [special.character(tokenizer.convert_tokens_to_ids(f"<!{number:04}>")) for number in range(3000)]
+    assert 1500 < len({each for each in others if each}) < 2048
+    assert special.mark("<!2999>text") == "text"

@@ -1,52 +1,22 @@
-"""What a folder store has written survives a power cut: first the file's bytes are on disk, then its name.
-
-No test can cut the power, so the order of the system calls is looked at: every `fsync` is done for real, and noted with
-what could be seen of the object at that moment.
-"""
+"""What a store has written, and a download too, survives a power cut: first the bytes are on disk, then the name."""
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
+import hashlib
 from pathlib import Path
 
 import pytest
+from syncs import Synced, note_syncs
 
-from tuneyard.store import Store, open_store
+from tuneyard.store import FileEntry, Store, download, open_store
 
 KEY = "bucket/runs/new/checkpoint-1/model.safetensors"
 OLD, NEW = b"old", b"new and longer"
 
 
-@dataclass(frozen=True)
-class Synced:
-    """One call of `fsync`.
-
-    Attributes:
-        path: What was synced.
-        size: Its size then.
-        visible: What could be read under the key then; None where there was nothing.
-    """
-
-    path: Path
-    size: int
-    visible: bytes | None
-
-
 @pytest.fixture
 def synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Synced]:
-    """Note every `fsync` of this process, which is still done."""
-    noted: list[Synced] = []
-    real, target = os.fsync, tmp_path / KEY
-
-    def fsync(descriptor: int) -> None:
-        real(descriptor)
-        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))  # noqa: PTH115  (no path of ours)
-        visible = target.read_bytes() if target.exists() else None
-        noted.append(Synced(path, os.fstat(descriptor).st_size, visible))
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    return noted
+    return note_syncs(monkeypatch, tmp_path / KEY)
 
 
 def write(store: Store, verb: str) -> None:
@@ -89,3 +59,18 @@ def test_every_new_folder_s_own_name_is_synced_too(tmp_path: Path, synced: list[
     synced.clear()
     store.put(KEY, NEW)
     assert [folder.path for folder in synced[1:]] == [made]
+
+
+@pytest.mark.parametrize("before", [None, OLD])
+def test_a_download_is_synced_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bytes | None
+) -> None:
+    store = open_store((tmp_path / "store").as_uri())
+    store.put(KEY, NEW)
+    path = tmp_path / "model.safetensors"
+    if before is not None:
+        path.write_bytes(before)
+    synced = note_syncs(monkeypatch, path)
+    download(store, KEY, path, expect=FileEntry(path.name, len(NEW), hashlib.sha256(NEW).hexdigest()))
+    assert path.read_bytes() == NEW
+    assert [(one.size, one.visible) for one in synced] == [(len(NEW), before)]
