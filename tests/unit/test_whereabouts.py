@@ -139,15 +139,17 @@ def test_a_command_that_hints_name_exists_and_reaches_its_target() -> None:
     commands = get_command(app).commands  # pyright: ignore[reportAttributeAccessIssue]
     named: set[str] = set()
     for path in sorted(SOURCE.rglob("*.py")):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
+        text = path.read_text(encoding="utf-8")
+        of_whereabouts = re.search(r"^from tuneyard.whereabouts import .*\bcommand\b", text, re.MULTILINE)
+        for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.keyword) and node.arg in ("hint", "advice"):
                 texts = [str(one.value) for one in ast.walk(node.value) if isinstance(one, ast.Constant)]
                 named |= set(re.findall(r"(?<!package )\btuneyard ([a-z]+)", "\n".join(texts)))
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "command":
-                (text,) = [one.value for one in ast.walk(node) if isinstance(one, ast.Constant)]
-                found = commands[str(text).split()[1]]
-                assert "--on" in [option for parameter in found.params for option in parameter.opts], text
+            called = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
+            if called == "command" and of_whereabouts:
+                (hint,) = [one.value for one in ast.walk(node) if isinstance(one, ast.Constant)]
+                found = commands[str(hint).split()[1]]
+                assert "--on" in [option for parameter in found.params for option in parameter.opts], hint
     assert named >= {"runs", "deliver", "logs"}
     assert named <= set(commands)
 

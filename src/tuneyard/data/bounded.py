@@ -23,6 +23,7 @@ from jinja2 import TemplateError, TemplateRuntimeError
 
 from tuneyard.errors import TuneyardError
 from tuneyard.interpreter import python
+from tuneyard.whereabouts import installation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -127,7 +128,7 @@ class TemplateProcess:
         if self._line() != b"ready\n":
             self.close()
             raise TuneyardError(
-                "Chat templates can't be rendered: transformers can't be loaded.", hint='pip install "tuneyard[train]"'
+                "Chat templates can't be rendered: transformers can't be loaded.", hint=installation("train")
             )
 
     def _exchange(self, line: bytes) -> bytes:

@@ -54,12 +54,14 @@ def read_journal(store: Store, key: str) -> Journal | None:
 
 def _held(path: str, facts: Any) -> Held | None:
     """Read what a journal says of a file; None where it says nothing that a delivery could have noted."""
+    if not isinstance(facts.get("size"), int) or not isinstance(facts.get("version", ""), str):
+        return None
     try:
         held = Held(**facts)
         FileEntry(path, held.size, held.sha256)
     except (TypeError, InvalidValuesError):
         return None
-    return held if isinstance(held.size, int) and isinstance(held.version, str) else None
+    return held
 
 
 class OpenJournal:

@@ -21,7 +21,7 @@ from tuneyard.progress import progress_bar
 from tuneyard.train.batches import EncodedRows, flatten, moved
 from tuneyard.train.console import Tell
 from tuneyard.train.dropout import disable_dropout
-from tuneyard.train.exchange import broadcast
+from tuneyard.train.exchange import broadcast, gather
 from tuneyard.train.fingerprint import ROWS
 from tuneyard.train.forms import Form
 from tuneyard.train.isolation import RowForm, prove_form
