@@ -112,18 +112,13 @@ def _named(datasets: Sequence[Dataset], format: Format | None) -> _Named:
 
 
 def _model_folder(store: Store, model: str, scratch: Path) -> Path:
-    from tuneyard.store import Manifest, pull, read_manifest
+    from tuneyard.models import find_base
+    from tuneyard.store import Manifest, pull
 
     if Path(model).is_dir():
         return Path(model)
     prefix = f"{model.removeprefix('s3://').strip('/')}/"
-    try:
-        manifest = read_manifest(store, f"{prefix}.tuneyard/manifest.json")
-    except NotFoundError as error:
-        raise NotFoundError(
-            f"There is no model at {model}: neither a folder here nor delivered to {store.url}.",
-            hint=f"Deliver it first: tuneyard deliver --set modelID=… --set bucketModelPath={prefix.rstrip('/')}",
-        ) from error
+    manifest = find_base(store, prefix)
     small = tuple(entry for entry in manifest.files if not entry.path.endswith(WEIGHTS))
     return pull(store, prefix, Manifest(manifest.kind, small, manifest.about), scratch / "model")
 

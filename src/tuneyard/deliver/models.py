@@ -12,7 +12,7 @@ from tuneyard.deliver.selection import select_model
 from tuneyard.deliver.sources import open_source
 from tuneyard.deliver.tree import Target, deliver_tree, object_sizes
 from tuneyard.deliver.weights import check_weights
-from tuneyard.errors import IntegrityError, InvalidValuesError, NotFoundError, Problem, UnavailableError
+from tuneyard.errors import ConflictError, IntegrityError, InvalidValuesError, NotFoundError, Problem, UnavailableError
 from tuneyard.hub import Hub
 from tuneyard.store import Manifest, Store, read_manifest
 
@@ -69,7 +69,7 @@ def deliver_model(
     Raises:
         InvalidValuesError: The id names no source, or the very place that is delivered to.
         InvalidDataError: Nothing of it may be delivered, or it is not whole.
-        ConflictError: Another model is there, and `allow_overwrite` is false.
+        ConflictError: Another model is there, and `allow_overwrite` is false; or a finetuning's result is.
         IntegrityError: A file is not what its source declares.
         NotFoundError, DeniedError, UnavailableError: The source or the store is not there or can't be had.
     """
@@ -80,6 +80,7 @@ def deliver_model(
             hint="Choose another bucketModelPath.",
             problems=[Problem(where="bucketModelPath", what="is where the model comes from", value=path)],
         )
+    _check_no_result(target)
     there = _pinned_and_there(target, model_id, revision, exclude)
     if there is not None:
         return there
@@ -107,6 +108,30 @@ def deliver_model(
             check_weights(source.name, sizes, lambda path: store.read(target.prefix + path)) if from_hub else None
         ),
     )
+
+
+def _check_no_result(target: Target) -> None:
+    """Never write over what a finetuning has published, whatever may be overwritten."""
+    where = f"{target.prefix}manifest.json"
+    try:
+        manifest = read_manifest(target.store, where)
+    except (NotFoundError, IntegrityError):  # a model may have a file of this name
+        return
+    delivered = (target.manifest_key, target.journal_key)
+    if manifest.kind in ("final", "checkpoint") and not any(_is_there(target.store, key) for key in delivered):
+        raise ConflictError(
+            f"What lies at {target.key} in {target.store.url} is the result of a finetuning.",
+            hint="Choose another bucketModelPath.",
+            key=target.key,
+        )
+
+
+def _is_there(store: Store, key: str) -> bool:
+    try:
+        store.head(key)
+    except NotFoundError:
+        return False
+    return True
 
 
 def _with_pin(error: UnavailableError, target: Target, model_id: str) -> UnavailableError:

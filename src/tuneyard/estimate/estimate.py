@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 from tuneyard.estimate.memory import Memory, estimate_memory, state_bytes, uncounted
 from tuneyard.estimate.network import Network, build_network
 from tuneyard.estimate.work import Work, largest_batch, measure_work, pull_settings, seconds_of
-from tuneyard.models import require_library
+from tuneyard.models import find_base, require_library
 from tuneyard.store import Manifest, Store
 from tuneyard.train.distribution import shards
-from tuneyard.train.inputs import delivered_model
 from tuneyard.train.supported import refuse_unsupported
 from tuneyard.values import BatchSizes, FinetuneValues, resolve_batch_sizes
 
@@ -117,7 +116,7 @@ def estimate(values: FinetuneValues, store: Store, *, here: bool = True) -> Esti
     refuse_unsupported(values, notes.append, here=here)
     batch = values.finetuning_config.batchsize_conf
     sizes = resolve_batch_sizes(batch.total_train_batch_size, values.processes, batch.max_per_device_train_batch_size)
-    manifest = delivered_model(store, values.basemodel)
+    manifest = find_base(store, values.basemodel)
     require_library()
     with tempfile.TemporaryDirectory(prefix="tuneyard-plan-") as folder:
         scratch = Path(folder)

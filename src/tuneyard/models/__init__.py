@@ -1,4 +1,4 @@
-"""What a model's files hold: safetensors headers, the model that transformers makes of them, and whether it is whole.
+"""Models: where they lie in a store, what their files hold, what transformers makes of them, whether they are whole.
 
 The room's public face; the rest of it is private. It sits above `store` and `hub`, so that delivery, plan, training and
 serving look at a model in one way. Importing it loads no torch; `load_model` and `outline_model` do when called.
@@ -17,15 +17,22 @@ from tuneyard.models.loading import (
     require_library,
 )
 from tuneyard.models.outline import Read, write_outline
+from tuneyard.models.published import ADAPTER_CONFIG, MANIFESTS, find_base, find_manifest, is_adapter, kind_in_words
 from tuneyard.models.structure import INDEX, structure_problems
 
 __all__ = [
+    "ADAPTER_CONFIG",
     "INDEX",
+    "MANIFESTS",
     "UNUSABLE",
     "Read",
     "Tensor",
     "check_whole",
+    "find_base",
+    "find_manifest",
     "incomplete",
+    "is_adapter",
+    "kind_in_words",
     "library_is_here",
     "load_adapter",
     "load_model",

@@ -337,13 +337,9 @@ def store_of(sources: Sources, fallback: str | None = None) -> Store:
 
 
 def _check_delivered(store: Store, values: FinetuneValues) -> None:
-    model = values.basemodel.strip("/")
-    _expect(
-        store,
-        f"{model}/.tuneyard/manifest.json",
-        f"The base model {model} has not been delivered to {store.url}.",
-        f"Deliver it first: tuneyard deliver --set modelID=… --set bucketModelPath={model}",
-    )
+    from tuneyard.models import find_base
+
+    find_base(store, values.basemodel)
     for path in _datasets(values):
         folder, _, file = path.rpartition("/")
         _expect(

@@ -21,10 +21,10 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTr
 
 from tuneyard.data import bound_template, stop_token_ids
 from tuneyard.errors import InvalidDataError, InvalidValuesError, Problem
-from tuneyard.models import UNUSABLE, load_adapter, load_model
+from tuneyard.models import ADAPTER_CONFIG, UNUSABLE, load_adapter, load_model
 from tuneyard.serve.decoding import SpecialTokens
 from tuneyard.serve.flags import AppSettings
-from tuneyard.serve.placement import ADAPTER_CONFIG, Placement, Weights
+from tuneyard.serve.placement import Placement, Weights
 from tuneyard.serve.template import ChatTemplate
 
 logger = logging.getLogger("tuneyard.serve")

@@ -13,16 +13,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from tuneyard.errors import IntegrityError, InvalidValuesError, NotFoundError, Problem
+from tuneyard.models import ADAPTER_CONFIG, MANIFESTS, find_manifest, is_adapter, kind_in_words
 from tuneyard.progress import progress_bar
 from tuneyard.serve.names import base_name, check_distinct, own_name, told_names
-from tuneyard.store import Manifest, Store, open_store, pull, read_manifest, verify_folder
+from tuneyard.store import Manifest, Store, open_store, pull, verify_folder
 from tuneyard.values import InferenceValues
 from tuneyard.values.places import ModelPlace, model_place
-
-MANIFESTS = (".tuneyard/manifest.json", "manifest.json")
-"""Where a manifest lies: of a delivered model, of what a finetuning has published."""
-
-ADAPTER_CONFIG = "adapter_config.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +121,7 @@ class _Found:
 
     @property
     def is_adapter(self) -> bool:
-        return any(entry.path == ADAPTER_CONFIG for entry in self.manifest.files)
+        return is_adapter(self.manifest)
 
     def bring(self, workdir: Path) -> Weights:
         from tuneyard.deliver import vet_model
@@ -152,18 +148,7 @@ def _find(place: ModelPlace, values: InferenceValues, store: Store, workdir: Pat
 
 
 def _look_up(store: Store, key: str) -> _Found:
-    for name in MANIFESTS:
-        try:
-            manifest = read_manifest(store, f"{key}/{name}")
-        except NotFoundError:
-            continue
-        return _servable(_Found(key, manifest, store))
-    raise NotFoundError(
-        f"There is no model at {key} in {store.url}, or it is not finished: it has no manifest.",
-        hint="Deliver it (tuneyard deliver), or wait for the run that publishes it (tuneyard runs).",
-        key=key,
-        store=store.url,
-    )
+    return _servable(_Found(key, find_manifest(store, key), store))
 
 
 def _look_into(folder: Path) -> _Found:
@@ -194,9 +179,9 @@ def _from_hub(place: ModelPlace, values: InferenceValues, workdir: Path) -> _Fou
 
 
 def _servable(found: _Found) -> _Found:
-    if found.manifest.kind in ("model", "final"):
+    what = kind_in_words(found.manifest.kind)
+    if not what:
         return found
-    what = {"checkpoint": "a checkpoint to go on training from", "dataset": "a dataset"}[found.manifest.kind]
     problem = Problem("model", f"is {what}", found.where, "a delivered model, or a run's checkpoint-final")
     raise InvalidValuesError(
         f"{found.where} is {what}, which can't be served.",

@@ -20,8 +20,9 @@ from typing import Any, cast
 
 from tuneyard.errors import InvalidValuesError, Problem, TuneyardError
 from tuneyard.interpreter import python
+from tuneyard.models import ADAPTER_CONFIG
 from tuneyard.serve.flags import own_flags
-from tuneyard.serve.placement import ADAPTER_CONFIG, Adapter, Placement
+from tuneyard.serve.placement import Adapter, Placement
 from tuneyard.serve.readiness import wait_ready, write_ready
 from tuneyard.values import InferenceValues
 from tuneyard.values.servable import UNMERGEABLE, largest_rank, vllm_obstacles

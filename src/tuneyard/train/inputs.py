@@ -16,6 +16,7 @@ from typing import Any
 
 from tuneyard.checkpoints import Experiment, RunRecord
 from tuneyard.errors import NotFoundError
+from tuneyard.models import find_base
 from tuneyard.store import Manifest, Store, default_store_url, open_store, read_manifest
 from tuneyard.train.fingerprint import assumed, fingerprint
 from tuneyard.values import FinetuneValues, canonical_json, public_values, resolve_batch_sizes, values_sha256
@@ -99,6 +100,7 @@ def find_inputs(values: FinetuneValues, store: Store) -> Inputs:
 
     Raises:
         NotFoundError: Where model or data are not delivered.
+        InvalidValuesError: Where the base is no whole model.
         ConflictError: Where the run was begun with other settings.
     """
     config = values.finetuning_config
@@ -107,7 +109,7 @@ def find_inputs(values: FinetuneValues, store: Store) -> Inputs:
         values.processes,
         config.batchsize_conf.max_per_device_train_batch_size,
     )
-    base = Input(values.basemodel, delivered_model(store, values.basemodel).content_sha256)
+    base = Input(values.basemodel, find_base(store, values.basemodel).content_sha256)
     keys = dict.fromkeys([*training_keys(values), *validation_keys(values)])
     datasets = tuple(Input(key, delivered_dataset(store, key).content_sha256) for key in keys)
     digests = {entry.key: entry.content_sha256 for entry in datasets}
@@ -151,7 +153,7 @@ def wait_for_delivery(
         if stop():
             return False
         try:
-            delivered_model(store, values.basemodel)
+            find_base(store, values.basemodel)
             for key in dict.fromkeys([*training_keys(values), *validation_keys(values)]):
                 delivered_dataset(store, key)
         except NotFoundError as error:
@@ -183,22 +185,6 @@ def training_keys(values: FinetuneValues) -> list[str]:
 def validation_keys(values: FinetuneValues) -> list[str]:
     """The files validated on; none where validation rows are split off."""
     return [dataset.path for dataset in values.finetuning_config.data_conf.validation_data.datasets]
-
-
-def delivered_model(store: Store, key: str) -> Manifest:
-    """Read a delivered model's manifest.
-
-    Raises:
-        NotFoundError: Where it is not there.
-    """
-    try:
-        return read_manifest(store, f"{key.rstrip('/')}/.tuneyard/manifest.json")
-    except NotFoundError as error:
-        raise NotFoundError(
-            f"the base model {key!r} is not in {store.url}, or its delivery has not finished",
-            hint=f"tuneyard deliver --set modelID=<model> --set bucketModelPath={key}",
-            key=key,
-        ) from error
 
 
 def delivered_dataset(store: Store, key: str) -> Manifest:

@@ -17,7 +17,7 @@ from typing import Any
 from tuneyard.data import SHARED_TEMPLATES, Encoded
 from tuneyard.deliver import vet_model
 from tuneyard.device import Device, choose_device
-from tuneyard.models import outline_model
+from tuneyard.models import find_base, outline_model
 from tuneyard.progress import progress_bar
 from tuneyard.store import Store, pull
 from tuneyard.train.batches import EncodedRows
@@ -26,7 +26,6 @@ from tuneyard.train.fingerprint import ROWS, TEMPLATE_TIME
 from tuneyard.train.inputs import (
     Inputs,
     delivered_dataset,
-    delivered_model,
     experiment_of,
     training_keys,
     validation_keys,
@@ -104,7 +103,7 @@ def prepare(values: FinetuneValues, inputs: Inputs, store: Store, workdir: Path,
     device = choose_device(values.gpuResource, values.finetuningGpus, key="finetuningGpus")
     batch = values.finetuning_config.batchsize_conf
     sizes = resolve_batch_sizes(batch.total_train_batch_size, values.processes, batch.max_per_device_train_batch_size)
-    manifest = delivered_model(store, values.basemodel)
+    manifest = find_base(store, values.basemodel)
     with progress_bar("verifying the base model", manifest.size, "bytes") as advance:
         base_folder = pull(store, values.basemodel.rstrip("/") + "/", manifest, workdir / "base", advance=advance)
     vet_model(base_folder, [entry.path for entry in manifest.files], where=values.basemodel)

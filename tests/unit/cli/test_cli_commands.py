@@ -131,7 +131,7 @@ def test_a_name_that_is_none_is_refused_with_the_nearest_one(tuneyard, finetune_
 def test_a_base_model_that_was_not_delivered_is_told_before_anything_is_launched(tuneyard, finetune_file, tmp_path):
     done = tuneyard("finetune", "-f", finetune_file)
     done.is_a_mistake(4)
-    assert "The base model default-bucket/models/tiny has not been delivered" in done.err
+    assert "There is no model at default-bucket/models/tiny in " in done.err
     assert "tuneyard deliver" in done.err
     assert not (tmp_path / "home" / "runs").exists()
 

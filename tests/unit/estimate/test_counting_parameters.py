@@ -13,8 +13,8 @@ from transformers.pytorch_utils import Conv1D
 from tuneyard.errors import InvalidValuesError
 from tuneyard.estimate import build_network, estimate
 from tuneyard.estimate.work import pull_settings
+from tuneyard.models import find_base
 from tuneyard.store import open_store
-from tuneyard.train.inputs import delivered_model
 from tuneyard.values import FinetuneValues
 
 CONF = "finetuning_config.peft_conf"
@@ -74,7 +74,7 @@ def stores(tmp_path_factory):
 def network(store, scratch, **changes):
     values = FinetuneValues.model_validate(changed(VALUES, **changes))
     opened = open_store(store.as_uri())
-    manifest = delivered_model(opened, MODEL)
+    manifest = find_base(opened, MODEL)
     settings = pull_settings(opened, MODEL, manifest, scratch / "settings")
     return build_network(values, opened, manifest, settings, scratch / "outline")
 
