@@ -56,11 +56,19 @@ def test_only_a_folder_store_is_used_where_it_lies(place: Place, tree: Path, tmp
     folder = pull(place.store, place / "model/", deliver(place, tree), tmp_path / "pulled")
     local = place.store.local_path(place / "model/config.json")
     if place.store.url.startswith("file:"):
-        assert local == folder / "config.json"
-        assert not (tmp_path / "pulled").exists()
+        assert local == (folder / "config.json").resolve()
     else:
         assert local is None
-        assert folder == tmp_path / "pulled"
+        assert not (folder / "config.json").is_symlink()
+
+
+def test_a_pull_gives_what_the_manifest_names_and_nothing_beside_it(place: Place, tree: Path, tmp_path: Path) -> None:
+    manifest = deliver(place, tree)
+    for stray in ("model.safetensors.index.json", "adapter_config.json", "sub/deep/added.json"):
+        place.store.put(place / f"model/{stray}", b"{}")
+    (tmp_path / "pulled" / "sub").mkdir(parents=True)
+    (tmp_path / "pulled" / "sub" / "of an earlier pull").write_bytes(b"{}")
+    assert contents(pull(place.store, place / "model/", manifest, tmp_path / "pulled")) == contents(tree)
 
 
 def flip_a_byte(place: Place, key: str) -> None:

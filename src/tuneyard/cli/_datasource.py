@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     _Named = list[tuple[str, Format | None]]
 
-WEIGHTS = (".safetensors", ".gguf")
-# Values need both keys to be whole; what is looked at is told by arguments instead.
 _TOLD_ELSEWHERE = (
     "basemodel=default-bucket/models/told-by-argument",
     "finetuning_config.data_conf.training_data.datasets[0].path=default-bucket/datasets/told-by-argument.jsonl",
@@ -112,30 +110,21 @@ def _named(datasets: Sequence[Dataset], format: Format | None) -> _Named:
 
 
 def _model_folder(store: Store, model: str, scratch: Path) -> Path:
+    from tuneyard.estimate.work import pull_settings
     from tuneyard.models import find_base
-    from tuneyard.store import Manifest, pull
 
     if Path(model).is_dir():
         return Path(model)
-    prefix = f"{model.removeprefix('s3://').strip('/')}/"
-    manifest = find_base(store, prefix)
-    small = tuple(entry for entry in manifest.files if not entry.path.endswith(WEIGHTS))
-    return pull(store, prefix, Manifest(manifest.kind, small, manifest.about), scratch / "model")
+    key = model.removeprefix("s3://").strip("/")
+    return pull_settings(store, key, find_base(store, key), scratch / "model")
 
 
 def _data_file(store: Store, file: str, scratch: Path) -> Path:
-    from tuneyard.store import pull, read_manifest
+    from tuneyard.train.inputs import pull_dataset
 
     if Path(file).is_file():
         return Path(file)
     folder, _, name = file.removeprefix("s3://").rpartition("/")
     if not folder:
         raise NotFoundError(f"There is no file at {file}.", hint="Look at the path.")
-    try:
-        manifest = read_manifest(store, f"{folder}/.tuneyard/{name}.manifest.json")
-    except NotFoundError as error:
-        raise NotFoundError(
-            f"There is no data at {file}: neither a file here nor delivered to {store.url}.",
-            hint="Deliver it with a dataScript (tuneyard deliver -f FILE), or look at the path.",
-        ) from error
-    return pull(store, f"{folder}/", manifest, scratch / "data" / folder) / name
+    return pull_dataset(store, f"{folder}/{name}", scratch)

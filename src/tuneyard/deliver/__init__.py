@@ -18,12 +18,13 @@ from tuneyard.deliver.report import Delivered, DeliverReport, tell
 from tuneyard.deliver.script import check_sandbox, run_script
 from tuneyard.deliver.selection import split_globs
 from tuneyard.deliver.vetting import vet_model
+from tuneyard.deliver.weights import check_folder
 from tuneyard.hub import Hub, Patience
 from tuneyard.sandbox import Locks
 from tuneyard.store import Store
 from tuneyard.values import DeliverValues
 
-__all__ = ["DeliverReport", "Delivered", "deliver", "vet_model"]
+__all__ = ["DeliverReport", "Delivered", "check_folder", "deliver", "vet_model"]
 
 
 def deliver(

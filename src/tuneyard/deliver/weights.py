@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ _CONFIG = "config.json"
 _INDEX = "model.safetensors.index.json"
 _ADAPTER = "adapter_config.json"
 _WEIGHTS = ".safetensors"
+_CHUNK_BYTES = 1 << 20
 
 
 def check_weights(name: str, files: Mapping[str, int], read: Read) -> None:
@@ -48,6 +49,26 @@ def check_weights(name: str, files: Mapping[str, int], read: Read) -> None:
         if problems := structure_problems(tensors, _settings(folder / _INDEX), config):
             raise incomplete(name, problems)
         _compare(folder, name)
+
+
+def check_folder(folder: Path, *, where: str) -> None:
+    """Check that a model's verified folder is a whole one, as a delivery does: for whoever loads it by other means.
+
+    Args:
+        folder: The folder.
+        where: The model in the user's words.
+
+    Raises:
+        IncompleteModelError, InvalidDataError: As `check_weights`.
+    """
+    files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    check_weights(where, files, lambda path: _chunks(folder / path))
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            yield chunk
 
 
 def _compare(folder: Path, name: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tuneyard.errors import NotFoundError
 from tuneyard.store import Manifest, Store, pull
-from tuneyard.train.inputs import delivered_dataset, training_keys, validation_keys
+from tuneyard.train.inputs import pull_dataset, training_keys, validation_keys
 from tuneyard.values import BatchSizes, FinetuneValues
 
 if TYPE_CHECKING:
@@ -116,8 +116,8 @@ def _sequences(
 ) -> tuple[list[Encoded], list[Encoded]]:
     from tuneyard.train.rows import encoded_rows
 
-    training = [_pull(store, key, scratch) for key in training_keys(values)]
-    validation = [_pull(store, key, scratch) for key in validation_keys(values)]
+    training = [pull_dataset(store, key, scratch) for key in training_keys(values)]
+    validation = [pull_dataset(store, key, scratch) for key in validation_keys(values)]
     return encoded_rows(values, base, training, validation, tell)
 
 
@@ -132,11 +132,6 @@ def pull_settings(store: Store, key: str, manifest: Manifest, folder: Path) -> P
     """
     small = tuple(entry for entry in manifest.files if not entry.path.endswith(_WEIGHTS))
     return pull(store, f"{key.strip('/')}/", Manifest("model", small, manifest.about), folder)
-
-
-def _pull(store: Store, key: str, scratch: Path) -> Path:
-    folder, _, name = key.rpartition("/")
-    return pull(store, f"{folder}/", delivered_dataset(store, key), scratch / "data" / folder) / name
 
 
 def largest_batch(values: FinetuneValues, sizes: BatchSizes, work: Work) -> list[tuple[int, int]]:

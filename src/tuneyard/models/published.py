@@ -33,7 +33,7 @@ def find_manifest(store: Store, key: str) -> Manifest:
         except NotFoundError:
             continue
     raise NotFoundError(
-        f"There is no model at {key} in {store.url}, or it has not come to its end: it has no manifest.",
+        f"There is no model at {key} in {store.url}, or it is not finished: it has no manifest.",
         hint=_how_it_comes(key),
         key=key,
         store=store.url,

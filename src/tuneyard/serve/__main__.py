@@ -102,12 +102,11 @@ def _serve_by_vllm(
     *,
     on_cpu: bool,
 ) -> None:
-    from tuneyard.models import check_whole
+    from tuneyard.deliver import check_folder
     from tuneyard.serve import vllm
     from tuneyard.serve.readiness import local_url
 
-    if notice := check_whole(placement.model.folder, where=placement.model.where):
-        print(notice, file=sys.stderr, flush=True)
+    check_folder(placement.model.folder, where=placement.model.where)
     host, port = door.getsockname()[:2]
     door.close()
     finish = _finish_seconds(values)

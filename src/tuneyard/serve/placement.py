@@ -6,7 +6,6 @@ whatever else lies beside them in a bucket. Loads no model; knows nothing of wha
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from tuneyard.errors import IntegrityError, InvalidValuesError, NotFoundError, P
 from tuneyard.models import ADAPTER_CONFIG, MANIFESTS, find_manifest, is_adapter, kind_in_words
 from tuneyard.progress import progress_bar
 from tuneyard.serve.names import base_name, check_distinct, own_name, told_names
-from tuneyard.store import Manifest, Store, open_store, pull, verify_folder
+from tuneyard.store import Manifest, Store, link_named, open_store, pull, verify_folder
 from tuneyard.values import InferenceValues
 from tuneyard.values.places import ModelPlace, model_place
 
@@ -127,16 +126,15 @@ class _Found:
         from tuneyard.deliver import vet_model
 
         sha256 = self.manifest.content_sha256
+        folder = workdir / "models" / sha256[:16]
         with progress_bar(f"verifying {self.where}", self.manifest.size, "bytes") as advance:
             if self.store is None:
-                folder = Path(self.where)
-                verify_folder(folder, self.manifest, advance=advance)
+                verify_folder(Path(self.where), self.manifest, advance=advance)
+                link_named(Path(self.where), self.manifest, folder)
             else:
-                pulled = workdir / "pulled" / sha256[:16]
-                folder = pull(self.store, f"{self.where}/", self.manifest, pulled, advance=advance)
+                pull(self.store, f"{self.where}/", self.manifest, folder, advance=advance)
         vet_model(folder, [entry.path for entry in self.manifest.files], where=self.where)
-        view = _only_named(folder, self.manifest, workdir / "models" / sha256[:16])
-        return Weights(self.where, view, sha256, dict(self.about))
+        return Weights(self.where, folder, sha256, dict(self.about))
 
 
 def _find(place: ModelPlace, values: InferenceValues, store: Store, workdir: Path) -> _Found:
@@ -236,13 +234,3 @@ def _check_same(adapter: str, base: str, *, expected: str, found: str) -> None:
             expected=expected,
             found=found,
         )
-
-
-def _only_named(folder: Path, manifest: Manifest, view: Path) -> Path:
-    """Make a folder of links to the files that a manifest names, so that nothing else is ever picked up."""
-    shutil.rmtree(view, ignore_errors=True)
-    for entry in manifest.files:
-        link = view / entry.path
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to((folder / entry.path).absolute())
-    return view

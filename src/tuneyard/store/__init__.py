@@ -8,7 +8,7 @@ from tuneyard.store.keys import check_relative, split_key, split_prefix
 from tuneyard.store.location import STORE_VARIABLE, default_store_url, find_store, open_store
 from tuneyard.store.manifest import FileEntry, Kind, Manifest, read_manifest, write_manifest
 from tuneyard.store.objects import Digest, ObjectInfo, Store, Stored
-from tuneyard.store.transfer import download, hash_file, pull, upload, upload_tree, verify, verify_folder
+from tuneyard.store.transfer import download, hash_file, link_named, pull, upload, upload_tree, verify, verify_folder
 
 __all__ = [
     "STORE_VARIABLE",
@@ -24,6 +24,7 @@ __all__ = [
     "download",
     "find_store",
     "hash_file",
+    "link_named",
     "open_store",
     "pull",
     "read_manifest",

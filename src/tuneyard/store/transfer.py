@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -119,13 +120,14 @@ def pull(store: Store, prefix: str, manifest: Manifest, folder: Path, *, advance
     """Bring every file of a manifest to this machine, each verified before it is visible under its name.
 
     Files that are in the folder already and verify are kept, so a killed pull goes on where it was. From a folder store
-    nothing is copied: the files are verified where they lie.
+    nothing is copied: the files are verified where they lie, and linked to. What the manifest does not name is never in
+    the folder, whatever lies beside it in the store: libraries look for files by name.
 
     Args:
         store: Where from.
         prefix: Where the manifest's files lie; ends at a `/`.
         manifest: Which files.
-        folder: Where to; unused where the store is a folder itself.
+        folder: Where to; what else is in it is removed.
         advance: Called, from several threads, with the bytes of each chunk; `manifest.size` in all.
 
     Returns:
@@ -140,7 +142,7 @@ def pull(store: Store, prefix: str, manifest: Manifest, folder: Path, *, advance
         local = store.local_path(prefix + first)
         if local is not None:
             verify(store, prefix, manifest, advance=advance)
-            return _above(local, first)
+            return link_named(_above(local, first), manifest, folder)
     folder.mkdir(parents=True, exist_ok=True)
     for partial in folder.rglob(f"{_PARTIAL}*"):
         partial.unlink(missing_ok=True)
@@ -153,7 +155,30 @@ def pull(store: Store, prefix: str, manifest: Manifest, folder: Path, *, advance
         download(store, prefix + entry.path, path, expect=entry, advance=advance)
 
     _in_parallel(one, manifest.files, advance)
+    named = {folder / entry.path for entry in manifest.files}
+    for path in folder.rglob("*"):
+        if path not in named and (path.is_file() or path.is_symlink()):
+            path.unlink()
     return folder
+
+
+def link_named(folder: Path, manifest: Manifest, target: Path) -> Path:
+    """Make a folder of links to the files that a manifest names, and to nothing else.
+
+    Args:
+        folder: Where the files lie.
+        manifest: Which files.
+        target: The folder to make; removed first where it is there.
+
+    Returns:
+        The folder.
+    """
+    shutil.rmtree(target, ignore_errors=True)
+    for entry in manifest.files:
+        link = target / entry.path
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to((folder / entry.path).absolute())
+    return target
 
 
 def verify(store: Store, prefix: str, manifest: Manifest, *, advance: Advance | None = None) -> None:

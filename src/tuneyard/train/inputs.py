@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from tuneyard.checkpoints import Experiment, RunRecord
 from tuneyard.errors import NotFoundError
 from tuneyard.models import find_base
-from tuneyard.store import Manifest, Store, default_store_url, open_store, read_manifest
+from tuneyard.store import Manifest, Store, default_store_url, open_store, pull, read_manifest
 from tuneyard.train.fingerprint import assumed, fingerprint
 from tuneyard.values import FinetuneValues, canonical_json, public_values, resolve_batch_sizes, values_sha256
 
@@ -185,6 +186,24 @@ def training_keys(values: FinetuneValues) -> list[str]:
 def validation_keys(values: FinetuneValues) -> list[str]:
     """The files validated on; none where validation rows are split off."""
     return [dataset.path for dataset in values.finetuning_config.data_conf.validation_data.datasets]
+
+
+def pull_dataset(store: Store, key: str, workdir: Path) -> Path:
+    """Bring a delivered data file to this machine, verified.
+
+    Args:
+        store: Where it lies.
+        key: Its key.
+        workdir: The process's folder; the file goes into one of its own below it.
+
+    Returns:
+        The file; read it, never write into it.
+
+    Raises:
+        NotFoundError, IntegrityError: As `delivered_dataset` and `pull`.
+    """
+    folder, _, name = key.rpartition("/")
+    return pull(store, f"{folder}/", delivered_dataset(store, key), workdir / "data" / key) / name
 
 
 def delivered_dataset(store: Store, key: str) -> Manifest:

@@ -25,8 +25,8 @@ from tuneyard.train.console import Tell
 from tuneyard.train.fingerprint import ROWS, TEMPLATE_TIME
 from tuneyard.train.inputs import (
     Inputs,
-    delivered_dataset,
     experiment_of,
+    pull_dataset,
     training_keys,
     validation_keys,
 )
@@ -112,7 +112,7 @@ def prepare(values: FinetuneValues, inputs: Inputs, store: Store, workdir: Path,
     stored = str(outline.dtype).removeprefix("torch.")
     if notice := precision_of(values, stored, device).notice:
         tell(notice)
-    files = {key: _pull_dataset(store, key, workdir) for key in [*training_keys(values), *validation_keys(values)]}
+    files = {key: pull_dataset(store, key, workdir) for key in [*training_keys(values), *validation_keys(values)]}
     experiment = experiment_of(values, store)
     known = experiment.fingerprint() or {}
     time = str(known.get(TEMPLATE_TIME) or datetime.now().isoformat(timespec="seconds"))
@@ -153,11 +153,6 @@ def prepare(values: FinetuneValues, inputs: Inputs, store: Store, workdir: Path,
 def _sha256(rows: Path, validation: Path | None) -> str:
     digests = [EncodedRows(folder).content_sha256 for folder in (rows, validation) if folder]
     return hashlib.sha256("".join(digests).encode()).hexdigest()
-
-
-def _pull_dataset(store: Store, key: str, workdir: Path) -> Path:
-    folder, _, name = key.rpartition("/")
-    return pull(store, f"{folder}/", delivered_dataset(store, key), workdir / "data" / folder) / name
 
 
 def encode(
