@@ -163,7 +163,7 @@ def test_what_has_no_manifest_is_not_found(place, tmp_path):
     place.store.delete([f"{FINAL}/manifest.json"])
     with pytest.raises(NotFoundError, match="not finished") as caught:
         placed(place, tmp_path)
-    assert "tuneyard deliver" in caught.value.hint
+    assert "tuneyard runs" in caught.value.hint
 
 
 def test_a_base_that_is_gone_is_not_found(place, tmp_path):
