@@ -21,32 +21,109 @@ NOT_BUILT = frozenset(
     {
         "BltForCausalLM",
         "CohereCompassForCausalLM",
-        "DbrxForCausalLM",
         "Emu3ForCausalLM",
-        "Gemma3ForConditionalGeneration",
-        "Gemma3nForCausalLM",
         "Gemma3nForConditionalGeneration",
         "Gemma4AssistantForCausalLM",
-        "Gemma4ForCausalLM",
-        "Gemma4ForConditionalGeneration",
         "Gemma4UnifiedAssistantForCausalLM",
         "Gemma4UnifiedForConditionalGeneration",
-        "GitForCausalLM",
         "GotOcr2ForConditionalGeneration",
-        "Lfm2MoeForCausalLM",
         "MllamaForCausalLM",
         "MusicgenForCausalLM",
         "MusicgenMelodyForCausalLM",
-        "Phi4MultimodalForCausalLM",
-        "ProphetNetForCausalLM",
         "ReformerModelWithLMHead",
-        "RoCBertForCausalLM",
-        "XLNetLMHeadModel",
-        "XmodForCausalLM",
-        "xLSTMForCausalLM",
     }
 )
 """Those for which no way is found: they take images or sound, or have settings that need more than smaller numbers."""
+
+_TEXT: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 128,
+    "sliding_window": 6,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+_BERT: dict[str, Any] = {name: size for name, size in _TEXT.items() if name != "num_key_value_heads"} | {
+    "is_decoder": True
+}
+_VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
+_BOTH = {"layer_types": ["sliding_attention", "full_attention"]}
+_PER_LAYER = {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": VOCABULARY, "num_kv_shared_layers": 0}
+_GEMMA4 = {**_TEXT, **_BOTH, **_PER_LAYER, "global_head_dim": 8}
+
+_OWN: dict[str, dict[str, Any]] = {
+    "DbrxForCausalLM": {
+        "d_model": 32,
+        "n_heads": 4,
+        "n_layers": 2,
+        "max_seq_len": 128,
+        "vocab_size": VOCABULARY,
+        "attn_config": {"kv_n_heads": 2, "rope_theta": 1e4, "clip_qkv": 8.0},
+        "ffn_config": {"ffn_hidden_size": 48, "moe_num_experts": 4, "moe_top_k": 2, "hidden_size": 32},
+    },
+    "Gemma3ForConditionalGeneration": {
+        "text_config": _TEXT | _BOTH,
+        "vision_config": _VISION,
+        "mm_tokens_per_image": 4,
+    },
+    "Gemma3nForCausalLM": _TEXT | _BOTH | _PER_LAYER | {"laurel_rank": 8, "activation_sparsity_pattern": [0.0, 0.0]},
+    "Gemma4ForCausalLM": _GEMMA4,
+    "Gemma4ForConditionalGeneration": {"text_config": _GEMMA4, "vision_config": _VISION, "audio_config": None},
+    "GitForCausalLM": _BERT | {"vision_config": _VISION},
+    "Lfm2MoeForCausalLM": _TEXT
+    | {
+        "layer_types": ["conv", "full_attention"],
+        "num_dense_layers": 1,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 24,
+    },
+    "Phi4MultimodalForCausalLM": _TEXT
+    | {
+        "vision_config": _VISION,
+        "audio_config": {"hidden_size": 32, "intermediate_size": 48, "num_blocks": 1, "num_attention_heads": 2},
+    },
+    "ProphetNetForCausalLM": {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 32,
+        "num_decoder_layers": 2,
+        "num_decoder_attention_heads": 4,
+        "decoder_ffn_dim": 48,
+        "max_position_embeddings": 128,
+        "is_decoder": True,
+        "is_encoder_decoder": False,
+    },
+    "RoCBertForCausalLM": _BERT
+    | {
+        "pronunciation_embed_dim": 8,
+        "pronunciation_vocab_size": 20,
+        "shape_embed_dim": 8,
+        "shape_vocab_size": 20,
+    },
+    "XLNetLMHeadModel": {"vocab_size": VOCABULARY, "d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 48},
+    "XmodForCausalLM": _BERT | {"languages": ["en_XX"], "default_language": "en_XX"},
+    "xLSTMForCausalLM": {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 64,
+        "embedding_dim": 64,
+        "num_heads": 2,
+        "num_blocks": 2,
+    },
+}
+"""Configs of those whose sizes contradict each other, or that are made of several."""
 
 _SIZES: dict[str, int] = {
     **dict.fromkeys(("hidden_size", "n_embd", "d_model", "dim", "hidden_dim", "embedding_size"), 32),
@@ -130,7 +207,12 @@ def build(name: str, **settings: Any) -> PreTrainedModel | None:
     import torch
 
     model_class, config_classes = kinds()[name]
-    for config in (config for config_class in config_classes for config in _configs(config_class, settings)):
+    configs = (
+        config
+        for config_class in config_classes
+        for config in (*_own(name, config_class, settings), *(() if name in _OWN else _configs(config_class, settings)))
+    )
+    for config in configs:
         try:
             with torch.device("meta"):
                 size = sum(weight.numel() for weight in model_class(copy.deepcopy(config)).parameters())
@@ -144,6 +226,11 @@ def build(name: str, **settings: Any) -> PreTrainedModel | None:
             continue
         return model
     return None
+
+
+def _own(name: str, config_class: Any, settings: dict[str, Any]) -> Iterator[Any]:
+    if name in _OWN:
+        yield config_class(**copy.deepcopy(_OWN[name]), **settings)
 
 
 def _configs(config_class: Any, settings: dict[str, Any]) -> Iterator[Any]:

@@ -133,6 +133,19 @@ def test_the_proof_changes_neither_the_model_nor_the_random_numbers_after_it(row
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
 
 
+def test_the_proof_multiplies_in_whole_float32_whatever_values_ask_for(rows):
+    model, seen = built("LlamaForCausalLM"), set()
+    model.model.layers[0].register_forward_hook(lambda *_: seen.add(torch.backends.fp32_precision))
+    before = torch.backends.fp32_precision
+    try:
+        torch.backends.fp32_precision = "tf32"
+        prove_form(model, None, rows, CPU, "bucket/m")
+        assert torch.backends.fp32_precision == "tf32"
+    finally:
+        torch.backends.fp32_precision = before
+    assert seen == {"ieee"}
+
+
 def test_one_layer_of_each_kind_is_looked_at():
     from tuneyard.train.isolation import _few_layers
 

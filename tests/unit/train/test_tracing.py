@@ -40,7 +40,7 @@ NAMES = [
     "Qwen2MoeForCausalLM",
     "Qwen3NextForCausalLM",
 ]
-UNTRACED = {"JetMoeForCausalLM", "LongcatFlashForCausalLM"}
+UNTRACED = {"DbrxForCausalLM", "JetMoeForCausalLM", "LongcatFlashForCausalLM", "XmodForCausalLM"}
 """Their passes depend on how many tokens go to which expert."""
 UNLIKE = {"RemBertForCausalLM": "its head is computed twice", "InklingForCausalLM": "", "CTRLLMHeadModel": ""}
 
