@@ -14,6 +14,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from huggingface_hub.errors import StrictDataclassError
+
 from tuneyard.errors import IncompleteModelError, InvalidDataError, NotFoundError, Problem
 from tuneyard.models.names import grouped
 
@@ -23,9 +25,12 @@ if TYPE_CHECKING:
 
 UNUSABLE = (
     OSError, ValueError, LookupError, TypeError, AttributeError, ImportError, RuntimeError, ArithmeticError,
-    AssertionError, NotImplementedError,
+    AssertionError, NotImplementedError, StrictDataclassError,
 )  # fmt: skip
-"""What transformers raises for files that are no model; it documents nowhere which it will be."""
+"""What transformers raises for files that are no model; it documents nowhere which it will be.
+
+A config whose entry has another type than its dataclass says is a `StrictDataclassError`, which is nothing else.
+"""
 
 _FEW = 6
 _LONGEST_REASON = 400

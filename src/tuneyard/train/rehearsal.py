@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM, PreTrainedModel, Trainer, TrainingArguments
-from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.optimization import get_scheduler
 
@@ -27,6 +26,7 @@ from tuneyard.device import Device
 from tuneyard.errors import InvalidDataError, InvalidValuesError, Problem
 from tuneyard.models import UNUSABLE, reason_of
 from tuneyard.train.model import add_adapter
+from tuneyard.train.tracking import tracker_problems
 from tuneyard.values import FinetuneValues
 
 _CONFIG = "finetuning_config."
@@ -246,7 +246,7 @@ def _of_arguments(values: FinetuneValues, device: Device, *, here: bool) -> Iter
         what = f"can't be used{kwargs}: {reason_of(error)}"
         yield Problem(f"{_ARGUMENTS}lr_scheduler_type", what, str(arguments.lr_scheduler_type.value))
     if here:
-        yield from _of_trackers(arguments.report_to)
+        yield from tracker_problems(values, arguments.report_to)
 
 
 def _step_of_optimizer(arguments: Any, device: Device) -> None:
@@ -282,12 +282,3 @@ def _steps_of_schedule(arguments: Any) -> None:
     rate: Any = optimizer.param_groups[0]["lr"]
     if not (isinstance(rate, int | float) and math.isfinite(rate)):
         raise ValueError(f"its learning rate is {rate}")
-
-
-def _of_trackers(names: Sequence[str]) -> Iterator[Problem]:
-    for name in names:
-        try:
-            for callback in get_reporting_integration_callbacks([name]):
-                callback()
-        except UNUSABLE as error:
-            yield Problem(f"{_ARGUMENTS}report_to", f"can't be used: {reason_of(error)}", name)

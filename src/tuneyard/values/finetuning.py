@@ -291,6 +291,27 @@ def early_stopping_needs_an_evaluation_and_a_metric(config: FinetuningConfig) ->
         yield Broken("early_stopping", what, allowed="training_args.metric_for_best_model: loss", about=about)
 
 
+METRICS: Mapping[str, tuple[str, ...]] = {
+    "sft": ("loss",),
+    "dpo": ("loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies"),
+}
+"""What an evaluation measures of a model, by method; transformers takes each with `eval_` before it too."""
+
+
+def best_model_metric_is_one_of_the_evaluation(config: FinetuningConfig) -> Iterator[Broken]:
+    """What is compared has to be measured, whether or not the comparison has an effect."""
+    named = config.training_args.metric_for_best_model
+    known = METRICS[config.method]
+    if named is not None and named.removeprefix("eval_") not in known:
+        yield Broken(
+            "training_args.metric_for_best_model",
+            f"is not measured by an evaluation with method {config.method}",
+            value=named,
+            allowed=", ".join(known),
+            about=("method",),
+        )
+
+
 def quantized_weights_are_not_trained(config: FinetuningConfig) -> Iterator[Broken]:
     """Only an adapter on quantized weights has gradients."""
     quantized = config.quant_conf.quantization_type != "no-quantization"
@@ -324,6 +345,7 @@ class FinetuningConfig(Values):
         dpo_args_need_dpo,
         sft_args_need_sft,
         early_stopping_needs_an_evaluation_and_a_metric,
+        best_model_metric_is_one_of_the_evaluation,
         quantized_weights_are_not_trained,
     )
     remarks: ClassVar[Sequence[Remark]] = (unused_validation_data,)
