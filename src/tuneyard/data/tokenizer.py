@@ -87,12 +87,26 @@ def stop_token_ids(tokenizer: PreTrainedTokenizerFast, folder: Path) -> tuple[in
 
     Returns:
         The ids, sorted, without repeats; empty where nothing names one.
+
+    Raises:
+        InvalidDataError: What names them is no number.
     """
-    settings = _read_json(folder / "generation_config.json") or _read_json(folder / "config.json")
-    named = settings.get("eos_token_id")
-    ids: set[Any] = set(cast("list[Any]", named)) if isinstance(named, list) else {named}
-    ids.add(tokenizer.eos_token_id)
-    return tuple(sorted(number for number in ids if isinstance(number, int)))
+    file = "generation_config.json"
+    settings = _read_json(folder / file)
+    if not settings:
+        file = "config.json"
+        settings = _read_json(folder / file)
+    given: Any = settings.get("eos_token_id")
+    named = cast("list[Any]", given) if isinstance(given, list) else [] if given is None else [given]
+    if not all(type(each) is int for each in named):
+        what = f"has an eos_token_id that is no token id: {str(given)[:80]}"
+        raise InvalidDataError(
+            f"{file} {what}.",
+            hint="Correct it and deliver the model again.",
+            problems=[Problem(f"{file}: eos_token_id", "is no token id", str(given)[:80], "a whole number, or a list")],
+        )
+    ids = {*named, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])}
+    return tuple(sorted(ids))
 
 
 def read_tokenizer(folder: Path, *, name: str) -> PreTrainedTokenizerFast:

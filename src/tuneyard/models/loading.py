@@ -185,7 +185,9 @@ def reason_of(error: BaseException) -> str:
     Args:
         error: What it raised.
     """
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split())
+    if not text or isinstance(error, KeyError):  # whose text is the key alone
+        text = f"{type(error).__name__} {text}".strip()
     return text if len(text) <= _LONGEST_REASON else f"{text[: _LONGEST_REASON - 1]}…"
 
 

@@ -10,21 +10,25 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import re
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import TorchDynamoPlugin
 from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM, PreTrainedModel, Trainer, TrainingArguments
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.optimization import get_scheduler
 
 from tuneyard.device import Device
 from tuneyard.errors import InvalidDataError, InvalidValuesError, Problem
-from tuneyard.models import UNUSABLE, reason_of
+from tuneyard.models import UNUSABLE, outline_model, reason_of
 from tuneyard.train.model import add_adapter
 from tuneyard.train.tracking import tracker_problems
 from tuneyard.values import FinetuneValues
@@ -32,10 +36,14 @@ from tuneyard.values import FinetuneValues
 _CONFIG = "finetuning_config."
 _ARGUMENTS = f"{_CONFIG}training_args."
 _MODEL_ARGS = f"{_CONFIG}run_conf.model_args"
-_OF_THE_LOADER = frozenset({"dtype", "attn_implementation", "experts_implementation"})
+_CHOSEN_HERE = frozenset({"dtype", "attn_implementation"})
+"""Arguments of `from_pretrained` that Tuneyard decides about: `precision` and `isolation`."""
+_OF_THE_LOADER = frozenset({*_CHOSEN_HERE, "experts_implementation"})
 """Arguments of `from_pretrained` that are no entries of a config, and that values may set."""
 _KNOWN_ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
-_IDENTITY = ("model_type", "architectures", "auto_map", "quantization_config", "transformers_version")
+_IDENTITY = (
+    "model_type", "architectures", "auto_map", "quantization_config", "tie_word_embeddings", "transformers_version",
+)  # fmt: skip
 """Entries of a config that say what the model is."""
 _FEW = 8
 _STEPS = 100
@@ -53,15 +61,28 @@ def rehearse(values: FinetuneValues, folder: Path, device: Device, *, here: bool
     Raises:
         InvalidValuesError: With every value that a library refuses.
     """
-    problems = list(_of_model_args(values, folder))
-    problems += _of_attention(values, device, here=here)
-    problems += _of_arguments(values, device, here=here)
+    with _environment(values):
+        problems = list(_of_model_args(values, folder))
+        problems += _of_attention(values, device, here=here)
+        problems += _of_arguments(values, device, here=here)
     if problems:
         raise InvalidValuesError(
             f"{len(problems)} value(s) are refused by the libraries that train: {problems[0]}",
             hint="Change each to what is allowed; nothing has been begun.",
             problems=problems,
         )
+
+
+@contextmanager
+def _environment(values: FinetuneValues) -> Generator[None]:
+    """Set variables as the training process has them, for the length of the block: libraries set some too."""
+    before = dict(os.environ)
+    os.environ.update({name: text for name, text in values.env.items() if isinstance(text, str)})
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def model_arguments(values: FinetuneValues, folder: Path) -> dict[str, Any]:
@@ -83,13 +104,43 @@ def model_arguments(values: FinetuneValues, folder: Path) -> dict[str, Any]:
 
 
 def config_arguments(values: FinetuneValues, folder: Path) -> dict[str, Any]:
-    """Give the entries of `model_args` that change the base's config, as `model_arguments` has them.
+    """Give the entries of `model_args` that `from_pretrained` is given as they are, as `model_arguments` has them.
 
     Args:
         values: The resolved values.
         folder: The base model's folder, or only its settings.
     """
-    return {name: value for name, value in model_arguments(values, folder).items() if name not in _OF_THE_LOADER}
+    return {name: value for name, value in model_arguments(values, folder).items() if name not in _CHOSEN_HERE}
+
+
+def configured_outline(values: FinetuneValues, folder: Path, **keywords: Any) -> PreTrainedModel:
+    """Build the base model with `model_args` on the meta device and compare it with what its files hold.
+
+    Args:
+        values: The resolved values.
+        folder: The base model's folder, or its outline.
+        keywords: More arguments of `outline_model`.
+
+    Returns:
+        The model without weights.
+
+    Raises:
+        InvalidValuesError: The model is whole, but not with these `model_args`.
+        IncompleteModelError, InvalidDataError: As `outline_model`, whatever `model_args` are.
+    """
+    where, changed = values.basemodel, config_arguments(values, folder)
+    try:
+        return outline_model(folder, where=where, **changed, **keywords)
+    except InvalidDataError as error:
+        if not changed:
+            raise
+        outline_model(folder, where=where, **keywords)
+        names = ", ".join(changed)
+        raise InvalidValuesError(
+            f"{_MODEL_ARGS} ({names}) do not fit the model {where!r}. {error.message}",
+            hint="Leave out what changes the shapes or the number of its weights; nothing has been begun.",
+            problems=[Problem(f"{_MODEL_ARGS}.{name}", "may not fit", str(changed[name])[:80]) for name in changed],
+        ) from error
 
 
 def rehearse_adapter(values: FinetuneValues, outline: PreTrainedModel, folder: Path) -> None:
@@ -178,7 +229,9 @@ def _of_model_args(values: FinetuneValues, folder: Path) -> Iterator[Problem]:
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return  # loading the model reports it
     for name, value in given.items():
-        if name in _IDENTITY:
+        if name in _OF_THE_LOADER:
+            continue  # an outline reports it
+        if name in _IDENTITY and value != document.get(name, getattr(kind, name, None)):
             yield Problem(f"{_MODEL_ARGS}.{name}", "says what the delivered model is, and can't be changed")
             continue
         if not (name in document or any(field.name == name for field in dataclasses.fields(kind))):
@@ -186,7 +239,7 @@ def _of_model_args(values: FinetuneValues, folder: Path) -> Iterator[Problem]:
             yield Problem(f"{_MODEL_ARGS}.{name}", what, str(value)[:80], "entries of the model's config.json")
             continue
         try:
-            kind.from_dict({**document, name: value})
+            kind.from_dict(deepcopy({**document, name: value}))  # which changes maps in it
         except UNUSABLE as error:
             yield Problem(f"{_MODEL_ARGS}.{name}", f"is refused: {reason_of(error)}", str(value)[:80])
 
@@ -227,12 +280,19 @@ def _of_arguments(values: FinetuneValues, device: Device, *, here: bool) -> Iter
         "fp16": False,
     }
     if not here or device != "cpu":
-        asked |= {"bf16": False, "tf32": None, "torch_compile": False}
+        asked |= {"bf16": False, "tf32": None}
     try:
         arguments: Any = TrainingArguments(**asked)
     except UNUSABLE as error:
         yield Problem(f"{_CONFIG}training_args", f"are refused by transformers: {reason_of(error)}")
         return
+    try:
+        _compile(arguments)
+    except UNUSABLE as error:
+        given = {name: getattr(arguments, name) for name in ("torch_compile_backend", "torch_compile_mode")}
+        named = {name: value for name, value in given.items() if value not in (None, "inductor")}
+        where = next(iter(named), "torch_compile")
+        yield Problem(f"{_ARGUMENTS}{where}", f"can't be used: {reason_of(error)}", str(named.get(where, "true")))
     try:
         _step_of_optimizer(arguments, device)
     except UNUSABLE as error:
@@ -247,6 +307,13 @@ def _of_arguments(values: FinetuneValues, device: Device, *, here: bool) -> Iter
         yield Problem(f"{_ARGUMENTS}lr_scheduler_type", what, str(arguments.lr_scheduler_type.value))
     if here:
         yield from tracker_problems(values, arguments.report_to)
+
+
+def _compile(arguments: Any) -> None:
+    """Wrap a layer as accelerate wraps the model; nothing is compiled before it is called."""
+    if arguments.torch_compile or arguments.torch_compile_backend or arguments.torch_compile_mode:
+        plugin = TorchDynamoPlugin(backend=arguments.torch_compile_backend, mode=arguments.torch_compile_mode)
+        torch.compile(torch.nn.Linear(1, 1), **plugin.to_kwargs())
 
 
 def _step_of_optimizer(arguments: Any, device: Device) -> None:

@@ -7,8 +7,7 @@ in the middle costs what it would have shown, and never the training.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from transformers import Trainer, TrainerCallback
@@ -57,8 +56,7 @@ def tracker_problems(values: FinetuneValues, names: Sequence[str]) -> Iterator[P
             yield Problem(_REPORT_TO, f"can't be used: {reason_of(error)}", name)
             continue
         if name == "mlflow":
-            with _environment({name: text for name, text in values.env.items() if isinstance(text, str)}):
-                yield from _of_mlflow(values)
+            yield from _of_mlflow(values)
 
 
 def _of_mlflow(values: FinetuneValues) -> Iterator[Problem]:
@@ -81,18 +79,6 @@ def _of_mlflow(values: FinetuneValues) -> Iterator[Problem]:
             hint = "Start the server, or leave out tracking and mlflow of training_args.report_to; nothing has begun."
             raise UnavailableError(message, hint=hint) from error
         yield Problem(where, f"names no MLflow server that can be used: {reason_of(error)}")
-
-
-@contextmanager
-def _environment(texts: Mapping[str, str]) -> Generator[None]:
-    """Set variables as the training process will have them, for the length of the block."""
-    before = dict(os.environ)
-    os.environ.update(texts)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def guard_trackers(trainer: Trainer, log: Tell) -> None:
