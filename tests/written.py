@@ -63,6 +63,7 @@ SMALL: dict[str, Any] = {
     "finetuning_config.peft_conf": {"peft_type": "LORA", "peft_kwargs": {"r": 2, "target_modules": ["q_proj"]}},
 }
 
+
 def _leaves(schema: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Every key of a schema, maps before what is in them, with what it may be."""
     resolved = _resolved(schema)
@@ -291,14 +292,20 @@ class Bench:
 
     Args:
         folder: An empty folder for the test.
+        model: The sound model; a tiny Llama where None.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, model: Path | None = None) -> None:
         self.folder = folder
-        self.model = make_model(folder / "sound", hidden=16, layers=1)
+        self.model = model or make_model(folder / "sound", hidden=16, layers=1)
         self.store = folder / "store"
         lay_out(self.store, folder=self.model, rows=conversations(6))
         self._is_sound = True
+
+    @property
+    def published(self) -> Path:
+        """What a training has published."""
+        return self.store / REMOTE / "checkpoint-final"
 
     def plan(self, one: Written) -> Outcome:
         """Run `tuneyard plan`."""
@@ -309,12 +316,11 @@ class Bench:
         path.write_text(json.dumps(assembled(one, capped=False)), encoding="utf-8")
         return self._run(run, ["tuneyard", "plan", "-f", str(path)])
 
-    def train(self, one: Written) -> Outcome:
-        """Run the training process on values that `resolve` takes; else give what it refuses them with."""
-        from pydantic import ValidationError
-
+    def train(self, one: Written, *, capped: bool = True) -> Outcome:
+        """Resolve values as a launch does, and run the training process on them."""
+        from tuneyard.errors import InvalidValuesError
         from tuneyard.train.__main__ import main
-        from tuneyard.values import FinetuneValues, canonical_json
+        from tuneyard.values import FinetuneValues, canonical_json, check_values
 
         self._lay_out(one)
         shutil.rmtree(self.store / REMOTE, ignore_errors=True)
@@ -322,9 +328,9 @@ class Bench:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
         try:
-            values = canonical_json(FinetuneValues.model_validate(assembled(one, capped=True)))
-        except ValidationError as error:
-            return Outcome(3, str(error))  # a process is given resolved values only
+            values = canonical_json(check_values(FinetuneValues, assembled(one, capped=capped)))
+        except InvalidValuesError as error:
+            return Outcome(error.exit_code, str(error))  # a process is given resolved values only
         (work / "values.json").write_bytes(values)
         return self._run(main, ["train", str(work / "values.json"), "--workdir", str(work)])
 
