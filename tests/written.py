@@ -106,6 +106,7 @@ def _right(schema: Any) -> st.SearchStrategy[Any]:
 
 ODD_VALUES = st.sampled_from(ODD)
 KEYS = [(".".join(path), schema) for path, schema in _leaves(SCHEMA)]
+TRAINED = [each for each in KEYS if each[0].startswith("finetuning_config.")]
 LORA = [(f"finetuning_config.peft_conf.peft_kwargs.{name}", of) for name, of in
         SCHEMA["$defs"]["LoraKwargs"]["properties"].items()]  # fmt: skip
 _OTHERS: dict[str, st.SearchStrategy[Any]] = {
@@ -148,7 +149,7 @@ def changes(draw: st.DrawFn) -> dict[str, Any]:
     """Draw up to three keys of the values with values, right ones and odd ones."""
     found: dict[str, Any] = {}
     for _ in range(draw(st.integers(0, 3))):
-        kind = draw(st.sampled_from(["key", "key", "key", "other", "lora", "model_args", "method"]))
+        kind = draw(st.sampled_from(["key", "trained", "trained", "trained", "other", "lora", "model_args", "method"]))
         if kind == "method":
             found["finetuning_config.method"] = "dpo"
         elif kind == "other":
@@ -158,8 +159,8 @@ def changes(draw: st.DrawFn) -> dict[str, Any]:
             names = st.sampled_from(_model_fields())
             found["finetuning_config.run_conf.model_args"] = draw(st.dictionaries(names, ODD_VALUES, max_size=2))
         else:
-            key, schema = draw(st.sampled_from(LORA if kind == "lora" else KEYS))
-            found[key] = draw(st.one_of(_right(schema), _right(schema), ODD_VALUES))
+            key, schema = draw(st.sampled_from({"lora": LORA, "trained": TRAINED}.get(kind, KEYS)))
+            found[key] = draw(st.one_of(*[_right(schema)] * 4, ODD_VALUES))
     return found
 
 
