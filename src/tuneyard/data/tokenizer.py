@@ -98,7 +98,7 @@ def stop_token_ids(tokenizer: PreTrainedTokenizerFast, folder: Path) -> tuple[in
         settings = _read_json(folder / file)
     given: Any = settings.get("eos_token_id")
     named = cast("list[Any]", given) if isinstance(given, list) else [] if given is None else [given]
-    if not all(type(each) is int for each in named):
+    if not all(type(each) is int and 0 <= each < 2**32 for each in named):
         what = f"has an eos_token_id that is no token id: {str(given)[:80]}"
         raise InvalidDataError(
             f"{file} {what}.",

@@ -176,6 +176,8 @@ def _load(architecture: str | None, folder: Path, where: str, keywords: Mapping[
         raise InvalidDataError(f"The model {where!r} can't be loaded: {reason}", hint=_HINT, problems=[]) from error
     if problems := _problems(found):
         raise incomplete(where, problems)
+    for config in (model.config, model.config.get_text_config()):
+        config.return_dict = True  # outputs are read by name, whatever a config.json says
     return model
 
 

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from training import VALUES, changed, lay_out, metrics, train
+from training import ARGUMENTS, VALUES, changed, lay_out, metrics, train
 from written import Bench, Written
 
 TRACKING = "finetuning_config.tracking"
+SHORT = changed(VALUES, **{ARGUMENTS + "max_steps": 4, ARGUMENTS + "logging_steps": 1})
 QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0"}
 
 
@@ -54,13 +55,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
             "runs/get": {"run": run},
             "runs/update": {"run_info": run["info"]},
         }
-        text = json.dumps(answers.get(route.partition("?")[0], {})).encode()
+        answer = json.dumps(answers.get(route.partition("?")[0], {}))
+        text = answer.encode() if self.server.status == 200 else b"no"
         self.send_response(self.server.status)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text)
 
-    do_GET = do_POST
+    do_GET = do_POST  # noqa: N815 - the library's name
 
     def log_message(self, *_: object) -> None:
         return
@@ -109,7 +111,7 @@ def test_a_server_that_does_not_answer_is_reported_before_the_start(status, code
 def test_a_tracker_gets_what_a_run_logs(tmp_path):
     lay_out(tmp_path / "store")
     with mlflow() as server:
-        said = train(changed(VALUES, **tracked(server.url)), tmp_path / "store", tmp_path / "work")
+        said = train(changed(SHORT, **tracked(server.url)), tmp_path / "store", tmp_path / "work")
     assert any("loss" in names.split(",") for names in server.logged), said
     assert any("eval_loss" in names.split(",") for names in server.logged)
 
@@ -117,10 +119,10 @@ def test_a_tracker_gets_what_a_run_logs(tmp_path):
 def test_a_server_that_fails_while_training_costs_one_line(tmp_path):
     lay_out(tmp_path / "store")
     with mlflow(batches=1) as server:
-        said = train(changed(VALUES, **tracked(server.url)), tmp_path / "store", tmp_path / "work", **QUICK)
+        said = train(changed(SHORT, **tracked(server.url)), tmp_path / "store", tmp_path / "work", **QUICK)
     assert said.count("mlflow fails, and nothing more of this run is reported to it") == 1, said
     assert "finished" in said
     whole = tmp_path / "whole"
     lay_out(whole / "store")
-    train(VALUES, whole / "store", whole / "work")
+    train(SHORT, whole / "store", whole / "work")
     assert metrics(tmp_path / "store") == metrics(whole / "store")
