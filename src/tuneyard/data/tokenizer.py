@@ -105,8 +105,8 @@ def stop_token_ids(tokenizer: PreTrainedTokenizerFast, folder: Path) -> tuple[in
             hint="Correct it and deliver the model again.",
             problems=[Problem(f"{file}: eos_token_id", "is no token id", str(given)[:80], "a whole number, or a list")],
         )
-    ids = {*named, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])}
-    return tuple(sorted(ids))
+    own: Any = tokenizer.eos_token_id
+    return tuple(sorted({*named, *([] if own is None else [own])}))
 
 
 def read_tokenizer(folder: Path, *, name: str) -> PreTrainedTokenizerFast:
