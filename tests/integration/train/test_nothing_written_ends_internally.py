@@ -41,6 +41,7 @@ def ends_as_documented(bench: Bench, one: Written) -> None:
 @example(Written(config={"mlp_bias": {"a": 1}}))
 @example(Written(tokenizer={"model_max_length": {"a": 1}}))
 @example(Written(generation={"eos_token_id": [[1]]}))
+@example(Written({ARGS + "dataloader_multiprocessing_context": "fork"}))
 @example(Written(generation={"eos_token_id": 2**70}))
 @example(Written(config={"return_dict": None}))
 @example(Written({CONFIG + "peft_conf.peft_kwargs.alora_invocation_tokens": "inf"}))
