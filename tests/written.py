@@ -148,7 +148,7 @@ def _model_fields() -> list[str]:
 def changes(draw: st.DrawFn) -> dict[str, Any]:
     """Draw up to three keys of the values with values, right ones and odd ones."""
     found: dict[str, Any] = {}
-    for _ in range(draw(st.integers(0, 3))):
+    for _ in range(draw(st.sampled_from([1, 1, 1, 2, 3]))):
         kind = draw(st.sampled_from(["key", "trained", "trained", "trained", "other", "lora", "model_args", "method"]))
         if kind == "method":
             found["finetuning_config.method"] = "dpo"
@@ -160,7 +160,7 @@ def changes(draw: st.DrawFn) -> dict[str, Any]:
             found["finetuning_config.run_conf.model_args"] = draw(st.dictionaries(names, ODD_VALUES, max_size=2))
         else:
             key, schema = draw(st.sampled_from({"lora": LORA, "trained": TRAINED}.get(kind, KEYS)))
-            found[key] = draw(st.one_of(*[_right(schema)] * 4, ODD_VALUES))
+            found[key] = draw(st.one_of(*[_right(schema)] * 7, ODD_VALUES))
     return found
 
 
@@ -252,6 +252,7 @@ def written() -> st.SearchStrategy[Written]:
     return st.one_of(
         st.builds(Written, changes()),
         st.builds(Written, changes()),
+        st.builds(Written, changes(), st.lists(_ROW, max_size=5).map(lambda rows: [*conversations(3), *rows])),
         st.builds(Written, changes(), st.lists(_ROW, max_size=5)),
         st.builds(Written, changes(), st.none(), _settings()),
         st.builds(Written, nothing, st.none(), nothing, _TOKENIZER, generation),

@@ -178,7 +178,8 @@ def _try_adapter(model: Any, form: RowForm, rows: EncodedRows, device: torch.dev
         raise
     except UNUSABLE as error:
         problem = Problem(WHERE, f"make a model that can't be computed: {reason_of(error)}")
-        raise InvalidValuesError(f"{problem}", hint="Change them; nothing is trained yet.", problems=[problem]) from error
+        hint = "Change them; nothing is trained yet."
+        raise InvalidValuesError(f"{problem}", hint=hint, problems=[problem]) from error
 
 
 def _with_reference(
