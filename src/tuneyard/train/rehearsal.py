@@ -256,18 +256,20 @@ def _of_attention(values: FinetuneValues, device: Device, *, here: bool) -> Iter
     if not here or device != "cpu" or asked.startswith("flash_attention"):  # that has an exact equivalent here
         return
     try:
-        _step_of_small_model(asked)
+        _step_of_small_model(attention=asked)
     except UNUSABLE as error:
         yield Problem(where, f"can't train on the CPU: {reason_of(error)}", asked, "sdpa, eager")
 
 
-def _step_of_small_model(attention: str) -> None:
+def _step_of_small_model(attention: str = "eager", checkpointing: dict[str, Any] | None = None) -> None:
     heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "num_hidden_layers": 1}
     size: dict[str, Any] = {"vocab_size": 16, "hidden_size": 32, "intermediate_size": 32, **heads}
     config: Any = LlamaConfig(**size, max_position_embeddings=32)
     config._attn_implementation = attention
     with torch.random.fork_rng(devices=[]):
         model = LlamaForCausalLM(config)
+    if checkpointing is not None:
+        model.gradient_checkpointing_enable(checkpointing)
     ids = torch.arange(8)[None]
     model(input_ids=ids, labels=ids).loss.backward()
 
@@ -293,12 +295,18 @@ def _of_arguments(values: FinetuneValues, device: Device, *, here: bool) -> Iter
         named = {name: value for name, value in given.items() if value not in (None, "inductor")}
         where = next(iter(named), "torch_compile")
         yield Problem(f"{_ARGUMENTS}{where}", f"can't be used: {reason_of(error)}", str(named.get(where, "true")))
+    if arguments.gradient_checkpointing and (kwargs := arguments.gradient_checkpointing_kwargs):
+        try:
+            _step_of_small_model(checkpointing=kwargs)
+        except UNUSABLE as error:
+            where = f"{_ARGUMENTS}gradient_checkpointing_kwargs"
+            yield Problem(where, f"can't be used: {reason_of(error)}", str(kwargs)[:80])
     try:
         _step_of_optimizer(arguments, device)
     except UNUSABLE as error:
         if here or not isinstance(error, ImportError):
             with_args = f" with optim_args {arguments.optim_args}" if arguments.optim_args else ""
-            yield Problem(f"{_ARGUMENTS}optim", f"can't be used{with_args}: {reason_of(error)}", arguments.optim)
+            yield Problem(f"{_ARGUMENTS}optim", f"can't be used{with_args}: {reason_of(error)}", arguments.optim.value)
     try:
         _steps_of_schedule(arguments)
     except UNUSABLE as error:

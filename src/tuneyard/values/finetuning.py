@@ -114,16 +114,20 @@ class DataConf(legacy.Respelt):
     """Which token pads where the tokenizer has no pad token; it is masked from loss and attention."""
 
 
+BatchCount = Annotated[Int, Field(ge=1, le=2**20)]
+"""Conversations that are taken together; a step of more would take days before it changes a weight."""
+
+
 class BatchsizeConf(Values):
     """The size of one optimizer step."""
 
-    total_train_batch_size: Count | None = None
+    total_train_batch_size: BatchCount | None = None
     """Conversations in one optimizer step over all processes; none for one on each."""
 
-    max_per_device_train_batch_size: Count = 1
+    max_per_device_train_batch_size: BatchCount = 1
     """The most conversations that one device takes at once; the rest is accumulated."""
 
-    per_device_eval_batch_size: Count | None = None
+    per_device_eval_batch_size: BatchCount | None = None
     """Conversations that one device evaluates at once; none for as many as it trains on."""
 
 

@@ -55,6 +55,11 @@ REFUSED: dict[str, tuple[Written, str]] = {
     "a tracker without wandb": (args(report_to="wandb"), "report_to"),
     "a tracker without comet": (args(report_to=["comet_ml"]), "report_to"),
     "no tracker at all": (args(report_to="x"), "report_to"),
+    "an argument that no checkpointing has": (
+        args(gradient_checkpointing=True, gradient_checkpointing_kwargs={"x": 1}),
+        "gradient_checkpointing_kwargs",
+    ),
+    "a step without end": (Written({CONFIG + "batchsize_conf.total_train_batch_size": 2**70}), "total_train_batch"),
     "a compiler that is unknown": (args(torch_compile_backend="x"), "torch_compile_backend"),
     "a mode that no compiler has": (args(torch_compile_mode="x"), "torch_compile_mode"),
     "flex attention on a CPU": (model_args(attn_implementation="flex_attention"), f"{MODEL_ARGS}.attn_implementation"),
