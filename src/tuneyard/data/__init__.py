@@ -17,7 +17,7 @@ from tuneyard.data.rendering import template_messages
 from tuneyard.data.report import DataReport
 from tuneyard.data.show import conversation_text, report_table, special_tokens_line
 from tuneyard.data.split import split
-from tuneyard.data.tokenizer import load_tokenizer, stop_token_ids
+from tuneyard.data.tokenizer import load_tokenizer, read_tokenizer, stop_token_ids, template_problem
 
 __all__ = [
     "FORMATS",
@@ -41,6 +41,7 @@ __all__ = [
     "load_tokenizer",
     "parse_row",
     "read_rows",
+    "read_tokenizer",
     "report_page",
     "report_table",
     "silent",
@@ -48,4 +49,5 @@ __all__ = [
     "split",
     "stop_token_ids",
     "template_messages",
+    "template_problem",
 ]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from tuneyard.data.templates import CHAT_ML, KEEP_ORIGINAL, NAMED, TEMPLATE_NAMES, apply_named_template, is_one_token
 from tuneyard.errors import InvalidDataError, InvalidValuesError, NotFoundError, Problem
+from tuneyard.models import UNUSABLE, reason_of
 from tuneyard.whereabouts import installation
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ _PAD_FROM = {
     # once it made padding look like EOS to the model; here nothing ever attends to padding
     "unk-convert-to-eos": "unk_token",
 }
+_PROBE = "What is a yard?"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 
 
@@ -67,7 +69,7 @@ def load_tokenizer(folder: Path, data_conf: TemplateConf, *, name: str = "") -> 
     from tuneyard.data.bounded import bound_template
 
     name = name or str(folder)
-    tokenizer = _load(folder, name)
+    tokenizer = read_tokenizer(folder, name=name)
     stop_ids = stop_token_ids(tokenizer, folder)
     _choose_template(tokenizer, data_conf.chat_template_name, stop_ids, name)
     _choose_pad(tokenizer, data_conf.missing_pad_token_strategy, _embeddings(folder))
@@ -85,16 +87,40 @@ def stop_token_ids(tokenizer: PreTrainedTokenizerFast, folder: Path) -> tuple[in
 
     Returns:
         The ids, sorted, without repeats; empty where nothing names one.
+
+    Raises:
+        InvalidDataError: What names them is no number.
     """
-    settings = _read_json(folder / "generation_config.json") or _read_json(folder / "config.json")
-    named = settings.get("eos_token_id")
-    ids: set[Any] = set(cast("list[Any]", named)) if isinstance(named, list) else {named}
-    ids.add(tokenizer.eos_token_id)
-    return tuple(sorted(number for number in ids if isinstance(number, int)))
+    file = "generation_config.json"
+    settings = _read_json(folder / file)
+    if not settings:
+        file = "config.json"
+        settings = _read_json(folder / file)
+    given: Any = settings.get("eos_token_id")
+    named = cast("list[Any]", given) if isinstance(given, list) else [] if given is None else [given]
+    if not all(type(each) is int and 0 <= each < 2**32 for each in named):
+        what = f"has an eos_token_id that is no token id: {str(given)[:80]}"
+        raise InvalidDataError(
+            f"{file} {what}.",
+            hint="Correct it and deliver the model again.",
+            problems=[Problem(f"{file}: eos_token_id", "is no token id", str(given)[:80], "a whole number, or a list")],
+        )
+    own: Any = tokenizer.eos_token_id
+    return tuple(sorted({*named, *([] if own is None else [own])}))
 
 
-def _load(folder: Path, name: str) -> PreTrainedTokenizerFast:
-    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+def read_tokenizer(folder: Path, *, name: str) -> PreTrainedTokenizerFast:
+    """Load the tokenizer of a model folder as it was delivered.
+
+    Args:
+        folder: A model folder, with `tokenizer.json` or what it can be made from.
+        name: What the user calls the model.
+
+    Raises:
+        NotFoundError: The folder has no tokenizer, or transformers is not installed.
+        InvalidDataError: Its files are no tokenizer that has a `tokenizer.json` behind it.
+    """
+    if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
         raise NotFoundError(
             f"The model {name} has no tokenizer ({', '.join(_TOKENIZER_FILES[:2])}).",
             hint="Deliver the model again without excluding its tokenizer's files.",
@@ -109,31 +135,28 @@ def _load(folder: Path, name: str) -> PreTrainedTokenizerFast:
     try:
         # False, not None: None would ask on the terminal whether to run the repository's code
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        ImportError,
-        RuntimeError,
-        ArithmeticError,
-    ) as error:
-        raise _unusable(name, f"can't be loaded: {_first_line(error).replace(str(folder), name)}") from error
+        # Settings of a wrong type show only in use.
+        tokenizer.decode(tokenizer(_PROBE)["input_ids"], skip_special_tokens=True)
+    except Exception as error:
+        if not isinstance(error, UNUSABLE) and type(error) is not Exception:  # which the Rust library raises
+            raise
+        raise _unusable(name, f"can't be loaded: {reason_of(error).replace(str(folder), name)}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise _unusable(name, f"is {type(tokenizer).__name__}, which has no tokenizer.json behind it")
     return tokenizer
 
 
-def _why_no_template(tokenizer: PreTrainedTokenizerFast) -> str:
-    """Say why a tokenizer has no chat template that conversations are rendered by; empty where it has one."""
+def template_problem(tokenizer: PreTrainedTokenizerFast) -> str:
+    """Say why a tokenizer's own chat template can't render conversations; empty where it can, or has none.
+
+    Args:
+        tokenizer: As `read_tokenizer` gives it.
+    """
     own: Any = tokenizer.chat_template
-    if not own:
-        return "has no chat template of its own to keep"
-    if isinstance(own, dict) and "default" not in own:  # transformers needs to be told which, each time
+    if isinstance(own, dict) and "default" not in own:  # transformers would have to be given a name at each call
         return f"has chat templates named {', '.join(map(str, own))}, and none named default"
     texts = list(cast("dict[str, Any]", own).values()) if isinstance(own, dict) else [own]
-    return "" if all(isinstance(text, str) for text in texts) else "has a chat template that is no text"
+    return "" if own is None or all(isinstance(text, str) for text in texts) else "has a chat template that is no text"
 
 
 def _choose_template(tokenizer: PreTrainedTokenizerFast, name: str, stop_ids: tuple[int, ...], model: str) -> None:
@@ -142,7 +165,8 @@ def _choose_template(tokenizer: PreTrainedTokenizerFast, name: str, stop_ids: tu
         problem = Problem(where, "names no chat template", name, " or ".join(TEMPLATE_NAMES))
         raise InvalidValuesError(f"There is no chat template named {name!r}.", problems=[problem])
     if name == KEEP_ORIGINAL:
-        if why := _why_no_template(tokenizer):
+        none = "" if tokenizer.chat_template else "has no chat template of its own to keep"
+        if why := template_problem(tokenizer) or none:
             problem = Problem(where, f"the tokenizer of {model} {why}", name, CHAT_ML)
             raise InvalidValuesError(
                 f"The tokenizer of {model} {why}.",
@@ -220,7 +244,3 @@ def _read_json(path: Path) -> dict[str, Any]:
             f"{path} is not JSON.", hint="Deliver the model again.", problems=[Problem(str(path), str(error))]
         ) from error
     return cast("dict[str, Any]", content) if isinstance(content, dict) else {}
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

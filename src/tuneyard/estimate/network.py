@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneyard.deliver import vet_model
-from tuneyard.models import INDEX, Tensor, incomplete, outline_model, structure_problems, write_outline
+from tuneyard.models import INDEX, Tensor, incomplete, structure_problems, write_outline
 from tuneyard.store import Manifest, Store
 from tuneyard.train.precision import Precision, precision_of
 from tuneyard.values import FinetuneValues
@@ -89,13 +89,13 @@ def build_network(
     if problems := structure_problems(tensors, _settings(scratch / INDEX), _settings(scratch / "config.json") or {}):
         raise incomplete(values.basemodel, problems)
     from tuneyard.train.model import add_adapter, hold_trained_in, quiet_libraries
-    from tuneyard.train.rehearsal import config_arguments, rehearse
+    from tuneyard.train.rehearsal import configured_outline, rehearse
 
     quiet_libraries()
     config = values.finetuning_config
     device = "cuda" if values.gpuResource else "cpu"
     rehearse(values, settings, device, here=here)
-    load = partial(outline_model, scratch, where=values.basemodel, **config_arguments(values, settings))
+    load = partial(configured_outline, values, scratch)
     base: Any = load()
     stored = _name(base.dtype)
     precision = precision_of(values, stored, device)

@@ -14,6 +14,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from huggingface_hub.errors import StrictDataclassError
+
 from tuneyard.errors import IncompleteModelError, InvalidDataError, NotFoundError, Problem
 from tuneyard.models.names import grouped
 
@@ -23,9 +25,12 @@ if TYPE_CHECKING:
 
 UNUSABLE = (
     OSError, ValueError, LookupError, TypeError, AttributeError, ImportError, RuntimeError, ArithmeticError,
-    AssertionError, NotImplementedError,
+    AssertionError, NotImplementedError, StrictDataclassError,
 )  # fmt: skip
-"""What transformers raises for files that are no model; it documents nowhere which it will be."""
+"""What transformers raises for files that are no model; it documents nowhere which it will be.
+
+A config whose entry has another type than its dataclass says is a `StrictDataclassError`, which is nothing else.
+"""
 
 _FEW = 6
 _LONGEST_REASON = 400
@@ -171,6 +176,8 @@ def _load(architecture: str | None, folder: Path, where: str, keywords: Mapping[
         raise InvalidDataError(f"The model {where!r} can't be loaded: {reason}", hint=_HINT, problems=[]) from error
     if problems := _problems(found):
         raise incomplete(where, problems)
+    for config in (model.config, model.config.get_text_config()):
+        config.return_dict = True  # outputs are read by name, whatever a config.json says
     return model
 
 
@@ -180,7 +187,9 @@ def reason_of(error: BaseException) -> str:
     Args:
         error: What it raised.
     """
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split())
+    if not text or isinstance(error, KeyError):  # whose text is the key alone
+        text = f"{type(error).__name__} {text}".strip()
     return text if len(text) <= _LONGEST_REASON else f"{text[: _LONGEST_REASON - 1]}…"
 
 

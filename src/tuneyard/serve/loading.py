@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from peft import PeftModel
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from tuneyard.data import bound_template, stop_token_ids
+from tuneyard.data import bound_template, read_tokenizer, stop_token_ids, template_problem
 from tuneyard.errors import InvalidDataError, InvalidValuesError, Problem
-from tuneyard.models import ADAPTER_CONFIG, UNUSABLE, load_adapter, load_model
+from tuneyard.models import ADAPTER_CONFIG, load_adapter, load_model
 from tuneyard.serve.decoding import SpecialTokens
 from tuneyard.serve.flags import AppSettings
 from tuneyard.serve.placement import Placement, Weights
@@ -119,12 +119,14 @@ def _virtual_tokens(model: PeftModel) -> int:
 
 def _loaded(names: Sequence[str], parent: str, model: Any, own: Weights, base: Weights, limit: int) -> Loaded:
     folder = own.folder if (own.folder / _TOKENIZER).exists() else base.folder
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except UNUSABLE as error:
-        raise _unusable(own, "has a tokenizer that can't be loaded", error) from error
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise _unusable(own, f"has a {type(tokenizer).__name__}, which has no tokenizer.json behind it", None)
+    tokenizer = read_tokenizer(folder, name=own.where)
+    if why := template_problem(tokenizer):
+        raise InvalidDataError(
+            f"The tokenizer of {own.where} {why}.",
+            hint="Name one of them default in its tokenizer_config.json and deliver the model again, or finetune it "
+            "with finetuning_config.data_conf.chat_template_name=chat-ml.",
+            problems=[Problem(own.where, f"its tokenizer {why}")],
+        )
     settings = next((each.folder for each in (own, base) if (each.folder / _GENERATION).exists()), base.folder)
     generation = _generation(tokenizer, settings)
     longest = max(map(len, tokenizer.get_vocab()), default=1)
@@ -165,10 +167,3 @@ def _limit(model: PreTrainedModel, wanted: int | None) -> int:
         problem = Problem("vllm_engine_args.max_model_len", "is more than the model can", str(wanted), f"up to {most}")
         raise InvalidValuesError(f"max_model_len {wanted} is more than the model's {most} tokens.", problems=[problem])
     return wanted or most
-
-
-def _unusable(weights: Weights, what: str, error: Exception | None) -> InvalidDataError:
-    reason = next((line.strip() for line in str(error or "").splitlines() if line.strip()), "")
-    message = f"The model {weights.where} {what}{f': {reason}' if reason else ''}"
-    hint = "Deliver a model in the form of transformers: config.json, safetensors, tokenizer.json."
-    return InvalidDataError(message, hint=hint, problems=[Problem(weights.where, what)])

@@ -13,6 +13,7 @@ from tuneyard.errors import InvalidValuesError, Problem
 from tuneyard.train.distribution import shards
 from tuneyard.train.precision import precision_of
 from tuneyard.train.prepare import Prepared
+from tuneyard.train.tracking import limit_waiting
 from tuneyard.values import FinetuneValues, Tracking
 
 CHECKPOINTS = "checkpoints"
@@ -59,6 +60,7 @@ def training_arguments(values: FinetuneValues, prepared: Prepared, workdir: Path
         ours["ddp_find_unused_parameters"] = False  # every trained parameter takes part in every row
     if (options := shards(values)) is not None:
         ours |= {"fsdp": True, "fsdp_config": options}
+    limit_waiting()
     if config.tracking is not None:
         _track(config.tracking, ours)
     try:

@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from transformers import TrainingArguments, set_seed
 
-from tuneyard.errors import ConflictError
-from tuneyard.models import outline_model
+from tuneyard.errors import ConflictError, InvalidValuesError, Problem
+from tuneyard.models import UNUSABLE, outline_model, reason_of
 from tuneyard.progress import progress_bar
 from tuneyard.train.batches import EncodedRows, flatten, moved
 from tuneyard.train.console import Tell
+from tuneyard.train.distribution import shards
 from tuneyard.train.dropout import disable_dropout
 from tuneyard.train.exchange import broadcast, gather
 from tuneyard.train.fingerprint import ROWS
@@ -30,6 +31,7 @@ from tuneyard.train.precision import Precision, precision_of
 from tuneyard.train.preferences import PairedRows, reference_log_probs
 from tuneyard.train.prepare import Prepared
 from tuneyard.train.rehearsal import config_arguments
+from tuneyard.train.targets import WHERE
 from tuneyard.values import FinetuneValues
 
 
@@ -107,6 +109,8 @@ def assemble(
         checkpointing = arguments.gradient_checkpointing
         model = add_adapter(model, config.peft_conf, base, gradient_checkpointing=checkpointing)
         hold_trained_in(model, precision.trained)
+        if shards(values) is None:
+            _try_adapter(model, form, encoded, arguments.device)
     if config.method == "dpo" and config.preference_args.disable_dropout:
         disable_dropout(model, form.forward, moved(flatten([encoded[0]]), model.device))
     types = {} if adapts else _published_types(base, key, precision, changed)
@@ -160,6 +164,22 @@ def _set_up(model: Any, form: RowForm, arguments: TrainingArguments, total: int)
     if form.form == Form.SINGLE:
         arguments.per_device_train_batch_size = 1
         arguments.gradient_accumulation_steps = total // arguments.world_size
+
+
+def _try_adapter(model: Any, form: RowForm, rows: EncodedRows, device: torch.device) -> None:
+    """Compute a short row once with the adapter: without it the model is proven, so what fails is the adapter's."""
+    shortest = min(range(len(rows)), key=rows.lengths.__getitem__)
+    try:
+        if not getattr(model, "is_quantized", False):
+            model.to(device)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
+            form.forward(model, moved(flatten([rows[shortest]]), device))
+    except torch.OutOfMemoryError:
+        raise
+    except UNUSABLE as error:
+        problem = Problem(WHERE, f"make a model that can't be computed: {reason_of(error)}")
+        hint = "Change them; nothing is trained yet."
+        raise InvalidValuesError(f"{problem}", hint=hint, problems=[problem]) from error
 
 
 def _with_reference(

@@ -17,7 +17,7 @@ from typing import Any
 from tuneyard.data import SHARED_TEMPLATES, Encoded
 from tuneyard.deliver import vet_model
 from tuneyard.device import Device, choose_device
-from tuneyard.models import find_base, outline_model
+from tuneyard.models import find_base
 from tuneyard.progress import progress_bar
 from tuneyard.store import Store, pull
 from tuneyard.train.batches import EncodedRows
@@ -31,7 +31,7 @@ from tuneyard.train.inputs import (
     validation_keys,
 )
 from tuneyard.train.precision import precision_of
-from tuneyard.train.rehearsal import check_rows, config_arguments, rehearse, rehearse_adapter, virtual_tokens
+from tuneyard.train.rehearsal import check_rows, configured_outline, rehearse, rehearse_adapter, virtual_tokens
 from tuneyard.train.rows import encoded_rows
 from tuneyard.train.supported import refuse_unsupported
 from tuneyard.values import FinetuneValues, resolve_batch_sizes
@@ -108,7 +108,7 @@ def prepare(values: FinetuneValues, inputs: Inputs, store: Store, workdir: Path,
         base_folder = pull(store, values.basemodel.rstrip("/") + "/", manifest, workdir / "base", advance=advance)
     vet_model(base_folder, [entry.path for entry in manifest.files], where=values.basemodel)
     rehearse(values, base_folder, device)
-    outline = outline_model(base_folder, where=values.basemodel, **config_arguments(values, base_folder))
+    outline = configured_outline(values, base_folder)
     stored = str(outline.dtype).removeprefix("torch.")
     if notice := precision_of(values, stored, device).notice:
         tell(notice)

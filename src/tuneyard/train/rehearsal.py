@@ -10,32 +10,40 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import re
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import TorchDynamoPlugin
 from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM, PreTrainedModel, Trainer, TrainingArguments
-from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.optimization import get_scheduler
 
 from tuneyard.device import Device
 from tuneyard.errors import InvalidDataError, InvalidValuesError, Problem
-from tuneyard.models import UNUSABLE, reason_of
+from tuneyard.models import UNUSABLE, outline_model, reason_of
 from tuneyard.train.model import add_adapter
+from tuneyard.train.tracking import tracker_problems
 from tuneyard.values import FinetuneValues
 
 _CONFIG = "finetuning_config."
 _ARGUMENTS = f"{_CONFIG}training_args."
 _MODEL_ARGS = f"{_CONFIG}run_conf.model_args"
-_OF_THE_LOADER = frozenset({"dtype", "attn_implementation", "experts_implementation"})
+_CHOSEN_HERE = frozenset({"dtype", "attn_implementation"})
+"""Arguments of `from_pretrained` that Tuneyard decides about: `precision` and `isolation`."""
+_OF_THE_LOADER = frozenset({*_CHOSEN_HERE, "experts_implementation"})
 """Arguments of `from_pretrained` that are no entries of a config, and that values may set."""
 _KNOWN_ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
-_IDENTITY = ("model_type", "architectures", "auto_map", "quantization_config", "transformers_version")
+_IDENTITY = (
+    "model_type", "architectures", "auto_map", "quantization_config", "tie_word_embeddings", "transformers_version",
+)  # fmt: skip
 """Entries of a config that say what the model is."""
 _FEW = 8
 _STEPS = 100
@@ -53,15 +61,28 @@ def rehearse(values: FinetuneValues, folder: Path, device: Device, *, here: bool
     Raises:
         InvalidValuesError: With every value that a library refuses.
     """
-    problems = list(_of_model_args(values, folder))
-    problems += _of_attention(values, device, here=here)
-    problems += _of_arguments(values, device, here=here)
+    with _environment(values):
+        problems = list(_of_model_args(values, folder))
+        problems += _of_attention(values, device, here=here)
+        problems += _of_arguments(values, device, here=here)
     if problems:
         raise InvalidValuesError(
             f"{len(problems)} value(s) are refused by the libraries that train: {problems[0]}",
             hint="Change each to what is allowed; nothing has been begun.",
             problems=problems,
         )
+
+
+@contextmanager
+def _environment(values: FinetuneValues) -> Generator[None]:
+    """Set variables as the training process has them, for the length of the block: libraries set some too."""
+    before = dict(os.environ)
+    os.environ.update({name: text for name, text in values.env.items() if isinstance(text, str)})
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def model_arguments(values: FinetuneValues, folder: Path) -> dict[str, Any]:
@@ -83,13 +104,43 @@ def model_arguments(values: FinetuneValues, folder: Path) -> dict[str, Any]:
 
 
 def config_arguments(values: FinetuneValues, folder: Path) -> dict[str, Any]:
-    """Give the entries of `model_args` that change the base's config, as `model_arguments` has them.
+    """Give the entries of `model_args` that `from_pretrained` is given as they are, as `model_arguments` has them.
 
     Args:
         values: The resolved values.
         folder: The base model's folder, or only its settings.
     """
-    return {name: value for name, value in model_arguments(values, folder).items() if name not in _OF_THE_LOADER}
+    return {name: value for name, value in model_arguments(values, folder).items() if name not in _CHOSEN_HERE}
+
+
+def configured_outline(values: FinetuneValues, folder: Path, **keywords: Any) -> PreTrainedModel:
+    """Build the base model with `model_args` on the meta device and compare it with what its files hold.
+
+    Args:
+        values: The resolved values.
+        folder: The base model's folder, or its outline.
+        keywords: More arguments of `outline_model`.
+
+    Returns:
+        The model without weights.
+
+    Raises:
+        InvalidValuesError: The model is whole, but not with these `model_args`.
+        IncompleteModelError, InvalidDataError: As `outline_model`, whatever `model_args` are.
+    """
+    where, changed = values.basemodel, config_arguments(values, folder)
+    try:
+        return outline_model(folder, where=where, **changed, **keywords)
+    except InvalidDataError as error:
+        if not changed:
+            raise
+        outline_model(folder, where=where, **keywords)
+        names = ", ".join(changed)
+        raise InvalidValuesError(
+            f"{_MODEL_ARGS} ({names}) do not fit the model {where!r}. {error.message}",
+            hint="Leave out what changes the shapes or the number of its weights; nothing has been begun.",
+            problems=[Problem(f"{_MODEL_ARGS}.{name}", "may not fit", str(changed[name])[:80]) for name in changed],
+        ) from error
 
 
 def rehearse_adapter(values: FinetuneValues, outline: PreTrainedModel, folder: Path) -> None:
@@ -178,7 +229,9 @@ def _of_model_args(values: FinetuneValues, folder: Path) -> Iterator[Problem]:
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return  # loading the model reports it
     for name, value in given.items():
-        if name in _IDENTITY:
+        if name in _OF_THE_LOADER:
+            continue  # an outline reports it
+        if name in _IDENTITY and value != document.get(name, getattr(kind, name, None)):
             yield Problem(f"{_MODEL_ARGS}.{name}", "says what the delivered model is, and can't be changed")
             continue
         if not (name in document or any(field.name == name for field in dataclasses.fields(kind))):
@@ -186,7 +239,7 @@ def _of_model_args(values: FinetuneValues, folder: Path) -> Iterator[Problem]:
             yield Problem(f"{_MODEL_ARGS}.{name}", what, str(value)[:80], "entries of the model's config.json")
             continue
         try:
-            kind.from_dict({**document, name: value})
+            kind.from_dict(deepcopy({**document, name: value}))  # which changes maps in it
         except UNUSABLE as error:
             yield Problem(f"{_MODEL_ARGS}.{name}", f"is refused: {reason_of(error)}", str(value)[:80])
 
@@ -203,18 +256,20 @@ def _of_attention(values: FinetuneValues, device: Device, *, here: bool) -> Iter
     if not here or device != "cpu" or asked.startswith("flash_attention"):  # that has an exact equivalent here
         return
     try:
-        _step_of_small_model(asked)
+        _step_of_small_model(attention=asked)
     except UNUSABLE as error:
         yield Problem(where, f"can't train on the CPU: {reason_of(error)}", asked, "sdpa, eager")
 
 
-def _step_of_small_model(attention: str) -> None:
+def _step_of_small_model(attention: str = "eager", checkpointing: dict[str, Any] | None = None) -> None:
     heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "num_hidden_layers": 1}
     size: dict[str, Any] = {"vocab_size": 16, "hidden_size": 32, "intermediate_size": 32, **heads}
     config: Any = LlamaConfig(**size, max_position_embeddings=32)
     config._attn_implementation = attention
     with torch.random.fork_rng(devices=[]):
         model = LlamaForCausalLM(config)
+    if checkpointing is not None:
+        model.gradient_checkpointing_enable(checkpointing)
     ids = torch.arange(8)[None]
     model(input_ids=ids, labels=ids).loss.backward()
 
@@ -227,18 +282,31 @@ def _of_arguments(values: FinetuneValues, device: Device, *, here: bool) -> Iter
         "fp16": False,
     }
     if not here or device != "cpu":
-        asked |= {"bf16": False, "tf32": None, "torch_compile": False}
+        asked |= {"bf16": False, "tf32": None}
     try:
         arguments: Any = TrainingArguments(**asked)
     except UNUSABLE as error:
         yield Problem(f"{_CONFIG}training_args", f"are refused by transformers: {reason_of(error)}")
         return
     try:
+        _compile(arguments)
+    except UNUSABLE as error:
+        given = {name: getattr(arguments, name) for name in ("torch_compile_backend", "torch_compile_mode")}
+        named = {name: value for name, value in given.items() if value not in (None, "inductor")}
+        where = next(iter(named), "torch_compile")
+        yield Problem(f"{_ARGUMENTS}{where}", f"can't be used: {reason_of(error)}", str(named.get(where, "true")))
+    if arguments.gradient_checkpointing and (kwargs := arguments.gradient_checkpointing_kwargs):
+        try:
+            _step_of_small_model(checkpointing=kwargs)
+        except UNUSABLE as error:
+            where = f"{_ARGUMENTS}gradient_checkpointing_kwargs"
+            yield Problem(where, f"can't be used: {reason_of(error)}", str(kwargs)[:80])
+    try:
         _step_of_optimizer(arguments, device)
     except UNUSABLE as error:
         if here or not isinstance(error, ImportError):
             with_args = f" with optim_args {arguments.optim_args}" if arguments.optim_args else ""
-            yield Problem(f"{_ARGUMENTS}optim", f"can't be used{with_args}: {reason_of(error)}", arguments.optim)
+            yield Problem(f"{_ARGUMENTS}optim", f"can't be used{with_args}: {reason_of(error)}", arguments.optim.value)
     try:
         _steps_of_schedule(arguments)
     except UNUSABLE as error:
@@ -246,7 +314,14 @@ def _of_arguments(values: FinetuneValues, device: Device, *, here: bool) -> Iter
         what = f"can't be used{kwargs}: {reason_of(error)}"
         yield Problem(f"{_ARGUMENTS}lr_scheduler_type", what, str(arguments.lr_scheduler_type.value))
     if here:
-        yield from _of_trackers(arguments.report_to)
+        yield from tracker_problems(values, arguments.report_to)
+
+
+def _compile(arguments: Any) -> None:
+    """Wrap a layer as accelerate wraps the model; nothing is compiled before it is called."""
+    if arguments.torch_compile or arguments.torch_compile_backend or arguments.torch_compile_mode:
+        plugin = TorchDynamoPlugin(backend=arguments.torch_compile_backend, mode=arguments.torch_compile_mode)
+        torch.compile(torch.nn.Linear(1, 1), **plugin.to_kwargs())
 
 
 def _step_of_optimizer(arguments: Any, device: Device) -> None:
@@ -282,12 +357,3 @@ def _steps_of_schedule(arguments: Any) -> None:
     rate: Any = optimizer.param_groups[0]["lr"]
     if not (isinstance(rate, int | float) and math.isfinite(rate)):
         raise ValueError(f"its learning rate is {rate}")
-
-
-def _of_trackers(names: Sequence[str]) -> Iterator[Problem]:
-    for name in names:
-        try:
-            for callback in get_reporting_integration_callbacks([name]):
-                callback()
-        except UNUSABLE as error:
-            yield Problem(f"{_ARGUMENTS}report_to", f"can't be used: {reason_of(error)}", name)

@@ -152,15 +152,17 @@ class SFTTrainer(Trainer):
         return [self.rows.place(index) for batch in chosen for index in batch]
 
     def _loader(self, rows: EncodedRows | PairedRows, plan: StepPlan) -> DataLoader[Any]:
+        workers = self.args.dataloader_num_workers
         return DataLoader(
             rows,
             batch_sampler=plan,  # pyright: ignore[reportArgumentType] - a sampler of lists is a batch sampler
             collate_fn=self.collate,
-            num_workers=self.args.dataloader_num_workers,
+            num_workers=workers,
             pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
             persistent_workers=self.args.dataloader_persistent_workers,
             prefetch_factor=self.args.dataloader_prefetch_factor,
-            multiprocessing_context=self.args.dataloader_multiprocessing_context,
+            # torch refuses it without workers, where it has no effect
+            multiprocessing_context=self.args.dataloader_multiprocessing_context if workers else None,
         )
 
     # ---- loss ----

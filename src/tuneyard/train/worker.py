@@ -52,6 +52,7 @@ from tuneyard.train.progress_file import write_progress
 from tuneyard.train.rows import encoder_of
 from tuneyard.train.sharded import ShardedTrainer
 from tuneyard.train.signals import StopRequest
+from tuneyard.train.tracking import guard_trackers
 from tuneyard.train.trainer import REQUIRED_FILES, SFTTrainer, Stopped
 from tuneyard.values import FinetuneValues
 from tuneyard.values.finetuning import EarlyStopping
@@ -255,6 +256,7 @@ class _Run:
         if isinstance(trainer, DPOTrainer):
             trainer.dpo = config.preference_args
         trainer.remove_callback(PrinterCallback)
+        guard_trackers(trainer, said)
         if start.folder:
             trainer.resumed_from = Path(start.folder)
             trainer.best_lost = start.best_lost

@@ -114,16 +114,20 @@ class DataConf(legacy.Respelt):
     """Which token pads where the tokenizer has no pad token; it is masked from loss and attention."""
 
 
+BatchCount = Annotated[Int, Field(ge=1, le=2**20)]
+"""Conversations that are taken together; a step of more would take days before it changes a weight."""
+
+
 class BatchsizeConf(Values):
     """The size of one optimizer step."""
 
-    total_train_batch_size: Count | None = None
+    total_train_batch_size: BatchCount | None = None
     """Conversations in one optimizer step over all processes; none for one on each."""
 
-    max_per_device_train_batch_size: Count = 1
+    max_per_device_train_batch_size: BatchCount = 1
     """The most conversations that one device takes at once; the rest is accumulated."""
 
-    per_device_eval_batch_size: Count | None = None
+    per_device_eval_batch_size: BatchCount | None = None
     """Conversations that one device evaluates at once; none for as many as it trains on."""
 
 
@@ -291,6 +295,27 @@ def early_stopping_needs_an_evaluation_and_a_metric(config: FinetuningConfig) ->
         yield Broken("early_stopping", what, allowed="training_args.metric_for_best_model: loss", about=about)
 
 
+METRICS: Mapping[str, tuple[str, ...]] = {
+    "sft": ("loss",),
+    "dpo": ("loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies"),
+}
+"""What an evaluation measures of a model, by method; transformers takes each with `eval_` before it too."""
+
+
+def best_model_metric_is_one_of_the_evaluation(config: FinetuningConfig) -> Iterator[Broken]:
+    """What is compared has to be measured, whether or not the comparison has an effect."""
+    named = config.training_args.metric_for_best_model
+    known = METRICS[config.method]
+    if named is not None and named.removeprefix("eval_") not in known:
+        yield Broken(
+            "training_args.metric_for_best_model",
+            f"is not measured by an evaluation with method {config.method}",
+            value=named,
+            allowed=", ".join(known),
+            about=("method",),
+        )
+
+
 def quantized_weights_are_not_trained(config: FinetuningConfig) -> Iterator[Broken]:
     """Only an adapter on quantized weights has gradients."""
     quantized = config.quant_conf.quantization_type != "no-quantization"
@@ -324,6 +349,7 @@ class FinetuningConfig(Values):
         dpo_args_need_dpo,
         sft_args_need_sft,
         early_stopping_needs_an_evaluation_and_a_metric,
+        best_model_metric_is_one_of_the_evaluation,
         quantized_weights_are_not_trained,
     )
     remarks: ClassVar[Sequence[Remark]] = (unused_validation_data,)

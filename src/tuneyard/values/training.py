@@ -122,6 +122,10 @@ def best_model_needs_matching_intervals(args: TrainingArgs) -> Iterator[Broken]:
     """To load the best checkpoint, every checkpoint has to have been evaluated."""
     if not args.load_best_model_at_end or args.save_strategy == "best":
         return
+    if args.eval_strategy == args.save_strategy == "no":
+        about = ("save_strategy", "eval_strategy")
+        yield Broken("load_best_model_at_end", "has no evaluation to tell the best by", value="true", about=about)
+        return
     if args.eval_strategy != args.save_strategy:
         yield Broken(
             "load_best_model_at_end",

@@ -144,3 +144,42 @@ class Opens:
 
     def __reduce__(self):
         return open, (self.path, "w")
+
+
+ODD_TEMPLATES = {
+    "a map of names": ({"x": "{{ messages }}"}, "chat templates named x, and none named default"),
+    "a list of names": (
+        [{"name": "x", "template": "{{ messages }}"}],
+        "chat templates named x, and none named default",
+    ),
+    "no text": (3, "a chat template that is no text"),
+}
+
+
+@pytest.mark.parametrize("template", ODD_TEMPLATES)
+def test_a_model_without_a_default_template_is_refused(template, tmp_path):
+    from tiny_models import make_model
+
+    given, why = ODD_TEMPLATES[template]
+    folder = make_model(tmp_path / "model")
+    (folder / "chat_template.jinja").unlink()
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "chat_template": given}))
+    serving.put(tmp_path / "store", "default-bucket/models/other", folder, kind="model")
+    with pytest.raises(InvalidDataError, match=f"The tokenizer of .* has {why}") as caught:
+        load(tmp_path / "store", tmp_path / "work", "s3://default-bucket/models/other")
+    assert "chat_template_name=chat-ml" in caught.value.hint
+
+
+def test_a_model_whose_named_templates_have_a_default_is_served(tmp_path):
+    from tiny_models import CHATML, make_model
+
+    folder = make_model(tmp_path / "model")
+    (folder / "chat_template.jinja").unlink()
+    path = folder / "tokenizer_config.json"
+    templates = [{"name": "default", "template": CHATML}, {"name": "tool_use", "template": "{{ tools }}"}]
+    path.write_text(json.dumps({**json.loads(path.read_text()), "chat_template": templates}))
+    serving.put(tmp_path / "store", "default-bucket/models/other", folder, kind="model")
+    (one,) = load(tmp_path / "store", tmp_path / "work", "s3://default-bucket/models/other")
+    prompt = one.template.prompt([{"role": "user", "content": "What is a yard?"}], None, {})
+    assert "<|im_start|>user\nWhat is a yard?" in one.tokenizer.decode(prompt.inputs["input_ids"][0])

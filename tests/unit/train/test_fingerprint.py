@@ -118,13 +118,15 @@ CHANGES = {
 @pytest.mark.parametrize("path", CHANGES)
 def test_a_change_of_what_is_computed_is_a_conflict_that_names_it(path):
     values = changed(**{CONFIG + "training_args.save_steps": 4})
-    before = of(changed(values, **{CONFIG + "early_stopping": {}, CONFIG + "training_args.metric_for_best_model": "x"}))
+    before = of(
+        changed(values, **{CONFIG + "early_stopping": {}, CONFIG + "training_args.metric_for_best_model": "eval_loss"})
+    )
     after = of(
         changed(
             values,
             **{
                 CONFIG + "early_stopping": {},
-                CONFIG + "training_args.metric_for_best_model": "x",
+                CONFIG + "training_args.metric_for_best_model": "eval_loss",
                 path: CHANGES[path],
             },
         )

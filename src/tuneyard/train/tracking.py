@@ -1,0 +1,137 @@
+"""Trackers that a run reports to: found before it starts where they can't be used, and let go of where they fail later.
+
+transformers' own callbacks report. A server that is not there is an error while nothing is lost yet; one that goes away
+in the middle costs what it would have shown, and never the training.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from transformers import Trainer, TrainerCallback
+from transformers.integrations.integration_utils import (
+    INTEGRATION_TO_CALLBACK,
+    get_reporting_integration_callbacks,
+)
+
+from tuneyard.errors import DeniedError, Problem, UnavailableError
+from tuneyard.models import UNUSABLE, reason_of
+from tuneyard.train.console import Tell
+from tuneyard.values import FinetuneValues
+
+_REPORT_TO = "finetuning_config.training_args.report_to"
+_URI = "finetuning_config.tracking.mlflow_server_uri"
+_WAITS: Mapping[str, str] = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
+"""Seconds and retries of MLflow's client, which would otherwise try for minutes; what the environment sets wins."""
+_EVENTS = [name for name in dir(TrainerCallback) if name.startswith("on_")]
+
+
+def limit_waiting() -> None:
+    """Let MLflow's client in this process give up soon where its server does not answer."""
+    for name, value in _WAITS.items():
+        os.environ.setdefault(name, value)
+
+
+def tracker_problems(values: FinetuneValues, names: Sequence[str]) -> Iterator[Problem]:
+    """Make each tracker's callback, and ask an MLflow server for something.
+
+    Args:
+        values: The resolved values.
+        names: What is reported to, by transformers' names.
+
+    Yields:
+        Trackers that are unknown, whose package is not installed, or that refuse.
+
+    Raises:
+        UnavailableError: The MLflow server can't be reached, or fails.
+        DeniedError: It takes no such credentials.
+    """
+    for name in names:
+        try:
+            for callback in get_reporting_integration_callbacks([name]):
+                callback()
+        except UNUSABLE as error:
+            yield Problem(_REPORT_TO, f"can't be used: {reason_of(error)}", name)
+            continue
+        if name == "mlflow":
+            yield from _of_mlflow(values)
+
+
+def _of_mlflow(values: FinetuneValues) -> Iterator[Problem]:
+    from mlflow import MlflowClient  # pyright: ignore[reportMissingImports] - where a user has installed it
+    from mlflow.exceptions import MlflowException  # pyright: ignore[reportMissingImports]
+
+    limit_waiting()
+    tracking = values.finetuning_config.tracking
+    where = _URI if tracking else "MLFLOW_TRACKING_URI"
+    given = tracking.mlflow_server_uri if tracking else os.environ.get("MLFLOW_TRACKING_URI")
+    try:
+        MlflowClient(tracking_uri=given).search_experiments(max_results=1)
+    except (MlflowException, *UNUSABLE) as error:
+        status: int = error.get_http_status_code() if isinstance(error, MlflowException) else 400
+        message = f"The MLflow server that {where} names can't be used: {reason_of(error)}"
+        if status in (401, 403):
+            hint = "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, in env."
+            raise DeniedError(message, hint=hint) from error
+        if status >= 500:
+            hint = "Start the server, or leave out tracking and mlflow of training_args.report_to; nothing has begun."
+            raise UnavailableError(message, hint=hint) from error
+        yield Problem(where, f"names no MLflow server that can be used: {reason_of(error)}")
+
+
+def guard_trackers(trainer: Trainer, log: Tell) -> None:
+    """Let no tracker of a trainer end its training.
+
+    Args:
+        trainer: Before it trains; each of its trackers' callbacks is replaced by one that passes events on to it.
+        log: Takes one line where a tracker has failed.
+    """
+    handler = trainer.callback_handler
+    names = {kind: name for name, kind in INTEGRATION_TO_CALLBACK.items()}
+    handler.callbacks = [
+        _Guarded(each, names[type(each)], log) if type(each) in names else each for each in handler.callbacks
+    ]
+
+
+class _Guarded(TrainerCallback):
+    """Passes a trainer's events on to a tracker until one fails.
+
+    Args:
+        tracker: The callback of a tracker.
+        name: transformers' name of it.
+        log: Takes one line where it has failed.
+    """
+
+    def __init__(self, tracker: TrainerCallback, name: str, log: Tell) -> None:
+        self._tracker: TrainerCallback | None = tracker
+        self._name = name
+        self._log = log
+
+    def pass_on(self, event: str, *args: Any, **kwargs: Any) -> None:
+        """Pass an event on.
+
+        Args:
+            event: The name of a callback's method.
+            args: Its arguments.
+            kwargs: The same.
+        """
+        if self._tracker is None:
+            return
+        try:
+            getattr(self._tracker, event)(*args, **kwargs)
+        except Exception as error:  # a tracker's package raises what it likes, and nothing of it is the training's
+            self._tracker = None
+            self._log(f"{self._name} fails, and nothing more of this run is reported to it: {reason_of(error)}")
+
+
+def _passing_on(event: str) -> Callable[..., None]:
+    def method(self: _Guarded, *args: Any, **kwargs: Any) -> None:
+        self.pass_on(event, *args, **kwargs)
+
+    return method
+
+
+for _event in _EVENTS:
+    setattr(_Guarded, _event, _passing_on(_event))
