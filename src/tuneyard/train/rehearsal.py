@@ -18,25 +18,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM, PreTrainedModel, Trainer, TrainingArguments
+from transformers import (
+    AttentionInterface,
+    AutoConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Trainer,
+    TrainingArguments,
+)
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.optimization import get_scheduler
 
 from tuneyard.device import Device
 from tuneyard.errors import InvalidDataError, InvalidValuesError, Problem
-from tuneyard.models import UNUSABLE, reason_of
+from tuneyard.models import IDENTITY, OF_THE_LOADER, UNUSABLE, reason_of
 from tuneyard.train.model import add_adapter
 from tuneyard.values import FinetuneValues
 
 _CONFIG = "finetuning_config."
 _ARGUMENTS = f"{_CONFIG}training_args."
 _MODEL_ARGS = f"{_CONFIG}run_conf.model_args"
-_OF_THE_LOADER = frozenset({"dtype", "attn_implementation", "experts_implementation"})
-"""Arguments of `from_pretrained` that are no entries of a config, and that values may set."""
 _KNOWN_ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
-_IDENTITY = ("model_type", "architectures", "auto_map", "quantization_config", "transformers_version")
-"""Entries of a config that say what the model is."""
 _FEW = 8
 _STEPS = 100
 
@@ -89,7 +93,22 @@ def config_arguments(values: FinetuneValues, folder: Path) -> dict[str, Any]:
         values: The resolved values.
         folder: The base model's folder, or only its settings.
     """
-    return {name: value for name, value in model_arguments(values, folder).items() if name not in _OF_THE_LOADER}
+    return {name: value for name, value in model_arguments(values, folder).items() if name not in OF_THE_LOADER}
+
+
+def changed_entries(values: FinetuneValues, folder: Path) -> dict[str, Any]:
+    """Give the entries of `config_arguments` that differ from the base's config.
+
+    Args:
+        values: The resolved values.
+        folder: The base model's folder, whose config transformers can read.
+    """
+    given = config_arguments(values, folder)
+    if not given:
+        return {}
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    known = config.to_dict()
+    return {name: value for name, value in given.items() if name not in known or known[name] != value}
 
 
 def rehearse_adapter(values: FinetuneValues, outline: PreTrainedModel, folder: Path) -> None:
@@ -178,7 +197,7 @@ def _of_model_args(values: FinetuneValues, folder: Path) -> Iterator[Problem]:
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return  # loading the model reports it
     for name, value in given.items():
-        if name in _IDENTITY:
+        if name in IDENTITY:
             yield Problem(f"{_MODEL_ARGS}.{name}", "says what the delivered model is, and can't be changed")
             continue
         if not (name in document or any(field.name == name for field in dataclasses.fields(kind))):
