@@ -3,7 +3,8 @@
 The merge is done in float32 whatever the base's dtype, checked there, and cast once at the end: merging in bfloat16
 rounds every weight twice (peft#2368 is what that looks like). What was written is then read again, since a model with
 tied embeddings can lose one of two matrices on the way to disk: its weights have to be those that were merged, bit for
-bit, and in the dtype that it is served in it may lose no more than the adapter, or the base alone, loses by that dtype.
+bit, its settings have to compute the same with them, and in the dtype that it is served in it may lose little more than
+the adapter, or the base alone, loses by that dtype.
 
 That last comparison is one of samples. `FACTOR` is chosen from measured ratios; the error rates are in
 benchmarks/README.md ("Merges"), and `benchmarks/merges.py` measures them.
@@ -46,6 +47,9 @@ UNLIKELY = 1e-6
 
 ANSWER_TOKENS = 32
 """Length of the greedy answers that are compared."""
+
+REREAD_TEXTS = 2
+"""How many texts, the longest ones, tell whether the settings were written that belong to the weights."""
 
 
 class MergeStopped(Exception):  # noqa: N818  (no error, as trainer.Stopped is none)
@@ -140,6 +144,7 @@ class _Exact:
         difference: See `MergeCheck.logits`.
         effect: See `MergeCheck.effect`.
         weights: The SHA-256 of each weight that was written, by name.
+        reread: Some texts, and what the weights that were written predict of them in float32.
     """
 
     texts: Sequence[Text]
@@ -149,6 +154,7 @@ class _Exact:
     difference: float
     effect: float
     weights: Mapping[str, str]
+    reread: tuple[Sequence[Text], Sequence[torch.Tensor]]
 
 
 class _Merge:
@@ -178,7 +184,9 @@ class _Merge:
         weights = _digests(merged)
         self._go_on()
         merged.save_pretrained(target)
-        return _Exact(texts, len(prompts) * ANSWER_TOKENS, plain, before, difference, effect, weights)
+        longest = sorted(texts, key=lambda text: len(text.ids))[-REREAD_TEXTS:]
+        reread = (longest, self._read(merged.float(), longest))
+        return _Exact(texts, len(prompts) * ANSWER_TOKENS, plain, before, difference, effect, weights, reread)
 
     def check_written(self, target: Path, exact: _Exact) -> MergeCheck:
         """Read again what was written, and compare it with what was merged and with what the cast costs."""
@@ -188,10 +196,9 @@ class _Merge:
         self._go_on()
         written = load_model(target, where=str(target), dtype=self._dtype).eval()
         _check_weights(exact.weights, _digests(written))
-        found = self._read(written, exact.texts)
-        if self._dtype == torch.float32:
-            _check_exact(exact.adapter, found, exact.effect)
-        of_merged = distance(exact.adapter, found)
+        of_merged = distance(exact.adapter, self._read(written, exact.texts))
+        texts, expected = exact.reread
+        _check_settings(expected, self._read(written.float(), texts))
         if self._dtype != torch.float32:
             _check_cast(of_merged, of_adapter, of_base, self._dtype)
         return MergeCheck(
@@ -302,6 +309,17 @@ def _check_weights(merged: Mapping[str, str], written: Mapping[str, str]) -> Non
     if lost:
         more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
         raise _refused(f"The written model's weights are not those that were merged: {lost[0]}{more}", weights=lost)
+
+
+def _check_settings(merged: Sequence[torch.Tensor], written: Sequence[torch.Tensor]) -> None:
+    """Compare what the same weights compute with the settings that were written."""
+    difference = largest_difference(merged, written)
+    if not difference <= ROUNDING:
+        raise _refused(
+            f"With the config.json that was written, the same weights' logits differ by {difference:.2e} of the "
+            f"largest logit (allowed: {ROUNDING:.0e})",
+            difference=difference,
+        )
 
 
 def _check_cast(merged: Distance, adapter: Distance, base: Distance, dtype: torch.dtype) -> None:
