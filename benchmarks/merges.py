@@ -25,7 +25,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from merges import EMBEDDINGS, MERGES, SAVES, broken
+from broken_merges import EMBEDDINGS, MERGES, SAVES, broken
 
 from tuneyard.errors import IntegrityError
 from tuneyard.train.agreement import Text

@@ -87,7 +87,10 @@ def model_card(facts: Mapping[str, Any]) -> str:
         f"| base model content | `{facts['base_content_sha256']}` |",
         *(f"| data `{name}` | `{digest}` |" for name, digest in facts["datasets"].items()),
         f"| chat template | {facts['chat_template']} |",
-        *(f"| config.json `{name}`, changed | `{json.dumps(value)}` |" for name, value in facts["config"].items()),
+        *(
+            f"| config.json `{name}`, changed | `{json.dumps(value, sort_keys=True)}` |"
+            for name, value in facts["config"].items()
+        ),
         f"| optimizer steps | {facts['steps']} ({facts['epochs']:g} epochs of {facts['total_batch_size']} per step) |",
         f"| learning rate | {facts['learning_rate']:g} |",
         f"| training loss, mean | {facts['train_loss']:.4f} |",

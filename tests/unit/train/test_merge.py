@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from merges import MERGES, SAVES, broken
+from broken_merges import MERGES, SAVES, broken
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from tiny_models import make_model

@@ -78,16 +78,11 @@ def _lose_head(model: Any) -> None:
     model.config.tie_word_embeddings = True
 
 
-def _lose_layer(model: Any) -> None:
-    _lose(
-        [
-            next(
-                weight
-                for name, weight in model.named_parameters()
-                if "norm" in name or "ln_" in name or "layernorm" in name
-            )
-        ]
-    )
+def _lose_norm(model: Any) -> None:
+    """Give a norm a weight that no kind of norm begins with: zero is where Gemma's do."""
+    norm = next(weight for name, weight in model.named_parameters() if "norm" in name or "ln_" in name)
+    with torch.no_grad():
+        norm.fill_(0.5)
 
 
 def _lose_rotation(model: Any) -> None:
@@ -99,7 +94,7 @@ def _lose_rotation(model: Any) -> None:
 
 SAVES: dict[str, Broken] = {
     "the head is lost": _lose_head,
-    "a norm is lost": _lose_layer,
+    "a norm is lost": _lose_norm,
     "another rotation is written": _lose_rotation,
 }
 """What changes a merged model right before it is saved."""
