@@ -3,8 +3,8 @@
     python benchmarks/merges.py --model FOLDER --rows FILE.jsonl     # adapters trained on the rows' conversations
     python benchmarks/merges.py --tiny                               # random adapters on tiny models of many kinds
 
-Prints each merge and, at the end, the counts and the largest ratio of what the merged model loses by its dtype to what
-the adapter or the base loses. `merge.FACTOR` is the ratio that is allowed.
+Prints each merge and, at the end, the counts and the largest ratio of what the merged model typically loses by its dtype
+to what the adapter or the base loses. `merge.FACTOR` is the ratio that is allowed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tuneyard.errors import IntegrityError
 from tuneyard.train.agreement import Text
 from tuneyard.train.merge import merge_adapter
 
-STEPS = 12
+STEPS = 4
 ROW_TOKENS = 128
 TINY = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 500}
 ARCHITECTURES: dict[str, dict[str, Any]] = {
@@ -69,10 +69,11 @@ class Tally:
                 print(f"{what}: {kind}: refused: {error.message[:110]}", flush=True)
                 return
         self.outcomes[kind, "accepted"] += 1
-        ratio = check.kl / max(check.kl_adapter, check.kl_base)
+        ratio = check.kl_typical / max(check.kl_typical_adapter, check.kl_typical_base)
+        mean = check.kl / max(check.kl_adapter, check.kl_base)
         if kind == "right":
             self.ratios.append(ratio)
-        facts = f"ratio {ratio:.2f}, choices {check.choices}/{check.positions}, float32 {check.logits:.1e}"
+        facts = f"ratio {ratio:.2f}, of means {mean:.2f}, choices {check.choices}/{check.positions}, float32 {check.logits:.1e}"
         print(f"{what}: {kind}: accepted: {facts}, effect {check.effect:.1e}", flush=True)
 
     def report(self) -> None:
@@ -121,17 +122,21 @@ def random_adapter(base: Path, folder: Path, seed: int, rank: int, scale: float,
 def tiny(tally: Tally) -> None:
     """Merge random adapters into tiny models, right and broken."""
     for kind in ARCHITECTURES:
-        for seed, rank, scale in itertools.product(range(4), (4, 32), (0.005, 0.03)):
+        for seed, rank, scale in itertools.product(range(3), (4, 32), (0.005, 0.03)):
             with tempfile.TemporaryDirectory() as name:
                 base = tiny_base(kind, Path(name) / "base", seed)
                 adapter = random_adapter(base, Path(name) / "adapter", seed, rank, scale, "all-linear")
                 prompts, texts = random_texts(seed)
                 what = f"{kind} seed {seed} rank {rank} scale {scale}"
-                kinds = ["right", *(MERGES if seed == 0 else ()), *(SAVES if seed == 1 else ())]
+                kinds = [
+                    "right",
+                    *(MERGES if seed == 0 and rank == 4 else ()),
+                    *(SAVES if seed == 1 and rank == 4 else ()),
+                ]
                 for way in kinds:
                     if way != "another rotation is written" or kind in ROTARY:
                         tally.merge(what, way, base, adapter, prompts, texts)
-                if kind == "llama" and seed < 2:
+                if kind == "llama" and rank == 4:
                     targets = ["q_proj", "embed_tokens", "lm_head"]
                     adapter = random_adapter(base, Path(name) / "embeddings", seed, rank, scale, targets)
                     for way in ("right", *EMBEDDINGS, "the head is lost"):
@@ -152,7 +157,7 @@ def encoded(base: Path, rows: Path) -> list[list[int]]:
 
 def trained(base: Path, rows: list[list[int]], folder: Path) -> Iterator[tuple[str, Path]]:
     """Train adapters of several ranks, rates and seeds for a few steps."""
-    for seed, (rank, rate) in enumerate(itertools.product((8, 64), (2e-4, 1e-3, 4e-3))):
+    for seed, (rank, rate) in enumerate(itertools.product((8, 64), (1e-3, 4e-3))):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
         config = LoraConfig(task_type="CAUSAL_LM", r=rank, lora_alpha=2 * rank, target_modules="all-linear")

@@ -6,11 +6,16 @@ compared (the last ones), V vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+
+SMALLEST = 1e-12
+"""A divergence per token, in nats, below which two predictions are the same: rounding in float64."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +37,15 @@ class Distance:
 
     Attributes:
         kl: Mean KL(reference || model) per token, in nats (Kullback and Leibler 1951).
+        kl_error: The standard error of that mean.
+        kl_typical: The geometric mean of the same: a few tokens in a thousand make up half of `kl` and say little.
         choices: How many positions have another greedy token.
         positions: How many positions were compared.
     """
 
     kl: float
+    kl_error: float
+    kl_typical: float
     choices: int
     positions: int
 
@@ -63,9 +72,12 @@ def distance(reference: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -
         other: The same of another model, on the same texts.
     """
     divergences = [_divergence(one, two) for one, two in zip(reference, other, strict=True)]
-    positions = sum(len(each) for each in divergences)
+    positions = sum(len(one) for one in divergences)
     choices = sum(int((one.argmax(-1) != two.argmax(-1)).sum()) for one, two in zip(reference, other, strict=True))
-    return Distance(float(torch.cat(divergences).mean()) if positions else 0.0, choices, positions)
+    each = torch.cat(divergences)
+    typical = each.clamp(min=SMALLEST).log().mean().exp()
+    error = each.std(correction=0) / math.sqrt(positions)
+    return Distance(float(each.mean()), float(error), float(typical), choices, positions)
 
 
 def largest_difference(reference: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> float:

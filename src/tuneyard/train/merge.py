@@ -40,7 +40,10 @@ ROUNDING = 2e-5
 """A difference of logits that rounding in float32 explains, relative to the largest logit (measured: up to 4e-6)."""
 
 FACTOR = 2.0
-"""How many times the divergence may be that the cast costs the adapter or the base (measured: 0.9 to 1.2)."""
+"""How many times the divergence may be that the cast costs the adapter or the base (measured: 0.9 to 1.4)."""
+
+ERRORS = 4.0
+"""By how many of its standard errors a mean divergence has to be above that: single tokens can be most of it."""
 
 UNLIKELY = 1e-6
 """How improbable a number of other greedy tokens has to be, given the cast's own, to refuse a merge."""
@@ -60,8 +63,8 @@ class MergeStopped(Exception):  # noqa: N818  (no error, as trainer.Stopped is n
 class MergeCheck:
     """How far a merged model is from the adapter that it came from.
 
-    Divergences are means per token over held-out texts and greedy answers, in nats, each from the same model in
-    float32. Numbers of choices are positions whose greedy token the cast changes.
+    Divergences are per token over held-out texts and greedy answers, in nats, each from the same model in float32;
+    the typical one is the geometric mean. Numbers of choices are positions whose greedy token the cast changes.
 
     Attributes:
         logits: The largest difference of a logit in float32, relative to the largest logit of its text.
@@ -69,9 +72,12 @@ class MergeCheck:
         dtype: The type that the merged model is written and served in.
         positions: How many positions were compared.
         answer_tokens: How many of them are of greedy answers; all of these were the same in float32, save ties.
-        kl: Divergence of the written model from the adapter in float32.
+        kl: Mean divergence of the written model from the adapter in float32.
         kl_adapter: What the adapter on its base loses in `dtype`.
         kl_base: What the base alone loses in `dtype`.
+        kl_typical: Typical divergence of the written model.
+        kl_typical_adapter: That of the adapter on its base.
+        kl_typical_base: That of the base alone.
         choices: Other greedy tokens of the written model.
         choices_adapter: Those of the adapter on its base.
         choices_base: Those of the base alone.
@@ -85,6 +91,9 @@ class MergeCheck:
     kl: float
     kl_adapter: float
     kl_base: float
+    kl_typical: float
+    kl_typical_adapter: float
+    kl_typical_base: float
     choices: int
     choices_adapter: int
     choices_base: int
@@ -210,6 +219,9 @@ class _Merge:
             kl=of_merged.kl,
             kl_adapter=of_adapter.kl,
             kl_base=of_base.kl,
+            kl_typical=of_merged.kl_typical,
+            kl_typical_adapter=of_adapter.kl_typical,
+            kl_typical_base=of_base.kl_typical,
             choices=of_merged.choices,
             choices_adapter=of_adapter.choices,
             choices_base=of_base.choices,
@@ -324,13 +336,15 @@ def _check_settings(merged: Sequence[torch.Tensor], written: Sequence[torch.Tens
 
 def _check_cast(merged: Distance, adapter: Distance, base: Distance, dtype: torch.dtype) -> None:
     """Refuse a merged model that loses more by its dtype than the adapter and the base do."""
-    allowed = FACTOR * max(adapter.kl, base.kl)
-    if not merged.kl <= allowed:
-        raise _refused(
-            f"In {dtype} the written model's answers diverge from the adapter's by {merged.kl:.2e} nats a token "
-            f"(allowed: {allowed:.1e}; the adapter itself loses {adapter.kl:.2e} by that type, the base {base.kl:.2e})",
-            divergence=merged.kl,
-        )
+    typical = FACTOR * max(adapter.kl_typical, base.kl_typical)
+    mean = FACTOR * max(adapter.kl, base.kl) + ERRORS * merged.kl_error
+    for name, found, allowed in (("typical", merged.kl_typical, typical), ("mean", merged.kl, mean)):
+        if not found <= allowed:
+            raise _refused(
+                f"In {dtype} the written model diverges from the adapter by {found:.2e} nats a token ({name}; allowed: "
+                f"{allowed:.1e}; by that type the adapter itself loses {adapter.kl:.1e} and the base {base.kl:.1e})",
+                divergence=found,
+            )
     # One choice more than was seen: none among few is no proof that there are none. Rates grow as the root of KL.
     rate = max((each.choices + 1) / each.positions for each in (adapter, base))
     most = _poisson_bound(math.sqrt(FACTOR) * rate * merged.positions, limit=merged.positions)
