@@ -3,8 +3,8 @@
     python benchmarks/merges.py --model FOLDER --rows FILE.jsonl     # adapters trained on the rows' conversations
     python benchmarks/merges.py --tiny                               # random adapters on tiny models of many kinds
 
-Prints each merge and, at the end, the counts and the largest ratio of what the merged model typically loses by its dtype
-to what the adapter or the base loses. `merge.FACTOR` is the ratio that is allowed.
+Prints each merge and, at the end, the counts and the largest ratio of what the merged model typically loses by its
+dtype to what the adapter or the base loses. `merge.FACTOR` is the ratio that is allowed.
 """
 
 from __future__ import annotations
@@ -73,8 +73,9 @@ class Tally:
         mean = check.kl / max(check.kl_adapter, check.kl_base)
         if kind == "right":
             self.ratios.append(ratio)
-        facts = f"ratio {ratio:.2f}, of means {mean:.2f}, choices {check.choices}/{check.positions}, float32 {check.logits:.1e}"
-        print(f"{what}: {kind}: accepted: {facts}, effect {check.effect:.1e}", flush=True)
+        facts = f"ratio {ratio:.2f}, of means {mean:.2f}, choices {check.choices}/{check.positions}"
+        exact = f"float32 {check.logits:.1e}, effect {check.effect:.1e}"
+        print(f"{what}: {kind}: accepted: {facts}, {exact}", flush=True)
 
     def report(self) -> None:
         """Print the counts."""

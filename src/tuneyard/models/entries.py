@@ -23,10 +23,11 @@ OF_THE_LOADER = frozenset({"dtype", "attn_implementation", "experts_implementati
 # fmt: off
 _ARGUMENTS = frozenset({
     "adapter_kwargs", "adapter_name", "allow_all_kernels", "cache_dir", "code_revision", "config", "custom_generate",
-    "device_map", "device_mesh", "distributed_config", "folder", "force_download", "generation_config", "gguf_file",
-    "ignore_mismatched_sizes", "kernel_config", "key_mapping", "local_files_only", "max_memory", "offload_buffers",
-    "disable_mmap", "fusion_config", "offload_folder", "output_loading_info", "tqdm_class", "proxies", "revision", "state_dict", "subfolder", "token", "torch_dtype",
-    "tp_plan", "tp_size", "trust_remote_code", "use_kernels", "use_safetensors", "variant", "weights_only", "where",
+    "device_map", "device_mesh", "disable_mmap", "distributed_config", "folder", "force_download", "fusion_config",
+    "generation_config", "gguf_file", "ignore_mismatched_sizes", "kernel_config", "key_mapping", "local_files_only",
+    "max_memory", "offload_buffers", "offload_folder", "output_loading_info", "proxies", "revision", "state_dict",
+    "subfolder", "token", "torch_dtype", "tp_plan", "tp_size", "tqdm_class", "trust_remote_code", "use_kernels",
+    "use_safetensors", "variant", "weights_only", "where",
 })
 # fmt: on
 """Other arguments of `from_pretrained`, which takes entries of a config among them, and of our loading."""

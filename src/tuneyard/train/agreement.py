@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-
 SMALLEST = 1e-12
 """A divergence per token, in nats, below which two predictions are the same: rounding in float64."""
 
