@@ -141,7 +141,7 @@ class Attempt:
 
         Args:
             folder: The files.
-            name: Which final model; publish `checkpoint-final` last.
+            name: Which final model; publish `checkpoint-final` first, since nothing that follows may cost it.
             about: Facts for the manifest, plain JSON values.
             advance: Called, from several threads, with the bytes sent.
 

@@ -189,6 +189,8 @@ def _damage_of_metrics(
 def _relaunch(store: Store, prefix: str, inventory: Inventory, whole: set[str]) -> str:
     head = _head(store, prefix)
     if f"{prefix}/checkpoint-final" in whole:
+        if _wants_merging(store, prefix) and f"{prefix}/checkpoint-final-merged" not in whole:
+            return "merges the adapter: checkpoint-final is whole"
         return "nothing to do: checkpoint-final is whole"
     committed = [
         ref
@@ -201,6 +203,14 @@ def _relaunch(store: Store, prefix: str, inventory: Inventory, whole: set[str]) 
         if ref.key in whole:
             return f"goes on from step {ref.step} ({ref.name})"
     return "stops with exit code 7: no checkpoint verifies" if usable else "trains from the start"
+
+
+def _wants_merging(store: Store, prefix: str) -> bool:
+    try:
+        record = read_record(store, prefix)
+    except IntegrityError:
+        return False
+    return bool(record and record.values.get("mergeAdapter"))
 
 
 def _head(store: Store, prefix: str) -> Head | None:

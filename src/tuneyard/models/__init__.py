@@ -4,6 +4,7 @@ The room's public face; the rest of it is private. It sits above `store` and `hu
 serving look at a model in one way. Importing it loads no torch; `load_model` and `outline_model` do when called.
 """
 
+from tuneyard.models.entries import IDENTITY, OF_THE_LOADER, read_entries, without_dropout
 from tuneyard.models.headers import Tensor, read_header
 from tuneyard.models.loading import (
     UNUSABLE,
@@ -22,8 +23,10 @@ from tuneyard.models.structure import INDEX, structure_problems
 
 __all__ = [
     "ADAPTER_CONFIG",
+    "IDENTITY",
     "INDEX",
     "MANIFESTS",
+    "OF_THE_LOADER",
     "UNUSABLE",
     "Read",
     "Tensor",
@@ -37,9 +40,11 @@ __all__ = [
     "load_adapter",
     "load_model",
     "outline_model",
+    "read_entries",
     "read_header",
     "reason_of",
     "require_library",
     "structure_problems",
+    "without_dropout",
     "write_outline",
 ]

@@ -245,7 +245,8 @@ def _plan_serve_elsewhere(
     if info.status != "succeeded" or (merged and not trained.get("mergeAdapter")):
         hint = {
             "succeeded": "Finetune with --set mergeAdapter=true to get a merged model, or leave --merged out.",
-            "failed": f"See why: tuneyard logs {info.key}{runner.words}",
+            "failed": f"See why: tuneyard logs {info.key}{runner.words}   If only the merge failed: "
+            f"tuneyard serve{runner.words} --set model=s3://{info.experiment}/checkpoint-final",
             "stopped": "Launch it again with tuneyard finetune and the same values.",
         }.get(info.status, f"Wait for it: tuneyard watch {info.key}{runner.words}")
         raise NotFoundError(f"The run {run!r} has published no {final}; it is {info.status}.", hint=hint)

@@ -11,7 +11,7 @@ import copy
 import json
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -83,7 +83,7 @@ def load_models(placement: Placement, settings: AppSettings, device: str) -> tup
         InvalidDataError: Files are right, but no model that transformers and peft can load.
         InvalidValuesError: `max_model_len` is more than the model can.
     """
-    base = _load_base(placement.model, settings.dtype, device)
+    base = _load_base(placement.model, settings.dtype, device, placement.config)
     limit = _limit(base, settings.max_model_len)
     loaded = [_loaded(placement.names, "", base, placement.model, placement.model, limit)]
     for adapter in placement.adapters:
@@ -93,8 +93,9 @@ def load_models(placement: Placement, settings: AppSettings, device: str) -> tup
     return tuple(sorted(loaded, key=lambda one: one.names != placement.asked))
 
 
-def _load_base(weights: Weights, dtype: str, device: str) -> PreTrainedModel:
-    model = load_model(weights.folder, where=weights.where, dtype=dtype).eval().requires_grad_(False)
+def _load_base(weights: Weights, dtype: str, device: str, config: Mapping[str, Any]) -> PreTrainedModel:
+    loaded = load_model(weights.folder, where=weights.where, dtype=dtype, **config)
+    model = loaded.eval().requires_grad_(False)
     model.generation_config.stop_strings = None  # `stop_words` end an answer, and before them
     return cast("Any", model).to(device)
 

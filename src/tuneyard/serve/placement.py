@@ -6,18 +6,28 @@ whatever else lies beside them in a bucket. Loads no model; knows nothing of wha
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from tuneyard.errors import IntegrityError, InvalidValuesError, NotFoundError, Problem
-from tuneyard.models import ADAPTER_CONFIG, MANIFESTS, find_manifest, is_adapter, kind_in_words
+from tuneyard.models import (
+    ADAPTER_CONFIG,
+    MANIFESTS,
+    find_manifest,
+    is_adapter,
+    kind_in_words,
+    read_entries,
+    without_dropout,
+)
 from tuneyard.progress import progress_bar
 from tuneyard.serve.names import base_name, check_distinct, own_name, told_names
 from tuneyard.store import Manifest, Store, link_named, open_store, pull, verify_folder
 from tuneyard.values import InferenceValues
 from tuneyard.values.places import ModelPlace, model_place
+from tuneyard.whereabouts import command
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +64,15 @@ class Placement:
         names: The names that it answers to.
         adapters: Adapters on it; the values' `model` comes first where it is one.
         asked: The names of what the values call `model`, be it model or adapter.
+        config: Entries of the model's config.json that the adapters were trained with other values of; the model is
+            loaded with these.
     """
 
     model: Weights
     names: tuple[str, ...]
     adapters: tuple[Adapter, ...]
     asked: tuple[str, ...]
+    config: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def served(self) -> tuple[str, ...]:
@@ -82,8 +95,10 @@ def place_models(values: InferenceValues, store: Store, workdir: Path) -> Placem
     Raises:
         NotFoundError: A model is not there, or not finished.
         IntegrityError: A file differs from its manifest, or a base from the one that an adapter was trained on.
-        InvalidDataError: A file could run code when it is loaded, or asks for some from elsewhere.
-        InvalidValuesError: What lies there can't be served, or two models would have one name.
+        InvalidDataError: A file could run code when it is loaded, or asks for some from elsewhere; or an adapter's
+            manifest changes more of its base's config than numbers.
+        InvalidValuesError: What lies there can't be served, two models would have one name, or two adapters were
+            trained on one base with different settings.
     """
     adapters: list[Adapter] = []
     place = model_place(values.model)
@@ -91,7 +106,9 @@ def place_models(values: InferenceValues, store: Store, workdir: Path) -> Placem
     # A model of the Hub goes by its id, as vLLM has it.
     own = place.where if place.kind == "hub" else own_name(found.where, found.about)
     asked = told_names(values.vllm_engine_args.get("served_model_name")) or (own,)
+    config: dict[str, Any] = {}
     if found.is_adapter:
+        config = read_entries(found.about, where=found.where)
         base = _base_of(found, store)
         model, names = base.bring(workdir), (base_name(base.where, taken=(*asked, *values.adapters)),)
         adapters.append(Adapter(asked, found.bring(workdir)))
@@ -100,9 +117,10 @@ def place_models(values: InferenceValues, store: Store, workdir: Path) -> Placem
     for name, key in values.adapters.items():
         extra = _look_up(store, key)
         _check_extra(extra, name, model)
+        _check_config(extra, name, found.where, config)
         adapters.append(Adapter((name,), extra.bring(workdir)))
     check_distinct([*names, *(name for adapter in adapters for name in adapter.names)])
-    return Placement(model, names, tuple(adapters), asked)
+    return Placement(model, names, tuple(adapters), asked, config)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +231,22 @@ def _check_extra(extra: _Found, name: str, model: Weights) -> None:
     recorded = _recorded_base(extra.about)
     if recorded is not None:
         _check_same(extra.where, model.where, expected=recorded[1], found=model.content_sha256)
+
+
+def _check_config(extra: _Found, name: str, model: str, config: Mapping[str, Any]) -> None:
+    """Refuse an adapter whose base has to be loaded with other settings than the model is: there is one of it."""
+    mine, theirs = without_dropout(config), without_dropout(read_entries(extra.about, where=extra.where))
+    differing = sorted(entry for entry in mine.keys() | theirs.keys() if mine.get(entry) != theirs.get(entry))
+    if differing:
+        where = f"adapters.{name}"
+        what = f"was trained with another {', '.join(differing)} in the model's config than {model} is served with"
+        given = ", ".join(f"{entry} {json.dumps(theirs.get(entry))}" for entry in differing)
+        allowed = ", ".join(f"{entry} {json.dumps(mine.get(entry))}" for entry in differing)
+        raise InvalidValuesError(
+            f"{where} {what}.",
+            hint=f"Serve it by itself: {command(f'tuneyard serve --set model=s3://{extra.where}')}",
+            problems=[Problem(where, what, given, allowed)],
+        )
 
 
 def _recorded_base(about: Mapping[str, Any]) -> tuple[str, str] | None:

@@ -34,6 +34,7 @@ _END_SECONDS = 5
 """How long vLLM may take to end once no answer is under way."""
 
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes for --max-lora-rank
+_OVERRIDES = "hf_overrides"  # vLLM's flag for entries of config.json
 _PLACED = ("served_model_name", "revision")  # read by placement
 _CACHES = (
     "HF_HOME",
@@ -85,14 +86,18 @@ def build_command(
     problems = own_flags(values.vllm_engine_args)
     for adapter in placement.adapters:
         problems += _unservable(adapter)
+    given = {name: value for name, value in values.vllm_engine_args.items() if name not in _PLACED}
+    if placement.config:
+        problems += _contradicted(given.get(_OVERRIDES), placement)
     if problems:
         raise InvalidValuesError(
             f"vLLM can't serve this: {'; '.join(str(problem) for problem in problems)}.",
             hint=_way_out(placement),
             problems=problems,
         )
-    given = {name: value for name, value in values.vllm_engine_args.items() if name not in _PLACED}
     flags: dict[str, Any] = {**_defaults(values, placement, on_cpu), "shutdown_timeout": finish_seconds, **given}
+    if placement.config:
+        flags[_OVERRIDES] = {**_mapping(given.get(_OVERRIDES)), **placement.config}
     command = python("-m", MODULE, "--model", str(placement.model.folder))
     command += ["--host", host, "--port", str(port), "--served-model-name", *placement.names]
     if guarded:
@@ -237,6 +242,26 @@ def _unservable(adapter: Adapter) -> list[Problem]:
     config = _config(adapter)
     obstacles = vllm_obstacles(str(config.get("peft_type")), config)
     return [Problem(adapter.weights.where, f"{key} {what}", value) for key, what, value in obstacles]
+
+
+def _contradicted(overrides: Any, placement: Placement) -> list[Problem]:
+    """List what the values override of the settings that an adapter was trained with."""
+    given, where = _mapping(overrides), f"vllm_engine_args.{_OVERRIDES}"
+    what = f"is another than {placement.adapters[0].weights.where} was trained with"
+    return [
+        Problem(f"{where}.{name}", what, json.dumps(given[name]), json.dumps(value))
+        for name, value in placement.config.items()
+        if name in given and given[name] != value
+    ]
+
+
+def _mapping(overrides: Any) -> dict[str, Any]:
+    """Read a flag that vLLM takes as a mapping or as its JSON."""
+    try:
+        read: Any = json.loads(overrides) if isinstance(overrides, str) else overrides
+    except ValueError:
+        return {}  # vLLM reports it
+    return cast("dict[str, Any]", read) if isinstance(read, dict) else {}
 
 
 def _way_out(placement: Placement) -> str:

@@ -101,7 +101,8 @@ def _prepare_and_train(
 
     tell("loading torch and transformers")
 
-    from tuneyard.train.final import merge_later
+    from tuneyard.train.final import MERGE_STOPPED, merge_later
+    from tuneyard.train.merge import MergeStopped
     from tuneyard.train.model import quiet_libraries
     from tuneyard.train.prepare import prepare
     from tuneyard.train.supervisor import Group, supervise
@@ -113,7 +114,11 @@ def _prepare_and_train(
         return TERMINATED
     if prepared.trained:
         if meeting is None or meeting.place.node == 0:
-            merge_later(values, prepared, store, workdir)
+            try:
+                merge_later(values, prepared, store, workdir, stop)
+            except MergeStopped:
+                tell(MERGE_STOPPED)
+                return TERMINATED
         return 0
     prepared.write(workdir)
     if values.processes == 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,30 @@ from transformers import PreTrainedTokenizerBase
 
 from tuneyard.checkpoints import Attempt
 from tuneyard.deliver import vet_model
+from tuneyard.errors import IntegrityError
 from tuneyard.progress import progress_bar
-from tuneyard.store import Store, pull
+from tuneyard.store import Manifest, Store, pull
+from tuneyard.train.agreement import Text
 from tuneyard.train.batches import EncodedRows, Row
+from tuneyard.train.console import tell
 from tuneyard.train.inputs import experiment_of, run_name
-from tuneyard.train.merge import MergeCheck, merge_adapter
+from tuneyard.train.merge import merge_adapter, never
 from tuneyard.train.model import name_base
 from tuneyard.train.precision import precision_of
 from tuneyard.train.prepare import Prepared
-from tuneyard.train.report import model_card, plot_loss
+from tuneyard.train.progress_file import write_progress
+from tuneyard.train.rehearsal import changed_entries
+from tuneyard.train.report import merged_card, model_card, plot_loss
 from tuneyard.values import FinetuneValues
+from tuneyard.whereabouts import command
 
+MERGE_STOPPED = "stopped while merging: the adapter is published, and launching the run again merges it"
+MERGE_TEXTS = 8
 MERGE_PROMPTS = 4
+TEXT_TOKENS = 128
+COMPARED_TOKENS = 64
+"""How much of how many held-out texts adapter and merged model are compared on. Logits are kept for the compared
+tokens: 8 x 64 of a vocabulary of 128,000 are 250 MiB."""
 
 
 def write_final(
@@ -70,6 +82,7 @@ def write_final(
         "eval_loss": summary.get("eval_loss"),
         "seconds": summary["seconds"],
         "chat_template": config.data_conf.chat_template_name,
+        "config": changed_entries(values, Path(prepared.base_folder)),
         "versions": prepared.inputs.versions,
     }
     (folder / "README.md").write_text(model_card(facts), encoding="utf-8")
@@ -106,75 +119,117 @@ def _describe_as_base(base: Path, folder: Path, dtype: str) -> None:
 
 
 def publish_final(
-    attempt: Attempt,
-    folder: Path,
-    values: FinetuneValues,
-    prepared: Prepared,
-    *,
-    merge_check: MergeCheck | None = None,
-) -> None:
+    attempt: Attempt, folder: Path, values: FinetuneValues, prepared: Prepared, merged: Mapping[str, Any] | None = None
+) -> Manifest:
     """Publish a final folder with its manifest.
 
     Args:
         attempt: The attempt that owns the run.
         folder: The finished files.
         values: The resolved values.
-        prepared: What went in; serving loads the base it names, by key and content.
-        merge_check: How far a merged model is from its adapter; None where nothing was merged.
+        prepared: What went in; serving loads the base it names, by key and content, with the entries of its config
+            that an adapter was trained with.
+        merged: Facts of a merged model for its manifest; None where nothing was merged.
+
+    Returns:
+        Its manifest.
     """
-    adapter = values.finetuning_config.peft_conf.peft_type != "NO_PEFT" and merge_check is None
+    adapter = values.finetuning_config.peft_conf.peft_type != "NO_PEFT" and merged is None
     about: dict[str, Any] = {
         "type": "adapter" if adapter else "model",
         "run": run_name(values),
         "base": {"key": prepared.inputs.base.key, "content_sha256": prepared.inputs.base.content_sha256},
         "datasets": {entry.key: entry.content_sha256 for entry in prepared.inputs.datasets},
+        **(merged or {}),
     }
-    if merge_check is not None:
-        about["merge_check"] = asdict(merge_check)
-    name = "checkpoint-final-merged" if merge_check is not None else "checkpoint-final"
+    entries = changed_entries(values, Path(prepared.base_folder)) if adapter else {}
+    if entries:
+        about["config"] = entries  # a whole model has them in its config.json
+    name = "checkpoint-final" if merged is None else "checkpoint-final-merged"
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     with progress_bar(f"publishing {name}", size, "bytes") as advance:
-        attempt.publish_final(folder, name, about, advance=advance)
+        return attempt.publish_final(folder, name, about, advance=advance)
 
 
-def publish_merged(attempt: Attempt, final: Path, workdir: Path, values: FinetuneValues, prepared: Prepared) -> None:
-    """Merge the final adapter into its base, compare the two, and publish the result.
+def publish_merged(
+    attempt: Attempt,
+    final: Path,
+    adapter: Manifest,
+    workdir: Path,
+    values: FinetuneValues,
+    prepared: Prepared,
+    stop: Callable[[], bool] = never,
+) -> None:
+    """Merge the published adapter into its base, compare the two, and publish the result.
 
     Args:
         attempt: The attempt that owns the run.
         final: The finished folder of the adapter.
+        adapter: The manifest that it is published with.
         workdir: The process's folder.
         values: The resolved values.
         prepared: What went in.
+        stop: Whether to end early.
 
     Raises:
         IntegrityError: Where the merged model computes something else; it is not published then.
+        MergeStopped: Where `stop` wanted it.
     """
-    rows = EncodedRows(Path(prepared.rows_folder))
-    prompts = [_prompt(rows[index]) for index in range(min(MERGE_PROMPTS, len(rows)))]
+    write_progress(workdir, phase="merging")
+    base = Path(prepared.base_folder)
     merged = workdir / "final-merged"
     shutil.rmtree(merged, ignore_errors=True)
-    check = merge_adapter(Path(prepared.base_folder), final, merged, prompts)
+    rows = _held_out(prepared)
+    texts = [Text(row["input_ids"][:TEXT_TOKENS].tolist(), _compared(row)) for row in rows]
+    prompts = [_prompt(row) for row in rows[:MERGE_PROMPTS]]
+    entries = changed_entries(values, base)
+    try:
+        check = merge_adapter(base, final, merged, prompts, texts=texts, entries=entries, stop=stop)
+    except IntegrityError as error:
+        key = f"{attempt.prefix}/checkpoint-final"
+        raise IntegrityError(
+            f"{error.message} The adapter is published: {key}.",
+            hint=f"Serve the adapter itself: {command(f'tuneyard serve --set model=s3://{key}')}",
+            **error.details,
+        ) from error
     for path in final.iterdir():
         ours = path.name.startswith("adapter_") or path.name == "manifest.json"
         settings = path.name == "generation_config.json"
         if path.is_file() and not ours and (settings or not (merged / path.name).exists()):
             shutil.copy(path, merged)
-    publish_final(attempt, merged, values, prepared, merge_check=check)
+    card = merged / "README.md"
+    card.write_text(merged_card(card.read_text(encoding="utf-8"), asdict(check)), encoding="utf-8")
+    facts = {"adapter": {"content_sha256": adapter.content_sha256}, "merge_check": asdict(check)}
+    publish_final(attempt, merged, values, prepared, facts)
+    tell(f"merged: {attempt.prefix}/checkpoint-final-merged")
+
+
+def _held_out(prepared: Prepared) -> list[Row]:
+    """Choose rows to compare models on, evenly among those of the validation, else among those trained on."""
+    rows = EncodedRows(Path(prepared.validation_folder or prepared.rows_folder))
+    chosen = np.unique(np.linspace(0, len(rows) - 1, min(MERGE_TEXTS, len(rows))).astype(int))
+    return [rows[int(index)] for index in chosen]
+
+
+def _compared(row: Row) -> int:
+    return min(COMPARED_TOKENS, TEXT_TOKENS, len(row["input_ids"]))
 
 
 def _prompt(row: Row) -> list[int]:
-    """What comes before the first answer of a row; one token where the whole text is learnt."""
+    """What comes before the first answer of a row, its end where it is long; one token where all of it is learnt."""
     first = int(np.argmax(row["loss_mask"]))
-    return row["input_ids"][: max(first, 1)].tolist()
+    return row["input_ids"][: max(first, 1)][-TEXT_TOKENS:].tolist()
 
 
-def merge_later(values: FinetuneValues, prepared: Prepared, store: Store, workdir: Path) -> None:
+def merge_later(
+    values: FinetuneValues, prepared: Prepared, store: Store, workdir: Path, stop: Callable[[], bool] = never
+) -> None:
     """Publish the merged model of a run that is trained already.
 
     Raises:
         IntegrityError: Where the published adapter is damaged, or the merge computes something else.
         InvalidDataError: Where it asks for more than plain weights: it has been in a bucket since it was trained.
+        MergeStopped: Where `stop` wanted it.
     """
     experiment = experiment_of(values, store)
     manifest = experiment.finished()
@@ -183,4 +238,5 @@ def merge_later(values: FinetuneValues, prepared: Prepared, store: Store, workdi
     where = f"{experiment.prefix}/checkpoint-final"
     final = pull(store, f"{where}/", manifest, workdir / "final")
     vet_model(final, [entry.path for entry in manifest.files], where=where)
-    publish_merged(attempt, final, workdir, values, prepared)
+    publish_merged(attempt, final, manifest, workdir, values, prepared, stop)
+    write_progress(workdir, phase="finished")

@@ -171,11 +171,14 @@ def wait_for_delivery(
 
 
 def nothing_left(values: FinetuneValues, store: Store) -> bool:
-    """Whether the run is finished, and merged if that is asked for."""
+    """Whether the run is finished, and its adapter merged if the values want that."""
     experiment = experiment_of(values, store)
-    if experiment.finished() is None:
-        return False
-    return not values.mergeAdapter or experiment.finished("checkpoint-final-merged") is not None
+    final = experiment.finished()
+    if final is None or not values.mergeAdapter:
+        return final is not None
+    merged = experiment.finished("checkpoint-final-merged")
+    # One of an adapter that was published before this one is none of it; older manifests don't name theirs.
+    return merged is not None and merged.about.get("adapter") in (None, {"content_sha256": final.content_sha256})
 
 
 def training_keys(values: FinetuneValues) -> list[str]:

@@ -22,13 +22,21 @@ from typing import Any
 
 import torch
 from accelerate.utils import TorchDynamoPlugin
-from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM, PreTrainedModel, Trainer, TrainingArguments
+from transformers import (
+    AttentionInterface,
+    AutoConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Trainer,
+    TrainingArguments,
+)
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.optimization import get_scheduler
 
 from tuneyard.device import Device
 from tuneyard.errors import InvalidDataError, InvalidValuesError, Problem
-from tuneyard.models import UNUSABLE, outline_model, reason_of
+from tuneyard.models import IDENTITY, OF_THE_LOADER, UNUSABLE, outline_model, reason_of
 from tuneyard.train.model import add_adapter
 from tuneyard.train.tracking import tracker_problems
 from tuneyard.values import FinetuneValues
@@ -36,15 +44,9 @@ from tuneyard.values import FinetuneValues
 _CONFIG = "finetuning_config."
 _ARGUMENTS = f"{_CONFIG}training_args."
 _MODEL_ARGS = f"{_CONFIG}run_conf.model_args"
-_CHOSEN_HERE = frozenset({"dtype", "attn_implementation"})
+_CHOSEN_HERE = ("dtype", "attn_implementation")
 """Arguments of `from_pretrained` that Tuneyard decides about: `precision` and `isolation`."""
-_OF_THE_LOADER = frozenset({*_CHOSEN_HERE, "experts_implementation"})
-"""Arguments of `from_pretrained` that are no entries of a config, and that values may set."""
 _KNOWN_ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
-_IDENTITY = (
-    "model_type", "architectures", "auto_map", "quantization_config", "tie_word_embeddings", "transformers_version",
-)  # fmt: skip
-"""Entries of a config that say what the model is."""
 _FEW = 8
 _STEPS = 100
 
@@ -143,6 +145,21 @@ def configured_outline(values: FinetuneValues, folder: Path, **keywords: Any) ->
         ) from error
 
 
+def changed_entries(values: FinetuneValues, folder: Path) -> dict[str, Any]:
+    """Give the entries of `model_args` that differ from the base's config.
+
+    Args:
+        values: The resolved values.
+        folder: The base model's folder, whose config transformers can read.
+    """
+    given = {name: value for name, value in model_arguments(values, folder).items() if name not in OF_THE_LOADER}
+    if not given:
+        return {}
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    known = config.to_dict()
+    return {name: value for name, value in given.items() if name not in known or known[name] != value}
+
+
 def rehearse_adapter(values: FinetuneValues, outline: PreTrainedModel, folder: Path) -> None:
     """Put the adapter on a model without weights, as PEFT will put it on the model.
 
@@ -229,9 +246,9 @@ def _of_model_args(values: FinetuneValues, folder: Path) -> Iterator[Problem]:
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return  # loading the model reports it
     for name, value in given.items():
-        if name in _OF_THE_LOADER:
+        if name in OF_THE_LOADER:
             continue  # an outline reports it
-        if name in _IDENTITY and value != document.get(name, getattr(kind, name, None)):
+        if name in IDENTITY and value != document.get(name, getattr(kind, name, None)):
             yield Problem(f"{_MODEL_ARGS}.{name}", "says what the delivered model is, and can't be changed")
             continue
         if not (name in document or any(field.name == name for field in dataclasses.fields(kind))):

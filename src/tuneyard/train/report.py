@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,8 @@ def model_card(facts: Mapping[str, Any]) -> str:
     Args:
         facts: `run`, `base`, `base_content_sha256`, `method`, `peft_type`, `datasets` (name → content SHA-256),
             `rows`, `trained_tokens`, `steps`, `epochs`, `train_loss`, `eval_loss` (or None), `seconds`,
-            `learning_rate`, `total_batch_size`, `chat_template`, `versions` (package → version).
+            `learning_rate`, `total_batch_size`, `chat_template`, `config` (entries of the base's config.json that were
+            trained with other values), `versions` (package → version).
 
     Returns:
         Markdown with the metadata block that model hubs read.
@@ -85,6 +87,10 @@ def model_card(facts: Mapping[str, Any]) -> str:
         f"| base model content | `{facts['base_content_sha256']}` |",
         *(f"| data `{name}` | `{digest}` |" for name, digest in facts["datasets"].items()),
         f"| chat template | {facts['chat_template']} |",
+        *(
+            f"| config.json `{name}`, changed | `{json.dumps(value, sort_keys=True)}` |"
+            for name, value in facts["config"].items()
+        ),
         f"| optimizer steps | {facts['steps']} ({facts['epochs']:g} epochs of {facts['total_batch_size']} per step) |",
         f"| learning rate | {facts['learning_rate']:g} |",
         f"| training loss, mean | {facts['train_loss']:.4f} |",
@@ -94,3 +100,25 @@ def model_card(facts: Mapping[str, Any]) -> str:
     lines.append(f"| training time | {facts['seconds']:.0f} s |")
     lines += [f"| {package} | {version} |" for package, version in facts["versions"].items()]
     return "\n".join(lines) + "\n"
+
+
+def merged_card(card: str, check: Mapping[str, Any]) -> str:
+    """Make the card of a merged model from that of its adapter.
+
+    Args:
+        card: What `model_card` wrote.
+        check: The fields of `MergeCheck`.
+    """
+    card = card.replace("library_name: peft", "library_name: transformers", 1)
+    card = card.replace("\nAn adapter for `", "\nAn adapter, merged into `", 1)
+    lines = [
+        f"| weights | merged in float32, written as {check['dtype']} |",
+        f"| compared with the adapter in float32 | logits within {check['logits']:.1e} of the largest one, "
+        f"{check['answer_tokens']} tokens of greedy answers the same |",
+    ]
+    if check["dtype"] != "float32":
+        lines.append(
+            f"| lost by {check['dtype']}, nats a token over {check['positions']} | {check['kl']:.1e}; "
+            f"the adapter served so loses {check['kl_adapter']:.1e}, the base {check['kl_base']:.1e} |"
+        )
+    return card + "\n".join(lines) + "\n"

@@ -32,7 +32,7 @@ from tuneyard.checkpoints import (
 )
 from tuneyard.errors import TERMINATED, NotFoundError, UnavailableError
 from tuneyard.progress import moving_bar, progress_bar
-from tuneyard.store import Store, upload_tree
+from tuneyard.store import Manifest, Store, upload_tree
 from tuneyard.train.arguments import CHECKPOINTS, TENSORBOARD, training_arguments
 from tuneyard.train.assembly import assemble, for_all
 from tuneyard.train.callbacks import Metrics, TellProgress
@@ -40,8 +40,9 @@ from tuneyard.train.console import tell
 from tuneyard.train.distribution import shards
 from tuneyard.train.dpo import DPOTrainer
 from tuneyard.train.exchange import gather
-from tuneyard.train.final import publish_final, publish_merged, set_generation, write_final
+from tuneyard.train.final import MERGE_STOPPED, publish_final, publish_merged, set_generation, write_final
 from tuneyard.train.inputs import experiment_of
+from tuneyard.train.merge import MergeStopped
 from tuneyard.train.model import (
     count_parameters,
     name_base,
@@ -106,7 +107,7 @@ def _work(values: FinetuneValues, store: Store, workdir: Path, stop: StopRequest
             if run.main:
                 stack.enter_context(run.publish_in_background())
             trainer = run.trainer(arguments, stop, start)
-            return TERMINATED if trainer is None else run.train(trainer, start)
+            return TERMINATED if trainer is None else run.train(trainer, start, stop)
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
@@ -314,7 +315,7 @@ class _Run:
 
         return submit
 
-    def train(self, trainer: SFTTrainer, start: _Start) -> int:
+    def train(self, trainer: SFTTrainer, start: _Start, stop: StopRequest) -> int:
         """Train to the end or to a stop, and publish what came of it."""
         try:
             with moving_bar() if self.main else nullcontext(self.progress.show) as self.progress.show:
@@ -327,12 +328,17 @@ class _Run:
             return TERMINATED
         trainer.gather()
         if self.main:
-            self._finish(trainer, result.training_loss)
+            final, manifest = self._finish(trainer, result.training_loss)
+            if self.values.mergeAdapter and not self._merge(final, manifest, stop):
+                return TERMINATED
+            step, last = trainer.state.global_step, trainer.state.max_steps
+            write_progress(self.workdir, phase="finished", step=step, max_steps=last)
         return 0
 
     # ---- finish ----
 
-    def _finish(self, trainer: SFTTrainer, train_loss: float) -> None:
+    def _finish(self, trainer: SFTTrainer, train_loss: float) -> tuple[Path, Manifest]:
+        """Publish what came of the training, and return its folder and manifest."""
         write_progress(self.workdir, phase="publishing", step=trainer.state.global_step)
         self.publisher.flush(timeout_seconds=FLUSH_SECONDS)
         last_evaluation = [row["eval_loss"] for row in self.metrics.rows() if row["kind"] == "eval"]
@@ -355,11 +361,18 @@ class _Run:
         write_final(final, self.values, self.prepared, self.metrics.rows(), summary)
         set_generation(tokenizer, final)
         self._publish_reports(final)
-        if self.values.mergeAdapter:
-            publish_merged(self.attempt, final, self.workdir, self.values, self.prepared)
-        publish_final(self.attempt, final, self.values, self.prepared)
-        write_progress(self.workdir, phase="finished", step=summary["step"], max_steps=summary["max_steps"])
+        manifest = publish_final(self.attempt, final, self.values, self.prepared)
         tell(f"finished: {self.experiment.prefix}/checkpoint-final, mean training loss {train_loss:.4f}")
+        return final, manifest
+
+    def _merge(self, final: Path, manifest: Manifest, stop: StopRequest) -> bool:
+        """Publish the merged model too; False where that was stopped."""
+        try:
+            publish_merged(self.attempt, final, manifest, self.workdir, self.values, self.prepared, stop)
+        except MergeStopped:
+            tell(MERGE_STOPPED)
+            return False
+        return True
 
     def _publish_reports(self, final: Path) -> None:
         self.publisher.flush(timeout_seconds=FLUSH_SECONDS)

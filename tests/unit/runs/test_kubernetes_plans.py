@@ -82,7 +82,11 @@ def test_a_served_run_takes_over_store_keys_authorities_and_accelerators():
 
 @pytest.mark.parametrize(
     ("status", "merged", "hint"),
-    [("running", False, "tuneyard watch finetune/lora --on kubernetes"), ("succeeded", True, "mergeAdapter=true")],
+    [
+        ("running", False, "tuneyard watch finetune/lora --on kubernetes"),
+        ("succeeded", True, "mergeAdapter=true"),
+        ("failed", False, "--set model=s3://default-bucket/experiments/lora/checkpoint-final"),
+    ],
 )
 def test_a_run_that_has_not_published_is_not_served(status, merged, hint):
     with pytest.raises(NotFoundError, match="has published no checkpoint-final") as raised:

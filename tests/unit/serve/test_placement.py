@@ -251,3 +251,47 @@ def test_from_s3_files_are_pulled_and_verified(s3_server, tmp_path):
         place_models(
             InferenceValues.model_validate({"model": f"s3://{final}"}), place.store, tmp_path / "another machine"
         )
+
+
+ROTATION = {"rope_parameters": {"rope_type": "default", "rope_theta": 50.0}}
+
+
+def put_tuned(place: Place, tmp_path: Path, name: str, base: str, config: dict[str, Any] | None) -> str:
+    key = f"default-bucket/experiments/{name}/checkpoint-final"
+    more = {} if config is None else {"config": config}
+    put(place, tmp_path, key, ADAPTER, type="adapter", run=name, base={"key": BASE, "content_sha256": base}, **more)
+    return key
+
+
+def test_the_base_of_an_adapter_is_loaded_with_the_entries_it_was_trained_with(place, tmp_path):
+    base = put_run(place, tmp_path)
+    one = put_tuned(place, tmp_path, "one", base, ROTATION)
+    two = put_tuned(place, tmp_path, "two", base, {**ROTATION, "attention_dropout": 0.1})
+    assert placed(place, tmp_path, f"s3://{one}", adapters={"x": two}).config == ROTATION
+    assert placed(place, tmp_path).config == {}
+
+
+@pytest.mark.parametrize(("first", "second"), [(ROTATION, None), (None, ROTATION), (ROTATION, {"rope_theta": 7.0})])
+def test_adapters_that_need_their_base_otherwise_are_not_served_together(place, tmp_path, first, second):
+    base = put_run(place, tmp_path)
+    one, two = put_tuned(place, tmp_path, "one", base, first), put_tuned(place, tmp_path, "two", base, second)
+    with pytest.raises(InvalidValuesError, match=r"adapters\.x was trained with another rope_parameters") as caught:
+        placed(place, tmp_path, f"s3://{one}", adapters={"x": two})
+    assert caught.value.exit_code == 3
+    assert f"--set model=s3://{two}" in caught.value.hint
+
+
+def test_an_adapter_does_not_change_the_model_that_the_values_name(place, tmp_path):
+    two = put_tuned(place, tmp_path, "two", put_run(place, tmp_path), ROTATION)
+    with pytest.raises(InvalidValuesError, match=r"adapters\.x was trained with another rope_parameters"):
+        placed(place, tmp_path, f"s3://{BASE}", adapters={"x": two})
+
+
+def test_a_manifest_that_would_bring_code_is_refused(place, tmp_path):
+    base = put_run(place, tmp_path)
+    for config in ({"auto_map": {"AutoModelForCausalLM": "evil.Model"}}, {"trust_remote_code": True}):
+        key = put_tuned(place, tmp_path, "evil", base, config)
+        with pytest.raises(InvalidDataError, match="settings of its base that can't be used"):
+            placed(place, tmp_path, f"s3://{key}")
+        with pytest.raises(InvalidDataError, match="settings of its base that can't be used"):
+            placed(place, tmp_path, f"s3://{BASE}", adapters={"x": key})

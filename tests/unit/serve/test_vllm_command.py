@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +142,18 @@ def test_answers_under_way_may_end(tmp_path):
     assert following(command(placement(tmp_path), vllm_engine_args={"shutdown_timeout": 3}), "--shutdown-timeout") == [
         "3"
     ]
+
+
+def test_entries_that_an_adapter_was_trained_with_join_the_overrides_of_the_values(tmp_path):
+    where = replace(placement(tmp_path, LORA), config={"rope_theta": 50.0})
+    for given in ({"sliding_window": 8}, '{"sliding_window": 8}'):
+        words = command(where, vllm_engine_args={"hf_overrides": given})
+        assert json.loads(following(words, "--hf-overrides")[0]) == {"rope_theta": 50.0, "sliding_window": 8}
+        assert words.count("--hf-overrides") == 1
+    assert json.loads(following(command(where), "--hf-overrides")[0]) == {"rope_theta": 50.0}
+    with pytest.raises(
+        InvalidValuesError, match=r"hf_overrides\.rope_theta is another than b/0 was trained with|rope_theta: is"
+    ) as caught:
+        command(where, vllm_engine_args={"hf_overrides": {"rope_theta": 7.0}})
+    assert caught.value.exit_code == 3
+    assert "--hf-overrides" not in command(placement(tmp_path))

@@ -23,6 +23,7 @@ FACTS = {
     "eval_loss": None,
     "seconds": 12.4,
     "chat_template": "keep-original",
+    "config": {},
     "versions": {"torch": "2.13.0"},
 }
 
