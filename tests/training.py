@@ -195,9 +195,11 @@ def train_here(
     workdir: Path,
     *,
     kill_at: int = 0,
+    by: type[BaseException] = Killed,
     through: Callable[[Store], Store] = lambda real: real,
 ) -> int:
-    """Train in this very process, which saves the seconds of loading torch; `kill_at` breaks off after that step.
+    """Train in this very process, which saves the seconds of loading torch; `kill_at` breaks off after that step, `by` an error that
+    the process has itself or else as a kill does.
 
     What trains reaches the store `through` what is put in front of it.
 
@@ -218,7 +220,7 @@ def train_here(
         nonlocal asked
         asked += 1
         if asked == kill_at:
-            raise Killed
+            raise by
         return False
 
     inputs = find_inputs(read, opened)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from pathlib import Path
 from typing import Any
 
 from transformers import TrainingArguments
@@ -18,10 +17,8 @@ from tuneyard.values import FinetuneValues, Tracking
 CHECKPOINTS = "checkpoints"
 """Relative to the process's folder, so that the best checkpoint's path in a saved state is the same everywhere."""
 
-TENSORBOARD = "tensorboard"
 
-
-def training_arguments(values: FinetuneValues, prepared: Prepared, workdir: Path) -> TrainingArguments:
+def training_arguments(values: FinetuneValues, prepared: Prepared) -> TrainingArguments:
     """Make the arguments; joins the process group where several processes train.
 
     Every value is passed on. What Tuneyard does itself is switched off in the Trainer: rotating checkpoints (the bucket
@@ -30,13 +27,11 @@ def training_arguments(values: FinetuneValues, prepared: Prepared, workdir: Path
     Args:
         values: The resolved values.
         prepared: Batch sizes and device.
-        workdir: The process's folder, which is also its current one.
 
     Raises:
         InvalidValuesError: Where transformers refuses them.
     """
     config = values.finetuning_config
-    os.environ["TENSORBOARD_LOGGING_DIR"] = str(workdir / TENSORBOARD)
     asked: dict[str, Any] = {**config.training_args.to_transformers(), "report_to": list(values.trackers)}
     asked["learning_rate"] = learning_rate(values, prepared.total)
     autocast = precision_of(values, prepared.stored_dtype, prepared.device).autocast
