@@ -12,7 +12,8 @@ from tuneyard.errors import InvalidValuesError, Problem
 from tuneyard.train.distribution import shards
 from tuneyard.train.precision import precision_of
 from tuneyard.train.prepare import Prepared
-from tuneyard.values import FinetuneValues, Tracking
+from tuneyard.train.tracking import configure
+from tuneyard.values import FinetuneValues
 
 CHECKPOINTS = "checkpoints"
 """Relative to the process's folder, so that the best checkpoint's path in a saved state is the same everywhere."""
@@ -55,7 +56,9 @@ def training_arguments(values: FinetuneValues, prepared: Prepared) -> TrainingAr
     if (options := shards(values)) is not None:
         ours |= {"fsdp": True, "fsdp_config": options}
     if config.tracking is not None:
-        _track(config.tracking, ours)
+        configure(config.tracking)
+        if config.tracking.run_name is not None:
+            ours["run_name"] = config.tracking.run_name
     try:
         arguments = TrainingArguments(**{**asked, **ours})
     except (ValueError, ImportError, TypeError) as error:
@@ -79,14 +82,3 @@ def learning_rate(values: FinetuneValues, total_batch_size: int) -> float:
     scale = {"none": 1.0, "sqrt": math.sqrt(total_batch_size), "linear": float(total_batch_size)}
     rate = values.finetuning_config.training_args.learning_rate
     return rate * overrides.lr_multiplier * scale[overrides.lr_batch_size_scaling]
-
-
-def _track(tracking: Tracking, ours: dict[str, Any]) -> None:
-    """Tell MLflow's client, which transformers calls, where to write."""
-    os.environ["MLFLOW_TRACKING_URI"] = tracking.mlflow_server_uri
-    os.environ["MLFLOW_EXPERIMENT_NAME"] = tracking.experiment_name
-    os.environ["HF_MLFLOW_LOG_ARTIFACTS"] = str(tracking.hf_mlflow_log_artifacts)
-    if tracking.run_id is not None:
-        os.environ["MLFLOW_RUN_ID"] = tracking.run_id
-    if tracking.run_name is not None:
-        ours["run_name"] = tracking.run_name

@@ -35,6 +35,7 @@ from tuneyard.train.precision import precision_of
 from tuneyard.train.rehearsal import check_rows, config_arguments, rehearse, rehearse_adapter, virtual_tokens
 from tuneyard.train.rows import encoded_rows
 from tuneyard.train.supported import refuse_unsupported
+from tuneyard.train.tracking import check_tracking
 from tuneyard.values import FinetuneValues, resolve_batch_sizes
 
 PREPARED_FILE = "prepared.json"
@@ -109,6 +110,8 @@ def prepare(values: FinetuneValues, inputs: Inputs, store: Store, workdir: Path,
         base_folder = pull(store, values.basemodel.rstrip("/") + "/", manifest, workdir / "base", advance=advance)
     vet_model(base_folder, [entry.path for entry in manifest.files], where=values.basemodel)
     rehearse(values, base_folder, device)
+    if (tracking := values.finetuning_config.tracking) is not None:
+        check_tracking(tracking)
     outline = outline_model(base_folder, where=values.basemodel, **config_arguments(values, base_folder))
     stored = str(outline.dtype).removeprefix("torch.")
     if notice := precision_of(values, stored, device).notice:

@@ -231,8 +231,18 @@ class EarlyStopping(Values):
     """By how much the metric has to get better to count."""
 
 
+def checkpoints_are_not_copied(tracking: Tracking) -> Iterator[Broken]:
+    """transformers would pickle a copy of each checkpoint, between two steps."""
+    value = tracking.hf_mlflow_log_artifacts
+    if legacy.is_true(value):
+        what = "is not done: checkpoints and results go to checkpointsRemote"
+        yield Broken("hf_mlflow_log_artifacts", what, value=str(value), allowed="false")
+
+
 class Tracking(Values):
-    """An MLflow server that is told about the run."""
+    """An MLflow server that the run's metrics are logged to."""
+
+    checks: ClassVar[Sequence[Rule]] = (checkpoints_are_not_copied,)
 
     mlflow_server_uri: Text
     """The server's URL."""
@@ -247,7 +257,7 @@ class Tracking(Values):
     """The name of a new MLflow run."""
 
     hf_mlflow_log_artifacts: Plain = "False"
-    """Whether checkpoints are copied to MLflow too."""
+    """Copies of checkpoints in MLflow: false, since they go to checkpointsRemote."""
 
 
 def evaluation_needs_data(config: FinetuningConfig) -> Iterator[Broken]:
@@ -362,7 +372,7 @@ class FinetuningConfig(Values):
     """Ends the training where evaluations no longer get better."""
 
     tracking: Tracking | None = None
-    """An MLflow server that is told about the run."""
+    """An MLflow server that the run's metrics are logged to."""
 
     @property
     def preference_args(self) -> DpoArgs:
