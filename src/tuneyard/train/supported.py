@@ -43,6 +43,7 @@ def refuse_unsupported(values: FinetuneValues, tell: Tell, *, here: bool = True)
     config = values.finetuning_config
     asked: list[tuple[str, Any, tuple[Any, ...]]] = [
         ("finetuning_config.peft_conf.peft_type", config.peft_conf.peft_type, PEFT_TYPES),
+        ("finetuning_config.peft_conf.task_type", config.peft_conf.task_type, ("CAUSAL_LM",)),
     ]
     problems = [
         Problem(where, "is not trained by this version", str(value), " or ".join(map(str, allowed)))

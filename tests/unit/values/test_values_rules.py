@@ -53,8 +53,7 @@ RULES = [
     (finetune(warmup_steps=-1), f"{ARGS}.warmup_steps: is out of range (given: -1); allowed: 0 or more; below 1 it is a"
      " share of all steps"),
     (finetune(num_train_epochs=0), f"{ARGS}.num_train_epochs: is out of range (given: 0); allowed: more than 0"),
-    (finetune(debug="underflow"), f"{ARGS}.debug: is not an option (given: underflow); allowed: underflow_overflow,"
-     " tpu_metrics_debug"),
+    (finetune(debug="underflow"), f"{ARGS}.debug: is not an option (given: underflow); allowed: underflow_overflow"),
     (finetune(output_dir="out"), f"{ARGS}.output_dir: is not taken here: checkpoints go to checkpointsRemote (given:"
      " out)"),
     (finetune(per_device_train_batch_size=4), f"{ARGS}.per_device_train_batch_size: is not taken here: the batch is set"
