@@ -10,7 +10,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,13 @@ class Witness(TrainerCallback):
         """Describe the Trainer."""
         trainer = _trainer_of(sys._getframe())
         self.seen.update(describe(trainer), max_steps=state.max_steps)
+        evaluated = trainer.evaluated
+
+        def note(model: Any, inputs: Any) -> Any:
+            self.seen.setdefault("evaluated together", []).append(list(inputs["cu_seq_lens_q"].shape))
+            return evaluated(model, inputs)
+
+        trainer.evaluated = note
         _Noted.names = self.seen.setdefault("read", set())
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -77,7 +84,6 @@ def describe(trainer: Any) -> dict[str, Any]:
         }
         | {"context": type(getattr(loader, "multiprocessing_context", None)).__name__},
         "micro-batches": [plan.micro_batches(step) for step in range(4)],
-        "evaluated together": trainer.args.per_device_eval_batch_size if trainer.validation_rows else None,
         "callbacks": sorted(type(each).__name__ for each in trainer.callback_handler.callbacks),
         "stops": [vars(each) for each in trainer._early_stops()],
         "compiled": str(trainer.accelerator.state.dynamo_plugin.to_dict()),
@@ -85,7 +91,7 @@ def describe(trainer: Any) -> dict[str, Any]:
         "accumulation": str(trainer.accelerator.gradient_state.plugin_kwargs),
         "weights": {name: str(weight.dtype) for name, weight in trainer.network.named_parameters()},
         "trained": {name: list(each.shape) for name, each in trainer.network.named_parameters() if each.requires_grad},
-        "adapter": str(getattr(trainer.network, "peft_config", None)),
+        "hooks": sum(len(module._forward_hooks) for module in trainer.network.modules()),
         "config": trainer.network.config.to_dict(),
         "recomputes": [
             str(getattr(module, "_gradient_checkpointing_func", None))
@@ -96,7 +102,6 @@ def describe(trainer: Any) -> dict[str, Any]:
         "noise": trainer.noise is not None and trainer.noise.alpha,
         "rows": [_sums(trainer.rows), trainer.validation_rows and _sums(trainer.validation_rows)],
         "dropout": sum(module.p for module in trainer.network.modules() if isinstance(module, torch.nn.Dropout)),
-        "preferences": str(getattr(trainer, "dpo", None)) if type(trainer).__name__ == "DPOTrainer" else None,
         "exchange": ddp
         and [
             ddp.find_unused_parameters,
@@ -104,17 +109,9 @@ def describe(trainer: Any) -> dict[str, Any]:
             ddp.broadcast_buffers,
             ddp.static_graph,
             dist.get_backend(),
-            str(dist.distributed_c10d._get_default_timeout(dist.get_backend())),
-            str(_timeout()),
+            str(dist.distributed_c10d._get_default_group()._get_backend(torch.device("cpu")).options._timeout),
         ],
-        "run_name": trainer.args.run_name if trainer.args.report_to else None,
     }
-
-
-def _timeout() -> Any:
-    with suppress(Exception):
-        return dist.distributed_c10d._get_default_group()._get_backend(torch.device("cpu")).options._timeout
-    return None
 
 
 def _sums(rows: Any) -> str:
