@@ -67,13 +67,18 @@ class Elsewhere:
 
 
 @dataclass(frozen=True)
+class Lacks(Refused):
+    """As `Refused`, for want of a package, with what is beside it; alone, a remark says that it has no effect."""
+
+
+@dataclass(frozen=True)
 class Exchange(Waits):
     """As `Waits`, in a training whose process exchanges gradients, if only with itself."""
 
 
-EVALUATES = {ARGS + "eval_strategy": "steps", ARGS + "eval_steps": 1, DATA + "validation_data": {"ratio": 0.25}}
+EVALUATES = {ARGS + "eval_strategy": "steps", ARGS + "eval_steps": 1, DATA + "validation_data": {"type": "AUTO_SPLIT", "ratio": 0.25}}
 SAVES = {ARGS + "save_strategy": "steps", ARGS + "save_steps": 1}
-BEST = {**EVALUATES, **SAVES, ARGS + "load_best_model_at_end": True, ARGS + "max_steps": 2, ARGS + "learning_rate": 0.3}
+BEST = {**EVALUATES, **SAVES, ARGS + "load_best_model_at_end": True, ARGS + "max_steps": 2}
 WORST = {**BEST, ARGS + "metric_for_best_model": "loss", ARGS + "greater_is_better": True}
 LORA = {
     "peft_type": "LORA",
@@ -85,10 +90,12 @@ DPO = {
     CONFIG + "peft_conf": LORA,
     DATA + "training_data": {"datasets": [{"path": PAIRS}]},
 }
-MIX = {DATA + "training_data": {"type": "PRECOMPUTE_WEIGHTED_MIX", "datasets": [{"path": ODD}, {"path": PAIRS}]}}
+CHAT = "default-bucket/datasets/chat.jsonl"
+TWO = {DATA + "training_data": {"datasets": [{"path": ODD}, {"path": CHAT}]}, ROWS + "unusable": "drop"}
+MIX = {**TWO, DATA + "training_data.type": "PRECOMPUTE_WEIGHTED_MIX"}
 DROP_ODD = {
     DATA + "training_data": {"datasets": [{"path": ODD}]},
-    CONFIG + "sft_args": {"max_seq_length": 64},
+    CONFIG + "sft_args": {"max_seq_length": 128},
     ROWS + "unusable": "drop",
 }
 FILES = {**EVALUATES, DATA + "validation_data": {"type": "CONCATENATION", "datasets": [{"path": ODD}]}}
@@ -106,30 +113,28 @@ KEYS: dict[str, Works | Refused | Already | Elsewhere] = {
     "runTensorboard": Works(True),
     CONFIG + "method": Works("dpo", {name: value for name, value in DPO.items() if name != CONFIG + "method"}),
     # ---- data
-    DATA + "training_data.type": Works("PRECOMPUTE_WEIGHTED_MIX", {DATA + "training_data.datasets": [{"path": ODD}]}),
+    DATA + "training_data.type": Works("PRECOMPUTE_WEIGHTED_MIX", TWO),
     DATA + "training_data.datasets": Works([{"path": PAIRS}]),
     DATA + "training_data.datasets[].path": Works(given={DATA + "training_data.datasets": [{"path": PAIRS}]}),
     DATA + "training_data.datasets[].format": Works(
-        given={DATA + "training_data.datasets": [{"path": PAIRS, "format": "messages"}]},
-        beside={DATA + "training_data.datasets": [{"path": PAIRS}]},
+        given={DATA + "training_data.datasets": [{"path": CHAT, "format": "alpaca"}]}
     ),
     DATA + "training_data.datasets[].weight": Works(
-        given={DATA + "training_data.datasets": [{"path": ODD, "weight": 9}, {"path": PAIRS}]},
-        beside={**MIX, **{ROWS + "unusable": "drop"}},
+        given={DATA + "training_data.datasets": [{"path": ODD, "weight": 9}, {"path": CHAT}]}, beside=MIX
     ),
-    DATA + "training_data.seed": Waits(1, {**MIX, **{ROWS + "unusable": "drop"}}),
-    DATA + "validation_data.type": Works("NONE", {DATA + "validation_data": {"ratio": 0.25}}),
+    DATA + "training_data.seed": Waits(1, MIX),
+    DATA + "validation_data.type": Works("NONE", {DATA + "validation_data": {"type": "AUTO_SPLIT", "ratio": 0.25}}),
     DATA + "validation_data.ratio": Works(0.5, {DATA + "validation_data.type": "AUTO_SPLIT"}),
     DATA + "validation_data.seed": Works(1, {DATA + "validation_data.type": "AUTO_SPLIT"}),
     DATA + "validation_data.datasets": Works(
-        [{"path": PAIRS}], {**EVALUATES, DATA + "validation_data": {"type": "CONCATENATION"}}
+        [{"path": CHAT}], {**FILES, ROWS + "unusable": "drop"}
     ),
     DATA + "validation_data.datasets[].path": Works(
-        given={DATA + "validation_data.datasets": [{"path": PAIRS}]}, beside={**FILES, ROWS + "unusable": "drop"}
+        given={DATA + "validation_data.datasets": [{"path": CHAT}]}, beside={**FILES, ROWS + "unusable": "drop"}
     ),
     DATA + "validation_data.datasets[].format": Works(
-        given={DATA + "validation_data.datasets": [{"path": PAIRS, "format": "messages"}]},
-        beside={**FILES, DATA + "validation_data": {"type": "CONCATENATION", "datasets": [{"path": PAIRS}]}},
+        given={DATA + "validation_data.datasets": [{"path": CHAT, "format": "alpaca"}]},
+        beside={**EVALUATES, DATA + "validation_data": {"type": "CONCATENATION", "datasets": [{"path": CHAT}]}},
     ),
     DATA + "validation_data.datasets[].weight": Refused(
         None, {DATA + "validation_data": {"type": "CONCATENATION", "datasets": [{"path": ODD, "weight": 2}]}}
@@ -236,16 +241,16 @@ WORKING = {
     "bf16": Works(True),
     "gradient_checkpointing": Works(True),
     "gradient_checkpointing_kwargs": Waits({"use_reentrant": True}, {ARGS + "gradient_checkpointing": True}),
-    "torch_compile": Works(True, {ARGS + "torch_compile_backend": None}, until=1),
+    "torch_compile": Works(True, until=1),
     "torch_compile_backend": Works("eager", until=1),
-    "torch_compile_mode": Works("default", {ARGS + "torch_compile_backend": "eager"}, until=1),
+    "torch_compile_mode": Works("max-autotune", {ARGS + "torch_compile": True}, until=1),
     "neftune_noise_alpha": Works(5),
     "logging_strategy": Works("epoch"),
     "logging_steps": Works(2),
     "logging_first_step": Works(True, {ARGS + "logging_steps": 3}),
     "include_num_input_tokens_seen": Works("all"),
     "report_to": Works(["tensorboard"]),
-    "eval_strategy": Works("steps", {DATA + "validation_data": {"ratio": 0.25}, ARGS + "eval_steps": 1}),
+    "eval_strategy": Works("steps", {DATA + "validation_data": {"type": "AUTO_SPLIT", "ratio": 0.25}, ARGS + "eval_steps": 1}),
     "eval_steps": Waits(2, {**EVALUATES, ARGS + "eval_steps": 1}),
     "eval_delay": Waits(2, EVALUATES),
     "eval_on_start": Waits(True, EVALUATES),
@@ -255,7 +260,7 @@ WORKING = {
     "load_best_model_at_end": Works(
         True, {name: value for name, value in WORST.items() if name != ARGS + "load_best_model_at_end"}, until=0
     ),
-    "metric_for_best_model": Waits("tokens", {**BEST, ARGS + "greater_is_better": True}, until=0),
+    "metric_for_best_model": Waits("tokens", BEST, until=0),
     "greater_is_better": Waits(True, {**BEST, ARGS + "metric_for_best_model": "loss"}, until=0),
     "full_determinism": Works(True),
     "seed": Works(8),
@@ -271,18 +276,18 @@ WORKING = {
     "ddp_broadcast_buffers": Exchange(False),
     "ddp_static_graph": Exchange(True),
     "ddp_timeout": Exchange(77),
+    "ddp_backend": Exchange("nccl"),
+    "fp16": Works(True),
     "debug": Works("underflow_overflow"),
 }
-OF_DEVICES = ("tf32", "dataloader_pin_memory", "torch_empty_cache_steps", "fp16", "ddp_backend")
-"""Arguments that a computer without an accelerator has no use for: that the Trainer reads them is all a CPU can show."""
+OF_DEVICES = ("dataloader_pin_memory", "torch_empty_cache_steps")
+"""Arguments that a CPU has no use for: that the Trainer reads them is all that can be shown there."""
 REFUSED = {
     "optim_target_modules": ["q_proj"],
-    "liger_kernel_config": {"rope": True},
     "use_liger_kernel": True,
     "auto_find_batch_size": True,
     "save_only_model": True,
     "ignore_data_skip": True,
-    "project": "other",
     "parallelism_config": {"tp_size": 2},
 }
 ALREADY = {
@@ -297,6 +302,9 @@ KEYS |= {f"{ARGS}{name}": case for name, case in WORKING.items()}
 KEYS |= {f"{ARGS}{name}": Refused(value) for name, value in REFUSED.items()}
 KEYS |= {f"{ARGS}{name}": case for name, case in ALREADY.items()}
 KEYS |= {
+    ARGS + "liger_kernel_config": Lacks({"rope": True}, {ARGS + "use_liger_kernel": True}),
+    ARGS + "project": Lacks("other", {ARGS + "report_to": ["trackio"]}),
+    ARGS + "tf32": Refused(True),
     ARGS + "average_tokens_across_devices": Elsewhere("tests/integration/train/test_against_plain_transformers.py"),
     ARGS + "run_name": Elsewhere("tests/integration/train/test_tracking.py"),
 }

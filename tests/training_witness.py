@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo
 import torch.distributed as dist
 import training as lab
 from accelerate.state import AcceleratorState, GradientState, PartialState
@@ -43,7 +44,6 @@ class Witness(TrainerCallback):
             return evaluated(model, inputs)
 
         trainer.evaluated = note
-        _Noted.names = self.seen.setdefault("read", set())
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Note the step."""
@@ -153,9 +153,19 @@ def witnessed() -> Iterator[dict[str, Any]]:
     CURRENT.clear()
     transformers_trainer.DEFAULT_CALLBACKS.append(Witness)
     TrainingArguments.__getattribute__ = _noting
+    made = TrainingArguments.__post_init__
+
+    def note_from_here(self: Any) -> None:
+        _Noted.names = None
+        made(self)
+        _Noted.names = CURRENT.setdefault("read", set())
+
+    TrainingArguments.__post_init__ = note_from_here
     try:
-        yield CURRENT
+        with torch._dynamo.config.patch(disable=True):  # what is compiled is asked, not done
+            yield CURRENT
     finally:
+        TrainingArguments.__post_init__ = made
         transformers_trainer.DEFAULT_CALLBACKS.remove(Witness)
         _Noted.names = None
         del TrainingArguments.__getattribute__

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
+from datetime import timedelta
 from typing import Any
 
+import torch.distributed as dist
+from torch.distributed.distributed_c10d import (
+    _set_pg_timeout,  # pyright: ignore[reportPrivateUsage] - there is no public way
+)
 from transformers import TrainingArguments
 
 from tuneyard.errors import InvalidValuesError, Problem
@@ -66,6 +70,8 @@ def training_arguments(values: FinetuneValues, prepared: Prepared) -> TrainingAr
         raise InvalidValuesError(
             f"finetuning_config.training_args are refused by transformers: {error}", problems=[problem]
         ) from error
+    if dist.is_initialized() and prepared.device == "cpu":  # transformers hands it on with accelerators alone
+        _set_pg_timeout(timedelta(seconds=config.training_args.ddp_timeout))
     # One process takes one accelerator; the Trainer would spread over all that it sees (`DataParallel`).
     arguments._n_gpu = min(1, arguments.n_gpu)  # pyright: ignore[reportPrivateUsage] - there is no public way
     return arguments

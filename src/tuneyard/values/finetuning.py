@@ -70,11 +70,21 @@ def validation_files_need_their_type(data: ValidationData) -> Iterator[Broken]:
         yield Broken("datasets", what, allowed="type: CONCATENATION", about=("type",))
 
 
+def validation_files_have_no_weight(data: ValidationData) -> Iterator[Broken]:
+    """Each row is evaluated once."""
+    for place, dataset in enumerate(data.datasets):
+        if dataset.weight != 1.0:
+            yield Broken(f"datasets[{place}].weight", "means nothing for validation", f"{dataset.weight:g}")
+
+
 class ValidationData(legacy.Respelt):
     """What the evaluation loss is measured on."""
 
     spellings: ClassVar[legacy.Spellings] = legacy.DATA_INPUT
-    checks: ClassVar[Sequence[Rule]] = (validation_files_need_their_type,)
+    checks: ClassVar[Sequence[Rule]] = (
+        validation_files_need_their_type,
+        validation_files_have_no_weight,
+    )
 
     type: Literal["AUTO_SPLIT", "CONCATENATION", "NONE"] = "AUTO_SPLIT"
     """A share of the training data, files of their own, or nothing."""
@@ -326,6 +336,28 @@ def unused_validation_data(config: FinetuningConfig) -> str | None:
     return None
 
 
+def settings_that_wait_for_others(config: FinetuningConfig) -> str | None:
+    """Say which settings of the data and the batch do nothing beside the others given."""
+    data, batch = config.data_conf, config.batchsize_conf
+    split = data.validation_data.type == "AUTO_SPLIT"
+    compared = data.rows.near_duplicates != "keep" or data.rows.leaked != "keep"
+    mixed = data.training_data.type == "PRECOMPUTE_WEIGHTED_MIX"
+    evaluated = config.training_args.eval_strategy != "no"
+    needs: list[tuple[bool, str, Values, str, str]] = [
+        (mixed, "data_conf.training_data.", data.training_data, "seed", "it decides the draws of a mix"),
+        (split, "data_conf.validation_data.", data.validation_data, "ratio", "nothing is split"),
+        (split, "data_conf.validation_data.", data.validation_data, "seed", "nothing is split"),
+        (compared, "data_conf.rows.", data.rows, "similarity", "near_duplicates and leaked are keep"),
+        (evaluated, "batchsize_conf.", batch, "per_device_eval_batch_size", "eval_strategy is no"),
+    ]
+    idle = [
+        f"{where}{name} ({why})"
+        for holds, where, part, name, why in needs
+        if not holds and getattr(part, name) != type(part).model_fields[name].default
+    ]
+    return f"finetuning_config without effect here: {', '.join(idle)}" if idle else None
+
+
 class FinetuningConfig(Values):
     """What is trained, on what and how."""
 
@@ -336,7 +368,7 @@ class FinetuningConfig(Values):
         early_stopping_needs_an_evaluation_and_a_metric,
         quantized_weights_are_not_trained,
     )
-    remarks: ClassVar[Sequence[Remark]] = (unused_validation_data,)
+    remarks: ClassVar[Sequence[Remark]] = (unused_validation_data, settings_that_wait_for_others)
 
     method: Literal["sft", "dpo"] = "sft"
     """Supervised finetuning, or direct preference optimization."""

@@ -64,7 +64,7 @@ _BY_METRIC = ("reduce_lr_on_plateau", "greedy")
 _WITHOUT_WARMUP = ("constant", *_BY_METRIC)
 _OF_PROCESSES = (
     "ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph ddp_backend "
-    "average_tokens_across_devices"
+    "ddp_timeout average_tokens_across_devices"
 )
 
 

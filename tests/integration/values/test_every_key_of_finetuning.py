@@ -4,7 +4,10 @@ Each is tried on real trainings of a tiny model in this process, of which `train
 the optimizer, the micro-batches, the numbers, what was published. A key that no table has fails here.
 """
 
+import copy
+import json
 import shutil
+import socket
 from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
@@ -24,6 +27,7 @@ from finetune_keys import (
     Already,
     Elsewhere,
     Exchange,
+    Lacks,
     Refused,
     Waits,
     Works,
@@ -36,7 +40,7 @@ from tuneyard.errors import InvalidValuesError, TuneyardError
 from tuneyard.values import FinetuneValues, check_values
 from tuneyard.values.training import _SET_ELSEWHERE, OWNED
 from tuneyard.values.training_args import TrainingFields
-from tuneyard.values.without_effect import NEVER, default_of
+from tuneyard.values.without_effect import _AS_IT_IS, NEVER, default_of
 
 ROOT = Path(__file__).parents[3]
 BASE: dict[str, Any] = {
@@ -52,12 +56,12 @@ BASE: dict[str, Any] = {
     ARGS + "seed": 7,
     ARGS + "learning_rate": 1e-2,
 }
-FIRST = conversations(1, seed=5)[0]
+FIRST = {"messages": [{"role": "user", "content": "yard"}, {"role": "assistant", "content": "boat model data " * 6}]}
 LONG = {"role": "assistant", "content": "yard boat model data " * 40}
 ODD_ROWS = [
     *conversations(4, seed=3),
     *[FIRST, FIRST],
-    {"messages": [FIRST["messages"][0], {**FIRST["messages"][1], "content": FIRST["messages"][1]["content"] + "s"}]},
+    {"messages": [FIRST["messages"][0], {**FIRST["messages"][1], "content": FIRST["messages"][1]["content"] + "chat"}]},
     {"messages": [FIRST["messages"][0], LONG]},
     {"messages": [FIRST["messages"][0], {"role": "assistant", "content": ""}]},
     {"messages": [FIRST["messages"][0], {"role": "assistant", "content": "a word <|im_end|> more"}]},
@@ -70,7 +74,7 @@ NUMBERS = count()
 def dotted(*parts: Mapping[str, Any]) -> dict[str, Any]:
     """Nested values of dotted ones; a later map replaces or completes an earlier one, None removes."""
     values: dict[str, Any] = {}
-    for path, value in [item for part in parts for item in part.items()]:
+    for path, value in copy.deepcopy([item for part in parts for item in part.items()]):
         *above, last = path.split(".")
         place = values
         for name in above:
@@ -87,8 +91,6 @@ def dotted(*parts: Mapping[str, Any]) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     from tuneyard.store import Manifest, open_store, upload_tree, write_manifest
-
-    import json
 
     folder = tmp_path_factory.mktemp("keys")
     lay_out(folder / "store", rows=conversations(8))
@@ -143,8 +145,6 @@ def refusal(values: dict[str, Any], outcomes: Any) -> str:
 @pytest.fixture
 def exchanging(monkeypatch):
     """The environment of a process that exchanges with others, of which it is the only one."""
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     settings = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
@@ -174,6 +174,7 @@ def test_a_key_changes_what_a_training_does(key, outcomes):
         assert any(key.rpartition(".")[2] in line for line in alone), alone
 
 
+@pytest.mark.filterwarnings("ignore:`broadcast_buffers` is deprecated:FutureWarning")
 @pytest.mark.parametrize("key", [key for key, case in KEYS.items() if isinstance(case, Exchange)])
 def test_a_key_changes_how_gradients_are_exchanged(key, outcomes, exchanging):
     case = KEYS[key]
@@ -191,8 +192,11 @@ def test_a_key_is_refused_by_name(key, outcomes):
     assert isinstance(case, Refused)
     own = {} if case.value is None else {key: case.value}
     said = refusal(dotted(BASE, case.beside, own), outcomes)
-    assert key.replace("[]", "[0]") in said
-    if own:
+    named = next(iter(case.beside)) if isinstance(case, Lacks) else key.replace("[]", "[0]")
+    assert named in said or key.removeprefix(ARGS) in said.partition("refused by transformers")[2]
+    if isinstance(case, Lacks):
+        assert any(key.rpartition(".")[2] in line for line in remarks(dotted(BASE, own)))
+    elif own:
         assert key not in refusal(dotted(BASE, case.beside), outcomes)
 
 
@@ -200,7 +204,7 @@ def test_a_key_is_refused_by_name(key, outcomes):
 def test_what_something_else_decides_is_refused_by_name(name):
     """Whatever the type of the argument, a value that is not its default is refused with the reason."""
     default = default_of(name)
-    given = [not default] if isinstance(default, bool) else [True, 7, "warning", "end", "x", ["x"], {"a": 1}]
+    given = [not default] if isinstance(default, bool) else [True, False, 7, "error", "end", "x", ["x"], {"a": 1}]
     said = []
     for value in given:
         try:
@@ -208,7 +212,7 @@ def test_what_something_else_decides_is_refused_by_name(name):
         except InvalidValuesError as error:
             said += [str(problem) for problem in error.problems]
         else:
-            assert value == default or value is default, f"{name}: {value} is taken"
+            assert value in (default, False, *_AS_IT_IS.get(name, ())), f"{name}: {value} is taken"
     assert any(line.startswith((f"{ARGS}{name}: has no effect: ", f"{ARGS}{name}: is not taken here: ")) for line in said)
 
 
@@ -223,8 +227,8 @@ def test_a_key_states_what_is_done_anyway(key, outcomes):
 
 def test_arguments_that_need_a_device_are_read_by_the_trainer(outcomes):
     _, read = outcomes(dotted(BASE), 2)
-    assert "torch_empty_cache_steps" in read
-    assert len(read) > 60
+    assert set(OF_DEVICES) <= read
+    assert len(read) > 25
 
 
 def test_what_is_shown_elsewhere_is_there():
