@@ -1,4 +1,7 @@
-"""For each key that changes what Helm renders: the values beside which it does, and another value. No test of anything."""
+"""For each key that changes what Helm renders: the values beside which it does, and another value.
+
+Not a test of anything.
+"""
 
 from __future__ import annotations
 

@@ -76,7 +76,11 @@ class Exchange(Waits):
     """As `Waits`, in a training whose process exchanges gradients, if only with itself."""
 
 
-EVALUATES = {ARGS + "eval_strategy": "steps", ARGS + "eval_steps": 1, DATA + "validation_data": {"type": "AUTO_SPLIT", "ratio": 0.25}}
+EVALUATES = {
+    ARGS + "eval_strategy": "steps",
+    ARGS + "eval_steps": 1,
+    DATA + "validation_data": {"type": "AUTO_SPLIT", "ratio": 0.25},
+}
 SAVES = {ARGS + "save_strategy": "steps", ARGS + "save_steps": 1}
 BEST = {**EVALUATES, **SAVES, ARGS + "load_best_model_at_end": True, ARGS + "max_steps": 2}
 WORST = {**BEST, ARGS + "metric_for_best_model": "loss", ARGS + "greater_is_better": True}
@@ -99,14 +103,22 @@ DROP_ODD = {
     ROWS + "unusable": "drop",
 }
 FILES = {**EVALUATES, DATA + "validation_data": {"type": "CONCATENATION", "datasets": [{"path": ODD}]}}
-QUANT = {CONFIG + "quant_conf.quantization_type": "bits-and-bytes", CONFIG + "peft_conf": LORA}
-FOUR = {**QUANT, CONFIG + "quant_conf.load_in_4bit": True}
+QUANTIZATION = (
+    "load_in_8bit",
+    "load_in_4bit",
+    "llm_int8_threshold",
+    "llm_int8_skip_modules",
+    "llm_int8_has_fp16_weight",
+    "bnb_4bit_compute_dtype",
+    "bnb_4bit_quant_type",
+    "bnb_4bit_use_double_quant",
+    "bnb_4bit_quant_storage",
+)
 TRACKER = {CONFIG + "tracking": {"mlflow_server_uri": "http://mlflow", "experiment_name": "a"}}
-RATES = "tests/integration/train/test_against_plain_transformers.py"
 
 KEYS: dict[str, Works | Refused | Already | Elsewhere] = {
     "basemodel": Works("default-bucket/models/other"),
-    "checkpointsRemote": Elsewhere("tests/integration/runs/test_local_runner.py"),
+    "checkpointsRemote": Elsewhere("tests/integration/train/test_training_settings.py"),
     "distributedType": Elsewhere("tests/integration/train/test_shared_out_weights.py"),
     "customAccelerateConfig": Elsewhere("tests/integration/train/test_shared_out_weights.py"),
     "mergeAdapter": Works(True, {CONFIG + "peft_conf": LORA, ARGS + "max_steps": 1}, until=0),
@@ -126,9 +138,7 @@ KEYS: dict[str, Works | Refused | Already | Elsewhere] = {
     DATA + "validation_data.type": Works("NONE", {DATA + "validation_data": {"type": "AUTO_SPLIT", "ratio": 0.25}}),
     DATA + "validation_data.ratio": Works(0.5, {DATA + "validation_data.type": "AUTO_SPLIT"}),
     DATA + "validation_data.seed": Works(1, {DATA + "validation_data.type": "AUTO_SPLIT"}),
-    DATA + "validation_data.datasets": Works(
-        [{"path": CHAT}], {**FILES, ROWS + "unusable": "drop"}
-    ),
+    DATA + "validation_data.datasets": Works([{"path": CHAT}], {**FILES, ROWS + "unusable": "drop"}),
     DATA + "validation_data.datasets[].path": Works(
         given={DATA + "validation_data.datasets": [{"path": CHAT}]}, beside={**FILES, ROWS + "unusable": "drop"}
     ),
@@ -157,13 +167,7 @@ KEYS: dict[str, Works | Refused | Already | Elsewhere] = {
     CONFIG + "peft_conf.task_type": Refused("SEQ_CLS"),
     CONFIG + "peft_conf.peft_kwargs": Waits({"r": 2}, {CONFIG + "peft_conf": {"peft_type": "LORA"}}),
     CONFIG + "quant_conf.quantization_type": Elsewhere("tests/unit/train/test_quantization.py"),
-    **{
-        f"{CONFIG}quant_conf.{name}": Elsewhere("tests/unit/train/test_quantization.py")
-        for name in (
-            "load_in_8bit load_in_4bit llm_int8_threshold llm_int8_skip_modules llm_int8_has_fp16_weight "
-            "bnb_4bit_compute_dtype bnb_4bit_quant_type bnb_4bit_use_double_quant bnb_4bit_quant_storage"
-        ).split()
-    },
+    **{f"{CONFIG}quant_conf.{name}": Elsewhere("tests/unit/train/test_quantization.py") for name in QUANTIZATION},
     CONFIG + "quant_conf.llm_int8_enable_fp32_cpu_offload": Refused(True),
     CONFIG + "run_conf.model_args": Works({"attention_dropout": 0.3}),
     CONFIG + "run_conf.trained_weights": Works(
@@ -250,7 +254,9 @@ WORKING = {
     "logging_first_step": Works(True, {ARGS + "logging_steps": 3}),
     "include_num_input_tokens_seen": Works("all"),
     "report_to": Works(["tensorboard"]),
-    "eval_strategy": Works("steps", {DATA + "validation_data": {"type": "AUTO_SPLIT", "ratio": 0.25}, ARGS + "eval_steps": 1}),
+    "eval_strategy": Works(
+        "steps", {DATA + "validation_data": {"type": "AUTO_SPLIT", "ratio": 0.25}, ARGS + "eval_steps": 1}
+    ),
     "eval_steps": Waits(2, {**EVALUATES, ARGS + "eval_steps": 1}),
     "eval_delay": Waits(2, EVALUATES),
     "eval_on_start": Waits(True, EVALUATES),
@@ -305,6 +311,6 @@ KEYS |= {
     ARGS + "liger_kernel_config": Lacks({"rope": True}, {ARGS + "use_liger_kernel": True}),
     ARGS + "project": Lacks("other", {ARGS + "report_to": ["trackio"]}),
     ARGS + "tf32": Refused(True),
-    ARGS + "average_tokens_across_devices": Elsewhere("tests/integration/train/test_against_plain_transformers.py"),
+    ARGS + "average_tokens_across_devices": Elsewhere("tests/integration/train/test_uneven_processes.py"),
     ARGS + "run_name": Elsewhere("tests/integration/train/test_tracking.py"),
 }

@@ -198,8 +198,9 @@ def train_here(
     by: type[BaseException] = Killed,
     through: Callable[[Store], Store] = lambda real: real,
 ) -> int:
-    """Train in this very process, which saves the seconds of loading torch; `kill_at` breaks off after that step, `by` an error that
-    the process has itself or else as a kill does.
+    """Train in this very process, which saves the seconds of loading torch; `kill_at` breaks off after that step.
+
+    It breaks off as a kill does, or `by` an error of the process itself.
 
     What trains reaches the store `through` what is put in front of it.
 

@@ -74,7 +74,7 @@ def describe(trainer: Any) -> dict[str, Any]:
         "kind": type(trainer).__name__,
         "optimizer": f"{type(optimizer).__module__}.{type(optimizer).__qualname__}",
         "groups": [
-            {name: _plain(value) for name, value in group.items() if name != "params"} | {"weights": len(group["params"])}
+            {name: _plain(value) for name, value in {**group, "params": len(group["params"])}.items()}
             for group in optimizer.param_groups
         ],
         "schedule": type(trainer.lr_scheduler).__name__,

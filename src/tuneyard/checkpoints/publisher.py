@@ -258,10 +258,11 @@ class Publisher:
         if self._metrics is not None and (rows := self._metrics.snapshot()) != self._metrics_sent:
             self._attempt.write_metrics(rows)
             self._metrics_sent = rows
-        for path in self._events.grown() if self._events else ():
-            body = path.read_bytes()
-            self._attempt.write_events(path.name, body)
-            self._events.published(path, len(body))
+        if self._events is not None:
+            for path in self._events.grown():
+                body = path.read_bytes()
+                self._attempt.write_events(path.name, body)
+                self._events.published(path, len(body))
 
     def _tell(self, job: _Job, ref: CheckpointRef | None) -> None:
         if self._on_published:

@@ -273,7 +273,7 @@ def _made_of(arguments: Any, **changes: Any) -> Any:
     changed = copy.copy(arguments)
     for name, value in changes.items():
         setattr(changed, name, value)
-    weights = torch.nn.ModuleDict({"weight": torch.nn.Linear(8, 8)})
+    weights: Any = torch.nn.ModuleDict({"weight": torch.nn.Linear(8, 8)})
     try:
         kind, keywords = Trainer.get_optimizer_cls_and_kwargs(changed, weights)
     except UNUSABLE as error:

@@ -6,7 +6,7 @@ It sits beside `arguments`. MLflow is imported here alone, and only where values
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 
 from tuneyard.errors import InvalidValuesError, Problem, UnavailableError
@@ -65,7 +65,7 @@ def check_tracking(tracking: Tracking) -> None:
 
 
 @contextmanager
-def _environment(changes: Mapping[str, str]) -> Iterator[None]:
+def _environment(changes: Mapping[str, str]) -> Generator[None]:
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update({name: value for name, value in changes.items() if before[name] is None})
     try:

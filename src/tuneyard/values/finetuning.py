@@ -242,7 +242,7 @@ class EarlyStopping(Values):
 
 
 def checkpoints_are_not_copied(tracking: Tracking) -> Iterator[Broken]:
-    """transformers would pickle a copy of each checkpoint, between two steps."""
+    """Transformers would pickle a copy of each checkpoint, between two steps."""
     value = tracking.hf_mlflow_log_artifacts
     if legacy.is_true(value):
         what = "is not done: checkpoints and results go to checkpointsRemote"

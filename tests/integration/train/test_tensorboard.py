@@ -1,9 +1,7 @@
 """`runTensorboard`: event files are in the store while a run trains, after it was stopped, failed, resumed or done."""
 
-import shutil
 import signal
 import time
-from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

@@ -31,7 +31,9 @@ NAMED = "finetuning_config.training_args.run_name"
 
 
 def tracked(server, **more):
-    return changed(**{NAMED: "of the arguments", TRACKING: {"mlflow_server_uri": server, "experiment_name": "yard", **more}})
+    return changed(
+        **{NAMED: "of the arguments", TRACKING: {"mlflow_server_uri": server, "experiment_name": "yard", **more}}
+    )
 
 
 def test_every_logged_number_is_in_mlflow(store, server, tmp_path):

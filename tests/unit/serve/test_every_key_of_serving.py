@@ -1,4 +1,7 @@
-"""Every key of serving changes what is started, or what Helm renders (`tests/unit/charts/test_every_key_renders.py`)."""
+"""Every key of serving changes what is started; those for clusters change what Helm renders.
+
+The latter are in `tests/unit/charts/test_every_key_renders.py`.
+"""
 
 from __future__ import annotations
 
