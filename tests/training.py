@@ -195,9 +195,12 @@ def train_here(
     workdir: Path,
     *,
     kill_at: int = 0,
+    by: type[BaseException] = Killed,
     through: Callable[[Store], Store] = lambda real: real,
 ) -> int:
     """Train in this very process, which saves the seconds of loading torch; `kill_at` breaks off after that step.
+
+    It breaks off as a kill does, or `by` an error of the process itself.
 
     What trains reaches the store `through` what is put in front of it.
 
@@ -218,7 +221,7 @@ def train_here(
         nonlocal asked
         asked += 1
         if asked == kill_at:
-            raise Killed
+            raise by
         return False
 
     inputs = find_inputs(read, opened)

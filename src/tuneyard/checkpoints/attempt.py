@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random
 
+from tuneyard.checkpoints.events import EVENTS_FOLDER
 from tuneyard.checkpoints.fetch import lacking, read_checkpoint
 from tuneyard.checkpoints.head import CheckpointRef, Head, Start, change_head, read_head, ref_from_facts
 from tuneyard.checkpoints.metrics import METRICS_FILE
@@ -179,6 +180,19 @@ class Attempt:
         contended = retry_if_exception_type((ChangedError, AlreadyExistsError))
         patiently = Retrying(retry=contended, stop=stop_after_attempt(20), wait=wait_random(0, 0.1), reraise=True)
         patiently(self._write_metrics_once, rows)
+
+    def write_events(self, name: str, body: bytes) -> None:
+        """Publish an event file of this attempt as a whole, over its own earlier part.
+
+        Args:
+            name: The file's name, which no other attempt has.
+            body: The whole file so far.
+
+        Raises:
+            LostOwnershipError: Another attempt has taken the experiment over.
+        """
+        self.check_owner()
+        self._store.put(f"{self.prefix}/{EVENTS_FOLDER}/{name}", body)
 
     def prune(self, policy: RetentionPolicy) -> list[CheckpointRef]:
         """Delete what is no longer needed: old checkpoints, and what ended attempts left without a manifest.

@@ -28,6 +28,7 @@ from tenacity import (
 )
 
 from tuneyard.checkpoints.attempt import Attempt
+from tuneyard.checkpoints.events import EventFiles
 from tuneyard.checkpoints.head import CheckpointRef
 from tuneyard.checkpoints.metrics import MetricsLog
 from tuneyard.checkpoints.retention import RetentionPolicy
@@ -58,12 +59,14 @@ class _Job:
 class Publisher:
     """Publishes checkpoints and metrics of one attempt in a thread of its own. Use it in a `with` block.
 
-    Leaving the block waits for what is under way; leaving it by an exception gives up waiting for an unreachable store.
+    Leaving the block waits for what is under way. Leaving it by an error publishes the last metrics and events too, and
+    gives up waiting for an unreachable store.
 
     Args:
         attempt: The attempt that owns the experiment.
         retention: What to prune after each checkpoint.
         metrics: Published before each checkpoint, so that no committed step lacks its rows.
+        events: Published whenever the metrics are.
         on_published: Called with each folder that is no longer needed.
         patience_seconds: How long an unreachable store is waited for before `check` tells.
     """
@@ -74,12 +77,14 @@ class Publisher:
         *,
         retention: RetentionPolicy,
         metrics: MetricsLog | None = None,
+        events: EventFiles | None = None,
         on_published: OnPublished | None = None,
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         self._attempt = attempt
         self._retention = retention
         self._metrics = metrics
+        self._events = events
         self._on_published = on_published
         self._patience_seconds = patience_seconds
         self._stop = threading.Event()
@@ -194,6 +199,10 @@ class Publisher:
     ) -> None:
         if kind is not None:
             self._stop.set()
+            if isinstance(error, Exception):  # what an end at once leaves behind is not added to
+                with self._lock:
+                    self._metrics_due = True
+                    self._start()
         self._pool.shutdown(wait=True)
         if kind is None:
             self.check()
@@ -246,12 +255,14 @@ class Publisher:
         with self._lock:
             self._metrics_due = False
             self._metrics_at = time.monotonic()
-        if self._metrics is None:
-            return
-        rows = self._metrics.snapshot()
-        if rows != self._metrics_sent:
+        if self._metrics is not None and (rows := self._metrics.snapshot()) != self._metrics_sent:
             self._attempt.write_metrics(rows)
             self._metrics_sent = rows
+        if self._events is not None:
+            for path in self._events.grown():
+                body = path.read_bytes()
+                self._attempt.write_events(path.name, body)
+                self._events.published(path, len(body))
 
     def _tell(self, job: _Job, ref: CheckpointRef | None) -> None:
         if self._on_published:

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import math
-import os
-from pathlib import Path
+from datetime import timedelta
 from typing import Any
 
+import torch.distributed as dist
+from torch.distributed.distributed_c10d import (
+    _set_pg_timeout,  # pyright: ignore[reportPrivateUsage] - there is no public way
+)
 from transformers import TrainingArguments
 
 from tuneyard.errors import InvalidValuesError, Problem
 from tuneyard.train.distribution import shards
 from tuneyard.train.precision import precision_of
 from tuneyard.train.prepare import Prepared
-from tuneyard.train.tracking import limit_waiting
-from tuneyard.values import FinetuneValues, Tracking
+from tuneyard.train.tracking import configure, limit_waiting
+from tuneyard.values import FinetuneValues
 
 CHECKPOINTS = "checkpoints"
 """Relative to the process's folder, so that the best checkpoint's path in a saved state is the same everywhere."""
 
-TENSORBOARD = "tensorboard"
 
-
-def training_arguments(values: FinetuneValues, prepared: Prepared, workdir: Path) -> TrainingArguments:
+def training_arguments(values: FinetuneValues, prepared: Prepared) -> TrainingArguments:
     """Make the arguments; joins the process group where several processes train.
 
     Every value is passed on. What Tuneyard does itself is switched off in the Trainer: rotating checkpoints (the bucket
@@ -31,13 +32,11 @@ def training_arguments(values: FinetuneValues, prepared: Prepared, workdir: Path
     Args:
         values: The resolved values.
         prepared: Batch sizes and device.
-        workdir: The process's folder, which is also its current one.
 
     Raises:
         InvalidValuesError: Where transformers refuses them.
     """
     config = values.finetuning_config
-    os.environ["TENSORBOARD_LOGGING_DIR"] = str(workdir / TENSORBOARD)
     asked: dict[str, Any] = {**config.training_args.to_transformers(), "report_to": list(values.trackers)}
     asked["learning_rate"] = learning_rate(values, prepared.total)
     autocast = precision_of(values, prepared.stored_dtype, prepared.device).autocast
@@ -62,7 +61,9 @@ def training_arguments(values: FinetuneValues, prepared: Prepared, workdir: Path
         ours |= {"fsdp": True, "fsdp_config": options}
     limit_waiting()
     if config.tracking is not None:
-        _track(config.tracking, ours)
+        configure(config.tracking)
+        if config.tracking.run_name is not None:
+            ours["run_name"] = config.tracking.run_name
     try:
         arguments = TrainingArguments(**{**asked, **ours})
     except (ValueError, ImportError, TypeError) as error:
@@ -70,6 +71,8 @@ def training_arguments(values: FinetuneValues, prepared: Prepared, workdir: Path
         raise InvalidValuesError(
             f"finetuning_config.training_args are refused by transformers: {error}", problems=[problem]
         ) from error
+    if dist.is_initialized() and prepared.device == "cpu":  # transformers hands it on with accelerators alone
+        _set_pg_timeout(timedelta(seconds=config.training_args.ddp_timeout))
     # One process takes one accelerator; the Trainer would spread over all that it sees (`DataParallel`).
     arguments._n_gpu = min(1, arguments.n_gpu)  # pyright: ignore[reportPrivateUsage] - there is no public way
     return arguments
@@ -86,14 +89,3 @@ def learning_rate(values: FinetuneValues, total_batch_size: int) -> float:
     scale = {"none": 1.0, "sqrt": math.sqrt(total_batch_size), "linear": float(total_batch_size)}
     rate = values.finetuning_config.training_args.learning_rate
     return rate * overrides.lr_multiplier * scale[overrides.lr_batch_size_scaling]
-
-
-def _track(tracking: Tracking, ours: dict[str, Any]) -> None:
-    """Tell MLflow's client, which transformers calls, where to write."""
-    os.environ["MLFLOW_TRACKING_URI"] = tracking.mlflow_server_uri
-    os.environ["MLFLOW_EXPERIMENT_NAME"] = tracking.experiment_name
-    os.environ["HF_MLFLOW_LOG_ARTIFACTS"] = str(tracking.hf_mlflow_log_artifacts)
-    if tracking.run_id is not None:
-        os.environ["MLFLOW_RUN_ID"] = tracking.run_id
-    if tracking.run_name is not None:
-        ours["run_name"] = tracking.run_name

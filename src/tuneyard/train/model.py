@@ -55,7 +55,7 @@ def load_base(
     """
     keywords = {**arguments, "dtype": dtype}
     if quantized.quantization_type != "no-quantization":
-        keywords["quantization_config"] = _quantization(quantized)
+        keywords["quantization_config"] = quantization_config(quantized)
         keywords["device_map"] = {"": torch.cuda.current_device() if device == "cuda" else device}
     model = load_model(folder, where=where, **keywords)
     model.config.use_cache = False
@@ -63,7 +63,12 @@ def load_base(
     return model
 
 
-def _quantization(asked: QuantConf) -> BitsAndBytesConfig:
+def quantization_config(asked: QuantConf) -> BitsAndBytesConfig:
+    """Make what transformers reads of `quant_conf`.
+
+    Args:
+        asked: With a type of quantization.
+    """
     return BitsAndBytesConfig(**asked.model_dump(exclude={"quantization_type"}))
 
 

@@ -7,6 +7,7 @@ layer, the optimizer and the schedule on two weights, each tracker's callback. T
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
@@ -40,6 +41,7 @@ from tuneyard.models import IDENTITY, OF_THE_LOADER, UNUSABLE, outline_model, re
 from tuneyard.train.model import add_adapter
 from tuneyard.train.tracking import tracker_problems
 from tuneyard.values import FinetuneValues
+from tuneyard.values.without_effect import default_of
 
 _CONFIG = "finetuning_config."
 _ARGUMENTS = f"{_CONFIG}training_args."
@@ -47,6 +49,7 @@ _MODEL_ARGS = f"{_CONFIG}run_conf.model_args"
 _CHOSEN_HERE = ("dtype", "attn_implementation")
 """Arguments of `from_pretrained` that Tuneyard decides about: `precision` and `isolation`."""
 _KNOWN_ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
+_OF_WEIGHTS = ("params", "model", "optimizer_dict")
 _FEW = 8
 _STEPS = 100
 
@@ -324,6 +327,8 @@ def _of_arguments(values: FinetuneValues, device: Device, *, here: bool) -> Iter
         if here or not isinstance(error, ImportError):
             with_args = f" with optim_args {arguments.optim_args}" if arguments.optim_args else ""
             yield Problem(f"{_ARGUMENTS}optim", f"can't be used{with_args}: {reason_of(error)}", arguments.optim.value)
+    else:
+        yield from _of_idle_optimizer_arguments(arguments)
     try:
         _steps_of_schedule(arguments)
     except UNUSABLE as error:
@@ -341,13 +346,40 @@ def _compile(arguments: Any) -> None:
         torch.compile(torch.nn.Linear(1, 1), **plugin.to_kwargs())
 
 
+def _of_idle_optimizer_arguments(arguments: Any) -> Iterator[Problem]:
+    """Find arguments that this optimizer is not given: without them it is made of the same."""
+    made = _made_of(arguments)
+    for name in ("adam_beta1", "adam_beta2", "adam_epsilon", "optim_target_modules"):
+        value = getattr(arguments, name)
+        if value != default_of(name) and _made_of(arguments, **{name: default_of(name)}) == made:
+            yield Problem(f"{_ARGUMENTS}{name}", f"has no effect with optim {arguments.optim.value}", str(value))
+    items = (arguments.optim_args or "").replace(" ", "").split(",")
+    for item in filter(None, items):
+        others = ",".join(other for other in items if other != item)
+        if _made_of(arguments, optim_args=others or None) == made:
+            yield Problem(f"{_ARGUMENTS}optim_args", f"has no effect with optim {arguments.optim.value}", item)
+
+
+def _made_of(arguments: Any, **changes: Any) -> Any:
+    """What transformers makes an optimizer of, but for weights; the refusal where there is one."""
+    changed = copy.copy(arguments)
+    for name, value in changes.items():
+        setattr(changed, name, value)
+    weights: Any = torch.nn.ModuleDict({"weight": torch.nn.Linear(8, 8)})
+    try:
+        kind, keywords = Trainer.get_optimizer_cls_and_kwargs(changed, weights)
+    except UNUSABLE as error:
+        return str(error)
+    return kind, {name: value for name, value in keywords.items() if name not in _OF_WEIGHTS}
+
+
 def _step_of_optimizer(arguments: Any, device: Device) -> None:
     """Make the optimizer, and let it step where this process may use the device: on the CPU."""
     weights: Any = torch.nn.ModuleDict({"weight": torch.nn.Linear(8, 8), "norm": torch.nn.LayerNorm(8)})
     for name in arguments.optim_target_modules if isinstance(arguments.optim_target_modules, list) else ():
         weights[name.replace(".", "_")] = torch.nn.Linear(8, 8)
     kind, keywords = Trainer.get_optimizer_cls_and_kwargs(arguments, weights)
-    parameters = next((keywords.pop(name) for name in ("params", "model", "optimizer_dict") if name in keywords), None)
+    parameters = next((keywords.pop(name) for name in _OF_WEIGHTS if name in keywords), None)
     optimizer = kind(weights.parameters() if parameters is None else parameters, **keywords)
     if hasattr(optimizer, "train"):
         optimizer.train()

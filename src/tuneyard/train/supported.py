@@ -12,6 +12,7 @@ from tuneyard.train.console import Tell
 from tuneyard.train.distribution import AS_DATA_PARALLEL, undone
 from tuneyard.values import DpoArgs, FinetuneValues
 from tuneyard.values.servable import unserved_by_vllm
+from tuneyard.whereabouts import installation
 
 PEFT_TYPES = ("LORA", "VERA", "IA3", "PROMPT_TUNING", "NO_PEFT")
 DPO_LOSSES = ("sigmoid", "hinge", "ipo", "robust")
@@ -42,6 +43,7 @@ def refuse_unsupported(values: FinetuneValues, tell: Tell, *, here: bool = True)
     config = values.finetuning_config
     asked: list[tuple[str, Any, tuple[Any, ...]]] = [
         ("finetuning_config.peft_conf.peft_type", config.peft_conf.peft_type, PEFT_TYPES),
+        ("finetuning_config.peft_conf.task_type", config.peft_conf.task_type, ("CAUSAL_LM",)),
     ]
     problems = [
         Problem(where, "is not trained by this version", str(value), " or ".join(map(str, allowed)))
@@ -102,7 +104,8 @@ def _lacking(values: FinetuneValues) -> list[Problem]:
         if not isinstance(value, str) and "KUBERNETES_SERVICE_HOST" not in os.environ
     ]
     if values.finetuning_config.tracking is not None and importlib.util.find_spec("mlflow") is None:
-        problems.append(Problem("finetuning_config.tracking", "needs the package mlflow, which is not installed"))
+        what = "needs the package mlflow-skinny, which is not installed"
+        problems.append(Problem("finetuning_config.tracking", what, allowed=installation("train")))
     quantized = values.finetuning_config.quant_conf.quantization_type
     if quantized != "no-quantization":
         where = "finetuning_config.quant_conf.quantization_type"

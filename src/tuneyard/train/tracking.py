@@ -19,10 +19,10 @@ from transformers.integrations.integration_utils import (
 from tuneyard.errors import DeniedError, Problem, UnavailableError
 from tuneyard.models import UNUSABLE, reason_of
 from tuneyard.train.console import Tell
-from tuneyard.values import FinetuneValues
+from tuneyard.values import FinetuneValues, Tracking
 
 _REPORT_TO = "finetuning_config.training_args.report_to"
-_URI = "finetuning_config.tracking.mlflow_server_uri"
+_TRACKING = "finetuning_config.tracking"
 _WAITS: Mapping[str, str] = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
 """Seconds and retries of MLflow's client, which would otherwise try for minutes; what the environment sets wins."""
 _EVENTS = [name for name in dir(TrainerCallback) if name.startswith("on_")]
@@ -32,6 +32,18 @@ def limit_waiting() -> None:
     """Let MLflow's client in this process give up soon where its server does not answer."""
     for name, value in _WAITS.items():
         os.environ.setdefault(name, value)
+
+
+def configure(tracking: Tracking) -> None:
+    """Set what MLflow's client, which transformers calls, reads from the environment.
+
+    Args:
+        tracking: Where to log.
+    """
+    os.environ["MLFLOW_TRACKING_URI"] = tracking.mlflow_server_uri
+    os.environ["MLFLOW_EXPERIMENT_NAME"] = tracking.experiment_name
+    if tracking.run_id is not None:
+        os.environ["MLFLOW_RUN_ID"] = tracking.run_id
 
 
 def tracker_problems(values: FinetuneValues, names: Sequence[str]) -> Iterator[Problem]:
@@ -60,15 +72,20 @@ def tracker_problems(values: FinetuneValues, names: Sequence[str]) -> Iterator[P
 
 
 def _of_mlflow(values: FinetuneValues) -> Iterator[Problem]:
-    from mlflow import MlflowClient  # pyright: ignore[reportMissingImports] - where a user has installed it
-    from mlflow.exceptions import MlflowException  # pyright: ignore[reportMissingImports]
+    """Look whether the server answers, and whether the run to go on with exists."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
 
     limit_waiting()
     tracking = values.finetuning_config.tracking
-    where = _URI if tracking else "MLFLOW_TRACKING_URI"
-    given = tracking.mlflow_server_uri if tracking else os.environ.get("MLFLOW_TRACKING_URI")
+    where = f"{_TRACKING}.mlflow_server_uri" if tracking else "MLFLOW_TRACKING_URI"
+    asked, what = where, "names no MLflow server that can be used"
     try:
-        MlflowClient(tracking_uri=given).search_experiments(max_results=1)
+        client = MlflowClient(tracking_uri=tracking.mlflow_server_uri if tracking else None)
+        client.search_experiments(max_results=1)
+        if tracking and tracking.run_id is not None:
+            asked, what = f"{_TRACKING}.run_id", "is refused by MLflow"
+            client.get_run(tracking.run_id)
     except (MlflowException, *UNUSABLE) as error:
         status: int = error.get_http_status_code() if isinstance(error, MlflowException) else 400
         message = f"The MLflow server that {where} names can't be used: {reason_of(error)}"
@@ -78,7 +95,7 @@ def _of_mlflow(values: FinetuneValues) -> Iterator[Problem]:
         if status >= 500:
             hint = "Start the server, or leave out tracking and mlflow of training_args.report_to; nothing has begun."
             raise UnavailableError(message, hint=hint) from error
-        yield Problem(where, f"names no MLflow server that can be used: {reason_of(error)}")
+        yield Problem(asked, f"{what}: {reason_of(error)}")
 
 
 def guard_trackers(trainer: Trainer, log: Tell) -> None:

@@ -23,22 +23,25 @@ import transformers
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainingArguments
 
 from tuneyard.checkpoints import (
+    EVENTS_FOLDER,
     METRICS_FILE,
     Attempt,
     CheckpointRef,
+    EventFiles,
     MetricsLog,
     Publisher,
     RetentionPolicy,
 )
 from tuneyard.errors import TERMINATED, NotFoundError, UnavailableError
 from tuneyard.progress import moving_bar, progress_bar
-from tuneyard.store import Manifest, Store, upload_tree
-from tuneyard.train.arguments import CHECKPOINTS, TENSORBOARD, training_arguments
+from tuneyard.store import Manifest, Store
+from tuneyard.train.arguments import CHECKPOINTS, training_arguments
 from tuneyard.train.assembly import assemble, for_all
 from tuneyard.train.callbacks import Metrics, TellProgress
 from tuneyard.train.console import tell
 from tuneyard.train.distribution import shards
 from tuneyard.train.dpo import DPOTrainer
+from tuneyard.train.events import how_to_view, write_events
 from tuneyard.train.exchange import gather
 from tuneyard.train.final import MERGE_STOPPED, publish_final, publish_merged, set_generation, write_final
 from tuneyard.train.inputs import experiment_of
@@ -96,7 +99,7 @@ def _work(values: FinetuneValues, store: Store, workdir: Path, stop: StopRequest
     prepared = Prepared.read(workdir)
     os.chdir(workdir)
     quiet_libraries()
-    arguments = training_arguments(values, prepared, workdir)
+    arguments = training_arguments(values, prepared)
     run = _Run(values, prepared, store, workdir, main=arguments.process_index == 0)
     try:
         with ExitStack() as stack:
@@ -137,7 +140,7 @@ class _Start:
 
 
 class _Run:
-    """One process's view of the run; `attempt`, `metrics` and `publisher` are the main process's alone."""
+    """One process's view of the run; `attempt`, `metrics`, `events` and `publisher` are the main process's alone."""
 
     def __init__(self, values: FinetuneValues, prepared: Prepared, store: Store, workdir: Path, *, main: bool) -> None:
         self.values = values
@@ -149,6 +152,7 @@ class _Run:
         self.experiment = experiment_of(values, store, required=required)
         self.attempt: Attempt
         self.metrics: MetricsLog
+        self.events: EventFiles
         self.publisher: Publisher
         self.progress: TellProgress
         self.published: set[Path] = set()
@@ -178,6 +182,7 @@ class _Run:
         step = restored.ref.step if restored else 0
         rows = self.experiment.rows_of(restored, on_damage=tell) if restored else b""
         self.metrics = MetricsLog(self.workdir / METRICS_FILE, rows=rows, up_to_step=step)
+        self.events = EventFiles(self.workdir / EVENTS_FOLDER, self.attempt.number)
         tell(f"attempt {self.attempt.number}: " + (f"going on from step {step}" if restored else "starting at step 0"))
         if restored is None:
             return _Start("", best_lost=False)
@@ -204,6 +209,7 @@ class _Run:
             self.attempt,
             retention=RetentionPolicy(keep=limit),
             metrics=self.metrics,
+            events=self.events,
             on_published=lambda folder, ref: self._tidy(folder),
         )
         return self.publisher
@@ -257,6 +263,8 @@ class _Run:
         if isinstance(trainer, DPOTrainer):
             trainer.dpo = config.preference_args
         trainer.remove_callback(PrinterCallback)
+        if self.main and write_events(trainer, self.events, start.step):
+            tell(how_to_view(self.store, self.experiment.prefix, self.workdir))
         guard_trackers(trainer, said)
         if start.folder:
             trainer.resumed_from = Path(start.folder)
@@ -379,9 +387,6 @@ class _Run:
         for name in ("loss.svg", "loss.png"):
             if (final / name).exists():
                 self.store.put(f"{self.experiment.prefix}/{name}", (final / name).read_bytes())
-        events = self.workdir / TENSORBOARD
-        if events.is_dir():
-            upload_tree(self.store, events, f"{self.experiment.prefix}/{TENSORBOARD}/")
 
 
 def _early_stopping(asked: EarlyStopping | None) -> list[TrainerCallback]:

@@ -134,10 +134,36 @@ def bits_are_chosen_once(conf: QuantConf) -> Iterator[Broken]:
         yield Broken("quantization_type", "contradicts load_in_4bit or load_in_8bit", allowed=allowed, about=about)
 
 
+def settings_belong_to_their_bits(conf: QuantConf) -> Iterator[Broken]:
+    """What shapes 4 or 8 bits means nothing to the other, and none of it without quantization."""
+    chosen = "load_in_4bit" if conf.load_in_4bit else "load_in_8bit" if conf.load_in_8bit else ""
+    for name, field in QuantConf.model_fields.items():
+        value = getattr(conf, name)
+        if name not in _BITS_OF or value == field.default or chosen in _BITS_OF[name]:
+            continue
+        needed = " or ".join(f"{bits}: true" for bits in _BITS_OF[name])
+        yield Broken(name, "means nothing without its bits", str(value), needed, about=("load_in_4bit", "load_in_8bit"))
+    if conf.llm_int8_enable_fp32_cpu_offload:
+        what = "has no effect: each process holds the whole model on its device"
+        yield Broken("llm_int8_enable_fp32_cpu_offload", what, value="true")
+
+
+_BITS_OF = {
+    "llm_int8_threshold": ("load_in_8bit",),
+    "llm_int8_has_fp16_weight": ("load_in_8bit",),
+    "llm_int8_skip_modules": ("load_in_8bit", "load_in_4bit"),
+    "bnb_4bit_compute_dtype": ("load_in_4bit",),
+    "bnb_4bit_quant_type": ("load_in_4bit",),
+    "bnb_4bit_use_double_quant": ("load_in_4bit",),
+    "bnb_4bit_quant_storage": ("load_in_4bit",),
+}
+"""The bits that a setting of bitsandbytes shapes."""
+
+
 class QuantConf(Values):
     """The form that the base model's weights are held in."""
 
-    checks: ClassVar[Sequence[Rule]] = (bits_are_chosen_once,)
+    checks: ClassVar[Sequence[Rule]] = (bits_are_chosen_once, settings_belong_to_their_bits)
 
     quantization_type: Literal["no-quantization", "bits-and-bytes"] = "no-quantization"
     """As delivered, or quantized by bitsandbytes."""

@@ -193,7 +193,7 @@ class FinetuneValues(Job):
     """More environment variables for the training process: a text, or `{name, key}` of a Secret."""
 
     runTensorboard: bool = False
-    """Show the run in TensorBoard while it trains."""
+    """Publish TensorBoard's event files to `tensorboard/` under checkpointsRemote while it trains."""
 
     finetuning_config: FinetuningConfig = Field(default_factory=FinetuningConfig)
     """What is trained, on what and how."""

@@ -70,11 +70,21 @@ def validation_files_need_their_type(data: ValidationData) -> Iterator[Broken]:
         yield Broken("datasets", what, allowed="type: CONCATENATION", about=("type",))
 
 
+def validation_files_have_no_weight(data: ValidationData) -> Iterator[Broken]:
+    """Each row is evaluated once."""
+    for place, dataset in enumerate(data.datasets):
+        if dataset.weight != 1.0:
+            yield Broken(f"datasets[{place}].weight", "means nothing for validation", f"{dataset.weight:g}")
+
+
 class ValidationData(legacy.Respelt):
     """What the evaluation loss is measured on."""
 
     spellings: ClassVar[legacy.Spellings] = legacy.DATA_INPUT
-    checks: ClassVar[Sequence[Rule]] = (validation_files_need_their_type,)
+    checks: ClassVar[Sequence[Rule]] = (
+        validation_files_need_their_type,
+        validation_files_have_no_weight,
+    )
 
     type: Literal["AUTO_SPLIT", "CONCATENATION", "NONE"] = "AUTO_SPLIT"
     """A share of the training data, files of their own, or nothing."""
@@ -235,8 +245,18 @@ class EarlyStopping(Values):
     """By how much the metric has to get better to count."""
 
 
+def checkpoints_are_not_copied(tracking: Tracking) -> Iterator[Broken]:
+    """Transformers would pickle a copy of each checkpoint, between two steps."""
+    value = tracking.hf_mlflow_log_artifacts
+    if legacy.is_true(value):
+        what = "is not done: checkpoints and results go to checkpointsRemote"
+        yield Broken("hf_mlflow_log_artifacts", what, value=str(value), allowed="false")
+
+
 class Tracking(Values):
-    """An MLflow server that is told about the run."""
+    """An MLflow server that the run's metrics are logged to."""
+
+    checks: ClassVar[Sequence[Rule]] = (checkpoints_are_not_copied,)
 
     mlflow_server_uri: Text
     """The server's URL."""
@@ -251,7 +271,7 @@ class Tracking(Values):
     """The name of a new MLflow run."""
 
     hf_mlflow_log_artifacts: Plain = "False"
-    """Whether checkpoints are copied to MLflow too."""
+    """Copies of checkpoints in MLflow: false, since they go to checkpointsRemote."""
 
 
 def evaluation_needs_data(config: FinetuningConfig) -> Iterator[Broken]:
@@ -341,6 +361,28 @@ def unused_validation_data(config: FinetuningConfig) -> str | None:
     return None
 
 
+def settings_that_wait_for_others(config: FinetuningConfig) -> str | None:
+    """Say which settings of the data and the batch do nothing beside the others given."""
+    data, batch = config.data_conf, config.batchsize_conf
+    split = data.validation_data.type == "AUTO_SPLIT"
+    compared = data.rows.near_duplicates != "keep" or data.rows.leaked != "keep"
+    mixed = data.training_data.type == "PRECOMPUTE_WEIGHTED_MIX"
+    evaluated = config.training_args.eval_strategy != "no"
+    needs: list[tuple[bool, str, Values, str, str]] = [
+        (mixed, "data_conf.training_data.", data.training_data, "seed", "it decides the draws of a mix"),
+        (split, "data_conf.validation_data.", data.validation_data, "ratio", "nothing is split"),
+        (split, "data_conf.validation_data.", data.validation_data, "seed", "nothing is split"),
+        (compared, "data_conf.rows.", data.rows, "similarity", "near_duplicates and leaked are keep"),
+        (evaluated, "batchsize_conf.", batch, "per_device_eval_batch_size", "eval_strategy is no"),
+    ]
+    idle = [
+        f"{where}{name} ({why})"
+        for holds, where, part, name, why in needs
+        if not holds and getattr(part, name) != type(part).model_fields[name].default
+    ]
+    return f"finetuning_config without effect here: {', '.join(idle)}" if idle else None
+
+
 class FinetuningConfig(Values):
     """What is trained, on what and how."""
 
@@ -352,7 +394,7 @@ class FinetuningConfig(Values):
         best_model_metric_is_one_of_the_evaluation,
         quantized_weights_are_not_trained,
     )
-    remarks: ClassVar[Sequence[Remark]] = (unused_validation_data,)
+    remarks: ClassVar[Sequence[Remark]] = (unused_validation_data, settings_that_wait_for_others)
 
     method: Literal["sft", "dpo"] = "sft"
     """Supervised finetuning, or direct preference optimization."""
@@ -388,7 +430,7 @@ class FinetuningConfig(Values):
     """Ends the training where evaluations no longer get better."""
 
     tracking: Tracking | None = None
-    """An MLflow server that is told about the run."""
+    """An MLflow server that the run's metrics are logged to."""
 
     @property
     def preference_args(self) -> DpoArgs:

@@ -63,22 +63,19 @@ def _when_true(**keys: Any) -> Callable[[Any], dict[str, Any]]:
     return lambda value: dict(keys) if is_true(value) else {}
 
 
-def _accelerator(key: str) -> Becomes:
-    return Becomes(lambda value: {"accelerator_config": {key: value}}, f"accelerator_config.{key}")
-
-
 def _ratio_of_steps(value: Any) -> dict[str, Any]:
     """A ratio is what `warmup_steps` below one means now; the whole run as warm-up can't be said that way."""
     return {"warmup_steps": value}
 
 
 _OFF = (False, None, "", "false", "no", 0, "0")
+_PLANNED = "each process plans its own micro-batches"
 _NO_TPU = "TPUs are not one of the targets"
 _SHARDING = "sharding is chosen by distributedType"
 
 TRAINING_ARGS: Spellings = {
     "adafactor": Becomes(_when_true(optim="adafactor"), "optim: adafactor"),
-    "dispatch_batches": _accelerator("dispatch_batches"),
+    "dispatch_batches": Idle(_PLANNED, _OFF),
     "evaluate_during_training": Becomes(_when_true(eval_strategy="steps"), "eval_strategy: steps"),
     "evaluation_strategy": Renamed("eval_strategy"),
     "fp16_backend": Idle("mixed precision is torch's own", ("auto", "cuda_amp", "cpu_amp", "amp")),
@@ -89,7 +86,7 @@ TRAINING_ARGS: Spellings = {
         _when_true(train_sampling_strategy="group_by_length"), "train_sampling_strategy: group_by_length"
     ),
     "half_precision_backend": Idle("mixed precision is torch's own", ("auto", "cuda_amp", "cpu_amp", "amp")),
-    "include_inputs_for_metrics": Becomes(_when_true(include_for_metrics=["inputs"]), "include_for_metrics: [inputs]"),
+    "include_inputs_for_metrics": Idle("an evaluation gives losses and keeps no predictions", _OFF),
     "include_tokens_per_second": Becomes(
         _when_true(include_num_input_tokens_seen="non_padding"), "include_num_input_tokens_seen: non_padding"
     ),
@@ -98,7 +95,7 @@ TRAINING_ARGS: Spellings = {
     "max_length": Refused("the length belongs to sft_args", "sft_args.max_seq_length"),
     "max_seq_length": Refused("the length belongs to sft_args", "sft_args.max_seq_length"),
     "mp_parameters": Idle("it belonged to SageMaker's model parallelism", _OFF),
-    "no_cuda": Renamed("use_cpu"),
+    "no_cuda": Idle("where to train is set by gpuResource (empty for the CPU) and TUNEYARD_DEVICE", _OFF),
     "overwrite_output_dir": Idle(
         "a run never overwrites: it goes on from its newest checkpoint; another checkpointsRemote starts afresh"
     ),
@@ -112,7 +109,7 @@ TRAINING_ARGS: Spellings = {
     "ray_scope": Idle("it belonged to Ray's search for hyperparameters"),
     "save_safetensors": Idle("weights are always safetensors, since pickle runs code when loaded", (True, "true", 1)),
     "sharded_ddp": Idle(_SHARDING, (*_OFF, [])),
-    "split_batches": _accelerator("split_batches"),
+    "split_batches": Idle(_PLANNED, _OFF),
     "torchdynamo": Renamed("torch_compile_backend"),
     "tpu_metrics_debug": Idle(_NO_TPU, _OFF),
     "tpu_num_cores": Idle(_NO_TPU, _OFF),

@@ -24,7 +24,7 @@ OWNED = {
 }
 """Arguments that other values decide, each with the reason; the trainer fills them in."""
 
-_SET_ELSEWHERE = {
+SET_ELSEWHERE = {
     "deepspeed": "how a run is spread is chosen by distributedType",
     "fsdp": "how a run is spread is chosen by distributedType",
     "fsdp_config": "how a run is spread is chosen by distributedType and customAccelerateConfig",
@@ -34,6 +34,7 @@ _SET_ELSEWHERE = {
     "hub_token": "a secret has no place in values: name it with hfTokenSecret, or set HF_TOKEN",
     "local_rank": "each process is told its rank when it is started",
 }
+"""Arguments that are set under another key, or nowhere, each with where."""
 
 _RANGES: dict[str, tuple[float, float, str]] = {
     "learning_rate": (0, float("inf"), "0 or more"),
@@ -90,7 +91,7 @@ class TrainingArgs(TrainingFields, legacy.Respelt):
 
 def owned_arguments_are_left_alone(args: TrainingArgs) -> Iterator[Broken]:
     """What batchsize_conf, distributedType and checkpointsRemote decide is said there."""
-    for name, reason in {**OWNED, **_SET_ELSEWHERE}.items():
+    for name, reason in {**OWNED, **SET_ELSEWHERE}.items():
         value = getattr(args, name)
         if value != default_of(name):
             shown = "" if name == "hub_token" else str(value)

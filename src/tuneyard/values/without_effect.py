@@ -54,7 +54,7 @@ NEVER: Mapping[str, str] = {
 }
 """Arguments that do nothing here whatever they are set to, each with the reason."""
 
-_AS_IT_IS: Mapping[str, tuple[Any, ...]] = {
+AS_IT_IS: Mapping[str, tuple[Any, ...]] = {
     "accelerator_config": tuple({"gradient_accumulation_kwargs": {"sync_each_batch": each}} for each in (True, False)),
     "disable_tqdm": (True,),
 }
@@ -64,7 +64,7 @@ _BY_METRIC = ("reduce_lr_on_plateau", "greedy")
 _WITHOUT_WARMUP = ("constant", *_BY_METRIC)
 _OF_PROCESSES = (
     "ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph ddp_backend "
-    "average_tokens_across_devices"
+    "ddp_timeout average_tokens_across_devices"
 )
 
 
@@ -77,7 +77,7 @@ def arguments_have_an_effect(args: TrainingFields) -> Iterator[Broken]:
     """What a user sets works, or is refused by name."""
     for name, reason in NEVER.items():
         value = getattr(args, name)
-        if value != default_of(name) and value not in _AS_IT_IS.get(name, ()):
+        if value != default_of(name) and value not in AS_IT_IS.get(name, ()):
             yield Broken(name, f"has no effect: {reason}", value=str(value))
     if args.do_eval and args.eval_strategy == "no":
         yield Broken("do_eval", "has no effect without an eval_strategy", value="true", about=("eval_strategy",))

@@ -9,7 +9,7 @@ import pytest
 from checkpoint_lab import PREFIX, experiment, is_checkpoint_of, make_checkpoint, no_damage, record
 
 from tuneyard.chaos.faulty import FaultyStore
-from tuneyard.checkpoints import CheckpointRef, MetricsLog, Publisher, RetentionPolicy
+from tuneyard.checkpoints import EVENTS_FOLDER, CheckpointRef, EventFiles, MetricsLog, Publisher, RetentionPolicy
 from tuneyard.errors import DeniedError, IntegrityError, LostOwnershipError, UnavailableError
 from tuneyard.store import Store
 
@@ -258,3 +258,45 @@ def test_metrics_are_published_without_a_checkpoint_and_not_for_every_row(store:
     assert experiment(store).read_metrics() == metrics.snapshot()
     assert len(metrics.rows()) == 200
     assert 1 <= len(written) < 100
+
+
+def test_events_are_published_as_they_grow_and_only_those_of_the_attempt(store: Store, tmp_path: Path) -> None:
+    attempt = experiment(store).claim(record())
+    files = EventFiles(tmp_path, attempt.number)
+    earlier, own = tmp_path / "events.attempt-0", tmp_path / f"events{files.suffix}"
+    earlier.write_bytes(b"earlier")
+    with Publisher(attempt, retention=KEEP_ALL, events=files) as publisher:
+        for body in (b"one", b"one two"):
+            own.write_bytes(body)
+            publisher.flush(timeout_seconds=SECONDS)
+            assert store.get(f"{PREFIX}/{EVENTS_FOLDER}/{own.name}").body == body
+    assert [info.key for info in store.list(f"{PREFIX}/{EVENTS_FOLDER}/")] == [f"{PREFIX}/{EVENTS_FOLDER}/{own.name}"]
+
+
+def test_an_attempt_that_was_taken_over_publishes_no_events(store: Store, tmp_path: Path) -> None:
+    attempt = experiment(store).claim(record())
+    files = EventFiles(tmp_path, attempt.number)
+    (tmp_path / f"events{files.suffix}").write_bytes(b"late")
+    experiment(store).claim(record())
+    with pytest.raises(LostOwnershipError), Publisher(attempt, retention=KEEP_ALL, events=files) as publisher:
+        publisher.flush(timeout_seconds=SECONDS)
+    assert not list(store.list(f"{PREFIX}/{EVENTS_FOLDER}/"))
+
+
+def test_an_error_in_the_block_leaves_the_last_metrics_and_events(store: Store, tmp_path: Path) -> None:
+    attempt = experiment(store).claim(record())
+    metrics, files = MetricsLog(tmp_path / "metrics.jsonl"), EventFiles(tmp_path, attempt.number)
+    own = tmp_path / f"events{files.suffix}"
+    with (
+        pytest.raises(ZeroDivisionError),
+        Publisher(attempt, retention=KEEP_ALL, metrics=metrics, events=files) as publisher,
+    ):
+        for step in (1, 2):
+            metrics.append({"step": step})
+            own.write_bytes(b"event" * step)
+            publisher.metrics_changed()
+            if step == 1:
+                publisher.flush(timeout_seconds=SECONDS)
+        raise ZeroDivisionError
+    assert experiment(store).read_metrics() == metrics.snapshot()
+    assert store.get(f"{PREFIX}/{EVENTS_FOLDER}/{own.name}").body == own.read_bytes()
