@@ -1,14 +1,12 @@
 """`tracking`: a run's metrics are in MLflow, as the client of MLflow itself reads them, or it is refused beforehand."""
 
-import os
-
 import mlflow
 import pytest
 from training import changed, lay_out, metrics, train
 
 from tuneyard.errors import InvalidValuesError
-from tuneyard.train.tracking import check_tracking
-from tuneyard.values import FinetuneValues, Tracking, check_values
+from tuneyard.train.tracking import tracker_problems
+from tuneyard.values import FinetuneValues, check_values
 
 TRACKING = "finetuning_config.tracking"
 FILES = {"MLFLOW_ALLOW_FILE_STORE": "true"}  # MLflow's own server keeps runs in a database, which needs more packages
@@ -56,28 +54,19 @@ def test_a_run_of_mlflow_is_continued(store, server, tmp_path):
     assert client.get_metric_history(run.info.run_id, "loss")
 
 
-def test_a_server_that_is_away_ends_it_before_the_training_and_can_be_tried_again(store, tmp_path):
-    said = train(tracked("http://127.0.0.1:9"), store, tmp_path / "work", code=8)
-    assert f"error: The MLflow server of {TRACKING} can't be reached" in said
-    assert not (store / "default-bucket/experiments").exists()
-
-
-def checked(server, **more):
-    tracking = {"mlflow_server_uri": server, "experiment_name": "yard", **more}
-    check_tracking(Tracking.model_validate(tracking))
+def problems(server, **more):
+    values = check_values(FinetuneValues, tracked(server, **more))
+    return [(problem.where, problem.what) for problem in tracker_problems(values, ["mlflow"])]
 
 
 def test_what_mlflow_refuses_is_named(server):
-    with pytest.raises(InvalidValuesError, match=rf"^{TRACKING}\.run_id: is refused by MLflow: Run '0+' not found"):
-        checked(server, run_id="0" * 32)
-    with pytest.raises(InvalidValuesError, match=rf"^{TRACKING}\.mlflow_server_uri: is refused by MLflow:"):
-        checked("nonsense://x")
-
-
-def test_the_check_leaves_mlflows_own_patience(server, monkeypatch):
-    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
-    checked(server)
-    assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
+    assert problems(server) == []
+    ((where, what),) = problems(server, run_id="0" * 32)
+    assert where == f"{TRACKING}.run_id"
+    assert "is refused by MLflow: Run '0000" in what
+    ((where, what),) = problems("nonsense://x")
+    assert where == f"{TRACKING}.mlflow_server_uri"
+    assert "names no MLflow server that can be used" in what
 
 
 @pytest.mark.parametrize("asked", [True, "True", "yes", 1])

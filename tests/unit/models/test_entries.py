@@ -9,12 +9,12 @@ ROTATION = {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}, "max
 
 
 def test_settings_of_numbers_texts_and_lists_are_read():
-    entries = {**ROTATION, "layer_types": ["full_attention"], "tie_word_embeddings": True, "sliding_window": None}
+    entries = {**ROTATION, "layer_types": ["full_attention"], "use_sliding_window": True, "sliding_window": None}
     assert read_entries({"config": entries}, where="a") == entries
     assert read_entries({"type": "adapter"}, where="a") == {}
 
 
-REFUSED = [*IDENTITY, *OF_THE_LOADER, "trust_remote_code", "use_safetensors", "gguf_file", "subfolder", "device_map"]
+REFUSED = [*IDENTITY, *sorted(OF_THE_LOADER), "trust_remote_code", "use_safetensors", "gguf_file", "subfolder", "device_map"]
 
 
 @pytest.mark.parametrize("name", [*REFUSED, "_attn_implementation", "__class__", "Auto", "a.b", ""])
