@@ -14,7 +14,15 @@ def test_settings_of_numbers_texts_and_lists_are_read():
     assert read_entries({"type": "adapter"}, where="a") == {}
 
 
-REFUSED = [*IDENTITY, *sorted(OF_THE_LOADER), "trust_remote_code", "use_safetensors", "gguf_file", "subfolder", "device_map"]
+REFUSED = [
+    *IDENTITY,
+    *sorted(OF_THE_LOADER),
+    "trust_remote_code",
+    "use_safetensors",
+    "gguf_file",
+    "subfolder",
+    "device_map",
+]
 
 
 @pytest.mark.parametrize("name", [*REFUSED, "_attn_implementation", "__class__", "Auto", "a.b", ""])
