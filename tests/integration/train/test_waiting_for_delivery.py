@@ -20,7 +20,7 @@ def _told_to_wait(process) -> str:
 def test_it_goes_on_as_soon_as_everything_is_delivered(tmp_path: Path):
     store = tmp_path / "store"
     process = start(SHORT, store, tmp_path / "work", TUNEYARD_WAIT_SECONDS="120")
-    assert "the base model 'default-bucket/models/tiny' is not in" in _told_to_wait(process)
+    assert "There is no model at default-bucket/models/tiny in" in _told_to_wait(process)
     lay_out(store)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
@@ -30,7 +30,7 @@ def test_it_goes_on_as_soon_as_everything_is_delivered(tmp_path: Path):
 
 def test_when_the_time_is_up_it_is_exit_4(tmp_path: Path):
     said = train(VALUES, tmp_path / "store", tmp_path / "work", code=4, TUNEYARD_WAIT_SECONDS="1")
-    assert "hint: tuneyard deliver" in said
+    assert "tuneyard deliver --set modelID" in said
 
 
 def test_sigterm_ends_the_waiting(tmp_path: Path):
