@@ -94,7 +94,8 @@ def test_our_own_server_answers_with_what_was_trained(kind, trained, tmp_path):
 def test_what_vllm_refuses_can_be_merged(kind, trained, tmp_path):
     final = trained[kind] / REMOTE / "checkpoint-final"
     check = merge_adapter(trained[kind] / MODEL, final, tmp_path / "merged", [[5, 6, 7, 8], [9, 10]])
-    assert max(check.logits, check.served_logits) < 1e-5
+    assert check.logits < 1e-5
+    assert check.kl < 1e-9
 
 
 @pytest.mark.parametrize(
