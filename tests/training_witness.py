@@ -196,7 +196,12 @@ def witness(values: dict[str, Any], store: Path, folder: Path, *, until: int) ->
     found["events"] = bool(list(remote.glob("tensorboard/*")))
     if until == 0:
         found["final"] = lab.final_sha256(store, values["checkpointsRemote"])
-    return found
+    return {name: value if name == "read" else _without(folder, value) for name, value in found.items()}
+
+
+def _without(folder: Path, value: Any) -> Any:
+    """The same with nothing in it that says in which folder the process worked."""
+    return json.loads(json.dumps(value, default=str).replace(str(folder), "folder"))
 
 
 def as_text(found: Mapping[str, Any]) -> str:

@@ -7,7 +7,6 @@ serving look at a model in one way. Importing it loads no torch; `load_model` an
 from tuneyard.models.entries import IDENTITY, OF_THE_LOADER, read_entries, without_dropout
 from tuneyard.models.headers import Tensor, read_header
 from tuneyard.models.loading import (
-    UNUSABLE,
     check_whole,
     incomplete,
     library_is_here,
@@ -27,7 +26,6 @@ __all__ = [
     "INDEX",
     "MANIFESTS",
     "OF_THE_LOADER",
-    "UNUSABLE",
     "Read",
     "Tensor",
     "check_whole",

@@ -14,23 +14,12 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub.errors import StrictDataclassError
-
 from tuneyard.errors import IncompleteModelError, InvalidDataError, NotFoundError, Problem
 from tuneyard.models.names import grouped
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
-
-UNUSABLE = (
-    OSError, ValueError, LookupError, TypeError, AttributeError, ImportError, RuntimeError, ArithmeticError,
-    AssertionError, NotImplementedError, StrictDataclassError,
-)  # fmt: skip
-"""What transformers raises for files that are no model; it documents nowhere which it will be.
-
-A config whose entry has another type than its dataclass says is a `StrictDataclassError`, which is nothing else.
-"""
 
 _FEW = 6
 _LONGEST_REASON = 400
@@ -142,7 +131,7 @@ def load_adapter(base: PreTrainedModel, folder: Path, *, where: str) -> PeftMode
         warnings.simplefilter("always")
         try:
             model = PeftModel.from_pretrained(base, folder)
-        except (*UNUSABLE, _safetensor_error()) as error:
+        except _unusable() as error:
             reason = reason_of(error)
             raise InvalidDataError(
                 f"The adapter {where!r} can't be put on its base: {reason}", hint=_HINT, problems=[]
@@ -171,7 +160,7 @@ def _load(architecture: str | None, folder: Path, where: str, keywords: Mapping[
             ignore_mismatched_sizes=True,
             **keywords,
         )
-    except (*UNUSABLE, _safetensor_error()) as error:
+    except _unusable() as error:
         reason = reason_of(error)
         raise InvalidDataError(f"The model {where!r} can't be loaded: {reason}", hint=_HINT, problems=[]) from error
     if problems := _problems(found):
@@ -193,10 +182,12 @@ def reason_of(error: BaseException) -> str:
     return text if len(text) <= _LONGEST_REASON else f"{text[: _LONGEST_REASON - 1]}…"
 
 
-def _safetensor_error() -> type[Exception]:
+def _unusable() -> tuple[type[BaseException], ...]:
     from safetensors import SafetensorError
 
-    return SafetensorError
+    from tuneyard.models.unusable import UNUSABLE
+
+    return (*UNUSABLE, SafetensorError)
 
 
 def _problems(found: Mapping[str, Any]) -> list[Problem]:

@@ -16,7 +16,8 @@ import torch
 from transformers import TrainingArguments, set_seed
 
 from tuneyard.errors import ConflictError, InvalidValuesError, Problem
-from tuneyard.models import UNUSABLE, outline_model, reason_of
+from tuneyard.models import outline_model, reason_of
+from tuneyard.models.unusable import UNUSABLE
 from tuneyard.progress import progress_bar
 from tuneyard.train.batches import EncodedRows, flatten, moved
 from tuneyard.train.console import Tell
@@ -110,7 +111,7 @@ def assemble(
         model = add_adapter(model, config.peft_conf, base, gradient_checkpointing=checkpointing)
         hold_trained_in(model, precision.trained)
         if shards(values) is None:
-            _try_adapter(model, form, encoded, arguments.device)
+            _try_adapter(model, form, encoded, arguments)
     if config.method == "dpo" and config.preference_args.disable_dropout:
         disable_dropout(model, form.forward, moved(flatten([encoded[0]]), model.device))
     types = {} if adapts else _published_types(base, key, precision, changed)
@@ -166,13 +167,18 @@ def _set_up(model: Any, form: RowForm, arguments: TrainingArguments, total: int)
         arguments.gradient_accumulation_steps = total // arguments.world_size
 
 
-def _try_adapter(model: Any, form: RowForm, rows: EncodedRows, device: torch.device) -> None:
+def _try_adapter(model: Any, form: RowForm, rows: EncodedRows, arguments: TrainingArguments) -> None:
     """Compute a short row once with the adapter: without it the model is proven, so what fails is the adapter's."""
     shortest = min(range(len(rows)), key=rows.lengths.__getitem__)
+    device, autocast = arguments.device, _autocast_type(arguments)
     try:
         if not getattr(model, "is_quantized", False):
             model.to(device)
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
+        with (
+            torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+            torch.autocast(device.type, dtype=autocast, enabled=autocast is not None),
+            torch.no_grad(),
+        ):
             form.forward(model, moved(flatten([rows[shortest]]), device))
     except torch.OutOfMemoryError:
         raise
@@ -182,12 +188,16 @@ def _try_adapter(model: Any, form: RowForm, rows: EncodedRows, device: torch.dev
         raise InvalidValuesError(f"{problem}", hint=hint, problems=[problem]) from error
 
 
+def _autocast_type(arguments: TrainingArguments) -> torch.dtype | None:
+    return torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else None
+
+
 def _with_reference(
     base: Any, rows: EncodedRows, arguments: TrainingArguments, form: RowForm, *, main: bool
 ) -> PairedRows:
     """Pair preferences up, with what the base, before any adapter is on it, predicts of their answers."""
     pairs = PairedRows(rows)
-    autocast = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else None
+    autocast = _autocast_type(arguments)
     mine = range(arguments.process_index, len(pairs), arguments.world_size)
     with progress_bar("asking the reference", len(mine)) if main else nullcontext(_count_nothing) as advance:
         found = list(reference_log_probs(base, pairs, mine, forward=form.forward, autocast=autocast, advance=advance))

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from tuneyard.errors import DivergedError, Problem
 
@@ -45,7 +46,7 @@ class Finite:
     def note_norm(self, step: int, norm: torch.Tensor | float) -> None:
         """Keep the norm of a step's gradients."""
         if not self._scaled:
-            self._kept.append((step, None, torch.as_tensor(norm).detach()))
+            self._kept.append((step, None, _whole(torch.as_tensor(norm).detach())))
 
     def note_skipped(self, step: int, skipped: bool) -> None:
         """Count the updates that loss scaling has skipped in a row.
@@ -87,7 +88,7 @@ class Finite:
             DivergedError: One holds a number that is not finite.
         """
         for name, weight in model.named_parameters():
-            if weight.requires_grad and not bool(weight.isfinite().all()):
+            if weight.requires_grad and not bool(_whole(weight.isfinite().all())):
                 raise DivergedError(
                     f"The weight {name} is not finite after step {step}, so the training has ended.",
                     hint=self._hint(step),
@@ -125,6 +126,11 @@ class Finite:
             f"Lower training_args.learning_rate ({self._learning_rate:g}) or check these rows. The checkpoints before "
             "this step are kept; another learning rate needs another checkpointsRemote."
         )
+
+
+def _whole(tensor: torch.Tensor) -> torch.Tensor:
+    """Put together what processes hold shares of (FSDP); called by all of them."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def _first(flags: torch.Tensor) -> int | None:

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from tuneyard.errors import InvalidDataError
-from tuneyard.models import UNUSABLE
+from tuneyard.models.unusable import UNUSABLE
 from tuneyard.train.attention import PER_CONVERSATION
 from tuneyard.train.balance import balance_weight
 from tuneyard.train.batches import EncodedRows, Row, flatten, moved

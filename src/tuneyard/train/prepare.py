@@ -125,6 +125,7 @@ def prepare(values: FinetuneValues, inputs: Inputs, store: Store, workdir: Path,
         workdir,
         tell,
     )
+    SHARED_TEMPLATES.close()  # nothing is rendered while it trains
     for folder in (rows, validation):
         if folder:
             encoded = EncodedRows(folder)

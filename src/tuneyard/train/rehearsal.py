@@ -37,7 +37,8 @@ from transformers.optimization import get_scheduler
 
 from tuneyard.device import Device
 from tuneyard.errors import InvalidDataError, InvalidValuesError, Problem
-from tuneyard.models import IDENTITY, OF_THE_LOADER, UNUSABLE, outline_model, reason_of
+from tuneyard.models import IDENTITY, OF_THE_LOADER, outline_model, reason_of
+from tuneyard.models.unusable import UNUSABLE
 from tuneyard.train.model import add_adapter
 from tuneyard.train.tracking import tracker_problems
 from tuneyard.values import FinetuneValues

@@ -17,7 +17,8 @@ from transformers.integrations.integration_utils import (
 )
 
 from tuneyard.errors import DeniedError, Problem, UnavailableError
-from tuneyard.models import UNUSABLE, reason_of
+from tuneyard.models import reason_of
+from tuneyard.models.unusable import UNUSABLE
 from tuneyard.train.console import Tell
 from tuneyard.values import FinetuneValues, Tracking
 

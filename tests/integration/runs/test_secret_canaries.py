@@ -155,7 +155,7 @@ def go_through(demo: Demo, hub: str) -> None:
     shown = demo.values("shown", changed(few, **{"finetuning_config.tracking": tracked}))
     demo.run("finetune", "-f", shown, "--name", "tune", "--dry-run")
     demo.run("finetune", "-f", shown, "--name", "tune", "--dry-run", "--json")
-    demo.run("finetune", "-f", shown, "--name", "untracked", code=3, **debug)
+    demo.run("finetune", "-f", shown, "--name", "untracked", code=8, **debug)
     wrong_env = demo.values("wrong-env", {**few, "env": f"MY_KEY={few['env']['MY_KEY']}"})
     demo.run("finetune", "-f", wrong_env, "--name", "wrong", code=3)
     demo.run("data", "check", "-f", finetune)

@@ -340,7 +340,7 @@ def test_an_accelerator_that_is_not_there_is_exit_8_unless_the_cpu_is_allowed(st
 @pytest.mark.parametrize(
     ("changes", "code", "words"),
     [
-        ({"basemodel": "default-bucket/models/absent"}, 4, "the base model 'default-bucket/models/absent' is not in"),
+        ({"basemodel": "default-bucket/models/absent"}, 4, "There is no model at default-bucket/models/absent in"),
         ({CONF: {"peft_type": "LOHA"}}, 3, "finetuning_config.peft_conf.peft_type: is not trained by this version"),
         ({"distributedType": "auto-deepspeed-stage3"}, 3, "distributedType: is not trained by this version"),
         ({ARGUMENTS + "save_only_model": True}, 3, "can't be resumed from"),

@@ -47,7 +47,7 @@ def test_data_that_is_not_delivered_is_taken_at_its_longest_and_said(store):
 
 
 def test_a_model_that_is_not_delivered_is_not_found(store):
-    with pytest.raises(NotFoundError, match="is not in"):
+    with pytest.raises(NotFoundError, match="There is no model at"):
         told(store, basemodel="default-bucket/models/none")
 
 
@@ -140,7 +140,8 @@ def test_the_operations_of_a_run_are_those_of_its_tokens(store):
 
 
 def test_what_is_not_counted_is_a_note(store):
-    notes = told(store, **{"finetuning_config.training_args.optim": "grokadamw"}).notes
+    values = changed(VALUES, **{"finetuning_config.training_args.optim": "grokadamw"})
+    notes = estimate(FinetuneValues.model_validate(values), open_store(store.as_uri()), here=False).notes
     assert any("what grokadamw keeps is not known" in note for note in notes)
     values = changed(
         VALUES, **{"finetuning_config.quant_conf": {"quantization_type": "bits-and-bytes", "load_in_4bit": True}}
