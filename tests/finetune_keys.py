@@ -266,7 +266,7 @@ WORKING = {
     "load_best_model_at_end": Works(
         True, {name: value for name, value in WORST.items() if name != ARGS + "load_best_model_at_end"}, until=0
     ),
-    "metric_for_best_model": Elsewhere("integration/train/test_best_model_metrics.py"),
+    "metric_for_best_model": Elsewhere("tests/integration/train/test_best_model_metrics.py"),
     "greater_is_better": Waits(True, {**BEST, ARGS + "metric_for_best_model": "loss"}, until=0),
     "full_determinism": Works(True),
     "seed": Works(8),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuneyard.errors import IncompleteModelError, InvalidDataError, NotFoundError, Problem
 from tuneyard.models.names import grouped
+from tuneyard.values.public import without_credentials
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -171,12 +172,12 @@ def _load(architecture: str | None, folder: Path, where: str, keywords: Mapping[
 
 
 def reason_of(error: BaseException) -> str:
-    """Write what a library reports on one line, cut where it is long; the kind of the error where it reports nothing.
+    """Write what a library reports on one line, without credentials, cut where it is long; its kind where it is empty.
 
     Args:
         error: What it raised.
     """
-    text = " ".join(str(error).split())
+    text = without_credentials(" ".join(str(error).split()))
     if not text or isinstance(error, KeyError):  # whose text is the key alone
         text = f"{type(error).__name__} {text}".strip()
     return text if len(text) <= _LONGEST_REASON else f"{text[: _LONGEST_REASON - 1]}…"

@@ -325,7 +325,7 @@ def _of_arguments(values: FinetuneValues, device: Device, *, here: bool) -> Iter
     try:
         _step_of_optimizer(arguments, device)
     except UNUSABLE as error:
-        if here or not isinstance(error, ImportError):
+        if here or not _lacks_package(error):
             with_args = f" with optim_args {arguments.optim_args}" if arguments.optim_args else ""
             yield Problem(f"{_ARGUMENTS}optim", f"can't be used{with_args}: {reason_of(error)}", arguments.optim.value)
     else:
@@ -338,6 +338,11 @@ def _of_arguments(values: FinetuneValues, device: Device, *, here: bool) -> Iter
         yield Problem(f"{_ARGUMENTS}lr_scheduler_type", what, str(arguments.lr_scheduler_type.value))
     if here:
         yield from tracker_problems(values, arguments.report_to)
+
+
+def _lacks_package(error: BaseException) -> bool:
+    """Whether a package is not installed; transformers reports that of optimizers by words alone."""
+    return isinstance(error, ImportError) or "install" in str(error)
 
 
 def _compile(arguments: Any) -> None:

@@ -92,10 +92,10 @@ def _of_mlflow(values: FinetuneValues) -> Iterator[Problem]:
         message = f"The MLflow server that {where} names can't be used: {reason_of(error)}"
         if status in (401, 403):
             hint = "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, in env."
-            raise DeniedError(message, hint=hint) from error
+            raise DeniedError(message, hint=hint) from None  # whose text has the address, credentials and all
         if status >= 500:
             hint = "Start the server, or leave out tracking and mlflow of training_args.report_to; nothing has begun."
-            raise UnavailableError(message, hint=hint) from error
+            raise UnavailableError(message, hint=hint) from None
         yield Problem(asked, f"{what}: {reason_of(error)}")
 
 

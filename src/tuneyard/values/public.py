@@ -63,6 +63,15 @@ def public_values(values: Mapping[str, Any]) -> dict[str, Any]:
     return with_env(tree, lambda name, value: value if name in SHOWN_ENV or isinstance(value, dict) else NOT_SHOWN)
 
 
+def without_credentials(text: str) -> str:
+    """Leave out of a text what stands before the `@` of its URLs.
+
+    Args:
+        text: What a library reports, say.
+    """
+    return _CREDENTIALS.sub(NOT_SHOWN, text)
+
+
 def with_env(values: Mapping[str, Any], change: Callable[[str, Any], Any]) -> dict[str, Any]:
     """Give values with each environment variable changed.
 
@@ -79,7 +88,7 @@ def with_env(values: Mapping[str, Any], change: Callable[[str, Any], Any]) -> di
 
 def _without_credentials(value: Any) -> Any:
     if isinstance(value, str):
-        return _CREDENTIALS.sub(NOT_SHOWN, value)
+        return without_credentials(value)
     if isinstance(value, dict):
         items = cast("dict[str, Any]", value).items()
         return {key: NOT_SHOWN if _is_secret(key, item) else _without_credentials(item) for key, item in items}
