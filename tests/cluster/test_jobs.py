@@ -178,7 +178,7 @@ def refused(jobs, finished):
     [
         ("unsupported", 3, "distributedType"),
         ("bad-rows", 3, "chat.jsonl"),
-        ("not-there", 4, "/absent' is not in"),
+        ("not-there", 4, "/absent in "),
         ("wrong-key", 5, "minio-credentials|access key|credentials|denied"),
         ("other-settings", 6, "learning_rate"),
         ("damaged", 7, "optimizer.pt"),
