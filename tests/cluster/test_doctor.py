@@ -206,7 +206,7 @@ def test_rights_that_are_missing_are_named_by_verb_and_resource(namespace: str, 
     found = report.named("permissions")
     assert found.outcome == "problem"
     assert "create, patch, delete jobs" in found.found
-    assert "get secrets" in found.found
+    assert "get, create, patch, delete secrets" in found.found
     assert "pods/log" not in found.found
     assert report.exit_code == 5
 
