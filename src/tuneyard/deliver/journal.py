@@ -54,10 +54,13 @@ def read_journal(store: Store, key: str) -> Journal | None:
 
 def _held(path: str, facts: Any) -> Held | None:
     """Read what a journal says of a file; None where it says nothing that a delivery could have noted."""
-    if not isinstance(facts.get("size"), int) or not isinstance(facts.get("version", ""), str):
+    if not isinstance(facts, dict):
+        return None
+    given = cast("dict[str, Any]", facts)
+    if not isinstance(given.get("size"), int) or not isinstance(given.get("version", ""), str):
         return None
     try:
-        held = Held(**facts)
+        held = Held(**given)
         FileEntry(path, held.size, held.sha256)
     except (TypeError, InvalidValuesError):
         return None

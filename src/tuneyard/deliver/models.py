@@ -112,26 +112,17 @@ def deliver_model(
 
 def _check_no_result(target: Target) -> None:
     """Never write over what a finetuning has published, whatever may be overwritten."""
-    where = f"{target.prefix}manifest.json"
     try:
-        manifest = read_manifest(target.store, where)
+        manifest = read_manifest(target.store, f"{target.prefix}manifest.json")
     except (NotFoundError, IntegrityError):  # a model may have a file of this name
         return
-    delivered = (target.manifest_key, target.journal_key)
-    if manifest.kind in ("final", "checkpoint") and not any(_is_there(target.store, key) for key in delivered):
+    own = [key.removeprefix(target.prefix) for key in (target.manifest_key, target.journal_key)]
+    if manifest.kind in ("final", "checkpoint") and not object_sizes(target, own):
         raise ConflictError(
             f"What lies at {target.key} in {target.store.url} is the result of a finetuning.",
             hint="Choose another bucketModelPath.",
             key=target.key,
         )
-
-
-def _is_there(store: Store, key: str) -> bool:
-    try:
-        store.head(key)
-    except NotFoundError:
-        return False
-    return True
 
 
 def _with_pin(error: UnavailableError, target: Target, model_id: str) -> UnavailableError:

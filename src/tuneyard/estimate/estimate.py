@@ -128,10 +128,10 @@ def estimate(values: FinetuneValues, store: Store, *, here: bool = True) -> Esti
 
 
 def _check_rows(values: FinetuneValues, base: Any, rows: Sequence[Encoded]) -> None:
-    from tuneyard.train.rehearsal import check_rows, virtual_tokens
+    from tuneyard.train.rehearsal import check_rows
 
     lengths, largest = [len(row.input_ids) for row in rows], [max(row.input_ids) for row in rows]
-    check_rows(base, lengths, largest, lambda number: rows[number].where, virtual_tokens=virtual_tokens(values))
+    check_rows(base, lengths, largest, lambda number: rows[number].where, virtual_tokens=values.virtual_tokens)
 
 
 def _estimate(

@@ -77,7 +77,7 @@ def measure_work(
     pairs = config.method == "dpo"
     limit = (config.preference_args.max_length or 2048) if pairs else config.sft_args.max_seq_length
     given_steps = config.training_args.max_steps
-    prompt = _prompt_tokens(values)
+    prompt = values.virtual_tokens
     try:
         sequences, validation = _sequences(values, store, base, scratch, tell)
     except NotFoundError:
@@ -107,10 +107,6 @@ def measure_work(
     )
 
 
-def _prompt_tokens(values: FinetuneValues) -> int:
-    return int(values.finetuning_config.peft_conf.peft_kwargs.get("num_virtual_tokens") or 0)
-
-
 def _sequences(
     values: FinetuneValues, store: Store, base: Path, scratch: Path, tell: Callable[[str], None]
 ) -> tuple[list[Encoded], list[Encoded]]:
@@ -128,7 +124,7 @@ def pull_settings(store: Store, key: str, manifest: Manifest, folder: Path) -> P
         store: Where it lies.
         key: Its key.
         manifest: Its manifest.
-        folder: Where they go, if they have to.
+        folder: Where they go.
     """
     small = tuple(entry for entry in manifest.files if not entry.path.endswith(_WEIGHTS))
     return pull(store, f"{key.strip('/')}/", Manifest("model", small, manifest.about), folder)
@@ -144,7 +140,7 @@ def largest_batch(values: FinetuneValues, sizes: BatchSizes, work: Work) -> list
     """
     answers = 2 if values.finetuning_config.method == "dpo" else 1
     count = answers * min(sizes.per_device, work.rows or sizes.per_device)
-    tokens = work.longest - count * _prompt_tokens(values)
+    tokens = work.longest - count * values.virtual_tokens
     return [(_share(tokens, count, place), _share(work.longest_trained, count, place)) for place in range(count)]
 
 

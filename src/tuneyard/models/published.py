@@ -54,7 +54,7 @@ def find_base(store: Store, key: str) -> Manifest:
     """
     key = key.rstrip("/")
     manifest = find_manifest(store, key)
-    if no_model := _NO_MODELS.get(manifest.kind):
+    if no_model := kind_in_words(manifest.kind):
         raise _no_base(key, no_model, f"Name a delivered model, or a run's {_MERGED}.")
     if is_adapter(manifest):
         raise _no_base(key, "an adapter, and no whole model", _merged_of(store, key, manifest))

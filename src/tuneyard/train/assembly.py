@@ -153,9 +153,8 @@ def _published_types(
 ) -> dict[str, torch.dtype]:
     if precision.trained == precision.frozen:
         return {}
-    outline = outline_model(
-        base, where=key, dtype=precision.frozen, **arguments
-    )  # some weights stay float32 in any model
+    # some weights stay float32 in any model
+    outline = outline_model(base, where=key, dtype=precision.frozen, **arguments)
     return {name: weight.dtype for name, weight in outline.state_dict().items()}
 
 

@@ -31,7 +31,7 @@ from tuneyard.train.inputs import (
     validation_keys,
 )
 from tuneyard.train.precision import precision_of
-from tuneyard.train.rehearsal import check_rows, configured_outline, rehearse, rehearse_adapter, virtual_tokens
+from tuneyard.train.rehearsal import check_rows, configured_outline, rehearse, rehearse_adapter
 from tuneyard.train.rows import encoded_rows
 from tuneyard.train.supported import refuse_unsupported
 from tuneyard.values import FinetuneValues, resolve_batch_sizes
@@ -129,7 +129,7 @@ def prepare(values: FinetuneValues, inputs: Inputs, store: Store, workdir: Path,
     for folder in (rows, validation):
         if folder:
             encoded = EncodedRows(folder)
-            largest, room = encoded.largest_ids, virtual_tokens(values)
+            largest, room = encoded.largest_ids, values.virtual_tokens
             check_rows(outline, encoded.lengths, largest, encoded.place, virtual_tokens=room)
     rehearse_adapter(values, outline, base_folder)
     trained = experiment.finished() is not None

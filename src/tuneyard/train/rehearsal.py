@@ -17,7 +17,6 @@ import tempfile
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -182,11 +181,6 @@ def rehearse_adapter(values: FinetuneValues, outline: PreTrainedModel, folder: P
             add_adapter(outline, conf, folder, gradient_checkpointing=False)
 
 
-def virtual_tokens(values: FinetuneValues) -> int:
-    """Give how many positions a trained prompt takes before each row."""
-    return int(values.finetuning_config.peft_conf.peft_kwargs.get("num_virtual_tokens") or 0)
-
-
 def check_rows(
     model: PreTrainedModel,
     lengths: Sequence[int],
@@ -260,7 +254,7 @@ def _of_model_args(values: FinetuneValues, folder: Path) -> Iterator[Problem]:
             yield Problem(f"{_MODEL_ARGS}.{name}", what, str(value)[:80], "entries of the model's config.json")
             continue
         try:
-            kind.from_dict(deepcopy({**document, name: value}))  # which changes maps in it
+            kind.from_dict(copy.deepcopy({**document, name: value}))  # which changes maps in it
         except UNUSABLE as error:
             yield Problem(f"{_MODEL_ARGS}.{name}", f"is refused: {reason_of(error)}", str(value)[:80])
 

@@ -204,6 +204,11 @@ class FinetuneValues(Job):
         return self.finetuningGpus * self.nodes
 
     @property
+    def virtual_tokens(self) -> int:
+        """How many positions a trained prompt takes before each row."""
+        return int(self.finetuning_config.peft_conf.peft_kwargs.get("num_virtual_tokens") or 0)
+
+    @property
     def trackers(self) -> tuple[str, ...]:
         """What a run reports to, by transformers' names: those of `report_to`, and those with a key of their own."""
         given = self.finetuning_config.training_args.report_to

@@ -26,7 +26,7 @@ NEVER: Mapping[str, str] = {
     "bf16_full_eval": "an evaluation computes as the training does",
     "dataloader_in_order": "micro-batches are planned, and come in that order",
     "disable_tqdm": "progress is Tuneyard's own bar, drawn where a terminal is",
-    "do_predict": "a training predicts nothing; tuneyard evaluate compares answers",
+    "do_predict": "a training predicts nothing",
     "enable_jit_checkpoint": "SIGTERM saves after the step under way, always",
     "eval_accumulation_steps": _LOSSES,
     "eval_do_concat_batches": _LOSSES,
