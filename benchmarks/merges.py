@@ -25,8 +25,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from broken_merges import EMBEDDINGS, MERGES, SAVES, broken
-
+from lab.broken_merges import EMBEDDINGS, MERGES, SAVES, broken
 from tuneyard.errors import IntegrityError
 from tuneyard.train.agreement import Text
 from tuneyard.train.merge import merge_adapter

@@ -7,4 +7,4 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-pytest_plugins = ["missing_tools", "s3_servers"]
+pytest_plugins = ["lab.missing_tools", "lab.s3_servers"]

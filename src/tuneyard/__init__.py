@@ -3,23 +3,20 @@
 The verbs are those of the command line: deliver, plan, finetune, serve, chat, and the ones that look after runs.
 Everything is loaded on first use, so importing this costs next to nothing.
 
-Four verbs share their name with the room that does their work. `tuneyard.deliver` is always the verb; the room is
-imported from (`from tuneyard.deliver import …`) or run (`python -m tuneyard.deliver`).
+A verb is a function and a room is a noun (`deliver` and `tuneyard.delivery`), so that neither hides the other.
 """
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tuneyard.client import Run, chat, delete, deliver, find, finetune, logs, plan, runs, serve, stop, watch
     from tuneyard.errors import TuneyardError
-    from tuneyard.runs import RunInfo
-    from tuneyard.runs.forecast import Forecast
-    from tuneyard.runs.targets import Kubernetes
+    from tuneyard.runners import RunInfo
+    from tuneyard.runners.forecast import Forecast
+    from tuneyard.runners.targets import Kubernetes
 
     __version__: str
 
@@ -44,9 +41,9 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Forecast": "tuneyard.runs.forecast",
-    "Kubernetes": "tuneyard.runs.targets",
-    "RunInfo": "tuneyard.runs",
+    "Forecast": "tuneyard.runners.forecast",
+    "Kubernetes": "tuneyard.runners.targets",
+    "RunInfo": "tuneyard.runners",
     "TuneyardError": "tuneyard.errors",
 }
 
@@ -63,13 +60,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Face(ModuleType):
-    def __setattr__(self, name: str, value: object) -> None:
-        # The import system sets each imported room on its package, which would hide the verb of the same name.
-        if not (name in __all__ and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Face

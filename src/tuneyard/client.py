@@ -4,7 +4,7 @@
     server = tuneyard.serve("lora-16")
     print(tuneyard.chat("What is a manifest?", name="lora-16"))
 
-Each verb plans (tuneyard.runs.plans), launches on a runner and gives a handle back. No verb asks which target it is
+Each verb plans (tuneyard.runners.plans), launches on a runner and gives a handle back. No verb asks which target it is
 on. Errors are those of `tuneyard.errors`; a run that was waited for and did not succeed raises `RunEndedError`.
 """
 
@@ -16,16 +16,16 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from tuneyard.runs.base import STOP_SECONDS, Runner
-from tuneyard.runs.info import RunInfo, RunKey, Verb
-from tuneyard.runs.names import find_run
-from tuneyard.runs.outcome import raise_if_not_succeeded
-from tuneyard.runs.targets import Target, runner_for
+from tuneyard.runners.base import STOP_SECONDS, Runner
+from tuneyard.runners.info import RunInfo, RunKey, Verb
+from tuneyard.runners.names import find_run
+from tuneyard.runners.targets import Target, runner_for
+from tuneyard.runners.waiting import raise_if_not_succeeded
 
 if TYPE_CHECKING:
-    from tuneyard.chat import Message
-    from tuneyard.runs.forecast import Forecast
-    from tuneyard.runs.plans import Plan
+    from tuneyard.chatting import Message
+    from tuneyard.runners.forecast import Forecast
+    from tuneyard.runners.plans import Plan
     from tuneyard.values import DeliverValues, FinetuneValues, InferenceValues
 
 _LOOK_SECONDS = 0.5
@@ -93,7 +93,7 @@ def deliver(
         NotFoundError: If a values file is not there.
         RunEndedError: If it was waited for and did not succeed.
     """
-    from tuneyard.runs.plans import Sources, plan_deliver
+    from tuneyard.runners.plans import Sources, plan_deliver
 
     runner = runner_for(on)
     return _launch(plan_deliver(Sources(files, set, values, name, store), runner), runner, wait=wait)
@@ -129,8 +129,8 @@ def plan(
         NotFoundError: If a values file, the base model, the namespace or its queue is not there.
         UnavailableError: If the store or the cluster can't be reached.
     """
-    from tuneyard.runs.forecast import forecast
-    from tuneyard.runs.plans import Sources
+    from tuneyard.runners.forecast import forecast
+    from tuneyard.runners.plans import Sources
 
     return forecast(Sources(files, set, values, name, store), runner_for(on), inside=inside)
 
@@ -167,7 +167,7 @@ def finetune(
         ConflictError: If a run of that name works with other values.
         RunEndedError: If it was waited for and did not succeed.
     """
-    from tuneyard.runs.plans import Sources, plan_finetune
+    from tuneyard.runners.plans import Sources, plan_finetune
 
     runner = runner_for(on)
     return _launch(plan_finetune(Sources(files, set, values, name, store), runner), runner, wait=wait)
@@ -210,8 +210,8 @@ def serve(
         NotFoundError: If the run, or what it should have published, is not there.
         RunEndedError: If it was waited for and ended before it answered.
     """
-    from tuneyard.runs.plans import Sources, plan_serve
-    from tuneyard.runs.serving import wait_until_ready
+    from tuneyard.runners.plans import Sources, plan_serve
+    from tuneyard.runners.waiting import wait_until_ready
 
     runner = runner_for(on)
     sources = Sources(files, set, values, name, store)
@@ -271,8 +271,8 @@ def chat(
         NotFoundError: If there is no such server, or no two models to compare.
         UnavailableError: If it does not run or can't be reached.
     """
-    from tuneyard.chat import ask, ask_both, connect
-    from tuneyard.runs.serving import find_server, wait_until_ready
+    from tuneyard.chatting import ask, ask_both, connect
+    from tuneyard.runners.waiting import find_server, wait_until_ready
 
     runner = runner_for(on)
     server = wait_until_ready(runner, find_server(runner, name).key)
@@ -335,7 +335,7 @@ def watch(name: str, *, on: Target = "local") -> Iterator[RunInfo]:
     Raises:
         NotFoundError: If there is no such run.
     """
-    from tuneyard.runs.watching import changes
+    from tuneyard.runners.waiting import changes
 
     runner = runner_for(on)
     key = find_run(runner.list(), name, prefer="finetune", target=runner.words).key

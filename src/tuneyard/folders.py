@@ -1,7 +1,7 @@
 """Tuneyard's own folders on this machine, and the error where one can't be made, written or read.
 
 <home>/store/                    the default store of the local target
-<home>/runs/<verb>/<name>/       one run (tuneyard.runs.folder)
+<home>/runs/<verb>/<name>/       one run (tuneyard.runners.local.folder)
 <home>/launch.lock               held for the moments in which a run is launched or deleted
 <home>/errors/                   tracebacks of errors nobody expected
 

@@ -1,6 +1,6 @@
 """How a process of Tuneyard ends: the documented exit code, and on a mistake one sentence and a hint.
 
-One of the few outermost edges: `python -m tuneyard.deliver`, `.train` and `.serve` run their work through `run_main`,
+One of the few outermost edges: `python -m tuneyard.delivery`, `.train` and `.serve` run their work through `run_main`,
 so that they all end alike. Errors and their codes are in `errors`; the command line has its own edge.
 """
 

@@ -15,12 +15,13 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from cluster_lab.canaries import find
-from cluster_lab.python_pods import start_python
-from cluster_lab.training_jobs import training_jobs, until
-from cluster_lab.workspaces import STORE, helm, kubectl, workspace
-from tiny_models import make_model
-from training import ARGUMENTS, changed, conversations
+
+from lab.cluster.canaries import find
+from lab.cluster.python_pods import start_python
+from lab.cluster.training_jobs import training_jobs, until
+from lab.cluster.workspaces import STORE, helm, kubectl, workspace
+from lab.tiny_models import make_model
+from lab.training import ARGUMENTS, changed, conversations
 
 pytestmark = pytest.mark.cluster
 
@@ -30,7 +31,7 @@ import os, pathlib, sys, time
 sys.path.insert(0, "/tmp/hub")
 while not os.path.exists("/tmp/hub/all-here"):
     time.sleep(0.2)
-from hub_server import hub_server
+from lab.hub_server import hub_server
 with hub_server("0.0.0.0", (8000, 8001), os.environ["HOST"]) as hub:
     hub.token = os.environ["TOKEN"]
     folder = pathlib.Path("/tmp/hub/model")
@@ -150,7 +151,7 @@ def start_hub(made, model):
     start_python(made, "hub", HUB, env, readinessProbe={"tcpSocket": {"port": 8000}, "periodSeconds": 1})
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w|") as archive:
-        archive.add(Path(__file__).parents[1] / "hub_server.py", "hub_server.py")
+        archive.add(Path(__file__).parents[1] / "lab/hub_server.py", "lab/hub_server.py")
         archive.add(model, "model")
         archive.addfile(tarfile.TarInfo("all-here"))
     command = ["kubectl", "exec", "-i", "-n", made.namespace, "hub", "--", "python", "-c", UNPACK]
@@ -211,7 +212,7 @@ def test_everything_that_can_be_seen_was_looked_at(ran, shown):
         f"object {made.prefix}/datasets/.tuneyard/chat.jsonl.manifest.json",
     ):
         assert where in wheres, where
-    assert b"tuneyard.serve" in shown[next(where for where in shown if where.startswith("arguments of llm"))]
+    assert b"tuneyard.serving" in shown[next(where for where in shown if where.startswith("arguments of llm"))]
     assert b"exit_code" in shown["object of pods"], "termination messages are among it"
 
 

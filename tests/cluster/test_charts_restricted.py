@@ -16,7 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
-from chart_lab import DELIVER, NAMESPACE, SERVE, TRAIN, Chart, helm_or_skip, least, pod, render
+
+from lab.charts import DELIVER, NAMESPACE, SERVE, TRAIN, Chart, helm_or_skip, least, pod, render
 
 pytestmark = pytest.mark.cluster
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tuneyard.doctor import Report, check_kubernetes
+from tuneyard.diagnosis import Report, check_kubernetes
 
 pytestmark = [
     pytest.mark.cluster,

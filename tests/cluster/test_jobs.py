@@ -11,10 +11,10 @@ import json
 import re
 
 import pytest
-from cluster_lab.training_jobs import training_jobs, until
-from cluster_lab.workspaces import QUEUE, kubectl, workspace
-from training import ARGUMENTS, DATA, MODEL, changed, lay_out
 
+from lab.cluster.training_jobs import training_jobs, until
+from lab.cluster.workspaces import QUEUE, kubectl, workspace
+from lab.training import ARGUMENTS, DATA, MODEL, changed, lay_out
 from tuneyard.store import open_store
 
 pytestmark = pytest.mark.cluster

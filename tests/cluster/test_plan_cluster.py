@@ -8,10 +8,10 @@ import subprocess
 import time
 
 import pytest
-from cluster_lab.target_lab import MISSING_IMAGE, TargetLab, own_queue, service_account
-from cluster_lab.workspaces import QUEUE, kubectl, workspace
 
 import tuneyard
+from lab.cluster.target import MISSING_IMAGE, TargetLab, own_queue, service_account
+from lab.cluster.workspaces import QUEUE, kubectl, workspace
 from tuneyard.errors import NotFoundError
 
 pytestmark = pytest.mark.cluster

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 import yaml
-from cluster_lab.canaries import find
-from cluster_lab.training_jobs import until
-from cluster_lab.workspaces import STORE, Workspace, helm, kubectl, workspace
 
+from lab.cluster.canaries import find
+from lab.cluster.training_jobs import until
+from lab.cluster.workspaces import STORE, Workspace, helm, kubectl, workspace
 from tuneyard.store import read_manifest
 
 pytestmark = pytest.mark.cluster

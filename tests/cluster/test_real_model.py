@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from cluster_lab.training_jobs import training_jobs
-from cluster_lab.workspaces import QUEUE, kubectl, workspace
-from training import ARGUMENTS, DATA, MODEL, VALUES, changed, lay_out
 
+from lab.cluster.training_jobs import training_jobs
+from lab.cluster.workspaces import QUEUE, kubectl, workspace
+from lab.training import ARGUMENTS, DATA, MODEL, VALUES, changed, lay_out
 from tuneyard.checkpoints import Experiment
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]

@@ -13,10 +13,11 @@ import subprocess
 import sys
 
 import pytest
-import serving
-from cluster_lab.python_pods import start_python
-from cluster_lab.training_jobs import until
-from cluster_lab.workspaces import STORE, helm, kubectl, workspace
+
+from lab import serving
+from lab.cluster.python_pods import start_python
+from lab.cluster.training_jobs import until
+from lab.cluster.workspaces import STORE, helm, kubectl, workspace
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 

@@ -8,7 +8,9 @@ import subprocess
 import time
 
 import pytest
-from cluster_lab.target_lab import (
+
+import tuneyard
+from lab.cluster.target import (
     MISSING_IMAGE,
     TargetLab,
     killing_kubectl,
@@ -16,13 +18,11 @@ from cluster_lab.target_lab import (
     own_queue,
     service_account,
 )
-from cluster_lab.workspaces import kubectl, workspace
-from training import MODEL
-
-import tuneyard
-from tuneyard.runs import RunKey
-from tuneyard.runs.kubernetes import KubernetesRunner
-from tuneyard.runs.serving import wait_until_ready
+from lab.cluster.workspaces import kubectl, workspace
+from lab.training import MODEL
+from tuneyard.runners import RunKey
+from tuneyard.runners.kubernetes import KubernetesRunner
+from tuneyard.runners.waiting import wait_until_ready
 
 pytestmark = pytest.mark.cluster
 
@@ -234,7 +234,7 @@ def test_a_run_is_served_talked_with_and_gone(lab, finished):
     # The way to it holds when the pod behind it changes.
     runner, key = KubernetesRunner(None, lab.namespace), RunKey("serve", finished)
     with runner.reach(key) as reached:
-        from tuneyard.chat import connect
+        from tuneyard.chatting import connect
 
         assert connect(reached.url, reached.api_key).models
         with pytest.raises(tuneyard.TuneyardError) as denied:

@@ -6,11 +6,11 @@ import copy
 import json
 
 import pytest
-import serving
-from chat_families import CONVERSATIONS, FAMILIES, make_family_model, mixed
-from chats import DataConf
-from cluster_lab.workspaces import STORE, helm, kubectl, workspace
 
+from lab import serving
+from lab.chat_families import CONVERSATIONS, FAMILIES, make_family_model, mixed
+from lab.chats import DataConf
+from lab.cluster.workspaces import STORE, helm, kubectl, workspace
 from tuneyard.data import ChatEncoder, Conversation, Message, load_tokenizer
 from tuneyard.errors import InvalidDataError
 

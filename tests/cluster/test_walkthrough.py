@@ -20,10 +20,10 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from cluster_lab.hub import start_hub
-from cluster_lab.training_jobs import until
-from cluster_lab.workspaces import helm, kubectl, place_of_store, site_authorities
 
+from lab.cluster.hub import start_hub
+from lab.cluster.training_jobs import until
+from lab.cluster.workspaces import helm, kubectl, place_of_store, site_authorities
 from tuneyard.checkpoints import Experiment
 from tuneyard.checkpoints.record import read_record
 from tuneyard.store import Store, read_manifest

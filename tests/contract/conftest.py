@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from places import Place
-from s3_servers import BUCKET, NAMES, S3Server
 
+from lab.places import Place
+from lab.s3_servers import BUCKET, NAMES, S3Server
 from tuneyard.store import open_store
 
 

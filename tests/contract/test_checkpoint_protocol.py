@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from checkpoint_lab import (
+
+from lab.checkpoints import (
     check_kill_trials,
     experiment,
     is_checkpoint_of,
@@ -18,9 +19,8 @@ from checkpoint_lab import (
     record,
     run_kill_trials,
 )
-from places import Place
-from s3_servers import S3Server
-
+from lab.places import Place
+from lab.s3_servers import S3Server
 from tuneyard.chaos.proxy import Fault, fault_proxy
 from tuneyard.checkpoints import METRICS_FILE, MetricsLog, Publisher, RetentionPolicy
 from tuneyard.errors import DeniedError, IntegrityError, LostOwnershipError, NotFoundError, UnavailableError

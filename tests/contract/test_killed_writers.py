@@ -9,8 +9,8 @@ import textwrap
 from collections.abc import Mapping
 
 import pytest
-from places import Place
 
+from lab.places import Place
 from tuneyard.errors import NotFoundError
 from tuneyard.store import open_store
 from tuneyard.store.limits import PART_BYTES, STREAM_PARTS

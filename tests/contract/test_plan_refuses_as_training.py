@@ -7,7 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from training import VALUES, changed, conversations, environment, lay_out, train
+
+from lab.training import VALUES, changed, conversations, environment, lay_out, train
 
 UNSUPPORTED = {
     "distributedType": "auto-deepspeed-stage3",

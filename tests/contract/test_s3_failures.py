@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from s3_servers import ACCESS_KEY, SECRET_KEY, S3Server
 
+from lab.s3_servers import ACCESS_KEY, SECRET_KEY, S3Server
 from tuneyard.chaos.proxy import Fault, fault_proxy, web_server
 from tuneyard.errors import (
     AlreadyExistsError,

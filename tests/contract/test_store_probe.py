@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from racy_s3 import Flaw, racy_s3
-from s3_servers import BUCKET, S3Server
 
-from tuneyard.doctor import Report, probe_store
+from lab.racy_s3 import Flaw, racy_s3
+from lab.s3_servers import BUCKET, S3Server
+from tuneyard.diagnosis import Report, probe_store
 
 KEYS = {"AWS_ACCESS_KEY_ID": "anyone", "AWS_SECRET_ACCESS_KEY": "nothing", "AWS_REGION": "us-east-1"}
 
@@ -167,7 +167,7 @@ def test_a_bucket_that_is_not_there_is_named(s3_server_of: Callable[[str], S3Ser
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_probe_leaves_nothing_behind(number: signal.Signals):
     with racy_s3() as (url, objects):
-        command = [sys.executable, "-m", "tuneyard.doctor", "--store", url, "--rounds", "500"]
+        command = [sys.executable, "-m", "tuneyard.diagnosis", "--store", url, "--rounds", "500"]
         process = subprocess.Popen(
             command, env={"PATH": os.environ["PATH"], **KEYS}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
@@ -192,7 +192,7 @@ def test_the_process_of_a_pod_takes_keys_store_and_authorities_from_its_environm
 
     def run(authorities: Path | None) -> tuple[int, dict[str, object], str]:
         ran = subprocess.run(
-            [sys.executable, "-m", "tuneyard.doctor", "--quick"],
+            [sys.executable, "-m", "tuneyard.diagnosis", "--quick"],
             env={**environ, "TUNEYARD_CA_FILE": str(authorities or "/no/such/file")},
             capture_output=True,
             text=True,

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from places import Place
 
+from lab.places import Place
 from tuneyard.errors import AlreadyExistsError, ChangedError, InvalidValuesError, NotFoundError
 from tuneyard.store import Stored, open_store
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from places import Place
-from s3_servers import BUCKET, S3Server
 
+from lab.places import Place
+from lab.s3_servers import BUCKET, S3Server
 from tuneyard.errors import AlreadyExistsError, IntegrityError, NotFoundError
 from tuneyard.store import (
     FileEntry,

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from checkpoint_lab import experiment, make_checkpoint, record
-from inventories import ABOUT, put_data, put_model, put_run
-from places import Place
 
+from lab.checkpoints import experiment, make_checkpoint, record
+from lab.inventories import ABOUT, put_data, put_model, put_run
+from lab.places import Place
 from tuneyard.checkpoints import METRICS_FILE
 from tuneyard.errors import NotFoundError
 from tuneyard.inventory import take_inventory, verify_place

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from missing_tools import needs
 
+from lab.missing_tools import needs
 from tuneyard.cluster import CHARTS
 
 ROOT = Path(__file__).parents[2]

@@ -22,7 +22,7 @@ EXTRAS = {
     "device": {"train", "serve"},
     "estimate": {"train"},
     "models": {"train", "serve"},
-    "serve": {"serve"},
+    "serving": {"serve"},
     "train": {"train"},
 }
 

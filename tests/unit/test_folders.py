@@ -11,8 +11,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from small_disks import small_disk
 
+from lab.small_disks import small_disk
 from tuneyard.errors import (
     ConflictError,
     DeniedError,
@@ -134,7 +134,7 @@ def test_a_file_is_no_store(tmp_path: Path) -> None:
 def _deliver(folder: Path, workdir: str, **environment: str) -> subprocess.CompletedProcess[str]:
     (folder / "values.json").write_text(json.dumps(DELIVER))
     return subprocess.run(
-        [sys.executable, "-m", "tuneyard.deliver", str(folder / "values.json"), "--workdir", workdir],
+        [sys.executable, "-m", "tuneyard.delivery", str(folder / "values.json"), "--workdir", workdir],
         env={
             **os.environ,
             "TUNEYARD_STORE": str(folder / "store"),

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from deliveries import safetensors
 
+from lab.deliveries import safetensors
 from tuneyard.interpreter import IN_PODS, pod_python, python
 
 ROOT = Path(__file__).parents[2]
@@ -83,7 +83,7 @@ def test_no_process_is_started_with_the_current_folder_on_its_path():
         for path in sorted((ROOT / "src").rglob("*.py"))
         if re.search(r"\bsys\.executable\b(?!\.|\)\.with_name)", path.read_text(encoding="utf-8"))
     ]
-    assert users == ["deliver/script.py", "doctor/local.py", "interpreter.py", "sandbox/places.py", "terminal.py"]
+    assert users == ["delivery/script.py", "diagnosis/local.py", "interpreter.py", "sandbox/places.py", "terminal.py"]
 
 
 def test_no_container_s_process_is_started_so():
@@ -105,7 +105,7 @@ def test_no_container_s_process_is_started_so():
 
 def test_commands_in_pods_that_the_code_writes_are_isolated():
     assert pod_python("tuneyard.x", "a") == ["python", "-s", "-P", "-m", "tuneyard.x", "a"]
-    for file in ("doctor/pod_probe.py", "runs/kubernetes_removal.py", "runs/kubernetes_forecast.py"):
+    for file in ("diagnosis/pod_probe.py", "runners/kubernetes/removal.py", "runners/kubernetes/forecast.py"):
         assert "pod_python(" in (ROOT / "src" / "tuneyard" / file).read_text(encoding="utf-8")
 
 

@@ -23,17 +23,17 @@ LAYERS = (
     {"values"},
     {"store", "hub"},
     {"models"},
-    {"deliver", "data", "checkpoints"},
-    {"train", "serve", "chat", "inventory"},
+    {"delivery", "data", "checkpoints"},
+    {"train", "serving", "chatting", "inventory"},
     {"estimate", "cluster"},
-    {"runs"},
-    {"doctor", "chaos"},
+    {"runners"},
+    {"diagnosis", "chaos"},
     {"client"},
     {"cli"},
     {"__main__"},
 )
 LAYER = {room: place for place, rooms in enumerate(LAYERS) for room in rooms}
-MAY_LOAD_TORCH = {"train", "serve", "device"}
+MAY_LOAD_TORCH = {"train", "serving", "device"}
 
 
 def _modules() -> Iterator[tuple[str, Path]]:
@@ -100,7 +100,7 @@ def test_importing_anything_outside_train_and_serve_loads_no_torch():
     assert _loaded_by(modules, "torch transformers trl peft accelerate datasets tensorboard matplotlib") == ""
 
 
-@pytest.mark.parametrize("module", ["tuneyard", "tuneyard.runs", "tuneyard.client", "tuneyard.cli.main"])
+@pytest.mark.parametrize("module", ["tuneyard", "tuneyard.runners", "tuneyard.client", "tuneyard.cli.main"])
 def test_the_light_rooms_load_nothing_heavy(module):
     assert _loaded_by([module], "torch pydantic obstore openai huggingface_hub psutil rich yaml numpy") == ""
 

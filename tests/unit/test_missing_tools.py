@@ -7,12 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import missing_tools
 import pytest
+
+from lab import missing_tools
 
 ROOT = Path(__file__).parents[2]
 LACKS = """
-import missing_tools, pytest
+import pytest
+from lab import missing_tools
 
 @missing_tools.needs("versitygw")
 def test_a(): ...
@@ -32,7 +34,19 @@ def test_d(): ...
 def test_the_last_line_counts_what_was_not_run_by_the_program_it_needs(tmp_path: Path, workers: str) -> None:
     (tmp_path / "test_lacks.py").write_text(LACKS)
     ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "missing_tools", "-n", workers, "--rootdir", tmp_path, tmp_path],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "lab.missing_tools",
+            "-n",
+            workers,
+            "--rootdir",
+            tmp_path,
+            tmp_path,
+        ],
         env={"PATH": str(tmp_path), "PYTHONPATH": str(ROOT / "tests")},
         capture_output=True,
         text=True,

@@ -173,7 +173,9 @@ def test_a_process_prints_and_names_files_on_a_terminal_of_ascii(tmp_path: Path)
     assert "Grüße…".encode() in os.listdir(os.fsencode(tmp_path))  # noqa: PTH208  (the bytes of its name)
 
 
-@pytest.mark.parametrize("name", ["deliver", "deliver.script_process", "train", "serve", "doctor", "runs.removal"])
+@pytest.mark.parametrize(
+    "name", ["delivery", "delivery.script_process", "train", "serving", "diagnosis", "runners.kubernetes.pod_removal"]
+)
 def test_the_help_of_each_process_is_printed_on_a_terminal_of_ascii(name: str) -> None:
     command = [sys.executable, "-m", f"tuneyard.{name}", "--help"]
     done = subprocess.run(command, env={"PATH": os.environ["PATH"], **ASCII}, capture_output=True, check=False)

@@ -35,7 +35,7 @@ VARIABLES = (
     *SITE_NAMES,
 )
 # Rooms whose texts are read from pods too.
-IN_PODS = ("store", "hub", "deliver", "data", "checkpoints")
+IN_PODS = ("store", "hub", "delivery", "data", "checkpoints")
 SAYS_WHERE = {"assignment", "command", "fitting", "installation", "more_room", "setting"}
 FITS_A_MACHINE_ALONE = re.compile(
     r"\b(AWS|HF|TUNEYARD|SSL|HTTP|HTTPS)_[A-Z_]+|\bexport |\bunset |pip install|"

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from tuneyard.cli._follow import follow
 from tuneyard.cli._output import Output
-from tuneyard.runs import RunInfo, Runner
-from tuneyard.runs.outcome import raise_if_not_succeeded
+from tuneyard.runners import RunInfo, Runner
+from tuneyard.runners.waiting import raise_if_not_succeeded
 
 if TYPE_CHECKING:
-    from tuneyard.runs.plans import Plan
+    from tuneyard.runners.plans import Plan
 
 
 def show_plan(plan: Plan, runner: Runner, out: Output) -> None:

@@ -75,7 +75,7 @@ def open_source(
         UsageError: If neither arguments nor values name files or a model.
         NotFoundError: If something named is not there.
     """
-    from tuneyard.runs.plans import Sources, load_finetune_values, store_of
+    from tuneyard.runners.plans import Sources, load_finetune_values, store_of
     from tuneyard.train.rows import encoder_of
 
     if not values_files and not sets and not (files and model):

@@ -17,7 +17,7 @@ from typing import Any
 from tuneyard.errors import INTERRUPTED, TuneyardError
 from tuneyard.folders import home_folder
 from tuneyard.process import explain, tell_error, tell_internal
-from tuneyard.runs.outcome import RunEndedError
+from tuneyard.runners.waiting import RunEndedError
 from tuneyard.terminal import prepare_text
 
 BROKEN_PIPE = 141

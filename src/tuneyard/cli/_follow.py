@@ -14,8 +14,8 @@ from pathlib import Path
 from tuneyard.cli._output import Output, duration
 from tuneyard.errors import NotFoundError
 from tuneyard.progress import draw_bar
-from tuneyard.runs import RunInfo, RunKey, Runner, RunProgress
-from tuneyard.runs.watching import changes
+from tuneyard.runners import RunInfo, RunKey, Runner, RunProgress
+from tuneyard.runners.waiting import changes
 
 LINE_EVERY_SECONDS = 10.0
 

@@ -27,11 +27,11 @@ def chat(
     quiet: o.Quiet = False,
 ) -> None:
     """Talk with a served model; with a QUESTION, ask once. Ctrl-C stops the answer, not the program."""
-    from tuneyard.chat import connect, read_question, run_chat, run_once
+    from tuneyard.chatting import connect, read_question, run_chat, run_once
     from tuneyard.cli._output import Output
     from tuneyard.errors import UsageError
-    from tuneyard.runs.serving import find_server, is_ready, wait_until_ready
-    from tuneyard.runs.targets import runner_for
+    from tuneyard.runners.targets import runner_for
+    from tuneyard.runners.waiting import find_server, is_ready, wait_until_ready
 
     out = Output(json, quiet)
     name, asked = _name_and_question(words or [])

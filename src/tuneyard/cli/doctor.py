@@ -9,7 +9,7 @@ from typer import Context, Exit, Option, Typer
 from tuneyard.cli import options as o
 
 if TYPE_CHECKING:
-    from tuneyard.doctor import Report
+    from tuneyard.diagnosis import Report
 
 app = Typer(rich_markup_mode=None)
 
@@ -47,13 +47,13 @@ def doctor(
 
     out = Output(json, quiet)
     if on == "local":
-        from tuneyard.doctor import check_local
+        from tuneyard.diagnosis import check_local
 
         if given := [name for name, value in _of_a_cluster(kube_context, namespace, values, set_values) if value]:
             raise UsageError(f"{' and '.join(given)} needs --on kubernetes.", hint="tuneyard doctor --on kubernetes")
         found = check_local(store=store, bucket=bucket, progress=lambda name: out.say(f"looking at {name}"))
     else:
-        from tuneyard.doctor import check_kubernetes
+        from tuneyard.diagnosis import check_kubernetes
 
         if store:
             raise UsageError(
@@ -86,7 +86,7 @@ def store_command(
     It writes below a prefix of its own, .tuneyard-doctor/, and removes it in the end.
     """
     from tuneyard.cli._output import Output
-    from tuneyard.doctor import probe_store
+    from tuneyard.diagnosis import probe_store
 
     out = Output(json, quiet)
     _end(out, probe_store(store, bucket=bucket, rounds=rounds, progress=lambda name: out.say(f"trying {name}")))
@@ -100,7 +100,7 @@ def _of_a_cluster(
 
 def _end(out: object, found: Report) -> None:
     from tuneyard.cli._output import Output
-    from tuneyard.doctor import told
+    from tuneyard.diagnosis import told
 
     assert isinstance(out, Output)
     out.data(found.to_dict(), told(found))

@@ -24,8 +24,8 @@ def finetune(
     """
     from tuneyard.cli._carry import carry_out, show_plan
     from tuneyard.cli._output import Output
-    from tuneyard.runs.plans import Sources, plan_finetune
-    from tuneyard.runs.targets import runner_for
+    from tuneyard.runners.plans import Sources, plan_finetune
+    from tuneyard.runners.targets import runner_for
 
     out = Output(json, quiet)
     runner = runner_for(on, context=context, namespace=namespace)

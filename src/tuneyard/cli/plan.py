@@ -12,7 +12,7 @@ from tuneyard.cli import options as o
 
 if TYPE_CHECKING:
     from tuneyard.estimate import Estimate
-    from tuneyard.runs.forecast import Forecast
+    from tuneyard.runners.forecast import Forecast
 
 _PARTS = {
     "runtime": "programs and libraries",
@@ -47,9 +47,9 @@ def plan(
     """
     from tuneyard.cli._output import Output
     from tuneyard.errors import InvalidValuesError, UnavailableError
-    from tuneyard.runs.forecast import forecast, looks_inside
-    from tuneyard.runs.plans import Sources
-    from tuneyard.runs.targets import runner_for
+    from tuneyard.runners.forecast import forecast, looks_inside
+    from tuneyard.runners.plans import Sources
+    from tuneyard.runners.targets import runner_for
 
     out = Output(json)
     runner = runner_for(on, context=context, namespace=namespace)

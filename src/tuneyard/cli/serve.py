@@ -9,7 +9,7 @@ from typer import Argument
 from tuneyard.cli import options as o
 
 if TYPE_CHECKING:
-    from tuneyard.runs import RunInfo
+    from tuneyard.runners import RunInfo
 
 
 def serve(
@@ -34,9 +34,9 @@ def serve(
     """
     from tuneyard.cli._carry import launch, show_plan
     from tuneyard.cli._output import Output
-    from tuneyard.runs.plans import Sources, plan_serve
-    from tuneyard.runs.serving import wait_until_ready
-    from tuneyard.runs.targets import runner_for
+    from tuneyard.runners.plans import Sources, plan_serve
+    from tuneyard.runners.targets import runner_for
+    from tuneyard.runners.waiting import wait_until_ready
 
     out = Output(json, quiet)
     runner = runner_for(on, context=context, namespace=namespace)

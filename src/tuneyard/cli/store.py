@@ -92,9 +92,9 @@ def gc(
 
 def _open(place: str, store: str | None) -> tuple[Store, str]:
     """Open the store and give the key that is meant; a name without a slash is a finetuning run's."""
-    from tuneyard.runs.names import find_run
-    from tuneyard.runs.plans import Sources, store_of
-    from tuneyard.runs.targets import runner_for
+    from tuneyard.runners.names import find_run
+    from tuneyard.runners.plans import Sources, store_of
+    from tuneyard.runners.targets import runner_for
 
     if "/" in place.strip("/"):
         return store_of(Sources(store=store)), place.strip("/")

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuneyard.deliver import vet_model
+from tuneyard.delivery import vet_model
 from tuneyard.models import INDEX, Tensor, incomplete, structure_problems, write_outline
 from tuneyard.store import Manifest, Store
 from tuneyard.train.precision import Precision, precision_of

@@ -13,7 +13,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from tuneyard.checkpoints import Attempt
-from tuneyard.deliver import vet_model
+from tuneyard.delivery import vet_model
 from tuneyard.errors import IntegrityError
 from tuneyard.progress import progress_bar
 from tuneyard.store import Manifest, Store, pull

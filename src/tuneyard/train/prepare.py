@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.data import SHARED_TEMPLATES, Encoded
-from tuneyard.deliver import vet_model
+from tuneyard.delivery import vet_model
 from tuneyard.device import Device, choose_device
 from tuneyard.models import find_base
 from tuneyard.progress import progress_bar

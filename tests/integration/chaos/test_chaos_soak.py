@@ -7,8 +7,8 @@ failure the trial in it.
 from __future__ import annotations
 
 import pytest
-from chaos_stores import STORES
 
+from lab.chaos_stores import STORES
 from tuneyard.chaos import Outcome
 from tuneyard.chaos.damages import damages, killed_on_its_way
 from tuneyard.chaos.kills import kills_after_requests, kills_at_random, kills_of_saves, reference, requests_of_saves

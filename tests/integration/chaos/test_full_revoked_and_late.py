@@ -10,10 +10,10 @@ import time
 from contextlib import ExitStack
 
 import pytest
-from missing_tools import reason
-from s3_servers import find_binary, serve
-from small_disks import fill, small_disk
 
+from lab.missing_tools import reason
+from lab.s3_servers import find_binary, serve
+from lab.small_disks import fill, small_disk
 from tuneyard.chaos import Ground, ground
 from tuneyard.chaos.damages import RUN, killed_on_its_way
 from tuneyard.chaos.kills import reference

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from peaks import CASES, MODELS, lay_out, measured_peak
 
+from lab.peaks import CASES, MODELS, lay_out, measured_peak
 from tuneyard.estimate import estimate
 from tuneyard.store import open_store
 from tuneyard.values import FinetuneValues

@@ -7,8 +7,9 @@ import subprocess
 import sys
 
 import pytest
-from peaks import Case, lay_out
-from training import REMOTE, environment, train
+
+from lab.peaks import Case, lay_out
+from lab.training import REMOTE, environment, train
 
 
 @pytest.mark.soak  # by the clock, so it may not run beside others

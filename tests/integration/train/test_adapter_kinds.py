@@ -5,12 +5,12 @@ import re
 
 import pytest
 import torch
-from training import ARGUMENTS, MODEL, REMOTE, changed, killed_and_resumed, lay_out, metrics, train, train_here
 
+from lab.training import ARGUMENTS, MODEL, REMOTE, changed, killed_and_resumed, lay_out, metrics, train, train_here
 from tuneyard.errors import InvalidValuesError
-from tuneyard.serve import place_models
-from tuneyard.serve.flags import app_settings
-from tuneyard.serve.vllm import build_command
+from tuneyard.serving import place_models
+from tuneyard.serving.flags import app_settings
+from tuneyard.serving.vllm import build_command
 from tuneyard.store import open_store
 from tuneyard.train.merge import merge_adapter
 from tuneyard.values import FinetuneValues, InferenceValues, check_values
@@ -61,7 +61,7 @@ def test_a_killed_training_goes_on_bit_for_bit_and_learns(kind, trained):
 
 
 def loaded(store, workdir):
-    from tuneyard.serve.loading import load_models
+    from tuneyard.serving.loading import load_models
 
     asked = InferenceValues.model_validate({"model": f"s3://{REMOTE}/checkpoint-final", "gpuResource": ""})
     placement = place_models(asked, open_store(store.as_uri()), workdir)
@@ -143,9 +143,9 @@ def test_a_prompt_begins_with_a_text_and_nothing_published_names_this_machine(tm
 
 def test_a_conversation_after_its_prompt_has_the_logits_that_it_has_alone(tmp_path):
     from peft import PromptTuningConfig
-    from tiny_models import make_model
     from transformers import AutoModelForCausalLM
 
+    from lab.tiny_models import make_model
     from tuneyard.train.attention import PER_CONVERSATION
     from tuneyard.train.batches import flatten
     from tuneyard.train.prompts import FlatPromptModel

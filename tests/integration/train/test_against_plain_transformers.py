@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from plain_training import (
+from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+
+from lab.plain_training import (
     Plain,
     answer_log_prob,
     encode,
@@ -20,8 +22,8 @@ from plain_training import (
     targets_of,
     weights_of,
 )
-from tiny_models import make_model
-from training import (
+from lab.tiny_models import make_model
+from lab.training import (
     ARGUMENTS,
     REMOTE,
     changed,
@@ -32,7 +34,6 @@ from training import (
     train,
     train_here,
 )
-from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 CONFIG = "finetuning_config."
 CONF = CONFIG + "peft_conf"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from training import ARGUMENTS, REMOTE, changed, conversations, lay_out, metrics, preferences, train_here
 
+from lab.training import ARGUMENTS, REMOTE, changed, conversations, lay_out, metrics, preferences, train_here
 from tuneyard.values.finetuning import METRICS
 
 ROWS = {"sft": conversations(12), "dpo": preferences(12)}

@@ -5,13 +5,13 @@ import json
 import pytest
 import torch
 from peft import PeftModel
-from training import ARGUMENTS, MODEL, REMOTE, changed, lay_out, train_here
 from transformers import AutoModelForCausalLM
 
-from tuneyard.serve import place_models
-from tuneyard.serve.flags import app_settings
-from tuneyard.serve.loading import load_models
-from tuneyard.serve.vllm import build_command
+from lab.training import ARGUMENTS, MODEL, REMOTE, changed, lay_out, train_here
+from tuneyard.serving import place_models
+from tuneyard.serving.flags import app_settings
+from tuneyard.serving.loading import load_models
+from tuneyard.serving.vllm import build_command
 from tuneyard.store import open_store
 from tuneyard.values import InferenceValues
 

@@ -6,9 +6,9 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_models import make_model
-from training import ARGUMENTS, REMOTE, changed, conversations, lay_out, train, train_here
 
+from lab.tiny_models import make_model
+from lab.training import ARGUMENTS, REMOTE, changed, conversations, lay_out, train, train_here
 from tuneyard.errors import DivergedError
 from tuneyard.train.divergence import Finite
 

@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from training import ARGUMENTS, REMOTE, changed, final_sha256, killed_and_resumed, lay_out, metrics, train_here
+
+from lab.training import ARGUMENTS, REMOTE, changed, final_sha256, killed_and_resumed, lay_out, metrics, train_here
 
 PATIENCE = "finetuning_config.early_stopping"
 # the loss can't get better by 100 in any evaluation, so each after the first one counts

@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-import serving
-from training import MODEL, VALUES, lay_out, train
 
+from lab import serving
+from lab.training import MODEL, VALUES, lay_out, train
 from tuneyard.errors import InvalidDataError
 from tuneyard.store import open_store
 from tuneyard.train.inputs import find_inputs

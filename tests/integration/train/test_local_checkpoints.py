@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from training import ARGUMENTS, REMOTE, changed, final_sha256, lay_out, metrics, train_here
+
+from lab.training import ARGUMENTS, REMOTE, changed, final_sha256, lay_out, metrics, train_here
 
 
 @pytest.fixture

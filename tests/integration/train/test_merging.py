@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from broken_merges import broken
-from tiny_models import make_model
-from training import REMOTE, VALUES, changed, environment, lay_out, start, train, train_here, write_values
 from transformers import AutoModelForCausalLM
 
+from lab.broken_merges import broken
+from lab.tiny_models import make_model
+from lab.training import REMOTE, VALUES, changed, environment, lay_out, start, train, train_here, write_values
 from tuneyard.checkpoints import Experiment
 from tuneyard.errors import IntegrityError
 from tuneyard.store import open_store, write_manifest
@@ -29,7 +29,7 @@ ASKED = changed(
 )
 BREAKING = """
 import sys
-from broken_merges import broken
+from lab.broken_merges import broken
 from tuneyard.train.__main__ import main
 with broken("the head is lost"):
     sys.exit(main())

@@ -7,7 +7,8 @@ import time
 
 import psutil
 import pytest
-from training import ARGUMENTS, REMOTE, changed, lay_out, metrics, start, train, until_step
+
+from lab.training import ARGUMENTS, REMOTE, changed, lay_out, metrics, start, train, until_step
 
 NO_CHANCE = {"finetuning_config.peft_conf.peft_kwargs.lora_dropout": 0.0}
 LONG = {ARGUMENTS + "num_train_epochs": 12, ARGUMENTS + "eval_steps": 20, **NO_CHANCE}

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, Phase, example, given, seed, settings
-from written import Bench, Written, written
 
+from lab.written import Bench, Written, written
 from tuneyard.errors import error_of
 
 CONFIG = "finetuning_config."

@@ -4,9 +4,9 @@ import json
 import shutil
 
 import pytest
-from tiny_models import CHATML, make_model
-from training import ARGUMENTS, DATA, REMOTE, changed, lay_out, metrics, train_here
 
+from lab.tiny_models import CHATML, make_model
+from lab.training import ARGUMENTS, DATA, REMOTE, changed, lay_out, metrics, train_here
 from tuneyard.data import SHARED_TEMPLATES
 from tuneyard.errors import ConflictError
 
@@ -71,7 +71,7 @@ def test_rows_that_are_encoded_otherwise_are_a_conflict(tmp_path, monkeypatch):
 def test_data_that_is_delivered_anew_with_other_rows_is_a_conflict(tmp_path):
     lay_out(tmp_path / "store")
     assert train_here(changed(**SHORT), tmp_path / "store", tmp_path / "work", kill_at=3) == 137
-    from training import conversations
+    from lab.training import conversations
 
     lay_out(tmp_path / "store", rows=conversations(25, seed=9))
     with pytest.raises(ConflictError, match=f"data {DATA}"):

@@ -6,9 +6,10 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_models import make_model
-from training import ARGUMENTS, MODEL, REMOTE, changed, lay_out, train, train_here
 from transformers import AutoModelForCausalLM
+
+from lab.tiny_models import make_model
+from lab.training import ARGUMENTS, MODEL, REMOTE, changed, lay_out, train, train_here
 
 CONF = "finetuning_config.peft_conf"
 RUN = "finetuning_config.run_conf."
@@ -86,7 +87,7 @@ def test_the_walkthroughs_recipe_trains_float32_weights(store, tmp_path):
 
 
 def test_a_resume_goes_on_bit_for_bit_in_float32(store, tmp_path):
-    from training import killed_and_resumed
+    from lab.training import killed_and_resumed
 
     killed_and_resumed(changed(**FULL), store, tmp_path, kill_at=4)
 

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from training import (
+
+from lab.training import (
     ARGUMENTS,
     DATA,
     REMOTE,
@@ -15,11 +16,10 @@ from training import (
     train,
     train_here,
 )
-
 from tuneyard.errors import InvalidDataError, InvalidValuesError
 from tuneyard.estimate import estimate
-from tuneyard.serve import place_models
-from tuneyard.serve.flags import app_settings
+from tuneyard.serving import place_models
+from tuneyard.serving.flags import app_settings
 from tuneyard.store import open_store
 from tuneyard.values import FinetuneValues, InferenceValues
 
@@ -58,7 +58,7 @@ def test_a_resumed_run_has_learnt_to_tell_the_answers_apart(store):
 
 
 def test_what_is_served_likes_the_chosen_answers_better_than_its_base_does(store, tmp_path):
-    from tuneyard.serve.loading import load_models
+    from tuneyard.serving.loading import load_models
 
     asked = InferenceValues.model_validate({"model": f"s3://{REMOTE}/checkpoint-final", "gpuResource": ""})
     placement = place_models(asked, open_store(store.as_uri()), tmp_path)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_models import make_tokenizer
-from written import HUGE, Bench, Written
+
+from lab.tiny_models import make_tokenizer
+from lab.written import HUGE, Bench, Written
 
 CONFIG = "finetuning_config."
 ARGS = f"{CONFIG}training_args."

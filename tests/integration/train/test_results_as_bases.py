@@ -9,10 +9,10 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
-from training import ARGUMENTS, MODEL, REMOTE, changed, lay_out, train_here
 from transformers import AutoModelForCausalLM
 
-from tuneyard.deliver import deliver
+from lab.training import ARGUMENTS, MODEL, REMOTE, changed, lay_out, train_here
+from tuneyard.delivery import deliver
 from tuneyard.errors import ConflictError, InvalidValuesError, NotFoundError
 from tuneyard.store import open_store, read_manifest
 from tuneyard.values import DeliverValues

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import pytest
 import torch
-from plain_training import encode, eval_loss, padded, summed_cross_entropy, targets_of, weights_of
 from schedulefree import AdamWScheduleFree, SGDScheduleFree
-from tiny_models import make_model
-from training import ARGUMENTS, DATA, REMOTE, changed, conversations, killed_and_resumed, lay_out, metrics, train_here
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from lab.plain_training import encode, eval_loss, padded, summed_cross_entropy, targets_of, weights_of
+from lab.tiny_models import make_model
+from lab.training import (
+    ARGUMENTS,
+    DATA,
+    REMOTE,
+    changed,
+    conversations,
+    killed_and_resumed,
+    lay_out,
+    metrics,
+    train_here,
+)
 
 CONFIG = "finetuning_config."
 STEPS, TOTAL, RATE = 3, 4, 1e-2

@@ -4,8 +4,8 @@ import shutil
 import signal
 
 import pytest
-from training import ARGUMENTS, REMOTE, changed, final_sha256, lay_out, metrics, start, train, until_step
 
+from lab.training import ARGUMENTS, REMOTE, changed, final_sha256, lay_out, metrics, start, train, until_step
 from tuneyard.errors import InvalidValuesError
 from tuneyard.train.supported import refuse_unsupported
 from tuneyard.values import FinetuneValues

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from stopped_training import STOP_AFTER
-from training import (
+
+from lab.stopped_training import STOP_AFTER
+from lab.training import (
     ARGUMENTS,
     REMOTE,
     changed,
@@ -45,7 +46,7 @@ def test_sigterm_between_two_saves_commits_the_very_step_and_the_resume_is_bit_e
     assert STOPPED_AT % STOP_AFTER
     path = write_values(workdir / "values.json", values)
     ran = subprocess.run(
-        [sys.executable, TESTS / "stopped_training.py", path, "--workdir", workdir],
+        [sys.executable, TESTS / "lab" / "stopped_training.py", path, "--workdir", workdir],
         env=environment(store, PYTHONPATH=str(TESTS)),
         capture_output=True,
         text=True,

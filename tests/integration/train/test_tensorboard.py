@@ -5,8 +5,8 @@ import time
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from training import ARGUMENTS, REMOTE, changed, lay_out, metrics, start, train_here
 
+from lab.training import ARGUMENTS, REMOTE, changed, lay_out, metrics, start, train_here
 from tuneyard.errors import DivergedError
 
 SHOWN = {"train/loss": "loss", "train/learning_rate": "learning_rate", "eval/loss": "eval_loss"}

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from training import ARGUMENTS, VALUES, changed, lay_out, metrics, train
-from written import Bench, Written
+
+from lab.training import ARGUMENTS, VALUES, changed, lay_out, metrics, train
+from lab.written import Bench, Written
 
 TRACKING = "finetuning_config.tracking"
 SHORT = changed(VALUES, **{ARGUMENTS + "max_steps": 4, ARGUMENTS + "logging_steps": 1})

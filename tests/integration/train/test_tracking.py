@@ -2,8 +2,8 @@
 
 import mlflow
 import pytest
-from training import changed, lay_out, metrics, train
 
+from lab.training import changed, lay_out, metrics, train
 from tuneyard.errors import InvalidValuesError
 from tuneyard.train.tracking import tracker_problems
 from tuneyard.values import FinetuneValues, check_values

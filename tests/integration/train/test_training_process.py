@@ -13,7 +13,8 @@ import time
 
 import psutil
 import pytest
-from training import (
+
+from lab.training import (
     ARGUMENTS,
     DATA,
     REMOTE,
@@ -28,8 +29,7 @@ from training import (
     until_step,
     write_values,
 )
-
-from tuneyard.runs.kubernetes_info import read_progress
+from tuneyard.runners.kubernetes.info import read_progress
 
 CONF = "finetuning_config.peft_conf"
 MERGED = "checkpoint-final-merged"

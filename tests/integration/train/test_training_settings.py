@@ -1,7 +1,8 @@
 """Settings that change how a step is computed or when things happen, each through a whole training."""
 
 import pytest
-from training import ARGUMENTS, DATA, changed, final_sha256, lay_out, metrics, train
+
+from lab.training import ARGUMENTS, DATA, changed, final_sha256, lay_out, metrics, train
 
 CONFIG = "finetuning_config."
 

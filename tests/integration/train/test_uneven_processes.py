@@ -4,7 +4,8 @@ Takes two trainings of two processes each, since nothing less has more than one 
 """
 
 import pytest
-from training import ARGUMENTS, changed, lay_out, metrics, train
+
+from lab.training import ARGUMENTS, changed, lay_out, metrics, train
 
 LONG = {"role": "assistant", "content": "yard boat model data " * 10}
 ROWS = [

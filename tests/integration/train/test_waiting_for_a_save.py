@@ -4,8 +4,8 @@ import json
 import time
 
 import pytest
-from training import ARGUMENTS, changed, lay_out, train_here
 
+from lab.training import ARGUMENTS, changed, lay_out, train_here
 from tuneyard.chaos.faulty import FaultyStore
 from tuneyard.errors import UnavailableError
 

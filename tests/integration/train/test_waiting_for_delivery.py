@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from training import ARGUMENTS, VALUES, changed, final_sha256, lay_out, start, train
+from lab.training import ARGUMENTS, VALUES, changed, final_sha256, lay_out, start, train
 
 SHORT = changed(**{ARGUMENTS + "max_steps": 2, ARGUMENTS + "eval_strategy": "no"})
 

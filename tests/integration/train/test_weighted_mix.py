@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from training import ARGUMENTS, DATA, REMOTE, changed, conversations, killed_and_resumed, lay_out
 
+from lab.training import ARGUMENTS, DATA, REMOTE, changed, conversations, killed_and_resumed, lay_out
 from tuneyard.errors import InvalidDataError
 from tuneyard.estimate import estimate
 from tuneyard.store import Manifest, open_store, upload_tree, write_manifest

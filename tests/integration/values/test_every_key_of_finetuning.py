@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chart_keys import CASES
-from chart_lab import TRAIN
-from finetune_keys import (
+
+from lab.chart_keys import CASES
+from lab.charts import TRAIN
+from lab.finetune_keys import (
     ARGS,
     CONFIG,
     KEYS,
@@ -31,10 +32,9 @@ from finetune_keys import (
     Waits,
     Works,
 )
-from training import MODEL, conversations, lay_out, preferences
-from training_witness import as_text, witness
-from value_keys import keys_of
-
+from lab.training import MODEL, conversations, lay_out, preferences
+from lab.training_witness import as_text, witness
+from lab.value_keys import keys_of
 from tuneyard.errors import InvalidValuesError, TuneyardError
 from tuneyard.values import FinetuneValues, check_values
 from tuneyard.values.training import OWNED, SET_ELSEWHERE

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from chart_lab import helm_or_skip
+
+from lab.charts import helm_or_skip
 
 
 @pytest.fixture(autouse=True)

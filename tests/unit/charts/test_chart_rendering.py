@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 import yaml
-from chart_lab import (
+
+from lab.charts import (
     CHARTS,
     DELIVER,
     NAMESPACE,
@@ -36,8 +37,7 @@ from chart_lab import (
     render_text,
     values_text,
 )
-
-from tuneyard.runs.kubernetes_info import env_secrets
+from tuneyard.runners.kubernetes.info import env_secrets
 from tuneyard.values import canonical_json, check_values, load_values, read_values
 from tuneyard.values.public import SHOWN_ENV
 
@@ -165,7 +165,7 @@ def test_no_command_is_a_shell_s_and_none_has_words_of_the_values(chart):
         probes = [
             container[name]["exec"]["command"] for name in ("startupProbe", "readinessProbe") if name in container
         ]
-        assert all(command[:5] == ["python", "-s", "-P", "-m", "tuneyard.serve.probe"] for command in probes)
+        assert all(command[:5] == ["python", "-s", "-P", "-m", "tuneyard.serving.probe"] for command in probes)
 
 
 @each_chart
@@ -241,7 +241,7 @@ def test_old_spellings_of_the_server_reach_its_objects():
     assert deployment["metadata"]["labels"]["tier"] == "2"
     (container,) = pod(objects)["containers"]
     assert container["startupProbe"]["failureThreshold"] == 600
-    assert container["startupProbe"]["exec"]["command"][:5] == ["python", "-s", "-P", "-m", "tuneyard.serve.probe"]
+    assert container["startupProbe"]["exec"]["command"][:5] == ["python", "-s", "-P", "-m", "tuneyard.serving.probe"]
     assert container["livenessProbe"] == {
         "httpGet": {"path": "/health", "port": "http"},
         "periodSeconds": 30,

@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 import yaml
-from chart_lab import CHARTS, NAMESPACE, SERVE, TRAIN, Chart, RefusedError, each_chart, opened, render, values_text
+
+from lab.charts import CHARTS, NAMESPACE, SERVE, TRAIN, Chart, RefusedError, each_chart, opened, render, values_text
 
 FRAGMENTS = (
     "{{ .Values }}", "{{- fail \"x\" -}}", "\n---\n", "---", "\n", "\n\n", ": ", " #", "\"", "'", "\\", "\\n",

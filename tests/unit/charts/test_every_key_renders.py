@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from chart_keys import CASES
-from chart_lab import CHARTS, NAMESPACE, Chart, helm_or_skip, render
-from value_keys import keys_of
+
+from lab.chart_keys import CASES
+from lab.charts import CHARTS, NAMESPACE, Chart, helm_or_skip, render
+from lab.value_keys import keys_of
 
 ALL = [(chart, key) for chart in CHARTS for key in CASES[chart.name]]
 

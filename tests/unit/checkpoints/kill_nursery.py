@@ -18,8 +18,7 @@ import time
 import traceback
 from pathlib import Path
 
-from checkpoint_lab import experiment, is_checkpoint_of, make_checkpoint, record
-
+from lab.checkpoints import experiment, is_checkpoint_of, make_checkpoint, record
 from tuneyard.checkpoints import CheckpointRef, MetricsLog, Publisher, RetentionPolicy
 from tuneyard.store import open_store
 

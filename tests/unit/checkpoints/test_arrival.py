@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from checkpoint_lab import PREFIX, experiment, is_checkpoint_of, make_checkpoint, no_damage, publish_steps, record
 
+from lab.checkpoints import PREFIX, experiment, is_checkpoint_of, make_checkpoint, no_damage, publish_steps, record
 from tuneyard.chaos.faulty import FaultyStore
 from tuneyard.checkpoints import CheckpointRef
 from tuneyard.errors import IntegrityError, NotFoundError

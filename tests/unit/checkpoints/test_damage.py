@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from checkpoint_lab import FILES, PREFIX, experiment, is_checkpoint_of, no_damage, publish_steps, record
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lab.checkpoints import FILES, PREFIX, experiment, is_checkpoint_of, no_damage, publish_steps, record
 from tuneyard.checkpoints import RetentionPolicy
 from tuneyard.checkpoints.seal import SEAL, from_sealed_json, seal_of, to_sealed_json
 from tuneyard.errors import IntegrityError

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from checkpoint_lab import PREFIX, WRITES, experiment, make_checkpoint, record
 
+from lab.checkpoints import PREFIX, WRITES, experiment, make_checkpoint, record
 from tuneyard.chaos.faulty import FaultyStore
 from tuneyard.checkpoints import Attempt
 from tuneyard.errors import ConflictError, NotFoundError

@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 
 import pytest
-from checkpoint_lab import (
+
+from lab.checkpoints import (
     PREFIX,
     WRITES,
     DiedError,
@@ -20,7 +21,6 @@ from checkpoint_lab import (
     record,
     run_kill_trials,
 )
-
 from tuneyard.chaos.faulty import FaultyStore
 from tuneyard.checkpoints import CheckpointRef, RetentionPolicy
 from tuneyard.store import Store

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from checkpoint_lab import (
+
+from lab.checkpoints import (
     PREFIX,
     experiment,
     is_checkpoint_of,
@@ -17,7 +18,6 @@ from checkpoint_lab import (
     publish_steps,
     record,
 )
-
 from tuneyard.chaos.faulty import FaultyStore
 from tuneyard.checkpoints import Attempt, CheckpointRef, RetentionPolicy
 from tuneyard.errors import ConflictError, LostOwnershipError, UnavailableError

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from checkpoint_lab import (
+
+from lab.checkpoints import (
     FILES,
     PREFIX,
     experiment,
@@ -16,7 +17,6 @@ from checkpoint_lab import (
     publish_steps,
     record,
 )
-
 from tuneyard.chaos.faulty import FaultyStore
 from tuneyard.checkpoints import CheckpointRef, Experiment
 from tuneyard.errors import (

@@ -6,8 +6,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from checkpoint_lab import PREFIX, experiment, is_checkpoint_of, make_checkpoint, no_damage, record
 
+from lab.checkpoints import PREFIX, experiment, is_checkpoint_of, make_checkpoint, no_damage, record
 from tuneyard.chaos.faulty import FaultyStore
 from tuneyard.checkpoints import EVENTS_FOLDER, CheckpointRef, EventFiles, MetricsLog, Publisher, RetentionPolicy
 from tuneyard.errors import DeniedError, IntegrityError, LostOwnershipError, UnavailableError

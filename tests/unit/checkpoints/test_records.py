@@ -11,12 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from checkpoint_lab import PREFIX, experiment, record
 from hypothesis import given
 from hypothesis import strategies as st
-from syncs import note_syncs
 
 import tuneyard.checkpoints
+from lab.checkpoints import PREFIX, experiment, record
+from lab.syncs import note_syncs
 from tuneyard.checkpoints import CheckpointRef, Head, MetricsLog, RunRecord, Start, change_head, parse_rows, read_head
 from tuneyard.checkpoints.seal import from_sealed_json, to_sealed_json
 from tuneyard.errors import IntegrityError

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from checkpoint_lab import (
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lab.checkpoints import (
     PREFIX,
     experiment,
     is_checkpoint_of,
@@ -14,9 +17,6 @@ from checkpoint_lab import (
     publish_steps,
     record,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-
 from tuneyard.chaos.faulty import FaultyStore
 from tuneyard.checkpoints import CheckpointRef, RetentionPolicy
 from tuneyard.checkpoints.retention import to_prune

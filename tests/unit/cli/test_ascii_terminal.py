@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 import yaml
-from tiny_models import make_tokenizer
 from typer.main import get_command
 
+from lab.tiny_models import make_tokenizer
 from tuneyard.cli.main import app
 
 TUNEYARD = str(Path(sys.executable).with_name("tuneyard"))

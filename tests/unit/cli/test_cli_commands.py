@@ -9,7 +9,8 @@ import sys
 
 import pytest
 import yaml
-from tiny_models import make_tokenizer
+
+from lab.tiny_models import make_tokenizer
 
 VERBS = ("deliver", "plan", "finetune", "serve", "chat", "runs", "logs", "watch", "stop", "delete", "data", "values")
 FINETUNE = {

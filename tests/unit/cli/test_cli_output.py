@@ -10,8 +10,8 @@ from tuneyard.cli._errors import TABLE
 from tuneyard.cli._follow import describe
 from tuneyard.cli._output import Output, duration, table
 from tuneyard.errors import TuneyardError
-from tuneyard.runs import RunProgress
-from tuneyard.runs.outcome import RunEndedError
+from tuneyard.runners import RunProgress
+from tuneyard.runners.waiting import RunEndedError
 
 
 def test_data_goes_to_stdout_and_talk_to_stderr(capsys):

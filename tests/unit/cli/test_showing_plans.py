@@ -9,8 +9,8 @@ import pytest
 
 from tuneyard.cli._carry import show_plan
 from tuneyard.cli._output import Output
-from tuneyard.runs import Launch, RunKey
-from tuneyard.runs.plans import Plan
+from tuneyard.runners import Launch, RunKey
+from tuneyard.runners.plans import Plan
 from tuneyard.values import FinetuneValues, canonical_json
 
 CANARY = "canary-91b2"

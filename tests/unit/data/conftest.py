@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from chats import DataConf
-from tiny_models import make_tokenizer
 
+from lab.chats import DataConf
+from lab.tiny_models import make_tokenizer
 from tuneyard.data import ChatEncoder, load_tokenizer
 
 

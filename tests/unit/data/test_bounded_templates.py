@@ -13,11 +13,11 @@ from typing import Any
 
 import psutil
 import pytest
-from chat_families import CONVERSATIONS, FAMILIES, TOOLS, make_family_tokenizer
-from chats import DataConf, chat
 from jinja2 import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from lab.chat_families import CONVERSATIONS, FAMILIES, TOOLS, make_family_tokenizer
+from lab.chats import DataConf, chat
 from tuneyard.data import ChatEncoder, TemplateLimitError, bound_template, load_tokenizer, template_messages
 from tuneyard.data.bounded import TemplateProcess
 from tuneyard.errors import InvalidDataError

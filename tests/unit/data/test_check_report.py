@@ -8,10 +8,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from chats import DataConf, row
 from rich.console import Console
-from tiny_models import make_tokenizer
 
+from lab.chats import DataConf, row
+from lab.tiny_models import make_tokenizer
 from tuneyard.data import ChatEncoder, check, encode_files, load_tokenizer, report_table
 from tuneyard.errors import InvalidDataError, NotFoundError
 

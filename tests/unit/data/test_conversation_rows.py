@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from chats import row
 
+from lab.chats import row
 from tuneyard.data import Conversation, parse_row
 from tuneyard.errors import Problem
 

@@ -7,10 +7,10 @@ import shutil
 from typing import get_args
 
 import pytest
-from chats import DataConf, chat
-from tiny_models import CHATML
 from transformers import AutoTokenizer
 
+from lab.chats import DataConf, chat
+from lab.tiny_models import CHATML
 from tuneyard.data import ChatEncoder, Conversation, Message, check_template, load_tokenizer, stop_token_ids
 from tuneyard.data.templates import NAMED, TEMPLATE_NAMES
 from tuneyard.errors import InvalidDataError, InvalidValuesError, NotFoundError

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from chats import DataConf, chat
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny_models import CHATML
 
+from lab.chats import DataConf, chat
+from lab.tiny_models import CHATML
 from tuneyard.data import ChatEncoder, Conversation, Encoded, Message, check_template
 from tuneyard.data.encoding import trained_spans
 from tuneyard.errors import InvalidDataError

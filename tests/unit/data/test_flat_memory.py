@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from chats import row
 
+from lab.chats import row
 from tuneyard.data import check
 
 PEAK = """

@@ -6,8 +6,8 @@ import random
 
 import numpy as np
 import pytest
-from chats import row
 
+from lab.chats import row
 from tuneyard.data.likeness import Likeness, signature
 
 CHANCE = random.Random(5)

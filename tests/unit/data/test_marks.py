@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from chats import DataConf, row
-from tiny_models import make_model
 
+from lab.chats import DataConf, row
+from lab.tiny_models import make_model
 from tuneyard.data import ChatEncoder, Conversation, check, load_tokenizer, parse_row
 from tuneyard.data.encoding import trained_spans
 from tuneyard.data.marks import MARKS, TRUTHS

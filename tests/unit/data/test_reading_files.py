@@ -7,8 +7,8 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from chats import row
 
+from lab.chats import row
 from tuneyard.data import Conversation, read_rows
 from tuneyard.errors import NotFoundError, Problem
 

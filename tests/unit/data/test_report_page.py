@@ -5,8 +5,8 @@ from __future__ import annotations
 from html.parser import HTMLParser
 
 import pytest
-from chats import row
 
+from lab.chats import row
 from tuneyard.data import check, report_page
 
 EVIL = "</mark></pre></td></title><script>alert(1)</script><img src=x onerror=alert(2)><svg onload=alert(3)>"

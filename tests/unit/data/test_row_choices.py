@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 import pytest
-from chats import row
 
+from lab.chats import row
 from tuneyard.data import check, encode_files, report_table, split
 from tuneyard.errors import InvalidDataError
 from tuneyard.values import RowsConf

@@ -8,8 +8,8 @@ from typing import get_args
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from chats import row
 
+from lab.chats import row
 from tuneyard.cli import data as command
 from tuneyard.data import FORMATS, Conversation, Preference, detect, format_of, parse_row, read_rows
 from tuneyard.errors import Problem

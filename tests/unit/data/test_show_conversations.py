@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from chats import chat
 
+from lab.chats import chat
 from tuneyard.data import conversation_text
 from tuneyard.data.show import bar
 from tuneyard.errors import InvalidDataError

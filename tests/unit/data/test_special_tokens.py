@@ -6,10 +6,10 @@ import io
 import json
 
 import pytest
-from chats import DataConf, row
 from rich.console import Console
-from tiny_models import CHATML
 
+from lab.chats import DataConf, row
+from lab.tiny_models import CHATML
 from tuneyard.data import (
     ChatEncoder,
     Conversation,

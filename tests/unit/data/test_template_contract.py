@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from chats import DataConf, chat
 
+from lab.chats import DataConf, chat
 from tuneyard.data import check_template
 
 CHAT_ML = DataConf(chat_template_name="chat-ml")

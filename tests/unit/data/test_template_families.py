@@ -7,9 +7,9 @@ prompt.
 from __future__ import annotations
 
 import pytest
-from chat_families import CONVERSATIONS, FAMILIES, make_family_tokenizer
-from chats import DataConf
 
+from lab.chat_families import CONVERSATIONS, FAMILIES, make_family_tokenizer
+from lab.chats import DataConf
 from tuneyard.data import ChatEncoder, check_template, load_tokenizer
 from tuneyard.data.rendering import template_messages
 from tuneyard.errors import InvalidDataError
@@ -82,9 +82,9 @@ def test_what_a_family_has_a_form_for_is_not_refused(encoders, name):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_our_own_server_makes_the_ids_that_were_trained(encoders, name):
-    from tuneyard.serve.decoding import SpecialTokens
-    from tuneyard.serve.requests import ChatCompletionRequest, read_request
-    from tuneyard.serve.template import ChatTemplate
+    from tuneyard.serving.decoding import SpecialTokens
+    from tuneyard.serving.requests import ChatCompletionRequest, read_request
+    from tuneyard.serving.template import ChatTemplate
 
     encoder = encoders(name)
     template = ChatTemplate(encoder.tokenizer, SpecialTokens(encoder.tokenizer), encoder.stop_ids)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 from peft import IA3Config, LoraConfig, PromptTuningConfig, VeraConfig, get_peft_model
-from tiny_architectures import build
 from torch import nn
-from training import MODEL, VALUES, changed, lay_out
 from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
+from lab.tiny_architectures import build
+from lab.training import MODEL, VALUES, changed, lay_out
 from tuneyard.errors import InvalidValuesError
 from tuneyard.estimate import build_network, estimate
 from tuneyard.estimate.work import pull_settings

@@ -6,12 +6,12 @@ import json
 import shutil
 
 import pytest
-from broken_models import BROKEN
-from hostile_models import hostile_models
-from tiny_models import make_model
-from training import MODEL, VALUES, lay_out
 
-from tuneyard.deliver import vet_model
+from lab.broken_models import BROKEN
+from lab.hostile_models import hostile_models
+from lab.tiny_models import make_model
+from lab.training import MODEL, VALUES, lay_out
+from tuneyard.delivery import vet_model
 from tuneyard.errors import IncompleteModelError, InvalidDataError, TuneyardError
 from tuneyard.estimate import estimate
 from tuneyard.store import open_store

@@ -8,9 +8,9 @@ import shutil
 import sys
 
 import pytest
-from training import MODEL, VALUES, changed, conversations, lay_out
 from typer.testing import CliRunner
 
+from lab.training import MODEL, VALUES, changed, conversations, lay_out
 from tuneyard.cli.main import app
 from tuneyard.errors import InvalidDataError, InvalidValuesError, NotFoundError
 from tuneyard.estimate import Estimate, estimate, fits_here

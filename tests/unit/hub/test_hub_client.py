@@ -7,9 +7,9 @@ import hashlib
 from collections.abc import Iterator
 
 import pytest
-from hub_server import Fault, HubServer, git_blob, hub_server
 from huggingface_hub.utils import close_session
 
+from lab.hub_server import Fault, HubServer, git_blob, hub_server
 from tuneyard.errors import DeniedError, IntegrityError, InvalidValuesError, NotFoundError, UnavailableError
 from tuneyard.hub import Hub, HubFile, Patience
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hostile_hub import COMMIT, FILES, OTHER_COMMIT, Asked, Case, HostileHub, Pieces, facts, hostile_hub, json_reply
 from huggingface_hub.utils import close_session
 
+from lab.hostile_hub import COMMIT, FILES, OTHER_COMMIT, Asked, Case, HostileHub, Pieces, facts, hostile_hub, json_reply
 from tuneyard.errors import IntegrityError, UnavailableError
 from tuneyard.hub import Hub, Limits, Patience
 from tuneyard.hub.listing import read_commit, read_row

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 
 import httpx2
 import pytest
-from hostile_cases import INWARD, NAMES
-from hostile_hub import Asked, Case, HostileHub, Pieces, hostile_hub, reply
 from huggingface_hub.utils import close_session
 
+from lab.hostile_cases import INWARD, NAMES
+from lab.hostile_hub import Asked, Case, HostileHub, Pieces, hostile_hub, reply
 from tuneyard.errors import DeniedError
 from tuneyard.hub import Hub, Patience
 from tuneyard.hub.redirects import Reach, Redirects, look_up, reach_of

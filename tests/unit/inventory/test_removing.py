@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from checkpoint_lab import DiedError, experiment, is_checkpoint_of, make_checkpoint, record
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
-from inventories import ABOUT, put_data, put_model, put_run
 
+from lab.checkpoints import DiedError, experiment, is_checkpoint_of, make_checkpoint, record
+from lab.inventories import ABOUT, put_data, put_model, put_run
 from tuneyard.chaos.faulty import FaultyStore
 from tuneyard.checkpoints import Attempt
 from tuneyard.inventory import remove_leftovers, take_inventory, verify_place

@@ -4,9 +4,9 @@ import json
 import shutil
 
 import pytest
-from broken_models import BROKEN, INDEX, STRUCTURAL, configure, shard
-from tiny_models import make_model
 
+from lab.broken_models import BROKEN, INDEX, STRUCTURAL, configure, shard
+from lab.tiny_models import make_model
 from tuneyard.errors import IncompleteModelError, InvalidDataError
 from tuneyard.models import load_model, outline_model, structure_problems, write_outline
 from tuneyard.models.names import grouped

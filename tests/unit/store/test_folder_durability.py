@@ -6,8 +6,8 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from syncs import Synced, note_syncs
 
+from lab.syncs import Synced, note_syncs
 from tuneyard.store import FileEntry, Store, download, open_store
 
 KEY = "bucket/runs/new/checkpoint-1/model.safetensors"

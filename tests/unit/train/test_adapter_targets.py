@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny_models import make_model
 
+from lab.tiny_models import make_model
 from tuneyard.errors import InvalidValuesError
 from tuneyard.train.model import add_adapter, load_base
 from tuneyard.values.adapters import PeftConf, QuantConf

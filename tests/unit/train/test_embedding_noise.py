@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from tiny_architectures import build
 from torch import nn
 
+from lab.tiny_architectures import build
 from tuneyard.train.noise import EmbeddingNoise
 
 ALPHA, WIDTH = 5.0, 64

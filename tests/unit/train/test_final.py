@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 from peft import LoraConfig, get_peft_model
-from tiny_models import make_model
-from training import REMOTE, VALUES, changed
 from transformers import AutoModelForCausalLM
 
+from lab.tiny_models import make_model
+from lab.training import REMOTE, VALUES, changed
 from tuneyard.checkpoints import Experiment, RunRecord
 from tuneyard.errors import InvalidDataError
 from tuneyard.store import open_store

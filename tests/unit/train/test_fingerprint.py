@@ -5,8 +5,8 @@ import typing
 from copy import deepcopy
 
 import pytest
-from training import VALUES, changed
 
+from lab.training import VALUES, changed
 from tuneyard.checkpoints.record import check_fingerprint
 from tuneyard.errors import ConflictError
 from tuneyard.train.fingerprint import MAY_CHANGE, ROWS, assumed, fingerprint

@@ -7,9 +7,9 @@ import copy
 
 import pytest
 import torch
-from tiny_architectures import NOT_BUILT, VOCABULARY, build, kinds
 from torch.nn.functional import cross_entropy
 
+from lab.tiny_architectures import NOT_BUILT, VOCABULARY, build, kinds
 from tuneyard.errors import InvalidDataError
 from tuneyard.train.attention import PER_CONVERSATION
 from tuneyard.train.batches import EncodedRows, flatten

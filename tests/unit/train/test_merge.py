@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from broken_merges import MERGES, SAVES, broken
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
-from tiny_models import make_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from lab.broken_merges import MERGES, SAVES, broken
+from lab.tiny_models import make_model
 from tuneyard.errors import IntegrityError
 from tuneyard.train.agreement import Distance, distance, other_choices
 from tuneyard.train.merge import (

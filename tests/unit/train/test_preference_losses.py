@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny_models import make_model
 from transformers import AutoModelForCausalLM
 
+from lab.tiny_models import make_model
 from tuneyard.train.attention import PER_CONVERSATION
 from tuneyard.train.batches import EncodedRows
 from tuneyard.train.forms import Form, Forward

@@ -9,11 +9,11 @@ from contextlib import suppress
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from tiny_architectures import NOT_BUILT, build, kinds
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
+from lab.tiny_architectures import NOT_BUILT, build, kinds
 from tuneyard.train.attention import PER_CONVERSATION
 from tuneyard.train.forms import Forward
 from tuneyard.train.recording import Conversation, Stage

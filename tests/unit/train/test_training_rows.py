@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from tiny_models import make_tokenizer
-from training import VALUES, changed
 
+from lab.tiny_models import make_tokenizer
+from lab.training import VALUES, changed
 from tuneyard.errors import InvalidDataError
 from tuneyard.train.rows import encoded_rows
 from tuneyard.values import FinetuneValues

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from small_values import finetune, with_config
 
+from lab.small_values import finetune, with_config
 from tuneyard.errors import InvalidValuesError
 from tuneyard.values import FinetuneValues, InferenceValues, check_values, legacy
 

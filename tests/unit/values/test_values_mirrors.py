@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_values import finetune
 
+from lab.small_values import finetune
 from tuneyard.values import FinetuneValues, TrainingArgs, check_values
 from tuneyard.values.training import OWNED
 

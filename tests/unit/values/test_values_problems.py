@@ -7,8 +7,8 @@ import copy
 import pickle
 
 import pytest
-from small_values import FINETUNE, finetune, with_config
 
+from lab.small_values import FINETUNE, finetune, with_config
 from tuneyard.errors import InvalidValuesError
 from tuneyard.values import (
     DeliverValues,

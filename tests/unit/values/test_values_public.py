@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tuneyard.errors import InvalidValuesError
-from tuneyard.runs.differences import differing_values
+from tuneyard.runners.differences import differing_values
 from tuneyard.train.inputs import Input, Inputs
 from tuneyard.values import (
     FinetuneValues,

@@ -6,8 +6,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_values import FINETUNE, finetune, with_config
 
+from lab.small_values import FINETUNE, finetune, with_config
 from tuneyard.errors import InvalidValuesError
 from tuneyard.values import FinetuneValues, check_values, resolve_batch_sizes
 

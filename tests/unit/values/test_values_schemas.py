@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from json_schema import mistakes
-from missing_tools import needs
-from small_values import FINETUNE, finetune, with_config
 
+from lab.json_schema import mistakes
+from lab.missing_tools import needs
+from lab.small_values import FINETUNE, finetune, with_config
 from tuneyard.errors import InvalidValuesError
 from tuneyard.values import (
     DeliverValues,

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from missing_tools import needs
 
+from lab.missing_tools import needs
 from tuneyard.values.helm_set import SetSyntaxError, apply_set, parse_set
 
 # What Helm 4.3 gave for each text, taken down from `helm template --set TEXT`.

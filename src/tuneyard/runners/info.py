@@ -1,0 +1,124 @@
+"""What is known of a run: one record, one status vocabulary for every target.
+
+Pure data: nothing here reads a disk or starts a process. `local/folder.py` fills it in for this machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Literal, get_args
+
+Verb = Literal["deliver", "finetune", "serve"]
+VERBS: tuple[Verb, ...] = get_args(Verb)
+
+Status = Literal["queued", "running", "succeeded", "failed", "stopped", "interrupted"]
+"""`queued`: waits for room. `running`: a process works on it. `succeeded`, `failed`: it ended by itself.
+`stopped`: it was told to stop and did. `interrupted`: its process vanished without a word (a kill, a reboot)."""
+
+ENDED: frozenset[Status] = frozenset({"succeeded", "failed", "stopped", "interrupted"})
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RunKey:
+    """Names one run: a verb and a name. The same name may be used once by each verb."""
+
+    verb: Verb
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.verb}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class RunProgress:
+    """How far a finetuning run is, as its process last told.
+
+    Attributes:
+        step: Optimizer steps done.
+        max_steps: Optimizer steps in all; 0 where the process has not told yet.
+        loss: The newest training loss, or None before the first one is logged.
+        seconds_per_step: How long a step takes, or None where it has not told.
+        seconds_left: The process's own estimate, or None where it has none.
+        phase: What it is at, in words (`training`, `evaluating`, …); may be empty.
+    """
+
+    step: int
+    max_steps: int
+    loss: float | None = None
+    seconds_per_step: float | None = None
+    seconds_left: float | None = None
+    phase: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """What a runner knows of one run at one moment.
+
+    Attributes:
+        verb: What the run does.
+        name: Its name, unique for its verb.
+        status: One word of `Status`.
+        why: That status in words; empty where there is nothing to add.
+        created_at: When it was launched for the first time.
+        started_at: When the newest attempt's process started.
+        finished_at: When the newest attempt ended; None while it runs.
+        attempts: How often it has been launched.
+        pid: The process that does the work; None where none does.
+        exit_code: What the newest attempt ended with.
+        error: The sentence it failed with.
+        hint: What to do about it, or next.
+        values_sha256: The hash of the values it was launched with, but for texts of environment variables.
+        store: The store's URL it reads and writes.
+        experiment: Where in the store a finetuning run publishes (`bucket/path`).
+        url: The endpoint of a served model (`http://…/v1`).
+        api_key_file: Where the endpoint's key lies.
+        progress: How far it is, for finetuning runs that have told.
+        folder: Where this machine keeps the run's local state.
+        event: What the cluster says behind `why` (`FailedScheduling: …`); empty on this machine.
+        namespace: The cluster's namespace it runs in; empty on this machine.
+        pods: The cluster's pods that do the work of the newest attempt.
+        api_key_secret: The Secret of the cluster that holds the endpoint's key.
+    """
+
+    verb: Verb
+    name: str
+    status: Status
+    why: str = ""
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    attempts: int = 0
+    pid: int | None = None
+    exit_code: int | None = None
+    error: str = ""
+    hint: str = ""
+    values_sha256: str = ""
+    store: str = ""
+    experiment: str | None = None
+    url: str | None = None
+    api_key_file: str | None = None
+    progress: RunProgress | None = None
+    folder: str = ""
+    event: str = ""
+    namespace: str = ""
+    pods: tuple[str, ...] = ()
+    api_key_secret: str | None = None
+
+    @property
+    def key(self) -> RunKey:
+        """The verb and the name as one."""
+        return RunKey(self.verb, self.name)
+
+    @property
+    def ended(self) -> bool:
+        """Whether no process works on it any more."""
+        return self.status in ENDED
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the record as JSON can hold it, with times as ISO 8601 in UTC."""
+        record = asdict(self)
+        for field in ("created_at", "started_at", "finished_at"):
+            moment: datetime | None = record[field]
+            record[field] = moment.isoformat() if moment else None
+        return record

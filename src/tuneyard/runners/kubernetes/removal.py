@@ -1,0 +1,94 @@
+"""Removing what a run has published, from inside the cluster: this machine may not reach the store.
+
+A Job like the run's own, with the same image, keys, authorities and values, runs `pod_removal`. Where `TUNEYARD_STORE`
+names the store for this machine, no Job is needed.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+
+from tuneyard.cluster import Document, Reader, Tools
+from tuneyard.cluster import pods as p
+from tuneyard.cluster.errand import errand_spec
+from tuneyard.errors import UnavailableError
+from tuneyard.interpreter import pod_python
+from tuneyard.runners.info import RunInfo
+from tuneyard.runners.published import check_removable, delete_published
+
+REMOVAL_SECONDS = 600
+_LOOK_SECONDS = 1.0
+
+
+def remove_published(reader: Reader, tools: Tools, info: RunInfo, owner: Document) -> int:
+    """Remove every object of a run's experiment.
+
+    Args:
+        reader: Where the run is.
+        tools: kubectl for it.
+        info: What is known of the run.
+        owner: Its Job.
+
+    Returns:
+        How many objects were removed.
+
+    Raises:
+        UsageError: If the run publishes none of its own.
+        ConflictError: If the run still works.
+        UnavailableError: If the store was not reached.
+    """
+    check_removable(info, target=" --on kubernetes")
+    if store := os.environ.get("TUNEYARD_STORE"):
+        return delete_published(replace(info, store=store))
+    job = removal_job(owner, f"{info.name}-removal")
+    name = job["metadata"]["name"]
+    _delete(tools, name)
+    tools.apply([job])
+    try:
+        return _removed(reader, name)
+    finally:
+        _delete(tools, name)
+
+
+def removal_job(owner: Document, name: str) -> Document:
+    """Make the Job that removes from the run's own: its pod on an errand.
+
+    Args:
+        owner: The run's Job.
+        name: What the Job is called.
+    """
+    command = pod_python("tuneyard.runners.kubernetes.pod_removal", "/etc/tuneyard/values/values.json")
+    pod = errand_spec(owner["spec"]["template"]["spec"], "removal", command)
+    labels = {"app.kubernetes.io/part-of": "tuneyard", "app.kubernetes.io/component": "removal"}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name, "labels": labels},
+        "spec": {
+            "backoffLimit": 0,
+            "activeDeadlineSeconds": REMOVAL_SECONDS,
+            "template": {"metadata": {"labels": labels}, "spec": pod},
+        },
+    }
+
+
+def _removed(reader: Reader, name: str) -> int:
+    until = time.monotonic() + REMOVAL_SECONDS
+    while time.monotonic() < until:
+        for pod in reader.list("Pod", {"batch.kubernetes.io/job-name": name}):
+            end = p.end_of(pod)
+            if end and end.exit_code == 0:
+                *_, told = reader.log(pod["metadata"]["name"], "removal", tail_lines=1)
+                return int(told)
+            if end:
+                raise UnavailableError(f"The data was not removed: {end.error}", hint=end.hint)
+        time.sleep(_LOOK_SECONDS)
+    raise UnavailableError(
+        f"The data was not removed within {REMOVAL_SECONDS} s.", hint=f"See why: kubectl describe job {name}"
+    )
+
+
+def _delete(tools: Tools, name: str) -> None:
+    tools.kubectl("delete", "job", name, "--ignore-not-found", "--cascade=foreground", "--wait")

@@ -1,0 +1,429 @@
+"""Runs on a Kubernetes cluster: a Job for each delivery and finetuning run, a Deployment for each server.
+
+Implements `tuneyard.runners.base.Runner`. helm renders the charts that this package carries, kubectl writes, lightkube
+reads. The runner keeps no state of its own, so every call may come from any machine, and one that was killed at any
+point is made good by calling it again: what others refer to is written first and what does the work last.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from tuneyard.cluster import Document, PortForward, Reader, State, Tools, deployment_state, job_state, render
+from tuneyard.cluster import queues as q
+from tuneyard.cluster.charts import WORKERS
+from tuneyard.cluster.jobs import STOPPED, newest_attempt
+from tuneyard.errors import ConflictError, DeniedError, NotFoundError, UnavailableError, UsageError
+from tuneyard.runners.base import STOP_SECONDS, Launch, Reached
+from tuneyard.runners.differences import differing_values
+from tuneyard.runners.info import RunInfo, RunKey, RunProgress, Verb
+from tuneyard.runners.kubernetes.info import (
+    COMPONENT,
+    PART_OF,
+    SERVER_PORT,
+    env_secrets,
+    info_of,
+    key_of,
+    read_progress,
+    resolved,
+    run_labels,
+    values_name,
+)
+from tuneyard.runners.kubernetes.logs import PodLogs
+from tuneyard.runners.names import check_name
+
+if TYPE_CHECKING:
+    from tuneyard.cluster.demand import Finding
+    from tuneyard.estimate import Estimate, Verdict
+
+CONVERGE_SECONDS = 660.0
+"""How long a launch waits for what is being stopped or deleted: a run may take its whole grace period to save."""
+
+_LOOK_SECONDS = 0.5
+_TAIL_LINES = 40
+_KINDS = ("configmaps", "services", "secrets", "networkpolicies.networking.k8s.io")
+_ROUTES = "httproutes.gateway.networking.k8s.io"
+
+
+class KubernetesRunner:
+    """Runs each launch in a namespace of a cluster.
+
+    Args:
+        context: The kubeconfig's context; None for its current one.
+        namespace: The namespace; None for the context's own.
+    """
+
+    store_is_here = False
+    look_seconds = 2.0
+
+    def __init__(self, context: str | None = None, namespace: str | None = None) -> None:
+        self._context, self._namespace = context, namespace
+        self._reader = Reader(context, namespace)
+
+    @property
+    def words(self) -> str:
+        """What a command has to say to mean this runner."""
+        named = [("context", self._context), ("namespace", self._namespace)]
+        return " --on kubernetes" + "".join(f" --{option} {value}" for option, value in named if value)
+
+    def preview(self, launch: Launch) -> list[dict[str, Any]]:
+        """Render what a launch would write; the key of a server is made when it is launched."""
+        return render(self._tools, launch.key.verb, check_name(launch.key.name), launch.values)
+
+    def judge(self, launch: Launch, told: Estimate) -> tuple[Verdict, tuple[Finding, ...]]:
+        """Ask the queue, the namespace's quotas and the nodes; see `Runner.judge`."""
+        from tuneyard.runners.kubernetes.forecast import judge
+
+        return judge(self._reader, self.preview(launch), told, on_accelerators=launch.on_accelerators)
+
+    def estimate(self, launch: Launch) -> Estimate:
+        """Estimate in a short pod; see `Runner.estimate`."""
+        from tuneyard.runners.kubernetes.forecast import estimate_inside
+
+        self._tools.check("kubectl")
+        return estimate_inside(self._tools, self.preview(launch), launch.values, launch.store)
+
+    def launch(self, launch: Launch) -> RunInfo:
+        """Start a run, or join the one that does exactly this already; see `Runner.launch`."""
+        self._tools.check("kubectl", "helm")
+        objects = self.preview(launch)
+        until = time.monotonic() + CONVERGE_SECONDS
+        while not self._converge(launch, objects):
+            if time.monotonic() >= until:
+                raise UnavailableError(
+                    f"What was there of {launch.key} has not gone within {CONVERGE_SECONDS:g} s.",
+                    hint=f"See why: tuneyard runs show {launch.key}{self.words}",
+                )
+            time.sleep(_LOOK_SECONDS)
+        self._remove_old_values(launch, objects)
+        return self.get(launch.key)
+
+    def list(self, verb: Verb | None = None) -> list[RunInfo]:
+        """Tell of every run, newest launch first."""
+        labels = {PART_OF: "tuneyard", **({COMPONENT: verb} if verb else {})}
+        owners = [*self._reader.list("Job", labels), *self._reader.list("Deployment", labels)]
+        pods, workloads = self._reader.list("Pod", labels), self._reader.workloads()
+        values = {config["metadata"]["name"]: config for config in self._reader.list("ConfigMap", labels)}
+        found = [self._info(one, pods, values.get(values_name(one)), workloads) for one in owners if key_of(one)]
+        if not found:
+            self._reader.check_namespace()
+        return sorted(found, key=lambda info: info.created_at or datetime.fromtimestamp(0, UTC), reverse=True)
+
+    def get(self, key: RunKey) -> RunInfo:
+        """Tell of one run; see `Runner.get`."""
+        return self._look(key)
+
+    def values(self, key: RunKey) -> dict[str, Any]:
+        """Read the values off the run's ConfigMap; see `Runner.values`."""
+        return self._values(key, self._owner(key))
+
+    def logs(self, key: RunKey, *, follow: bool = False, newest: bool = False) -> Iterator[str]:
+        """Give the lines of the logs of the run's pods; see `Runner.logs`."""
+        owner = self._owner(key)
+        self._reader.connect()
+        logs = PodLogs(
+            self._reader,
+            lambda: self._pods(key),
+            lambda: self._has_ended(key),
+            nodes=owner["spec"].get("completions") or 1,
+        )
+        return logs.lines(follow=follow, newest=newest)
+
+    def wait(self, key: RunKey, *, timeout_seconds: float | None = None) -> RunInfo:
+        """Wait until the run has ended; see `Runner.wait`."""
+        until = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        while not self._look(key, progress=False).ended:
+            if until is not None and time.monotonic() >= until:
+                raise UnavailableError(
+                    f"The run {key} still works after {timeout_seconds:g} s.",
+                    hint=f"See how far it is: tuneyard watch {key}{self.words}",
+                )
+            time.sleep(_LOOK_SECONDS)
+        return self.get(key)
+
+    def stop(self, key: RunKey, *, force: bool = False, timeout_seconds: float = STOP_SECONDS) -> RunInfo:
+        """Tell the run to save and stop, and wait until it has; see `Runner.stop`."""
+        until, killed = time.monotonic() + timeout_seconds, False
+        while not (info := self._look(key, progress=False)).ended:
+            self._ask_to_stop(key)
+            if time.monotonic() < until:
+                time.sleep(_LOOK_SECONDS)
+                continue
+            if not force or killed:
+                raise UnavailableError(
+                    f"The run {key} has not stopped within {timeout_seconds:g} s: it is still saving, or it hangs.",
+                    hint=f"Wait for it with tuneyard watch {key}{self.words}, or kill it: "
+                    f"tuneyard stop {key}{self.words} --force",
+                )
+            for pod in info.pods:
+                words = ["delete", "pod", pod, "--grace-period", "0", "--force", "--ignore-not-found", "--wait=false"]
+                self._tools.kubectl(*words)
+            killed, until = True, time.monotonic() + STOP_SECONDS
+        return self.get(key)
+
+    @contextmanager
+    def reach(self, key: RunKey) -> Generator[Reached]:
+        """Open a port of this machine that leads to a server; see `Runner.reach`."""
+        if key.verb != "serve":
+            raise UsageError(f"{key} is no server, so it can't be talked with.", hint=f"tuneyard runs{self.words}")
+        owner = self._owner(key)
+        secret = (self._values(key, owner).get("apiKeySecret") or {}) if values_name(owner) else {}
+        api_key = ""
+        if secret.get("name"):
+            data = self._reader.get("Secret", secret["name"]).get("data") or {}
+            if secret["key"] not in data:
+                raise NotFoundError(
+                    f"The Secret {secret['name']} has no key {secret['key']}, which {key} is asked with."
+                )
+            api_key = base64.b64decode(data[secret["key"]]).decode().strip()
+        with PortForward(self._tools, owner["metadata"]["name"], SERVER_PORT) as forward:
+            yield Reached(f"http://127.0.0.1:{forward.local_port}/v1", api_key)
+
+    def delete_data(self, key: RunKey) -> int:
+        """Remove what the run has published, from inside the cluster; see `Runner.delete_data`."""
+        from tuneyard.runners.kubernetes.removal import remove_published
+
+        return remove_published(self._reader, self._tools, self.get(key), self._owner(key))
+
+    def delete(self, key: RunKey) -> RunInfo:
+        """Remove every object of the run; see `Runner.delete`."""
+        info, owner = self._look(key, progress=False), self._owner(key)
+        if not info.ended and not owner["metadata"].get("deletionTimestamp"):
+            raise ConflictError(
+                f"The run {key} still works, so it can't be deleted.",
+                hint=f"Stop it first: tuneyard stop {key}{self.words}",
+            )
+        routes = [_ROUTES] if self._has_routes(key) else []
+        # What does the work goes last: as long as it is there, the run is found and can be deleted again.
+        self._tools.delete_labelled([*_KINDS, *routes], run_labels(key))
+        self._remove(key, owner, time.monotonic() + CONVERGE_SECONDS)
+        return info
+
+    @cached_property
+    def _tools(self) -> Tools:
+        return Tools(self._context, self._reader.namespace)
+
+    def _converge(self, launch: Launch, objects: list[Document]) -> bool:
+        """Take one step towards the launch; tell whether it is there."""
+        owner_name = next(one["metadata"]["name"] for one in objects if one["kind"] in WORKERS)
+        support = [one for one in objects if one["kind"] not in WORKERS]
+        worker = [one for one in objects if one["kind"] in WORKERS]
+        owner = self._reader.find(_kind(launch.key.verb), owner_name)
+        if owner is not None:
+            self._check_same_run(owner, launch.key)
+            if owner["metadata"].get("deletionTimestamp"):
+                return False
+            info = self._look(launch.key, progress=False)
+            if not info.ended:
+                if _was_told_to_stop(owner):
+                    self._ask_to_stop(launch.key)
+                    return False
+                self._join(launch, self._values(launch.key, owner))
+                self._make_api_key(launch)
+                self._tools.apply(support)
+                return True
+            if launch.key.verb != "serve" or info.status == "failed":  # a stopped server is started as it is
+                self._tools.delete_exactly(_path(owner), owner["metadata"]["uid"])
+                return False
+        self._make_api_key(launch)
+        self._tools.apply(support)
+        try:
+            self._tools.apply(worker)
+        except ConflictError:
+            return False  # another launch of this name came first
+        return True
+
+    def _check_same_run(self, owner: Document, key: RunKey) -> None:
+        other = key_of(owner)
+        if other == key:
+            return
+        what = f"the run {other}" if other else "not Tuneyard's"
+        raise ConflictError(
+            f"{self._reader.namespace} has a {owner['kind']} {owner['metadata']['name']} already: {what}.",
+            hint="Take another name with --name; in a cluster, deliveries and finetuning runs share their names.",
+        )
+
+    def _join(self, launch: Launch, running: dict[str, Any]) -> None:
+        differing = differing_values(running, json.loads(launch.values)) if running else []
+        if differing:
+            raise ConflictError(
+                f"The run {launch.key} works with other values: {', '.join(differing)}.",
+                hint=f"Stop it with tuneyard stop {launch.key}{self.words}, or take another name with --name.",
+                keys=differing,
+            )
+
+    def _make_api_key(self, launch: Launch) -> None:
+        """Make the Secret of a server's key, unless it is there or the values name one of the user's."""
+        if launch.key.verb != "serve":
+            return
+        told = json.loads(launch.values).get("apiKeySecret") or {}
+        if told.get("name") != api_key_secret(launch.key.name) or self._reader.find("Secret", told["name"]):
+            return
+        secret = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": told["name"], "labels": run_labels(launch.key)},
+            "stringData": {told["key"]: secrets.token_urlsafe(24)},
+        }
+        try:
+            self._tools.kubectl("create", "--field-manager", "tuneyard", "-f", "-", given=json.dumps(secret))
+        except ConflictError:
+            return  # another launch made it first
+
+    def _remove_old_values(self, launch: Launch, objects: list[Document]) -> None:
+        """Remove the values of earlier launches, which nothing names any more."""
+        if launch.key.verb == "serve":
+            return  # pods of the version before may still start from them
+        wanted = {one["metadata"]["name"] for one in objects if one["kind"] in ("ConfigMap", "Secret")}
+        for config in self._reader.list("ConfigMap", run_labels(launch.key)):
+            if (name := config["metadata"]["name"]) not in wanted:
+                for secret in env_secrets(config) - wanted:
+                    self._tools.kubectl("delete", "secret", secret, "--ignore-not-found")
+                self._tools.kubectl("delete", "configmap", name, "--ignore-not-found")
+
+    def _ask_to_stop(self, key: RunKey) -> None:
+        owner = self._owner(key)
+        name, annotations = owner["metadata"]["name"], owner["metadata"].get("annotations") or {}
+        if key.verb == "serve":
+            if owner["spec"].get("replicas") != 0:
+                self._tools.patch("deployment", name, {"spec": {"replicas": 0}})
+            return
+        if STOPPED not in annotations:
+            now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+            self._tools.patch("job", name, {"metadata": {"annotations": {STOPPED: now}}})
+        workload = q.workload_of(owner["metadata"]["uid"], self._reader.workloads())
+        if workload is not None:
+            # Kueue would start a Job again that it has admitted and finds suspended; it has to take it back itself.
+            if q.is_active(workload):
+                self._tools.patch("workloads.kueue.x-k8s.io", workload["metadata"]["name"], {"spec": {"active": False}})
+        elif not owner["spec"].get("suspend"):
+            self._tools.patch("job", name, {"spec": {"suspend": True}})
+
+    def _remove(self, key: RunKey, owner: Document, until: float) -> None:
+        uid = owner["metadata"]["uid"]
+        self._tools.delete_exactly(_path(owner), uid)
+        while (now := self._reader.find(_kind(key.verb), owner["metadata"]["name"])) and now["metadata"]["uid"] == uid:
+            if time.monotonic() >= until:
+                raise UnavailableError(f"{key} is not gone yet.", hint=f"tuneyard delete {key}{self.words}")
+            time.sleep(_LOOK_SECONDS)
+
+    def _has_routes(self, key: RunKey) -> bool:
+        if key.verb != "serve":
+            return False
+        group = _ROUTES.partition(".")[2]
+        return _ROUTES in self._tools.kubectl("api-resources", "--api-group", group, "-o", "name")
+
+    def _owner(self, key: RunKey) -> Document:
+        for owner in self._reader.list(_kind(key.verb), run_labels(key)):
+            return owner
+        self._reader.check_namespace()
+        raise NotFoundError(
+            f"There is no {key.verb} run named {key.name!r} in the namespace {self._reader.namespace}.",
+            hint=f"See which there are: tuneyard runs{self.words}",
+            name=key.name,
+        )
+
+    def _look(self, key: RunKey, *, progress: bool = True) -> RunInfo:
+        owner = self._owner(key)
+        name = values_name(owner)
+        config = self._reader.find("ConfigMap", name) if name else None
+        return self._info(owner, self._pods(key), config, self._reader.workloads(), progress=progress)
+
+    def _has_ended(self, key: RunKey) -> bool:
+        try:
+            return self._look(key, progress=False).ended
+        except NotFoundError:
+            return True  # deleted meanwhile
+
+    def _pods(self, key: RunKey) -> list[Document]:
+        return self._reader.list("Pod", run_labels(key))
+
+    def _values(self, key: RunKey, owner: Document) -> dict[str, Any]:
+        name = values_name(owner)
+        return resolved(key.verb, self._reader.find("ConfigMap", name) if name else None)
+
+    def _info(
+        self,
+        owner: Document,
+        pods: list[Document],
+        config: Document | None,
+        workloads: list[Document],
+        *,
+        progress: bool = True,
+    ) -> RunInfo:
+        key = key_of(owner)
+        assert key is not None
+        uid = owner["metadata"]["uid"]
+        if key.verb == "serve":
+            own = [pod for pod in pods if key_of(pod) == key]
+            state = deployment_state(owner, own, workloads=workloads, events_of=self._events)
+        else:
+            own = [
+                pod for pod in pods if any(one["uid"] == uid for one in pod["metadata"].get("ownerReferences") or [])
+            ]
+            state = job_state(owner, own, workloads=workloads, events_of=self._events, node_of=self._node)
+        far = self._progress(state, own) if progress and key.verb == "finetune" else None
+        values = resolved(key.verb, config)
+        info = info_of(owner, state, values, far)
+        if info.ended and info.status != "succeeded" and not info.hint:
+            return replace(info, hint=f"See what it printed: tuneyard logs {key}{self.words}")
+        return info
+
+    def _events(self, owner: Document) -> list[Document]:
+        events = self._reader.events(owner["metadata"]["uid"])
+        for name in _claims(owner) if owner["kind"] == "Pod" else []:
+            if claim := self._reader.find("PersistentVolumeClaim", name):
+                events = [*events, *self._reader.events(claim["metadata"]["uid"])]
+        return events
+
+    def _node(self, pod: Document) -> Document | None:
+        name = pod["spec"].get("nodeName")
+        try:
+            return self._reader.find("Node", name) if name else None
+        except DeniedError:
+            return None
+
+    def _progress(self, state: State, pods: list[Document]) -> RunProgress | None:
+        if state.phase == "queued" or not pods:
+            return None
+        pod = newest_attempt(pods)[0]
+        try:
+            lines = self._reader.log(pod["metadata"]["name"], "finetune", tail_lines=_TAIL_LINES)
+            return read_progress(lines)
+        except (NotFoundError, UnavailableError):
+            return None
+
+
+def api_key_secret(name: str) -> str:
+    """Name the Secret that is made for a server's key."""
+    return f"{name}-api-key"
+
+
+def _kind(verb: Verb) -> str:
+    return "Deployment" if verb == "serve" else "Job"
+
+
+def _path(owner: Document) -> str:
+    group, plural = ("apps", "deployments") if owner["kind"] == "Deployment" else ("batch", "jobs")
+    return f"/apis/{group}/v1/namespaces/{owner['metadata']['namespace']}/{plural}/{owner['metadata']['name']}"
+
+
+def _was_told_to_stop(owner: Document) -> bool:
+    if owner["kind"] == "Deployment":
+        return owner["spec"].get("replicas") == 0
+    return STOPPED in (owner["metadata"].get("annotations") or {})
+
+
+def _claims(pod: Document) -> list[str]:
+    volumes = pod["spec"].get("volumes") or []
+    named = [one["persistentVolumeClaim"]["claimName"] for one in volumes if one.get("persistentVolumeClaim")]
+    return named + [f"{pod['metadata']['name']}-{one['name']}" for one in volumes if one.get("ephemeral")]

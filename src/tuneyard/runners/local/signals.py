@@ -1,0 +1,70 @@
+"""Reaches the processes of a run: tells them to stop, or kills them with everything they started.
+
+A process number is used only after the process was seen to carry the run's folder in its arguments: numbers are given
+out again, and after a crash the written one may be somebody else's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tuneyard.runners.local.folder import RunFolder
+from tuneyard.runners.local.records import read_json
+
+if TYPE_CHECKING:
+    import psutil
+
+
+def ask_to_stop(folder: RunFolder) -> bool:
+    """Send SIGTERM to the supervisor, which passes it on; where it is gone, to the command itself.
+
+    Returns:
+        Whether anybody was there to be told.
+    """
+    import psutil
+
+    for process in _processes(folder):
+        try:
+            process.terminate()
+        except psutil.NoSuchProcess:
+            continue
+        return True
+    return False
+
+
+def kill(folder: RunFolder) -> None:
+    """Kill the command and all its descendants; the supervisor stays, to write down how it ended."""
+    import psutil
+
+    who = read_json(folder.process) or {}
+    command = _process(folder, who, "child")
+    if command is None:
+        return
+    try:
+        everyone = [command, *command.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return
+    for process in everyone:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+
+
+def _processes(folder: RunFolder) -> list[psutil.Process]:
+    who = read_json(folder.process) or {}
+    found = (_process(folder, who, role) for role in ("supervisor", "child"))
+    return [process for process in found if process is not None]
+
+
+def _process(folder: RunFolder, who: dict[str, Any], role: str) -> psutil.Process | None:
+    if role not in who:
+        return None
+    import psutil
+
+    try:
+        process = psutil.Process(who[role]["pid"])
+        mine = any(str(folder.path) in argument for argument in process.cmdline())
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return None
+    return process if mine and process.status() != psutil.STATUS_ZOMBIE else None

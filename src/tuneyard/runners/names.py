@@ -1,0 +1,108 @@
+"""Names of runs: which are allowed, and how a run is meant on a command line (`lora-16` or `finetune/lora-16`).
+
+Pure functions over text and `RunInfo`; they know no runner.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from tuneyard.errors import NotFoundError, UsageError
+from tuneyard.runners.info import VERBS, RunInfo, RunKey, Verb
+
+NAME_CHARACTERS_MAX = 53
+# What a Kubernetes object and a Helm release may be called, so that a name works on both targets.
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,51}[a-z0-9])?")
+
+
+def check_name(name: str) -> str:
+    """Return the name where it is allowed.
+
+    Raises:
+        UsageError: If it is not; the hint holds the nearest name that is.
+    """
+    if _NAME.fullmatch(name):
+        return name
+    nearest = nearest_name(name)
+    raise UsageError(
+        f"{name!r} can't be the name of a run: it takes small letters, digits and '-' inside, "
+        f"at most {NAME_CHARACTERS_MAX} characters.",
+        hint=f"Take --name {nearest}" if nearest else "Choose one with --name.",
+        name=name,
+    )
+
+
+def nearest_name(text: str) -> str:
+    """Turn any text into an allowed name that resembles it; empty where nothing of it can stay."""
+    plain = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    return plain[:NAME_CHARACTERS_MAX].rstrip("-")
+
+
+def parse_reference(reference: str) -> tuple[Verb | None, str]:
+    """Take `verb/name` or `name` apart.
+
+    Raises:
+        UsageError: If the verb or the name is not one.
+    """
+    before, slash, after = reference.partition("/")
+    if not slash:
+        return None, check_name(reference)
+    for verb in VERBS:
+        if verb == before:
+            return verb, check_name(after)
+    raise UsageError(
+        f"{reference!r} names no run: {before!r} is not a verb that makes runs.",
+        hint=f"Write one of {', '.join(f'{verb}/NAME' for verb in VERBS)}, or just the name.",
+    )
+
+
+def find_run(
+    runs: Iterable[RunInfo],
+    reference: str,
+    *,
+    verbs: Sequence[Verb] = VERBS,
+    prefer: Verb | None = None,
+    words: str = "",
+    target: str = "",
+) -> RunInfo:
+    """Find the run that is meant by `name` or `verb/name`.
+
+    Where several verbs use a name, the preferred verb's is meant, else the only one that still runs; otherwise the verb
+    has to be told.
+
+    Args:
+        runs: All runs there are.
+        reference: What the user wrote.
+        verbs: Which verbs' runs can be meant.
+        prefer: The verb whose run is meant where several use the name.
+        words: The command in which it was written (`tuneyard logs`), for the hint.
+        target: What a command adds to reach these runs (`Runner.words`), for the hint.
+
+    Raises:
+        NotFoundError: If there is no such run.
+        UsageError: If several can be meant.
+    """
+    verb, name = parse_reference(reference)
+    found = [run for run in runs if run.name == name and run.verb in verbs and verb in (None, run.verb)]
+    if not found:
+        raise NotFoundError(
+            f"There is no {_kinds(verbs if verb is None else (verb,))} named {name!r}.",
+            hint=f"See which there are: tuneyard runs{target}",
+            name=name,
+        )
+    preferred = [run for run in found if run.verb == prefer]
+    alive = [run for run in found if not run.ended]
+    for chosen in (found, preferred, alive):
+        if len(chosen) == 1:
+            return chosen[0]
+    keys = [str(RunKey(run.verb, run.name)) for run in found]
+    raise UsageError(
+        f"{name!r} is the name of {len(found)} runs: {', '.join(keys)}.",
+        hint=f"Write which one: {words or 'tuneyard logs'} {keys[0]}{target}",
+        runs=keys,
+    )
+
+
+def _kinds(verbs: Sequence[Verb]) -> str:
+    return "run" if len(verbs) == len(VERBS) else f"{' or '.join(verbs)} run"

@@ -1,0 +1,270 @@
+"""From values to verified folders on this machine: the model, the base under an adapter, and further adapters.
+
+Only what a manifest names is ever loaded: each folder given on holds exactly those files, verified by size and SHA-256,
+whatever else lies beside them in a bucket. Loads no model; knows nothing of what will serve it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from tuneyard.errors import IntegrityError, InvalidValuesError, NotFoundError, Problem
+from tuneyard.models import (
+    ADAPTER_CONFIG,
+    MANIFESTS,
+    find_manifest,
+    is_adapter,
+    kind_in_words,
+    read_entries,
+    without_dropout,
+)
+from tuneyard.progress import progress_bar
+from tuneyard.serving.names import base_name, check_distinct, own_name, told_names
+from tuneyard.store import Manifest, Store, link_named, open_store, pull, verify_folder
+from tuneyard.values import InferenceValues
+from tuneyard.values.places import ModelPlace, model_place
+from tuneyard.whereabouts import command
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A verified model or adapter on this machine.
+
+    Attributes:
+        where: The key or folder that it comes from.
+        folder: Holds exactly the files that its manifest names; read from it, never write into it.
+        content_sha256: Identifies the content.
+        about: What its manifest tells of it.
+    """
+
+    where: str
+    folder: Path
+    content_sha256: str
+    about: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """An adapter and the names that it answers to."""
+
+    names: tuple[str, ...]
+    weights: Weights
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """All that one server serves.
+
+    Attributes:
+        model: The model; the base where the values' `model` is an adapter.
+        names: The names that it answers to.
+        adapters: Adapters on it; the values' `model` comes first where it is one.
+        asked: The names of what the values call `model`, be it model or adapter.
+        config: Entries of the model's config.json that the adapters were trained with other values of; the model is
+            loaded with these.
+    """
+
+    model: Weights
+    names: tuple[str, ...]
+    adapters: tuple[Adapter, ...]
+    asked: tuple[str, ...]
+    config: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def served(self) -> tuple[str, ...]:
+        """Every name that answers, those of the values' `model` first."""
+        others = [*self.names, *(name for adapter in self.adapters for name in adapter.names)]
+        return (*self.asked, *(name for name in others if name not in self.asked))
+
+
+def place_models(values: InferenceValues, store: Store, workdir: Path) -> Placement:
+    """Bring all that values name to this machine, verified.
+
+    Args:
+        values: What to serve.
+        store: Where models in buckets lie.
+        workdir: A folder of this server; what is pulled goes into it.
+
+    Returns:
+        What to load, and under which names.
+
+    Raises:
+        NotFoundError: A model is not there, or not finished.
+        IntegrityError: A file differs from its manifest, or a base from the one that an adapter was trained on.
+        InvalidDataError: A file could run code when it is loaded, or asks for some from elsewhere; or an adapter's
+            manifest changes more of its base's config than numbers.
+        InvalidValuesError: What lies there can't be served, two models would have one name, or two adapters were
+            trained on one base with different settings.
+    """
+    adapters: list[Adapter] = []
+    place = model_place(values.model)
+    found = _find(place, values, store, workdir)
+    # A model of the Hub goes by its id, as vLLM has it.
+    own = place.where if place.kind == "hub" else own_name(found.where, found.about)
+    asked = told_names(values.vllm_engine_args.get("served_model_name")) or (own,)
+    config: dict[str, Any] = {}
+    if found.is_adapter:
+        config = read_entries(found.about, where=found.where)
+        base = _base_of(found, store)
+        model, names = base.bring(workdir), (base_name(base.where, taken=(*asked, *values.adapters)),)
+        adapters.append(Adapter(asked, found.bring(workdir)))
+    else:
+        model, names = found.bring(workdir), asked
+    for name, key in values.adapters.items():
+        extra = _look_up(store, key)
+        _check_extra(extra, name, model)
+        _check_config(extra, name, found.where, config)
+        adapters.append(Adapter((name,), extra.bring(workdir)))
+    check_distinct([*names, *(name for adapter in adapters for name in adapter.names)])
+    return Placement(model, names, tuple(adapters), asked, config)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A manifest, and where the files lie that it names."""
+
+    where: str
+    manifest: Manifest
+    store: Store | None
+    """None where `where` is a folder of this machine."""
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        return self.manifest.about
+
+    @property
+    def is_adapter(self) -> bool:
+        return is_adapter(self.manifest)
+
+    def bring(self, workdir: Path) -> Weights:
+        from tuneyard.delivery import vet_model
+
+        sha256 = self.manifest.content_sha256
+        folder = workdir / "models" / sha256[:16]
+        with progress_bar(f"verifying {self.where}", self.manifest.size, "bytes") as advance:
+            if self.store is None:
+                verify_folder(Path(self.where), self.manifest, advance=advance)
+                link_named(Path(self.where), self.manifest, folder)
+            else:
+                pull(self.store, f"{self.where}/", self.manifest, folder, advance=advance)
+        vet_model(folder, [entry.path for entry in self.manifest.files], where=self.where)
+        return Weights(self.where, folder, sha256, dict(self.about))
+
+
+def _find(place: ModelPlace, values: InferenceValues, store: Store, workdir: Path) -> _Found:
+    if place.kind == "bucket":
+        return _look_up(store, place.where)
+    if place.kind == "folder":
+        return _look_into(Path(place.where).expanduser().resolve())
+    return _from_hub(place, values, workdir)
+
+
+def _look_up(store: Store, key: str) -> _Found:
+    return _servable(_Found(key, find_manifest(store, key), store))
+
+
+def _look_into(folder: Path) -> _Found:
+    for name in MANIFESTS:
+        path = folder / name
+        if path.is_file():
+            return _servable(_Found(str(folder), Manifest.from_json(path.read_bytes(), where=str(path)), None))
+    raise NotFoundError(
+        f"There is no model at {folder} that could be verified: it has no manifest.",
+        hint=f"Deliver it: tuneyard deliver --set modelID={folder} --set bucketModelPath=default-bucket/models/NAME",
+        folder=str(folder),
+    )
+
+
+def _from_hub(place: ModelPlace, values: InferenceValues, workdir: Path) -> _Found:
+    """Fetch a model of the Hub as a delivery would, pinned and hashed, into a store of this server alone."""
+    from tuneyard.delivery import deliver
+    from tuneyard.values import DeliverValues
+
+    own = open_store((workdir / "hub").absolute().as_uri())
+    key = f"hub/{place.where.replace('/', '_')}"
+    wanted = {"modelID": place.where, "bucketModelPath": key, "allowOverwrite": True}
+    revision = values.vllm_engine_args.get("revision")
+    if revision is not None:
+        wanted["modelRevision"] = str(revision)
+    deliver(DeliverValues.model_validate(wanted), own, workdir=workdir / "delivery")
+    return _look_up(own, key)
+
+
+def _servable(found: _Found) -> _Found:
+    what = kind_in_words(found.manifest.kind)
+    if not what:
+        return found
+    problem = Problem("model", f"is {what}", found.where, "a delivered model, or a run's checkpoint-final")
+    raise InvalidValuesError(
+        f"{found.where} is {what}, which can't be served.",
+        hint="Serve the run's checkpoint-final, or its checkpoint-final-merged.",
+        problems=[problem],
+    )
+
+
+def _base_of(adapter: _Found, store: Store) -> _Found:
+    recorded = _recorded_base(adapter.about)
+    if recorded is None:
+        problem = Problem("model", "is an adapter that does not say what it was trained on", adapter.where)
+        raise InvalidValuesError(
+            f"{adapter.where} is an adapter, and its manifest names no base model.",
+            hint=f"Set model to its base, and adapters.NAME to {adapter.where}.",
+            problems=[problem],
+        )
+    key, sha256 = recorded
+    base = _look_up(store, key)
+    _check_same(adapter.where, base.where, expected=sha256, found=base.manifest.content_sha256)
+    if base.is_adapter:
+        raise InvalidValuesError(f"The base {key} of the adapter {adapter.where} is itself an adapter.")
+    return base
+
+
+def _check_extra(extra: _Found, name: str, model: Weights) -> None:
+    where = f"adapters.{name}"
+    if not extra.is_adapter:
+        problem = Problem(where, f"is no adapter: it has no {ADAPTER_CONFIG}", extra.where)
+        raise InvalidValuesError(f"{where} is no adapter: {extra.where} has no {ADAPTER_CONFIG}.", problems=[problem])
+    recorded = _recorded_base(extra.about)
+    if recorded is not None:
+        _check_same(extra.where, model.where, expected=recorded[1], found=model.content_sha256)
+
+
+def _check_config(extra: _Found, name: str, model: str, config: Mapping[str, Any]) -> None:
+    """Refuse an adapter whose base has to be loaded with other settings than the model is: there is one of it."""
+    mine, theirs = without_dropout(config), without_dropout(read_entries(extra.about, where=extra.where))
+    differing = sorted(entry for entry in mine.keys() | theirs.keys() if mine.get(entry) != theirs.get(entry))
+    if differing:
+        where = f"adapters.{name}"
+        what = f"was trained with another {', '.join(differing)} in the model's config than {model} is served with"
+        given = ", ".join(f"{entry} {json.dumps(theirs.get(entry))}" for entry in differing)
+        allowed = ", ".join(f"{entry} {json.dumps(mine.get(entry))}" for entry in differing)
+        raise InvalidValuesError(
+            f"{where} {what}.",
+            hint=f"Serve it by itself: {command(f'tuneyard serve --set model=s3://{extra.where}')}",
+            problems=[Problem(where, what, given, allowed)],
+        )
+
+
+def _recorded_base(about: Mapping[str, Any]) -> tuple[str, str] | None:
+    base = about.get("base")
+    if not isinstance(base, dict):
+        return None
+    facts = cast("dict[str, Any]", base)
+    key, sha256 = facts.get("key"), facts.get("content_sha256")
+    return (key, sha256) if isinstance(key, str) and isinstance(sha256, str) else None
+
+
+def _check_same(adapter: str, base: str, *, expected: str, found: str) -> None:
+    if expected != found:
+        raise IntegrityError(
+            f"The adapter {adapter} was trained on another model than the one at {base}: "
+            f"content {expected[:16]}…, and there is {found[:16]}….",
+            hint=f"Deliver the model it was trained on to {base} again, or finetune on the one that is there.",
+            key=base,
+            expected=expected,
+            found=found,
+        )

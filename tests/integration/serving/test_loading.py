@@ -1,0 +1,185 @@
+"""Models in memory: one set of base weights, whatever stands on it."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+import zipfile
+
+import pytest
+
+from lab import serving
+from lab.chat_families import FAMILIES, make_family_tokenizer
+from tuneyard.errors import InvalidDataError, InvalidValuesError
+from tuneyard.serving import Placement, Weights, place_models
+from tuneyard.serving.flags import app_settings
+from tuneyard.store import open_store
+from tuneyard.values import InferenceValues
+
+
+def load(store, workdir, model=f"s3://{serving.TUNED}", flags=None, **more):
+    from tuneyard.serving.loading import load_models
+
+    values = InferenceValues.model_validate(serving.values(model, vllm_engine_args=flags or {}, **more))
+    placement = place_models(values, open_store(store.as_uri()), workdir)
+    return load_models(placement, app_settings(values.vllm_engine_args), "cpu")
+
+
+def test_adapters_share_the_weights_of_their_base(laid_out, tmp_path):
+    tuned, base, other = load(laid_out.store, tmp_path, adapters={"other": serving.OTHER})
+    assert [one.names for one in (tuned, base, other)] == [("tuned",), ("tiny",), ("other",)]
+    assert [one.parent for one in (tuned, base, other)] == ["tiny", "", "tiny"]
+    own = {weight.data_ptr() for weight in base.model.parameters()}
+    for adapted in (tuned, other):
+        shared = {weight.data_ptr() for name, weight in adapted.model.named_parameters() if "lora_" not in name}
+        assert shared == own
+
+
+def test_an_adapter_whose_beginning_changes_the_base_gets_weights_of_its_own(laid_out, tmp_path):
+    """peft repeats PiSSA's beginning when it loads an adapter, which writes into the base's weights."""
+    import torch
+
+    base = laid_out.beside / "base"
+    folder = serving.make_adapter(base, tmp_path / "pissa", seed=5, init_lora_weights="pissa")
+    key = "default-bucket/models/pissa"
+    serving.put(laid_out.store, key, folder, kind="model")
+    plain, adapted = load(laid_out.store, tmp_path, f"s3://{serving.BASE}", adapters={"pissa": key})
+    (untouched,) = load(laid_out.store, tmp_path, f"s3://{serving.BASE}")
+    assert "pissa" in json.loads((folder / "adapter_config.json").read_text())["init_lora_weights"]
+    for one, two in zip(plain.model.parameters(), untouched.model.parameters(), strict=True):
+        assert torch.equal(one, two)
+    assert adapted.names == ("pissa",)
+
+
+def test_the_dtype_asked_for_is_used(laid_out, tmp_path):
+    import torch
+
+    (full,) = load(laid_out.store, tmp_path, f"s3://{serving.FULL}", {"dtype": "bfloat16"})
+    assert full.model.dtype == torch.bfloat16
+
+
+def test_a_context_of_more_than_the_model_can_is_refused(laid_out, tmp_path):
+    (full,) = load(laid_out.store, tmp_path, f"s3://{serving.FULL}", {"max_model_len": 64})
+    assert full.limit == 64
+    with pytest.raises(InvalidValuesError, match="more than the model's 2048"):
+        load(laid_out.store, tmp_path, f"s3://{serving.FULL}", {"max_model_len": 4096})
+
+
+def tiny(tmp_path, kind, config):
+    """Load a random model of an architecture."""
+    folder = make_family_tokenizer(tmp_path / "model", FAMILIES["gemma-3"])
+    kept = (folder / "generation_config.json").read_bytes()
+    kind(config).save_pretrained(folder)
+    (folder / "generation_config.json").write_bytes(kept)
+    serving.put(tmp_path / "store", "default-bucket/models/other", folder, kind="model")
+    (one,) = load(tmp_path / "store", tmp_path / "work", "s3://default-bucket/models/other")
+    return one
+
+
+def test_the_context_of_a_model_that_takes_images_too_is_that_of_its_text(tmp_path):
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+
+    size = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2}
+    text = {**size, "vocab_size": 1024, "num_hidden_layers": 2, "num_key_value_heads": 1, "head_dim": 16}
+    config = Gemma3Config(
+        text_config={**text, "max_position_embeddings": 4096},
+        vision_config={**size, "num_hidden_layers": 1, "image_size": 28, "patch_size": 14},
+        mm_tokens_per_image=4,
+    )
+    assert tiny(tmp_path, Gemma3ForConditionalGeneration, config).limit == 4096
+
+
+def test_a_model_that_names_no_longest_context_gets_one_and_the_log_has_it(tmp_path, caplog):
+    from transformers import BloomConfig, BloomForCausalLM
+
+    config = BloomConfig(vocab_size=1024, hidden_size=32, n_layer=2, n_head=2)
+    assert tiny(tmp_path, BloomForCausalLM, config).limit == 2048
+    assert "the context is 2048 tokens. Set another with vllm_engine_args.max_model_len." in caplog.text
+
+
+def test_right_bytes_that_are_no_model_are_refused_in_one_sentence(laid_out, tmp_path):
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd/config.json").write_text('{"model_type": "nothing-known"}')
+    serving.put(laid_out.store, "default-bucket/models/odd", tmp_path / "odd", kind="model")
+    with pytest.raises(InvalidDataError, match=r"'default-bucket/models/odd' can't be loaded"):
+        load(laid_out.store, tmp_path, "s3://default-bucket/models/odd")
+
+
+def test_an_adapter_that_lacks_weights_is_refused(laid_out, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = serving.make_adapter(laid_out.beside / "base", tmp_path / "lacking", seed=6)
+    path = folder / "adapter_model.safetensors"
+    weights = load_file(path)
+    weights.pop(sorted(weights)[0])
+    save_file(weights, path, metadata={"format": "pt"})
+    serving.put(laid_out.store, "default-bucket/models/lacking", folder, kind="model")
+    with pytest.raises(InvalidDataError, match="lacks weights"):
+        load(laid_out.store, tmp_path, f"s3://{serving.BASE}", adapters={"x": "default-bucket/models/lacking"})
+
+
+def test_weights_that_are_a_pickle_are_never_opened_whoever_let_them_through(laid_out, tmp_path):
+    """Vetting refuses them before; the libraries are told so too."""
+    from tuneyard.serving.loading import load_models
+
+    folder, canary = tmp_path / "pickled", tmp_path / "canary"
+    shutil.copytree(laid_out.beside / "full", folder)
+    (folder / "model.safetensors").unlink()
+    torch_like = pickle.dumps(Opens(str(canary)))
+    with zipfile.ZipFile(folder / "pytorch_model.bin", "w") as archive:
+        archive.writestr("archive/data.pkl", torch_like)
+        archive.writestr("archive/version", "3\n")
+    placement = Placement(Weights("bucket/pickled", folder, "0" * 64, {}), ("pickled",), (), ("pickled",))
+    with pytest.raises(InvalidDataError, match=r"no file named model\.safetensors"):
+        load_models(placement, app_settings({}), "cpu")
+    assert not canary.exists()
+
+
+class Opens:
+    """Pickles into a call that leaves a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+ODD_TEMPLATES = {
+    "a map of names": ({"x": "{{ messages }}"}, "chat templates named x, and none named default"),
+    "a list of names": (
+        [{"name": "x", "template": "{{ messages }}"}],
+        "chat templates named x, and none named default",
+    ),
+    "no text": (3, "a chat template that is no text"),
+}
+
+
+@pytest.mark.parametrize("template", ODD_TEMPLATES)
+def test_a_model_without_a_default_template_is_refused(template, tmp_path):
+    from lab.tiny_models import make_model
+
+    given, why = ODD_TEMPLATES[template]
+    folder = make_model(tmp_path / "model")
+    (folder / "chat_template.jinja").unlink()
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "chat_template": given}))
+    serving.put(tmp_path / "store", "default-bucket/models/other", folder, kind="model")
+    with pytest.raises(InvalidDataError, match=f"The tokenizer of .* has {why}") as caught:
+        load(tmp_path / "store", tmp_path / "work", "s3://default-bucket/models/other")
+    assert "chat_template_name=chat-ml" in caught.value.hint
+
+
+def test_a_model_whose_named_templates_have_a_default_is_served(tmp_path):
+    from lab.tiny_models import CHATML, make_model
+
+    folder = make_model(tmp_path / "model")
+    (folder / "chat_template.jinja").unlink()
+    path = folder / "tokenizer_config.json"
+    templates = [{"name": "default", "template": CHATML}, {"name": "tool_use", "template": "{{ tools }}"}]
+    path.write_text(json.dumps({**json.loads(path.read_text()), "chat_template": templates}))
+    serving.put(tmp_path / "store", "default-bucket/models/other", folder, kind="model")
+    (one,) = load(tmp_path / "store", tmp_path / "work", "s3://default-bucket/models/other")
+    prompt = one.template.prompt([{"role": "user", "content": "What is a yard?"}], None, {})
+    assert "<|im_start|>user\nWhat is a yard?" in one.tokenizer.decode(prompt.inputs["input_ids"][0])

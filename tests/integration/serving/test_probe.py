@@ -1,0 +1,41 @@
+"""The probe asks the server for a real token, with the key of its environment."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from urllib.parse import urlsplit
+
+from lab.serving import environment
+
+
+def _probe(server, **env: str) -> subprocess.CompletedProcess[str]:
+    port = str(urlsplit(server.url).port)
+    command = [sys.executable, "-m", "tuneyard.serving.probe", "--port", port]
+    store = server.ready_file.parent
+    return subprocess.run(
+        command, env={**environment(store, key=""), **env}, capture_output=True, text=True, timeout=90
+    )
+
+
+def test_a_server_that_answers_is_ready(server):
+    done = _probe(server, TUNEYARD_API_KEY=server.key)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_without_its_key_a_server_is_not_ready(server):
+    done = _probe(server)
+    assert done.returncode == 1
+    assert done.stderr.startswith("not ready: ")
+
+
+def test_where_nothing_listens_nothing_is_ready(server):
+    command = [sys.executable, "-m", "tuneyard.serving.probe", "--port", "9"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_the_probe_loads_no_model_library():
+    script = "import sys, tuneyard.serving.probe; print(*{'torch', 'transformers', 'httpx2'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.strip() == ""

@@ -1,0 +1,131 @@
+"""The server as a process: ready only with verified weights, its exit codes, and its end."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import threading
+from contextlib import closing
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+
+from lab import serving
+
+
+def ended(server: serving.Server) -> tuple[int, str]:
+    """Wait until a server that can't start has ended; give its code and what it said."""
+    code = server.process.wait(120)
+    assert not server.ready_file.exists()
+    return code, server.log.read_text()
+
+
+@pytest.fixture
+def copied(laid_out, tmp_path) -> Path:
+    return shutil.copytree(laid_out.store, tmp_path / "store")
+
+
+@pytest.mark.parametrize(
+    "name", [f"{serving.BASE}/model.safetensors", f"{serving.TUNED}/adapter_model.safetensors"], ids=["base", "adapter"]
+)
+def test_tampered_weights_never_become_ready(copied, tmp_path, name):
+    path = copied / name
+    body = bytearray(path.read_bytes())
+    body[len(body) // 2] ^= 1
+    path.write_bytes(body)
+    code, said = ended(serving.start(serving.values(), copied, tmp_path / "w"))
+    assert code == 7
+    assert f"error: {name} has the SHA-256" in said
+    assert "hint:" in said
+    assert "Traceback" not in said
+
+
+def test_a_model_that_is_not_there_is_exit_4(copied, tmp_path):
+    code, said = ended(serving.start(serving.values("s3://default-bucket/models/none"), copied, tmp_path / "w"))
+    assert code == 4
+    assert "error: There is no model at default-bucket/models/none" in said
+
+
+def test_flags_that_need_vllm_are_exit_3_by_name(copied, tmp_path):
+    values = serving.values(vllm_engine_args={"tensor_parallel_size": 2, "quantization": "fp8"})
+    code, said = ended(serving.start(values, copied, tmp_path / "w"))
+    assert code == 3
+    assert "vllm_engine_args.tensor_parallel_size, vllm_engine_args.quantization" in said.replace(
+        "vllm_engine_args.quantization, vllm_engine_args.tensor_parallel_size",
+        "vllm_engine_args.tensor_parallel_size, vllm_engine_args.quantization",
+    )
+
+
+def test_an_accelerator_that_is_not_there_is_exit_8(copied, tmp_path):
+    import torch
+
+    if torch.cuda.is_available() or torch.backends.mps.is_available():
+        pytest.skip("this machine has an accelerator")
+    code, said = ended(serving.start(serving.values(gpuResource="nvidia.com/gpu"), copied, tmp_path / "w"))
+    assert code == 8
+    assert "TUNEYARD_DEVICE=cpu" in said
+
+
+def test_a_port_that_is_taken_is_exit_8_before_anything_is_loaded(copied, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        server = serving.start(serving.values(), copied, tmp_path / "w", port=port)
+        code, said = ended(server)
+    assert code == 8
+    assert f"Port {port} of 127.0.0.1" in said
+    assert "verifying" not in said
+
+
+def test_a_secret_that_is_not_there_is_exit_3_and_names_the_variable(copied, tmp_path):
+    values = serving.values(env_vars={"HF_TOKEN": {"name": "hub", "key": "token"}})
+    code, said = ended(serving.start(values, copied, tmp_path / "w"))
+    assert code == 3
+    assert "HF_TOKEN" in said
+
+
+@pytest.mark.parametrize("more", [{}, {"httpRoute": {"enabled": True, "parentRefs": [{"name": "gate"}]}}])
+@pytest.mark.parametrize("key", ["", "\n"], ids=["empty", "white"])
+def test_an_empty_key_where_the_values_name_one_is_exit_3(copied, tmp_path, key, more):
+    values = serving.values(apiKeySecret={"name": "server", "key": "api-key"}, **more)
+    code, said = ended(serving.start(values, copied, tmp_path / "w", key=key))
+    assert code == 3
+    assert "The server's key is empty, and apiKeySecret names one (server, key api-key)" in said
+    assert "export TUNEYARD_API_KEY=" in said
+    assert "verifying" not in said
+
+
+def test_a_server_without_a_key_is_open_says_so_and_ends_what_it_began_at_sigterm(laid_out, tmp_path):
+    server = serving.start(serving.values(f"s3://{serving.FULL}"), laid_out.store, tmp_path / "w", key="")
+    try:
+        assert server.ready()["models"] == ["full"]
+        assert server.ask("/v1/models")[0] == 200
+        assert "open to anyone who can reach it" in server.log.read_text()
+        body = {"model": "full", "prompt": "A yard", "max_tokens": 600, "temperature": 0, "stream": True}
+        body["stream_options"] = {"include_usage": True}
+        answers: list[str] = []
+        began = threading.Event()
+
+        def ask() -> None:
+            host, port = server.url.split("/")[2].split(":")
+            with closing(HTTPConnection(host, int(port), timeout=60)) as connection:
+                connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
+                with closing(connection.getresponse()) as response:
+                    answers.append(response.readline().decode())
+                    began.set()
+                    answers.append(response.read().decode())
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        assert began.wait(60)
+        server.process.send_signal(signal.SIGTERM)
+        asking.join(60)
+        assert answers[-1].endswith("data: [DONE]\n\n")
+        assert '"completion_tokens":600' in answers[-1]
+        assert server.process.wait(60) == 143
+        assert not server.ready_file.exists()
+    finally:
+        server.process.kill()
+        server.process.wait()

@@ -1,0 +1,192 @@
+"""What a real server refuses: everything without the key, and questions it can't answer, each with a reason."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing, suppress
+from http.client import HTTPConnection
+
+import pytest
+
+GOOD = {"model": "tuned", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD")
+TAKEN_OUT = ("/load_model", "/reset", "/v1/responses", "/v1/audio/transcriptions", "/docs", "/redoc")
+
+
+@pytest.fixture(scope="module")
+def routes() -> list[str]:
+    from tuneyard.serving.answering import Models
+    from tuneyard.serving.app import build_app
+
+    return [route.path for route in build_app(Models(()), "key").routes]
+
+
+def test_the_app_has_these_routes_and_no_others(routes):
+    models = {"/v1/models", "/v1/models/{model:path}"}
+    assert set(routes) == {"/v1/chat/completions", "/v1/completions", "/health", "/openapi.json", *models}
+
+
+def test_every_route_wants_the_key_by_every_method(server, routes):
+    for path in [*routes, *TAKEN_OUT, "/", "/nowhere", "//v1/models", "/v1/models/"]:
+        for method in METHODS:
+            for key in ("", "wrong"):
+                status, _ = server.raw(path, json.dumps(GOOD).encode(), method, key)
+                assert status == 401, (path, method, key)
+
+
+def test_with_the_key_what_was_taken_out_is_not_there(server):
+    for path in TAKEN_OUT:
+        for method in ("GET", "POST"):
+            assert server.raw(path, b"{}", method)[0] == 404, (path, method)
+    assert server.ask("/health") == (200, {"status": "ok"})
+
+
+def test_an_unknown_model_is_not_found_and_the_names_are_told(server):
+    for path, body in (("/v1/chat/completions", GOOD), ("/v1/completions", {"prompt": "Hello"})):
+        for name in ("nobody", "tuned@main", "tuned:x.gguf", "../base", ""):
+            status, answer = server.ask(path, {**body, "model": name})
+            assert status == 404, (path, name, answer)
+            assert answer["error"]["code"] == "model_not_found"
+            assert "tuned, tiny, brief, other" in answer["error"]["message"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'"text"', b"\xff\xfe", b"[" * 100_000])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_a_body_that_is_no_object_is_a_bad_request(server, path, body):
+    status, answer = server.ask(path, body)
+    assert status == 400
+    assert answer["error"]["type"] == "invalid_request_error"
+
+
+WRONG_CHATS = {
+    "messages: is missing": {"messages": ...},
+    "model: is missing": {"model": ...},
+    "messages: List should have at least 1 item": {"messages": []},
+    "messages: Input should be a valid list": {"messages": "Hello"},
+    "messages.0: Input should be": {"messages": ["Hello"]},
+    "messages.0.role: is missing": {"messages": [{"content": "Hello"}]},
+    "messages.0.role: Input should be 'system'": {"messages": [{"role": "alien", "content": "Hello"}]},
+    "messages.0.content": {"messages": [{"role": "user", "content": 5}]},
+    "image_url": {
+        "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "file:///x"}}]}]
+    },
+    "temperature: Input should be greater": {"temperature": -1},
+    "temperature: Input should be a valid number": {"temperature": "hot"},
+    "top_p": {"top_p": 0},
+    "max_tokens": {"max_tokens": 0},
+    "n: Input should be 1": {"n": 2},
+    "logprobs": {"logprobs": True},
+    "frequency_penalty": {"frequency_penalty": 0.5},
+    "response_format": {"response_format": {"type": "json_object"}},
+    "generation_config: is not supported by this server": {"generation_config": "{}"},
+    "best_friend: is not supported by this server": {"best_friend": "me"},
+    "stop": {"stop": [""]},
+    "chat_template can't be set by a request": {"chat_template_kwargs": {"chat_template": "{{ 7 * 7 }}"}},
+    "tokenize can't be set by a request": {"chat_template_kwargs": {"tokenize": False}},
+    "messages, tools can't be set by a request": {"chat_template_kwargs": {"messages": [], "tools": [], "own": 1}},
+    "'\\ud800' in it, which is half of a character": {"messages": [{"role": "user", "content": "a\ud800b"}]},
+    "'\\udfff' in it": {"chat_template_kwargs": {"own": ["\udfff"]}},
+    "'\\udc00' in it": {"\udc00": 1},
+    "at most 2048": {"messages": [{"role": "user", "content": "yard " * 3000}]},
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("words", WRONG_CHATS)
+def test_a_chat_that_can_not_be_answered_is_a_bad_request_that_says_why(server, words, stream):
+    body = {name: value for name, value in {**GOOD, "stream": stream, **WRONG_CHATS[words]}.items() if value is not ...}
+    status, answer = server.ask("/v1/chat/completions", body)
+    assert status == 400, answer
+    assert words.split(":")[0] in answer["error"]["message"]
+    assert words in answer["error"]["message"] or ":" not in words
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"prompt": ...},
+        {"prompt": ""},
+        {"prompt": "a\ud800"},
+        {"prompt": "a", "stop": "\ud800"},
+        {"prompt": ["a", "b"]},
+        {"echo": True},
+        {"suffix": "x"},
+    ],
+)
+def test_a_completion_that_can_not_be_made_is_a_bad_request(server, more):
+    body = {name: value for name, value in {"model": "tuned", "prompt": "a", **more}.items() if value is not ...}
+    status, answer = server.ask("/v1/completions", body)
+    assert status == 400, answer
+
+
+def test_fields_that_ask_for_nothing_are_taken(server):
+    nothing = {
+        "n": 1,
+        "user": "me",
+        "presence_penalty": 0,
+        "frequency_penalty": 0.0,
+        "logprobs": False,
+        "stream_options": {"include_usage": True},
+        "response_format": {"type": "text"},
+        "top_p": 1.0,
+        "stop": None,
+        "tools": None,
+    }
+    status, answer = server.ask("/v1/chat/completions", {**GOOD, **nothing})
+    assert status == 200, answer
+
+
+def test_a_message_may_come_in_parts_of_text(server):
+    parts = [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo"}]
+    assert server.ask("/v1/chat/completions", {**GOOD, "messages": [{"role": "user", "content": parts}]})[0] == 200
+
+
+def test_a_body_beyond_any_context_is_not_read(server):
+    """Only the size is told: a server that wanted the body would wait for it."""
+    host, port = server.url.split("/")[2].split(":")
+    with closing(HTTPConnection(host, int(port), timeout=60)) as connection:
+        connection.putrequest("POST", "/v1/chat/completions")
+        connection.putheader("Authorization", f"Bearer {server.key}")
+        connection.putheader("Content-Length", str(20 << 20))
+        connection.endheaders()
+        assert connection.getresponse().status == 413
+
+
+def chunked(server, chunks) -> tuple[int, str]:
+    """Send a body of which no size is told; give the status and the error's code."""
+    host, port = server.url.split("/")[2].split(":")
+    with closing(HTTPConnection(host, int(port), timeout=60)) as connection:
+        headers = {"Authorization": f"Bearer {server.key}", "Content-Type": "application/json"}
+        connection.request("POST", "/v1/chat/completions", chunks, headers)
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read()).get("error", {}).get("code")
+
+
+def test_a_body_of_unknown_size_is_read_only_so_far(server):
+    """One byte more than the limit is too much, of a request that would be answered otherwise."""
+    good = json.dumps(GOOD).encode()
+    space = [b" " * (1 << 20)] * 15
+    rest = (1 << 20) - len(good)
+    assert chunked(server, iter([*space, b" " * rest, good]))[0] == 200
+    assert chunked(server, iter([*space, b" " * (rest + 1), good])) == (413, "too_large")
+    assert chunked(server, iter([b"a" * (1 << 20)] * 25)) == (413, "too_large")
+
+
+def test_a_body_without_end_is_not_read_without_end(server):
+    """It is given up; how the client learns of it depends on what it has sent by then."""
+    sent = 0
+
+    def endless():
+        nonlocal sent
+        while sent < 200 << 20:
+            sent += 1 << 20
+            yield b" " * (1 << 20)
+
+    with suppress(OSError):
+        assert chunked(server, endless()) == (413, "too_large")
+    assert sent < 100 << 20
+    assert server.ask("/health")[0] == 200
+
+
+def test_after_all_that_nothing_has_broken_inside(server):
+    assert "Traceback" not in server.log.read_text()

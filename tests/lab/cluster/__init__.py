@@ -1,0 +1,1 @@
+"""What the tests on a cluster share: namespaces, pods, a hub inside it."""

@@ -1,0 +1,271 @@
+"""A small training for tests: a tiny model and conversations in a folder store, and a real process that trains on them.
+
+Not fixtures: plain functions. The values are those a user writes, so a test changes what it is about and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lab.tiny_models import make_model
+
+if TYPE_CHECKING:
+    from tuneyard.store import Store
+
+MODEL = "default-bucket/models/tiny"
+DATA = "default-bucket/datasets/chat.jsonl"
+REMOTE = "default-bucket/experiments/run"
+
+VALUES: dict[str, Any] = {
+    "basemodel": MODEL,
+    "checkpointsRemote": REMOTE,
+    "gpuResource": "",
+    "finetuningGpus": 1,
+    "finetuning_config": {
+        "method": "sft",
+        "data_conf": {
+            "training_data": {"type": "CONCATENATION", "datasets": [{"path": DATA}]},
+            "validation_data": {"type": "AUTO_SPLIT", "ratio": 0.2},
+            "chat_template_name": "keep-original",
+            "missing_pad_token_strategy": "bos-repurpose",
+        },
+        "training_args": {
+            "learning_rate": 1e-2,
+            "num_train_epochs": 2,
+            "logging_steps": 3,
+            "eval_strategy": "steps",
+            "eval_steps": 4,
+            "save_strategy": "steps",
+            "save_steps": 2,
+            "save_total_limit": 2,
+            "lr_scheduler_type": "linear",
+            "report_to": ["none"],
+            "seed": 7,
+        },
+        "batchsize_conf": {"total_train_batch_size": 4, "max_per_device_train_batch_size": 2},
+        "peft_conf": {
+            "peft_type": "LORA",
+            "peft_kwargs": {
+                "r": 4,
+                "lora_alpha": 8,
+                "lora_dropout": 0.1,
+                "target_modules": ["q_proj", "v_proj", "down_proj"],
+            },
+        },
+        "sft_args": {"max_seq_length": 256},
+    },
+}
+
+WORDS = [
+    "yard",
+    "boat",
+    "model",
+    "data",
+    "bucket",
+    "rank",
+    "loss",
+    "token",
+    "answer",
+    "question",
+    "adapter",
+    "tune",
+    "serve",
+    "chat",
+    "deliver",
+]
+
+
+def conversations(count: int, *, seed: int = 0) -> list[dict[str, Any]]:
+    """Make rows of different lengths, the same for the same seed."""
+    chance = random.Random(seed)
+
+    def text() -> str:
+        return " ".join(chance.choices(WORDS, k=chance.randint(2, 12)))
+
+    return [
+        {"messages": [{"role": "user", "content": text()}, {"role": "assistant", "content": text()}]}
+        for _ in range(count)
+    ]
+
+
+def preferences(count: int, *, seed: int = 0) -> list[dict[str, Any]]:
+    """Make rows with a better and a worse answer, as text."""
+    return [
+        {"prompt": one["messages"][0]["content"], "chosen": one["messages"][1]["content"], "rejected": f"{place} no"}
+        for place, one in enumerate(conversations(count, seed=seed))
+    ]
+
+
+def lay_out(store: Path, *, rows: list[dict[str, Any]] | None = None, folder: Path | None = None, **model: Any) -> None:
+    """Put a dataset and a model, a tiny one or that of a folder, where a delivery would, manifests included."""
+    from tuneyard.store import Manifest, open_store, upload_tree, write_manifest
+
+    opened = open_store(store.as_uri())
+    beside = store.parent / "laid-out"
+    files = upload_tree(opened, folder or make_model(beside / "model", **model), f"{MODEL}/")
+    write_manifest(opened, f"{MODEL}/.tuneyard/manifest.json", Manifest(kind="model", files=tuple(files)), replace=True)
+    data = beside / "data"
+    data.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(row) for row in (conversations(25) if rows is None else rows)]
+    (data / "chat.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    where, _, name = DATA.rpartition("/")
+    files = upload_tree(opened, data, f"{where}/")
+    key = f"{where}/.tuneyard/{name}.manifest.json"
+    write_manifest(opened, key, Manifest(kind="dataset", files=tuple(files)), replace=True)
+
+
+def changed(values: dict[str, Any] = VALUES, **changes: Any) -> dict[str, Any]:
+    """Copy values with some dotted paths changed: `changed(**{"a.b": 1})`; None removes."""
+    values = deepcopy(values)
+    for path, value in changes.items():
+        *above, last = path.split(".")
+        place = values
+        for name in above:
+            place = place.setdefault(name, {})
+        if value is None:
+            place.pop(last, None)
+        else:
+            place[last] = value
+    return values
+
+
+ARGUMENTS = "finetuning_config.training_args."
+
+
+def write_values(path: Path, values: dict[str, Any]) -> Path:
+    """Resolve values and write the one file that a process reads."""
+    from tuneyard.values import FinetuneValues, canonical_json
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(canonical_json(FinetuneValues.model_validate(values)))
+    return path
+
+
+def environment(store: Path, **more: str) -> dict[str, str]:
+    """The environment of a training process: its store, one thread, and nothing about this machine's device."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TUNEYARD_", "AWS_", "HF_"))}
+    return {**kept, "TUNEYARD_STORE": store.as_uri(), "OMP_NUM_THREADS": "1", **more}
+
+
+def start(values: dict[str, Any], store: Path, workdir: Path, **more: str) -> subprocess.Popen[str]:
+    """Start `python -m tuneyard.train`."""
+    path = write_values(workdir / "values.json", values)
+    command = [sys.executable, "-m", "tuneyard.train", str(path), "--workdir", str(workdir)]
+    return subprocess.Popen(command, env=environment(store, **more), stderr=subprocess.PIPE, text=True)
+
+
+def train(values: dict[str, Any], store: Path, workdir: Path, *, code: int = 0, **more: str) -> str:
+    """Train to the end of the process, check its exit code, and return what it said."""
+    process = start(values, store, workdir, **more)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == code, said
+    return said
+
+
+def until_step(process: subprocess.Popen[str], workdir: Path, step: int, *, seconds: float = 120) -> None:
+    """Wait until training has come so far."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if json.loads((workdir / "progress.json").read_text()).get("step", 0) >= step:
+                return
+        except (FileNotFoundError, ValueError):
+            pass
+        time.sleep(0.005)
+    raise AssertionError(f"step {step} was not reached: {process.communicate()[1]}")
+
+
+class Killed(BaseException):
+    """Ends a training of this process at once, as nothing that it catches could."""
+
+
+def train_here(
+    values: dict[str, Any],
+    store: Path,
+    workdir: Path,
+    *,
+    kill_at: int = 0,
+    by: type[BaseException] = Killed,
+    through: Callable[[Store], Store] = lambda real: real,
+) -> int:
+    """Train in this very process, which saves the seconds of loading torch; `kill_at` breaks off after that step.
+
+    It breaks off as a kill does, or `by` an error of the process itself.
+
+    What trains reaches the store `through` what is put in front of it.
+
+    What is published until then is what a killed process leaves; nothing else is kept for a next attempt.
+    """
+    from tuneyard.store import open_store
+    from tuneyard.train.inputs import find_inputs, nothing_left
+    from tuneyard.train.prepare import prepare
+    from tuneyard.train.worker import work
+    from tuneyard.values import FinetuneValues, read_values
+
+    read = read_values(FinetuneValues, write_values(workdir / "values.json", values))
+    opened = through(open_store(store.as_uri()))
+    before = Path.cwd()
+    asked = 0
+
+    def stop() -> bool:
+        nonlocal asked
+        asked += 1
+        if asked == kill_at:
+            raise by
+        return False
+
+    inputs = find_inputs(read, opened)
+    assert not nothing_left(read, opened)
+    prepare(read, inputs, opened, workdir, lambda _: None).write(workdir)
+    try:
+        return work(read, opened, workdir, stop)  # pyright: ignore[reportArgumentType] - asked in the same way
+    except Killed:
+        shutil.rmtree(workdir)
+        return 137
+    finally:
+        os.chdir(before)
+
+
+def killed_and_resumed(values: dict[str, Any], store: Path, folder: Path, *, kill_at: int) -> None:
+    """Check that a training that was killed ends, once resumed, with the numbers of one that was not."""
+    train_here(values, store, folder / "whole")
+    remote = values["checkpointsRemote"]
+    whole = metrics(store, remote), final_sha256(store, remote)
+    shutil.rmtree(store / remote)
+    assert train_here(values, store, folder / "killed", kill_at=kill_at) == 137
+    assert not (store / remote / "checkpoint-final").exists()
+    assert list((store / remote).glob("checkpoint-*-1/manifest.json")), "there has to be something to go on from"
+    assert train_here(values, store, folder / "resumed") == 0
+    assert json.loads((store / remote / "HEAD").read_text())["attempt"] == 2
+    assert (metrics(store, remote), final_sha256(store, remote)) == whole
+
+
+def metrics(store: Path, remote: str = REMOTE) -> list[dict[str, Any]]:
+    """The run's published rows, without what a clock says."""
+    text = (store / remote / "metrics.jsonl").read_text(encoding="utf-8")
+    clocks = {"time", "seconds"}
+    rows = [json.loads(line) for line in text.splitlines()]
+    return [
+        {
+            name: value
+            for name, value in row.items()
+            if name not in clocks and not name.endswith(("_runtime", "_second"))
+        }
+        for row in rows
+    ]
+
+
+def final_sha256(store: Path, remote: str = REMOTE, name: str = "checkpoint-final") -> dict[str, str]:
+    """The hashes of the published weights, by file."""
+    manifest = json.loads((store / remote / name / "manifest.json").read_text(encoding="utf-8"))
+    return {entry["path"]: entry["sha256"] for entry in manifest["files"] if entry["path"].endswith(".safetensors")}

@@ -1,0 +1,208 @@
+"""What was found in a cluster summed up as one verdict, and the look from inside: its pod, and what it says."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from tuneyard.cluster.demand import Demand, Finding
+from tuneyard.cluster.errand import errand_spec
+from tuneyard.cluster.pods import End
+from tuneyard.cluster.room import Room
+from tuneyard.errors import InvalidValuesError, NotFoundError, UnavailableError, UsageError
+from tuneyard.estimate import Estimate, Memory
+from tuneyard.estimate.estimate import Disk
+from tuneyard.estimate.work import Work
+from tuneyard.runners.forecast import forecast, looks_inside
+from tuneyard.runners.kubernetes.forecast import answer, memory, verdict_of
+from tuneyard.runners.local import LocalRunner
+from tuneyard.runners.plans import Sources
+from tuneyard.values import BatchSizes
+
+GIB = 2**30
+VALUES = {
+    "basemodel": "default-bucket/models/m",
+    "bucketStorageHost": "https://store.example",
+    "finetuning_config": {"data_conf": {"training_data": {"datasets": [{"path": "default-bucket/d/c.jsonl"}]}}},
+}
+
+
+def finding(place, fits):
+    return Finding(place, fits, f"{place} says {fits}")
+
+
+VERDICTS = {
+    "all is well": ([("queue", "yes"), ("nodes", "yes")], "yes", "It fits and would be admitted now."),
+    "no queue": ([("nodes", "yes")], "yes", "It fits, and starts as soon as a node is free for it."),
+    "memory that is not known": (
+        [("queue", "yes"), ("memory", "unknown")],
+        "yes",
+        "It fits and would be admitted now.",
+    ),
+    "nodes that are not known": (
+        [("queue", "yes"), ("nodes", "unknown")],
+        "unknown",
+        "Whether it fits is not known: nodes says unknown.",
+    ),
+    "one has to wait": (
+        [("queue", "not now"), ("nodes", "unknown")],
+        "not now",
+        "It would have to wait: queue says not now.",
+    ),
+    "two say never": (
+        [("queue", "never"), ("nodes", "never"), ("memory", "yes")],
+        "never",
+        "It can never run: queue says never; nodes says never.",
+    ),
+    "memory says never": ([("queue", "yes"), ("memory", "never")], "never", "It can never run: memory says never."),
+}
+
+
+@pytest.mark.parametrize("case", VERDICTS)
+def test_the_worst_that_was_found_decides(case):
+    found, fits, sentence = VERDICTS[case]
+    told = verdict_of([finding(*one) for one in found])
+    assert (told.fits, told.sentence) == (fits, sentence)
+    assert bool(told.hint) == (fits in ("never", "not now"))
+
+
+def estimate_of(total, processes):
+    return Estimate(
+        parameters=1,
+        trained=1,
+        memory=Memory(total, 0, 0, 0, 0, 0, 0, 0, "backward"),
+        processes=processes,
+        sizes=BatchSizes(4, 2, 2),
+        work=Work(None, None, None, None, 1, 1, 1, exact=False),
+        seconds=None,
+        how="",
+        disk=Disk(1, 1, 1, 1, 0),
+        notes=(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("on_accelerators", "room", "fits", "words"),
+    [
+        (False, Room((), 8 * GIB, None), "yes", "a pod needs 8 Gi by estimate, and 8 Gi is the most"),
+        (False, Room((), 7 * GIB, None), "never", "a pod needs 8 Gi by estimate, and 7 Gi is the most"),
+        (True, Room((), 1, 4 * GIB), "yes", "an accelerator needs 4 Gi by estimate, and 4 Gi is the most"),
+        (True, Room((), 1, 3 * GIB), "never", "an accelerator needs 4 Gi"),
+        (True, Room((), 1, None), "unknown", "an accelerator needs 4 Gi; what there is of it is not known here"),
+    ],
+)
+def test_memory_is_that_of_an_accelerator_or_of_all_processes_of_a_pod(on_accelerators, room, fits, words):
+    told = memory(estimate_of(4 * GIB, processes=4), Demand(2, {}, {}, {}, ""), room, on_accelerators=on_accelerators)
+    assert (told.place, told.fits) == ("memory", fits)
+    assert told.sentence.startswith(words)
+
+
+def test_an_errand_takes_nothing_of_what_its_run_takes():
+    run = {
+        "nodeSelector": {"pool": "large"},
+        "subdomain": "lora",
+        "containers": [
+            {
+                "name": "finetune",
+                "image": "train",
+                "tty": True,
+                "stdin": True,
+                "resources": {"requests": {"amd.com/gpu": "8"}, "limits": {"amd.com/gpu": "8"}},
+                "env": [{"name": "TUNEYARD_NODES", "value": "2"}, {"name": "HTTP_PROXY", "value": "p"}],
+                "volumeMounts": [{"name": "work", "mountPath": "/work", "subPathExpr": "lora-$(JOB_COMPLETION_INDEX)"}],
+            }
+        ],
+        "volumes": [
+            {"name": "work", "persistentVolumeClaim": {"claimName": "shared"}},
+            {"name": "tmp", "emptyDir": {}},
+        ],
+    }
+    spec = errand_spec(run, "plan", ["python"])
+    assert spec == {
+        "restartPolicy": "Never",
+        "containers": [
+            {
+                "name": "plan",
+                "image": "train",
+                "command": ["python"],
+                "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}},
+                "env": [{"name": "HTTP_PROXY", "value": "p"}],
+                "volumeMounts": [{"name": "work", "mountPath": "/work"}],
+            }
+        ],
+        "volumes": [{"name": "work", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}],
+    }
+    assert run["containers"][0]["name"] == "finetune"
+
+
+def test_what_a_pod_printed_is_found_among_lines_for_people():
+    told = estimate_of(1, 1)
+    printed = json.dumps({"schema": 1, "estimate": told.to_json()}, indent=2)
+    assert answer(f"checking the data: 4\n{printed}\nerror: never\n", End("plan", 3), "train") == told
+
+
+@pytest.mark.parametrize(
+    ("said", "end", "kind", "words"),
+    [
+        ("error: no model\nhint: deliver it\n", End("plan", 4), NotFoundError, "no model"),
+        ("error: 1 row is bad\n  x:1: empty\nhint: look\n", End("plan", 3), InvalidValuesError, "bad\n  x:1: empty"),
+        ("", End("plan", 128, "no python"), UnavailableError, "The look from inside failed: no python"),
+        (
+            '{\n  "estimate": {}\n}\n',
+            End("plan", 0),
+            UnavailableError,
+            "The image train tells of a run",
+        ),
+    ],
+)
+def test_a_mistake_in_a_pod_is_of_the_kind_its_exit_code_tells(said, end, kind, words):
+    with pytest.raises(kind) as raised:
+        answer(said, end, "train")
+    assert words in raised.value.message
+    assert raised.value.hint
+
+
+class Elsewhere(LocalRunner):
+    """A cluster that is never asked."""
+
+    store_is_here = False
+    words = " --on kubernetes"
+
+
+def test_what_can_not_be_meant_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="--inside means nothing on this machine"):
+        forecast(Sources(values=VALUES), LocalRunner(tmp_path), inside=True)
+    with pytest.raises(UsageError, match="--store is for this machine"):
+        forecast(Sources(values=VALUES, store="s3://"), Elsewhere(tmp_path), inside=True)
+    with pytest.raises(UsageError, match="The values name no store"):
+        forecast(Sources(values={**VALUES, "bucketStorageHost": ""}), Elsewhere(tmp_path))
+
+
+class Inside(Elsewhere):
+    """A cluster whose pods have torch."""
+
+    def estimate(self, launch):
+        assert launch.store == VALUES["bucketStorageHost"]
+        return estimate_of(1, 1)
+
+    def judge(self, launch, told):
+        return verdict_of([finding("nodes", "yes")]), ()
+
+
+def test_without_torch_a_plan_for_a_cluster_looks_from_inside(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    found = forecast(Sources(values=VALUES), Inside(tmp_path))
+    assert found.estimate == estimate_of(1, 1)
+    assert not looks_inside(Sources(values=VALUES, store="file:///here"), Inside(tmp_path))
+    assert not looks_inside(Sources(values=VALUES), LocalRunner(tmp_path))
+    monkeypatch.undo()
+    assert not looks_inside(Sources(values=VALUES), Inside(tmp_path))
+
+
+def test_what_training_refuses_is_refused_before_a_cluster_is_asked(tmp_path):
+    values = {**VALUES, "distributedType": "auto-deepspeed-stage3"}
+    for inside in (True, False):
+        with pytest.raises(InvalidValuesError, match="does not train"):
+            forecast(Sources(values=values, store=None), Elsewhere(tmp_path), inside=inside)

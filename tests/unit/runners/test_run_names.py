@@ -1,0 +1,82 @@
+"""Names of runs and how one is meant."""
+
+from __future__ import annotations
+
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tuneyard.errors import NotFoundError, UsageError
+from tuneyard.runners import RunInfo, check_name, find_run, nearest_name, parse_reference
+
+
+@pytest.mark.parametrize("name", ["a", "lora-16", "0", "a" * 53, "r-8-alpha-1"])
+def test_allowed_names_are_returned(name):
+    assert check_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["", "-a", "a-", "A", "a_b", "a.b", "a/b", "..", "a" * 54, "ä", "a\n", "a b"])
+def test_other_names_are_refused(name):
+    with pytest.raises(UsageError, match="can't be the name of a run"):
+        check_name(name)
+
+
+@given(st.text(max_size=80))
+def test_the_nearest_name_is_allowed_or_empty(text):
+    nearest = nearest_name(text)
+    assert nearest == "" or check_name(nearest) == nearest
+
+
+@given(st.from_regex(r"[a-z0-9]([-a-z0-9]{0,51}[a-z0-9])?", fullmatch=True, alphabet=string.printable))
+def test_an_allowed_name_without_double_dashes_is_its_own_nearest(name):
+    if "--" not in name:
+        assert nearest_name(name) == name
+
+
+def test_a_reference_is_a_name_or_a_verb_and_a_name():
+    assert parse_reference("lora") == (None, "lora")
+    assert parse_reference("serve/lora") == ("serve", "lora")
+
+
+def test_a_reference_with_another_verb_names_those_there_are():
+    with pytest.raises(UsageError, match="'train' is not a verb that makes runs") as caught:
+        parse_reference("train/lora")
+    assert "finetune/NAME" in caught.value.hint
+
+
+RUNS = [
+    RunInfo("finetune", "lora", "succeeded"),
+    RunInfo("serve", "lora", "running"),
+    RunInfo("deliver", "both", "succeeded"),
+    RunInfo("finetune", "both", "failed"),
+]
+
+
+def test_the_only_one_of_several_that_still_runs_is_meant():
+    assert find_run(RUNS, "lora") is RUNS[1]
+
+
+def test_a_verb_decides():
+    assert find_run(RUNS, "finetune/lora") is RUNS[0]
+    assert find_run(RUNS, "lora", verbs=("finetune",)) is RUNS[0]
+
+
+def test_several_that_have_ended_have_to_be_told_apart():
+    with pytest.raises(UsageError, match="'both' is the name of 2 runs: deliver/both, finetune/both") as caught:
+        find_run(RUNS, "both", words="tuneyard watch")
+    assert caught.value.hint == "Write which one: tuneyard watch deliver/both"
+
+
+def test_a_run_that_is_not_there_is_told_with_its_kind():
+    with pytest.raises(NotFoundError, match="no run named 'nope'"):
+        find_run(RUNS, "nope")
+    with pytest.raises(NotFoundError, match="no serve run named 'both'"):
+        find_run(RUNS, "serve/both")
+
+
+def test_the_preferred_verb_is_meant_where_several_use_the_name_and_nowhere_else():
+    assert find_run(RUNS, "lora", prefer="finetune") is RUNS[0]
+    assert find_run(RUNS, "lora", prefer="deliver") is RUNS[1]
+    assert find_run(RUNS, "serve/lora", prefer="finetune").verb == "serve"

@@ -1,0 +1,52 @@
+"""vLLM's flags in our own app: honoured, told, or refused by name."""
+
+from __future__ import annotations
+
+import pytest
+
+from tuneyard.errors import InvalidValuesError
+from tuneyard.serving.flags import NEUTRAL, TUNING, app_settings
+
+
+def test_what_changes_answers_is_honoured():
+    settings = app_settings({"dtype": "half", "max_model_len": "4K", "seed": "7", "served_model_name": "x"})
+    assert (settings.dtype, settings.max_model_len, settings.seed) == ("float16", 4096, 7)
+    assert settings.passed_over == ()
+
+
+@pytest.mark.parametrize(("given", "tokens"), [(512, 512), ("4k", 4000), ("1M", 1 << 20), ("auto", None), (-1, None)])
+def test_a_length_is_read_as_vllm_reads_it(given, tokens):
+    assert app_settings({"max_model_len": given}).max_model_len == tokens
+
+
+def test_what_only_tunes_the_engine_is_told():
+    settings = app_settings({"gpu_memory_utilization": 0.9, "max_num_seqs": 8})
+    assert settings.passed_over == ("gpu_memory_utilization", "max_num_seqs")
+
+
+def test_neutral_values_are_taken():
+    for name, values in NEUTRAL.items():
+        for value in values:
+            assert app_settings({name: value}).passed_over == ()
+
+
+def test_every_flag_that_can_not_be_honoured_is_named_at_once():
+    flags = {
+        "tensor_parallel_size": 2,
+        "quantization": "fp8",
+        "trust_remote_code": True,
+        "chat_template": "/x.jinja",
+        "dtype": "int3",
+        "max_model_len": "long",
+        "seed": 0.5,
+        "port": 9,
+    }
+    with pytest.raises(InvalidValuesError) as caught:
+        app_settings(flags)
+    assert {problem.where for problem in caught.value.problems} == {f"vllm_engine_args.{name}" for name in flags}
+    assert "vllm_engine_args.tensor_parallel_size" in caught.value.message
+    assert "install vLLM" in caught.value.hint
+
+
+def test_no_flag_is_in_two_tables():
+    assert not TUNING & set(NEUTRAL)

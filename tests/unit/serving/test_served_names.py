@@ -1,0 +1,42 @@
+"""What served models are called."""
+
+from __future__ import annotations
+
+import pytest
+
+from tuneyard.errors import InvalidValuesError
+from tuneyard.serving.names import base_name, check_distinct, own_name, told_names
+
+
+@pytest.mark.parametrize(
+    ("where", "name"),
+    [
+        ("default-bucket/models/tiny-llama", "tiny-llama"),
+        ("default-bucket/experiments/lora-16/checkpoint-final", "lora-16"),
+        ("default-bucket/experiments/lora-16/checkpoint-final-merged", "lora-16"),
+        ("bucket/checkpoint-final", "the-run"),
+        ("/home/someone/models/tiny/", "tiny"),
+    ],
+)
+def test_a_model_is_named_by_the_part_of_its_place_that_means_something(where, name):
+    assert own_name(where, {"run": "the-run"}) == name
+
+
+def test_a_base_never_takes_the_name_of_its_adapter():
+    assert base_name("b/models/tiny", taken=["tuned"]) == "tiny"
+    assert base_name("b/models/tiny", taken=["tiny", "base-tiny"]) == "base-base-tiny"
+
+
+def test_names_are_told_as_vllm_takes_them():
+    assert told_names(None) == told_names("") == ()
+    assert told_names("one") == ("one",)
+    assert told_names(["one", "two"]) == ("one", "two")
+    for wrong in (True, {"a": 1}, ["one", ""], 0.5):
+        with pytest.raises(InvalidValuesError, match="served_model_name"):
+            told_names(wrong)
+
+
+def test_one_name_for_two_models_is_refused():
+    with pytest.raises(InvalidValuesError, match="'same'"):
+        check_distinct(["a", "same", "same"])
+    check_distinct(["a", "b"])
