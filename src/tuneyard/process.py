@@ -59,7 +59,7 @@ def run_main(main: Callable[[], int | None], *, workdir: Path | None = None) -> 
         if code and _words_of(os.environ.get(TERMINATION_LOG)).get("exit_code") != code:
             _last_words(code)
     except TuneyardError as error:
-        tell_error(error)
+        print_error(error)
         _last_words(error.exit_code, str(error), error.hint)
         return error.exit_code
     except KeyboardInterrupt:
@@ -72,10 +72,10 @@ def run_main(main: Callable[[], int | None], *, workdir: Path | None = None) -> 
         return TERMINATED
     except Exception as error:  # the outermost edge: whatever is left is ours to mend, and must not fill the screen
         if explained := explain(error, workdir):
-            tell_error(explained)
+            print_error(explained)
             _last_words(explained.exit_code, str(explained), explained.hint)
             return explained.exit_code
-        tell_internal(error, workdir or Path(tempfile.gettempdir()))
+        print_internal(error, workdir or Path(tempfile.gettempdir()))
         _last_words(1, _internal(error))
         return 1
     return code
@@ -153,7 +153,7 @@ def _leave_words(words: bytes) -> None:
         return
 
 
-def tell_error(error: TuneyardError) -> None:
+def print_error(error: TuneyardError) -> None:
     """Tell a mistake on standard error: the sentence, each problem on a line, the hint.
 
     Args:
@@ -199,7 +199,7 @@ def explain(error: Exception, workdir: Path | None = None) -> TuneyardError | No
     )
 
 
-def tell_internal(error: Exception, folder: Path, name: str = TRACEBACK_FILE) -> None:
+def print_internal(error: Exception, folder: Path, name: str = TRACEBACK_FILE) -> None:
     """Report an error of Tuneyard itself, with its traceback in a file, or above where none can be written.
 
     Args:

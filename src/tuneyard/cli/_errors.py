@@ -1,6 +1,6 @@
 """The command line's outermost edge: whatever a command raises becomes a sentence, a hint and an exit code.
 
-Commands never catch. The first row of `TABLE` that fits decides; what no row fits is an error of ours, whose traceback
+Commands never catch. The first row of `TABLE` that matches decides; anything else is a bug of ours, whose traceback
 goes to a file and not to the screen.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 
 from tuneyard.errors import INTERRUPTED, TuneyardError
 from tuneyard.folders import home_folder
-from tuneyard.process import explain, tell_error, tell_internal
+from tuneyard.process import explain, print_error, print_internal
 from tuneyard.runners.waiting import RunEndedError
 from tuneyard.terminal import prepare_text, show_logs
 
@@ -47,12 +47,12 @@ def run() -> int:
 
 
 def _ended_run(error: RunEndedError) -> int:
-    tell_error(error)
+    print_error(error)
     return error.run_exit_code
 
 
 def _mistake(error: TuneyardError) -> int:
-    tell_error(error)
+    print_error(error)
     return error.exit_code
 
 
@@ -68,9 +68,9 @@ def _broken_pipe(_error: BrokenPipeError) -> int:
 
 def _others(error: Exception) -> int:
     if explained := explain(error):
-        tell_error(explained)
+        print_error(explained)
         return explained.exit_code
-    tell_internal(error, _errors_folder(), f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}.txt")
+    print_internal(error, _errors_folder(), f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}.txt")
     return TuneyardError.exit_code
 
 
@@ -88,4 +88,4 @@ TABLE: tuple[tuple[type[BaseException], Callable[[Any], int]], ...] = (
     (BrokenPipeError, _broken_pipe),
     (Exception, _others),
 )
-"""Which errors are told how; the first row that fits wins."""
+"""How each error is handled; the first row that matches wins."""

@@ -27,11 +27,11 @@ app = Typer(
 )
 for command in (deliver, plan, finetune, serve, chat):
     app.command()(command)
-app.add_typer(runs_app, name="runs", help="List the runs there are, newest first.")
+app.add_typer(runs_app, name="runs", help="List the runs, newest first.")
 for command in (logs, watch, stop, delete):
     app.command()(command)
 app.add_typer(doctor_app, name="doctor")
-app.add_typer(data_app, name="data", help="Look at data before training on it.")
-app.add_typer(values_app, name="values", help="Look at values: what there is to set.")
+app.add_typer(data_app, name="data", help="Check and show data before training.")
+app.add_typer(values_app, name="values", help="Print the schema of values.")
 for command in (verify, gc, chaos, version):
     app.command()(command)

@@ -23,6 +23,8 @@ from tuneyard.progress import Notify
 from tuneyard.store import Manifest, Store, default_store_url, open_store, pull, read_manifest
 from tuneyard.values import FinetuneValues, canonical_json, public_values, resolve_batch_sizes, values_sha256
 
+_WEIGHTS = (".safetensors", ".gguf")
+
 VERSIONED = ("tuneyard", "torch", "transformers", "peft", "accelerate", "tokenizers")
 """The packages whose versions are recorded with a run: they make its numbers."""
 
@@ -229,3 +231,16 @@ def delivered_dataset(store: Store, key: str) -> Manifest:
         ) from error
     manifest.check_only(name, where=where)
     return manifest
+
+
+def pull_settings(store: Store, key: str, manifest: Manifest, folder: Path) -> Path:
+    """Fetch a model's files but the weights, verified, and give the folder they are in.
+
+    Args:
+        store: Where it lies.
+        key: Its key.
+        manifest: Its manifest.
+        folder: Where they go.
+    """
+    small = tuple(entry for entry in manifest.files if not entry.path.endswith(_WEIGHTS))
+    return pull(store, f"{key.strip('/')}/", Manifest("model", small, manifest.about), folder)
