@@ -1,6 +1,7 @@
 {{- /*
 Helpers that the charts share: values, names and labels, pods, environment, network.
-A chart has to render on its own, so scripts/schemas.py copies this file into each. Edit it in workloads/.
+scripts/schemas.py copies this file into each chart. `helm template` renders a folder without any build step, which rules
+out a library chart, and Helm logs a line for each symbolic link. Edit the original in workloads/.
 
 A template or helper that reads values resolves them first and then names keys as in values.yaml:
 
