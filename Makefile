@@ -49,6 +49,7 @@ check: install ## lint, types, and generated files
 	@$(BIN)/python scripts/schemas.py --check
 	@$(BIN)/python scripts/charts.py --check
 	@$(BIN)/python scripts/commands.py --check
+	@$(BIN)/zizmor --offline --quiet .github
 	@$(BIN)/python scripts/image_requirements.py --check
 	@$(BIN)/hadolint --failure-threshold warning --ignore DL3059 images/*.Dockerfile
 

@@ -18,7 +18,7 @@ from tuneyard.cli.main import app
 from tuneyard.values import DeliverValues, FinetuneValues, InferenceValues, Values
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MODELS: dict[str, type[Values]] = {
     "deliver": DeliverValues,
     "finetune": FinetuneValues,
