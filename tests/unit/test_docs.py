@@ -26,6 +26,7 @@ MODELS: dict[str, type[Values]] = {
     "serve": InferenceValues,
 }
 PARTS = ["Context", "Decision", "Rejected", "Invariants"]
+SOURCES = (ROOT, ROOT / "src/tuneyard")
 ROOT_COMMAND = get_command(app)
 
 
@@ -85,8 +86,27 @@ def test_a_command_that_does_not_exist_is_found(words: list[str]) -> None:
     assert list(mistakes(words))
 
 
+def test_every_file_of_the_repository_that_the_docs_name_exists() -> None:
+    named = [
+        (page.name, path)
+        for page in PAGES
+        for path in re.findall(r"`((?:[a-z_]+/)+[\w-]+\.(?:py|md|yaml))`", page.read_text(encoding="utf-8"))
+    ]
+    assert len(named) > 20
+    assert [(page, path) for page, path in named if not any((base / path).is_file() for base in SOURCES)] == []
+
+
 def test_every_design_decision_has_the_four_parts() -> None:
     decisions = [page for page in (ROOT / "docs/design").glob("*.md") if page.stem not in ("index", "layout")]
     assert len(decisions) >= 20
     headings = {page.stem: re.findall(r"^## (.*)$", page.read_text(), re.MULTILINE) for page in decisions}
     assert {name: found for name, found in headings.items() if found != PARTS} == {}
+
+
+def test_the_pictures_show_no_folder_of_a_machine() -> None:
+    pictures = sorted((ROOT / "docs/assets").glob("*.svg"))
+    assert len(pictures) >= 2
+    for picture in pictures:
+        assert re.findall(r"(?:/|&#47;)(?:home|root|tmp|work|Users)/", picture.read_text(encoding="utf-8")) == [], (
+            picture
+        )
