@@ -116,9 +116,13 @@ def chosen(lines: list[Text]) -> list[Text]:
     for line in lines[start:]:
         rows += line.plain.startswith("├")
         in_table = line.plain.startswith(("│", "├", "└"))
-        if in_table and rows > QUESTIONS and not line.plain.startswith("└"):
+        if in_table and rows >= QUESTIONS and not line.plain.startswith("└"):
             continue
-        if FOLDER.search(line.plain) or (not in_table and kept and line.plain == kept[-1].plain):
+        if (
+            line.plain.startswith("… and")
+            or FOLDER.search(line.plain)
+            or (not in_table and kept and line.plain == kept[-1].plain)
+        ):
             continue
         kept.append(line)
     while kept and not kept[-1].plain.strip():
