@@ -1,6 +1,6 @@
 # Verbs of this repository. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help install demo format check charts test images cluster-test soak lock generate clean
+.PHONY: help install demo format check charts docs test images cluster-test soak lock generate clean
 # uv does not read pip's settings: pass on where this machine keeps extra wheels, if anywhere.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export UV_LINK_MODE ?= copy
@@ -31,7 +31,7 @@ install: .venv/.installed ## set up .venv with everything, pinned by constraints
 	@echo "Setting up .venv (once; a minute or so after the downloads)"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt uv
-	@$(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode -c constraints.txt --group dev -e '.[train,serve]'
+	@$(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode -c constraints.txt --group dev --group docs -e '.[train,serve]'
 	@touch $@
 
 demo: install ## deliver, finetune, serve and chat with a real model, and compare it with its base
@@ -48,6 +48,8 @@ check: install ## lint, types, and generated files
 	@$(BIN)/python scripts/training_args.py --check
 	@$(BIN)/python scripts/schemas.py --check
 	@$(BIN)/python scripts/charts.py --check
+	@$(BIN)/python scripts/commands.py --check
+	@$(BIN)/zizmor --offline --quiet .github
 	@$(BIN)/python scripts/image_requirements.py --check
 	@$(BIN)/hadolint --failure-threshold warning --ignore DL3059 images/*.Dockerfile
 
@@ -58,6 +60,9 @@ charts: install ## lint the charts and run their suites (needs helm 4 with helm-
 	@helm lint --quiet workloads/LLM-finetune-silogen-engine/helm/chart --set basemodel=bucket/model
 	@helm lint --quiet workloads/llm-inference-vllm/helm --set model=org/name
 	@$(UNITTEST) --strict $(CHARTS) | tee /dev/stderr | grep -Eq "^Tests: +$(CASES) passed, $(CASES) total"
+
+docs: install ## build the documentation's site into build/site; a broken link or reference fails
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 test: install ## run every test but the soak tests; the last line says what was not run, and why
 	@$(PYTEST) -n $(WORKERS) --dist worksteal -m "not soak and not cluster" $(REPORT)
@@ -76,6 +81,7 @@ generate: install ## write the generated files again
 	@$(BIN)/python scripts/training_args.py
 	@$(BIN)/python scripts/schemas.py
 	@$(BIN)/python scripts/charts.py
+	@$(BIN)/python scripts/commands.py
 
 lock: ## resolve uv.lock again and export constraints.txt from it
 	UV_FIND_LINKS= uv lock
