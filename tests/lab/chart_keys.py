@@ -1,6 +1,6 @@
 """For each key that changes what Helm renders: the values beside which it does, and another value.
 
-Not a test of anything.
+Not a test itself.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ FAMILIES = {
         "phi3.jinja", ("<|end|>", "<|endoftext|>"), ("<|user|>", "<|assistant|>", "<|system|>"), refused=NO_TOOLS
     ),
     "zephyr": Family(ZEPHYR, ("</s>",), (), refused=NO_TOOLS),
-    # wants the arguments of calls as text, and servers give them as what they say
+    # renders the arguments of calls as text; servers return them parsed
     "deepseek-v3": Family("deepseekv3.jinja", (_END,), _DEEPSEEK, _BEGIN, refused=NO_TOOLS),
     "deepseek-r1-distill": Family(
         "deepseek_r1_distill.jinja", (_END,), (*_DEEPSEEK, "<think>", "</think>"), _BEGIN, refused=NO_TOOLS
@@ -225,22 +225,22 @@ def mixed(count: int, *, refused: frozenset[str], seed: int) -> list[Conversatio
         refused: Kinds that the family has no form for.
         seed: The same seed gives the same conversations.
     """
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     words = ("boat", "yard", "größer", "日本語", "🛶", "{x}", "<b>", "two\nlines", "tea.", "é", "'s", "42", "  wide")
 
     def text() -> str:
-        return " ".join(chance.choices(words, k=chance.randint(1, 9)))
+        return " ".join(rng.choices(words, k=rng.randint(1, 9)))
 
     made: list[Conversation] = []
     for number in range(count):
-        messages = [Message("system", text())] if "system" not in refused and chance.random() < 0.3 else []
-        with_tools = "tools" not in refused and chance.random() < 0.4
-        for _ in range(chance.randint(1, 4)):
+        messages = [Message("system", text())] if "system" not in refused and rng.random() < 0.3 else []
+        with_tools = "tools" not in refused and rng.random() < 0.4
+        for _ in range(rng.randint(1, 4)):
             messages.append(Message("user", text()))
-            if with_tools and chance.random() < 0.5:
-                messages.append(Message("assistant", "", {"tool_calls": [call(text(), as_text=chance.random() < 0.5)]}))
+            if with_tools and rng.random() < 0.5:
+                messages.append(Message("assistant", "", {"tool_calls": [call(text(), as_text=rng.random() < 0.5)]}))
                 messages.append(Message("tool", text(), {"tool_call_id": "call00001", "name": "measure"}))
-            reasons = "reasoning" not in refused and chance.random() < 0.4
+            reasons = "reasoning" not in refused and rng.random() < 0.4
             messages.append(Message("assistant", text(), {"reasoning_content": text()} if reasons else {}))
         made.append(
             Conversation(tuple(messages), tools=TOOLS if with_tools else None, where=f"rows.jsonl:{number + 1}")

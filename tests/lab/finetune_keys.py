@@ -1,4 +1,4 @@
-"""For each key of finetuning that no chart's table has: how it is shown to do something. Not a test of anything."""
+"""For each key of finetuning that no chart's table has: how it is shown to do something. Not a test itself."""
 
 from __future__ import annotations
 

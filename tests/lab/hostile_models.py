@@ -45,7 +45,7 @@ class _Runs:
 
 
 def hostile_models() -> tuple[HostileModel, ...]:
-    """Give all of them."""
+    """Return all of them."""
     made = (
         *_repository_code(),
         *_pickles(),

@@ -109,7 +109,7 @@ class Case:
     accumulation: int = 1
 
     def values(self) -> dict[str, Any]:
-        """Give the values that train it for two steps."""
+        """Return the values that train it for two steps."""
         arguments = {"max_steps": 2, "save_strategy": "no", "report_to": ["none"], "logging_steps": 1}
         config: dict[str, Any] = {
             "method": "sft",
@@ -134,7 +134,7 @@ class Case:
 
 
 def lora(*modules: str, **kwargs: Any) -> dict[str, Any]:
-    """Give the changes that train an adapter on some modules; all of a decoder's linear layers if none are named."""
+    """Return the changes that train an adapter on some modules; all of a decoder's linear layers if none are named."""
     arguments = {"r": 16, "lora_alpha": 32, "target_modules": list(modules) or LINEAR, **kwargs}
     return {"peft_conf": {"peft_type": "LORA", "peft_kwargs": arguments}}
 

@@ -1,7 +1,7 @@
 """What a tiny training in this process really did, as its Trainer, its optimizer, its loader and its store show it.
 
 A callback that is added to transformers' default ones looks at the Trainer when the training begins and at each event.
-Attributes that are read of the TrainingArguments from then on are noted too. Not a test of anything.
+Attributes that are read of the TrainingArguments from then on are noted too. Not a test itself.
 """
 
 from __future__ import annotations
@@ -206,5 +206,5 @@ def _without(folder: Path, value: Any) -> Any:
 
 
 def as_text(found: Mapping[str, Any]) -> str:
-    """Give what was found as comparable text, but for what was read."""
+    """Return what was found as comparable text, but for what was read."""
     return json.dumps({name: value for name, value in found.items() if name != "read"}, default=str, sort_keys=True)

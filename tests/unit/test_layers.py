@@ -27,7 +27,7 @@ LAYERS = (
     {"train", "serving", "chatting", "inventory"},
     {"estimate", "cluster"},
     {"runners"},
-    {"diagnosis", "chaos"},
+    {"diagnosis"},
     {"client"},
     {"cli"},
     {"__main__"},

@@ -37,7 +37,7 @@ def _base64(plain: bytes) -> Iterator[bytes]:
 
 
 def find(secrets: Mapping[str, str], places: Mapping[str, bytes]) -> list[str]:
-    """Tell each secret's name with each place that shows it.
+    """Return each secret's name with each place that shows it.
 
     Args:
         secrets: Texts by name; each is long enough not to appear by chance.

@@ -43,7 +43,7 @@ _UNPACK = "import sys, tarfile; tarfile.open(fileobj=sys.stdin.buffer, mode='r|'
 
 
 def start_hub(namespace: str, folder: Path) -> str:
-    """Run the Hub in a namespace of its own and give its address.
+    """Run the Hub in a namespace of its own and return its address.
 
     Args:
         namespace: The namespace, which is there.
@@ -74,7 +74,8 @@ def start_hub(namespace: str, folder: Path) -> str:
     kubectl("wait", "pod/hub", "-n", namespace, "--for=jsonpath={.status.phase}=Running", "--timeout=100s")
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w|") as archive:
-        archive.add(Path(__file__).parents[1] / "hub_server.py", "lab/hub_server.py")
+        for module in ("hub_server.py", "web_servers.py"):
+            archive.add(Path(__file__).parents[1] / module, f"lab/{module}")
         archive.add(folder / "model", "model")
         archive.add(folder / "dataset", "dataset")
         archive.addfile(tarfile.TarInfo("all-here"))

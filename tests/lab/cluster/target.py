@@ -76,7 +76,7 @@ class TargetLab:
         return path
 
     def command(self, *words: object) -> list[str]:
-        """Give the command line that a user would type."""
+        """Return the command line that a user would type."""
         options = ["--on", "kubernetes", "--namespace", self.namespace]
         return [sys.executable, "-m", "tuneyard", *map(str, words), *options]
 
@@ -99,11 +99,11 @@ class TargetLab:
         self.run("finetune", "-f", self.values(name, **changes), "--name", name, "--detach", *words)
 
     def show(self, name: str) -> dict[str, Any]:
-        """Give what `runs show` knows."""
+        """Return what `runs show` knows."""
         return json.loads(self.run("runs", "show", name, "--json").stdout)["run"]
 
     def until(self, name: str, look: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-        """Wait until what is known of a run is as it has to become, and give it."""
+        """Wait until what is known of a run is as it has to become, and return it."""
         deadline = time.monotonic() + WAIT_SECONDS
         while True:
             info = self.show(name)
@@ -155,7 +155,7 @@ def killing_kubectl(folder: Path) -> Path:
 
 @contextmanager
 def own_queue(namespace: str) -> Iterator[str]:
-    """Make a LocalQueue whose ClusterQueue, named like the namespace, has a single accelerator; give its name."""
+    """Make a LocalQueue whose ClusterQueue, named like the namespace, has a single accelerator; return its name."""
     flavor = json.loads(kubectl("get", "resourceflavors", "-o", "json"))["items"][0]["metadata"]["name"]
     quota = [
         {"name": "amd.com/gpu", "nominalQuota": 1},
@@ -181,7 +181,7 @@ def own_queue(namespace: str) -> Iterator[str]:
 
 
 def service_account(namespace: str, folder: Path) -> Path:
-    """Make a kubeconfig of somebody who may do nothing in the namespace, and give its path."""
+    """Make a kubeconfig of somebody who may do nothing in the namespace, and return its path."""
     kubectl("create", "serviceaccount", "nobody", "-n", namespace)
     token = kubectl("create", "token", "nobody", "-n", namespace).strip()
     config = json.loads(kubectl("config", "view", "--minify", "--raw", "-o", "json"))
@@ -192,7 +192,7 @@ def service_account(namespace: str, folder: Path) -> Path:
 
 
 def lines_on_a_terminal(command: list[str], width: int, seconds: float) -> Iterator[str]:
-    """Run a command on a terminal for a while, and give what each of its lines looked like."""
+    """Run a command on a terminal for a while, and return what each of its lines looked like."""
     import fcntl
     import pty
     import re

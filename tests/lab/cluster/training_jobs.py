@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lab.cluster.workspaces import STORE, Workspace, helm, kubectl
-from lab.training import changed
+from lab.training import changed, published_metrics
 from tuneyard.store import Store
 
 CHART = "LLM-finetune-silogen-engine/helm/chart"
@@ -34,7 +34,7 @@ _Found = TypeVar("_Found")
 
 
 def until(look: Callable[[], _Found | None], what: str, *, every: float = 0.5) -> _Found:
-    """Wait for something that has to come, and give it."""
+    """Wait for something that has to come, and return it."""
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:
         if found := look():
@@ -186,7 +186,7 @@ class TrainingJobs:
         return min(images)
 
     def outcome(self, job: str) -> dict[str, Any]:
-        """Wait until a Job is complete or failed, and give that condition."""
+        """Wait until a Job is complete or failed, and return that condition."""
         return until(lambda: self._outcome(job), f"the end of Job {job}", every=1.0)
 
     def complete(self, job: str, *, despite: tuple[int, ...] = (143,)) -> None:
@@ -311,17 +311,8 @@ class TrainingJobs:
             self.store.put(key, self.store.get(info.key).body)
 
     def metrics(self, name: str) -> list[dict[str, Any]]:
-        """A run's published rows, without what a clock says."""
-        text = self.store.get(f"{self.remote(name)}/metrics.jsonl").body.decode()
-        rows = [json.loads(line) for line in text.splitlines()]
-        return [
-            {
-                key: value
-                for key, value in row.items()
-                if key not in ("time", "seconds") and not key.endswith(("_runtime", "_second"))
-            }
-            for row in rows
-        ]
+        """Return a run's published rows of metrics without what depends on the clock."""
+        return published_metrics(self.store, self.remote(name))
 
     def losses(self, name: str) -> list[float]:
         """The training losses that a run has published, in the order of steps."""

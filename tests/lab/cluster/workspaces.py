@@ -30,7 +30,7 @@ SECRET = "minio-credentials"
 
 
 def kubectl(*arguments: str, given: str | None = None, patience: float = 120) -> str:
-    """Run kubectl and give its standard output; a failure shows what it said."""
+    """Run kubectl and return its standard output; a failure shows what it said."""
     done = subprocess.run(["kubectl", *arguments], input=given, capture_output=True, text=True, timeout=patience)
     assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
     return done.stdout
@@ -115,14 +115,14 @@ def place_of_store(namespace: str, folder: Path) -> Iterator[Store]:
 
 
 def store_keys(namespace: str) -> tuple[str, str]:
-    """Give the access key and the secret key that a namespace's Secret holds."""
+    """Return the access key and the secret key that a namespace's Secret holds."""
     found = json.loads(kubectl("get", "secret", SECRET, "-n", namespace, "-o", "json"))["data"]
     access, secret = (base64.b64decode(found[key]).decode() for key in ("API_ACCESS_KEY", "API_SECRET_KEY"))
     return access, secret
 
 
 def site_authorities(namespace: str) -> str:
-    """Give the certificates that the cluster's own services are trusted by."""
+    """Return the certificates that the cluster's own services are trusted by."""
     return json.loads(kubectl("get", "configmap", "kube-root-ca.crt", "-n", namespace, "-o", "json"))["data"]["ca.crt"]
 
 
