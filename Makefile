@@ -80,8 +80,8 @@ trials: install ## kill trainings, damage files, break the network: the short tr
 	@$(PYTEST) -n $(WORKERS) -m "not soak" tests/chaos $(REPORT)
 
 soak: install ## run the tests that take hours; with STORE=URL BUCKET=NAME the trials alone, on your own store
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "soak and not cluster" $(if $(TUNEYARD_TRIALS_STORE),tests/chaos)
-	@[ -z "$(KUBECONFIG)" ] || [ -n "$(TUNEYARD_TRIALS_STORE)" ] || $(BIN)/python -m pytest -m "soak and cluster"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --timeout 3600 -n $(WORKERS) -m "soak and not cluster" $(if $(TUNEYARD_TRIALS_STORE),tests/chaos)
+	@[ -z "$(KUBECONFIG)" ] || [ -n "$(TUNEYARD_TRIALS_STORE)" ] || $(BIN)/python -m pytest --timeout 3600 -m "soak and cluster"
 
 generate: install ## write the generated files again
 	@$(BIN)/python scripts/training_args.py

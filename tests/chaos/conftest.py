@@ -18,10 +18,10 @@ ENVIRON = {"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="session")
-def fork_server() -> Iterator[Program]:
-    """Return the process that forks trainings; it imports torch once."""
-    with Program(FORK_SERVER, ENVIRON) as program:
-        yield program
+def fork_server() -> Iterator[Callable[[], Program]]:
+    """Return a function that returns the process which forks trainings; it starts once, and imports torch once."""
+    with ExitStack() as stack:
+        yield cache(lambda: stack.enter_context(Program(FORK_SERVER, ENVIRON)))
 
 
 @pytest.fixture(scope="session")
@@ -43,9 +43,8 @@ def testbed_on(tmp_path_factory, s3_server_of, fork_server) -> Iterator[Callable
         @cache
         def testbed(name: str, *, training: bool = True) -> Testbed:
             url, environ = location(name)
-            made.append(
-                stack.enter_context(open_testbed(url, stores.GIVEN_BUCKET, environ, fork_server, training=training))
-            )
+            forks = fork_server() if training else None
+            made.append(stack.enter_context(open_testbed(url, stores.GIVEN_BUCKET, environ, forks)))
             return made[-1]
 
         yield testbed

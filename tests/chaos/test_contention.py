@@ -8,6 +8,8 @@ from lab.chaos.contention import contend
 from lab.chaos.outcome import run
 from lab.chaos.stores import ANY, FOLDER
 
+pytestmark = pytest.mark.timeout(3600)
+
 
 @pytest.mark.parametrize("name", FOLDER)
 def test_one_of_two_writers_wins_each_of_30_rounds(testbed_on, name):
@@ -15,7 +17,6 @@ def test_one_of_two_writers_wins_each_of_30_rounds(testbed_on, name):
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", ANY)
 def test_one_of_two_writers_wins_each_of_500_rounds(testbed_on, name):
     assert run(contend(testbed_on(name, training=False), 500, seed=1)).trials == 500

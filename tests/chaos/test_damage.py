@@ -8,6 +8,8 @@ from lab.chaos.damage import CLASSES, RUN, damage_files, kill_between_checkpoint
 from lab.chaos.outcome import run
 from lab.chaos.stores import ANY, FOLDER
 
+pytestmark = pytest.mark.timeout(3600)
+
 
 def damage(testbed_on, expected_on, name, trials, seed):
     testbed, expected = testbed_on(name), expected_on(name)
@@ -24,7 +26,6 @@ def test_30_damaged_files_are_reported_before_the_first_step(testbed_on, expecte
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("name", ANY)
 def test_150_damaged_files_are_reported_before_the_first_step(testbed_on, expected_on, name, seed):

@@ -35,7 +35,7 @@ def kill(testbed: Testbed) -> Outcome:
 
 def test_trials_pass_on_a_sound_store_and_leave_only_what_was_there(store, fork_server):
     environ = {"PATH": os.environ["PATH"]}
-    with open_testbed(store.as_uri(), "default-bucket", environ, fork_server) as testbed:
+    with open_testbed(store.as_uri(), "default-bucket", environ, fork_server()) as testbed:
         outcome = kill(testbed)
         assert len(files_in(store)) > 1
     assert outcome.failures == ()
@@ -56,7 +56,7 @@ def test_trials_fail_where_published_files_lose_bytes(store, fork_server):
                     corrupted.add(path)
 
     corrupting = threading.Thread(target=corrupt)
-    with open_testbed(store.as_uri(), "default-bucket", {"PATH": os.environ["PATH"]}, fork_server) as testbed:
+    with open_testbed(store.as_uri(), "default-bucket", {"PATH": os.environ["PATH"]}, fork_server()) as testbed:
         corrupting.start()
         try:
             outcome = kill(testbed)

@@ -54,7 +54,7 @@ def small(request, tmp_path, fork_server):
         if binary:
             server = stack.enter_context(serve(name, binary, disk))
             url, environ = server.url, {**server.env, **environ}
-        testbed = stack.enter_context(open_testbed(url, "default-bucket", environ, fork_server))
+        testbed = stack.enter_context(open_testbed(url, "default-bucket", environ, fork_server()))
         expected = reference(testbed)
         kill_between_checkpoints(testbed, expected)
         yield testbed, disk, expected

@@ -11,6 +11,8 @@ from lab.chaos.kills import count_publisher_requests, kill_after_requests, kill_
 from lab.chaos.outcome import run
 from lab.chaos.stores import ANY, FOLDER, SERVERS
 
+pytestmark = pytest.mark.timeout(3600)
+
 
 def kill(testbed_on, expected_on, name, trials, seed):
     outcome = run(kill_at_random(testbed_on(name), expected_on(name), trials, seed=seed))
@@ -36,7 +38,6 @@ def test_a_kill_after_each_request_of_two_saves_loses_nothing_committed(testbed_
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("name", ANY)
 def test_100_kills_at_random_moments_lose_nothing_committed(testbed_on, expected_on, name, seed):
@@ -44,7 +45,6 @@ def test_100_kills_at_random_moments_lose_nothing_committed(testbed_on, expected
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("shard", range(4))
 @pytest.mark.parametrize("name", ANY)
 def test_a_kill_after_each_request_of_a_training_loses_nothing_committed(testbed_on, expected_on, name, shard):
@@ -55,7 +55,6 @@ def test_a_kill_after_each_request_of_a_training_loses_nothing_committed(testbed
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", SERVERS)
 def test_a_kill_after_each_request_of_two_saves_to_a_server_loses_nothing_committed(testbed_on, name):
     kill_each_publisher(testbed_on(name))

@@ -8,6 +8,8 @@ from lab.chaos.network import accepts_proxy, publish_over_faults
 from lab.chaos.outcome import run
 from lab.chaos.stores import MINIO, SERVERS, stores
 
+pytestmark = pytest.mark.timeout(3600)
+
 
 def publish(testbed, count, **options):
     if not accepts_proxy(testbed):
@@ -22,7 +24,6 @@ def test_20_saves_over_a_faulty_network_are_all_committed(testbed_on, name):
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", SERVERS)
 def test_200_saves_over_a_faulty_network_are_all_committed(testbed_on, name):
     publish(testbed_on(name, training=False), 200, seed=1)

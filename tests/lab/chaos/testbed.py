@@ -84,13 +84,13 @@ class Testbed:
         prefix: The prefix, without a `/` at the end.
         folder: A local folder for the processes' files.
         environ: The environment of the training processes.
-        fork_server: Runs the training processes.
+        fork_server: Runs the training processes; None where nothing is trained.
     """
 
     __test__ = False
 
     def __init__(
-        self, store: Store, prefix: str, folder: Path, environ: Mapping[str, str], fork_server: Program
+        self, store: Store, prefix: str, folder: Path, environ: Mapping[str, str], fork_server: Program | None
     ) -> None:
         self.store = store
         self.prefix = prefix
@@ -125,7 +125,7 @@ class Testbed:
 
     def deliver(self) -> None:
         """Make the model and the dataset, and write them into the store."""
-        self.fork_server.send(
+        answer = self._order(
             {
                 "deliver": {"model_key": self.model_key, "data_key": self.data_key},
                 "rows": ROWS,
@@ -133,7 +133,7 @@ class Testbed:
                 "environ": dict(self.environ),
             }
         )
-        assert self.fork_server.receive()["code"] == 0, f"no model and data below {self.prefix} in {self.store.url}"
+        assert answer["code"] == 0, f"no model and data below {self.prefix} in {self.store.url}"
 
     def train(self, run: str, **order: Any) -> Ended:
         """Train in a process of its own until it ends or is killed.
@@ -161,14 +161,18 @@ class Testbed:
         workdir = self.folder / run
         (workdir / "log").touch()
         environ = {**self.environ, **order.get("environ", {})}
-        self.fork_server.send({"workdir": str(workdir), **order, "environ": environ})
-        answer = self.fork_server.receive()
+        answer = self._order({"workdir": str(workdir), **order, "environ": environ})
         log = (workdir / "log").read_text(encoding="utf-8", errors="replace")
         try:
             step = int(json.loads((workdir / "progress.json").read_text(encoding="utf-8")).get("step") or 0)
         except (FileNotFoundError, ValueError):
             step = 0
         return Ended(answer["code"], answer["seconds"], answer["requests"], log, step)
+
+    def _order(self, order: Mapping[str, Any]) -> dict[str, Any]:
+        assert self.fork_server, "this testbed does not train"
+        self.fork_server.send(order)
+        return self.fork_server.receive()
 
     def remove_local(self, run: str) -> None:
         """Remove a run's local files, as if it resumed on another machine."""
@@ -212,17 +216,15 @@ class Testbed:
 
 
 @contextlib.contextmanager
-def open_testbed(
-    url: str, bucket: str, environ: Mapping[str, str], fork_server: Program, *, training: bool = True
-) -> Generator[Testbed]:
+def open_testbed(url: str, bucket: str, environ: Mapping[str, str], fork_server: Program | None) -> Generator[Testbed]:
     """Make a testbed for the duration of the `with` block.
 
     Args:
         url: The store.
         bucket: The bucket to write into.
         environ: Where `AWS_*` is read from.
-        fork_server: A running `FORK_SERVER`, which several testbeds may share.
-        training: Whether to deliver a model and a dataset.
+        fork_server: A running `FORK_SERVER`, which several testbeds may share; None for a testbed without a model and
+            a dataset, on which nothing is trained.
     """
     store = find_store(url, environ=environ)
     environ = {**environ, "TUNEYARD_STORE": store.url, "TUNEYARD_DEVICE": "cpu"}
@@ -230,6 +232,6 @@ def open_testbed(
     with tempfile.TemporaryDirectory(prefix="tuneyard-trials-") as folder:
         testbed = Testbed(store, prefix, Path(folder), environ, fork_server)
         with cleaning_up(testbed.clear):
-            if training:
+            if fork_server:
                 testbed.deliver()
             yield testbed
