@@ -1,7 +1,4 @@
-"""For each key that changes what Helm renders: the values beside which it does, and another value.
-
-Not a test itself.
-"""
+"""For each key that changes what Helm renders: a value other than its own, and what it needs beside it."""
 
 from __future__ import annotations
 

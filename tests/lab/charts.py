@@ -1,7 +1,4 @@
-"""Rendering the charts with Helm, for the tests of charts on any machine and on a cluster.
-
-Not a test of anything, and no knowledge of what a chart should render.
-"""
+"""Renders the charts with Helm, for tests on any machine and on a cluster."""
 
 from __future__ import annotations
 
@@ -31,7 +28,7 @@ NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 @dataclass(frozen=True, eq=False)
 class Chart:
-    """One of the charts, its model of values, and the least that its values have to say."""
+    """A chart, its values model, and its smallest valid values."""
 
     name: str
     folder: Path
@@ -54,11 +51,11 @@ each_chart = pytest.mark.parametrize("chart", CHARTS, ids=lambda chart: chart.na
 
 
 class RefusedError(Exception):
-    """Raised when Helm refuses values; the text is what it says."""
+    """Raised when Helm refuses values; its message is Helm's."""
 
 
 class _Loader(yaml.CSafeLoader):
-    """YAML 1.1 as Helm and kubectl read it; a key that is there twice is a mistake."""
+    """Reads YAML 1.1 as Helm and kubectl do, and refuses duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -67,7 +64,7 @@ class _Loader(yaml.CSafeLoader):
 
 
 def helm_or_skip() -> None:
-    """Skip a test where Helm isn't on PATH, unless TUNEYARD_REQUIRE_HELM is 1."""
+    """Skip a test if Helm is not on PATH, unless TUNEYARD_REQUIRE_HELM is 1."""
     if shutil.which("helm") is None and os.environ.get("TUNEYARD_REQUIRE_HELM") != "1":
         pytest.skip(missing_tools.reason("helm"))
 
@@ -80,7 +77,7 @@ def write_values(path: Path, values: Mapping[str, Any]) -> Path:
 
 
 def helm(*arguments: str | Path, cwd: Path | None = None) -> str:
-    """Call Helm with a home of its own and return what it prints."""
+    """Run Helm with an empty home and return its standard output."""
     with tempfile.TemporaryDirectory() as home:
         environment = {**os.environ, "HELM_CACHE_HOME": home, "HELM_CONFIG_HOME": home, "HELM_DATA_HOME": home}
         done = subprocess.run(["helm", *map(str, arguments)], capture_output=True, cwd=cwd, env=environment)
@@ -140,7 +137,7 @@ def render(chart: Chart, values: Mapping[str, Any] | None = None, **options: Any
 
 
 def least(chart: Chart, **more: Any) -> dict[str, Any]:
-    """Return the least values of a chart with some more of them."""
+    """Return the smallest valid values of a chart with some more of them."""
     return {**chart.least, **more}
 
 

@@ -1,7 +1,6 @@
-"""Chat templates as real models have them, each with a tokenizer that has their special tokens as tokens of its own,
-and conversations of every kind that they may have a form for.
+"""Chat templates of real models, each with a tokenizer that has its special tokens, and conversations of every kind.
 
-Most templates are TRL's copies of what their makers ship; those of the older ones are written here in their form.
+Most templates are TRL's copies of what the models ship with; those of older models are written here in their form.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from lab.tiny_models import CHATML, CORPUS, MISTRAL, ZEPHYR
 from tuneyard.data import Conversation, Message
 
 LLAMA2 = (
-    "{% if messages[0]['role'] == 'system' %}{% set told = '<<SYS>>\n' + messages[0]['content'] + '\n<</SYS>>\n\n' %}"
-    "{% set messages = messages[1:] %}{% else %}{% set told = '' %}{% endif %}"
+    "{% if messages[0]['role'] == 'system' %}{% set system = '<<SYS>>\n' + messages[0]['content'] + '\n<</SYS>>\n\n' %}"
+    "{% set messages = messages[1:] %}{% else %}{% set system = '' %}{% endif %}"
     "{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
     "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
     "{% if message['role'] == 'user' %}"
-    "{{ bos_token + '[INST] ' + (told if loop.first else '') + message['content'] | trim + ' [/INST]' }}"
+    "{{ bos_token + '[INST] ' + (system if loop.first else '') + message['content'] | trim + ' [/INST]' }}"
     "{% else %}{{ ' ' + message['content'] | trim + ' ' + eos_token }}{% endif %}{% endfor %}"
 )
 MISTRAL_TOOLS = (
@@ -58,7 +57,7 @@ class Family:
 
     @property
     def source(self) -> str:
-        """The template's text."""
+        """Return the template."""
         if not self.template.endswith(".jinja"):
             return self.template
         return (files("trl") / "chat_templates" / self.template).read_text(encoding="utf-8")
@@ -218,7 +217,7 @@ CONVERSATIONS = {
 
 
 def mixed(count: int, *, refused: frozenset[str], seed: int) -> list[Conversation]:
-    """Make conversations of random turns, each perhaps with a system message, calls of tools, or reasoning.
+    """Make conversations of random turns, some with a system message, tool calls or reasoning.
 
     Args:
         count: How many.

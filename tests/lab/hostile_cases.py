@@ -143,7 +143,7 @@ def _revisions(rng: random.Random) -> Iterator[Case]:
     pinned = {"another commit": OTHER_COMMIT, "a commit of one digit more": COMMIT[:-1] + "8"}
     for what, sha in pinned.items():
         yield Case(
-            f"asked for a commit, the Hub gives {what}",
+            f"requested a commit, the Hub returns {what}",
             _at("facts", lambda request, sha=sha: [json_reply({**facts(), "sha": sha})]),
             revision=COMMIT, codes=(7,), sentence="was asked for",
         )  # fmt: skip
@@ -214,7 +214,9 @@ def _ranges(rng: random.Random) -> Iterator[Case]:
                 return [reply("200 OK", {"Content-Length": str(total)}, WEIGHTS[:half])]
             return [lie(request)]
 
-        yield Case(f"asked for the second half, it gives {what}", _bytes_of("model.safetensors", answer), codes=(7, 8))
+        yield Case(
+            f"requested the second half, the Hub sends {what}", _bytes_of("model.safetensors", answer), codes=(7, 8)
+        )
 
 
 INWARD = (
@@ -459,7 +461,7 @@ def _encodings(rng: random.Random) -> Iterator[Case]:
         for encoding in ("gzip", "deflate", "br", "zstd", "x-evil", "gzip, gzip"):
             packed = bomb if encoding.startswith("gzip") else rng.randbytes(500)
             answer = _at(stage, lambda request, e=encoding, b=packed: [reply("200 OK", {"Content-Encoding": e}, b)])
-            yield Case(f"{stage} in {encoding}, which was not asked for", answer, codes=(7, 8))
+            yield Case(f"{stage} in {encoding}, which was not requested", answer, codes=(7, 8))
     right = gzip.compress(WEIGHTS)
     answer = _at("storage", lambda request: [reply("200 OK", {}, right)])
     yield Case("the weights packed, without saying so", answer, codes=(7,))

@@ -67,7 +67,7 @@ def _serve(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def _wait(pid: int, order: dict[str, Any], started: float) -> int:
-    """Wait for a fork to end, kill it when the order says so, and return its wait status."""
+    """Wait for a fork to end, kill it as the order requires, and return its wait status."""
     log = Path(order["workdir"], "log")
     while True:
         ended, status = os.waitpid(pid, os.WNOHANG)

@@ -29,7 +29,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """All trials of one kind; the fields count what those of `Trial` say of each.
+    """All trials of one kind; each field counts the trials for which that of `Trial` is true.
 
     Attributes:
         trials: The number of trials.
