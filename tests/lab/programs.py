@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from tuneyard.interpreter import python
+
+_TESTS = Path(__file__).parents[1]
 
 
 class Program:
@@ -24,11 +24,9 @@ class Program:
 
     def __init__(self, module: str, environ: Mapping[str, str]) -> None:
         self._module = module
-        # Pass this process's import path on, without the current folder that it may have been started in.
-        path = os.pathsep.join(entry for entry in sys.path if entry and Path(entry).absolute() != Path.cwd())
         self._process = subprocess.Popen(
             python("-m", module),
-            env={**environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+            env={**environ, "PYTHONPATH": str(_TESTS), "OMP_NUM_THREADS": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""`.ci/retry.py` with the real Makefile and real tests that fail once: what passes alone is recorded, and counted."""
+"""`.ci/run` and `.ci/retry.py` with real tests that fail once: what passes alone is recorded, counted, printed last."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SETUP = '[tool.pytest.ini_options]\ntestpaths = ["tests"]\nmarkers = ["soak", "c
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A project with this repository's Makefile and `.ci`, this environment, and no tests yet."""
-    for name in ("Makefile", ".ci/retry.py"):
+    for name in ("Makefile", ".ci/retry.py", ".ci/run"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "pyproject.toml").write_text(SETUP)
@@ -105,3 +105,33 @@ def test_both_stages_share_the_record_and_the_cluster_repeats_whole_files(projec
         "make test: tests/test_flaky.py::test_passes_the_second_time[0]",
         "make cluster-test: tests/cluster/test_job.py::test_passes_the_second_time[0]",
     ]
+
+
+CHECKS = """
+check charts:
+\t@echo checked $(CHECK)
+\t@$(CHECK)
+"""
+
+
+@pytest.mark.parametrize(
+    ("count", "check", "code"), [(0, "true", 0), (3, "true", 0), (4, "true", 1), (4, "false", 2)], ids=str
+)
+def test_ci_prints_the_record_last_and_keeps_an_earlier_failure(
+    project: Path, count: int, check: str, code: int
+) -> None:
+    """The checks are replaced, since they are not what is tested; there is no cluster beside the project."""
+    (project / "tests/test_flaky.py").write_text(FLAKY.format(count=count) + "\ndef test_sound(): ...\n")
+    makefile = (project / "Makefile").read_text()
+    for name in ("check", "charts"):
+        makefile = makefile.replace(f"\n{name}: install", f"\nours-{name}: install")
+    (project / "Makefile").write_text(makefile + CHECKS)
+    (project / "build").mkdir()
+    (project / "build/retried.txt").write_text("make test: of an earlier run\n")
+    environ = {"PATH": "/usr/bin:/bin:/usr/local/bin", "WORKERS": "0", "CHECK": check, **QUICK_START}
+    done = subprocess.run([".ci/run"], cwd=project, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    if count == 0 or check == "false":
+        assert last_lines(done, 1) == ["No test failed once and passed alone."]
+    else:
+        assert last_lines(done, count + 1)[0] == f"Failed once and passed alone: {count}, at most 3 are allowed."
