@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typer import Typer
 
-from tuneyard.cli.chaos import chaos
 from tuneyard.cli.chat import chat
 from tuneyard.cli.data import app as data_app
 from tuneyard.cli.deliver import deliver
@@ -33,5 +32,5 @@ for command in (logs, watch, stop, delete):
 app.add_typer(doctor_app, name="doctor")
 app.add_typer(data_app, name="data", help="Check and show data before training.")
 app.add_typer(values_app, name="values", help="Print the schema of values.")
-for command in (verify, gc, chaos, version):
+for command in (verify, gc, version):
     app.command()(command)

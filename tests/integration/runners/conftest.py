@@ -81,7 +81,7 @@ class Bench:
 
 def until(true: Callable[[], object], what: str) -> None:
     """Wait for something that has to come; the limit only ends a broken test."""
-    for _ in range(1500):
+    for _ in range(15_000):
         if true():
             return
         time.sleep(0.02)

@@ -359,7 +359,6 @@ def _deliver_by_hand(folder):
         ("data", "show", "-f", "lora.yaml"),
         ("verify", "default-bucket/models"),
         ("gc", "default-bucket/models", "--yes"),
-        ("chaos", "--trials", "1"),
     ],
     ids=lambda words: " ".join(words[:2]),
 )

@@ -226,7 +226,7 @@ def test_what_a_script_leaves_running_ends_with_it_and_reaches_its_files_no_more
     )
     output = run(script, tmp_path)
     (home,) = tmp_path.glob("home-*")
-    until = time.monotonic() + 30
+    until = time.monotonic() + 120
     while not (home / "tried").exists() and time.monotonic() < until:
         time.sleep(0.02)
     assert (output / "a.jsonl").read_text() == "{}"

@@ -1,6 +1,6 @@
-"""A small HTTP proxy in front of a real S3 server that breaks chosen requests the way networks do.
+"""An HTTP proxy in front of a real S3 server that injects network faults into chosen requests.
 
-It passes requests on unchanged, `Host` included, so that their signatures hold. A plan is asked about every request.
+Requests are forwarded unchanged, `Host` included, so that their signatures stay valid.
 """
 
 from __future__ import annotations
@@ -15,34 +15,37 @@ import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Literal
 from urllib.parse import urlsplit
 
+from lab.web_servers import web_server
+
 Fault = Literal["none", "lost answer", "half the body", "unavailable", "reset", "stall", "revoked"]
+_UPSTREAM_SECONDS = 120
 Plan = Callable[[str, str], Fault]
-"""From method and path to what goes wrong; called once for each request, in the order they come."""
+"""Maps a request's method and path to a fault; called once per request, in the order of arrival."""
 
 
 def _of_unknown_key(authorization: str) -> str:
-    """Put a key that the server does not know (any more) into a signature's header."""
+    """Replace the access key in a signature's header by one that the server does not know."""
     return re.sub(r"Credential=[^/]+/", "Credential=revoked/", authorization)
 
 
-def bad_weather(seed: int, *, shares: Mapping[Fault, float]) -> Plan:
-    """Make a plan that breaks shares of all requests, at random and the same for the same seed.
+def random_faults(seed: int, *, rates: Mapping[Fault, float]) -> Plan:
+    """Make a plan that injects faults at random; the same seed gives the same sequence.
 
     Args:
-        seed: Of the choice.
-        shares: Of each fault, between 0 and 1.
+        seed: Seeds the choice.
+        rates: The probability of each fault, between 0 and 1.
     """
-    chance = random.Random(seed)  # noqa: S311 - faults, no secrets
-    faults: list[Fault] = [*shares, "none"]
-    weights = [*shares.values(), 1 - sum(shares.values())]
+    rng = random.Random(seed)
+    faults: list[Fault] = [*rates, "none"]
+    weights = [*rates.values(), 1 - sum(rates.values())]
 
     def plan(method: str, path: str) -> Fault:
         del method, path
-        return chance.choices(faults, weights)[0]
+        return rng.choices(faults, weights)[0]
 
     return plan
 
@@ -51,13 +54,16 @@ def bad_weather(seed: int, *, shares: Mapping[Fault, float]) -> Plan:
 def fault_proxy(
     upstream: str, plan: Plan, *, stall_seconds: float = 2.0, ca_bundle: str | None = None
 ) -> Generator[str]:
-    """Run a proxy in front of a server; give the proxy's URL.
+    """Run a proxy in front of a server for the duration of the `with` block.
 
     Args:
         upstream: The server's URL.
-        plan: Says what goes wrong with each request.
+        plan: Chooses the fault of each request.
         stall_seconds: How long a stalled request waits.
         ca_bundle: A PEM file of certificate authorities to trust besides the system's.
+
+    Yields:
+        The proxy's URL.
     """
     to = urlsplit(upstream)
     lock = threading.Lock()
@@ -68,13 +74,13 @@ def fault_proxy(
     def connect() -> http.client.HTTPConnection:
         host = to.hostname or ""
         if context:
-            return http.client.HTTPSConnection(host, to.port, timeout=30, context=context)
-        return http.client.HTTPConnection(host, to.port, timeout=30)
+            return http.client.HTTPSConnection(host, to.port, timeout=_UPSTREAM_SECONDS, context=context)
+        return http.client.HTTPConnection(host, to.port, timeout=_UPSTREAM_SECONDS)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def pass_on(self) -> None:
+        def forward(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             with lock:
                 fault = plan(self.command, self.path)
@@ -84,8 +90,8 @@ def fault_proxy(
                 self.end_headers()
                 return
             if fault == "reset":
-                at_once = struct.pack("ii", 1, 0)  # closed with RST, not with FIN
-                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+                no_linger = struct.pack("ii", 1, 0)  # close with RST instead of FIN
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_linger)
                 self.close_connection = True
                 return
             if fault == "stall":
@@ -115,32 +121,10 @@ def fault_proxy(
                 return
             self.wfile.write(received)
 
-        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = pass_on  # noqa: N815
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = forward  # noqa: N815
 
         def log_message(self, format: str, *args: object) -> None:
             pass
 
     with web_server(Handler) as url:
         yield url
-
-
-@contextmanager
-def web_server(handler: type[BaseHTTPRequestHandler]) -> Generator[str]:
-    """Answer with a handler on a free port of this machine until the block ends; give the server's URL."""
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        request_queue_size = 128
-
-        def handle_error(self, request: object, client_address: object) -> None:
-            pass  # a client that hangs up is no error of ours
-
-    server = Server(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

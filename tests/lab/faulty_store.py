@@ -1,6 +1,6 @@
-"""A store with something put in front of each call: a count, a fault, the end of the process.
+"""A wrapper around a real store that runs a callback before or after each call: to count, to fail, to kill.
 
-The store behind is a real one, and this is handed in as any store is.
+Tests pass it in as any other store. `Killed` is the error that stands for the end of the process.
 """
 
 from __future__ import annotations
@@ -15,16 +15,20 @@ from typing import Any
 from tuneyard.store import Digest, ObjectInfo, Store, Stored
 
 Around = Callable[[str, str], None]
-"""Called with the verb and its key; what it raises, the caller gets instead."""
+"""Called with the verb and the key; an error that it raises reaches the caller."""
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL inside this process: no `except Exception` catches it, so nothing runs after it."""
 
 
 class FaultyStore:
-    """A store in front of another that does something before or after chosen calls.
+    """A store that forwards every call to another one, with a callback before and after it.
 
     Args:
-        store: The real one.
-        before: Called before the verb is done.
-        after: Called when it was done.
+        store: The real store.
+        before: Called before the call is forwarded.
+        after: Called once the call has succeeded.
     """
 
     def __init__(self, store: Store, *, before: Around | None = None, after: Around | None = None) -> None:
@@ -48,19 +52,19 @@ class FaultyStore:
         return self._around("get", key, lambda: self._store.get(key))
 
     def put(self, key: str, body: bytes) -> str:
-        """Write a small object over whatever is there."""
+        """Write a small object, replacing any existing one."""
         return self._around("put", key, lambda: self._store.put(key, body))
 
     def create(self, key: str, body: bytes) -> str:
-        """Write a small object only where nothing is."""
+        """Write a small object if the key does not exist."""
         return self._around("create", key, lambda: self._store.create(key, body))
 
     def replace(self, key: str, body: bytes, *, etag: str) -> str:
-        """Write a small object only over the version that `etag` names."""
+        """Replace a small object if its ETag is still `etag`."""
         return self._around("replace", key, lambda: self._store.replace(key, body, etag=etag))
 
     def head(self, key: str) -> ObjectInfo:
-        """Ask what is known of an object."""
+        """Return an object's size and ETag."""
         return self._around("head", key, lambda: self._store.head(key))
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
@@ -68,7 +72,7 @@ class FaultyStore:
         return self._around("list", prefix, lambda: self._store.list(prefix))
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Delete objects, one by one, so that a process can end between two."""
+        """Delete objects one at a time, so that a callback can run between two of them."""
         for key in keys:
             self._around("delete", key, lambda key=key: self._store.delete([key]))
 
@@ -81,28 +85,28 @@ class FaultyStore:
         return self._around("read", key, lambda: self._store.read(key, offset=offset))
 
     def local_path(self, key: str) -> Path | None:
-        """Tell where the object lies as a file of this machine."""
+        """Return the path of the object where the store is a local folder."""
         return self._store.local_path(key)
 
 
 class RequestCounter:
-    """Counts the requests of a process, and ends it with SIGKILL after a chosen one.
+    """A callback that counts requests and kills this process with SIGKILL after a given one.
 
     Args:
-        last: The number of the request that this process does not outlive; None lets it live.
+        kill_after: The number of the request, from 1; None for never.
     """
 
-    def __init__(self, last: int | None = None) -> None:
+    def __init__(self, kill_after: int | None = None) -> None:
         self.count = 0
-        self._last = last
+        self._kill_after = kill_after
         self._lock = threading.Lock()
 
     def __call__(self, verb: str, key: str) -> None:
-        """Count one request that was done."""
+        """Count one completed request."""
         del verb, key
         with self._lock:
             self.count += 1
-            if self.count == self._last:
+            if self.count == self._kill_after:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -1,21 +1,17 @@
-"""A program beside this process that takes orders: one line of JSON each, answered with one.
-
-`forks` and `writer` are such programs.
-"""
+"""A child process that serves requests: a line of JSON on standard input each, answered by one on standard output."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tuneyard.errors import TuneyardError
 from tuneyard.interpreter import python
+
+_TESTS = Path(__file__).parents[1]
 
 
 class Program:
@@ -28,11 +24,9 @@ class Program:
 
     def __init__(self, module: str, environ: Mapping[str, str]) -> None:
         self._module = module
-        # An import path given to this process alone holds there too, but for the folder it happens to be in.
-        path = os.pathsep.join(entry for entry in sys.path if entry and not _is_here(entry))
         self._process = subprocess.Popen(
             python("-m", module),
-            env={**environ, "PYTHONPATH": path, "OMP_NUM_THREADS": environ.get("OMP_NUM_THREADS", "1")},
+            env={**environ, "PYTHONPATH": str(_TESTS), "OMP_NUM_THREADS": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -40,35 +34,31 @@ class Program:
             errors="backslashreplace",
         )
 
-    def tell(self, order: Mapping[str, Any]) -> None:
-        """Give an order."""
+    def send(self, order: Mapping[str, Any]) -> None:
+        """Send a request."""
         assert self._process.stdin
         try:
             self._process.stdin.write(json.dumps(order) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            raise self._ended() from None
+            raise self._failure() from None
 
-    def answer(self) -> dict[str, Any]:
+    def receive(self) -> dict[str, Any]:
         """Wait for the next answer.
 
         Raises:
-            TuneyardError: The program has ended instead.
+            AssertionError: The program ended instead.
         """
         assert self._process.stdout
         line = self._process.stdout.readline()
         if not line:
-            raise self._ended()
+            raise self._failure()
         return json.loads(line)
 
-    def _ended(self) -> TuneyardError:
+    def _failure(self) -> AssertionError:
         self._process.kill()
-        said = self._process.communicate()[1]
-        last = (said.strip().splitlines() or ["it said nothing"])[-1]
-        return TuneyardError(
-            f"python -m {self._module} ended with {self._process.returncode}: {last}.",
-            hint='Training parts are needed here: pip install "tuneyard[train]"' if "No module" in last else "",
-        )
+        errors = self._process.communicate()[1]
+        return AssertionError(f"python -m {self._module} ended with {self._process.returncode}: {errors}")
 
     def __enter__(self) -> Program:
         return self
@@ -80,14 +70,10 @@ class Program:
             assert self._process.stdin
             self._process.stdin.close()
             try:
-                self._process.wait(5)
+                self._process.wait(60)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             if pipe:
                 pipe.close()
-
-
-def _is_here(entry: str) -> bool:
-    return Path(entry).absolute() == Path.cwd()
