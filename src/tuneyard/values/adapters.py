@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Literal, cast
 
 from pydantic import Field, ValidationError, ValidationInfo, model_validator
 
-from tuneyard.values.base import Broken, Rule, Values, broken_error, notify
+from tuneyard.values.base import Broken, Remark, Rule, Values, refuse
 from tuneyard.values.peft_fields import Ia3Fields, LoraFields, PeftName, PromptTuningFields, TaskName, VeraFields
-from tuneyard.values.problems import broken_of
+from tuneyard.values.problems import broken_in
 from tuneyard.values.scalars import Float, Map, Strings, Text
 
 
@@ -88,8 +88,17 @@ KWARGS: dict[str, type[Values]] = {
 """The adapters whose keyword arguments are checked by name and type: those that are trained."""
 
 
+def arguments_without_an_adapter(conf: PeftConf) -> str | None:
+    """Without an adapter there is nothing that its arguments could shape."""
+    if conf.peft_type == "NO_PEFT" and conf.peft_kwargs:
+        return f"peft_conf.peft_kwargs ({', '.join(sorted(conf.peft_kwargs))}) has no effect with NO_PEFT"
+    return None
+
+
 class PeftConf(Values):
     """The adapter that is trained."""
+
+    remarks: ClassVar[Sequence[Remark]] = (arguments_without_an_adapter,)
 
     peft_type: PeftName = "NO_PEFT"
     """PEFT's name of the method, or NO_PEFT to train every weight."""
@@ -111,17 +120,11 @@ class PeftConf(Values):
         if kind is None or not isinstance(asked, dict | None):
             return raw
         try:
-            kwargs = kind.model_validate(asked or {}, context=info.context)
+            kwargs = kind.model_validate(asked or {})
         except ValidationError as error:
-            raise broken_error(broken_of(error, kind, under="peft_kwargs")) from None
+            rest = {key: value for key, value in raw.items() if key != "peft_kwargs"}
+            return refuse(rest, broken_in(kind, asked or {}, error, under="peft_kwargs"), info)
         return {**raw, "peft_kwargs": kwargs.model_dump(exclude_unset=True)}
-
-    @model_validator(mode="after")
-    def unused_arguments_are_told(self, info: ValidationInfo) -> PeftConf:
-        """Without an adapter there is nothing that its arguments could shape."""
-        if self.peft_type == "NO_PEFT" and self.peft_kwargs:
-            notify(info, f"peft_conf.peft_kwargs ({', '.join(sorted(self.peft_kwargs))}) has no effect with NO_PEFT")
-        return self
 
 
 def bits_are_chosen_once(conf: QuantConf) -> Iterator[Broken]:

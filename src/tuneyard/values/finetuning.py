@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from tuneyard.values import legacy
 from tuneyard.values.adapters import PeftConf, QuantConf
-from tuneyard.values.base import Broken, Remark, Rule, Values, notify
+from tuneyard.values.base import Broken, Remark, Rule, Values, refuse
 from tuneyard.values.dpo_fields import DpoFields
 from tuneyard.values.places import BucketPath
 from tuneyard.values.rows import RowsConf
@@ -171,10 +171,10 @@ class RunConf(legacy.Respelt):
         if not isinstance(raw.get("model_args"), Mapping):
             return raw
         old: Mapping[str, Any] = raw["model_args"]
-        today = legacy.translate(legacy.MODEL_ARGS, old, lambda line: notify(info, f"model_args.{line}"))
+        today, refused = legacy.translate(legacy.MODEL_ARGS, old, info, under="model_args")
         if isinstance(dtype := today.get("dtype"), str):
             today["dtype"] = dtype.removeprefix("torch.")
-        return {**raw, "model_args": today}
+        return refuse({**raw, "model_args": today}, refused, info)
 
 
 def model_arguments_are_possible(run: RunConf) -> Iterator[Broken]:

@@ -8,12 +8,12 @@ refused with the reason otherwise. Not the checks of today's arguments (`trainin
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
 
 from pydantic import ValidationInfo, model_validator
 
-from tuneyard.values.base import Broken, Values, broken_error, notify
+from tuneyard.values.base import Broken, Values, notify, refuse
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,19 +184,20 @@ def _todays_key(meaning: Meaning) -> str:
             return ""
 
 
-def translate(table: Spellings, given: Mapping[str, Any], notice: Callable[[str], None]) -> dict[str, Any]:
-    """Say with today's keys what a map says with yesterday's.
+def translate(
+    table: Spellings, given: Mapping[str, Any], info: ValidationInfo, *, under: str = "", label: str = ""
+) -> tuple[dict[str, Any], list[Broken]]:
+    """Write a map's old keys as today's, with a notice for each.
 
     Args:
         table: The old spellings.
         given: A map as its file has it. A null is as good as absent.
-        notice: Called with one line for each old key that was read or passed over.
+        info: What pydantic passes to the validator, for the notices.
+        under: The key of the map, where its validator is that of the model around it.
+        label: What notices call the map.
 
     Returns:
-        A new map without any old key.
-
-    Raises:
-        PydanticCustomError: Naming every old key that is refused.
+        A new map without any old key, and every old key that is refused.
     """
     today = {key: value for key, value in given.items() if key not in table}
     broken: list[Broken] = []
@@ -205,12 +206,10 @@ def translate(table: Spellings, given: Mapping[str, Any], notice: Callable[[str]
             continue
         outcome = _read(old, value, table[old], today)
         if isinstance(outcome, Broken):
-            broken.append(outcome)
+            broken.append(replace(outcome, where=f"{under}.{old}") if under else outcome)
         else:
-            notice(outcome)
-    if broken:
-        raise broken_error(broken)
-    return today
+            notify(info, f"{label or under}.{outcome}" if label or under else outcome)
+    return today, broken
 
 
 def _read(old: str, value: Any, meaning: Meaning, today: dict[str, Any]) -> Broken | str:
@@ -264,4 +263,4 @@ class Respelt(Values):
         """Read what earlier files call otherwise."""
         if not isinstance(given, dict):
             return given
-        return translate(cls.spellings, cast("dict[str, Any]", given), lambda line: notify(info, line))
+        return refuse(*translate(cls.spellings, cast("dict[str, Any]", given), info), info)

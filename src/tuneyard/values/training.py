@@ -12,7 +12,7 @@ from typing import Any, ClassVar, cast
 from pydantic import ValidationInfo, model_validator
 
 from tuneyard.values import legacy
-from tuneyard.values.base import Broken, Rule, notify
+from tuneyard.values.base import Broken, Rule, refuse
 from tuneyard.values.training_args import TrainingFields
 from tuneyard.values.without_effect import arguments_have_an_effect, default_of
 
@@ -66,16 +66,15 @@ class TrainingArgs(TrainingFields, legacy.Respelt):
         """Read what transformers 4 called otherwise."""
         if not isinstance(given, dict):
             return given
-        today = legacy.translate(
-            cls.spellings, cast("dict[str, Any]", given), lambda line: notify(info, f"training_args.{line}")
-        )
+        raw = cast("dict[str, Any]", given)
+        today, refused = legacy.translate(cls.spellings, raw, info, label="training_args")
         for name in ("deepspeed", "fsdp", "fsdp_config"):
             # "", [], {} and false were transformers 4's ways to say none
             if name in today and not legacy.is_true(today[name]):
                 del today[name]
         if isinstance(seen := today.get("include_num_input_tokens_seen"), bool):
             today["include_num_input_tokens_seen"] = "all" if seen else "no"
-        return today
+        return refuse(today, refused, info)
 
     def to_transformers(self) -> dict[str, Any]:
         """Return keyword arguments for `transformers.TrainingArguments`, or a subclass of it such as TRL's DPOConfig.

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 import pytest
 
@@ -15,8 +17,10 @@ from tuneyard.values import (
     FinetuneValues,
     InferenceValues,
     NamespaceValues,
+    Values,
     check_values,
 )
+from tuneyard.values.base import Broken, Rule
 
 
 def problems(model, given) -> list[str]:
@@ -153,6 +157,61 @@ def test_problems_of_every_kind_are_told_together():
         f"{config}.batchsize_conf.total_train_batch_size",
     }
     assert len(found) == len(where)
+
+
+def test_refused_old_spelling_hides_no_other_problem_of_its_map():
+    found = problems(FinetuneValues, finetune(save_safetensors=False, lerning_rate=1, seed="x", warmup_steps=-1))
+    assert sorted(text.split(":")[0].removeprefix(f"{ARGS}.") for text in found) == [
+        "lerning_rate",
+        "save_safetensors",
+        "seed",
+        "warmup_steps",
+    ]
+
+
+def test_rules_around_a_missing_required_key_are_checked():
+    given = with_config(
+        data_conf={"training_data": {"datasets": [{"weight": 2}, {"weight": 3, "path": "a/b"}]}},
+        tracking={"experiment_name": "e", "hf_mlflow_log_artifacts": True},
+    )
+    assert [text.split(":")[0].removeprefix("finetuning_config.") for text in problems(FinetuneValues, given)] == [
+        "data_conf.training_data.datasets[0].path",
+        "tracking.mlflow_server_uri",
+        "data_conf.training_data.datasets[0].weight",
+        "data_conf.training_data.datasets[1].weight",
+        "tracking.hf_mlflow_log_artifacts",
+    ]
+
+
+def path_is_short(pair: Pair) -> Iterator[Broken]:
+    if len(pair.path) > 3:
+        yield Broken("path", "is long", pair.path)
+
+
+def count_is_even(pair: Pair) -> Iterator[Broken]:
+    if pair.count % 2:
+        yield Broken("count", "is odd", str(pair.count))
+
+
+class Pair(Values):
+    checks: ClassVar[Sequence[Rule]] = (path_is_short, count_is_even)
+
+    path: str
+    count: int = 0
+
+
+def test_rule_about_a_missing_required_key_is_skipped():
+    assert problems(Pair, {"count": 1}) == ["path: is missing", "count: is odd (given: 1)"]
+
+
+def test_problem_in_one_item_hides_none_in_another():
+    given = whole(env={"A": ["x"], "B": {"key": "k"}, "1C": "x"})
+    assert [text.split(":")[0] for text in problems(FinetuneValues, given)] == ["env.A", "env.B.name", "env.1C"]
+
+
+def test_refused_model_argument_is_named_with_its_whole_path():
+    (text,) = problems(FinetuneValues, with_config(run_conf={"model_args": {"device_map": "auto"}}))
+    assert text.startswith("finetuning_config.run_conf.model_args.device_map: ")
 
 
 def test_a_consequence_of_a_mistake_is_not_told_as_a_second_mistake():
