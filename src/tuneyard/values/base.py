@@ -70,7 +70,7 @@ Rule = Callable[[Any], Iterable[Broken]]
 """Looks at one model whose fields are valid and yields what is broken across them."""
 
 Remark = Callable[[Any], str | None]
-"""Looks at one valid model and says in one line what its user may not expect."""
+"""Looks at one valid model and describes in one line what its user may not expect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ def _is_draft(info: ValidationInfo) -> bool:
 
 
 def notify(info: ValidationInfo, text: str) -> None:
-    """Pass one line on to whoever loads the values, if they asked for notices.
+    """Pass one line on to whoever loads the values, if they passed a sink for notices.
 
     Args:
         info: What pydantic gives to a validator.

@@ -31,17 +31,17 @@ LONGEST_VALUE = 80
 _FEW = 16
 
 _WORDS: dict[str, tuple[str, str]] = {
-    "literal_error": ("is not one of the words it can be", ""),
-    "bool_parsing": ("is neither true nor false", "true or false"),
-    "bool_type": ("is neither true nor false", "true or false"),
-    "int_parsing": ("is not a whole number", ""),
-    "int_type": ("is not a whole number", ""),
-    "int_from_float": ("is not a whole number", ""),
-    "int_parsing_size": ("is not a whole number of a size that is possible", ""),
+    "literal_error": ("is not an allowed value", ""),
+    "bool_parsing": ("is not a boolean", "true or false"),
+    "bool_type": ("is not a boolean", "true or false"),
+    "int_parsing": ("is not an integer", ""),
+    "int_type": ("is not an integer", ""),
+    "int_from_float": ("is not an integer", ""),
+    "int_parsing_size": ("is too large an integer", ""),
     "float_parsing": ("is not a number", ""),
     "float_type": ("is not a number", ""),
     "finite_number": ("is not a finite number", ""),
-    "string_type": ("is not text", ""),
+    "string_type": ("is not a string", ""),
     "dict_type": ("is not a map", "keys and values"),
     "model_type": ("is not a map", "keys and values"),
     "model_attributes_type": ("is not a map", "keys and values"),
@@ -249,7 +249,7 @@ def _unknown_key(root: type[BaseModel], parents: list[type[BaseModel]], path: Pa
     known = [name for parent in parents for name in parent.model_fields]
     suggestion = _where_it_belongs(root, path, known)
     allowed = ", ".join(known) if len(known) <= _FEW and not suggestion else ""
-    return _Finding(path, "is not a key that is known here", allowed=allowed, suggestion=suggestion)
+    return _Finding(path, "is not a known key", allowed=allowed, suggestion=suggestion)
 
 
 def _where_it_belongs(model: type[BaseModel], path: Path, known: list[str]) -> str:
