@@ -145,7 +145,7 @@ def _revisions(rng: random.Random) -> Iterator[Case]:
         yield Case(
             f"requested a commit, the Hub returns {what}",
             _at("facts", lambda request, sha=sha: [json_reply({**facts(), "sha": sha})]),
-            revision=COMMIT, codes=(7,), sentence="was asked for",
+            revision=COMMIT, codes=(7,), sentence="answers with the commit",
         )  # fmt: skip
     shas: list[Any] = [
         None, 7, True, [], {}, "", "main", COMMIT[:-1], COMMIT + "0", COMMIT.upper(), "../../../etc/passwd",

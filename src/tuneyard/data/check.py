@@ -1,8 +1,8 @@
 """Every row of data checked and counted before any training: on the CPU, in two passes, with flat memory.
 
-The first pass finds which rows are alike (`likeness`), the second encodes each and decides what becomes of it. `check`
-looks only; `encode_files` is the same that keeps what it encoded. Counts and lengths are kept, and some bytes per row;
-never the rows. Counting is `tally`'s, rendering for people `show`'s and `page`'s.
+The first pass finds duplicates (`duplicates`), the second encodes each row and decides what becomes of it. `check` only
+reports; `encode_files` also returns the encoded rows. Counts and lengths are kept, and some bytes per row; never the
+rows. Counting is `tally`'s, rendering for people `show`'s and `page`'s.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tuneyard.data.conversations import Conversation, Preference
+from tuneyard.data.duplicates import Duplicates
 from tuneyard.data.encoding import ChatEncoder, Encoded
 from tuneyard.data.formats import Format
-from tuneyard.data.likeness import Likeness
 from tuneyard.data.reading import format_of, name_of, read_rows
 from tuneyard.data.report import DataReport
 from tuneyard.data.special import SpecialText
@@ -161,7 +161,7 @@ class _Check:
             path: (formats or {}).get(path) or format_of(path) for path in (*training, *validation)
         }
         with progress("reading rows") as advance:
-            self._like = Likeness(
+            self._duplicates = Duplicates(
                 training,
                 validation,
                 formats=self._formats,
@@ -182,7 +182,7 @@ class _Check:
                 number += not isinstance(row, Problem)
                 kept = self._kept(row, number, validation=validation)
                 if kept:
-                    yield EncodedRow(kept, self._like.group(number, validation=validation), place)
+                    yield EncodedRow(kept, self._duplicates.group(number, validation=validation), place)
 
     def _kept(self, row: Conversation | Preference | Problem, number: int, *, validation: bool) -> list[Encoded]:
         if isinstance(row, Problem):
@@ -223,15 +223,15 @@ class _Check:
             if rules.special_tokens == "refuse":
                 return Problem(row.where, what, first.text, "data_conf.rows.special_tokens keep or drop")
             found.append(("special_tokens", rules.special_tokens, what))
-        leak = None if validation else self._like.leak(number)
-        earlier = self._like.earlier(number, validation=validation)
+        leak = None if validation else self._duplicates.leak(number)
+        earlier = self._duplicates.earlier(number, validation=validation)
         if leak is not None:
             self.tally.add_pair(row.where, leak, leaks=True)
-            found.append(("leaked", rules.leaked, f"is {leak.words} a validation row"))
+            found.append(("leaked", rules.leaked, f"is {leak.relation} a validation row"))
         if earlier is not None:
             self.tally.add_pair(row.where, earlier, leaks=False)
             name = "duplicates" if earlier.similarity == 1 else "near_duplicates"
-            found.append((name, getattr(rules, name), f"is {earlier.words} an earlier row"))
+            found.append((name, getattr(rules, name), f"is {earlier.relation} an earlier row"))
         for name, choice, what in found:
             if choice == "refuse":
                 like = leak if name == "leaked" else earlier

@@ -77,7 +77,7 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """One row that says which of two answers is the better one.
+    """One row that says which of two answers is better.
 
     Attributes:
         prompt: What both answers follow; ends with a message that isn't the assistant's.

@@ -121,7 +121,7 @@ def _from_prompt_completion(row: dict[str, Any], where: str) -> Conversation:
         raise _other_shape("the row has no prompt and completion", row, "prompt-completion")
     if isinstance(row.get("label"), bool):
         raise Refused(
-            "the row says whether its completion is a good one (label), which is not learnt from",
+            "the row rates its completion (label), which is not supported",
             row["label"],
             allowed="rows of good completions without label, or chosen and rejected",
         )
@@ -236,7 +236,7 @@ def _turns_of(value: object, name: str) -> tuple[list[Message], list[str]]:
         speaker, said = ("from", "value") if "from" in turn else ("role", "content")
         who = turn.get(speaker)
         if not isinstance(who, str):
-            raise Refused(f"{where} says not who speaks", f"keys {', '.join(turn) or 'none'}", allowed="{from, value}")
+            raise Refused(f"{where} has no speaker", f"keys {', '.join(turn) or 'none'}", allowed="{from, value}")
         if speaker == "role" and who in ROLES:
             read, more = messages_of([turn], name)
             messages += read

@@ -109,7 +109,7 @@ def text_of(value: object, name: str, *, may_be_empty: bool = False) -> str:
             return ""
         raise Refused(f"{name} is null", allowed="text")
     if isinstance(value, list):
-        raise Refused(f"{name} is a list of parts; only text can be learnt", value, allowed="text")
+        raise Refused(f"{name} is a list of parts; only text is supported", value, allowed="text")
     if not isinstance(value, str):
         raise Refused(f"{name} is not text", value, allowed="text")
     if not value.strip() and not may_be_empty:
@@ -263,13 +263,15 @@ def _check_order(messages: Sequence[Message]) -> None:
         if role == "system" and number > 0:
             raise Refused(f"messages[{number}] is a system message, which only the first can be")
     if "assistant" not in roles:
-        raise Refused("no message is the assistant's, so there is nothing to learn", f"roles {', '.join(roles)}")
+        raise Refused("no message is the assistant's, so there is nothing to train on", f"roles {', '.join(roles)}")
     first = roles[1] if roles[0] == "system" and len(roles) > 1 else roles[0]
     if first == "assistant":
-        raise Refused("the assistant speaks first; a server is always asked first", f"roles {', '.join(roles)}")
+        raise Refused(
+            "the assistant speaks first; a server always gets a user's message first", f"roles {', '.join(roles)}"
+        )
     if roles[-1] != "assistant":
         raise Refused(
-            f"the last message is the {roles[-1]}'s; nothing after it can be learnt",
+            f"the last message is the {roles[-1]}'s; there is nothing to train on after it",
             f"roles {', '.join(roles)}",
             allowed="an assistant's message at the end",
         )

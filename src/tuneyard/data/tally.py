@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 
 from tuneyard.data.contract import check_template
 from tuneyard.data.conversations import Conversation, Message, Preference
+from tuneyard.data.duplicates import Duplicate
 from tuneyard.data.encoding import ChatEncoder, Encoded
-from tuneyard.data.likeness import Like
 from tuneyard.data.report import Bin, DataReport, LongRow, Pair
 from tuneyard.data.segments import examples_of
 from tuneyard.data.special import SpecialText
@@ -81,12 +81,12 @@ class Tally:
         entry = (length, -self._count["rows"], row.where)
         (heapq.heappush if len(self._longest) < _LONGEST else heapq.heappushpop)(self._longest, entry)
 
-    def add_pair(self, where: str, like: Like, *, leaks: bool) -> None:
+    def add_pair(self, where: str, duplicate: Duplicate, *, leaks: bool) -> None:
         """Count a row that is equal or nearly equal to another."""
         kind = "leaked" if leaks else "duplicates"
-        self._count[kind if like.similarity == 1 else f"near_{kind}"] += 1
+        self._count[kind if duplicate.similarity == 1 else f"near_{kind}"] += 1
         if len(self._pairs) < _PAIRS:
-            self._pairs.append(Pair(where, like.where, like.similarity, leaks))
+            self._pairs.append(Pair(where, duplicate.where, duplicate.similarity, leaks))
 
     def add_special(self, found: Sequence[SpecialText]) -> None:
         """Count a row that has special tokens written out in its texts."""

@@ -37,7 +37,7 @@ class HubModel:
 
     Attributes:
         model_id: `organisation/name`.
-        revision: What was asked for: a branch, a tag or a commit.
+        revision: What was requested: a branch, a tag or a commit.
         commit: The commit that it was, 40 hex digits.
         files: Every file of that commit, sorted by path.
     """
@@ -49,14 +49,14 @@ class HubModel:
 
 
 class Hub:
-    """A Hub, asked over HTTP.
+    """A Hub, over HTTP.
 
     May be used from several threads at once.
 
     Args:
         endpoint: Its address; `HF_ENDPOINT` or the public Hub where None.
         token: A token; where None, what huggingface_hub finds (`HF_TOKEN`, `HF_TOKEN_PATH`, a login).
-        patience: When to try again.
+        patience: When to retry.
         limits: What its answers may cost.
         addresses: Looks up the names that it sends requests on to.
     """
@@ -70,7 +70,7 @@ class Hub:
         limits: Limits | None = None,
         addresses: Addresses = look_up,
     ) -> None:
-        # Asked now: huggingface_hub reads it once, when it is first imported.
+        # Read now: huggingface_hub reads it once, when it is first imported.
         self.endpoint = (endpoint or os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
         self._patience = patience or Patience()
         self._headers: dict[str, str] = build_hf_headers(
@@ -93,8 +93,8 @@ class Hub:
             InvalidValuesError: The id can't be one.
             NotFoundError: There is no such model or revision.
             DeniedError: It is gated, or private, or the token is refused, or a redirect leads where it may not.
-            IntegrityError: A commit was asked for, and the Hub answers with another.
-            UnavailableError: The Hub can't be reached, fails, or may not be asked (`HF_HUB_OFFLINE`).
+            IntegrityError: A commit was requested, and the Hub answers with another.
+            UnavailableError: The Hub can't be reached, fails, or is off limits (`HF_HUB_OFFLINE`).
         """
         try:
             validate_repo_id(model_id)
@@ -141,7 +141,7 @@ class Hub:
         url = f"{self.endpoint}/{model.model_id}/resolve/{model.commit}/{quote(file.path)}"
         offset = failures = breaks = 0
         while offset < file.size:
-            asked_seconds: float | None = None
+            retry_after_seconds: float | None = None
             try:
                 for chunk in self._ranged(url, offset, model, file):
                     offset, failures = offset + len(chunk), 0
@@ -155,13 +155,15 @@ class Hub:
             except hf.HfHubHTTPError as error:
                 if error.response.status_code not in RETRIED_STATUSES:
                     raise self._refusal(error, model.model_id, model.commit) from error
-                why, problem, asked_seconds = _reason(error), error, _retry_after(error.response)
+                why, problem, retry_after_seconds = _reason(error), error, _retry_after(error.response)
             except (hf.OfflineModeIsEnabled, httpx2.HTTPError) as error:
                 raise self._refusal(error, model.model_id, model.commit) from error
             failures, breaks = failures + 1, breaks + 1
             where = f"{file.path} at {offset} of {file.size} bytes"
             worth_it = breaks < self._patience.attempts + file.size // self._limits.bytes_per_try
-            if not worth_it or not self._patience.wait(failures, f"{where}: {why}", asked_seconds=asked_seconds):
+            if not worth_it or not self._patience.wait(
+                failures, f"{where}: {why}", retry_after_seconds=retry_after_seconds
+            ):
                 raise self._refusal(problem, model.model_id, model.commit) from problem
 
     def _ranged(self, url: str, offset: int, model: HubModel, file: HubFile) -> Iterator[bytes]:
@@ -207,35 +209,35 @@ class Hub:
         return found
 
     def _json(self, url: str) -> tuple[Any, str | None]:
-        """Ask for JSON; also give the query of the next page, of which nothing else is believed."""
+        """Request JSON; also return the query of the next page, of which nothing else is used."""
 
-        def ask() -> tuple[Any, str | None]:
-            document, headers = self._wire.ask_json(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        def request() -> tuple[Any, str | None]:
+            document, headers = self._wire.get_json(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
             following = httpx2.Response(200, headers=headers).links.get("next", {}).get("url")
             return document, None if following is None else urlsplit(following).query
 
-        return self._patiently(ask)
+        return self._patiently(request)
 
-    def _patiently(self, ask: Callable[[], _T]) -> _T:
+    def _patiently(self, request: Callable[[], _T]) -> _T:
         failures = 0
         while True:
-            asked_seconds: float | None = None
+            retry_after_seconds: float | None = None
             try:
-                return ask()
+                return request()
             except httpx2.TransportError as error:
                 problem: Exception = error
             except hf.HfHubHTTPError as error:
                 if error.response.status_code not in RETRIED_STATUSES:
                     raise
-                problem, asked_seconds = error, _retry_after(error.response)
+                problem, retry_after_seconds = error, _retry_after(error.response)
             failures += 1
             why = f"{self.endpoint}: {_reason(problem)}"
-            if not self._patience.wait(failures, why, asked_seconds=asked_seconds):
+            if not self._patience.wait(failures, why, retry_after_seconds=retry_after_seconds):
                 raise problem
 
     def _other_commit(self, model_id: str, wanted: str, given: str) -> IntegrityError:
         return IntegrityError(
-            f"{self.endpoint} answers with the commit {given} of {model_id}, and {wanted} was asked for.",
+            f"{self.endpoint} answers with the commit '{given}' of '{model_id}' instead of '{wanted}'.",
             hint=f"The Hub or a proxy in between is at fault; check {setting('HF_ENDPOINT')}, and run it again.",
             model_id=model_id,
             expected=wanted,
@@ -260,7 +262,7 @@ def _check_length(response: httpx2.Response, offset: int, file: HubFile, endpoin
             raise _other_size(file, endpoint, total)
         if start.partition("-")[0] != str(offset):
             raise UnavailableError(
-                f"{endpoint} answered with another part of {file.path} than was asked for.",
+                f"{endpoint} answered with another part of '{file.path}' than requested.",
                 hint="A cache or proxy in between may be at fault; run it again without it.",
                 path=file.path,
             )

@@ -1,4 +1,4 @@
-"""What a Hub's API says of a model, read strictly: a commit, and files with a size and a hash each.
+"""What a Hub's API reports of a model, read strictly: a commit, and files with a size and a hash each.
 
 All of it comes from outside. What is not exactly of the form that the Hub documents raises, and never becomes a file
 without a hash to hold its bytes against.
@@ -39,7 +39,7 @@ def is_commit(text: object) -> bool:
 
 
 def read_commit(facts: Any) -> str:
-    """Take the commit out of what the API says of a revision.
+    """Read the commit from the API's answer about a revision.
 
     Raises:
         ValueError, LookupError, TypeError: It is not of the documented form.
@@ -51,7 +51,7 @@ def read_commit(facts: Any) -> str:
 
 
 def read_row(row: Any) -> HubFile | None:
-    """Take a file out of a row of a tree.
+    """Read a file from a row of a tree.
 
     Returns:
         The file; None for what is no file.

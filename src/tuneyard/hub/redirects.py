@@ -40,7 +40,7 @@ class Reach(IntEnum):
 
 
 def reach_of(address: str) -> Reach:
-    """Say how deep an IP address lies, whatever form it is written in.
+    """Return how deep an IP address lies, whatever form it is written in.
 
     Args:
         address: An IPv4 or IPv6 address; a zone after `%` is passed over.
@@ -61,7 +61,7 @@ def reach_of(address: str) -> Reach:
 
 
 def look_up(host: str) -> Sequence[str]:
-    """Give every address of a name, as the system's resolver does."""
+    """Return every address of a name, as the system's resolver does."""
     found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     return [str(entry[4][0]) for entry in found]
 

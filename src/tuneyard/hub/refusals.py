@@ -12,12 +12,12 @@ _INVALID_TOKEN = "Invalid credentials in Authorization header"  # noqa: S105  (t
 
 
 def refusal(error: Exception, *, model_id: str, revision: str, endpoint: str, with_token: bool) -> TuneyardError:
-    """Say in Tuneyard's terms why the Hub did not give what was asked.
+    """Return Tuneyard's error for a failed request to the Hub.
 
     Args:
         error: What the Hub's library or its HTTP client raised.
-        model_id: The model asked for.
-        revision: The branch, tag or commit asked for.
+        model_id: The requested model.
+        revision: The requested branch, tag or commit.
         endpoint: The Hub's address.
         with_token: Whether a token was sent.
 
@@ -50,7 +50,7 @@ def refusal(error: Exception, *, model_id: str, revision: str, endpoint: str, wi
 
 
 def invalid_id(model_id: str) -> InvalidValuesError:
-    """Say that a text can't be a model's id on the Hub."""
+    """Return the error for a text that can't be a model's id on the Hub."""
     allowed = "name or organisation/name (letters, digits, `-`, `_`, `.`), ./folder, /folder, s3://bucket/prefix"
     problem = Problem(where="modelID", what="is not a model's id", value=model_id, allowed=allowed)
     return InvalidValuesError(
@@ -67,7 +67,7 @@ def _answered(
         hint = f"Accept its terms at {page}"
         hint += " with the account that the token belongs to." if with_token else f", then {_give_token()}."
         return DeniedError(
-            f"The model {model_id} is gated: {endpoint} asks for its terms to be accepted.", hint=hint, **facts
+            f"The model {model_id} is gated: {endpoint} requires that its terms are accepted.", hint=hint, **facts
         )
     if isinstance(error, hf.RevisionNotFoundError):
         return NotFoundError(
@@ -92,7 +92,7 @@ def _answered(
         hint += f"; a private model needs a token with access to it{'' if with_token else f': {_give_token()}'}."
         return NotFoundError(f"There is no model {model_id} on {endpoint}.", hint=hint, **facts)
     if isinstance(error, hf.DisabledRepoError) or status in {401, 403}:
-        hint = f"Open {page} to see what it asks for" + ("." if with_token else f", and {_give_token()}.")
+        hint = f"Open {page} to see what it requires" + ("." if with_token else f", and {_give_token()}.")
         return DeniedError(f"{endpoint} does not give out the model {model_id} (HTTP {status}).", hint=hint, **facts)
     if status == 429:
         return UnavailableError(

@@ -1,7 +1,7 @@
 """One request to a Hub at a time, with bounds on all that an answer can do: redirects, bytes, time.
 
 It goes through huggingface_hub's own session, so its proxies, certificates and `HF_HUB_OFFLINE` hold. What an answer
-means is not known here (`client`, `listing`); neither is whether to ask again (`patience`).
+means is not known here (`client`, `listing`); neither is whether to retry (`patience`).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Limits:
 
 
 class Wire:
-    """Asks one Hub.
+    """Sends requests to one Hub.
 
     Args:
         headers: Sent with each request; redirects to other hosts lose `Authorization`.
@@ -72,7 +72,7 @@ class Wire:
     def get(
         self, url: str, *, timeout: float, offset: int = 0, look: Callable[[httpx2.Headers], None] | None = None
     ) -> Generator[httpx2.Response]:
-        """Ask for something; the answer's body is still to be read, with `pieces`.
+        """Send a GET request; the answer's body is still to be read, with `pieces`.
 
         Args:
             url: An address of the Hub.
@@ -82,7 +82,7 @@ class Wire:
 
         Raises:
             DeniedError: It sends the request on to where it may not.
-            UnavailableError: It sends it on too often, or in an encoding that was not asked for.
+            UnavailableError: It sends it on too often, or in an encoding that was not requested.
             HfHubHTTPError, OfflineModeIsEnabled, httpx2.HTTPError: As huggingface_hub's session has them.
         """
         headers = {**self._headers, **({"Range": f"bytes={offset}-"} if offset else {})}
@@ -110,15 +110,15 @@ class Wire:
             url=url,
         )
 
-    def ask_json(self, url: str, *, timeout: float) -> tuple[Any, httpx2.Headers]:
-        """Ask for a page of the API.
+    def get_json(self, url: str, *, timeout: float) -> tuple[Any, httpx2.Headers]:
+        """Request a page of the API.
 
         Args:
             url: Its address.
             timeout: How long no byte may come, in seconds.
 
         Returns:
-            What its JSON says, and the answer's headers.
+            The parsed JSON, and the answer's headers.
 
         Raises:
             ValueError: It is no JSON.
@@ -210,6 +210,6 @@ def _check_encoding(response: httpx2.Response) -> None:
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
         raise UnavailableError(
-            f"{response.request.url.host} answers in the encoding {encoding[:40]!r}, and none was asked for.",
+            f"{response.request.url.host} answers in the encoding {encoding[:40]!r}, which was not requested.",
             hint="A proxy in between changes answers; run it again without it.",
         )

@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Literal, cast
 
 from pydantic import Field, ValidationError, ValidationInfo, model_validator
 
-from tuneyard.values.base import Broken, Rule, Values, broken_error, notify
+from tuneyard.values.base import Broken, Remark, Rule, Values, refuse
 from tuneyard.values.peft_fields import Ia3Fields, LoraFields, PeftName, PromptTuningFields, TaskName, VeraFields
-from tuneyard.values.problems import broken_of
+from tuneyard.values.problems import broken_in
 from tuneyard.values.scalars import Float, Map, Strings, Text
 
 
@@ -88,8 +88,17 @@ KWARGS: dict[str, type[Values]] = {
 """The adapters whose keyword arguments are checked by name and type: those that are trained."""
 
 
+def arguments_without_an_adapter(conf: PeftConf) -> str | None:
+    """Without an adapter there is nothing that its arguments could shape."""
+    if conf.peft_type == "NO_PEFT" and conf.peft_kwargs:
+        return f"peft_conf.peft_kwargs ({', '.join(sorted(conf.peft_kwargs))}) has no effect with NO_PEFT"
+    return None
+
+
 class PeftConf(Values):
     """The adapter that is trained."""
+
+    remarks: ClassVar[Sequence[Remark]] = (arguments_without_an_adapter,)
 
     peft_type: PeftName = "NO_PEFT"
     """PEFT's name of the method, or NO_PEFT to train every weight."""
@@ -111,23 +120,17 @@ class PeftConf(Values):
         if kind is None or not isinstance(asked, dict | None):
             return raw
         try:
-            kwargs = kind.model_validate(asked or {}, context=info.context)
+            kwargs = kind.model_validate(asked or {})
         except ValidationError as error:
-            raise broken_error(broken_of(error, kind, under="peft_kwargs")) from None
+            rest = {key: value for key, value in raw.items() if key != "peft_kwargs"}
+            return refuse(rest, broken_in(kind, asked or {}, error, under="peft_kwargs"), info)
         return {**raw, "peft_kwargs": kwargs.model_dump(exclude_unset=True)}
-
-    @model_validator(mode="after")
-    def unused_arguments_are_told(self, info: ValidationInfo) -> PeftConf:
-        """Without an adapter there is nothing that its arguments could shape."""
-        if self.peft_type == "NO_PEFT" and self.peft_kwargs:
-            notify(info, f"peft_conf.peft_kwargs ({', '.join(sorted(self.peft_kwargs))}) has no effect with NO_PEFT")
-        return self
 
 
 def bits_are_chosen_once(conf: QuantConf) -> Iterator[Broken]:
     """4 and 8 bits exclude each other."""
     if conf.load_in_4bit and conf.load_in_8bit:
-        yield Broken("load_in_8bit", "can't be true together with load_in_4bit", "true", about=("load_in_4bit",))
+        yield Broken("load_in_8bit", "excludes load_in_4bit", "true", about=("load_in_4bit",))
     if conf.quantization_type == "no-quantization" and (conf.load_in_4bit or conf.load_in_8bit):
         allowed = "quantization_type: bits-and-bytes"
         about = ("load_in_4bit", "load_in_8bit")
@@ -142,7 +145,7 @@ def settings_belong_to_their_bits(conf: QuantConf) -> Iterator[Broken]:
         if name not in _BITS_OF or value == field.default or chosen in _BITS_OF[name]:
             continue
         needed = " or ".join(f"{bits}: true" for bits in _BITS_OF[name])
-        yield Broken(name, "means nothing without its bits", str(value), needed, about=("load_in_4bit", "load_in_8bit"))
+        yield Broken(name, "has no effect without its bits", str(value), needed, about=("load_in_4bit", "load_in_8bit"))
     if conf.llm_int8_enable_fp32_cpu_offload:
         what = "has no effect: each process holds the whole model on its device"
         yield Broken("llm_int8_enable_fp32_cpu_offload", what, value="true")
@@ -161,42 +164,42 @@ _BITS_OF = {
 
 
 class QuantConf(Values):
-    """The form that the base model's weights are held in."""
+    """The quantization of the base model."""
 
     checks: ClassVar[Sequence[Rule]] = (bits_are_chosen_once, settings_belong_to_their_bits)
 
     quantization_type: Literal["no-quantization", "bits-and-bytes"] = "no-quantization"
-    """As delivered, or quantized by bitsandbytes."""
+    """None, or bitsandbytes."""
 
     load_in_8bit: bool = False
-    """Eight bits."""
+    """Load weights in 8 bits."""
 
     load_in_4bit: bool = False
-    """Four bits, as in QLoRA."""
+    """Load weights in 4 bits, as for QLoRA."""
 
     llm_int8_threshold: Float = 6.0
-    """From which size on an activation is kept in 16 bits."""
+    """The outlier threshold above which activations stay in 16 bits."""
 
     llm_int8_skip_modules: Strings | None = None
-    """Modules that are left as they are."""
+    """Modules that are not quantized."""
 
     llm_int8_enable_fp32_cpu_offload: bool = False
-    """Keep what doesn't fit on the CPU, in 32 bits."""
+    """Offload modules that do not fit to the CPU, in 32 bits."""
 
     llm_int8_has_fp16_weight: bool = False
     """Keep 16-bit weights beside the 8-bit ones."""
 
     bnb_4bit_compute_dtype: Text | None = None
-    """The type that 4-bit weights are computed in."""
+    """The compute dtype of 4-bit weights."""
 
     bnb_4bit_quant_type: Literal["fp4", "nf4"] = "fp4"
-    """The 4-bit type."""
+    """The 4-bit data type."""
 
     bnb_4bit_use_double_quant: bool = False
-    """Quantize the scales too."""
+    """Quantize the quantization constants too."""
 
     bnb_4bit_quant_storage: Text | None = None
-    """The type that packed 4-bit weights are stored in."""
+    """The storage dtype of packed 4-bit weights."""
 
     @model_validator(mode="before")
     @classmethod

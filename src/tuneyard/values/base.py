@@ -10,14 +10,28 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 BROKEN = "tuneyard_broken"
 """The type of those of pydantic's errors that carry `Broken` ones of ours."""
 
 NOTICE = "notice"
 """The key of the validation context under which a sink for one-line notices may be passed."""
+
+DRAFT = "draft"
+"""The key of the validation context that makes a model a draft: it keeps invalid fields, and raises nothing."""
+
+REFUSED = "\0refused"
+"""The extra key of a draft under which it keeps what a validator refused before the fields were looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +55,22 @@ class Broken:
     about: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Invalid:
+    """Stands in a draft for the value of a field that is invalid.
+
+    Attributes:
+        errors: What pydantic found, with locations relative to the field; empty where a required value is missing.
+    """
+
+    errors: tuple[ErrorDetails, ...] = ()
+
+
 Rule = Callable[[Any], Iterable[Broken]]
 """Looks at one model whose fields are valid and yields what is broken across them."""
 
 Remark = Callable[[Any], str | None]
-"""Looks at one valid model and says in one line what its user may not expect."""
+"""Looks at one valid model and describes in one line what its user may not expect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +93,33 @@ def broken_error(broken: Iterable[Broken]) -> PydanticCustomError:
     return PydanticCustomError(BROKEN, "a rule is broken", {"broken": tuple(broken)})
 
 
+def refuse(given: dict[str, Any], broken: Sequence[Broken], info: ValidationInfo) -> dict[str, Any]:
+    """Refuse values before their fields are validated.
+
+    Args:
+        given: The values, without what is refused.
+        broken: What is refused; may be empty.
+        info: What pydantic passes to a validator.
+
+    Returns:
+        The values to go on with; a draft's carry what is refused.
+
+    Raises:
+        PydanticCustomError: Something is refused, and the model is no draft.
+    """
+    if not broken:
+        return given
+    if not _is_draft(info):
+        raise broken_error(broken)
+    return {**given, REFUSED: (*given.get(REFUSED, ()), *broken)}
+
+
+def _is_draft(info: ValidationInfo) -> bool:
+    return DRAFT in cast("dict[str, Any]", info.context or {})
+
+
 def notify(info: ValidationInfo, text: str) -> None:
-    """Pass one line on to whoever loads the values, if they asked for notices.
+    """Pass one line on to whoever loads the values, if they passed a sink for notices.
 
     Args:
         info: What pydantic gives to a validator.
@@ -97,15 +147,34 @@ class Values(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def null_means_the_default(cls, given: Any) -> Any:
+    def null_means_the_default(cls, given: Any, info: ValidationInfo) -> Any:
         """Drop the keys that are null, as Helm does."""
-        if isinstance(given, dict):
-            return {key: value for key, value in cast("dict[Any, Any]", given).items() if value is not None}
-        return given
+        if not isinstance(given, dict):
+            return given
+        values = {key: value for key, value in cast("dict[Any, Any]", given).items() if value is not None}
+        if _is_draft(info):
+            required = (name for name, field in cls.model_fields.items() if field.is_required())
+            return {**dict.fromkeys(required, Invalid()), **values}
+        return values
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def draft_keeps_invalid_fields(cls, given: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+        """Validate a field; in a draft, keep its errors in its place."""
+        if not _is_draft(info):
+            return handler(given)
+        if isinstance(given, Invalid):
+            return given
+        try:
+            return handler(given)
+        except ValidationError as error:
+            return Invalid(tuple(error.errors(include_url=False)))
 
     @model_validator(mode="after")
     def rules_hold(self, info: ValidationInfo) -> Values:
-        """Report every broken rule at once, then make the remarks."""
+        """Report every broken rule at once, then make the remarks; a draft's rules are checked in `problems`."""
+        if _is_draft(info):
+            return self
         broken = [found for rule in self.checks for found in rule(self)]
         if broken:
             raise broken_error(broken)

@@ -28,16 +28,16 @@ Globs = Annotated[Strings, BeforeValidator(_globs, json_schema_input_type=str | 
 def something_is_delivered(values: DeliverValues) -> Iterator[Broken]:
     """A delivery without a model and without data is a mistake."""
     if not values.modelID and not values.dataScript:
-        yield Broken("modelID", "is empty, and so is dataScript: there is nothing to deliver", about=("dataScript",))
+        yield Broken("modelID", "is empty, as is dataScript: there is nothing to deliver", about=("dataScript",))
 
 
 def each_delivery_has_its_place(values: DeliverValues) -> Iterator[Broken]:
-    """Where something goes is said by its own key."""
+    """Each destination has a key of its own."""
     if values.modelID and not values.bucketModelPath:
-        what = "is missing: the model has no place to go"
+        what = "is missing: the model has no destination"
         yield Broken("bucketModelPath", what, allowed="default-bucket/models/<name>", about=("modelID",))
     if values.dataScript and not values.bucketDataDir:
-        what = "is missing: the data has no place to go"
+        what = "is missing: the data has no destination"
         yield Broken("bucketDataDir", what, allowed="default-bucket/datasets", about=("dataScript",))
     if values.modelRevision and not values.modelID:
         what = "pins a model, and modelID is empty"
@@ -49,8 +49,9 @@ def data_script_is_python(values: DeliverValues) -> Iterator[Broken]:
     try:
         compile(values.dataScript, "dataScript", "exec", dont_inherit=True)
     except (SyntaxError, ValueError) as error:
-        line = f" in line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-        yield Broken("dataScript", f"is not Python{line}: {error.msg if isinstance(error, SyntaxError) else error}")
+        line = f" at line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        reason = error.msg if isinstance(error, SyntaxError) else error
+        yield Broken("dataScript", f"is not valid Python{line}: {reason}")
 
 
 class DeliverValues(Job):
@@ -93,7 +94,7 @@ class DeliverValues(Job):
     """Room for what is on its way."""
 
     networkPolicy: Annotated[NetworkPolicy, CLUSTER] = Field(default_factory=NetworkPolicy)
-    """Narrow the network."""
+    """Restrict the network."""
 
     terminationGracePeriodSeconds: Annotated[Count, CLUSTER] = 30
-    """Seconds that a delivery has to end when it is told to."""
+    """Seconds that a delivery has to end after SIGTERM."""

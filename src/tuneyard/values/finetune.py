@@ -33,7 +33,7 @@ TRAINING_ARGS = "finetuning_config.training_args"
 def some_data_is_named(values: FinetuneValues) -> Iterator[Broken]:
     """Without data there is nothing to train on."""
     if not values.finetuning_config.data_conf.training_data.datasets:
-        yield Broken(DATASETS, "is empty: name at least one file of conversations", allowed="[{path: bucket/key}]")
+        yield Broken(DATASETS, "is empty: set at least one file of conversations", allowed="[{path: bucket/key}]")
 
 
 def accelerate_config_goes_with_its_type(values: FinetuneValues) -> Iterator[Broken]:
@@ -48,7 +48,7 @@ def accelerate_config_goes_with_its_type(values: FinetuneValues) -> Iterator[Bro
     if values.customAccelerateConfig and not custom:
         yield Broken(
             "customAccelerateConfig",
-            f"means nothing with distributedType {values.distributedType}",
+            f"has no effect with distributedType {values.distributedType}",
             allowed="distributedType: custom-accelerate-config",
             about=("distributedType",),
         )
@@ -59,7 +59,7 @@ def single_process_is_one(values: FinetuneValues) -> Iterator[Broken]:
     if values.distributedType == "auto-single-process" and values.processes > 1:
         yield Broken(
             "distributedType",
-            f"runs one process, and {values.processes} were asked for",
+            f"runs one process, and {values.processes} are configured",
             value=values.distributedType,
             suggestion="auto-ddp",
             about=("finetuningGpus", "nodes"),
@@ -115,10 +115,10 @@ def relaunch_starts_over_without_checkpoints(values: FinetuneValues) -> str | No
 
 
 class TrainingNetworkPolicy(NetworkPolicy):
-    """Who may reach the pods of a run, and what they may reach."""
+    """Who may connect to the pods of a run, and what they may connect to."""
 
     betweenNodes: bool = True
-    """With several nodes, let nobody but the run's own pods connect to them, also where `enabled` is false."""
+    """With several nodes, accept connections from the run's own pods only, even if `enabled` is false."""
 
 
 class FinetuneValues(Job):
@@ -145,58 +145,59 @@ class FinetuneValues(Job):
     """Where checkpoints and results go, as `bucket/key`. Launched by name: `default-bucket/experiments/<name>`."""
 
     finetuningImage: Annotated[Text, CLUSTER] = "ghcr.io/tuneyard/train:0.1.0"
-    """The image that trains."""
+    """The training image."""
 
     finetuningGpus: Count = 1
-    """Accelerators, and so processes, on each node."""
+    """Accelerators of each node, with one process each."""
 
     nodes: Count = 1
     """Nodes that train together."""
 
     nodesSecret: Annotated[NodesSecret, CLUSTER] = Field(default_factory=NodesSecret)
-    """The Secret with the key by which nodes know each other; without a name, it is made of the store's secret key."""
+    """The Secret with the key that authenticates nodes to each other; without a name, it is derived from the store's
+    secret key."""
 
     gpuResource: GpuResource = "amd.com/gpu"
-    """What the cluster calls one accelerator; empty to train on the CPU."""
+    """The extended resource of one accelerator; empty to train on the CPU."""
 
     distributedType: DistributedType = "auto-ddp"
-    """How the processes share the work."""
+    """How training is distributed over processes."""
 
     customAccelerateConfig: dict[str, Plain] | None = None
     """accelerate's configuration, for distributedType custom-accelerate-config."""
 
     mergeAdapter: bool = False
-    """Also leave `checkpoint-final-merged`, the base model with the adapter merged in."""
+    """Also publish `checkpoint-final-merged`, the base model with the adapter merged in."""
 
     downloadsReservedSize: Annotated[Quantity, CLUSTER] = "64Gi"
-    """Room for the base model and the data."""
+    """Disk space for the base model and the data."""
 
     checkpointsReservedSize: Annotated[Quantity, CLUSTER] = "128Gi"
-    """Room for checkpoints on their way to the store."""
+    """Disk space for checkpoints before they are published."""
 
     sharedMemory: Annotated[Quantity, CLUSTER] = "8Gi"
-    """The most that `/dev/shm` holds, which a node's processes talk through; it counts as memory."""
+    """Size of `/dev/shm`, which a node's processes communicate through; it counts as memory."""
 
     waitSeconds: Annotated[Annotated[Int, Field(ge=0)], CLUSTER] = 3600
     """Seconds to wait for a base model and data that are not delivered yet."""
 
     terminationGracePeriodSeconds: Annotated[Count, CLUSTER] = 600
-    """Seconds that a run has to save and publish a checkpoint when it is told to end."""
+    """Seconds that a run has to save and publish a checkpoint after SIGTERM."""
 
     hfTokenSecret: Annotated[SecretKey, CLUSTER] = Field(default_factory=SecretKey)
     """The Secret with a token for the Hugging Face Hub."""
 
     networkPolicy: Annotated[TrainingNetworkPolicy, CLUSTER] = Field(default_factory=TrainingNetworkPolicy)
-    """Narrow the network."""
+    """Restrict the network."""
 
     env: Env = Field(default_factory=dict)
     """More environment variables for the training process: a text, or `{name, key}` of a Secret."""
 
     runTensorboard: bool = False
-    """Publish TensorBoard's event files to `tensorboard/` under checkpointsRemote while it trains."""
+    """Publish TensorBoard event files to `tensorboard/` under checkpointsRemote during training."""
 
     finetuning_config: FinetuningConfig = Field(default_factory=FinetuningConfig)
-    """What is trained, on what and how."""
+    """The training method, data and settings."""
 
     @property
     def processes(self) -> int:

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from tuneyard.values import legacy
 from tuneyard.values.adapters import PeftConf, QuantConf
-from tuneyard.values.base import Broken, Remark, Rule, Values, notify
+from tuneyard.values.base import Broken, Remark, Rule, Values, refuse
 from tuneyard.values.dpo_fields import DpoFields
 from tuneyard.values.places import BucketPath
 from tuneyard.values.rows import RowsConf
@@ -26,10 +26,10 @@ class Dataset(legacy.Respelt):
     """Its place as `bucket/key`: JSONL or Parquet."""
 
     format: Literal["auto", "messages", "sharegpt", "prompt-completion", "alpaca", "preference"] = "auto"
-    """The shape of its rows; auto tells it by the fields of the first ones."""
+    """The format of its rows; auto detects it from the fields of the first rows."""
 
     weight: Annotated[Float, Field(gt=0)] = 1.0
-    """How often it is drawn from in a PRECOMPUTE_WEIGHTED_MIX, relative to the others."""
+    """Its sampling weight in a PRECOMPUTE_WEIGHTED_MIX, relative to the other datasets."""
 
 
 def weights_need_a_mix(data: TrainingData) -> Iterator[Broken]:
@@ -41,24 +41,24 @@ def weights_need_a_mix(data: TrainingData) -> Iterator[Broken]:
             where = f"datasets[{place}].weight"
             allowed = "type: PRECOMPUTE_WEIGHTED_MIX"
             yield Broken(
-                where, "means nothing with type CONCATENATION", f"{dataset.weight:g}", allowed, about=("type",)
+                where, "has no effect with type CONCATENATION", f"{dataset.weight:g}", allowed, about=("type",)
             )
 
 
 class TrainingData(legacy.Respelt):
-    """What is trained on."""
+    """The training data."""
 
     spellings: ClassVar[legacy.Spellings] = legacy.DATA_INPUT
     checks: ClassVar[Sequence[Rule]] = (weights_need_a_mix,)
 
     type: Literal["CONCATENATION", "PRECOMPUTE_WEIGHTED_MIX"] = "CONCATENATION"
-    """One file after the other, or files drawn from by weight."""
+    """Concatenate the files, or sample from them by weight."""
 
     datasets: list[Dataset] = Field(default_factory=list[Dataset])
     """The files."""
 
     seed: Annotated[Int, Field(ge=0)] = 19851243
-    """Decides the draws of a PRECOMPUTE_WEIGHTED_MIX."""
+    """The seed of a PRECOMPUTE_WEIGHTED_MIX."""
 
 
 def validation_files_need_their_type(data: ValidationData) -> Iterator[Broken]:
@@ -66,7 +66,7 @@ def validation_files_need_their_type(data: ValidationData) -> Iterator[Broken]:
     if data.type == "CONCATENATION" and not data.datasets:
         yield Broken("datasets", "is empty, and type CONCATENATION validates on files", about=("type",))
     if data.type != "CONCATENATION" and data.datasets:
-        what = f"means nothing with type {data.type}"
+        what = f"has no effect with type {data.type}"
         yield Broken("datasets", what, allowed="type: CONCATENATION", about=("type",))
 
 
@@ -74,11 +74,11 @@ def validation_files_have_no_weight(data: ValidationData) -> Iterator[Broken]:
     """Each row is evaluated once."""
     for place, dataset in enumerate(data.datasets):
         if dataset.weight != 1.0:
-            yield Broken(f"datasets[{place}].weight", "means nothing for validation", f"{dataset.weight:g}")
+            yield Broken(f"datasets[{place}].weight", "has no effect for validation", f"{dataset.weight:g}")
 
 
 class ValidationData(legacy.Respelt):
-    """What the evaluation loss is measured on."""
+    """The data that the evaluation loss is computed on."""
 
     spellings: ClassVar[legacy.Spellings] = legacy.DATA_INPUT
     checks: ClassVar[Sequence[Rule]] = (
@@ -87,13 +87,13 @@ class ValidationData(legacy.Respelt):
     )
 
     type: Literal["AUTO_SPLIT", "CONCATENATION", "NONE"] = "AUTO_SPLIT"
-    """A share of the training data, files of their own, or nothing."""
+    """A share of the training data, separate files, or none."""
 
     ratio: Annotated[Float, Field(gt=0, lt=1)] = 0.1
-    """The share that AUTO_SPLIT keeps back from training."""
+    """The share of rows that AUTO_SPLIT holds out."""
 
     seed: Annotated[Int, Field(ge=0)] = 1289525893
-    """Decides which rows AUTO_SPLIT keeps back."""
+    """The seed of AUTO_SPLIT."""
 
     datasets: list[Dataset] = Field(default_factory=list[Dataset])
     """The files of CONCATENATION."""
@@ -105,23 +105,23 @@ class DataConf(legacy.Respelt):
     spellings: ClassVar[legacy.Spellings] = legacy.DATA_CONF
 
     training_data: TrainingData = Field(default_factory=TrainingData)
-    """What is trained on."""
+    """The training data."""
 
     validation_data: ValidationData = Field(default_factory=ValidationData)
-    """What is validated on."""
+    """The validation data."""
 
     rows: RowsConf = Field(default_factory=RowsConf)
-    """What happens to rows that can't or shouldn't be learnt as they are."""
+    """What happens to rows that can't or shouldn't be trained on as they are."""
 
     chat_template_name: Literal["keep-original", "chat-ml", "mistral-with-system", "simplified-llama31", "poro"] = (
         "keep-original"
     )
-    """The model's own chat template, or a named one."""
+    """The model's own chat template, or one by name."""
 
     missing_pad_token_strategy: Literal["bos-repurpose", "unk-repurpose", "eos-repurpose", "unk-convert-to-eos"] = (
         "bos-repurpose"  # noqa: S105
     )
-    """Which token pads where the tokenizer has no pad token; it is masked from loss and attention."""
+    """The pad token where the tokenizer has none; it is masked from loss and attention."""
 
 
 BatchCount = Annotated[Int, Field(ge=1, le=2**20)]
@@ -132,13 +132,13 @@ class BatchsizeConf(Values):
     """The size of one optimizer step."""
 
     total_train_batch_size: BatchCount | None = None
-    """Conversations in one optimizer step over all processes; none for one on each."""
+    """Conversations in one optimizer step over all processes; null for one on each."""
 
     max_per_device_train_batch_size: BatchCount = 1
-    """The most conversations that one device takes at once; the rest is accumulated."""
+    """The most conversations in one micro-batch of a device; the rest is accumulated."""
 
     per_device_eval_batch_size: BatchCount | None = None
-    """Conversations that one device evaluates at once; none for as many as it trains on."""
+    """Conversations in one evaluation batch of a device; null for as many as in training."""
 
 
 def _resume_word(given: Any) -> Any:
@@ -147,7 +147,7 @@ def _resume_word(given: Any) -> Any:
 
 
 class RunConf(legacy.Respelt):
-    """How the model is loaded and where the run starts."""
+    """How the model is loaded and whether the run resumes."""
 
     spellings: ClassVar[legacy.Spellings] = legacy.RUN_CONF
 
@@ -159,7 +159,7 @@ class RunConf(legacy.Respelt):
     rounds most updates away. What is published has the type of `model_args.dtype` either way."""
 
     resume_from_checkpoint: Annotated[Literal["auto", True, False], BeforeValidator(_resume_word)] = "auto"
-    """`auto` goes on from the newest checkpoint where there is one; true insists on one; false insists on none."""
+    """`auto` resumes from the newest checkpoint if there is one; true requires one; false requires none."""
 
     @model_validator(mode="before")
     @classmethod
@@ -171,10 +171,10 @@ class RunConf(legacy.Respelt):
         if not isinstance(raw.get("model_args"), Mapping):
             return raw
         old: Mapping[str, Any] = raw["model_args"]
-        today = legacy.translate(legacy.MODEL_ARGS, old, lambda line: notify(info, f"model_args.{line}"))
+        today, refused = legacy.translate(legacy.MODEL_ARGS, old, info, under="model_args")
         if isinstance(dtype := today.get("dtype"), str):
             today["dtype"] = dtype.removeprefix("torch.")
-        return {**raw, "model_args": today}
+        return refuse({**raw, "model_args": today}, refused, info)
 
 
 def model_arguments_are_possible(run: RunConf) -> Iterator[Broken]:
@@ -194,10 +194,10 @@ class SftArgs(legacy.Respelt):
     spellings: ClassVar[legacy.Spellings] = legacy.SFT_ARGS
 
     max_seq_length: Annotated[Int, Field(ge=8)] = 2048
-    """The longest conversation in tokens; data_conf.rows.overlong says what happens to longer ones."""
+    """The longest conversation in tokens; data_conf.rows.overlong sets what happens to longer ones."""
 
     train_on_completions_only: bool = True
-    """The loss covers the assistant's answers only; false takes the whole text."""
+    """Compute the loss on the assistant's answers only; false for the whole text."""
 
 
 def preference_numbers_are_possible(args: DpoArgs) -> Iterator[Broken]:
@@ -236,13 +236,13 @@ class Overrides(Values):
 
 
 class EarlyStopping(Values):
-    """Ends the training where evaluations no longer get better, by transformers' EarlyStoppingCallback."""
+    """Stops training when evaluations stop improving, with transformers' EarlyStoppingCallback."""
 
     early_stopping_patience: Count = 1
-    """After how many evaluations in a row without a better one; what is better, metric_for_best_model says."""
+    """Stop after this many evaluations in a row without improvement of metric_for_best_model."""
 
     early_stopping_threshold: Annotated[Float, Field(ge=0)] = 0.0
-    """By how much the metric has to get better to count."""
+    """The least improvement of the metric that counts."""
 
 
 def checkpoints_are_not_copied(tracking: Tracking) -> Iterator[Broken]:
@@ -265,7 +265,7 @@ class Tracking(Values):
     """The experiment that the run belongs to."""
 
     run_id: Text | None = None
-    """The MLflow run to go on with."""
+    """The MLflow run to continue."""
 
     run_name: Text | None = None
     """The name of a new MLflow run."""
@@ -279,7 +279,7 @@ def evaluation_needs_data(config: FinetuningConfig) -> Iterator[Broken]:
     if config.training_args.eval_strategy != "no" and config.data_conf.validation_data.type == "NONE":
         yield Broken(
             "training_args.eval_strategy",
-            "has nothing to evaluate on: data_conf.validation_data.type is NONE",
+            "has no data to evaluate on: data_conf.validation_data.type is NONE",
             value=config.training_args.eval_strategy,
             allowed="eval_strategy: no, or validation data",
             about=("data_conf.validation_data.type",),
@@ -289,13 +289,13 @@ def evaluation_needs_data(config: FinetuningConfig) -> Iterator[Broken]:
 def dpo_args_need_dpo(config: FinetuningConfig) -> Iterator[Broken]:
     """Settings of one method mean nothing to another."""
     if config.dpo_args is not None and config.method != "dpo":
-        yield Broken("dpo_args", f"means nothing with method {config.method}", allowed="method: dpo", about=("method",))
+        yield Broken("dpo_args", f"has no effect with method {config.method}", allowed="method: dpo", about=("method",))
 
 
 def sft_args_need_sft(config: FinetuningConfig) -> Iterator[Broken]:
     """The same the other way round."""
     if config.method != "sft" and config.sft_args != SftArgs():
-        what = f"means nothing with method {config.method}"
+        what = f"has no effect with method {config.method}"
         yield Broken("sft_args", what, allowed="dpo_args.max_length for the longest answer", about=("method",))
 
 
@@ -306,11 +306,9 @@ def early_stopping_needs_an_evaluation_and_a_metric(config: FinetuningConfig) ->
         return
     if args.eval_strategy == "no":
         about = ("training_args.eval_strategy",)
-        yield Broken(
-            "early_stopping", "has no evaluation to look at", allowed="eval_strategy: steps, epoch", about=about
-        )
+        yield Broken("early_stopping", "needs an evaluation", allowed="eval_strategy: steps, epoch", about=about)
     elif args.metric_for_best_model is None and not args.load_best_model_at_end:
-        what = "has no metric to look at"
+        what = "needs a metric"
         about = ("training_args.metric_for_best_model", "training_args.load_best_model_at_end")
         yield Broken("early_stopping", what, allowed="training_args.metric_for_best_model: loss", about=about)
 
@@ -342,13 +340,13 @@ def quantized_weights_are_not_trained(config: FinetuningConfig) -> Iterator[Brok
     if quantized and config.peft_conf.peft_type == "NO_PEFT":
         yield Broken(
             "quant_conf.quantization_type",
-            "leaves nothing that could be trained with NO_PEFT",
+            "leaves no trainable weight with NO_PEFT",
             value=config.quant_conf.quantization_type,
             allowed="an adapter: peft_conf.peft_type LORA",
             about=("peft_conf.peft_type",),
         )
     if quantized and not (config.quant_conf.load_in_4bit or config.quant_conf.load_in_8bit):
-        what = "names no number of bits"
+        what = "needs a number of bits"
         about = ("quant_conf.load_in_4bit", "quant_conf.load_in_8bit")
         yield Broken("quant_conf.quantization_type", what, allowed="load_in_4bit or load_in_8bit: true", about=about)
 
@@ -357,7 +355,7 @@ def unused_validation_data(config: FinetuningConfig) -> str | None:
     """Say that rows are kept back for an evaluation that never happens."""
     data = config.data_conf.validation_data
     if config.training_args.eval_strategy == "no" and data.type != "NONE":
-        return f"data_conf.validation_data ({data.type}) is never evaluated on: training_args.eval_strategy is no"
+        return f"data_conf.validation_data ({data.type}) is not evaluated: training_args.eval_strategy is no"
     return None
 
 
@@ -369,7 +367,7 @@ def settings_that_wait_for_others(config: FinetuningConfig) -> str | None:
     mixed = data.training_data.type == "PRECOMPUTE_WEIGHTED_MIX"
     evaluated = config.training_args.eval_strategy != "no"
     needs: list[tuple[bool, str, Values, str, str]] = [
-        (mixed, "data_conf.training_data.", data.training_data, "seed", "it decides the draws of a mix"),
+        (mixed, "data_conf.training_data.", data.training_data, "seed", "only a mix is drawn"),
         (split, "data_conf.validation_data.", data.validation_data, "ratio", "nothing is split"),
         (split, "data_conf.validation_data.", data.validation_data, "seed", "nothing is split"),
         (compared, "data_conf.rows.", data.rows, "similarity", "near_duplicates and leaked are keep"),
@@ -384,7 +382,7 @@ def settings_that_wait_for_others(config: FinetuningConfig) -> str | None:
 
 
 class FinetuningConfig(Values):
-    """What is trained, on what and how."""
+    """The training method, data and settings."""
 
     checks: ClassVar[Sequence[Rule]] = (
         evaluation_needs_data,
@@ -415,7 +413,7 @@ class FinetuningConfig(Values):
     """Quantization of the base model, or none."""
 
     run_conf: RunConf = Field(default_factory=RunConf)
-    """How the model is loaded and where the run starts."""
+    """How the model is loaded and whether the run resumes."""
 
     sft_args: SftArgs = Field(default_factory=SftArgs)
     """Settings of supervised finetuning."""

@@ -49,7 +49,7 @@ class BucketStorage(Values):
     """The store that models come from."""
 
     host: StoreUrl = ""
-    """URL of the object store; `TUNEYARD_STORE` wins over it."""
+    """URL of the object store; `TUNEYARD_STORE` takes precedence."""
 
     credentials: BucketCredentials = Field(default_factory=BucketCredentials)
     """The Secret with the store's keys."""
@@ -66,42 +66,42 @@ class HubToken(Values):
 
 
 class Storage(Values):
-    """The volume that models are put on."""
+    """The volume for models."""
 
     quantity: Quantity = "64Gi"
     """Its size."""
 
     storageClassName: OptionalName = ""
-    """Its storage class, for a volume that lives as long as its pod; empty for the node's own disk."""
+    """Its storage class, for an ephemeral volume; empty for the node's disk."""
 
     volumeClaim: OptionalName = ""
-    """A PersistentVolumeClaim to put models on instead, in a folder named like the server; empty for none."""
+    """An existing PersistentVolumeClaim for models instead, in a folder named after the server; empty for none."""
 
 
 class SharedMemory(Values):
-    """`/dev/shm`, which processes of one server talk through."""
+    """`/dev/shm`, which the processes of a server communicate through."""
 
     sizeLimit: Quantity = "8Gi"
     """Its size."""
 
 
 class Probes(Values):
-    """Kubernetes' questions to the server; an empty one is asked as the chart has it."""
+    """Probes of the server; an empty one is the chart's default."""
 
     startup: dict[str, Any] = Field(default_factory=dict)
-    """Whether it has started."""
+    """The startup probe."""
 
     liveness: dict[str, Any] = Field(default_factory=dict)
-    """Whether it still runs."""
+    """The liveness probe."""
 
     readiness: dict[str, Any] = Field(default_factory=dict)
-    """Whether it answers."""
+    """The readiness probe."""
 
 
 def a_route_hangs_on_a_gateway(route: HttpRoute) -> Iterator[Broken]:
     """Without a Gateway a route leads nowhere."""
     if route.enabled and not route.parentRefs:
-        what = "is empty: the route hangs on no Gateway"
+        what = "is empty: the route has no Gateway"
         yield Broken("parentRefs", what, allowed="[{name: my-gateway}]", about=("enabled",))
 
 
@@ -114,20 +114,20 @@ class HttpRoute(Values):
     """Render an HTTPRoute."""
 
     parentRefs: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
-    """The Gateways that it hangs on, as Kubernetes has them: `[{name, namespace}]`."""
+    """The Gateways of the route, in Kubernetes' format: `[{name, namespace}]`."""
 
     hostnames: list[HostName] = Field(default_factory=list)
-    """Host names that it answers to; empty for those of the Gateway."""
+    """Host names of the route; empty for those of the Gateway."""
 
     path: UrlPath = "/v1"
-    """Requests whose path begins so are taken."""
+    """The path prefix of requests to route."""
 
 
 class ServingNetworkPolicy(NetworkPolicy):
-    """Who may ask the server, and what it may reach."""
+    """Who may connect to the server, and what it may connect to."""
 
     ingressFrom: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
-    """Peers that may ask, as a NetworkPolicy has them; empty for the pods of the namespace."""
+    """Peers that may connect, in NetworkPolicy's format; empty for the pods of the namespace."""
 
 
 def _flags(given: Any) -> Any:
@@ -149,13 +149,13 @@ def flags_are_words(values: InferenceValues) -> Iterator[Broken]:
             yield Broken(where, "is not a flag's name", allowed="letters, digits and '_' or '-'")
         elif flag in own:
             shown = "" if flag in ("api_key", "hf_token") else str(value)
-            yield Broken(where, "is not taken here: it has a key of its own", value=shown, suggestion=own[flag])
+            yield Broken(where, "is not accepted here: it has a key of its own", value=shown, suggestion=own[flag])
 
 
 def a_route_has_a_key(values: InferenceValues) -> Iterator[Broken]:
     """A Gateway leads whoever reaches it to the server."""
     if values.httpRoute.enabled and not values.apiKeySecret.name:
-        what = "is missing, and httpRoute would lead everyone to the server"
+        what = "is missing, and httpRoute would expose the server without a key"
         yield Broken("apiKeySecret.name", what, allowed="the name of a Secret", about=("httpRoute.enabled",))
 
 
@@ -169,16 +169,16 @@ class InferenceValues(Workload, legacy.Respelt):
     """A Hub id (`org/name`), a place in the store (`s3://bucket/path`) or a folder (`/path`, `./path`)."""
 
     adapters: dict[AdapterName, BucketPath] = Field(default_factory=dict)
-    """Adapters to serve beside the model: the name to ask for, and where it lies."""
+    """Adapters to serve beside the model: served name to `bucket/path`."""
 
     image: Annotated[Text, CLUSTER] = "ghcr.io/tuneyard/serve:0.1.0"
-    """The image that serves."""
+    """The serving image."""
 
     gpus: Count = 1
-    """Accelerators that one server takes."""
+    """Accelerators of one server."""
 
     gpuResource: GpuResource = "amd.com/gpu"
-    """What the cluster calls one accelerator; empty to serve from the CPU."""
+    """The extended resource of one accelerator; empty to serve from the CPU."""
 
     vllm_engine_args: Annotated[dict[str, Plain], BeforeValidator(_flags)] = Field(default_factory=dict)
     """vLLM's flags, with `_` or `-`, such as served_model_name and max_model_len."""
@@ -196,28 +196,28 @@ class InferenceValues(Workload, legacy.Respelt):
     """The Secret with a token for the Hugging Face Hub."""
 
     apiKeySecret: Annotated[ApiKeySecret, CLUSTER] = Field(default_factory=ApiKeySecret)
-    """The Secret with the key that clients have to send; without a name, anyone who can reach the server may ask."""
+    """The Secret with the API key that clients send; without a name, the server accepts every request."""
 
     storage: Annotated[Storage, CLUSTER] = Field(default_factory=Storage)
-    """The volume that models are put on."""
+    """The volume for models."""
 
     dshm: Annotated[SharedMemory, CLUSTER] = Field(default_factory=SharedMemory)
     """Shared memory."""
 
     probes: Annotated[Probes, CLUSTER] = Field(default_factory=Probes)
-    """Kubernetes' questions to the server."""
+    """Probes of the server."""
 
     port: Annotated[Int, Field(ge=1, le=65535)] = 8080
     """The port that the server listens on, in its container."""
 
     replicas: Annotated[Count, CLUSTER] = 1
-    """Servers that share the requests."""
+    """Number of servers behind the Service."""
 
     httpRoute: Annotated[HttpRoute, CLUSTER] = Field(default_factory=HttpRoute)
     """A route of the Gateway API to the server."""
 
     networkPolicy: Annotated[ServingNetworkPolicy, CLUSTER] = Field(default_factory=ServingNetworkPolicy)
-    """Narrow the network."""
+    """Restrict the network."""
 
     terminationGracePeriodSeconds: Annotated[Count, CLUSTER] = 60
-    """Seconds that a server has to finish its answers when it is told to end."""
+    """Seconds that a server has to finish its answers after SIGTERM."""

@@ -1,19 +1,19 @@
 """Old spelling → today's meaning, or the refusal with its reason. The one place for it.
 
 transformers 5 dropped many of the arguments that files written for transformers 4 still carry. An old name is read as
-what it meant where today's library can do exactly that, passed over with a notice where it changes nothing here, and
+what it meant where today's library can do exactly that, passed over with a notice where it has no effect here, and
 refused with the reason otherwise. Not the checks of today's arguments (`training`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
 
 from pydantic import ValidationInfo, model_validator
 
-from tuneyard.values.base import Broken, Values, broken_error, notify
+from tuneyard.values.base import Broken, Values, notify, refuse
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,32 +90,34 @@ TRAINING_ARGS: Spellings = {
     "include_tokens_per_second": Becomes(
         _when_true(include_num_input_tokens_seen="non_padding"), "include_num_input_tokens_seen: non_padding"
     ),
-    "jit_mode_eval": Idle("transformers dropped it with TorchScript; torch_compile is what there is now", _OFF),
+    "jit_mode_eval": Idle("transformers removed it with TorchScript; torch_compile is what there is now", _OFF),
     "logging_dir": Idle("TensorBoard's files are kept with the run"),
-    "max_length": Refused("the length belongs to sft_args", "sft_args.max_seq_length"),
-    "max_seq_length": Refused("the length belongs to sft_args", "sft_args.max_seq_length"),
-    "mp_parameters": Idle("it belonged to SageMaker's model parallelism", _OFF),
-    "no_cuda": Idle("where to train is set by gpuResource (empty for the CPU) and TUNEYARD_DEVICE", _OFF),
+    "max_length": Refused("the length is a key of sft_args", "sft_args.max_seq_length"),
+    "max_seq_length": Refused("the length is a key of sft_args", "sft_args.max_seq_length"),
+    "mp_parameters": Idle("it was an option of SageMaker's model parallelism", _OFF),
+    "no_cuda": Idle("the device is set by gpuResource (empty for the CPU) and TUNEYARD_DEVICE", _OFF),
     "overwrite_output_dir": Idle(
-        "a run never overwrites: it goes on from its newest checkpoint; another checkpointsRemote starts afresh"
+        "a run never overwrites: it resumes from its newest checkpoint; set another checkpointsRemote to start over"
     ),
-    "packing": Refused("conversations are always laid end to end without seeing each other; no packing is needed"),
-    "past_index": Idle("transformers dropped it", (-1, "-1")),
+    "packing": Refused("conversations are always packed, each with its own attention"),
+    "past_index": Idle("transformers removed it", (-1, "-1")),
     "per_gpu_eval_batch_size": Renamed("per_device_eval_batch_size"),
     "per_gpu_train_batch_size": Renamed("per_device_train_batch_size"),
     "push_to_hub_model_id": Refused("results go to checkpointsRemote and nothing is pushed to the Hub"),
     "push_to_hub_organization": Refused("results go to checkpointsRemote and nothing is pushed to the Hub"),
-    "push_to_hub_token": Refused("a secret has no place in values", "hfTokenSecret", secret=True),
-    "ray_scope": Idle("it belonged to Ray's search for hyperparameters"),
-    "save_safetensors": Idle("weights are always safetensors, since pickle runs code when loaded", (True, "true", 1)),
+    "push_to_hub_token": Refused("a secret does not belong in values", "hfTokenSecret", secret=True),
+    "ray_scope": Idle("it was an option of Ray's hyperparameter search"),
+    "save_safetensors": Idle(
+        "weights are always saved as safetensors, since loading pickle runs code", (True, "true", 1)
+    ),
     "sharded_ddp": Idle(_SHARDING, (*_OFF, [])),
     "split_batches": Idle(_PLANNED, _OFF),
     "torchdynamo": Renamed("torch_compile_backend"),
     "tpu_metrics_debug": Idle(_NO_TPU, _OFF),
     "tpu_num_cores": Idle(_NO_TPU, _OFF),
-    "use_ipex": Idle("transformers dropped it; torch has what it brought", _OFF),
-    "use_legacy_prediction_loop": Idle("transformers dropped it", _OFF),
-    "use_mps_device": Idle("Apple's GPU is used where there is one"),
+    "use_ipex": Idle("transformers removed it; torch includes its features", _OFF),
+    "use_legacy_prediction_loop": Idle("transformers removed it", _OFF),
+    "use_mps_device": Idle("Apple's GPU is used if present"),
     "warmup_ratio": Becomes(_ratio_of_steps, "warmup_steps, where a number below 1 is a share of all steps"),
     "xpu_backend": Renamed("ddp_backend"),
 }
@@ -126,12 +128,12 @@ MODEL_ARGS: Spellings = {
     "device_map": Refused(_DEVICE),
     "load_in_4bit": Idle("quantization is chosen by quant_conf", _OFF),
     "load_in_8bit": Idle("quantization is chosen by quant_conf", _OFF),
-    "low_cpu_mem_usage": Idle("models are always loaded that way now"),
+    "low_cpu_mem_usage": Idle("models are always loaded that way"),
     "quantization_config": Refused("quantization is chosen by quant_conf", "quant_conf"),
-    "resume_download": Idle("nothing is downloaded by the loading of a model"),
-    "token": Refused("a secret has no place in values", "hfTokenSecret", secret=True),
+    "resume_download": Idle("loading a model downloads nothing"),
+    "token": Refused("a secret does not belong in values", "hfTokenSecret", secret=True),
     "torch_dtype": Renamed("dtype"),
-    "use_auth_token": Refused("a secret has no place in values", "hfTokenSecret", secret=True),
+    "use_auth_token": Refused("a secret does not belong in values", "hfTokenSecret", secret=True),
     "use_flash_attention_2": Becomes(
         _when_true(attn_implementation="flash_attention_2"), "attn_implementation: flash_attention_2"
     ),
@@ -139,11 +141,11 @@ MODEL_ARGS: Spellings = {
 
 SFT_ARGS: Spellings = {
     "max_length": Renamed("max_seq_length"),
-    "save_name_if_new_basemodel": Idle("the base model's vocabulary never grows, so there is no new base model"),
+    "save_name_if_new_basemodel": Idle("the base model's vocabulary is never extended"),
 }
 
 DATA_CONF: Spellings = {
-    "padding_side": Idle("rows are laid end to end, so none is padded on the left", ("right",)),
+    "padding_side": Idle("rows are packed, so none is padded", ("right",)),
 }
 
 DATA_INPUT: Spellings = {
@@ -153,11 +155,11 @@ DATA_INPUT: Spellings = {
 DATASET: Spellings = {"sampling_weight": Renamed("weight")}
 
 RUN_CONF: Spellings = {
-    "determinism": Refused("it is said to transformers", "training_args.full_determinism"),
+    "determinism": Refused("it is an argument of transformers", "training_args.full_determinism"),
     "final_checkpoint_name": Idle("a run always ends with checkpoint-final", ("checkpoint-final",)),
     "model": Idle("the model is named by basemodel", ("/local_resources/basemodel",)),
-    "tokenizer": Refused("the tokenizer is the base model's own, since a server will use that one"),
-    "use_fast_tokenizer": Idle("tokenizers are always the fast ones", (True, "true")),
+    "tokenizer": Refused("the tokenizer is always the base model's, which the server uses too"),
+    "use_fast_tokenizer": Idle("fast tokenizers are always used", (True, "true")),
 }
 
 INFERENCE: Spellings = {
@@ -184,19 +186,20 @@ def _todays_key(meaning: Meaning) -> str:
             return ""
 
 
-def translate(table: Spellings, given: Mapping[str, Any], notice: Callable[[str], None]) -> dict[str, Any]:
-    """Say with today's keys what a map says with yesterday's.
+def translate(
+    table: Spellings, given: Mapping[str, Any], info: ValidationInfo, *, under: str = "", label: str = ""
+) -> tuple[dict[str, Any], list[Broken]]:
+    """Write a map's old keys as today's, with a notice for each.
 
     Args:
         table: The old spellings.
         given: A map as its file has it. A null is as good as absent.
-        notice: Called with one line for each old key that was read or passed over.
+        info: What pydantic passes to the validator, for the notices.
+        under: The key of the map, where its validator is that of the model around it.
+        label: What notices call the map.
 
     Returns:
-        A new map without any old key.
-
-    Raises:
-        PydanticCustomError: Naming every old key that is refused.
+        A new map without any old key, and every old key that is refused.
     """
     today = {key: value for key, value in given.items() if key not in table}
     broken: list[Broken] = []
@@ -205,24 +208,22 @@ def translate(table: Spellings, given: Mapping[str, Any], notice: Callable[[str]
             continue
         outcome = _read(old, value, table[old], today)
         if isinstance(outcome, Broken):
-            broken.append(outcome)
+            broken.append(replace(outcome, where=f"{under}.{old}") if under else outcome)
         else:
-            notice(outcome)
-    if broken:
-        raise broken_error(broken)
-    return today
+            notify(info, f"{label or under}.{outcome}" if label or under else outcome)
+    return today, broken
 
 
 def _read(old: str, value: Any, meaning: Meaning, today: dict[str, Any]) -> Broken | str:
     match meaning:
         case Refused(reason, suggestion, secret):
             shown = "" if secret else _short(value)
-            return Broken(old, f"is not taken here: {reason}", value=shown, suggestion=suggestion)
+            return Broken(old, f"is not accepted here: {reason}", value=shown, suggestion=suggestion)
         case Idle(reason, only):
             if only is not None and value not in only:
                 words = ", ".join(_short(word) for word in only[:1] if not isinstance(word, list))
-                return Broken(old, f"is not taken here: {reason}", value=_short(value), allowed=words)
-            return f"{old} changes nothing here: {reason}"
+                return Broken(old, f"is not accepted here: {reason}", value=_short(value), allowed=words)
+            return f"{old} has no effect here: {reason}"
         case Renamed(new):
             keys, summary = {new: value}, new
         case Becomes(convert, summary):
@@ -242,9 +243,7 @@ def _add(old: str, value: Any, keys: dict[str, Any], summary: str, today: dict[s
         elif present is None:
             today[new] = meant
         elif present != meant:
-            return Broken(
-                old, f"says another thing than {new}, which is its name today", value=_short(value), about=(new,)
-            )
+            return Broken(old, f"contradicts {new}, its current name", value=_short(value), about=(new,))
     return f"{old} is read as {summary}"
 
 
@@ -264,4 +263,4 @@ class Respelt(Values):
         """Read what earlier files call otherwise."""
         if not isinstance(given, dict):
             return given
-        return translate(cls.spellings, cast("dict[str, Any]", given), lambda line: notify(info, line))
+        return refuse(*translate(cls.spellings, cast("dict[str, Any]", given), info), info)

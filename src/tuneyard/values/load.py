@@ -1,4 +1,4 @@
-"""Values from files and `--set`: merged, checked, and every problem told at once.
+"""Values from files and `--set`: merged, checked, and every problem reported at once.
 
 Precedence as with Helm: defaults, then files from left to right, then `--set`. Maps are merged, lists replaced, and a
 null takes back what stood there. Not the checks themselves, which stand beside the fields.
@@ -143,7 +143,7 @@ def _check(model: type[V], merged: dict[str, Any], problems: list[Problem], noti
 
 def _invalid(problems: Sequence[Problem]) -> InvalidValuesError:
     what = str(problems[0]) if len(problems) == 1 else f"{len(problems)} problems"
-    text = f"The values can't be used: {what}{'' if what.endswith('?') else '.'}"
+    text = f"Invalid values: {what}{'' if what.endswith('?') else '.'}"
     return InvalidValuesError(text, hint="docs/reference/values.md lists every key", problems=list(problems))
 
 

@@ -26,11 +26,7 @@ def _bucket_path(given: str) -> str:
     path = given.removeprefix("s3://").rstrip("/")
     if not _BUCKET_PATH.fullmatch(path) or any(part in {".", ".."} for part in path.split("/")):
         raise broken_error(
-            [
-                Broken(
-                    "", "is not a place in a bucket", value=given, allowed="bucket/path, as in default-bucket/models/x"
-                )
-            ]
+            [Broken("", "is not a path in a bucket", value=given, allowed="bucket/path, as in default-bucket/models/x")]
         )
     return path
 
@@ -73,8 +69,8 @@ def model_place(text: str) -> ModelPlace:
     if text.startswith(("/", "./", "../", "~")) or text in {".", ".."}:
         return ModelPlace("folder", text)
     if not _HUB_ID.fullmatch(text) or len(text) > 200:
-        allowed = "a Hub id (org/name), a place in the store (s3://bucket/path) or a folder (/path or ./path)"
-        raise broken_error([Broken("", "names no model", value=text, allowed=allowed)])
+        allowed = "a Hub id (org/name), a path in the store (s3://bucket/path) or a folder (/path or ./path)"
+        raise broken_error([Broken("", "is not a model", value=text, allowed=allowed)])
     return ModelPlace("hub", text)
 
 

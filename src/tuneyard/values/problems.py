@@ -1,12 +1,14 @@
-"""From pydantic's errors to sentences: where, what, the value, what is allowed, and what was probably meant.
+"""Everything that is wrong with values, as problems: where, what, the value, what is allowed, and what was meant.
 
-pydantic stops checking a map's rules when one of its fields is wrong. `every_problem` therefore takes what is wrong out
-and looks again, so that a user sees everything at once. Not the errors' classes (`tuneyard.errors`).
+Found in two passes. The first has pydantic's own errors; pydantic skips the rules of a model with an invalid field. The
+second therefore reads the values into a draft, which keeps invalid fields, and checks the rules of each of its models,
+innermost first, with the defaults of those fields. What a rule finds about an invalid field is dropped, since it may be
+a consequence. Not the errors' classes (`tuneyard.errors`).
 """
 
 from __future__ import annotations
 
-import copy
+import contextlib
 import difflib
 import re
 import types
@@ -19,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from tuneyard.errors import Problem
-from tuneyard.values.base import BROKEN, Broken
+from tuneyard.values.base import BROKEN, DRAFT, REFUSED, Broken, Invalid, Values
 from tuneyard.values.legacy import old_spellings
 from tuneyard.values.public import ENV_KEYS, is_secret_name
 
@@ -27,22 +29,19 @@ Path = tuple[str | int, ...]
 
 LONGEST_VALUE = 80
 _FEW = 16
-_LOOKS = 8
 
 _WORDS: dict[str, tuple[str, str]] = {
-    "missing": ("is missing", ""),
-    "extra_forbidden": ("is not a key that is known here", ""),
-    "literal_error": ("is not one of the words it can be", ""),
-    "bool_parsing": ("is neither true nor false", "true or false"),
-    "bool_type": ("is neither true nor false", "true or false"),
-    "int_parsing": ("is not a whole number", ""),
-    "int_type": ("is not a whole number", ""),
-    "int_from_float": ("is not a whole number", ""),
-    "int_parsing_size": ("is not a whole number of a size that is possible", ""),
+    "literal_error": ("is not an allowed value", ""),
+    "bool_parsing": ("is not a boolean", "true or false"),
+    "bool_type": ("is not a boolean", "true or false"),
+    "int_parsing": ("is not an integer", ""),
+    "int_type": ("is not an integer", ""),
+    "int_from_float": ("is not an integer", ""),
+    "int_parsing_size": ("is too large an integer", ""),
     "float_parsing": ("is not a number", ""),
     "float_type": ("is not a number", ""),
     "finite_number": ("is not a finite number", ""),
-    "string_type": ("is not text", ""),
+    "string_type": ("is not a string", ""),
     "dict_type": ("is not a map", "keys and values"),
     "model_type": ("is not a map", "keys and values"),
     "model_attributes_type": ("is not a map", "keys and values"),
@@ -68,49 +67,38 @@ class _Finding:
     missing: bool = False
 
 
-def every_problem(model: type[BaseModel], raw: Mapping[str, Any], error: ValidationError) -> list[Problem]:
+def every_problem(model: type[Values], raw: Mapping[str, Any], error: ValidationError) -> list[Problem]:
     """List everything that is wrong with values.
 
     Args:
         model: What they should be.
         raw: The values as given.
-        error: What pydantic found at its first look.
+        error: What pydantic found.
 
     Returns:
-        The problems, each once, in the order of the first look and then of the later ones.
+        The problems, each once: first those of pydantic, then those of fields and rules that it did not come to.
     """
-    rest = copy.deepcopy(dict(raw))
-    found: dict[tuple[Path, str], _Finding] = {}
-    repaired: set[Path] = set()
-    current: ValidationError = error
-    for _ in range(_LOOKS):
-        findings = [_as_spelt(rest, finding) for finding in _findings(current, model)]
-        for finding in findings:
-            if not _touches(finding, repaired):
-                found.setdefault((finding.path, finding.what), finding)
-        fixed = {finding.path for finding in findings if _repair(rest, finding)}
-        repaired |= fixed
-        again = _look(model, rest) if fixed else None
-        if again is None:
-            break
-        current = again
-    return [_problem(finding) for finding in found.values()]
+    return [
+        Problem(dotted(found.path) or "values", found.what, found.value, found.allowed, found.suggestion)
+        for found in (_as_spelt(raw, finding) for finding in _findings(model, raw, error))
+    ]
 
 
-def broken_of(error: ValidationError, model: type[BaseModel], under: str) -> list[Broken]:
-    """Carry the findings of a model that was checked by hand into the model around it.
+def broken_in(model: type[Values], raw: Mapping[str, Any], error: ValidationError, *, under: str) -> list[Broken]:
+    """List everything that is wrong with values that a model around them validates by hand.
 
     Args:
+        model: What they should be.
+        raw: The values as given.
         error: What pydantic found.
-        model: What was checked.
-        under: The key that it stands under.
+        under: Their key in the model around them.
 
     Returns:
-        The findings, to raise with `broken_error`.
+        The problems, to refuse.
     """
     return [
         Broken(dotted((under, *found.path)), found.what, found.value, found.allowed, found.suggestion)
-        for found in _findings(error, model)
+        for found in _findings(model, raw, error)
     ]
 
 
@@ -133,29 +121,107 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return by_lower[close[0]] if close else ""
 
 
-def _look(model: type[BaseModel], raw: Mapping[str, Any]) -> ValidationError | None:
-    try:
-        model.model_validate(raw)
-    except ValidationError as error:
-        return error
-    return None
+# two passes ----------------------------------------------------------------------------------------------------------
 
 
-def _problem(found: _Finding) -> Problem:
-    return Problem(dotted(found.path) or "values", found.what, found.value, found.allowed, found.suggestion)
+def _findings(model: type[Values], raw: Mapping[str, Any], error: ValidationError) -> list[_Finding]:
+    first = [found for details in error.errors(include_url=False) for found in _field_findings(model, details)]
+    search = _Search(model)
+    with contextlib.suppress(ValidationError):  # a key that is no text has no place in a draft
+        search.visit(model.model_validate(raw, extra="allow", context={DRAFT: True}), ())
+    found: dict[tuple[Path, str], _Finding] = {}
+    for finding in (*first, *search.of_fields, *search.of_rules):
+        found.setdefault((finding.path, finding.what), finding)
+    return list(found.values())
+
+
+class _Search:
+    """Walks a draft and collects what is wrong with it.
+
+    Attributes:
+        of_fields: What pydantic found, unknown keys and refused ones included.
+        of_rules: What the rules found.
+    """
+
+    def __init__(self, root: type[Values]) -> None:
+        self._root = root
+        self._invalid: set[Path] = set()
+        self.of_fields: list[_Finding] = []
+        self.of_rules: list[_Finding] = []
+
+    def visit(self, draft: Any, at: Path) -> Any:
+        """Collect from a part of a draft; return it with the defaults of invalid fields, or without such a field."""
+        if isinstance(draft, list):
+            return [self.visit(item, (*at, place)) for place, item in enumerate(cast("list[Any]", draft))]
+        if isinstance(draft, dict):
+            return {key: self.visit(item, (*at, key)) for key, item in cast("dict[Any, Any]", draft).items()}
+        if not isinstance(draft, Values):
+            return draft
+        fields: dict[str, Any] = {}
+        for name, value in draft.__dict__.items():
+            if not isinstance(value, Invalid):
+                fields[name] = self.visit(value, (*at, name))
+                continue
+            self._add_invalid(type(draft), name, value, at)
+        self._add_extra(draft, at)
+        broken = [_rule_finding(at, rule) for rule in _broken(_partial(type(draft), fields))]
+        self.of_rules += [finding for finding in broken if not self._may_follow(finding)]
+        for finding in broken:
+            self._invalid.add(finding.path)
+            fields.pop(str(finding.path[len(at)]) if len(finding.path) == len(at) + 1 else "", None)
+        return _partial(type(draft), fields)
+
+    def _add_invalid(self, model: type[Values], name: str, value: Invalid, at: Path) -> None:
+        self._invalid.add((*at, name))
+        if not value.errors:
+            self.of_fields.append(_Finding((*at, name), "is missing", missing=True))
+        for details in value.errors:
+            inside: ErrorDetails = {**details, "loc": (name, *details["loc"])}
+            for found in _field_findings(model, inside):
+                self.of_fields.append(replace(found, path=at + found.path))
+
+    def _add_extra(self, draft: Values, at: Path) -> None:
+        for key, value in (draft.model_extra or {}).items():
+            if key == REFUSED:
+                found = [_rule_finding(at, broken) for broken in cast("tuple[Broken, ...]", value)]
+            else:
+                found = [_unknown_key(self._root, [type(draft)], (*at, key))]
+            self.of_fields += found
+            self._invalid |= {finding.path for finding in found}
+
+    def _may_follow(self, finding: _Finding) -> bool:
+        """Whether what a rule found may be a consequence of an invalid value."""
+        paths = [path for path in (finding.path, *finding.about) if path]
+        return any(path[: len(bad)] == bad or bad[: len(path)] == path for path in paths for bad in self._invalid)
+
+
+def _partial(model: type[Values], fields: dict[str, Any]) -> Values:
+    """Make a model of its valid fields and the defaults of others; one without a default stays absent."""
+    return model.model_construct(**fields)
+
+
+def _broken(values: Values) -> Iterator[Broken]:
+    """Yield what the rules of a model find, each rule up to where it reads a required field that is absent."""
+    for rule in values.checks:
+        try:
+            yield from rule(values)
+        except AttributeError as error:
+            if not (isinstance(error.obj, Values) and error.name in type(error.obj).model_fields):
+                raise
 
 
 # findings ------------------------------------------------------------------------------------------------------------
 
 
-def _findings(error: ValidationError, model: type[BaseModel]) -> Iterator[_Finding]:
-    for details in error.errors(include_url=False):
-        path, kinds, parents = _walk(model, details)
-        if details["type"] == BROKEN:
-            broken: tuple[Broken, ...] = details.get("ctx", {})["broken"]
-            yield from (_rule_finding(path, rule) for rule in broken)
-        else:
-            yield _field_finding(model, path, kinds, parents, details)
+def _field_findings(model: type[BaseModel], details: ErrorDetails) -> list[_Finding]:
+    path, kinds, parents = _walk(model, details)
+    if details["type"] == BROKEN:
+        return [_rule_finding(path, rule) for rule in cast("tuple[Broken, ...]", details.get("ctx", {})["broken"])]
+    if details["type"] == "extra_forbidden":
+        return [_unknown_key(model, parents, path)]
+    if details["type"] == "missing":
+        return [_Finding(path, "is missing", missing=True)]
+    return [_field_finding(path, kinds, details)]
 
 
 def _rule_finding(at: Path, rule: Broken) -> _Finding:
@@ -165,12 +231,10 @@ def _rule_finding(at: Path, rule: Broken) -> _Finding:
     return _Finding(path, rule.what, value, rule.allowed, rule.suggestion, about)
 
 
-def _field_finding(
-    model: type[BaseModel], path: Path, kinds: list[Any], parents: list[type[BaseModel]], details: ErrorDetails
-) -> _Finding:
+def _field_finding(path: Path, kinds: list[Any], details: ErrorDetails) -> _Finding:
     kind, given = details["type"], details.get("input")
     what, allowed = _WORDS.get(kind, (details["msg"], ""))
-    value, suggestion = "" if kind == "missing" or _is_secret(path) else _short(given), ""
+    value, suggestion = "" if _is_secret(path) else _short(given), ""
     if kind in _RANGES:
         name, words = _RANGES[kind]
         what, allowed = "is out of range", words.format(f"{details.get('ctx', {})[name]:g}")
@@ -178,12 +242,14 @@ def _field_finding(
         words = [_short(word) for one in kinds if typing.get_origin(one) is Literal for word in typing.get_args(one)]
         suggestion = nearest(str(given), words)
         allowed = ", ".join(words) if len(words) <= _FEW or not suggestion else ""
-    elif kind == "extra_forbidden":
-        value = ""
-        known = [name for parent in parents for name in parent.model_fields]
-        suggestion = _where_it_belongs(model, path, known)
-        allowed = ", ".join(known) if len(known) <= _FEW and not suggestion else ""
-    return _Finding(path, what, value, allowed, suggestion, missing=kind == "missing")
+    return _Finding(path, what, value, allowed, suggestion)
+
+
+def _unknown_key(root: type[BaseModel], parents: list[type[BaseModel]], path: Path) -> _Finding:
+    known = [name for parent in parents for name in parent.model_fields]
+    suggestion = _where_it_belongs(root, path, known)
+    allowed = ", ".join(known) if len(known) <= _FEW and not suggestion else ""
+    return _Finding(path, "is not a known key", allowed=allowed, suggestion=suggestion)
 
 
 def _where_it_belongs(model: type[BaseModel], path: Path, known: list[str]) -> str:
@@ -253,16 +319,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
 
 
-# looking again -------------------------------------------------------------------------------------------------------
-
-
-def _touches(finding: _Finding, repaired: set[Path]) -> bool:
-    """Whether a finding may be a consequence of what was taken out: it isn't the user's then."""
-    paths = (finding.path, *finding.about)
-    return any(path[: len(done)] == done or done[: len(path)] == path for path in paths for done in repaired if path)
-
-
-def _as_spelt(raw: dict[str, Any], finding: _Finding) -> _Finding:
+def _as_spelt(raw: Mapping[str, Any], finding: _Finding) -> _Finding:
     """Name a key the way its user did, where that was an old spelling."""
     place: Any = raw
     for step in finding.path[:-1]:
@@ -272,29 +329,6 @@ def _as_spelt(raw: dict[str, Any], finding: _Finding) -> _Finding:
     given, last = cast("dict[str, Any]", place), str(finding.path[-1])
     old = next((name for name in old_spellings(last) if name in given), None) if last not in given else None
     return replace(finding, path=(*finding.path[:-1], old)) if old else finding
-
-
-def _repair(raw: dict[str, Any], finding: _Finding) -> bool:
-    """Take out what is wrong, or put something in where it is missing, so that the rest can be looked at."""
-    place: Any = raw
-    for step in finding.path[:-1]:
-        if finding.missing and isinstance(place, dict) and isinstance(step, str):
-            place = cast("dict[str, Any]", place).setdefault(step, {})
-        else:
-            place = _inside(place, step)
-    if not finding.path or not isinstance(place, dict | list):
-        return False
-    last = finding.path[-1]
-    if finding.missing:
-        cast("dict[Any, Any]", place)[last] = "bucket/placeholder"
-        return True
-    if isinstance(place, dict) and last in place:
-        del cast("dict[Any, Any]", place)[last]
-        return True
-    if isinstance(place, list) and isinstance(last, int) and last < len(cast("list[Any]", place)):
-        del cast("list[Any]", place)[last]
-        return True
-    return False
 
 
 def _inside(place: Any, step: str | int) -> Any:

@@ -14,28 +14,28 @@ from tuneyard.values.scalars import Float
 def cut_answers_need_truncation(rows: RowsConf) -> Iterator[Broken]:
     """No answer is cut where nothing is truncated."""
     if rows.cut_answers != "keep" and rows.overlong != "truncate":
-        what = f"means nothing with overlong {rows.overlong}"
+        what = f"has no effect with overlong {rows.overlong}"
         yield Broken("cut_answers", what, rows.cut_answers, "overlong: truncate", about=("overlong",))
 
 
 class RowsConf(Values):
-    """What happens to rows that can't or shouldn't be learnt as they are; each is counted, whatever is chosen."""
+    """What happens to rows that can't or shouldn't be trained on as they are; each is counted either way."""
 
     checks: ClassVar[Sequence[Rule]] = (cut_answers_need_truncation,)
 
     unusable: Literal["refuse", "drop"] = "refuse"
-    """Rows that can't be read or rendered, empty answers among them: stop with every one named, or go on without."""
+    """Rows that can't be read or rendered, such as empty answers: stop and list each, or continue without them."""
 
     overlong: Literal["drop", "truncate", "refuse"] = "drop"
     """Rows of more tokens than max_seq_length."""
 
     cut_answers: Literal["keep", "drop", "refuse"] = "keep"
-    """Truncated rows whose cut goes through an answer, so that its end is never learnt."""
+    """Truncated rows that end within an answer, whose end is then never trained on."""
 
     special_tokens: Literal["keep", "drop", "refuse"] = "drop"
     """Rows with a special token written out in a text (`<|im_end|>`, `</s>`). The tokenizer makes a real one of it, and
-    the model would learn to end or begin a turn in the middle of a text. By default they are left out: ordinary data
-    has few (HTML's `</s>`), too few to stop a training for, and none of them teaches what it says."""
+    the model would learn to end or begin a turn in the middle of a text. They are dropped by default: ordinary data
+    has few (HTML's `</s>`), too few to stop training for."""
 
     duplicates: Literal["keep", "drop", "refuse"] = "keep"
     """Rows equal to an earlier one."""

@@ -24,7 +24,7 @@ DECIMAL = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][+-]?\d+)?")
 
 def _no_truth_value(given: Any) -> Any:
     if isinstance(given, bool):
-        raise PydanticCustomError("number_expected", "is a truth value where a number is meant")
+        raise PydanticCustomError("number_expected", "is a boolean where a number is expected")
     return given.strip() if isinstance(given, str) else given
 
 
@@ -32,7 +32,7 @@ def _text_of_a_whole_number(given: Any) -> Any:
     if isinstance(given, int) and not isinstance(given, bool):
         return str(given)
     if isinstance(given, bool | float):
-        raise PydanticCustomError("text_expected", "is not text: put it in quotes, since YAML may have changed it")
+        raise PydanticCustomError("text_expected", "is not a string: quote it, since YAML may have changed it")
     return given
 
 
@@ -94,9 +94,9 @@ class Matching:
 
 _NAME = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
 _NAME_IN_WORDS = "lower case letters, digits, '-' and '.', as in minio-credentials"
-Name = Annotated[Text, Matching(_NAME, "is not a name that Kubernetes takes", _NAME_IN_WORDS)]
+Name = Annotated[Text, Matching(_NAME, "is not a valid Kubernetes name", _NAME_IN_WORDS)]
 OptionalName = Annotated[
-    Text, Matching(f"({_NAME})?", "is not a name that Kubernetes takes", f"{_NAME_IN_WORDS}; empty for none")
+    Text, Matching(f"({_NAME})?", "is not a valid Kubernetes name", f"{_NAME_IN_WORDS}; empty for none")
 ]
 """The name of a Kubernetes object; the optional one may be empty."""
 
@@ -137,7 +137,7 @@ def _one_or_more(given: Any) -> Any:
         return cast("list[str]", given)
     if isinstance(given, str):
         return given
-    raise PydanticCustomError("text_expected", "is neither text nor a list of texts")
+    raise PydanticCustomError("text_expected", "is neither a string nor a list of strings")
 
 
 OneOrMoreStrings = Annotated[str | Strings, BeforeValidator(_one_or_more)]
@@ -169,7 +169,9 @@ def _map_of_text(given: Any) -> Any:
     except json.JSONDecodeError:
         read = None
     if not isinstance(read, dict):
-        raise PydanticCustomError("map_expected", "is neither a map nor JSON text of one; a file's path can't be used")
+        raise PydanticCustomError(
+            "map_expected", "is neither a map nor a JSON object as text; a file path is not accepted"
+        )
     return cast("dict[str, Any]", read)
 
 

@@ -32,7 +32,7 @@ class CredentialsSecret(Values):
 
 
 class SecretKey(Values):
-    """One key of a Secret. An empty name means there is none."""
+    """A key of a Secret; an empty name for none."""
 
     name: OptionalName = ""
     """The Secret's name; empty for none."""
@@ -42,21 +42,21 @@ class SecretKey(Values):
 
 
 class ApiKeySecret(SecretKey):
-    """Where the key of the endpoint is. An empty name means there is none."""
+    """The Secret with the endpoint's API key; an empty name for none."""
 
     key: Text = "api-key"
     """The key in it."""
 
 
 class NodesSecret(SecretKey):
-    """Where the key is that the nodes of a run share. An empty name means there is none."""
+    """The Secret with the key that the nodes of a run share; an empty name for none."""
 
     key: Text = "nodes-key"
     """The key in it."""
 
 
 class SecretRef(Values):
-    """A key of a Secret that has to be there."""
+    """A key of an existing Secret."""
 
     name: Name
     """The Secret's name."""
@@ -66,7 +66,7 @@ class SecretRef(Values):
 
 
 class CABundle(Values):
-    """A ConfigMap with the certificates that the store's certificate is checked against."""
+    """A ConfigMap with the certificate authorities of the store."""
 
     configMap: OptionalName = ""
     """The ConfigMap's name; empty to trust the system's authorities."""
@@ -76,26 +76,26 @@ class CABundle(Values):
 
 
 class Resources(Values):
-    """What a container asks for and may use, besides accelerators."""
+    """Resource requests and limits of a container, besides accelerators."""
 
     requests: dict[Text, Quantity] = Field(default_factory=dict)
-    """Amounts that are set aside, by resource name."""
+    """Requests, by resource name."""
 
     limits: dict[Text, Quantity] = Field(default_factory=dict)
-    """Amounts that are never exceeded, by resource name."""
+    """Limits, by resource name."""
 
 
 Port = Annotated[Int, Field(ge=1, le=65535)]
 
 
 class NetworkPolicy(Values):
-    """Whether the workload's network is narrowed to what it needs."""
+    """Restricts the workload's network to what it needs."""
 
     enabled: bool = False
     """Render a NetworkPolicy."""
 
     egressPorts: list[Port] = Field(default_factory=lambda: [443])
-    """TCP ports that may be reached anywhere, besides name servers, the store's port and the run's own pods."""
+    """TCP ports open for egress to any address, besides DNS, the store's port and the run's own pods."""
 
 
 def _env_from_list(given: Any) -> Any:
@@ -117,7 +117,7 @@ def _env_from_list(given: Any) -> Any:
 def _env_text(given: Any) -> Any:
     """Write a truth value of YAML the way a program's environment has it."""
     if given == NOT_SHOWN:
-        raise PydanticCustomError("not_shown", "was printed without its text, which has to be given again")
+        raise PydanticCustomError("not_shown", "was printed without its value; set it")
     return str(given).lower() if isinstance(given, bool) else str(given) if isinstance(given, float) else given
 
 
@@ -163,19 +163,19 @@ class Workload(Values):
     """The pod's securityContext, as Kubernetes has it; empty for a strict one."""
 
     serviceAccountName: Annotated[OptionalName, CLUSTER] = ""
-    """The account that pods run as, without its token; empty for the namespace's default."""
+    """The service account of pods, its token not mounted; empty for the namespace's default."""
 
     nodeSelector: Annotated[dict[LabelKey, LabelValue], CLUSTER] = Field(default_factory=dict)
-    """Labels that a node must have."""
+    """Node labels to require."""
 
     tolerations: Annotated[list[dict[str, Any]], CLUSTER] = Field(default_factory=list[dict[str, Any]])
-    """Taints of nodes that are put up with, as Kubernetes has them."""
+    """Tolerations, in Kubernetes' format."""
 
     affinity: Annotated[dict[str, Any], CLUSTER] = Field(default_factory=dict)
-    """Which nodes and neighbours are sought or avoided, as Kubernetes has it."""
+    """Affinity, in Kubernetes' format."""
 
     queueName: Annotated[LabelValue, CLUSTER] = ""
-    """The LocalQueue of Kueue to queue in; empty for none."""
+    """Kueue's LocalQueue; empty for none."""
 
     priorityClass: Annotated[LabelValue, CLUSTER] = ""
     """Kueue's priority class; empty for none."""
@@ -185,7 +185,7 @@ class Job(Workload):
     """What a workload that ends, and reads the store under the charts' older names, has too."""
 
     bucketStorageHost: Annotated[StoreUrl, CLUSTER] = ""
-    """URL of the object store; `TUNEYARD_STORE` wins over it."""
+    """URL of the object store; `TUNEYARD_STORE` takes precedence."""
 
     bucketCredentialsSecret: Annotated[CredentialsSecret, CLUSTER] = Field(default_factory=CredentialsSecret)
     """The Secret with the store's keys."""
@@ -194,10 +194,10 @@ class Job(Workload):
     """Authorities for the store's certificate."""
 
     storageClass: Annotated[OptionalName, CLUSTER] = ""
-    """Storage class of the working volume, which lives as long as its pod; empty for the node's own disk."""
+    """Storage class of the ephemeral working volume; empty for the node's disk."""
 
     volumeClaim: Annotated[OptionalName, CLUSTER] = ""
-    """A PersistentVolumeClaim that is there, to work on; empty for a volume that comes and goes with the pod."""
+    """An existing PersistentVolumeClaim to work on; empty for an ephemeral volume."""
 
     ttlSecondsAfterFinished: Annotated[Annotated[Int, Field(ge=0)] | None, CLUSTER] = None
-    """Seconds after which a finished Job is removed; none keeps it."""
+    """Seconds after which a finished Job is deleted; null to keep it."""

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, cast
 from pydantic import ValidationInfo, model_validator
 
 from tuneyard.values import legacy
-from tuneyard.values.base import Broken, Rule, notify
+from tuneyard.values.base import Broken, Rule, refuse
 from tuneyard.values.training_args import TrainingFields
 from tuneyard.values.without_effect import arguments_have_an_effect, default_of
 
@@ -25,14 +25,14 @@ OWNED = {
 """Arguments that other values decide, each with the reason; the trainer fills them in."""
 
 SET_ELSEWHERE = {
-    "deepspeed": "how a run is spread is chosen by distributedType",
-    "fsdp": "how a run is spread is chosen by distributedType",
-    "fsdp_config": "how a run is spread is chosen by distributedType and customAccelerateConfig",
-    "parallelism_config": "how a run is spread is chosen by distributedType and customAccelerateConfig",
+    "deepspeed": "the distribution is set by distributedType",
+    "fsdp": "the distribution is set by distributedType",
+    "fsdp_config": "the distribution is set by distributedType and customAccelerateConfig",
+    "parallelism_config": "the distribution is set by distributedType and customAccelerateConfig",
     "resume_from_checkpoint": "it is set by run_conf.resume_from_checkpoint",
     "push_to_hub": "results go to checkpointsRemote and nothing is pushed to the Hub",
-    "hub_token": "a secret has no place in values: name it with hfTokenSecret, or set HF_TOKEN",
-    "local_rank": "each process is told its rank when it is started",
+    "hub_token": "a secret does not belong in values: name it with hfTokenSecret, or set HF_TOKEN",
+    "local_rank": "the launcher sets each process's rank",
 }
 """Arguments that are set under another key, or nowhere, each with where."""
 
@@ -66,16 +66,15 @@ class TrainingArgs(TrainingFields, legacy.Respelt):
         """Read what transformers 4 called otherwise."""
         if not isinstance(given, dict):
             return given
-        today = legacy.translate(
-            cls.spellings, cast("dict[str, Any]", given), lambda line: notify(info, f"training_args.{line}")
-        )
+        raw = cast("dict[str, Any]", given)
+        today, refused = legacy.translate(cls.spellings, raw, info, label="training_args")
         for name in ("deepspeed", "fsdp", "fsdp_config"):
             # "", [], {} and false were transformers 4's ways to say none
             if name in today and not legacy.is_true(today[name]):
                 del today[name]
         if isinstance(seen := today.get("include_num_input_tokens_seen"), bool):
             today["include_num_input_tokens_seen"] = "all" if seen else "no"
-        return today
+        return refuse(today, refused, info)
 
     def to_transformers(self) -> dict[str, Any]:
         """Return keyword arguments for `transformers.TrainingArguments`, or a subclass of it such as TRL's DPOConfig.
@@ -95,7 +94,7 @@ def owned_arguments_are_left_alone(args: TrainingArgs) -> Iterator[Broken]:
         value = getattr(args, name)
         if value != default_of(name):
             shown = "" if name == "hub_token" else str(value)
-            yield Broken(name, f"is not taken here: {reason}", value=shown)
+            yield Broken(name, f"is not accepted here: {reason}", value=shown)
 
 
 def numbers_are_in_range(args: TrainingArgs) -> Iterator[Broken]:
@@ -125,7 +124,9 @@ def best_model_needs_matching_intervals(args: TrainingArgs) -> Iterator[Broken]:
         return
     if args.eval_strategy == args.save_strategy == "no":
         about = ("save_strategy", "eval_strategy")
-        yield Broken("load_best_model_at_end", "has no evaluation to tell the best by", value="true", about=about)
+        yield Broken(
+            "load_best_model_at_end", "needs an evaluation to find the best checkpoint", value="true", about=about
+        )
         return
     if args.eval_strategy != args.save_strategy:
         yield Broken(
@@ -155,7 +156,9 @@ def best_checkpoints_need_a_metric(args: TrainingArgs) -> Iterator[Broken]:
     if args.save_strategy != "best":
         return
     if args.eval_strategy == "no":
-        yield Broken("save_strategy", "needs an evaluation to tell the best", value="best", about=("eval_strategy",))
+        yield Broken(
+            "save_strategy", "needs an evaluation to find the best checkpoint", value="best", about=("eval_strategy",)
+        )
     if args.metric_for_best_model is None and not args.load_best_model_at_end:
         yield Broken(
             "metric_for_best_model",
@@ -169,7 +172,7 @@ def precision_is_one_of_two(args: TrainingArgs) -> Iterator[Broken]:
     """bf16 and fp16 exclude each other, in training and in evaluation."""
     for one, other in (("bf16", "fp16"), ("bf16_full_eval", "fp16_full_eval")):
         if getattr(args, one) and getattr(args, other):
-            yield Broken(other, f"can't be true together with {one}", value="true", about=(one,))
+            yield Broken(other, f"excludes {one}", value="true", about=(one,))
 
 
 def schedules_that_look_at_the_loss_need_evaluation(args: TrainingArgs) -> Iterator[Broken]:

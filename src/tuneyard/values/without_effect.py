@@ -45,12 +45,12 @@ NEVER: Mapping[str, str] = {
     "log_on_each_node": _LOG,
     "restore_callback_states_from_checkpoint": "a resumed run has all its counts, always",
     "save_on_each_node": "the main process saves for all",
-    "skip_memory_metrics": "the Trainer's memory numbers are kept nowhere; tuneyard plan tells what a run needs",
+    "skip_memory_metrics": "the Trainer's memory numbers are kept nowhere; tuneyard plan estimates what a run needs",
     "trackio_bucket_id": _TRACKIO,
     "trackio_space_id": _TRACKIO,
     "trackio_static_space_id": _TRACKIO,
     "use_cache": "a training keeps no keys and values; what is published has the base's own use_cache",
-    "use_cpu": "where to train is set by gpuResource (empty for the CPU) and TUNEYARD_DEVICE",
+    "use_cpu": "the device is set by gpuResource (empty for the CPU) and TUNEYARD_DEVICE",
 }
 """Arguments that do nothing here whatever they are set to, each with the reason."""
 
@@ -103,9 +103,9 @@ def _idle(values: FinetuneValues) -> Mapping[str, str]:
         (args.logging_strategy != "no", "logging_strategy is no", "logging_first_step"),
         (args.gradient_checkpointing, "gradient_checkpointing is false", "gradient_checkpointing_kwargs"),
         (args.use_liger_kernel, "use_liger_kernel is false", "liger_kernel_config"),
-        (args.max_steps <= 0, "max_steps says when to end", "num_train_epochs"),
+        (args.max_steps <= 0, "max_steps sets the end", "num_train_epochs"),
         (schedule not in _WITHOUT_WARMUP, f"lr_scheduler_type is {schedule}", "warmup_steps"),
-        (compares or schedule in _BY_METRIC, "nothing is compared by it", "metric_for_best_model greater_is_better"),
+        (compares or schedule in _BY_METRIC, "no checkpoints are compared", "metric_for_best_model greater_is_better"),
         (args.dataloader_num_workers > 0, "dataloader_num_workers is 0", "dataloader_multiprocessing_context"),
         (values.processes > 1, "one process trains", _OF_PROCESSES),
         (bool(values.trackers), "report_to names no tracker", "run_name"),

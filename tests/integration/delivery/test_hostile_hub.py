@@ -57,7 +57,7 @@ def deliver_from(hostile: HostileHub, folder: Path, case: Case, endpoint: str = 
     hub = Hub(
         endpoint=endpoint or hostile.url,
         token="hf_canary",
-        patience=Patience(attempts=2, sleep=lambda _: None, tell=lambda _: None),
+        patience=Patience(attempts=2, sleep=lambda _: None, notify=lambda _: None),
         limits=LIMITS,
         **({"addresses": addresses} if case.public else {}),
     )

@@ -213,7 +213,7 @@ def test_what_something_else_decides_is_refused_by_name(name):
             said += [str(problem) for problem in error.problems]
         else:
             assert value in (default, False, *AS_IT_IS.get(name, ())), f"{name}: {value} is taken"
-    reasons = tuple(f"{ARGS}{name}: {words}: " for words in ("has no effect", "is not taken here"))
+    reasons = tuple(f"{ARGS}{name}: {words}: " for words in ("has no effect", "is not accepted here"))
     assert any(line.startswith(reasons) for line in said)
 
 

@@ -50,7 +50,7 @@ def test_every_row_is_counted_once(mixed, make_encoder):
     assert report.special_tokens_in_text == {"<|im_end|>": 1}
     assert [(problem.where, problem.what) for problem in report.problems] == [
         (f"{mixed}:3", "the row has no messages: it has the shape sharegpt, and its file is read as messages"),
-        (f"{mixed}:7", "no message is the assistant's, so there is nothing to learn"),
+        (f"{mixed}:7", "no message is the assistant's, so there is nothing to train on"),
     ]
 
 
@@ -168,7 +168,7 @@ def test_the_table_reads_without_colour(mixed, make_encoder):
     assert "bad 2 can't be used" in lines
     assert "Fields that nothing reads: source (1 rows)" in lines
     assert "Problems: 2" in lines
-    assert f"{mixed}:7: no message is the assistant's, so there is nothing to learn (given: roles user)" in lines
+    assert f"{mixed}:7: no message is the assistant's, so there is nothing to train on (given: roles user)" in lines
     assert any("█" in line for line in lines)
     assert "\x1b" not in text
 

@@ -87,7 +87,7 @@ def test_equal_conversations_have_one_digest_and_others_another():
         ({"messages": [U, A | {"content": " \n"}]}, "f:7: messages[1].content is empty; allowed: text with"),
         (
             {"messages": [U | {"content": [{"type": "image_url"}]}, A]},
-            "f:7: messages[0].content is a list of parts; only text can be learnt",
+            "f:7: messages[0].content is a list of parts; only text is supported",
         ),
         ({"messages": [U, A | {"content": "a\0b"}]}, "f:7: messages[1].content holds a NUL character"),
         (
@@ -97,11 +97,11 @@ def test_equal_conversations_have_one_digest_and_others_another():
         ({"messages": [U, {"role": "system", "content": "x"}, A]}, "f:7: messages[1] is a system message"),
         (
             {"messages": [U, U]},
-            "f:7: no message is the assistant's, so there is nothing to learn (given: roles user, user)",
+            "f:7: no message is the assistant's, so there is nothing to train on (given: roles user, user)",
         ),
-        ({"messages": [A, U, A]}, "f:7: the assistant speaks first; a server is always asked first"),
+        ({"messages": [A, U, A]}, "f:7: the assistant speaks first; a server always gets a user's message first"),
         ({"messages": [{"role": "system", "content": "x"}, A]}, "f:7: the assistant speaks first"),
-        ({"messages": [U, A, U]}, "f:7: the last message is the user's; nothing after it can be learnt"),
+        ({"messages": [U, A, U]}, "f:7: the last message is the user's; there is nothing to train on after it"),
         ({"messages": [U, A], "tools": {}}, "f:7: tools is not a list (given: {}); allowed: a list of JSON schemas"),
         ({"messages": [U | {"role": "\x1b[31mred"}]}, "(given: \\x1b[31mred)"),
         ({"messages": [U, A], "tools": ["add"]}, "f:7: tools[0] is not an object (given: add)"),

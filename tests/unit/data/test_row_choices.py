@@ -91,7 +91,7 @@ def test_rows_that_can_not_be_used_may_be_gone_without_but_stay_counted(write_ro
     assert (report.kept, report.bad, report.refused) == (1, 3, 0)
     assert report.reasons == {
         "messages[].content is empty": 2,
-        "no message is the assistant's, so there is nothing to learn": 1,
+        "no message is the assistant's, so there is nothing to train on": 1,
     }
     report.raise_if_bad(allow_bad_rows=True)
     with pytest.raises(InvalidDataError):

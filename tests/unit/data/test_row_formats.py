@@ -157,7 +157,7 @@ def test_fields_that_no_shape_reads_are_named():
     [
         ("sharegpt", {"messages": 3}, "messages is not a list (given: 3); allowed: a list of {from, value}"),
         ("sharegpt", {"conversations": ["x"]}, "conversations[0] is not an object (given: x); allowed: {from, value}"),
-        ("sharegpt", {"conversations": [{"value": "x"}]}, "conversations[0] says not who speaks (given: keys value)"),
+        ("sharegpt", {"conversations": [{"value": "x"}]}, "conversations[0] has no speaker (given: keys value)"),
         (
             "sharegpt",
             {"conversations": [{"from": "Benutzer", "value": "x"}]},
@@ -204,7 +204,7 @@ def test_fields_that_no_shape_reads_are_named():
         ("prompt-completion", {"prompt": "a", "completion": " "}, "completion is empty"),
         ("prompt-completion", {"prompt": "a", "completion": None}, "completion is neither text nor messages"),
         ("prompt-completion", {"prompt": "a", "completion": [U, A]}, "completion begins with the user's message"),
-        ("prompt-completion", {"prompt": "a", "completion": "b", "label": False}, "whether its completion is a good"),
+        ("prompt-completion", {"prompt": "a", "completion": "b", "label": False}, "rates its completion (label)"),
         ("prompt-completion", row("a", "b"), "it has the shape messages, and its file is read as prompt-completion"),
         ("alpaca", {"instruction": "", "output": "b"}, "instruction is empty"),
         ("alpaca", {"instruction": "a", "output": ""}, "output is empty"),

@@ -32,7 +32,7 @@ def waits() -> list[float]:
 
 @pytest.fixture
 def hub(server: HubServer, waits: list[float]) -> Hub:
-    return Hub(endpoint=server.url, token="hf_right", patience=Patience(sleep=waits.append, tell=lambda _: None))
+    return Hub(endpoint=server.url, token="hf_right", patience=Patience(sleep=waits.append, notify=lambda _: None))
 
 
 def read(hub: Hub, path: str, revision: str = "main") -> bytes:
@@ -181,7 +181,7 @@ def test_a_refused_token_is_denied_and_told_as_such(server: HubServer) -> None:
 def test_a_server_that_is_not_there_is_unavailable() -> None:
     with hub_server() as gone:
         url = gone.url
-    hub = Hub(endpoint=url, patience=Patience(attempts=2, sleep=lambda _: None, tell=lambda _: None))
+    hub = Hub(endpoint=url, patience=Patience(attempts=2, sleep=lambda _: None, notify=lambda _: None))
     with pytest.raises(UnavailableError, match="can't be reached") as caught:
         hub.resolve("org/tiny", "main")
     assert "HF_ENDPOINT" in caught.value.hint

@@ -41,7 +41,7 @@ def test_every_setting_is_here():
 def test_a_setting_is_transformers_or_refused(name, value, beside, otherwise):
     assert made(**beside, **{name: value}) != made(**beside)
     for others in (otherwise, {}):
-        with pytest.raises(InvalidValuesError, match=f"{WHERE}.{name}: means nothing without its bits"):
+        with pytest.raises(InvalidValuesError, match=f"{WHERE}.{name}: has no effect without its bits"):
             made(**others, **{name: value})
 
 

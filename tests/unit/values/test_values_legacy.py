@@ -80,14 +80,14 @@ def test_an_old_name_that_changes_nothing_is_told_and_one_that_would_is_refused(
     notices: list[str] = []
     values = check_values(FinetuneValues, finetune(**{old: value}), notice=notices.append)
     assert values == check_values(FinetuneValues, finetune())
-    assert any(line.startswith(f"training_args.{old} changes nothing here: ") for line in notices)
+    assert any(line.startswith(f"training_args.{old} has no effect here: ") for line in notices)
     if other is None:
         return
     with pytest.raises(InvalidValuesError) as caught:
         check_values(FinetuneValues, finetune(**{old: other}))
     (problem,) = caught.value.problems
     assert problem.where == f"finetuning_config.training_args.{old}"
-    assert problem.what.startswith("is not taken here: ")
+    assert problem.what.startswith("is not accepted here: ")
     assert problem.value
 
 
@@ -113,8 +113,8 @@ def test_an_old_and_a_new_name_that_disagree_are_a_mistake():
     with pytest.raises(InvalidValuesError) as caught:
         check_values(FinetuneValues, finetune(evaluation_strategy="epoch", eval_strategy="steps"))
     assert str(caught.value.problems[0]) == (
-        "finetuning_config.training_args.evaluation_strategy: says another thing than eval_strategy, which is its name"
-        " today (given: epoch)"
+        "finetuning_config.training_args.evaluation_strategy: contradicts eval_strategy, its current name"
+        " (given: epoch)"
     )
     agreeing = finetune(evaluation_strategy="epoch", eval_strategy="epoch")
     assert check_values(FinetuneValues, agreeing).finetuning_config.training_args.eval_strategy == "epoch"
@@ -150,7 +150,7 @@ def test_model_arguments_have_old_names_too():
     for name, value in (("load_in_8bit", True), ("device_map", "auto"), ("token", "hf_very_secret")):
         with pytest.raises(InvalidValuesError) as caught:
             check_values(FinetuneValues, with_config(run_conf={"model_args": {name: value}}))
-        assert caught.value.problems[0].what.startswith("is not taken here: ")
+        assert caught.value.problems[0].what.startswith("is not accepted here: ")
         assert "hf_very_secret" not in str(caught.value)
 
 

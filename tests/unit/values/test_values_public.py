@@ -120,7 +120,7 @@ def test_what_was_printed_without_its_text_is_refused_by_name(tmp_path: Path) ->
     with pytest.raises(InvalidValuesError) as caught:
         load_values(FinetuneValues, [tmp_path / "shown.yaml"])
     assert {problem.where for problem in caught.value.problems} == {"env.TOKEN", "env.ANYTHING"}
-    assert "was printed without its text, which has to be given again" in str(caught.value)
+    assert "was printed without its value; set it" in str(caught.value)
     again = load_values(FinetuneValues, [tmp_path / "shown.yaml"], ["env.TOKEN=a", "env.ANYTHING=b"])
     assert (again.env["TOKEN"], again.env["ANYTHING"]) == ("a", "b")
 
@@ -158,6 +158,8 @@ def test_a_flag_that_is_a_secret_is_refused_without_its_text() -> None:
 
 def test_a_route_without_a_key_is_refused() -> None:
     route = {"enabled": True, "parentRefs": [{"name": "gate"}]}
-    with pytest.raises(InvalidValuesError, match=r"apiKeySecret.name: is missing, and httpRoute would lead everyone"):
+    with pytest.raises(
+        InvalidValuesError, match=r"apiKeySecret.name: is missing, and httpRoute would expose the server"
+    ):
         check_values(InferenceValues, {"model": "a/b", "httpRoute": route})
     check_values(InferenceValues, {"model": "a/b", "httpRoute": route, "apiKeySecret": {"name": "door"}})
