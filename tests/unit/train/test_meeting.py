@@ -271,7 +271,7 @@ def test_a_place_is_read_from_what_kubernetes_gives(monkeypatch):
         monkeypatch.setenv("JOB_COMPLETION_INDEX", "1")
         assert Place.of(3).own_address == ""
     monkeypatch.delenv("TUNEYARD_MASTER_ADDR")
-    with pytest.raises(InvalidValuesError, match="ask for 2 node"):
+    with pytest.raises(InvalidValuesError, match="need 2 node"):
         Place.of(2)
     monkeypatch.setenv("JOB_COMPLETION_INDEX", "3")
     with pytest.raises(UsageError, match="no place among 3 nodes"):
