@@ -59,7 +59,7 @@ def _train(path: Path, workdir: Path, wait_seconds: float, open_store: Callable[
     from tuneyard.train.console import tell
     from tuneyard.train.inputs import experiment_key, find_inputs, nothing_left, open_values_store, wait_for_delivery
     from tuneyard.train.links import key_of_run
-    from tuneyard.train.meeting import facts_of, together
+    from tuneyard.train.meeting import facts_of, run_together
     from tuneyard.train.place import Place
     from tuneyard.train.progress_file import write_progress
     from tuneyard.train.signals import StopRequest
@@ -84,7 +84,7 @@ def _train(path: Path, workdir: Path, wait_seconds: float, open_store: Callable[
         return _prepare_and_train(path, workdir, values, inputs, store, stop, meeting)
 
     key = key_of_run(experiment_key(values)) if place.nodes > 1 else b""
-    return together(place, key, facts_of(values, inputs), stop, tell, go)
+    return run_together(place, key, facts_of(values, inputs), stop, tell, go)
 
 
 def _prepare_and_train(
@@ -127,7 +127,7 @@ def _prepare_and_train(
     group = Group(values.finetuningGpus)
     if meeting is None:
         return supervise("tuneyard.train.process", arguments, group=group, stop=stop)
-    port = meeting.all_ready(stop, tell)
+    port = meeting.wait_until_ready(stop, tell)
     if port is None:
         return TERMINATED
     place = meeting.place

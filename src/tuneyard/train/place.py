@@ -45,7 +45,7 @@ class Place:
             problem = Problem("nodes", "differs from TUNEYARD_NODES", str(nodes), str(available))
             raise InvalidValuesError(
                 f"The values need {nodes} node(s), but TUNEYARD_NODES is {available}.",
-                hint="Pass --set nodes=1 to train on one machine, or --on kubernetes to start as many nodes as the values need.",
+                hint="Use --set nodes=1 for one machine, or --on kubernetes to start as many nodes as the values need.",
                 problems=[problem],
             )
         if nodes == 1:
