@@ -1,7 +1,7 @@
-"""`python -m tuneyard.train VALUES --workdir DIR`: train as the values file says, whatever number of processes.
+"""`python -m tuneyard.train VALUES --workdir DIR`: train with the resolved values, in one process or several.
 
-Reads the values file and the environment, nothing else. Ends with the documented exit codes: 0 finished (also where
-there was nothing left to do), 143 stopped and saved, 3 to 8 for mistakes.
+Reads the values file and the environment, nothing else. Ends with the documented exit codes: 0 finished (also if there
+is nothing left to do), 143 stopped and saved, 3 to 8 for errors.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ def main(open_store: Callable[[FinetuneValues], Store] | None = None) -> int:
     """Train, and return the exit code.
 
     Args:
-        open_store: Opens the store of these values; `open_values_store` where None.
+        open_store: Opens the store of the values; `open_values_store` if None.
     """
-    # The base model and the data come from the store: nothing may ask a hub. Read at import by huggingface_hub.
+    # The base model and the data come from the store, never from a hub. huggingface_hub reads this when imported.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     options = _options()
@@ -42,9 +42,9 @@ def main(open_store: Callable[[FinetuneValues], Store] | None = None) -> int:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tuneyard.train", description="Train as a values file says.")
+    parser = argparse.ArgumentParser(prog="python -m tuneyard.train", description="Train with resolved values.")
     parser.add_argument("values", type=Path, help="the resolved values, as one JSON file")
-    parser.add_argument("--workdir", type=Path, required=True, help="a folder of this run on this machine")
+    parser.add_argument("--workdir", type=Path, required=True, help="the folder of this run on this machine")
     parser.add_argument(
         "--wait-seconds",
         type=float,
