@@ -10,7 +10,7 @@ on. Errors are those of `tuneyard.errors`; a run that was waited for and did not
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from tuneyard.runners.forecast import Forecast
     from tuneyard.runners.plans import Plan
     from tuneyard.values import DeliverValues, FinetuneValues, InferenceValues
+
+logger = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.5
 
@@ -379,7 +381,7 @@ def delete(name: str, *, data: bool = False, on: Target = "local") -> RunInfo:
 
 def _launch(planned: Plan, runner: Runner, *, wait: bool) -> Run:
     for note in planned.notes:
-        print(note, file=sys.stderr)
+        logger.info("%s", note)
     run = Run(runner.launch(planned.launch).key, runner)
     if wait:
         run.wait()

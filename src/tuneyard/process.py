@@ -21,7 +21,7 @@ from typing import Any, cast
 
 from tuneyard.errors import INTERRUPTED, TERMINATED, FullError, TuneyardError
 from tuneyard.folders import refused
-from tuneyard.terminal import prepare_text, unencodable
+from tuneyard.terminal import prepare_text, show_logs, unencodable
 from tuneyard.whereabouts import more_room
 
 TRACEBACK_FILE = "traceback.txt"
@@ -50,6 +50,7 @@ def run_main(main: Callable[[], int | None], *, workdir: Path | None = None) -> 
         The exit code.
     """
     prepare_text()
+    show_logs()
     signal.signal(signal.SIGTERM, _raise_terminated)
     try:
         trust_authorities(workdir)

@@ -1,13 +1,14 @@
 """Progress of long work: a bar with rate and time left on a terminal, a line every few seconds elsewhere.
 
-Everything goes to standard error, so that standard output stays data. A process without a terminal of its own also
-leaves the newest state of its bar in the file that `TUNEYARD_PROGRESS` names, so that whoever launched it can draw it.
-Not a logger: it tells how far, never what happened.
+Lines are logged, and a bar is drawn where the log is shown (`terminal.show_logs`): standard output stays data, and a
+program that uses the package as a library sees neither. A process without a terminal of its own also leaves the newest
+state of its bar in the file that `TUNEYARD_PROGRESS` names, so that whoever launched it can draw it.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import threading
@@ -24,7 +25,12 @@ Advance = Callable[[float], None]
 Show = Callable[[float, float, str], None]
 """Called with how much is done, out of how much, and what to say beside the bar."""
 
+Notify = Callable[[str], None]
+"""Called with one line of text: a notice about values, or what is waited for."""
+
 Unit = Literal["bytes", "items"]
+
+logger = logging.getLogger(__name__)
 
 LINE_EVERY_SECONDS = 10.0
 
@@ -113,7 +119,7 @@ def progress_bar(description: str, total: float | None, unit: Unit = "items") ->
     Yields:
         A function to call with each further amount done. It may be called from any thread.
     """
-    if sys.stderr.isatty():
+    if _on_terminal():
         yield from _bar(description, total, unit)
     else:
         yield from _lines(description, total, unit)
@@ -126,7 +132,7 @@ def moving_bar() -> Generator[Show]:
     Yields:
         Call it whenever there is something new; it draws at most once in `SHOW_EVERY_SECONDS`.
     """
-    if not sys.stderr.isatty():
+    if not _on_terminal():
         yield lambda done, total, text: None
         return
     from rich import progress
@@ -147,6 +153,10 @@ def moving_bar() -> Generator[Show]:
             display.update(task, completed=done, total=total, description=text, visible=True, refresh=is_due)
 
         yield show
+
+
+def _on_terminal() -> bool:
+    return sys.stderr.isatty() and logger.isEnabledFor(logging.INFO)
 
 
 def _bar(description: str, total: float | None, unit: Unit) -> Generator[Advance]:
@@ -175,20 +185,20 @@ def _bar(description: str, total: float | None, unit: Unit) -> Generator[Advance
 
 
 def _lines(description: str, total: float | None, unit: Unit) -> Generator[Advance]:
-    start = told = written = time.monotonic()
+    start = logged = written = time.monotonic()
     done = 0.0
     lock = threading.Lock()
     file = Path(os.environ[FILE_VARIABLE]) if os.environ.get(FILE_VARIABLE) else None
 
     def advance(amount: float) -> None:
-        nonlocal done, told, written
+        nonlocal done, logged, written
         with lock:
             done += amount
             now = time.monotonic()
             rate = done / max(now - start, 1e-9)
-            if now - told >= LINE_EVERY_SECONDS:
-                told = now
-                print(_line(description, done, total, unit, rate), file=sys.stderr, flush=True)
+            if now - logged >= LINE_EVERY_SECONDS:
+                logged = now
+                logger.info("%s", _line(description, done, total, unit, rate))
             if file is not None and now - written >= _FILE_EVERY_SECONDS:
                 written = now
                 _leave(file, BarState(description, done, total, unit, rate))
@@ -199,7 +209,7 @@ def _lines(description: str, total: float | None, unit: Unit) -> Generator[Advan
         if file is not None:
             file.unlink(missing_ok=True)
     elapsed = time.monotonic() - start
-    print(f"{description}: {_amount(done, unit)} in {elapsed:.1f} s", file=sys.stderr, flush=True)
+    logger.info("%s: %s in %.1f s", description, _amount(done, unit), elapsed)
 
 
 def _leave(file: Path, state: BarState) -> None:

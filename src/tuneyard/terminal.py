@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import logging
 import os
 import sys
 
@@ -42,6 +43,25 @@ _ASCII = str.maketrans(
         **dict.fromkeys("▌▋▊▉█", "#"),
     }
 )
+
+
+def show_logs() -> None:
+    """Write what the package logs, from INFO up, to standard error: one line each, without a prefix.
+
+    For entry points and commands; a program that imports the package configures `logging` by itself and sees nothing
+    below WARNING until it does.
+    """
+    logger = logging.getLogger("tuneyard")
+    logger.setLevel(logging.INFO)
+    if not any(isinstance(handler, _StandardError) for handler in logger.handlers):
+        logger.addHandler(_StandardError())
+
+
+class _StandardError(logging.Handler):
+    """Writes to whatever `sys.stderr` is at that moment, so that lines appear above a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
 
 
 def prepare_text() -> None:

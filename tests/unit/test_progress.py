@@ -11,6 +11,8 @@ from tuneyard.progress import BarState, progress_bar, read_bar
 WORK = """
 import time
 from tuneyard.progress import progress_bar
+from tuneyard.terminal import show_logs
+show_logs()
 with progress_bar("copying", 100, "items") as advance:
     for _ in range(4):
         time.sleep(0.25)
@@ -18,11 +20,12 @@ with progress_bar("copying", 100, "items") as advance:
 """
 
 
-def test_without_a_terminal_the_end_is_told_in_a_line(capsys):
+def test_without_a_terminal_the_end_is_logged_in_one_line(caplog):
+    caplog.set_level("INFO", "tuneyard")
     with progress_bar("copying", 2_000_000, "bytes") as advance:
         advance(1_500_000)
         advance(500_000)
-    assert re.fullmatch(r"copying: 2\.0 MB in \d+\.\d s\n", capsys.readouterr().err)
+    assert re.fullmatch(r"copying: 2\.0 MB in \d+\.\d s", caplog.messages[-1])
 
 
 def test_another_process_can_read_the_bar_while_it_runs_and_finds_none_after(tmp_path):
@@ -66,6 +69,10 @@ def on_terminal(program, *words):
     _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 0, shown.decode()
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+
+
+def test_a_program_that_shows_no_logs_sees_no_bar():
+    assert on_terminal(WORK.replace("show_logs()\n", "\n")) == ""
 
 
 def test_on_a_terminal_there_is_a_bar_with_rate():

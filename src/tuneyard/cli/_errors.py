@@ -18,7 +18,7 @@ from tuneyard.errors import INTERRUPTED, TuneyardError
 from tuneyard.folders import home_folder
 from tuneyard.process import explain, tell_error, tell_internal
 from tuneyard.runners.waiting import RunEndedError
-from tuneyard.terminal import prepare_text
+from tuneyard.terminal import prepare_text, show_logs
 
 BROKEN_PIPE = 141
 """What a shell reports for a program whose reader went away (`tuneyard runs | head -1`)."""
@@ -31,6 +31,7 @@ def run() -> int:
         The exit code.
     """
     prepare_text()
+    show_logs()
     from tuneyard.cli.main import app
 
     try:

@@ -8,6 +8,7 @@ is respected.
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,10 @@ class Output:
 
     as_json: bool = False
     quiet: bool = False
+
+    def __post_init__(self) -> None:
+        if self.quiet:
+            logging.getLogger("tuneyard").setLevel(logging.WARNING)
 
     def data(self, document: Mapping[str, Any], human: RenderableType | str | None = None) -> None:
         """Print a command's result: the document with `--json`, else what is given for people.

@@ -25,7 +25,8 @@ from contextlib import suppress
 from typing import Any, Self
 
 from tuneyard.errors import TERMINATED, TuneyardError, UnavailableError
-from tuneyard.train.inputs import Inputs
+from tuneyard.job.inputs import Inputs
+from tuneyard.progress import Notify
 from tuneyard.train.links import Link, listen
 from tuneyard.train.place import Place
 from tuneyard.values import FinetuneValues, values_sha256
@@ -60,7 +61,7 @@ def run_together(
     key: bytes,
     facts: Mapping[str, str],
     stop: Callable[[], bool],
-    notify: Callable[[str], None],
+    notify: Notify,
     body: Callable[[Meeting | None], int],
 ) -> int:
     """Meet the other nodes, do the work, and end as they do.
@@ -152,7 +153,7 @@ class Meeting:
 
     # ---- meet ----
 
-    def open(self, stop: Callable[[], bool], notify: Callable[[str], None]) -> bool:
+    def open(self, stop: Callable[[], bool], notify: Notify) -> bool:
         """Wait until every node has joined.
 
         Args:
@@ -241,7 +242,7 @@ class Meeting:
             if node not in self._ended:  # a node is started again only after its first process has died
                 self._note_lost(node)
 
-    def _join(self, seconds: float, stop: Callable[[], bool], notify: Callable[[str], None]) -> bool:
+    def _join(self, seconds: float, stop: Callable[[], bool], notify: Notify) -> bool:
         deadline, notified = time.monotonic() + seconds, False
         while time.monotonic() < deadline:
             answer = self._request(deadline, stop)
@@ -295,7 +296,7 @@ class Meeting:
                 return UnavailableError(text, hint=f"See that node's log for the reason. {_RESTART}", node=failed[0])
         return None
 
-    def wait_until_ready(self, stop: Callable[[], bool], notify: Callable[[str], None]) -> int | None:
+    def wait_until_ready(self, stop: Callable[[], bool], notify: Notify) -> int | None:
         """Wait until every node has prepared its data.
 
         Args:

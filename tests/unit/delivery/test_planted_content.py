@@ -12,8 +12,8 @@ from tuneyard.delivery import DeliverReport, deliver
 from tuneyard.delivery.datasets import script_sha256
 from tuneyard.delivery.journal import read_journal
 from tuneyard.errors import ConflictError, IntegrityError
+from tuneyard.job.inputs import delivered_dataset
 from tuneyard.store import FileEntry, Manifest, Store, open_store, read_manifest
-from tuneyard.train.inputs import delivered_dataset
 from tuneyard.values import DeliverValues
 
 MODEL = "default-bucket/models/tiny"
