@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,9 +10,7 @@ from dataclasses import dataclass
 RETRIED_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 """Answers that may be another one a little later."""
 
-
-def _print(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +32,7 @@ class Patience:
     longest_wait_seconds: float = 8.0
     longest_retry_after_seconds: float = 330.0
     sleep: Callable[[float], None] = time.sleep
-    notify: Callable[[str], None] = _print
+    notify: Callable[[str], None] = logger.warning
 
     def wait(self, failures: int, why: str, *, retry_after_seconds: float | None = None) -> bool:
         """Wait before the next try, unless it is time to give up.

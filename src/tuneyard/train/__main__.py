@@ -1,7 +1,7 @@
-"""`python -m tuneyard.train VALUES --workdir DIR`: train as the values file says, whatever number of processes.
+"""`python -m tuneyard.train VALUES --workdir DIR`: train with the resolved values, in one process or several.
 
-Reads the values file and the environment, nothing else. Ends with the documented exit codes: 0 finished (also where
-there was nothing left to do), 143 stopped and saved, 3 to 8 for mistakes.
+Reads the values file and the environment, nothing else. Ends with the documented exit codes: 0 finished (also if there
+is nothing left to do), 143 stopped and saved, 3 to 8 for errors.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def main(open_store: Callable[[FinetuneValues], Store] | None = None) -> int:
     """Train, and return the exit code.
 
     Args:
-        open_store: Opens the store of these values; `open_values_store` where None.
+        open_store: Opens the store of the values; `open_values_store` if None.
     """
-    # The base model and the data come from the store: nothing may ask a hub. Read at import by huggingface_hub.
+    # The base model and the data come from the store, never from a hub. huggingface_hub reads this when imported.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     options = _options()
@@ -45,9 +45,9 @@ def main(open_store: Callable[[FinetuneValues], Store] | None = None) -> int:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tuneyard.train", description="Train as a values file says.")
+    parser = argparse.ArgumentParser(prog="python -m tuneyard.train", description="Train with resolved values.")
     parser.add_argument("values", type=Path, help="the resolved values, as one JSON file")
-    parser.add_argument("--workdir", type=Path, required=True, help="a folder of this run on this machine")
+    parser.add_argument("--workdir", type=Path, required=True, help="the folder of this run on this machine")
     parser.add_argument(
         "--wait-seconds",
         type=float,
@@ -61,7 +61,7 @@ def _train(path: Path, workdir: Path, wait_seconds: float, open_store: Callable[
     from tuneyard.errors import TERMINATED
     from tuneyard.job.inputs import experiment_key, find_inputs, nothing_left, open_values_store, wait_for_delivery
     from tuneyard.train.links import key_of_run
-    from tuneyard.train.meeting import facts_of, together
+    from tuneyard.train.meeting import facts_of, run_together
     from tuneyard.train.place import Place
     from tuneyard.train.progress_file import write_progress
     from tuneyard.train.signals import StopRequest
@@ -86,7 +86,7 @@ def _train(path: Path, workdir: Path, wait_seconds: float, open_store: Callable[
         return _prepare_and_train(path, workdir, values, inputs, store, stop, meeting)
 
     key = key_of_run(experiment_key(values)) if place.nodes > 1 else b""
-    return together(place, key, facts_of(values, inputs), stop, logger.info, go)
+    return run_together(place, key, facts_of(values, inputs), stop, logger.info, go)
 
 
 def _prepare_and_train(
@@ -128,7 +128,7 @@ def _prepare_and_train(
     group = Group(values.finetuningGpus)
     if meeting is None:
         return supervise("tuneyard.train.process", arguments, group=group, stop=stop)
-    port = meeting.all_ready(stop, logger.info)
+    port = meeting.wait_until_ready(stop, logger.info)
     if port is None:
         return TERMINATED
     place = meeting.place

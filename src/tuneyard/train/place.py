@@ -1,4 +1,4 @@
-"""Where a process stands among the nodes of its run, as its environment says. Not how they meet (`meeting`)."""
+"""The position of this process's node in its run, read from the environment. How nodes meet is in `meeting`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ PORT = 29500
 
 @dataclass(frozen=True)
 class Place:
-    """Where a node stands among the others.
+    """The position of one node among the nodes of its run.
 
     Attributes:
-        nodes: How many there are.
-        node: Which one this is, from 0.
-        address: Where node 0 is reached.
-        port: Where node 0 listens for the others.
-        own_address: The one address of this machine that the others reach it at; empty where that isn't known.
+        nodes: The number of nodes.
+        node: The index of this node, from 0.
+        address: The host name or IP address of node 0.
+        port: The port that node 0 listens on for the other nodes.
+        own_address: The one IP address of this machine that the other nodes connect to; empty where it is unknown.
     """
 
     nodes: int = 1
@@ -31,21 +31,21 @@ class Place:
 
     @staticmethod
     def of(nodes: int) -> Place:
-        """Read it from the environment.
+        """Read the place from the environment.
 
         Args:
-            nodes: How many nodes the values ask for.
+            nodes: The number of nodes in the values.
 
         Raises:
-            InvalidValuesError: Where another number of nodes is there.
-            UsageError: Where the environment's words are off.
+            InvalidValuesError: The environment has another number of nodes than the values.
+            UsageError: An environment variable is malformed, or the place is incomplete.
         """
-        told = _number("TUNEYARD_NODES", 1)
-        if nodes != told:
-            problem = Problem("nodes", "differs from the nodes that are there (TUNEYARD_NODES)", str(nodes), str(told))
+        available = _number("TUNEYARD_NODES", 1)
+        if nodes != available:
+            problem = Problem("nodes", "differs from TUNEYARD_NODES", str(nodes), str(available))
             raise InvalidValuesError(
-                f"the values ask for {nodes} node(s), and {told} are there",
-                hint="--set nodes=1 trains on one machine; --target kubernetes starts as many nodes as the values ask",
+                f"The values need {nodes} node(s), but TUNEYARD_NODES is {available}.",
+                hint="Use --set nodes=1 for one machine, or --on kubernetes to start as many nodes as the values need.",
                 problems=[problem],
             )
         if nodes == 1:
@@ -55,10 +55,11 @@ class Place:
         address = os.environ.get("TUNEYARD_MASTER_ADDR") or (f"{service}-0.{service}" if service else "")
         if not 0 <= node < nodes or not address:
             raise UsageError(
-                f"JOB_COMPLETION_INDEX is {node} and node 0's address {address!r}: no place among {nodes} nodes",
-                hint="set JOB_COMPLETION_INDEX from 0 on, and TUNEYARD_MASTER_ADDR to where node 0 is reached",
+                f"JOB_COMPLETION_INDEX is '{node}' and the address of node 0 is '{address}', "
+                f"which is no place among {nodes} nodes.",
+                hint=f"Set JOB_COMPLETION_INDEX to 0 to {nodes - 1} and TUNEYARD_MASTER_ADDR to the address of node 0.",
             )
-        # A name may lead to the loopback interface on the machine that has it: only an address says where to listen.
+        # A node's own host name may resolve to the loopback interface, so only an IP address fixes where to listen.
         own = os.environ.get("TUNEYARD_NODE_ADDRESS") or (address if node == 0 and _is_address(address) else "")
         return Place(nodes, node, address, _number("TUNEYARD_MASTER_PORT", PORT), own)
 
@@ -68,7 +69,7 @@ def _number(name: str, default: int) -> int:
     try:
         return int(text)
     except ValueError as error:
-        raise UsageError(f"{name} is {text!r}, which is no number", hint=f"set {name} to a whole number") from error
+        raise UsageError(f"{name} is '{text}', which is not a number.", hint=f"Set {name} to an integer.") from error
 
 
 def _is_address(text: str) -> bool:

@@ -8,10 +8,18 @@ from pathlib import Path
 
 
 def main(path: Path, workdir: Path) -> int:
-    """Train as one of several processes, and return the exit code."""
+    """Train as one of several processes.
+
+    Args:
+        path: The resolved values, as a JSON file.
+        workdir: The folder of this node's run.
+
+    Returns:
+        The exit code.
+    """
     from tuneyard.train.supervisor import die_with_supervisor
 
-    die_with_supervisor()  # before the libraries, which take seconds to load
+    die_with_supervisor()  # before the imports, which take seconds
 
     from tuneyard.job.inputs import open_values_store
     from tuneyard.process import run_main
@@ -33,4 +41,4 @@ if __name__ == "__main__":
     code = main(Path(sys.argv[1]), Path(sys.argv[3]))
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # all is saved; a thread of the communication library can abort a process that ends in order
+    os._exit(code)  # everything is saved, and a thread of the communication library can abort a regular exit

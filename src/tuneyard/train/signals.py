@@ -1,4 +1,4 @@
-"""SIGTERM as a wish that training ends at its next step boundary."""
+"""SIGTERM as a request to end training at the next step boundary."""
 
 from __future__ import annotations
 
@@ -7,24 +7,27 @@ from types import FrameType
 
 
 class StopRequest:
-    """Remembers that SIGTERM came; ask it whether training is to end.
+    """Records SIGTERM; calling it returns whether training has to end.
 
-    Install it in the main thread only. A second SIGTERM changes nothing: the save under way is the reason to wait.
+    Install it in the main thread only. A second SIGTERM changes nothing: the process is still alive because it saves.
+
+    Attributes:
+        requested: Whether SIGTERM was received.
     """
 
     def __init__(self) -> None:
         self.requested = False
 
     def install(self) -> StopRequest:
-        """Take SIGTERM from now on, also one that was held back until here (`supervisor`), and return self."""
-        signal.signal(signal.SIGTERM, self._note)
+        """Handle SIGTERM from now on, including one that was blocked until here (`supervisor`), and return self."""
+        signal.signal(signal.SIGTERM, self._record)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         return self
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _record(self, number: int, frame: FrameType | None) -> None:
         del number, frame
         self.requested = True
 
     def __call__(self) -> bool:
-        """Whether SIGTERM has come."""
+        """Return whether SIGTERM was received."""
         return self.requested

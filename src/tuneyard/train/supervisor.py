@@ -1,11 +1,11 @@
-"""Several training processes of a node as one: started together, stopped together, one exit code.
+"""Supervises the training processes of one node: starts and stops them together, and returns one exit code.
 
-torchrun is not used: it turns a worker's exit 143 or 7 into 1 and kills workers 30 s after SIGTERM, while a save under
-way may need longer. What remains is the environment that `torch.distributed` reads, and waiting.
+torchrun is not used: it turns a worker's exit code 143 or 7 into 1 and kills workers 30 s after SIGTERM, while a save
+may need longer. What remains is to set the environment that `torch.distributed` reads, and to wait.
 
-A worker holds SIGTERM back until it can act on it (`signals`): one that died of it while loading would leave the others
-waiting for it. Where the supervisor is killed, the kernel kills the workers (Linux): nothing trains on unseen, in a
-folder that the next attempt takes over.
+A worker blocks SIGTERM until it can handle it (`signals`): if it died from SIGTERM while loading, the others would wait
+for it. When the supervisor is killed, the kernel kills its workers (Linux), so that none keeps training in a folder
+that the next attempt takes over.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ PARENT = "TUNEYARD_SUPERVISOR_PID"
 _PR_SET_PDEATHSIG = 1
 _INTERNAL = 1
 _PEER_LOST = (_INTERNAL, UnavailableError.exit_code, 128 + signal.SIGABRT)
-"""What a process may end with where another node is gone; NCCL's watchdog aborts."""
+"""Exit codes that may mean that another node was lost; NCCL's watchdog aborts."""
 TROUBLE_SECONDS = 5
 GRACE_AFTER_FAILURE_SECONDS = 20
-"""How long the others may take to end once one has failed: they wait in an exchange that will never come."""
+"""How long the other workers may take to end after one failed: they wait in a collective that never completes."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Where this node's processes stand among all.
+    """The processes of this node, and their position among those of all nodes.
 
     Attributes:
-        processes: How many are on this node.
-        nodes: How many nodes there are, each with as many.
-        node: Which one this is.
-        address: Where node 0 is reached.
-        port: Where the processes find each other; 0 takes a free port of this machine.
-        listener: That port, open, where this node is the first of several.
+        processes: The number of processes per node.
+        nodes: The number of nodes.
+        node: The index of this node.
+        address: The address of node 0.
+        port: The port of torch's store at node 0; 0 picks a free port of this machine.
+        listener: The listening socket of that port, on node 0 of several.
     """
 
     processes: int
@@ -74,36 +74,38 @@ def supervise(
 ) -> int:
     """Run `python -m module` once per process of this node until all have ended.
 
-    Each has a file of its own for its last words; those of the one whose exit code is told become this process's.
+    Each process has its own termination message file; the message of the process whose exit code is returned becomes
+    this process's message.
 
     Args:
         module: The module each process runs.
-        arguments: Its arguments, the same for all.
-        group: How many processes, and where the others are.
-        stop: SIGTERM is passed on to every process once it came.
-        trouble: Why the processes can't go on without another node's.
+        arguments: Its arguments, the same for all processes.
+        group: The processes to start.
+        stop: Once it returns True, SIGTERM is forwarded to every process.
+        trouble: Returns the error that prevents this node from continuing, such as a lost node; None otherwise.
 
     Returns:
-        0 where all ended well; else the exit code of the process that failed first, as it would be told by a shell
-        (a telling one before those of processes that only lost their peer); 143 only where none failed otherwise.
+        0 if all processes succeeded; otherwise the exit code of the process that failed first, in the shell's form
+        (specific codes take precedence over those of processes that only lost their peer); 143 only if none failed
+        otherwise.
 
     Raises:
-        TuneyardError: The trouble, where nothing on this node tells more.
+        TuneyardError: The error from `trouble`, if no process of this node failed with a more specific exit code.
     """
     group, store = _hosted(group)
     with tempfile.TemporaryDirectory(prefix="tuneyard-") as folder:
-        words = [Path(folder) / f"last-words-{local}" for local in range(group.processes)]
-        code = _supervise(_start(module, arguments, group, words), group, stop, trouble)
-        pass_on_last_words(code, words)
+        messages = [Path(folder) / f"termination-message-{local}" for local in range(group.processes)]
+        code = _supervise(_start(module, arguments, group, messages), group, stop, trouble)
+        pass_on_last_words(code, messages)
     del store
     return code
 
 
 def _hosted(group: Group) -> tuple[Group, Any]:
-    """Open the store that torch's processes find each other by, at one address instead of all of this machine's.
+    """Host the store that torch's processes meet through, on one address of this machine instead of all.
 
-    Left to itself, torch's first process listens at every address. The processes are told, as torch's own launcher
-    does, that the store is there already.
+    By default, torch's first process listens on every address. `TORCHELASTIC_USE_AGENT_STORE`, which torchrun sets too,
+    makes the processes connect to a store that already exists.
     """
     if group.nodes > 1 and group.listener is None:
         return group, None
@@ -121,18 +123,18 @@ def _supervise(
     stop: StopRequest,
     trouble: Callable[[], TuneyardError | None],
 ) -> int:
-    failure, failed_at, told = 0, 0.0, False
+    failure, failed_at, stopping = 0, 0.0, False
     lost: TuneyardError | None = None
     while any(worker.poll() is None for worker in workers):
-        if stop() and not told:
-            told = True
+        if stop() and not stopping:
+            stopping = True
             _each_running(workers, subprocess.Popen.terminate)
         if not failure and not lost:
             failure, lost, failed_at = _first_failure(workers), trouble(), time.monotonic()
             if failure or lost:
                 _each_running(workers, subprocess.Popen.terminate)
         elif time.monotonic() - failed_at > GRACE_AFTER_FAILURE_SECONDS:
-            failure = _first_failure(workers)  # before those that are killed here count
+            failure = _first_failure(workers)  # before the exit codes of those that are killed here count
             _each_running(workers, subprocess.Popen.kill)
             for worker in workers:
                 worker.wait()
@@ -150,19 +152,21 @@ def _supervise(
 
 
 def _trouble_soon(trouble: Callable[[], TuneyardError | None]) -> TuneyardError | None:
-    """Give the word about a lost node the time to arrive: its peers in the training may notice first."""
+    """Wait for the news about a lost node: the workers, its peers in the training, may notice the loss first."""
     until = time.monotonic() + TROUBLE_SECONDS
     while not (known := trouble()) and time.monotonic() < until:
         time.sleep(POLL_SECONDS)
     return known
 
 
-def _start(module: str, arguments: Sequence[str], group: Group, words: Sequence[Path]) -> list[subprocess.Popen[bytes]]:
+def _start(
+    module: str, arguments: Sequence[str], group: Group, messages: Sequence[Path]
+) -> list[subprocess.Popen[bytes]]:
     processes = group.processes
     shared = {
         "MASTER_ADDR": group.address,
         "MASTER_PORT": str(group.port),
-        "TORCHELASTIC_USE_AGENT_STORE": "True",  # the store is this process's: `_hosted`
+        "TORCHELASTIC_USE_AGENT_STORE": "True",  # this process hosts the store: `_hosted`
         **_loopback(group),
         PARENT: str(os.getpid()),
         "WORLD_SIZE": str(group.nodes * processes),
@@ -182,41 +186,43 @@ def _start(module: str, arguments: Sequence[str], group: Group, words: Sequence[
                     TERMINATION_LOG: str(file),
                 },
             )
-            for local, file in enumerate(words)
+            for local, file in enumerate(messages)
         ]
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _loopback(group: Group) -> dict[str, str]:
-    """Keep what the processes of one machine tell each other on that machine; gloo would take a network's interface."""
+    """Keep the traffic between processes of one machine on the loopback interface; gloo defaults to a network's."""
     if group.nodes > 1 or os.environ.get("GLOO_SOCKET_IFNAME") or "lo" not in dict(socket.if_nameindex()).values():
         return {}
     return {"GLOO_SOCKET_IFNAME": "lo"}
 
 
 def die_with_supervisor() -> None:
-    """Let the kernel kill this worker as soon as its supervisor is gone; call it first of all."""
+    """Let the kernel kill this worker when its supervisor dies; call it before anything else."""
     if sys.platform != "linux" or PARENT not in os.environ:
         return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != int(os.environ[PARENT]):  # it went before the kernel was asked
+    if os.getppid() != int(os.environ[PARENT]):  # it died before the call above
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _code(worker: subprocess.Popen[bytes]) -> int:
-    """Its exit code so far, 0 while it runs; a signal's end is 128 + the signal's number."""
+    """Return a worker's exit code, 0 while it runs; 128 + the signal's number if a signal ended it."""
     code = worker.poll() or 0
     return 128 - code if code < 0 else code
 
 
 def _first_failure(workers: Sequence[subprocess.Popen[bytes]]) -> int:
     failures = [code for code in map(_code, workers) if code not in (0, TERMINATED)]
-    telling = (code for code in failures if code not in (_INTERNAL, UnavailableError.exit_code))
-    return next(telling, _INTERNAL if _INTERNAL in failures else failures[0] if failures else 0)
+    specific = (code for code in failures if code not in (_INTERNAL, UnavailableError.exit_code))
+    return next(specific, _INTERNAL if _INTERNAL in failures else failures[0] if failures else 0)
 
 
-def _each_running(workers: Sequence[subprocess.Popen[bytes]], act: Callable[[subprocess.Popen[bytes]], None]) -> None:
+def _each_running(
+    workers: Sequence[subprocess.Popen[bytes]], action: Callable[[subprocess.Popen[bytes]], None]
+) -> None:
     for worker in workers:
         if worker.poll() is None:
-            act(worker)
+            action(worker)

@@ -10,8 +10,8 @@ import pytest
 
 from lab.training import ARGUMENTS, REMOTE, changed, lay_out, metrics, start, train, until_step
 
-NO_CHANCE = {"finetuning_config.peft_conf.peft_kwargs.lora_dropout": 0.0}
-LONG = {ARGUMENTS + "num_train_epochs": 12, ARGUMENTS + "eval_steps": 20, **NO_CHANCE}
+NO_DROPOUT = {"finetuning_config.peft_conf.peft_kwargs.lora_dropout": 0.0}
+LONG = {ARGUMENTS + "num_train_epochs": 12, ARGUMENTS + "eval_steps": 20, **NO_DROPOUT}
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def laid_out(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(laid_out, tmp_path_factory):
-    """The losses of one process that nothing happened to."""
+    """The losses of one process without any disturbance."""
     folder = tmp_path_factory.mktemp("undisturbed")
     store = shutil.copytree(laid_out, folder / "store")
     train(changed(**LONG), store, folder / "work")
@@ -40,7 +40,7 @@ def free_port():
         return str(probe.getsockname()[1])
 
 
-def start_node(node, values, store, workdir, port, *, nodes=2, **more):
+def start_node(node, values, store, workdir, port, *, nodes=2, **environment):
     place = {
         "TUNEYARD_NODES": str(nodes),
         "JOB_COMPLETION_INDEX": str(node),
@@ -48,7 +48,7 @@ def start_node(node, values, store, workdir, port, *, nodes=2, **more):
         "TUNEYARD_MASTER_PORT": port,
         "TUNEYARD_NODES_KEY": "a key of the test's nodes",
     }
-    return start(values, store, workdir / f"node-{node}", **{**place, **more})
+    return start(values, store, workdir / f"node-{node}", **{**place, **environment})
 
 
 def start_nodes(values, store, workdir, port=None):
@@ -57,13 +57,13 @@ def start_nodes(values, store, workdir, port=None):
 
 
 def ends(processes):
-    """Wait for all, and give each one's exit code and words."""
-    said = [process.communicate(timeout=120)[1] for process in processes]
-    return [process.returncode for process in processes], said
+    """Wait for all nodes, and return their exit codes and logs."""
+    logs = [process.communicate(timeout=120)[1] for process in processes]
+    return [process.returncode for process in processes], logs
 
 
 def kill_tree(process):
-    """End a node as a machine that loses its power does."""
+    """End a node as a power loss does."""
     everyone = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
     for member in everyone:
         member.send_signal(signal.SIGKILL)
@@ -75,7 +75,7 @@ def losses(store):
 
 
 def check_losses(store, expected):
-    """Each row once, and the numbers those of one process."""
+    """Check that each row is there once, with the numbers of one process."""
     steps = [(row["kind"], row["step"]) for row in metrics(store)]
     assert len(steps) == len(set(steps))
     found = losses(store)
@@ -83,57 +83,55 @@ def check_losses(store, expected):
     assert found == pytest.approx(expected, abs=1e-5, rel=0)
 
 
-def test_a_killed_node_ends_the_other_with_8_and_both_again_have_the_losses_of_one_process(
-    undisturbed, store, tmp_path
-):
+def test_a_killed_node_ends_the_other_with_8_and_a_restart_has_the_losses_of_one_process(undisturbed, store, tmp_path):
     values = changed(nodes=2, **LONG)
     nodes = start_nodes(values, store, tmp_path)
-    until_step(nodes[0], tmp_path / "node-0", 9, seconds=90)
+    until_step(nodes[0], tmp_path / "node-0", 9, seconds=300)
     kill_tree(nodes[1])
     killed = time.monotonic()
-    codes, said = ends(nodes[:1])
-    assert codes == [8], said
+    codes, logs = ends(nodes[:1])
+    assert codes == [8], logs
     assert time.monotonic() - killed < 60
-    assert "node 1 is gone" in said[0]
-    assert "went wrong" not in said[0]
+    assert "Node 1 was lost" in logs[0]
+    assert "went wrong" not in logs[0]
     shutil.rmtree(tmp_path / "node-1")  # another machine
-    codes, said = ends(start_nodes(values, store, tmp_path))
-    assert codes == [0, 0], said
-    assert "attempt 2: resuming from step" in said[0]
+    codes, logs = ends(start_nodes(values, store, tmp_path))
+    assert codes == [0, 0], logs
+    assert "attempt 2: resuming from step" in logs[0]
     check_losses(store, undisturbed)
 
 
-def test_sigterm_on_one_node_saves_on_all_and_both_go_on_to_the_losses_of_one_process(undisturbed, store, tmp_path):
+def test_sigterm_on_one_node_saves_on_all_and_a_restart_has_the_losses_of_one_process(undisturbed, store, tmp_path):
     values = changed(nodes=2, finetuningGpus=2, **LONG, **{ARGUMENTS + "save_steps": 500})
     nodes = start_nodes(values, store, tmp_path)
-    until_step(nodes[0], tmp_path / "node-0", 5, seconds=90)
+    until_step(nodes[0], tmp_path / "node-0", 5, seconds=300)
     nodes[1].send_signal(signal.SIGTERM)
-    codes, said = ends(nodes)
-    assert codes == [143, 143], said
-    stopped_at = int(said[0].split("stopped after step ")[1].split(":")[0])
+    codes, logs = ends(nodes)
+    assert codes == [143, 143], logs
+    stopped_at = int(logs[0].split("stopped after step ")[1].split(":")[0])
     kept = store / REMOTE / f"checkpoint-{stopped_at}-1"
     assert {path.name for path in kept.glob("rng_state_*")} == {f"rng_state_{rank}.pth" for rank in range(4)}
-    codes, said = ends(start_nodes(values, store, tmp_path))
-    assert codes == [0, 0], said
-    assert f"attempt 2: resuming from step {stopped_at}" in said[0]
+    codes, logs = ends(start_nodes(values, store, tmp_path))
+    assert codes == [0, 0], logs
+    assert f"attempt 2: resuming from step {stopped_at}" in logs[0]
     check_losses(store, undisturbed)
 
 
-def test_a_node_with_other_values_is_told_so_and_one_that_nobody_joins_says_who_is_missing(store, tmp_path):
+def test_a_node_with_other_values_is_refused_and_node_0_reports_who_is_missing(store, tmp_path):
     port, short = free_port(), {"TUNEYARD_MEETING_SECONDS": "8"}
     first = start_node(0, changed(nodes=2), store, tmp_path, port, **short)
-    other = start_node(1, changed(nodes=2, **NO_CHANCE), store, tmp_path, port, **short)
-    codes, said = ends([first, other])
-    assert codes == [8, 8], said
-    assert "node(s) 1 did not come within 8 s" in said[0]
-    assert "its values differ from node 0's" in said[1]
-    assert not any("loading torch" in words for words in said)
+    other = start_node(1, changed(nodes=2, **NO_DROPOUT), store, tmp_path, port, **short)
+    codes, logs = ends([first, other])
+    assert codes == [8, 8], logs
+    assert "Node(s) 1 did not join within 8 s" in logs[0]
+    assert "its values differ from node 0's" in logs[1]
+    assert not any("loading torch" in log for log in logs)
     assert not (store / REMOTE).exists()
 
 
-def test_processes_of_one_machine_open_no_port_to_others(store, tmp_path):
+def test_processes_of_one_machine_listen_on_loopback_alone(store, tmp_path):
     process = start(changed(finetuningGpus=2, **LONG), store, tmp_path / "work")
-    until_step(process, tmp_path / "work", 2, seconds=90)
+    until_step(process, tmp_path / "work", 2, seconds=300)
     tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     opened = [one.laddr for member in tree for one in member.net_connections() if one.status == psutil.CONN_LISTEN]
     interfaces = [member.environ().get("GLOO_SOCKET_IFNAME") for member in tree[1:]]
@@ -143,22 +141,22 @@ def test_processes_of_one_machine_open_no_port_to_others(store, tmp_path):
     assert {address.ip for address in opened} == {"127.0.0.1"}
 
 
-def test_nodes_that_share_no_secret_are_refused_before_they_meet(store, tmp_path):
+def test_nodes_without_a_shared_secret_are_refused_before_they_meet(store, tmp_path):
     node = start_node(0, changed(nodes=2), store, tmp_path, free_port(), TUNEYARD_NODES_KEY="")
-    codes, said = ends([node])
-    assert codes == [3], said
-    assert "Several nodes need a secret that they share" in said[0]
-    assert "waiting up to" not in said[0]
+    codes, logs = ends([node])
+    assert codes == [3], logs
+    assert "Several nodes need a shared secret" in logs[0]
+    assert "waiting up to" not in logs[0]
 
 
-def test_nodes_that_are_not_there_are_refused(store, tmp_path):
-    said = train(changed(nodes=2), store, tmp_path / "work", code=3)
-    assert "nodes" in said
-    assert "TUNEYARD_NODES" in said
-    assert "--target kubernetes" in said
+def test_values_with_more_nodes_than_available_are_refused(store, tmp_path):
+    logs = train(changed(nodes=2), store, tmp_path / "work", code=3)
+    assert "nodes" in logs
+    assert "TUNEYARD_NODES" in logs
+    assert "--on kubernetes" in logs
 
 
-def test_a_stop_while_a_node_waits_for_the_others_ends_it_with_143(store, tmp_path):
+def test_a_stop_request_while_waiting_for_other_nodes_ends_with_143(store, tmp_path):
     node = start_node(1, changed(nodes=2), store, tmp_path, free_port())
     deadline = time.monotonic() + 60
     assert node.stderr is not None

@@ -1,4 +1,4 @@
-"""Connections between nodes: proven on both sides, and each line signed with its direction and its place."""
+"""Connections between nodes: both sides authenticate, and each message is signed with its direction and its number."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from tuneyard.train.links import Link, key_of_run
 KEY = b"k" * 32
 
 
-class Overhearing(Link):
-    """A link that notes what it reads before both have proven who they are."""
+class Recording(Link):
+    """A link that records what it receives before both sides are authenticated."""
 
-    overheard: list[bytes]
+    recorded: list[bytes]
 
-    def _receive(self):
+    def _receive_unsigned(self):
         line = self._lines.readline()
-        self.overheard.append(line)
+        self.recorded.append(line)
         return json.loads(line)
 
 
-def linked(key: bytes = KEY, other: bytes = KEY, overheard: list[bytes] | None = None) -> tuple[Link, Link, int, bool]:
+def linked(key: bytes = KEY, other: bytes = KEY, recorded: list[bytes] | None = None) -> tuple[Link, Link, int, bool]:
     """Connect two links, and let node 1 prove itself to node 0."""
     one, two = socket.socketpair()
-    server, client = Link(one, 5) if overheard is None else Overhearing(one, 5), Link(two, 5)
-    if isinstance(server, Overhearing):
-        server.overheard = overheard
+    server, client = Link(one, 5) if recorded is None else Recording(one, 5), Link(two, 5)
+    if isinstance(server, Recording):
+        server.recorded = recorded
     with ThreadPoolExecutor(1) as pool:
         admitted = pool.submit(server.admit, key, 3)
         proven = client.prove(other, 1)
@@ -48,40 +48,40 @@ def pair():
     client.close()
 
 
-def raw(server: Link, client: Link, *words: dict[str, object]) -> list[bytes]:
-    """Say words, and take the lines off the wire before the other side reads them."""
-    for one in words:
-        client.say(one)
-    return [server._lines.readline() for _ in words]
+def raw(server: Link, client: Link, *messages: dict[str, object]) -> list[bytes]:
+    """Send messages, and take the lines off the wire before the other side receives them."""
+    for message in messages:
+        client.send(message)
+    return [server._lines.readline() for _ in messages]
 
 
-def test_both_sides_say_and_read(pair):
+def test_both_sides_send_and_receive(pair):
     server, client = pair
     for number in range(3):
-        client.say({"n": number, "text": "ü\n"})
-        server.say({"answer": number})
-        assert server.read() == {"n": number, "text": "ü\n"}
-        assert client.read() == {"answer": number}
+        client.send({"n": number, "text": "ü\n"})
+        server.send({"answer": number})
+        assert server.receive() == {"n": number, "text": "ü\n"}
+        assert client.receive() == {"answer": number}
 
 
-def test_different_keys_let_nobody_in():
+def test_different_keys_admit_nobody():
     server, _, node, proven = linked(other=b"o" * 32)
     assert (node, proven) == (0, False)
     server.close()
 
 
-def test_nothing_is_said_before_both_have_proven_who_they_are():
+def test_no_message_passes_before_both_sides_are_authenticated():
     one, two = socket.socketpair()
     link = Link(one, 1)
     with pytest.raises(AssertionError):
-        link.say({"facts": 1})
-    two.sendall(b'{"say": "welcome"}\n')
-    assert link.read() == {}
+        link.send({"facts": 1})
+    two.sendall(b'{"type": "welcome"}\n')
+    assert link.receive() == {}
     link.close()
     two.close()
 
 
-def test_every_connection_has_numbers_of_its_own():
+def test_every_connection_has_its_own_nonces():
     seen = set()
     for _ in range(3):
         server, client, _, _ = linked()
@@ -92,53 +92,53 @@ def test_every_connection_has_numbers_of_its_own():
     assert len(seen) == 3
 
 
-def test_what_was_overheard_of_one_connection_opens_no_other():
-    overheard: list[bytes] = []
-    server, client, _, _ = linked(overheard=overheard)
+def test_a_recorded_handshake_opens_no_other_connection():
+    recorded: list[bytes] = []
+    server, client, _, _ = linked(recorded=recorded)
     server.close()
     client.close()
     one, two = socket.socketpair()
-    again = Link(one, 5)
-    two.sendall(overheard[0])
-    assert again.admit(KEY, 3) == 0
-    again.close()
+    second = Link(one, 5)
+    two.sendall(recorded[0])
+    assert second.admit(KEY, 3) == 0
+    second.close()
     two.close()
 
 
 @pytest.mark.parametrize(
-    "words", [b"[" * 60_000, b"{" * 60_000, b"\xff", b'"' + b"x" * 60_000, b"7", b"[]", b"null", b""]
+    "noise", [b"[" * 60_000, b"{" * 60_000, b"\xff", b'"' + b"x" * 60_000, b"7", b"[]", b"null", b""]
 )
-def test_words_that_are_no_object_are_no_error_but_another_one_s(words):
+def test_a_handshake_that_is_not_an_object_raises_nothing(noise):
     one, two = socket.socketpair()
     link = Link(one, 5)
-    two.sendall(words + b"\n")
+    two.sendall(noise + b"\n")
     assert link.admit(KEY, 3) == 0
     two.close()
     link.close()
 
 
-@pytest.mark.parametrize("change", ["repeated", "reordered", "changed", "its own signature", "reflected", "unsigned"])
-def test_a_line_that_is_not_the_other_side_s_next_ends_the_connection(pair, change):
+@pytest.mark.parametrize("change", ["repeated", "reordered", "changed", "another signature", "reflected", "unsigned"])
+def test_a_message_that_is_not_the_peers_next_ends_the_connection(pair, change):
     server, client = pair
-    first, second = raw(server, client, {"say": "beat"}, {"say": "ended", "code": 0})
-    told = {
+    first, second = raw(server, client, {"type": "beat"}, {"type": "ended", "code": 0})
+    lines = {
         "repeated": [first, first],
         "reordered": [second, first],
         "changed": [first.replace(b"beat", b"lost"), second],
-        "its own signature": [b"0" * 64 + first[64:], second],
+        "another signature": [b"0" * 64 + first[64:], second],
         "unsigned": [first.partition(b" ")[2], second],
         "reflected": [],
     }[change]
     if change == "reflected":
-        server.say({"say": "beat"})
-        told = [client._lines.readline()]
-    client.connection.sendall(b"".join(told))
-    read = [server.read() for _ in told]
-    assert {} in read
-    assert {"say": "ended", "code": 0} not in read
+        server.send({"type": "beat"})
+        lines = [client._lines.readline()]
+    client.connection.sendall(b"".join(lines))
+    received = [server.receive() for _ in lines]
+    assert {} in received
+    assert {"type": "ended", "code": 0} not in received
 
 
-def test_a_key_is_of_one_run_and_never_the_secret_it_is_made_of(monkeypatch):
+def test_each_run_has_its_own_key_which_never_contains_the_secret(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a store's secret key")
     one, other = key_of_run("bucket/experiments/a"), key_of_run("bucket/experiments/b")
     assert len(one) == len(other) == 32

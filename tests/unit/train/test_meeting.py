@@ -1,4 +1,4 @@
-"""Nodes meet over real connections, and each learns how another one ended."""
+"""Nodes meet over real connections, and each learns how another one ended or that it was lost."""
 
 import json
 import socket
@@ -6,13 +6,14 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from tuneyard.errors import InvalidValuesError, UnavailableError, UsageError
 from tuneyard.train import meeting
 from tuneyard.train.links import Link
-from tuneyard.train.meeting import Meeting, together
+from tuneyard.train.meeting import Meeting, run_together
 from tuneyard.train.place import Place
 
 FACTS = {"values": "abc"}
@@ -43,11 +44,11 @@ def places(nodes, port):
 
 
 def run(bodies, port):
-    """Let each node do its work in a thread; gives what each returned or raised."""
+    """Let each node do its work in a thread; returns what each returned or raised."""
 
     def one(place, body):
         try:
-            return together(place, KEY, FACTS, never, quiet, body)
+            return run_together(place, KEY, FACTS, never, quiet, body)
         except UnavailableError as error:
             return error
 
@@ -57,24 +58,24 @@ def run(bodies, port):
 
 def ready(code):
     def body(met):
-        assert met.all_ready(never, quiet)
+        assert met.wait_until_ready(never, quiet)
         return code
 
     return body
 
 
 def until_trouble(met):
-    assert met.all_ready(never, quiet)
+    assert met.wait_until_ready(never, quiet)
     while not (trouble := met.trouble()):
         threading.Event().wait(0.05)
     raise trouble
 
 
-def test_all_nodes_get_the_same_port_and_it_is_not_the_meetings(port):
+def test_all_nodes_get_the_same_port_and_not_that_of_the_meeting(port):
     ports = []
 
     def body(met):
-        ports.append(met.all_ready(never, quiet))
+        ports.append(met.wait_until_ready(never, quiet))
         return 0
 
     assert run([body] * 3, port) == [0, 0, 0]
@@ -82,65 +83,63 @@ def test_all_nodes_get_the_same_port_and_it_is_not_the_meetings(port):
     assert ports[0] not in (None, port)
 
 
-def test_nodes_that_are_stopped_end_with_143_together(port):
+def test_stopped_nodes_all_end_with_143(port):
     assert run([ready(143)] * 3, port) == [143, 143, 143]
 
 
 def test_a_stop_before_training_ends_every_node_with_143(port):
     def body(met):
-        return 143 if met.all_ready(never, quiet) is None else 0
+        return 143 if met.wait_until_ready(never, quiet) is None else 0
 
     assert run([body, lambda met: 143, body], port) == [143, 143, 143]
 
 
-def test_what_one_node_fails_with_is_told_to_all_others(port):
+def test_all_nodes_learn_the_exit_code_of_a_failed_node(port):
     first, failed, last = run([until_trouble, ready(6), until_trouble], port)
     assert failed == 6
-    assert "node 1 has ended with exit code 6" in str(first)
-    assert "node 1 has ended with exit code 6" in str(last)
+    assert "Node 1 has ended with exit code 6" in str(first)
+    assert "Node 1 has ended with exit code 6" in str(last)
 
 
-def test_a_node_that_has_ended_well_fails_where_node_0_fails_after_it(port):
+def test_a_node_that_has_succeeded_fails_if_node_0_fails_afterwards(port):
     first, other = run([ready(1), ready(0)], port)
     assert first == 1
-    assert "node 0 has ended with exit code 1" in str(other)
+    assert "Node 0 has ended with exit code 1" in str(other)
 
 
-@pytest.mark.parametrize("how", ["silent", "gone", "again"])
-def test_a_node_that_is_silent_gone_or_there_again_is_lost_to_all_others(port, monkeypatch, how):
+@pytest.mark.parametrize("how", ["silent", "gone", "restarted"])
+def test_all_nodes_lose_a_node_that_is_silent_gone_or_restarted(port, monkeypatch, how):
     monkeypatch.setattr(meeting, "SILENCE_SECONDS", 1.0)
     monkeypatch.setattr(meeting, "BEAT_SECONDS", 0.2)
     with ExitStack() as stack:
 
-        def said_hello():
-            link = Link(stack.enter_context(_connected(port)), 15)
-            stack.callback(link.close)
-            assert link.prove(KEY, 2)
-            link.say({"facts": {**FACTS, "nodes": "3"}})
-            return link
-
-        def comrade():
-            link = said_hello()
-            while link.read().get("say") != "welcome":
+        def third_node():
+            link = _joined(stack, port, node=2, nodes=3)
+            while link.receive().get("type") != "welcome":
                 pass
             if how == "gone":
                 link.close()
-            if how == "again":
-                said_hello()
-
-        def wait(met):
-            met._wait(lambda: met._lost is not None, 15, never)
-            raise met.trouble()
+            if how == "restarted":
+                _joined(stack, port, node=2, nodes=3)
 
         def node(place):
             with pytest.raises(UnavailableError) as caught:
-                together(place, KEY, FACTS, never, quiet, wait)
+                run_together(place, KEY, FACTS, never, quiet, _work_until_lost)
             return str(caught.value)
 
         with ThreadPoolExecutor(3) as pool:
-            said = [pool.submit(node, place) for place in places(3, port)[:2]]
-            pool.submit(comrade).result(timeout=15)
-            assert [one.result(timeout=15) for one in said] == ["node 2 is gone", "node 2 is gone"]
+            errors = [pool.submit(node, place) for place in places(3, port)[:2]]
+            pool.submit(third_node).result(timeout=15)
+            assert [error.result(timeout=15) for error in errors] == ["Node 2 was lost.", "Node 2 was lost."]
+
+
+def _joined(stack, port, *, node, nodes):
+    """Join node 0 as another node's process does, as far as its facts."""
+    link = Link(stack.enter_context(_connected(port)), 15)
+    stack.callback(link.close)
+    assert link.prove(KEY, node)
+    link.send({"facts": {**FACTS, "nodes": str(nodes)}})
+    return link
 
 
 def _connected(port):
@@ -151,77 +150,191 @@ def _connected(port):
             threading.Event().wait(0.05)
 
 
+@pytest.mark.parametrize("late", [0, 1])
+def test_a_late_node_is_waited_for(port, late):
+    waiting = threading.Event()
+
+    def notify(line):
+        if "waiting up to" in line:
+            waiting.set()
+
+    nodes = places(2, port)
+    with ThreadPoolExecutor(1) as pool:
+        early = pool.submit(run_together, nodes[1 - late], KEY, FACTS, never, notify, ready(0))
+        assert waiting.wait(15)
+        threading.Event().wait(1.5)  # longer than a node waits before it connects once more
+        assert not early.done()
+        assert run_together(nodes[late], KEY, FACTS, never, quiet, ready(0)) == 0
+        assert early.result(timeout=15) == 0
+
+
+@pytest.mark.parametrize("connection", ["closed", "open"])
+def test_a_node_replaced_while_nodes_meet_joins_in_place_of_the_first(port, monkeypatch, connection):
+    monkeypatch.setattr(meeting, "BEAT_SECONDS", 0.2)
+    nodes = places(3, port)
+    with ThreadPoolExecutor(2) as pool, ExitStack() as stack:
+        first = pool.submit(run_together, nodes[0], KEY, FACTS, never, quiet, ready(0))
+        replaced = _joined(stack, port, node=1, nodes=3)
+        assert replaced.receive() == {"type": "beat"}, "it has joined"
+        if connection == "closed":
+            replaced.close()
+        second = pool.submit(run_together, nodes[1], KEY, FACTS, never, quiet, ready(0))
+        threading.Event().wait(1.5)
+        assert not first.done()
+        assert run_together(nodes[2], KEY, FACTS, never, quiet, ready(0)) == 0
+        assert [node.result(timeout=15) for node in (first, second)] == [0, 0]
+
+
+def test_a_node_that_died_while_nodes_meet_is_missing(port, monkeypatch):
+    monkeypatch.setenv("TUNEYARD_MEETING_SECONDS", "3")
+    monkeypatch.setattr(meeting, "BEAT_SECONDS", 0.2)
+    with ThreadPoolExecutor(1) as pool, ExitStack() as stack:
+        waiting = pool.submit(run_together, places(3, port)[0], KEY, FACTS, never, quiet, ready(0))
+        dead = _joined(stack, port, node=1, nodes=3)
+        assert dead.receive() == {"type": "beat"}, "it has joined"
+        dead.close()
+        with pytest.raises(UnavailableError, match=r"Node\(s\) 1, 2 did not join"):
+            waiting.result(timeout=15)
+
+
+def test_a_node_replaced_during_training_waits_for_the_next_meeting(port):
+    """The process of a lost node starts while node 0 still trains: it may not join, and node 0 has to start anew."""
+    lines = []
+    nodes = places(2, port)
+    with ThreadPoolExecutor(2) as pool, ExitStack() as stack:
+        first = pool.submit(run_together, nodes[0], KEY, FACTS, never, quiet, _work_until_lost)
+        lost = _joined(stack, port, node=1, nodes=2)
+        while lost.receive().get("type") != "welcome":
+            pass
+        replacement = pool.submit(run_together, nodes[1], KEY, FACTS, never, lines.append, ready(0))
+        with pytest.raises(UnavailableError, match=r"^Node 1 was lost\.$"):
+            first.result(timeout=15)
+        assert not replacement.done()
+        assert run_together(nodes[0], KEY, FACTS, never, quiet, ready(0)) == 0
+        assert replacement.result(timeout=15) == 0
+    assert [line for line in lines if "training without this one" in line] == lines[1:2]
+
+
+def _work_until_lost(met):
+    assert met._wait(lambda: met._lost is not None, 15, never)
+    raise met.trouble()
+
+
+@pytest.mark.parametrize("how", ["silent", "gone"])
+def test_node_0_is_lost_if_it_is_silent_or_gone(port, monkeypatch, how):
+    monkeypatch.setattr(meeting, "SILENCE_SECONDS", 1.0)
+    monkeypatch.setattr(meeting, "BEAT_SECONDS", 0.2)
+    with ThreadPoolExecutor(1) as pool, socket.create_server(("127.0.0.1", port)) as server:
+        other = pool.submit(run_together, places(2, port)[1], KEY, FACTS, never, quiet, _work_until_lost)
+        link = Link(server.accept()[0], 15)
+        assert link.admit(KEY, 2) == 1
+        assert link.receive() == {"facts": {**FACTS, "nodes": "2"}}
+        link.send({"type": "welcome"})
+        if how == "gone":
+            link.close()
+        with pytest.raises(UnavailableError, match=r"^Node 0 was lost\.$"):
+            other.result(timeout=15)
+        link.close()
+
+
+def test_a_foreign_client_of_torch_gets_no_connection_and_keeps_no_node_out(port, monkeypatch):
+    """The port is torch's default too: another training with the same address may connect by mistake."""
+    from torch.distributed import DistNetworkError, TCPStore
+
+    monkeypatch.setattr(meeting, "_HANDSHAKE_SECONDS", 1.0)
+    first, other = places(2, port)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(run_together, first, KEY, FACTS, never, quiet, ready(0))
+        _connected(port).close()
+        with pytest.raises(DistNetworkError):
+            TCPStore("127.0.0.1", port, is_master=False, timeout=timedelta(seconds=1))
+        assert run_together(other, KEY, FACTS, never, quiet, ready(0)) == 0
+        assert waiting.result(timeout=15) == 0
+
+
+def test_a_node_that_meets_the_store_of_another_training_reports_it(port, monkeypatch):
+    from torch.distributed import TCPStore
+
+    monkeypatch.setenv("TUNEYARD_MEETING_SECONDS", "3")
+    monkeypatch.setattr(meeting, "_HANDSHAKE_SECONDS", 0.5)
+    store = TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
+    with pytest.raises(UnavailableError, match="does not have this run's key"):
+        run_together(places(2, port)[1], KEY, FACTS, never, quiet, ready(0))
+    assert store.num_keys() <= 1  # the store's own
+    del store
+
+
 NOISE = (
     b"GET / HTTP/1.1\r\n\r\n", b"[]\n", b'{"node": 7}\n', b'{"node": "x"}\n', b"\xff\n", b"\n", b"{}\n" * 3,
     b'{"node": 1, "nonce": "", "proof": ""}\n', b'{"node": true, "nonce": 1, "proof": []}\n',
-    b'{"node": 1, "facts": {"values": "abc", "nodes": "2"}}\n', b'{"say": "lost", "node": 0}\n',
+    b'{"node": 1, "facts": {"values": "abc", "nodes": "2"}}\n', b'{"type": "lost", "node": 0}\n',
     b'{"node": 1, "nonce": "%s", "proof": "%s"}\n' % (b"0" * 64, b"0" * 64),
 )  # fmt: skip
 
 
-def test_strangers_at_the_port_change_nothing_and_are_told_nothing_but_a_number(port):
+def test_foreign_peers_change_nothing_and_receive_nothing_but_a_nonce(port):
     first, other = places(2, port)
     with ThreadPoolExecutor(2) as pool:
-        waiting = pool.submit(together, first, KEY, FACTS, never, quiet, ready(0))
-        for words in NOISE:
-            with _connected(port) as stranger, stranger.makefile("rb") as lines:
-                stranger.sendall(words)
-                stranger.shutdown(socket.SHUT_WR)
-                told = lines.read()
-            assert set(json.loads(told)) == {"nonce"}
-        assert together(other, KEY, FACTS, never, quiet, ready(0)) == 0
+        waiting = pool.submit(run_together, first, KEY, FACTS, never, quiet, ready(0))
+        for noise in NOISE:
+            with _connected(port) as peer, peer.makefile("rb") as lines:
+                peer.sendall(noise)
+                peer.shutdown(socket.SHUT_WR)
+                received = lines.read()
+            assert set(json.loads(received)) == {"nonce"}
+        assert run_together(other, KEY, FACTS, never, quiet, ready(0)) == 0
         assert waiting.result(timeout=15) == 0
 
 
-def test_more_strangers_than_may_wait_keep_no_node_out(port, monkeypatch):
-    monkeypatch.setattr(meeting, "_STRANGERS", 3)
-    monkeypatch.setattr(meeting, "_HELLO_SECONDS", 1.0)
+def test_more_foreign_peers_than_the_limit_keep_no_node_out(port, monkeypatch):
+    monkeypatch.setattr(meeting, "_UNAUTHENTICATED", 3)
+    monkeypatch.setattr(meeting, "_HANDSHAKE_SECONDS", 1.0)
     first, other = places(2, port)
     with ThreadPoolExecutor(2) as pool, ExitStack() as stack:
-        waiting = pool.submit(together, first, KEY, FACTS, never, quiet, ready(0))
+        waiting = pool.submit(run_together, first, KEY, FACTS, never, quiet, ready(0))
         for _ in range(9):
             stack.enter_context(_connected(port))
-        assert together(other, KEY, FACTS, never, quiet, ready(0)) == 0
+        assert run_together(other, KEY, FACTS, never, quiet, ready(0)) == 0
         assert waiting.result(timeout=15) == 0
 
 
-def test_a_node_with_another_key_is_no_node_of_the_run(port, monkeypatch):
+def test_a_node_with_another_key_is_not_a_node_of_the_run(port, monkeypatch):
     monkeypatch.setenv("TUNEYARD_MEETING_SECONDS", "3")
     first, other = places(2, port)
     with ThreadPoolExecutor(2) as pool:
-        waiting = pool.submit(together, first, KEY, FACTS, never, quiet, ready(0))
+        waiting = pool.submit(run_together, first, KEY, FACTS, never, quiet, ready(0))
         with pytest.raises(UnavailableError, match="does not have this run's key"):
-            together(other, b"another", FACTS, never, quiet, ready(0))
-        with pytest.raises(UnavailableError, match=r"node\(s\) 1 did not come"):
+            run_together(other, b"another", FACTS, never, quiet, ready(0))
+        with pytest.raises(UnavailableError, match=r"Node\(s\) 1 did not join"):
             waiting.result(timeout=15)
 
 
 def test_a_false_node_0_learns_nothing_of_a_node(port, monkeypatch):
-    """It repeats what a node sends, claims to have a proof, or says welcome at once."""
+    """It repeats what a node sends, claims to have a proof, or sends a welcome at once."""
     monkeypatch.setenv("TUNEYARD_MEETING_SECONDS", "3")
-    heard = []
+    received = []
 
     def false_node_0(server):
-        for answer in (None, b'{"proof": "%s"}\n' % (b"0" * 64), b'{"say": "welcome"}\n'):
+        for answer in (None, b'{"proof": "%s"}\n' % (b"0" * 64), b'{"type": "welcome"}\n'):
             connection, _ = server.accept()
             with connection, connection.makefile("rb") as lines:
                 connection.sendall(b'{"nonce": "%s"}\n' % (b"0" * 64))
                 hello = lines.readline()
                 connection.sendall(answer or hello)
-                heard.append((hello, lines.readline()))
+                received.append((hello, lines.readline()))
 
     with socket.create_server(("127.0.0.1", port)) as server, ThreadPoolExecutor(1) as pool:
         answering = pool.submit(false_node_0, server)
         with pytest.raises(UnavailableError, match="does not have this run's key"):
-            together(places(2, port)[1], KEY, FACTS, never, quiet, ready(0))
+            run_together(places(2, port)[1], KEY, FACTS, never, quiet, ready(0))
         answering.result(timeout=15)
-    assert len(heard) == 3
-    for hello, more in heard:
+    assert len(received) == 3
+    for hello, more in received:
         assert set(json.loads(hello)) == {"node", "nonce", "proof"}
         assert more == b""
 
 
-def test_node_0_listens_at_its_own_address_alone():
+def test_node_0_listens_on_its_own_address_alone():
     with ExitStack() as stack:
         first = Place(2, 0, "127.0.0.2", 0, "127.0.0.2")
         met = stack.enter_context(Meeting(first, KEY, FACTS))
@@ -232,31 +345,31 @@ def test_node_0_listens_at_its_own_address_alone():
                 socket.create_connection(("127.0.0.1", opened.getsockname()[1]), timeout=5)
             socket.create_connection(("127.0.0.2", opened.getsockname()[1]), timeout=5).close()
         elsewhere = stack.enter_context(Meeting(Place(2, 0, "x", 0, "192.0.2.1"), KEY, FACTS))
-        stack.enter_context(elsewhere._open_port(0))  # an address that leads here by the way of another machine
+        stack.enter_context(elsewhere._open_port(0))  # another machine's address that forwards to this one
 
 
-def test_the_port_for_torch_is_node_0_s_own_and_open_until_torch_has_it(port):
+def test_the_port_for_torch_is_open_on_node_0s_own_address(port):
     addresses = []
 
     def body(met):
-        assert met.all_ready(never, quiet)
+        assert met.wait_until_ready(never, quiet)
         if met.place.node == 0:
             addresses.append(met.listener.getsockname())
         return 0
 
     first, other = (replace(place, own_address="127.0.0.1") for place in places(2, port))
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda place: together(place, KEY, FACTS, never, quiet, body), (first, other)))
+        list(pool.map(lambda place: run_together(place, KEY, FACTS, never, quiet, body), (first, other)))
     assert addresses[0][0] == "127.0.0.1"
 
 
-def test_a_node_waits_for_a_stop_too(port):
+def test_a_stop_request_ends_the_wait_for_other_nodes(port):
     for place in places(2, port):
         with Meeting(place, KEY, FACTS) as met:
             assert not met.open(lambda: True, quiet)
 
 
-def test_a_place_is_read_from_what_kubernetes_gives(monkeypatch):
+def test_a_place_is_read_from_the_variables_of_kubernetes(monkeypatch):
     monkeypatch.setenv("TUNEYARD_NODES", "3")
     monkeypatch.setenv("JOB_COMPLETION_INDEX", "2")
     monkeypatch.setenv("TUNEYARD_NODE_SERVICE", "tune")
@@ -271,7 +384,7 @@ def test_a_place_is_read_from_what_kubernetes_gives(monkeypatch):
         monkeypatch.setenv("JOB_COMPLETION_INDEX", "1")
         assert Place.of(3).own_address == ""
     monkeypatch.delenv("TUNEYARD_MASTER_ADDR")
-    with pytest.raises(InvalidValuesError, match="ask for 2 node"):
+    with pytest.raises(InvalidValuesError, match="need 2 node"):
         Place.of(2)
     monkeypatch.setenv("JOB_COMPLETION_INDEX", "3")
     with pytest.raises(UsageError, match="no place among 3 nodes"):
