@@ -43,7 +43,7 @@ def chat(
     if question is None and json:
         raise UsageError("--json takes one question.", hint='Give one: tuneyard chat NAME "What is a manifest?" --json')
     with runner.reach(server.key) as reached:
-        endpoint = connect(reached.url, reached.api_key, options=runner.options)
+        endpoint = connect(reached.url, reached.api_key, target=runner.options)
         if question is None:
             run_chat(endpoint, compare=compare, system=system, max_tokens=max_tokens, temperature=temperature)
             return

@@ -162,10 +162,10 @@ def delete(
         out.say(f"What it published is kept: {info.experiment} in {where}")
 
 
-def _find(runner: Runner, reference: str, words: str, *, prefer: Verb | None = None) -> tuple[Runner, RunInfo]:
+def _find(runner: Runner, reference: str, command: str, *, prefer: Verb | None = None) -> tuple[Runner, RunInfo]:
     from tuneyard.runners.names import find_run
 
-    return runner, find_run(runner.list(), reference, prefer=prefer, words=words, options=runner.options)
+    return runner, find_run(runner.list(), reference, prefer=prefer, command=command, options=runner.options)
 
 
 def _listing(found: list[RunInfo], *, names_only: bool) -> str | None:

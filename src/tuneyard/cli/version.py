@@ -12,5 +12,5 @@ def version(json: o.Json = False) -> None:
     import tuneyard
     from tuneyard.cli._output import Output
 
-    told = tuneyard.__version__
-    Output(json).data({"version": told, "python": platform.python_version()}, f"tuneyard {told}")
+    version = tuneyard.__version__
+    Output(json).data({"version": version, "python": platform.python_version()}, f"tuneyard {version}")
