@@ -40,7 +40,9 @@ def test_a_server_that_keeps_every_promise_is_used_in_full(name: str, s3_server_
     assert _not_ok(report) == {}
     assert (report.facts["mode"], _degraded(report), report.exit_code) == ("full", [], 0)
     assert len(report.checks) == 12
-    assert "20 rounds: exactly one won each time" in report.named("conditional create").found
+    assert (
+        "exactly one of 32 concurrent writes succeeded in each of 20 rounds" in report.named("conditional create").found
+    )
     assert {info.key for info in server.open().list(f"{BUCKET}/")} == before
 
 
@@ -68,7 +70,7 @@ def test_a_stand_in_without_a_flaw_keeps_every_promise():
 BROKEN: dict[Flaw, tuple[str, str, list[str], dict[str, str]]] = {
     "racing writes": (
         "conditional create",
-        "several won in",
+        "concurrent writes succeeded in",
         ["single-writer"],
         {"conditional create": "warning", "conditional replace": "warning"},
     ),
@@ -90,7 +92,7 @@ BROKEN: dict[Flaw, tuple[str, str, list[str], dict[str, str]]] = {
         ["unchecked-uploads"],
         {"wrong checksums": "warning"},
     ),
-    "keeps aborted uploads": ("aborted upload", "stay", ["leftover-parts"], {"aborted upload": "warning"}),
+    "keeps aborted uploads": ("aborted upload", "remain", ["leftover-parts"], {"aborted upload": "warning"}),
     "unsorted listing": ("order of listing", "not sorted", [], {"order of listing": "warning"}),
     "stale listing": (
         "listing",
@@ -104,9 +106,9 @@ BROKEN: dict[Flaw, tuple[str, str, list[str], dict[str, str]]] = {
         [],
         {"read after write": "problem", "listing": "problem"},
     ),
-    "truncated pages": ("listing", "5 of 1005 objects that were written are not listed", [], {"listing": "problem"}),
-    "stale reads": ("read after write", "is an older one", [], {"read after write": "problem"}),
-    "ignores ranges": ("range reads", "other bytes", [], {"range reads": "problem"}),
+    "truncated pages": ("listing", "5 of 1005 written objects are not listed", [], {"listing": "problem"}),
+    "stale reads": ("read after write", "returns an older version", [], {"read after write": "problem"}),
+    "ignores ranges": ("range reads", "wrong bytes", [], {"range reads": "problem"}),
 }
 
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tuneyard.cluster.errand import errand_spec
+from tuneyard.cluster.one_off_pod import one_off_spec
 from tuneyard.errors import InvalidValuesError, NotFoundError, UsageError
 from tuneyard.runners import RunInfo
 from tuneyard.runners.differences import differing_values
@@ -159,7 +159,7 @@ def test_a_look_from_inside_takes_no_text_of_a_variable_along():
     assert json.loads(text) == {**VALUES, "env": {}}
     own = {"name": "A", "valueFrom": {"secretKeyRef": {"name": "tune-env-0a1b2c3d4e", "key": "A"}}}
     keys = {"name": "AWS_ACCESS_KEY_ID", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "a"}}}
-    spec = errand_spec({"containers": [{"env": [own, keys], "command": []}]}, "plan", ["x"])
+    spec = one_off_spec({"containers": [{"env": [own, keys], "command": []}]}, "plan", ["x"])
     optional, required = spec["containers"][0]["env"]
     assert optional["valueFrom"]["secretKeyRef"]["optional"] is True
     assert required == keys
