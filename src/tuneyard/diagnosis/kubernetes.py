@@ -299,7 +299,7 @@ def _external_secrets(cluster: Reader) -> list[Check]:
     if configured in versions:
         checks.append(ok("External Secrets", f"{served}; the chart uses {configured}"))
     else:
-        advice = f"--set external_secret.api_version={_ESO}/{versions[0]}"
+        advice = f"--set external_secret.api_version={_ESO}/{versions[0]} with the chart k8s-namespace-setup"
         checks.append(warning("External Secrets", f"{served}; the chart uses {configured}", advice))
     at = f"/apis/{_ESO}/{group['preferredVersion']['version']}/namespaces/{cluster.namespace}"
     for kind, ready in (("SecretStore", "ready"), ("ExternalSecret", "synced")):

@@ -45,7 +45,7 @@ class Place:
             problem = Problem("nodes", "differs from the nodes that are there (TUNEYARD_NODES)", str(nodes), str(told))
             raise InvalidValuesError(
                 f"the values ask for {nodes} node(s), and {told} are there",
-                hint="--set nodes=1 trains on one machine; --target kubernetes starts as many nodes as the values ask",
+                hint="--set nodes=1 trains on one machine; --on kubernetes starts as many nodes as the values request",
                 problems=[problem],
             )
         if nodes == 1:

@@ -155,7 +155,7 @@ def test_nodes_that_are_not_there_are_refused(store, tmp_path):
     said = train(changed(nodes=2), store, tmp_path / "work", code=3)
     assert "nodes" in said
     assert "TUNEYARD_NODES" in said
-    assert "--target kubernetes" in said
+    assert "--on kubernetes" in said
 
 
 def test_a_stop_while_a_node_waits_for_the_others_ends_it_with_143(store, tmp_path):
