@@ -20,7 +20,7 @@ from typer import BadParameter
 from typer.main import get_command
 
 import tuneyard
-from lab.value_keys import has_key
+from lab.value_keys import has_key, keys_of
 from tuneyard.cli.main import app
 from tuneyard.values import DeliverValues, FinetuneValues, InferenceValues, NamespaceValues
 from tuneyard.values.base import Values
@@ -49,6 +49,9 @@ FILE_NAME = re.compile(r"\S+\.(safetensors|json|yaml)\S*")
 CAMEL_CASE = re.compile(r"(?<![\w./:{$\[\\-])[a-z]+[A-Z]\w*(?!\.?\w|[(/])")
 NO_KEYS = {"vLLM", "aLoRA", "secretKeyRef"}
 """Words in camel case that are no keys of values."""
+SNAKE_CASE = re.compile(r"(?<![\w./:{$\[\\=-])[a-z]+(?:_[a-z0-9]+)+(?!\.?\w|[(/=])")
+OTHER_NAMES = {"api_key_secret", "api_key_file", "eos_token", "is_decoder"}
+"""Names in hints that are fields of a run's record, or of a model's own configuration."""
 DOTTED_KEY = re.compile(r"(?<![\w./:])[a-z]\w*(?:\.[a-zA-Z]\w*)+(?![\w(/])")
 
 
@@ -165,6 +168,24 @@ def _source() -> tuple[Module, ...]:
     return tuple(_module(path) for path in sorted(SOURCE.rglob("*.py")))
 
 
+def _advice(node: ast.AST) -> list[ast.expr]:
+    match node:
+        case ast.keyword(arg="hint" | "advice", value=value):
+            return [value]
+        case ast.Call(func=ast.Name(id="Verdict" | "problem" | "warning")):
+            return node.args[2:3]
+        case _:
+            return []
+
+
+@cache
+def _hints() -> tuple[str, ...]:
+    """The texts that are passed as hint or advice, each with those of its parts."""
+    passed = [(module, value) for module in _source() for node in module.nodes for value in _advice(node)]
+    parts = [(module, part) for module, value in passed for part in ast.walk(value) if isinstance(part, ast.expr)]
+    return tuple(dict.fromkeys(text for module, part in parts for text in module.filled(part)))
+
+
 @cache
 def _texts() -> tuple[tuple[str, str], ...]:
     return tuple(dict.fromkeys(text for module in _source() for text in module.texts()))
@@ -266,6 +287,12 @@ def _top_fields() -> frozenset[str]:
     return frozenset({*config.model_fields, *(name for model in MODELS.values() for name in model.model_fields)})
 
 
+def _key_names() -> set[str]:
+    """Every name of a key, whatever it lies in."""
+    paths = [path for model in (*MODELS.values(), NamespaceValues) for path, _ in keys_of(model)]
+    return {name for path in paths for name in re.split(r"[.\[\]<>]+", path)}
+
+
 def _wrong(check: Any) -> dict[str, Any]:
     return {f"{where}: {text}": wrong for where, text in _texts() if (wrong := check(text))}
 
@@ -283,6 +310,9 @@ def test_options_of_hints_exist():
 def test_keys_of_hints_are_keys_of_the_values():
     assert sum(len(SET_KEY.findall(text)) for _, text in _texts()) > 40
     assert _wrong(_wrong_keys) == {}
+    assert len(_hints()) > 300
+    known = {*_key_names(), *OTHER_NAMES}
+    assert {hint: word for hint in _hints() for word in SNAKE_CASE.findall(hint) if word not in known} == {}
 
 
 def test_commands_for_pods_take_a_target():
