@@ -66,7 +66,7 @@ def there(lab):
     return set(kubectl("get", EVERYTHING, "-n", lab.namespace, "-o", "name").split())
 
 
-def test_what_fits_would_be_admitted_now_and_nothing_is_made(lab, queue, reached):
+def test_a_fitting_run_would_be_admitted_and_nothing_is_created(lab, queue, reached):
     before = there(lab)
     document, _ = plan(lab, reached, f"queueName={queue}")
     assert document["verdict"] == {"fits": "yes", "sentence": "It fits and would be admitted now.", "hint": ""}
@@ -78,7 +78,7 @@ def test_what_fits_would_be_admitted_now_and_nothing_is_made(lab, queue, reached
     assert there(lab) == before
 
 
-def test_what_has_to_wait_is_told_and_is_exit_8_only_where_asked(lab, queue, reached):
+def test_a_run_that_would_wait_is_reported_and_exits_8_with_check_only(lab, queue, reached):
     taking = {"gpuResource": "amd.com/gpu", "queueName": queue, "finetuningImage": MISSING_IMAGE}
     lab.launch("taking", **taking)
     try:
@@ -109,7 +109,7 @@ NEVER = {
 
 
 @pytest.mark.parametrize("case", NEVER)
-def test_what_can_never_run_is_exit_3_with_what_to_do(case, lab, queue, reached):
+def test_a_run_that_can_never_start_exits_3_with_a_hint(case, lab, queue, reached):
     sets, place, words = NEVER[case]
     document, said = plan(lab, reached, f"queueName={queue}", *sets, rc=3)
     assert document["verdict"]["fits"] == finding(document, place)["fits"] == "never"
@@ -126,7 +126,7 @@ def test_nine_accelerators_never_fit_the_shared_queue_of_eight(lab, reached):
     assert document["estimate"]["processes"] == 9
 
 
-def test_the_namespaces_own_quota_counts(lab, queue, reached):
+def test_the_namespaces_resource_quota_counts(lab, queue, reached):
     hard = {"hard": {"requests.amd.com/gpu": "0"}}
     where = {"name": "small", "namespace": lab.namespace}
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": where, "spec": hard}
@@ -138,18 +138,18 @@ def test_the_namespaces_own_quota_counts(lab, queue, reached):
     assert "ResourceQuota 'small' can never admit it" in document["verdict"]["sentence"]
 
 
-def test_a_queue_that_is_not_there_is_named_with_those_there_are(lab, queue, reached):
+def test_a_missing_queue_is_reported_with_the_available_ones(lab, queue, reached):
     _, said = plan(lab, reached, "queueName=nobody", rc=4)
     assert f"The LocalQueue 'nobody' does not exist in namespace '{lab.namespace}'; available: " in said
     assert "hint: --set queueName=" in said
 
 
-def test_a_store_that_this_machine_does_not_reach_leads_to_the_look_from_inside(lab):
+def test_a_store_unreachable_from_this_machine_hints_at_inside(lab):
     done = lab.run("plan", "-f", lab.values("planned"), rc=5, environ=dict.fromkeys(("AWS_ACCESS_KEY_ID",), ""))
     assert f"tuneyard plan --on kubernetes --namespace {lab.namespace} --inside" in done.stderr
 
 
-def test_the_look_from_inside_tells_the_same_and_leaves_nothing(lab, queue, reached):
+def test_inside_reports_the_same_estimate_and_leaves_nothing(lab, queue, reached):
     before = there(lab)
     inside, _ = plan(lab, {}, f"queueName={queue}", words=["--inside"])
     outside, _ = plan(lab, reached, f"queueName={queue}")
@@ -160,7 +160,7 @@ def test_the_look_from_inside_tells_the_same_and_leaves_nothing(lab, queue, reac
     assert left(lab) == before
 
 
-def test_a_mistake_inside_is_the_commands_own_and_leaves_nothing(lab, queue):
+def test_an_error_inside_is_raised_by_the_command_and_leaves_nothing(lab, queue):
     before = there(lab)
     _, said = plan(lab, {}, f"queueName={queue}", "basemodel=default-bucket/models/none", words=["--inside"], rc=4)
     assert "error: There is no model at default-bucket/models/none in https://minio" in said
@@ -170,7 +170,7 @@ def test_a_mistake_inside_is_the_commands_own_and_leaves_nothing(lab, queue):
     assert left(lab) == before
 
 
-def test_an_interrupted_look_from_inside_leaves_nothing(lab):
+def test_interrupting_inside_leaves_nothing(lab):
     before = there(lab)
     command = lab.command("plan", "-f", lab.values("planned"), "--inside")
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
@@ -182,19 +182,19 @@ def test_an_interrupted_look_from_inside_leaves_nothing(lab):
     assert left(lab) == before
 
 
-def test_what_training_refuses_is_refused_before_a_pod_is_made(lab):
+def test_values_that_training_rejects_are_rejected_before_a_pod_is_created(lab):
     _, said = plan(lab, {}, "finetuning_config.method=dpo", words=["--inside"], rc=3)
     assert "finetuning_config.sft_args" in said
     assert 'pods "tuneyard-plan' not in kubectl("get", "events", "-n", lab.namespace)
 
 
-def test_who_may_not_look_is_denied(lab, queue, reached, tmp_path):
+def test_missing_permissions_are_denied(lab, queue, reached, tmp_path):
     nobody = str(service_account(lab.namespace, tmp_path))
     _, said = plan(lab, {**reached, "KUBECONFIG": nobody}, f"queueName={queue}", rc=5)
     assert "The cluster denied" in said
 
 
-def test_from_python_it_is_the_same(lab, queue, reached, monkeypatch):
+def test_python_returns_the_same_plan(lab, queue, reached, monkeypatch):
     for name, value in reached.items():
         monkeypatch.setenv(name, value)
     sets = [GPU, *SMALL, f"queueName={queue}"]

@@ -50,14 +50,14 @@ def queue(lab):
         yield name
 
 
-def test_a_dry_run_prints_manifests_that_the_cluster_takes_and_starts_nothing(lab):
+def test_a_dry_run_prints_valid_manifests_and_starts_nothing(lab):
     said = lab.run("finetune", "-f", lab.values("dry"), "--name", "dry", "--dry-run").stdout
     told = kubectl("apply", "--dry-run=server", "-f", "-", "-o", "name", given=said).split()
     assert sorted(one.partition("/")[0] for one in told) == ["configmap", "job.batch"]
     assert lab.objects("dry") == []
 
 
-def test_a_finished_run_is_told_of_with_its_values_progress_and_place(lab, finished):
+def test_a_finished_run_is_shown_with_its_values_progress_and_experiment(lab, finished):
     info = lab.show(finished)
     assert (info["status"], info["exit_code"], info["attempts"]) == ("succeeded", 0, 1)
     assert (info["progress"]["step"], info["progress"]["max_steps"]) == (4, 4)
@@ -69,7 +69,7 @@ def test_a_finished_run_is_told_of_with_its_values_progress_and_place(lab, finis
     assert [run.values_sha256 for run in found if run.name == finished] == [info["values_sha256"]]
 
 
-def test_a_run_is_joined_refused_stopped_and_goes_on_and_is_deleted_with_its_data(lab):
+def test_a_run_is_joined_rejected_stopped_resumed_and_deleted_with_its_data(lab):
     lab.launch("long", steps=4000)
     created = lab.show("long")["created_at"]
     lab.launch("long", steps=4000)
@@ -154,7 +154,7 @@ def test_the_reason_a_run_waits_is_reported_with_its_event(lab):
     assert all(lab.objects(name) == [] for name in held)
 
 
-def test_a_namespace_s_quota_is_named(lab):
+def test_an_exhausted_namespace_quota_is_reported(lab):
     quota = ["create", "quota", "none", "--hard=pods=0", "-n", lab.namespace]
     kubectl(*quota)
     lab.launch("quota", finetuningImage=MISSING_IMAGE, imagePullPolicy="Never")
@@ -165,7 +165,7 @@ def test_a_namespace_s_quota_is_named(lab):
     lab.remove("quota")
 
 
-def test_a_queued_run_knows_its_place_and_the_bars_of_all_fit_the_terminal(lab, queue):
+def test_a_queued_run_has_its_position_and_all_bars_fit_the_terminal(lab, queue):
     accelerated = {"queueName": queue, "gpuResource": "amd.com/gpu"}
     lab.launch("first", steps=4000, **accelerated)
     lab.until("first", lambda info: info["status"] == "running")
@@ -197,7 +197,7 @@ def test_a_queued_run_knows_its_place_and_the_bars_of_all_fit_the_terminal(lab, 
     lab.remove("first", "second", "third", "greedy")
 
 
-def test_a_run_that_fails_ends_the_command_with_its_own_code_sentence_and_hint(lab):
+def test_a_failed_run_ends_the_command_with_its_exit_code_error_and_hint(lab):
     path = lab.values("astray", basemodel=lab.place("default-bucket/models/none"), waitSeconds=0)
     said = lab.run("finetune", "-f", path, "--name", "astray", rc=4).stderr
     assert "models/none" in said and "hint: " in said
@@ -208,7 +208,7 @@ def test_a_run_that_fails_ends_the_command_with_its_own_code_sentence_and_hint(l
     lab.run("delete", "astray", "--yes")
 
 
-def test_a_delivery_brings_a_model_into_the_store(lab):
+def test_a_delivery_publishes_a_model(lab):
     sets = [
         f"modelID=s3://{lab.place(MODEL)}",
         f"bucketModelPath={lab.workspace.prefix}/models/copy",
@@ -225,7 +225,7 @@ def test_a_delivery_brings_a_model_into_the_store(lab):
     lab.run("delete", "copy", "--yes")
 
 
-def test_a_run_is_served_talked_with_and_gone(lab, finished):
+def test_a_run_is_served_chatted_with_and_deleted(lab, finished):
     served = ["serve", finished, "--set", "vllm_engine_args.max_model_len=256", "--json"]
     server = json.loads(lab.run(*served).stdout)["run"]
     assert (server["status"], server["api_key_secret"]) == ("running", "finished-api-key")
@@ -262,7 +262,7 @@ def test_a_run_is_served_talked_with_and_gone(lab, finished):
     assert lab.show(finished)["status"] == "succeeded"
 
 
-def test_the_nodes_of_a_run_are_told_apart_in_its_log(lab):
+def test_a_log_has_a_prefix_per_node(lab):
     lab.run("finetune", "-f", lab.values("nodes", nodes=2), "--name", "nodes")
     lines = lab.run("logs", "nodes").stdout.splitlines()
     assert {line[:3] for line in lines} == {"[0]", "[1]"}
@@ -273,7 +273,7 @@ def test_the_nodes_of_a_run_are_told_apart_in_its_log(lab):
 
 
 @pytest.mark.parametrize("when", ["before", pytest.param("after", marks=pytest.mark.soak)])
-def test_a_command_killed_at_any_call_and_run_again_converges(lab, tmp_path, when):
+def test_a_command_killed_at_any_call_converges_when_repeated(lab, tmp_path, when):
     name = f"killed-{when}"
     killing_kubectl(tmp_path)
     idle = {"finetuningImage": MISSING_IMAGE, "imagePullPolicy": "Never"}
