@@ -188,7 +188,7 @@ def _permissions(cluster: Reader) -> list[Check]:
     first = next(iter(denied))
     missing = "; ".join(f"{', '.join(verbs)} {resource}" for resource, verbs in denied.items())
     check = f"kubectl auth can-i {denied[first][0]} {first} -n {cluster.namespace}"
-    advice = f"Ask the cluster's administrator for a Role that grants them, and check with: {check}"
+    advice = f"Ask the cluster's administrator for a Role that grants them; check with {check}."
     return [problem("permissions", f"missing: {missing}", advice, DeniedError)]
 
 
