@@ -80,7 +80,7 @@ def test_missing_kubectl_is_a_problem_for_the_kubernetes_target(tmp_path: Path):
 def test_cluster_options_are_rejected_for_the_local_target(tmp_path: Path):
     code, _, errors = doctor(tmp_path, "--namespace", "x")
     assert code == 2
-    assert "--namespace needs --on kubernetes." in errors
+    assert "--namespace can't be used on this machine." in errors
 
 
 def test_a_store_without_atomic_writes_is_degraded(tmp_path: Path):
