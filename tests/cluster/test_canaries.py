@@ -193,7 +193,7 @@ def objects(namespace):
     }
 
 
-def test_everything_that_can_be_seen_was_looked_at(ran, shown):
+def test_every_visible_place_was_searched(ran, shown):
     made, _, _ = ran
     wheres = "\n".join(shown)
     for where in (
@@ -217,13 +217,13 @@ def test_everything_that_can_be_seen_was_looked_at(ran, shown):
     assert b"exit_code" in shown["object of pods"], "termination messages are among it"
 
 
-def test_no_secret_is_in_anything_that_a_cluster_the_command_or_the_bucket_shows(ran, shown):
+def test_no_secret_is_visible_in_the_cluster_the_command_or_the_bucket(ran, shown):
     _, _, all_secrets = ran
     assert find(all_secrets, shown) == []
 
 
 @pytest.mark.parametrize("encode", [str.encode, lambda text: base64.b64encode(b"user:" + text.encode() + b"@host")])
-def test_the_search_would_find_each_of_them_where_they_are_kept_or_planted(ran, encode):
+def test_the_search_finds_each_secret_where_it_is_kept_or_planted(ran, encode):
     made, _, all_secrets = ran
     kept = kubectl("get", "secrets", "-n", made.namespace, "-o", "yaml").encode()
     assert len(find(all_secrets, {"Secrets": kept})) == len(all_secrets) == 6

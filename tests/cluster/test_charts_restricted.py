@@ -147,7 +147,7 @@ def test_two_hundred_combinations_are_tried_and_each_two_settings_meet():
 
 
 @pytest.mark.parametrize("chart", AXES, ids=lambda chart: chart.name)
-def test_whatever_a_chart_renders_is_taken_without_a_warning(chart, restricted):
+def test_whatever_a_chart_renders_is_accepted_without_a_warning(chart, restricted):
     objects: list[dict[str, Any]] = []
     rows = list(pairwise(AXES[chart], ROWS[chart]))
     for number, row in enumerate(rows):
@@ -167,7 +167,7 @@ def test_whatever_a_chart_renders_is_taken_without_a_warning(chart, restricted):
     [{"runAsUser": 0}, {"runAsNonRoot": True}, {"runAsNonRoot": True, "seccompProfile": {"type": "Unconfined"}}],
     ids=["root", "no seccomp profile", "unconfined"],
 )
-def test_a_loosened_context_is_warned_of_and_its_pod_is_refused(context, restricted):
+def test_a_loosened_context_is_warned_about_and_its_pod_rejected(context, restricted):
     objects = render(TRAIN, least(TRAIN, podSecurityContext=context), namespace=restricted)
     warned = dry_run(objects, restricted)
     assert any("restricted" in line for line in WARNING.findall(warned.stderr)), warned.stderr
@@ -177,7 +177,7 @@ def test_a_loosened_context_is_warned_of_and_its_pod_is_refused(context, restric
     assert 'violates PodSecurity "restricted' in refused.stderr
 
 
-def test_a_strict_pod_is_let_in(restricted):
+def test_a_restricted_pod_is_accepted(restricted):
     for chart in (DELIVER, TRAIN, SERVE):
         spec = pod(render(chart, chart.least, namespace=restricted))
         alone = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "alone"}, "spec": spec}

@@ -1,4 +1,4 @@
-"""Each prerequisite of a real cluster is taken away in turn, and the doctor's check of that name tells it."""
+"""Each prerequisite of a real cluster is removed in turn, and the doctor's check of that name reports it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def local_queue(namespace: str, name: str, cluster_queue: str) -> dict[str, Any]
 
 @pytest.fixture(scope="module")
 def namespace() -> Iterator[str]:
-    """Give a namespace in which everything is there."""
+    """A namespace that meets all prerequisites."""
     name = f"doctor-{secrets.token_hex(4)}"
     kubectl("create", "namespace", name)
     kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
@@ -91,7 +91,7 @@ def values(tmp_path: Path) -> Path:
     return path
 
 
-def look(namespace: str, values: Path, *sets: str, quick: bool = True, **environ: str) -> Report:
+def diagnose(namespace: str, values: Path, *sets: str, quick: bool = True, **environ: str) -> Report:
     return check_kubernetes(
         namespace=namespace, files=[values], sets=sets, quick=quick, environ={**os.environ, **environ}
     )
@@ -101,69 +101,84 @@ def problems(report: Report) -> list[str]:
     return [check.name for check in report.checks if check.outcome == "problem"]
 
 
-def test_where_everything_is_there_nothing_is_a_problem(namespace: str, values: Path):
-    report = look(namespace, values)
+def test_a_complete_namespace_has_no_problems(namespace: str, values: Path):
+    report = diagnose(namespace, values)
     assert problems(report) == []
     assert report.exit_code == 0
     assert report.named("quota").found == "1 of 8 amd.com/gpu"
-    assert report.named("pod security").found.startswith("restricted is enforced")
-    assert "kaiwo is active" in report.named("ClusterQueue").found
+    assert report.named("pod security").found.startswith("'restricted' is enforced")
+    assert "'kaiwo' is active" in report.named("ClusterQueue").found
     assert "amd.com/gpu" in report.named("accelerators").found
     assert "API_ACCESS_KEY, API_SECRET_KEY" in report.named("secret").found
 
 
-TAKEN_AWAY = {
-    "no such queue": (["queueName=nobody"], "LocalQueue", "there is no LocalQueue nobody", 4),
+MISSING = {
+    "no such queue": (["queueName=nobody"], "LocalQueue", "LocalQueue 'nobody' does not exist", 4),
     "a queue of nothing": (["queueName=elsewhere"], "ClusterQueue", "no-such-cluster-queue", 4),
-    "too small a quota": (["finetuningGpus=16"], "quota", "16 asked for, 8 is all there is", 3),
+    "too small a quota": (["finetuningGpus=16"], "quota", "requested 16, total 8", 3),
     "an uncovered resource": (["resources.requests.example\\.com/x=1"], "quota", "example.com/x is not covered", 3),
-    "no such priority": (["priorityClass=urgent"], "priority class", "no WorkloadPriorityClass urgent", 4),
-    "no such storage class": (["storageClass=fast"], "storage class", "there is mlstorage", 4),
-    "no such Secret": (["bucketCredentialsSecret.name=nobody"], "secret", "there is no Secret nobody", 4),
-    "no such key": (["bucketCredentialsSecret.accessKeyKey=ACCESS"], "secret", "minio-credentials lacks ACCESS", 4),
-    "no such pull secret": (["imagePullSecrets={registry}"], "secret", "there is no Secret registry", 4),
-    "no CA bundle": (["bucketCABundle.configMap=nobody"], "CA bundle", "there is no ConfigMap nobody", 4),
-    "an empty CA bundle": (["bucketCABundle.key=empty"], "CA bundle", "has no certificate under empty", 4),
+    "no such priority": (
+        ["priorityClass=urgent"],
+        "priority class",
+        "WorkloadPriorityClass 'urgent' does not exist",
+        4,
+    ),
+    "no such storage class": (
+        ["storageClass=fast"],
+        "storage class",
+        "storage class 'fast' does not exist; available: ",
+        4,
+    ),
+    "no such Secret": (["bucketCredentialsSecret.name=nobody"], "secret", "Secret 'nobody' does not exist", 4),
+    "no such key": (
+        ["bucketCredentialsSecret.accessKeyKey=ACCESS"],
+        "secret",
+        "Secret 'minio-credentials' lacks ACCESS",
+        4,
+    ),
+    "no such pull secret": (["imagePullSecrets={registry}"], "secret", "Secret 'registry' does not exist", 4),
+    "no CA bundle": (["bucketCABundle.configMap=nobody"], "CA bundle", "ConfigMap 'nobody' does not exist", 4),
+    "an empty CA bundle": (["bucketCABundle.key=empty"], "CA bundle", "has no certificate under 'empty'", 4),
 }
 
 
-@pytest.mark.parametrize("case", TAKEN_AWAY)
-def test_what_is_missing_is_named_and_nothing_else(case: str, namespace: str, values: Path):
-    sets, name, said, exit_code = TAKEN_AWAY[case]
-    report = look(namespace, values, *sets)
+@pytest.mark.parametrize("case", MISSING)
+def test_only_the_missing_prerequisite_is_reported(case: str, namespace: str, values: Path):
+    sets, name, text, exit_code = MISSING[case]
+    report = diagnose(namespace, values, *sets)
     assert problems(report) == [name]
     found = next(check for check in report.checks if check.outcome == "problem")
-    assert said in found.found
+    assert text in found.found
     assert found.advice
     assert report.exit_code == exit_code
 
 
-def test_an_accelerator_that_no_node_has_is_named_with_those_there_are(namespace: str, values: Path):
-    report = look(namespace, values, "gpuResource=example.com/gpu")
+def test_a_missing_accelerator_is_reported_with_the_available_ones(namespace: str, values: Path):
+    report = diagnose(namespace, values, "gpuResource=example.com/gpu")
     assert problems(report) == ["quota", "accelerators"]
     assert "8 nvidia.com/gpu" in report.named("accelerators").found
     assert report.exit_code == 8
 
 
-def test_the_values_of_secrets_are_never_told(namespace: str, values: Path):
-    told = json.dumps(look(namespace, values).to_dict())
+def test_values_of_secrets_are_never_reported(namespace: str, values: Path):
+    document = json.dumps(diagnose(namespace, values).to_dict())
     data = json.loads(kubectl("get", "secret", "minio-credentials", "-n", namespace, "-o", "json"))["data"]
     for value in data.values():
-        assert value not in told
-        assert base64.b64decode(value).decode() not in told
+        assert value not in document
+        assert base64.b64decode(value).decode() not in document
 
 
-def test_keys_of_the_site_that_nothing_reads_are_named(namespace: str, values: Path):
+def test_unused_keys_of_the_site_are_reported(namespace: str, values: Path):
     where = {"name": "tuneyard-site", "namespace": namespace}
     apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": where, "data": {"HF_ENDPOINT": "x", "HF_HOME": "y"}})
     try:
-        found = look(namespace, values).named("site")
-        assert (found.outcome, found.found) == ("warning", "tuneyard-site has keys that nothing reads: HF_HOME")
+        found = diagnose(namespace, values).named("site")
+        assert (found.outcome, found.found) == ("warning", "ConfigMap 'tuneyard-site' has unused keys: HF_HOME")
     finally:
         kubectl("delete", "configmap", "tuneyard-site", "-n", namespace)
 
 
-def test_an_external_secret_that_is_not_synced_is_named(namespace: str, values: Path):
+def test_an_external_secret_that_is_not_synced_is_reported(namespace: str, values: Path):
     apply(
         {
             "apiVersion": "external-secrets.io/v1",
@@ -177,22 +192,22 @@ def test_an_external_secret_that_is_not_synced_is_named(namespace: str, values: 
         }
     )
     try:
-        found = look(namespace, values).named("ExternalSecret")
+        found = diagnose(namespace, values).named("ExternalSecret")
         assert found.outcome == "problem"
-        assert found.found.startswith("late is not synced: ")
+        assert found.found.startswith("'late' is not synced: ")
         assert found.advice == f"kubectl describe externalsecret late -n {namespace}"
     finally:
         kubectl("delete", "externalsecret", "late", "-n", namespace)
 
 
-def test_a_namespace_that_is_not_there_is_named(values: Path):
-    report = look("no-such-namespace", values)
+def test_a_missing_namespace_is_reported(values: Path):
+    report = diagnose("no-such-namespace", values)
     assert "namespace" in problems(report)
     assert report.named("namespace").advice == "kubectl create namespace no-such-namespace"
     assert report.named("bucket from inside").outcome == "skipped"
 
 
-def test_rights_that_are_missing_are_named_by_verb_and_resource(namespace: str, values: Path, tmp_path: Path):
+def test_missing_permissions_are_reported_by_verb_and_resource(namespace: str, values: Path, tmp_path: Path):
     kubectl("create", "serviceaccount", "reader", "-n", namespace)
     kubectl("create", "role", "reader", "-n", namespace, "--verb=get,list,watch", "--resource=jobs,pods,pods/log")
     kubectl("create", "rolebinding", "reader", "-n", namespace, "--role=reader", f"--serviceaccount={namespace}:reader")
@@ -201,7 +216,7 @@ def test_rights_that_are_missing_are_named_by_verb_and_resource(namespace: str, 
     config["users"] = [{"name": config["users"][0]["name"], "user": {"token": token}}]
     (tmp_path / "reader.conf").write_text(json.dumps(config))
 
-    report = look(namespace, values, KUBECONFIG=str(tmp_path / "reader.conf"))
+    report = diagnose(namespace, values, KUBECONFIG=str(tmp_path / "reader.conf"))
 
     found = report.named("permissions")
     assert found.outcome == "problem"
@@ -211,27 +226,27 @@ def test_rights_that_are_missing_are_named_by_verb_and_resource(namespace: str, 
     assert report.exit_code == 5
 
 
-def test_an_api_server_that_does_not_answer_is_named(values: Path, tmp_path: Path):
+def test_an_unreachable_api_server_is_reported(values: Path, tmp_path: Path):
     config = json.loads(kubectl("config", "view", "--raw", "--minify", "-o", "json"))
     config["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:1"
     (tmp_path / "nowhere.conf").write_text(json.dumps(config))
-    report = look("default", values, KUBECONFIG=str(tmp_path / "nowhere.conf"))
+    report = diagnose("default", values, KUBECONFIG=str(tmp_path / "nowhere.conf"))
     assert problems(report) == ["API server"]
     assert report.exit_code == 8
 
 
-def test_an_image_that_is_nowhere_is_named_and_its_pod_removed(namespace: str, values: Path):
-    report = look(namespace, values, "finetuningImage=localhost/nobody/nothing:1", quick=False)
+def test_a_missing_image_is_reported_and_its_pod_removed(namespace: str, values: Path):
+    report = diagnose(namespace, values, "finetuningImage=localhost/nobody/nothing:1", quick=False)
     found = report.named("bucket from inside")
     assert (found.outcome, found.exit_code) == ("problem", 4)
-    assert "the image localhost/nobody/nothing:1 can't be pulled" in found.found
+    assert "the image 'localhost/nobody/nothing:1' can't be pulled" in found.found
     assert_no_pod_is_left(namespace)
 
 
-def test_an_image_without_tuneyard_is_told_in_the_containers_own_words(namespace: str, values: Path):
+def test_an_image_without_tuneyard_is_reported_with_its_log(namespace: str, values: Path):
     pods = json.loads(kubectl("get", "pods", "-A", "-o", "json"))["items"]
     images = {one["image"] for pod in pods for one in pod["spec"]["containers"] if "dns" in one["image"]}
-    report = look(namespace, values, f"finetuningImage={min(images)}", quick=False)
+    report = diagnose(namespace, values, f"finetuningImage={min(images)}", quick=False)
     found = report.named("bucket from inside")
     assert found.outcome == "problem"
     assert "python" in found.found
@@ -239,15 +254,15 @@ def test_an_image_without_tuneyard_is_told_in_the_containers_own_words(namespace
     assert_no_pod_is_left(namespace)
 
 
-def test_the_bucket_is_reached_from_inside_and_the_pod_removed(namespace: str, values: Path):
+def test_the_bucket_is_probed_from_inside_and_the_pod_removed(namespace: str, values: Path):
     image = "finetuningImage=ghcr.io/tuneyard/train:0.1.0"
-    report = look(namespace, values, image, quick=False)
+    report = diagnose(namespace, values, image, quick=False)
     found = report.named("bucket from inside")
-    assert (found.outcome, found.found) == ("ok", f"{STORE} can be reached, and default-bucket written")
+    assert (found.outcome, found.found) == ("ok", f"'{STORE}' is reachable, and bucket 'default-bucket' is writable")
     assert_no_pod_is_left(namespace)
 
 
-def test_a_secret_store_that_is_not_ready_is_named(namespace: str, values: Path):
+def test_a_secret_store_that_is_not_ready_is_reported(namespace: str, values: Path):
     where = {"name": "broken", "namespace": namespace}
     server = {"url": "https://kubernetes.default", "caProvider": {"type": "ConfigMap", "name": "nobody", "key": "x"}}
     auth = {"serviceAccount": {"name": "nobody"}}
@@ -255,9 +270,9 @@ def test_a_secret_store_that_is_not_ready_is_named(namespace: str, values: Path)
     kind = {"apiVersion": "external-secrets.io/v1", "kind": "SecretStore"}
     apply({**kind, "metadata": where, "spec": {"provider": provider}})
     try:
-        found = look(namespace, values).named("SecretStore")
+        found = diagnose(namespace, values).named("SecretStore")
         assert found.outcome == "problem"
-        assert found.found.startswith("broken is not ready: ")
+        assert found.found.startswith("'broken' is not ready: ")
     finally:
         kubectl("delete", "secretstore", "broken", "-n", namespace)
 

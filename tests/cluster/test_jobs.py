@@ -107,7 +107,7 @@ def assert_same_training(jobs, name, other):
     assert not differing, differing[:3]
 
 
-def test_a_pod_that_is_deleted_evicted_or_drained_saves_and_the_next_one_goes_on_at_that_very_step(jobs):
+def test_a_deleted_evicted_or_drained_pod_saves_and_the_next_resumes_at_that_step(jobs):
     disturb = {
         "deleted": lambda pod: kubectl("delete", "pod", pod, "-n", jobs.namespace, "--wait=false"),
         "evicted": jobs.evict,
@@ -184,7 +184,7 @@ def refused(jobs, finished):
         ("damaged", 7, "optimizer.pt"),
     ],
 )
-def test_a_mistake_fails_the_job_at_once_with_one_pod_and_a_sentence(jobs, refused, job, code, words):
+def test_an_invalid_job_fails_immediately_with_one_pod_and_a_message(jobs, refused, job, code, words):
     outcome = jobs.outcome(job)
     assert (outcome["type"], outcome["reason"]) == ("Failed", "PodFailurePolicy")
     (end,) = jobs.ends(job)
@@ -195,7 +195,7 @@ def test_a_mistake_fails_the_job_at_once_with_one_pod_and_a_sentence(jobs, refus
     assert "Traceback" not in jobs.output_of(end.pod)
 
 
-def test_a_bucket_that_can_not_be_reached_for_a_while_is_tried_again_by_the_next_pod(jobs, finished):
+def test_a_temporarily_unreachable_bucket_is_retried_by_the_next_pod(jobs, finished):
     apply_gate(jobs, open_to="nobody")
     proxy = {"HTTPS_PROXY": f"http://gate.{jobs.namespace}:{GATE_PORT}", "OMP_NUM_THREADS": "1"}
     jobs.apply("cut-off", jobs.values(SHORT, "cut-off", env=proxy))
@@ -239,7 +239,7 @@ def apply_gate(jobs, *, open_to):
 # ---- waiting, and nothing to do ----
 
 
-def test_finetuning_that_is_applied_before_its_delivery_waits_says_so_and_goes_on(jobs):
+def test_finetuning_applied_before_its_delivery_waits_and_continues(jobs):
     model = jobs.place("default-bucket/late")
     jobs.apply("early", jobs.values(SHORT, "early", basemodel=model))
     pod = jobs.running("early")
@@ -282,9 +282,7 @@ def one_accelerator(jobs):
     kubectl("delete", "clusterqueue", ONE, "--wait=false")
 
 
-def test_a_finished_run_applied_again_ends_before_torch_is_loaded_and_gives_its_accelerator_back(
-    jobs, finished, one_accelerator
-):
+def test_a_finished_run_applied_twice_exits_before_loading_torch(jobs, finished, one_accelerator):
     head = jobs.store.get(f"{jobs.remote(finished)}/HEAD").body
     again = jobs.values(SHORT, finished, **one_accelerator)
     jobs.apply("again", again)
@@ -312,9 +310,7 @@ def accelerators_in_use():
 
 @pytest.mark.parametrize("times", [3, pytest.param(20, marks=pytest.mark.soak)])
 @pytest.mark.timeout(3600)
-def test_a_job_with_priority_takes_the_accelerator_and_gives_it_back_at_the_same_step(
-    jobs, finished, one_accelerator, times
-):
+def test_a_preempted_job_resumes_at_the_same_step(jobs, finished, one_accelerator, times):
     job = f"preempted-{times}"
     values = changed(LONG, **{ARGUMENTS + "max_steps": 150 * (times + 1)})
     jobs.apply(job, jobs.values(values, job, **one_accelerator))
@@ -364,7 +360,7 @@ def shared(jobs):
 
 
 @pytest.mark.parametrize("job", MAKERS)
-def test_any_number_of_accelerators_of_any_maker_has_the_losses_of_one_process(jobs, shared, job):
+def test_any_number_of_accelerators_of_any_vendor_has_the_losses_of_one_process(jobs, shared, job):
     processes, resource = MAKERS[job]
     jobs.complete(job)
     (pod,) = jobs.watch.of(job)
@@ -377,7 +373,7 @@ def test_any_number_of_accelerators_of_any_maker_has_the_losses_of_one_process(j
     assert jobs.losses(job) == pytest.approx(shared, abs=1e-5, rel=0)
 
 
-def test_two_nodes_train_as_one_process_does_and_go_on_together_after_one_is_killed(jobs):
+def test_two_nodes_train_as_one_process_and_resume_together_after_a_kill(jobs):
     jobs.apply("alone", jobs.values(NODES, "alone"))
     jobs.apply("nodes", jobs.values(NODES, "nodes", nodes=2))
     first = [jobs.running("nodes", index=index) for index in range(2)]

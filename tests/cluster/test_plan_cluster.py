@@ -66,26 +66,28 @@ def there(lab):
     return set(kubectl("get", EVERYTHING, "-n", lab.namespace, "-o", "name").split())
 
 
-def test_what_fits_would_be_admitted_now_and_nothing_is_made(lab, queue, reached):
+def test_a_fitting_run_would_be_admitted_and_nothing_is_created(lab, queue, reached):
     before = there(lab)
     document, _ = plan(lab, reached, f"queueName={queue}")
     assert document["verdict"] == {"fits": "yes", "sentence": "It fits and would be admitted now.", "hint": ""}
-    asked = finding(document, "queue")
-    assert asked["sentence"].startswith(f"{queue} would admit it now: ")
-    assert "1 amd.com/gpu of 1 free" in asked["sentence"]
+    admission = finding(document, "queue")
+    assert admission["sentence"].startswith(f"LocalQueue '{queue}' would admit it now: ")
+    assert "amd.com/gpu: requested 1, free 1" in admission["sentence"]
     assert finding(document, "nodes")["fits"] == "yes"
     assert document["estimate"]["work"]["steps"] == 4
     assert there(lab) == before
 
 
-def test_what_has_to_wait_is_told_and_is_exit_8_only_where_asked(lab, queue, reached):
+def test_a_run_that_would_wait_is_reported_and_exits_8_with_check_only(lab, queue, reached):
     taking = {"gpuResource": "amd.com/gpu", "queueName": queue, "finetuningImage": MISSING_IMAGE}
     lab.launch("taking", **taking)
     try:
         lab.until("taking", lambda info: info["pods"])  # admitted: its quota is taken, its image never comes
         document, _ = plan(lab, reached, f"queueName={queue}")
         assert document["verdict"]["fits"] == "not now"
-        assert "would wait in one: amd.com/gpu: 1 asked for, 0 of 1 free" in document["verdict"]["sentence"]
+        assert (
+            "would wait in LocalQueue 'one': amd.com/gpu: requested 1, free 0 of 1" in document["verdict"]["sentence"]
+        )
         _, said = plan(lab, reached, f"queueName={queue}", words=["--check"], rc=8)
         assert "hint: Launch it all the same: it waits by itself." in said
     finally:
@@ -93,11 +95,11 @@ def test_what_has_to_wait_is_told_and_is_exit_8_only_where_asked(lab, queue, rea
 
 
 NEVER = {
-    "more than the queue has": (["finetuningGpus=2"], "queue", "amd.com/gpu: 2 asked for, 1 is all there is"),
-    "more in all than the queue has": (["nodes=2"], "queue", "amd.com/gpu: 2 asked for, 1 is all there is"),
+    "more than the queue has": (["finetuningGpus=2"], "queue", "amd.com/gpu: requested 2, total 1"),
+    "more in all than the queue has": (["nodes=2"], "queue", "amd.com/gpu: requested 2, total 1"),
     "what the queue does not cover": (["gpuResource=example.com/gpu"], "queue", "example.com/gpu is not covered"),
-    "more than a node has": (["queueName=", "resources.requests.cpu=4k"], "nodes", "cpu: 4000 asked for"),
-    "no such node": (["queueName=", "nodeSelector.pool=none"], "nodes", "no node has what its nodeSelector"),
+    "more than a node has": (["queueName=", "resources.requests.cpu=4k"], "nodes", "cpu: requested 4000"),
+    "no such node": (["queueName=", "nodeSelector.pool=none"], "nodes", "no node matches its nodeSelector"),
     "more memory than its limit": (
         ["queueName=", "gpuResource=", "resources.limits.memory=128Mi"],
         "memory",
@@ -107,7 +109,7 @@ NEVER = {
 
 
 @pytest.mark.parametrize("case", NEVER)
-def test_what_can_never_run_is_exit_3_with_what_to_do(case, lab, queue, reached):
+def test_a_run_that_can_never_start_exits_3_with_a_hint(case, lab, queue, reached):
     sets, place, words = NEVER[case]
     document, said = plan(lab, reached, f"queueName={queue}", *sets, rc=3)
     assert document["verdict"]["fits"] == finding(document, place)["fits"] == "never"
@@ -119,12 +121,12 @@ def test_what_can_never_run_is_exit_3_with_what_to_do(case, lab, queue, reached)
 def test_nine_accelerators_never_fit_the_shared_queue_of_eight(lab, reached):
     batch = ["finetuning_config.batchsize_conf.total_train_batch_size=18", "finetuningGpus=9"]
     document, said = plan(lab, reached, f"queueName={QUEUE}", *batch, rc=3)
-    assert "amd.com/gpu: 9 asked for, 8 is all there is" in finding(document, "queue")["sentence"]
+    assert "amd.com/gpu: requested 9, total 8" in finding(document, "queue")["sentence"]
     assert "hint: Ask for less: finetuningGpus, nodes, resources.requests. Or have the queue's quota raised." in said
     assert document["estimate"]["processes"] == 9
 
 
-def test_the_namespaces_own_quota_counts(lab, queue, reached):
+def test_the_namespaces_resource_quota_counts(lab, queue, reached):
     hard = {"hard": {"requests.amd.com/gpu": "0"}}
     where = {"name": "small", "namespace": lab.namespace}
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": where, "spec": hard}
@@ -133,21 +135,21 @@ def test_the_namespaces_own_quota_counts(lab, queue, reached):
         document, _ = plan(lab, reached, f"queueName={queue}", rc=3)
     finally:
         kubectl("delete", "resourcequota", "small", "-n", lab.namespace)
-    assert "the namespace's quota small never lets it in" in document["verdict"]["sentence"]
+    assert "ResourceQuota 'small' can never admit it" in document["verdict"]["sentence"]
 
 
-def test_a_queue_that_is_not_there_is_named_with_those_there_are(lab, queue, reached):
+def test_a_missing_queue_is_reported_with_the_available_ones(lab, queue, reached):
     _, said = plan(lab, reached, "queueName=nobody", rc=4)
-    assert f"There is no LocalQueue nobody in {lab.namespace}; there is " in said
+    assert f"The LocalQueue 'nobody' does not exist in namespace '{lab.namespace}'; available: " in said
     assert "hint: --set queueName=" in said
 
 
-def test_a_store_that_this_machine_does_not_reach_leads_to_the_look_from_inside(lab):
+def test_a_store_unreachable_from_this_machine_hints_at_inside(lab):
     done = lab.run("plan", "-f", lab.values("planned"), rc=5, environ=dict.fromkeys(("AWS_ACCESS_KEY_ID",), ""))
     assert f"tuneyard plan --on kubernetes --namespace {lab.namespace} --inside" in done.stderr
 
 
-def test_the_look_from_inside_tells_the_same_and_leaves_nothing(lab, queue, reached):
+def test_inside_reports_the_same_estimate_and_leaves_nothing(lab, queue, reached):
     before = there(lab)
     inside, _ = plan(lab, {}, f"queueName={queue}", words=["--inside"])
     outside, _ = plan(lab, reached, f"queueName={queue}")
@@ -158,17 +160,17 @@ def test_the_look_from_inside_tells_the_same_and_leaves_nothing(lab, queue, reac
     assert left(lab) == before
 
 
-def test_a_mistake_inside_is_the_commands_own_and_leaves_nothing(lab, queue):
+def test_an_error_inside_is_raised_by_the_command_and_leaves_nothing(lab, queue):
     before = there(lab)
     _, said = plan(lab, {}, f"queueName={queue}", "basemodel=default-bucket/models/none", words=["--inside"], rc=4)
     assert "error: There is no model at default-bucket/models/none in https://minio" in said
     assert "hint: tuneyard deliver --set modelID=<model> --set bucketModelPath=default-bucket/models/none" in said
     _, said = plan(lab, {}, f"finetuningImage={MISSING_IMAGE}", words=["--inside"], rc=4)
-    assert f"the image {MISSING_IMAGE} can't be pulled" in said
+    assert f"the image '{MISSING_IMAGE}' can't be pulled" in said
     assert left(lab) == before
 
 
-def test_an_interrupted_look_from_inside_leaves_nothing(lab):
+def test_interrupting_inside_leaves_nothing(lab):
     before = there(lab)
     command = lab.command("plan", "-f", lab.values("planned"), "--inside")
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
@@ -180,26 +182,26 @@ def test_an_interrupted_look_from_inside_leaves_nothing(lab):
     assert left(lab) == before
 
 
-def test_what_training_refuses_is_refused_before_a_pod_is_made(lab):
+def test_values_that_training_rejects_are_rejected_before_a_pod_is_created(lab):
     _, said = plan(lab, {}, "finetuning_config.method=dpo", words=["--inside"], rc=3)
     assert "finetuning_config.sft_args" in said
     assert 'pods "tuneyard-plan' not in kubectl("get", "events", "-n", lab.namespace)
 
 
-def test_who_may_not_look_is_denied(lab, queue, reached, tmp_path):
+def test_missing_permissions_are_denied(lab, queue, reached, tmp_path):
     nobody = str(service_account(lab.namespace, tmp_path))
     _, said = plan(lab, {**reached, "KUBECONFIG": nobody}, f"queueName={queue}", rc=5)
-    assert "denies" in said
+    assert "The cluster denied" in said
 
 
-def test_from_python_it_is_the_same(lab, queue, reached, monkeypatch):
+def test_python_returns_the_same_plan(lab, queue, reached, monkeypatch):
     for name, value in reached.items():
         monkeypatch.setenv(name, value)
     sets = [GPU, *SMALL, f"queueName={queue}"]
     told = tuneyard.plan(lab.values("planned"), set=sets, on=tuneyard.Kubernetes(namespace=lab.namespace))
     assert told.verdict.fits == "yes"
     assert [finding.place for finding in told.findings] == ["queue", "nodes", "memory"]
-    with pytest.raises(NotFoundError, match="no namespace 'no-such-namespace'"):
+    with pytest.raises(NotFoundError, match="The namespace 'no-such-namespace' does not exist"):
         tuneyard.plan(lab.values("planned"), set=[GPU], on=tuneyard.Kubernetes(namespace="no-such-namespace"))
 
 

@@ -221,7 +221,7 @@ def delivered(made: Workspace, case: str) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("case", HELD)
-def test_the_delivery_runs_nothing_that_the_script_planted_and_works(made, case):
+def test_the_delivery_runs_nothing_that_the_script_planted_and_succeeds(made, case):
     assert exit_code(made, case) == 0, said(made, case, "deliver")
     assert f"{MARK} ran" not in said(made, case, "deliver")
     found = delivered(made, case)
@@ -238,7 +238,7 @@ def test_the_delivery_runs_nothing_that_the_script_planted_and_works(made, case)
 
 
 @pytest.mark.parametrize("case", HELD)
-def test_the_script_plants_in_all_that_it_can_write_and_the_delivery_sees_its_data_alone(made, case):
+def test_the_script_plants_files_wherever_it_can_and_the_delivery_reads_its_data_only(made, case):
     exit_code(made, case)
     planted = set(json.loads(delivered(made, case)["seen.jsonl"])["planted"])
     assert "/downloads/datasets" in planted
@@ -263,7 +263,7 @@ def test_the_bucket_s_keys_do_not_reach_the_script(made, case):
     assert find(keys, {"what it saw": told, "what it said": said(made, case, "data-script").encode()}) == []
 
 
-def test_without_what_holds_the_plants_would_run_and_the_keys_would_be_seen(made):
+def test_without_isolation_the_planted_code_runs_and_the_keys_are_visible(made):
     assert exit_code(made, "nothing-holds") == 66
     assert f"{MARK} ran" in said(made, "nothing-holds", "deliver")
     keys = dict(zip(("the access key", "the secret key"), made.keys, strict=True))

@@ -77,7 +77,7 @@ def jobs(tmp_path_factory):
         yield jobs
 
 
-def test_two_processes_teach_a_real_model_as_one_does(jobs):
+def test_two_processes_train_a_real_model_as_one_does(jobs):
     jobs.apply("two", jobs.values(TOGETHER, "two", finetuningGpus=2))
     pod = jobs.running("two")
     jobs.until_step(pod, 1)

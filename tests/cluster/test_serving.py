@@ -175,7 +175,7 @@ def inside(made, deployment, program, *arguments):
     )
 
 
-def test_a_changed_byte_of_the_weights_is_found_before_anything_is_loaded(room):
+def test_a_changed_byte_of_the_weights_is_detected_before_loading(room):
     made, _ = room
     deployment = deploy(made, "tampered", TAMPERED)
 
@@ -198,7 +198,7 @@ def test_a_changed_byte_of_the_weights_is_found_before_anything_is_loaded(room):
     kubectl("delete", "deployment", deployment, "-n", made.namespace)
 
 
-def test_a_server_that_can_t_start_is_told_at_once_and_made_again_when_it_is_launched_again(room):
+def test_a_server_that_cannot_start_fails_immediately_and_is_recreated_on_launch(room):
     made, _ = room
     command = [sys.executable, "-m", "tuneyard", "serve", "--name", "broken"]
     sets = {"model": f"s3://{made.place('default-bucket/nothing')}", "bucket_storage.host": STORE, "gpuResource": ""}
@@ -216,7 +216,7 @@ def test_a_server_that_can_t_start_is_told_at_once_and_made_again_when_it_is_lau
     kubectl("delete", "deployment", "llm-inference-vllm-broken", "-n", made.namespace)
 
 
-def test_nobody_gets_an_answer_without_the_key(room, served):
+def test_no_request_is_answered_without_the_key(room, served):
     made, key = room
     program = """
 import http.client, json, os, sys
@@ -247,7 +247,7 @@ print(json.dumps([answers, json.loads(asked("GET", "/v1/models", key)[1])]))
     assert key not in said
 
 
-def test_the_server_is_a_user_of_its_own_and_writes_only_where_it_has_volumes(room, served):
+def test_the_server_is_unprivileged_and_writes_to_its_volumes_only(room, served):
     made, _ = room
     found = inside(made, served, WRITABLE)
     # /dev/mqueue and the like belong to the container's runtime, not to the image.

@@ -50,14 +50,14 @@ def queue(lab):
         yield name
 
 
-def test_a_dry_run_prints_manifests_that_the_cluster_takes_and_starts_nothing(lab):
+def test_a_dry_run_prints_valid_manifests_and_starts_nothing(lab):
     said = lab.run("finetune", "-f", lab.values("dry"), "--name", "dry", "--dry-run").stdout
     told = kubectl("apply", "--dry-run=server", "-f", "-", "-o", "name", given=said).split()
     assert sorted(one.partition("/")[0] for one in told) == ["configmap", "job.batch"]
     assert lab.objects("dry") == []
 
 
-def test_a_finished_run_is_told_of_with_its_values_progress_and_place(lab, finished):
+def test_a_finished_run_is_shown_with_its_values_progress_and_experiment(lab, finished):
     info = lab.show(finished)
     assert (info["status"], info["exit_code"], info["attempts"]) == ("succeeded", 0, 1)
     assert (info["progress"]["step"], info["progress"]["max_steps"]) == (4, 4)
@@ -69,7 +69,7 @@ def test_a_finished_run_is_told_of_with_its_values_progress_and_place(lab, finis
     assert [run.values_sha256 for run in found if run.name == finished] == [info["values_sha256"]]
 
 
-def test_a_run_is_joined_refused_stopped_and_goes_on_and_is_deleted_with_its_data(lab):
+def test_a_run_is_joined_rejected_stopped_resumed_and_deleted_with_its_data(lab):
     lab.launch("long", steps=4000)
     created = lab.show("long")["created_at"]
     lab.launch("long", steps=4000)
@@ -84,7 +84,7 @@ def test_a_run_is_joined_refused_stopped_and_goes_on_and_is_deleted_with_its_dat
     bars = list(lines_on_a_terminal(lab.command("watch", "long"), 150, 8))
     assert any("loss" in line and "left" in line and "of 4000" in line for line in bars), bars[-3:]
     stopped = json.loads(lab.run("stop", "long", "--timeout", 120, "--json").stdout)["run"]
-    assert (stopped["status"], stopped["why"]) == ("stopped", "it was told to stop")
+    assert (stopped["status"], stopped["why"]) == ("stopped", "stopped on request")
     assert lab.run("watch", "long", rc=143)
 
     lab.launch("long", steps=4000)
@@ -112,30 +112,34 @@ def test_a_run_is_joined_refused_stopped_and_goes_on_and_is_deleted_with_its_dat
     assert not list(lab.workspace.store.list(f"{lab.workspace.prefix}/experiments/long/"))
 
 
-def test_what_keeps_a_run_waiting_is_told_in_words_with_the_event_behind_it(lab):
+def test_the_reason_a_run_waits_is_reported_with_its_event(lab):
     image = {"finetuningImage": MISSING_IMAGE, "imagePullPolicy": "Never"}
     held = {
-        "image": (image, f"the image {MISSING_IMAGE} can't be pulled", "ErrImageNeverPull"),
-        "secret": ({"bucketCredentialsSecret": {"name": "nope"}}, "the Secret nope is missing", "not found"),
+        "image": (image, f"the image '{MISSING_IMAGE}' can't be pulled", "ErrImageNeverPull"),
+        "secret": ({"bucketCredentialsSecret": {"name": "nope"}}, "the Secret 'nope' does not exist", "not found"),
         "key": (
             {"bucketCredentialsSecret": {"name": "minio-credentials", "accessKeyKey": "NO"}},
-            "the Secret minio-credentials has no key NO",
+            "the Secret 'minio-credentials' has no key 'NO'",
             "couldn't find key NO",
         ),
-        "authority": ({"bucketCABundle": {"configMap": "nope"}}, "the ConfigMap nope is missing", "FailedMount"),
+        "authority": ({"bucketCABundle": {"configMap": "nope"}}, "the ConfigMap 'nope' does not exist", "FailedMount"),
         "volume": (
             {**image, "storageClass": "nope"},
-            "its volume is not bound: there is no storage class nope",
+            "the volume is not bound: storage class 'nope' does not exist",
             "ProvisioningFailed",
         ),
         "node": (
             {**image, "nodeSelector": {"disk": "big"}},
-            "no node can take it: 1 node(s) didn't match",
+            "no node is suitable: 1 node(s) didn't match",
             "Unschedul",
         ),
-        "device": ({**image, "gpuResource": "intel.com/gpu"}, "no node has enough intel.com/gpu free", "Insufficient"),
-        "queue": ({**image, "queueName": "nope"}, "the LocalQueue nope is missing", "Inadmissible"),
-        "account": ({**image, "serviceAccountName": "nope"}, "the ServiceAccount nope is missing", "FailedCreate"),
+        "device": ({**image, "gpuResource": "intel.com/gpu"}, "no node has enough free intel.com/gpu", "Insufficient"),
+        "queue": ({**image, "queueName": "nope"}, "LocalQueue 'nope' does not exist", "Inadmissible"),
+        "account": (
+            {**image, "serviceAccountName": "nope"},
+            "the ServiceAccount 'nope' does not exist",
+            "FailedCreate",
+        ),
     }
     for name, (changes, _, _) in held.items():
         lab.launch(name, **changes)
@@ -143,25 +147,25 @@ def test_what_keeps_a_run_waiting_is_told_in_words_with_the_event_behind_it(lab)
         info = lab.until(name, lambda info, why=why: info["why"].startswith(why))
         assert info["status"] == "queued"
         assert event in info["event"], info
-    # What was told of one is what the list tells of all.
+    # The list of runs reports the same reasons.
     listed = lab.run("runs").stdout
     assert all(why in listed for _, why, _ in held.values())
     lab.remove(*held)
     assert all(lab.objects(name) == [] for name in held)
 
 
-def test_a_namespace_s_quota_is_named(lab):
+def test_an_exhausted_namespace_quota_is_reported(lab):
     quota = ["create", "quota", "none", "--hard=pods=0", "-n", lab.namespace]
     kubectl(*quota)
     lab.launch("quota", finetuningImage=MISSING_IMAGE, imagePullPolicy="Never")
     info = lab.until("quota", lambda info: "quota" in info["why"])
     kubectl("delete", "quota", "none", "-n", lab.namespace)
-    assert info["why"] == "the namespace's quota none is used up (pods=1 more asked for)"
+    assert info["why"] == "the namespace's quota 'none' is exhausted (requested: pods=1)"
     assert "FailedCreate: " in info["event"]
     lab.remove("quota")
 
 
-def test_a_queued_run_knows_its_place_and_the_bars_of_all_fit_the_terminal(lab, queue):
+def test_a_queued_run_has_its_position_and_all_bars_fit_the_terminal(lab, queue):
     accelerated = {"queueName": queue, "gpuResource": "amd.com/gpu"}
     lab.launch("first", steps=4000, **accelerated)
     lab.until("first", lambda info: info["status"] == "running")
@@ -170,12 +174,12 @@ def test_a_queued_run_knows_its_place_and_the_bars_of_all_fit_the_terminal(lab, 
     lab.launch("third", **idle)
     for place, name in enumerate(("second", "third"), start=1):
         info = lab.until(name, lambda info: "of 2" in info["why"])
-        assert info["why"] == f"queued in one, position {place} of 2: no quota of amd.com/gpu is free"
+        assert info["why"] == f"queued in 'one', position {place} of 2: insufficient free quota for amd.com/gpu"
         assert info["event"].startswith("Pending: couldn't assign flavors")
     values = lab.values("greedy", **idle)
     greedy = ["--set", "finetuningGpus=2", "--set", "finetuning_config.batchsize_conf.total_train_batch_size=8"]
     lab.run("finetune", "-f", values, "--name", "greedy", "--detach", *greedy)
-    assert lab.until("greedy", lambda info: "never" in info["why"])["why"].startswith("the queue one never has 2 amd")
+    assert lab.until("greedy", lambda info: "exceeds" in info["why"])["why"].startswith("the request of 2 amd")
 
     lab.until("first", lambda info: (info["progress"] or {}).get("loss"))
     for width in (80, 150):
@@ -189,11 +193,11 @@ def test_a_queued_run_knows_its_place_and_the_bars_of_all_fit_the_terminal(lab, 
     # Kueue has taken it back and leaves it alone; whoever was next is admitted.
     lab.until("second", lambda info: "can't be pulled" in info["why"])
     assert lab.show("first")["status"] == "stopped"
-    assert lab.until("third", lambda info: "of" in info["why"])["why"].startswith("queued in one, position ")
+    assert lab.until("third", lambda info: "of" in info["why"])["why"].startswith("queued in 'one', position ")
     lab.remove("first", "second", "third", "greedy")
 
 
-def test_a_run_that_fails_ends_the_command_with_its_own_code_sentence_and_hint(lab):
+def test_a_failed_run_ends_the_command_with_its_exit_code_error_and_hint(lab):
     path = lab.values("astray", basemodel=lab.place("default-bucket/models/none"), waitSeconds=0)
     said = lab.run("finetune", "-f", path, "--name", "astray", rc=4).stderr
     assert "models/none" in said and "hint: " in said
@@ -204,7 +208,7 @@ def test_a_run_that_fails_ends_the_command_with_its_own_code_sentence_and_hint(l
     lab.run("delete", "astray", "--yes")
 
 
-def test_a_delivery_brings_a_model_into_the_store(lab):
+def test_a_delivery_publishes_a_model(lab):
     sets = [
         f"modelID=s3://{lab.place(MODEL)}",
         f"bucketModelPath={lab.workspace.prefix}/models/copy",
@@ -221,7 +225,7 @@ def test_a_delivery_brings_a_model_into_the_store(lab):
     lab.run("delete", "copy", "--yes")
 
 
-def test_a_run_is_served_talked_with_and_gone(lab, finished):
+def test_a_run_is_served_chatted_with_and_deleted(lab, finished):
     served = ["serve", finished, "--set", "vllm_engine_args.max_model_len=256", "--json"]
     server = json.loads(lab.run(*served).stdout)["run"]
     assert (server["status"], server["api_key_secret"]) == ("running", "finished-api-key")
@@ -258,7 +262,7 @@ def test_a_run_is_served_talked_with_and_gone(lab, finished):
     assert lab.show(finished)["status"] == "succeeded"
 
 
-def test_the_nodes_of_a_run_are_told_apart_in_its_log(lab):
+def test_a_log_has_a_prefix_per_node(lab):
     lab.run("finetune", "-f", lab.values("nodes", nodes=2), "--name", "nodes")
     lines = lab.run("logs", "nodes").stdout.splitlines()
     assert {line[:3] for line in lines} == {"[0]", "[1]"}
@@ -269,7 +273,7 @@ def test_the_nodes_of_a_run_are_told_apart_in_its_log(lab):
 
 
 @pytest.mark.parametrize("when", ["before", pytest.param("after", marks=pytest.mark.soak)])
-def test_a_command_killed_at_any_call_and_run_again_converges(lab, tmp_path, when):
+def test_a_command_killed_at_any_call_converges_when_repeated(lab, tmp_path, when):
     name = f"killed-{when}"
     killing_kubectl(tmp_path)
     idle = {"finetuningImage": MISSING_IMAGE, "imagePullPolicy": "Never"}
@@ -317,10 +321,11 @@ def test_a_command_killed_at_any_call_and_run_again_converges(lab, tmp_path, whe
     assert lab.objects(name) == []
 
 
-def test_denied_unreachable_and_missing_are_told_apart(lab, tmp_path):
+def test_denied_unreachable_and_missing_are_distinct_errors(lab, tmp_path):
     nobody = service_account(lab.namespace, tmp_path)
     denied = lab.run("runs", rc=5, environ={"KUBECONFIG": str(nobody)})
-    assert "denies reading the Jobs of the namespace" in denied.stderr and "hint: Ask the cluster's" in denied.stderr
+    assert "denied reading the Jobs of the namespace" in denied.stderr
+    assert "hint: List the missing permissions: tuneyard doctor --on kubernetes" in denied.stderr
     path = lab.values("denied")
     lab.run("finetune", "-f", path, "--name", "denied", "--detach", rc=5, environ={"KUBECONFIG": str(nobody)})
 
@@ -329,28 +334,28 @@ def test_denied_unreachable_and_missing_are_told_apart(lab, tmp_path):
     nowhere = tmp_path / "nowhere.conf"
     nowhere.write_text(json.dumps(config))
     unreachable = lab.run("runs", rc=8, environ={"KUBECONFIG": str(nowhere)})
-    assert "The API server can't be reached" in unreachable.stderr
+    assert "The API server is unreachable" in unreachable.stderr
     absent = lab.run("runs", rc=4, environ={"KUBECONFIG": str(tmp_path / "none.conf")})
     assert "kubeconfig" in absent.stderr
 
     elsewhere = TargetLab(lab.workspace, lab.folder)
     command = [*elsewhere.command("runs")[:-1], "not-there"]
     missing = subprocess.run(command, capture_output=True, text=True)
-    assert missing.returncode == 4 and "has no namespace 'not-there'" in missing.stderr
+    assert missing.returncode == 4 and "The namespace 'not-there' does not exist" in missing.stderr
     launched = [*lab.command("finetune", "-f", path, "--name", "x", "--detach")[:-1], "not-there"]
     missing = subprocess.run(launched, capture_output=True, text=True)
-    assert missing.returncode == 4 and "has no namespace 'not-there'" in missing.stderr
+    assert missing.returncode == 4 and "The namespace 'not-there' does not exist" in missing.stderr
 
 
-def test_missing_and_old_tools_are_named_with_what_to_install(lab, tmp_path):
+def test_missing_and_old_tools_are_reported_with_what_to_install(lab, tmp_path):
     path = lab.values("tools")
     launch = ["finetune", "-f", path, "--name", "tools", "--detach"]
     said = lab.run(*launch, rc=8, environ={"PATH": str(tmp_path)}).stderr
-    assert "kubectl is not on this machine's PATH" in said and "hint: Install kubectl 1.27" in said
+    assert "kubectl is not on PATH" in said and "hint: Install kubectl 1.27" in said
     old = tmp_path / "helm"
     old.write_text("#!/bin/sh\necho v3.9.0+g7ceeda6\n")
     old.chmod(0o755)
     path_ = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     said = lab.run(*launch, rc=8, environ={"PATH": path_}).stderr
-    assert "helm on this machine is too old: v3.9" in said and "hint: Install Helm 3.14" in said
+    assert "The version 'v3.9' of helm is not supported" in said and "hint: Install Helm 3.14" in said
     assert lab.objects("tools") == []

@@ -65,7 +65,7 @@ def _sent(message: Message) -> dict[str, object]:
 @pytest.mark.parametrize(
     "name", [name if name == "qwen-3" else pytest.param(name, marks=pytest.mark.soak) for name in FAMILIES]
 )
-def test_vllm_makes_the_ids_that_were_trained(made, tmp_path, name):
+def test_vllm_renders_the_token_ids_that_were_trained(made, tmp_path, name):
     family = FAMILIES[name]
     folder = make_family_model(tmp_path / "model", family)
     key = f"default-bucket/models/{name}"

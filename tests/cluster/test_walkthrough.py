@@ -233,7 +233,7 @@ def test_a_terminal_shows_the_moving_bar_and_a_shell_opens(store, shell):
     shell.note(f"attached to {pod}: its bar moves (steps {moved}); a shell is user {user}")
 
 
-def test_what_is_killed_or_deleted_goes_on_from_its_checkpoint_and_the_rest_is_unchanged(store, shell):
+def test_killed_and_deleted_runs_resume_and_the_others_are_unchanged(store, shell):
     killed = until(lambda: _checkpointed(store, SWEEP), "a run has a checkpoint")
     kubectl("delete", "pod", str(_running_pod(killed)), "-n", NAMESPACE, "--grace-period=0", "--force")
     others = [name for name in SWEEP if name != killed]
@@ -254,7 +254,7 @@ def test_what_is_killed_or_deleted_goes_on_from_its_checkpoint_and_the_rest_is_u
     shell.note(f"{killed} killed and {deleted} deleted: both went on from their checkpoints; all ten are complete")
 
 
-def test_the_loop_again_is_unchanged(walkthrough_namespace, shell):
+def test_applying_the_loop_twice_is_unchanged(walkthrough_namespace, shell):
     said = shell.run(LOOP)
     assert len(re.findall(r" unchanged$", said, re.MULTILINE)) == 2 * len(RANKS)
 

@@ -1,4 +1,4 @@
-"""The probe of a store tells real servers, and stand-ins that break one promise each, apart by name."""
+"""The probe of a store, against real servers and against fakes with one flaw each."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _not_ok(report: Report) -> dict[str, str]:
 
 @pytest.mark.s3
 @pytest.mark.parametrize("name", ["minio-tls", "versitygw"])
-def test_a_server_that_keeps_every_promise_is_used_in_full(name: str, s3_server_of: Callable[[str], S3Server]):
+def test_a_conforming_server_is_used_in_full_mode(name: str, s3_server_of: Callable[[str], S3Server]):
     server = s3_server_of(name)
     before = {info.key for info in server.open().list(f"{BUCKET}/")}
 
@@ -40,24 +40,26 @@ def test_a_server_that_keeps_every_promise_is_used_in_full(name: str, s3_server_
     assert _not_ok(report) == {}
     assert (report.facts["mode"], _degraded(report), report.exit_code) == ("full", [], 0)
     assert len(report.checks) == 12
-    assert "20 rounds: exactly one won each time" in report.named("conditional create").found
+    assert (
+        "exactly one of 32 concurrent writes succeeded in each of 20 rounds" in report.named("conditional create").found
+    )
     assert {info.key for info in server.open().list(f"{BUCKET}/")} == before
 
 
 @pytest.mark.s3
-def test_the_servers_are_told_apart(s3_server_of: Callable[[str], S3Server]):
+def test_the_report_identifies_the_server(s3_server_of: Callable[[str], S3Server]):
     minio = s3_server_of("minio-tls")
     versitygw = s3_server_of("versitygw")
-    told = [probe_store(server.url, environ=server.env, rounds=1) for server in (minio, versitygw)]
+    reports = [probe_store(server.url, environ=server.env, rounds=1) for server in (minio, versitygw)]
     with racy_s3("racing writes") as (url, _):
-        told.append(probe_store(url, environ=KEYS, rounds=1))
-    assert [report.facts["server"].strip() for report in told] == ["MinIO", "VERSITYGW", "racy-s3"]
-    assert [report.facts["mode"] for report in told] == ["full", "full", "degraded"]
-    nested = [report.named("keys below an object").found for report in told]
+        reports.append(probe_store(url, environ=KEYS, rounds=1))
+    assert [report.facts["server"].strip() for report in reports] == ["MinIO", "VERSITYGW", "racy-s3"]
+    assert [report.facts["mode"] for report in reports] == ["full", "full", "degraded"]
+    nested = [report.named("keys below an object").found for report in reports]
     assert "allowed" in nested[0] and "refused" in nested[1]
 
 
-def test_a_stand_in_without_a_flaw_keeps_every_promise():
+def test_a_fake_server_without_a_flaw_conforms():
     with racy_s3() as (url, objects):
         report = probe_store(url, environ=KEYS)
         assert _not_ok(report) == {}
@@ -68,7 +70,7 @@ def test_a_stand_in_without_a_flaw_keeps_every_promise():
 BROKEN: dict[Flaw, tuple[str, str, list[str], dict[str, str]]] = {
     "racing writes": (
         "conditional create",
-        "several won in",
+        "concurrent writes succeeded in",
         ["single-writer"],
         {"conditional create": "warning", "conditional replace": "warning"},
     ),
@@ -90,7 +92,7 @@ BROKEN: dict[Flaw, tuple[str, str, list[str], dict[str, str]]] = {
         ["unchecked-uploads"],
         {"wrong checksums": "warning"},
     ),
-    "keeps aborted uploads": ("aborted upload", "stay", ["leftover-parts"], {"aborted upload": "warning"}),
+    "keeps aborted uploads": ("aborted upload", "remain", ["leftover-parts"], {"aborted upload": "warning"}),
     "unsorted listing": ("order of listing", "not sorted", [], {"order of listing": "warning"}),
     "stale listing": (
         "listing",
@@ -104,23 +106,23 @@ BROKEN: dict[Flaw, tuple[str, str, list[str], dict[str, str]]] = {
         [],
         {"read after write": "problem", "listing": "problem"},
     ),
-    "truncated pages": ("listing", "5 of 1005 objects that were written are not listed", [], {"listing": "problem"}),
-    "stale reads": ("read after write", "is an older one", [], {"read after write": "problem"}),
-    "ignores ranges": ("range reads", "other bytes", [], {"range reads": "problem"}),
+    "truncated pages": ("listing", "5 of 1005 written objects are not listed", [], {"listing": "problem"}),
+    "stale reads": ("read after write", "returns an older version", [], {"read after write": "problem"}),
+    "ignores ranges": ("range reads", "wrong bytes", [], {"range reads": "problem"}),
 }
 
 
-def test_every_flaw_is_tried():
+def test_every_flaw_is_covered():
     assert set(BROKEN) == set(get_args(Flaw))
 
 
 @pytest.mark.parametrize("flaw", BROKEN)
-def test_a_broken_promise_is_named(flaw: Flaw):
-    name, said, degraded, not_ok = BROKEN[flaw]
+def test_a_flaw_is_reported_by_its_check(flaw: Flaw):
+    name, text, degraded, not_ok = BROKEN[flaw]
     with racy_s3(flaw) as (url, objects):
         report = probe_store(url, environ=KEYS, rounds=3)
         assert objects == {}, "the probe leaves nothing behind, whatever the server lists"
-    assert said in report.named(name).found
+    assert text in report.named(name).found
     assert report.named(name).advice or flaw == "unsorted listing"
     assert _not_ok(report).items() >= not_ok.items()
     if flaw != "stale reads":  # those break whatever reads what was just written
@@ -131,7 +133,7 @@ def test_a_broken_promise_is_named(flaw: Flaw):
     assert (report.exit_code != 0) == unusable
 
 
-def test_a_folder_is_probed_too(tmp_path: Path):
+def test_a_folder_is_probed(tmp_path: Path):
     report = probe_store(str(tmp_path))
     assert report.facts["mode"] == "full"
     assert _not_ok(report) == {"order of listing": "skipped", "wrong checksums": "skipped", "aborted upload": "skipped"}
@@ -140,24 +142,24 @@ def test_a_folder_is_probed_too(tmp_path: Path):
 
 @pytest.mark.s3
 @pytest.mark.parametrize(
-    ("changes", "exit_code", "said"),
+    ("changes", "exit_code", "text"),
     [
         ({"AWS_SECRET_ACCESS_KEY": "wrong-secret"}, 5, "does not accept the credentials"),
         ({"AWS_CA_BUNDLE": ""}, 8, "is not trusted"),
     ],
 )
-def test_a_store_that_lets_nobody_in_says_why(
-    changes: dict[str, str], exit_code: int, said: str, s3_server_of: Callable[[str], S3Server]
+def test_a_rejected_connection_is_reported_with_its_reason(
+    changes: dict[str, str], exit_code: int, text: str, s3_server_of: Callable[[str], S3Server]
 ):
     server = s3_server_of("minio-tls")
     report = probe_store(server.url, environ={**server.env, **changes})
     assert (report.exit_code, report.facts["mode"]) == (exit_code, "unusable")
-    assert said in report.named("store").found
+    assert text in report.named("store").found
     assert report.named("store").advice
 
 
 @pytest.mark.s3
-def test_a_bucket_that_is_not_there_is_named(s3_server_of: Callable[[str], S3Server]):
+def test_a_missing_bucket_is_reported(s3_server_of: Callable[[str], S3Server]):
     server = s3_server_of("minio-tls")
     report = probe_store(server.url, bucket="no-such-bucket", environ=server.env)
     assert report.exit_code == 4
@@ -183,17 +185,17 @@ def test_an_interrupted_probe_leaves_nothing_behind(number: signal.Signals):
 
 
 @pytest.mark.s3
-def test_the_process_of_a_pod_takes_keys_store_and_authorities_from_its_environment(
+def test_the_probe_in_a_pod_reads_keys_store_and_ca_bundle_from_its_environment(
     s3_server_of: Callable[[str], S3Server],
 ):
     server = s3_server_of("minio-tls")
     environ = {"PATH": os.environ["PATH"], "HOME": server.env["HOME"], "TUNEYARD_STORE": server.url}
     environ |= {name: server.env[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
 
-    def run(authorities: Path | None) -> tuple[int, dict[str, object], str]:
+    def run(ca_bundle: Path | None) -> tuple[int, dict[str, object], str]:
         ran = subprocess.run(
             [sys.executable, "-m", "tuneyard.diagnosis", "--quick"],
-            env={**environ, "TUNEYARD_CA_FILE": str(authorities or "/no/such/file")},
+            env={**environ, "TUNEYARD_CA_FILE": str(ca_bundle or "/no/such/file")},
             capture_output=True,
             text=True,
             timeout=300,

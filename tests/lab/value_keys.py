@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import typing
 from collections.abc import Iterator
 from typing import Any
@@ -44,3 +45,26 @@ def _models(annotation: Any, path: str) -> Iterator[tuple[str, type[Values]]]:
         path += ".<name>"
     for argument in arguments:
         yield from _models(argument, path)
+
+
+def has_key(model: type[Values], path: str) -> bool:
+    """Whether a dotted path is a key of a model, or lies in a map whose keys a user chooses.
+
+    Args:
+        model: The model.
+        path: The path; `[0]` after a list's name is ignored.
+    """
+    first, _, rest = re.sub(r"\[\d*\]", "", path).partition(".")
+    field = model.model_fields.get(first)
+    if field is None:
+        return False
+    kinds = list(_kinds(field.annotation))
+    return not rest or dict in kinds or any(has_key(kind, rest) for kind in kinds if issubclass(kind, Values))
+
+
+def _kinds(annotation: Any) -> Iterator[type]:
+    origin = getattr(annotation, "__origin__", annotation)
+    if isinstance(origin, type):
+        yield origin
+    for part in getattr(annotation, "__args__", ()):
+        yield from _kinds(part)

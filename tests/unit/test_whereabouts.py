@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 from obstore.exceptions import GenericError
-from typer.main import get_command
 
 import tuneyard
-from tuneyard.cli.main import app
+from lab.value_keys import has_key
 from tuneyard.device import choose_device
 from tuneyard.errors import DeniedError, UsageError
 from tuneyard.store import open_store
@@ -72,7 +71,7 @@ def test_what_a_pod_is_advised_to_set_is_a_key_of_its_chart(chart: str, name: st
         model = NamespaceValues if "k8s-namespace-setup" in advised else MODELS[chart]
         if name == "TUNEYARD_API_KEY" and chart != "serve":
             continue  # no other process reads it
-        assert _has(model, given), f"{chart} has no value {given}"
+        assert has_key(model, given), f"{chart} has no value {given}"
 
 
 @pytest.mark.parametrize("name", VARIABLES)
@@ -87,7 +86,7 @@ def test_a_pod_s_volume_grows_by_keys_of_its_chart(chart: str) -> None:
     keys = more_room("/work").partition(": ")[2].split(" and ")
     assert keys
     for key in keys:
-        assert _has(MODELS[chart], key), key
+        assert has_key(MODELS[chart], key), key
 
 
 def test_the_containers_of_the_charts_say_which_chart_they_are_of() -> None:
@@ -97,7 +96,7 @@ def test_the_containers_of_the_charts_say_which_chart_they_are_of() -> None:
     assert f'"{CHART_VARIABLE}"' in template.partition("$fixed := list")[2].partition("\n")[0]
 
 
-def test_an_untrusted_certificate_advises_what_its_target_has(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_untrusted_certificate_advises_what_its_targethas_key(monkeypatch: pytest.MonkeyPatch) -> None:
     def hint() -> str:
         error = GenericError("client error (Connect): invalid peer certificate: InvalidCertificate(UnknownIssuer)")
         return explain(error, "https://minio:9000", "bucket", "key").hint
@@ -108,7 +107,7 @@ def test_an_untrusted_certificate_advises_what_its_target_has(monkeypatch: pytes
     assert hint() == "Name the authority that signed it: --set bucketCABundle.configMap=NAME"
 
 
-def test_missing_keys_advise_what_their_target_has(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_keys_advise_what_their_targethas_key(monkeypatch: pytest.MonkeyPatch) -> None:
     def hint() -> str:
         with pytest.raises(DeniedError) as caught:
             open_store("https://minio:9000", environ={"HOME": "/nowhere"})
@@ -120,7 +119,7 @@ def test_missing_keys_advise_what_their_target_has(monkeypatch: pytest.MonkeyPat
     assert hint() == "Name the Secret with its keys: --set bucket_storage.credentials.secret_name=NAME"
 
 
-def test_a_wrong_device_advises_what_its_target_has(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_device_advises_what_its_targethas_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNEYARD_DEVICE", "tpu")
     monkeypatch.setenv(CHART_VARIABLE, "finetune")
     with pytest.raises(UsageError) as caught:
@@ -133,25 +132,6 @@ def test_every_hint_of_what_runs_in_pods_asks_where_it_runs() -> None:
     assert len(found) > 80
     unfit = [f"{where}: {text!r}" for where, text in found if FITS_A_MACHINE_ALONE.search(text)]
     assert unfit == []
-
-
-def test_a_command_that_hints_name_exists_and_reaches_its_target() -> None:
-    commands = get_command(app).commands  # pyright: ignore[reportAttributeAccessIssue]
-    named: set[str] = set()
-    for path in sorted(SOURCE.rglob("*.py")):
-        text = path.read_text(encoding="utf-8")
-        of_whereabouts = re.search(r"^from tuneyard.whereabouts import .*\bcommand\b", text, re.MULTILINE)
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.keyword) and node.arg in ("hint", "advice"):
-                texts = [str(one.value) for one in ast.walk(node.value) if isinstance(one, ast.Constant)]
-                named |= set(re.findall(r"(?<!package )\btuneyard ([a-z]+)", "\n".join(texts)))
-            called = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
-            if called == "command" and of_whereabouts:
-                (hint,) = [one.value for one in ast.walk(node) if isinstance(one, ast.Constant)]
-                found = commands[str(hint).split()[1]]
-                assert "--on" in [option for parameter in found.params for option in parameter.opts], hint
-    assert named >= {"runs", "deliver", "logs"}
-    assert named <= set(commands)
 
 
 def _hints() -> Iterator[tuple[str, str]]:
@@ -171,21 +151,3 @@ def _own_texts(node: ast.AST) -> Iterator[str]:
         yield node.value
     for child in ast.iter_child_nodes(node):
         yield from _own_texts(child)
-
-
-def _has(model: type[Values], path: str) -> bool:
-    """Whether a dotted path is a key of these values, or lies in a map whose keys are free."""
-    first, _, rest = path.partition(".")
-    field = model.model_fields.get(first)
-    if field is None:
-        return False
-    kinds = list(_kinds(field.annotation))
-    return not rest or dict in kinds or any(_has(kind, rest) for kind in kinds if issubclass(kind, Values))
-
-
-def _kinds(annotation: object) -> Iterator[type]:
-    origin = getattr(annotation, "__origin__", annotation)
-    if isinstance(origin, type):
-        yield origin
-    for part in getattr(annotation, "__args__", ()):
-        yield from _kinds(part)

@@ -78,9 +78,9 @@ def store_command(
 
 def _end(out: object, found: Report) -> None:
     from tuneyard.cli._output import Output
-    from tuneyard.diagnosis import told
+    from tuneyard.diagnosis import format_report
 
     assert isinstance(out, Output)
-    out.data(found.to_dict(), told(found))
+    out.data(found.to_dict(), format_report(found))
     if found.exit_code:
         raise Exit(found.exit_code)

@@ -1,25 +1,26 @@
-"""A Kubernetes cluster: helm renders, kubectl writes, lightkube reads, and what an object's state means in words.
+"""A Kubernetes cluster: helm renders, kubectl writes, lightkube reads, and object states become readable.
 
-    tools       helm and kubectl as programs, and their refusals as errors of ours
-    charts      where the charts lie, and rendering one for a run
-    reader      objects as plain documents, through lightkube
-    pods        why a pod does not run yet, and how it ended
-    queues      why Kueue keeps a Job waiting, and behind whom
-    jobs        a Job, a Deployment and their pods as one state
-    forward     a port of this machine that leads to a Service
-    errand      a short pod, run once and removed
-    demand      what a Job asks for, in amounts
-    quota       whether a ClusterQueue or a ResourceQuota has room for it
-    nodes       whether nodes have
-    room        all of that looked at
+    tools         run helm and kubectl, and map their failures to Tuneyard's errors
+    charts        locate the charts, and render one for a run
+    reader        read objects as plain documents, through lightkube
+    pods          why a pod is not running yet, and how it terminated
+    queues        why a Workload waits in Kueue, and at which position
+    jobs          the state of a Job or Deployment and its pods
+    port_forward  forward a local port to a Service
+    one_off_pod   run a pod once, and remove it
+    quantities    parse and format resource quantities
+    demand        what a Job requests
+    quota         whether a ClusterQueue or a ResourceQuota has capacity for it
+    nodes         whether the nodes have
+    capacity      all of these checked
 
-It knows objects, labels and words; nothing of runs, values or the store. `pods`, `queues`, `jobs`, `demand`, `quota`
-and `nodes` are pure. lightkube is loaded with the first read.
+The room deals with Kubernetes objects, and knows nothing of runs, values or the store. `pods`, `queues`, `jobs`,
+`quantities`, `demand`, `quota` and `nodes` are pure. lightkube is imported on the first read.
 """
 
 from tuneyard.cluster.charts import CHARTS, chart_folder, render
-from tuneyard.cluster.forward import PortForward
 from tuneyard.cluster.jobs import State, deployment_state, job_state
+from tuneyard.cluster.port_forward import PortForward
 from tuneyard.cluster.reader import Document, Reader
 from tuneyard.cluster.tools import Tools
 

@@ -1,6 +1,6 @@
-"""The charts as this package carries them, and what helm renders from one for a run.
+"""Locate the charts of this package, and render one for a run.
 
-In an installed package they lie below `tuneyard/charts/<chart's name>`; in a checkout, below `workloads/`.
+An installed package has them in `tuneyard/charts/<chart name>`, a checkout in `workloads/`.
 """
 
 from __future__ import annotations
@@ -22,51 +22,52 @@ CHARTS: Mapping[Verb, tuple[str, str]] = {
     "finetune": ("llm-finetune-silogen-engine", "LLM-finetune-silogen-engine/helm/chart"),
     "serve": ("llm-inference-vllm", "llm-inference-vllm/helm"),
 }
-"""For each verb the chart's name, which is its folder in the package, and its folder below `workloads/`."""
+"""By verb: the chart's name, which is also its folder in the package, and its folder below `workloads/`."""
 
 
 def chart_folder(verb: Verb) -> Path:
-    """Find the chart of a verb.
+    """Locate the chart of a verb.
 
     Raises:
-        NotFoundError: If this installation has none.
+        NotFoundError: If this installation lacks it.
     """
-    name, place = CHARTS[verb]
+    name, source = CHARTS[verb]
     package = Path(str(files("tuneyard")))
-    for folder in (package / "charts" / name, package.parents[1] / "workloads" / place):
+    for folder in (package / "charts" / name, package.parents[1] / "workloads" / source):
         if (folder / "Chart.yaml").is_file():
             return folder
-    raise NotFoundError(f"This installation has no chart {name}.", hint="Install the package tuneyard again.")
+    raise NotFoundError(f"This installation lacks the chart '{name}'.", hint="pip install --force-reinstall tuneyard")
 
 
 def render(tools: Tools, verb: Verb, name: str, values: bytes) -> list[Document]:
     """Render the objects of a run.
 
     Args:
-        tools: Where helm is, and for which namespace.
-        verb: Whose chart.
+        tools: helm, for a namespace.
+        verb: Selects the chart.
         name: The release's name.
         values: The resolved values, as JSON.
 
     Returns:
-        The objects with their namespace, those that others refer to first and what does the work last.
+        The objects with their namespace; those that run pods come last.
 
     Raises:
-        TuneyardError: If the chart refuses the values.
+        TuneyardError: If the chart rejects the values.
         UnavailableError: If helm is missing or too old.
     """
     import yaml
 
     chart = str(chart_folder(verb))
-    told = tools.helm("template", name, chart, "--namespace", tools.namespace, "--values", "-", given=values.decode())
-    objects: list[Document] = [one for one in yaml.load_all(told, Loader=_loader()) if one]
+    args = ("template", name, chart, "--namespace", tools.namespace, "--values", "-")
+    manifests = tools.helm(*args, stdin=values.decode())
+    objects: list[Document] = [one for one in yaml.load_all(manifests, Loader=_loader()) if one]
     for one in objects:
         one["metadata"].setdefault("namespace", tools.namespace)
     return sorted(objects, key=lambda one: one["kind"] in WORKERS)
 
 
 WORKERS = frozenset({"Job", "Deployment"})
-"""The kinds whose pods do a run's work."""
+"""The kinds that run pods."""
 
 
 def _loader() -> type:

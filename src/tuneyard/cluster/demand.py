@@ -1,13 +1,13 @@
-"""What a Job asks of a cluster, and what is found about one place that has to have it. Pure."""
+"""What a Job requests from a cluster, and the result of comparing it with what is available. Pure."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tuneyard.cluster.amounts import amount_of, number, written
+from tuneyard.cluster.quantities import format_quantity, parse_quantity
 from tuneyard.cluster.reader import Document
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
@@ -18,14 +18,14 @@ FITS: tuple[Fit, ...] = ("yes", "unknown", "not now", "never")
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What a Job asks for.
+    """The resources that a Job requests.
 
     Attributes:
-        pods: How many pods run at once.
-        requests: What one of them asks for, by resource: bytes, cores or a count.
-        limits: What one of them may use.
-        pod: Its spec.
-        queue: The LocalQueue of Kueue; empty for none.
+        pods: The number of pods that run at once.
+        requests: The requests of one pod, by resource: bytes, cores or a count.
+        limits: The limits of one pod.
+        pod: The pod's spec.
+        queue: Kueue's LocalQueue; empty for none.
     """
 
     pods: int
@@ -35,53 +35,53 @@ class Demand:
     queue: str
 
     @property
-    def in_all(self) -> dict[str, float]:
-        """What all pods ask for together."""
+    def total_requests(self) -> dict[str, float]:
+        """The requests of all pods together."""
         return {resource: amount * self.pods for resource, amount in self.requests.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What is asked of one resource, and what there is of it.
+    """A request of one resource, compared with its availability.
 
     Attributes:
-        resource: Its name.
-        asked: How much is asked for.
-        whole: The most that can ever be had; None where the place does not give it at all.
-        free: What can be had now.
+        resource: The resource's name.
+        requested: The requested quantity.
+        total: The most that can ever be available; None where the resource is not covered at all.
+        free: What is available now.
     """
 
     resource: str
-    asked: float
-    whole: float | None
+    requested: float
+    total: float | None
     free: float
 
     @property
     def fits(self) -> Fit:
-        """Whether it can be had."""
-        if self.whole is None or self.asked > self.whole:
+        """Whether the request can be satisfied."""
+        if self.total is None or self.requested > self.total:
             return "never"
-        return "not now" if self.asked > self.free else "yes"
+        return "not now" if self.requested > self.free else "yes"
 
     def __str__(self) -> str:
-        if self.whole is None:
+        if self.total is None:
             return f"{self.resource} is not covered"
-        asked, whole = number(self.resource, self.asked), number(self.resource, self.whole)
+        requested, total, free = (format_quantity(self.resource, n) for n in (self.requested, self.total, self.free))
         if self.fits == "never":
-            return f"{self.resource}: {asked} asked for, {whole} is all there is"
+            return f"{self.resource}: requested {requested}, total {total}"
         if self.fits == "not now":
-            return f"{self.resource}: {asked} asked for, {number(self.resource, self.free)} of {whole} free"
-        return f"{written(self.resource, self.asked)} of {number(self.resource, self.free)} free"
+            return f"{self.resource}: requested {requested}, free {free} of {total}"
+        return f"{self.resource}: requested {requested}, free {free}"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Whether one place has room for a Job.
+    """The result of comparing a Job's demand with one constraint.
 
     Attributes:
-        place: `queue`, `quota`, `nodes` or `memory`.
-        fits: Whether it has.
-        sentence: The same in words, without a stop.
+        place: The constraint: `queue`, `quota`, `nodes` or `memory`.
+        fits: Whether the demand fits.
+        sentence: The result for people, without a full stop.
     """
 
     place: str
@@ -90,33 +90,32 @@ class Finding:
 
 
 def demand_of(job: Document) -> Demand:
-    """Read what a Job asks for; its pods have no init containers, as those of finetuning have none.
+    """Read the demand of a Job without init containers, such as one of finetuning.
 
     Args:
-        job: The Job as it is rendered. Defaults that a LimitRange would add are not in it.
+        job: The rendered Job. Defaults that a LimitRange would add are not included.
     """
     spec: Document = job["spec"]["template"]["spec"]
     requests, limits = Counter[str](), Counter[str]()
     for container in spec["containers"]:
         resources: dict[str, Any] = container.get("resources") or {}
-        most = resources.get("limits") or {}
-        limits.update(_amounts(most))
-        requests.update(_amounts({**most, **(resources.get("requests") or {})}))  # a limit alone is a request too
+        limited = resources.get("limits") or {}
+        limits.update(_parse(limited))
+        requests.update(_parse({**limited, **(resources.get("requests") or {})}))  # a limit implies a request
     queue = (job["metadata"].get("labels") or {}).get(QUEUE_LABEL, "")
     return Demand(job["spec"].get("parallelism") or 1, requests, limits, spec, queue)
 
 
 def worst(fits: Iterable[Fit]) -> Fit:
-    """Give the worst of several."""
+    """Return the worst of several fits; `yes` for none."""
     return FITS[max(map(FITS.index, fits), default=0)]
 
 
-def told(shares: Iterable[Share]) -> str:
-    """Say of shares what is worst about them: all of them where each can be had."""
-    listed = list(shares)
-    kind = worst(share.fits for share in listed)
-    return "; ".join(str(share) for share in listed if share.fits == kind)
+def describe_worst(shares: Sequence[Share]) -> str:
+    """Describe the shares that fit worst."""
+    fits = worst(share.fits for share in shares)
+    return "; ".join(str(share) for share in shares if share.fits == fits)
 
 
-def _amounts(texts: Mapping[str, Any]) -> dict[str, Any]:
-    return {resource: amount_of(str(amount)) for resource, amount in texts.items()}
+def _parse(texts: Mapping[str, Any]) -> dict[str, Any]:
+    return {resource: parse_quantity(str(quantity)) for resource, quantity in texts.items()}

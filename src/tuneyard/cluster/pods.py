@@ -1,4 +1,4 @@
-"""Why a pod does not run yet, and how it ended, in words. Pure: documents in, sentences out."""
+"""Explain why a pod is not running yet, and how it terminated. Pure: documents in, text out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, cast
 from tuneyard.cluster.reader import Document
 
 TERMINATED, KILLED = 143, 137
-_NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable")
+_IMAGE_ERRORS = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,25 +19,27 @@ class Waiting:
     """What a pod waits for.
 
     Attributes:
-        why: In words.
-        event: What Kubernetes says, as `Reason: message`; may be empty.
+        why: The reason, for people.
+        event: The event or condition behind it, as `Reason: message`; may be empty.
+        restarting: Whether a container exited and will be restarted.
     """
 
     why: str
     event: str = ""
+    restarting: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class End:
-    """How a container ended.
+class Termination:
+    """How a container terminated.
 
     Attributes:
         container: Its name.
         exit_code: Its exit code.
-        error: The sentence it ended with.
-        hint: What to do about it.
-        started_at: When it had started, as Kubernetes writes times.
-        finished_at: When it ended.
+        error: Its error message.
+        hint: How to fix it.
+        started_at: When it started, as a Kubernetes timestamp.
+        finished_at: When it terminated.
     """
 
     container: str
@@ -49,64 +51,64 @@ class End:
 
 
 def created(pod: Document) -> tuple[str, str]:
-    """Give what pods are sorted by, oldest first."""
+    """Return the key that sorts pods by age, oldest first."""
     return str(pod["metadata"].get("creationTimestamp", "")), pod["metadata"]["name"]
 
 
-def is_over(pod: Document) -> bool:
-    """Tell whether none of its containers runs any more."""
+def is_finished(pod: Document) -> bool:
+    """Return whether all of its containers have terminated for good."""
     return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
 
 
 def is_running(pod: Document) -> bool:
-    """Tell whether its main container runs."""
+    """Return whether its main container is running."""
     return any("running" in (status.get("state") or {}) for status in _statuses(pod, "containerStatuses"))
 
 
-def has_come_up(pod: Document) -> bool:
-    """Tell whether its main container has passed its startup probe since it was last started."""
+def has_started(pod: Document) -> bool:
+    """Return whether its main container has passed the startup probe since its last start."""
     return any(status.get("started") for status in _statuses(pod, "containerStatuses"))
 
 
 def started_at(pod: Document) -> str:
-    """Tell when its newest main container started; empty where it has not."""
+    """Return when its main container last started; empty where it has not."""
     for status in _statuses(pod, "containerStatuses"):
         state = status.get("state") or {}
-        if began := (state.get("running") or state.get("terminated") or {}).get("startedAt"):
-            return str(began)
+        if time := (state.get("running") or state.get("terminated") or {}).get("startedAt"):
+            return str(time)
     return ""
 
 
-def containers(pod: Document) -> list[str]:
-    """Name its containers in the order in which they run."""
+def container_names(pod: Document) -> list[str]:
+    """Return the names of its containers, in the order in which they run."""
     spec = pod["spec"]
     return [one["name"] for one in [*(spec.get("initContainers") or []), *spec["containers"]]]
 
 
-def end_of(pod: Document) -> End | None:
-    """Tell how its containers ended: the first that failed, else the main one; None while it works.
+def termination_of(pod: Document) -> Termination | None:
+    """Return how a pod terminated: by its first failed container, else by its main one; None while it is running.
 
-    A container that has been started again since is told of too: how it ended the last time.
+    For a restarted container, it is the last termination.
     """
-    ends: list[End] = []
+    ends: list[Termination] = []
     for status in [*_statuses(pod, "initContainerStatuses"), *_statuses(pod, "containerStatuses")]:
-        told = (status.get("state") or {}).get("terminated") or (status.get("lastState") or {}).get("terminated")
-        if told:
-            ends.append(_end(status["name"], told))
+        state = (status.get("state") or {}).get("terminated") or (status.get("lastState") or {}).get("terminated")
+        if state:
+            ends.append(_termination(status["name"], state))
     failed = [end for end in ends if end.exit_code != 0]
     if failed:
         return failed[0]
-    return ends[-1] if ends and is_over(pod) else None
+    return ends[-1] if ends and is_finished(pod) else None
 
 
 def waiting_for(pod: Document, events: Sequence[Document] = ()) -> Waiting | None:
-    """Tell what keeps a pod from running; None where nothing does.
+    """Return what keeps a pod from running; None where nothing does.
 
     Args:
         pod: The pod.
-        events: The events about it and its volume claims, oldest first.
+        events: The events of the pod and of its volume claims, oldest first.
     """
-    if is_over(pod) or is_running(pod):
+    if is_finished(pod) or is_running(pod):
         return None
     for condition in pod.get("status", {}).get("conditions") or []:
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
@@ -114,32 +116,32 @@ def waiting_for(pod: Document, events: Sequence[Document] = ()) -> Waiting | Non
     for status in [*_statuses(pod, "initContainerStatuses"), *_statuses(pod, "containerStatuses")]:
         state = status.get("state") or {}
         if reason := (state.get("waiting") or {}).get("reason"):
-            return _held_back(pod, status, reason, state["waiting"].get("message") or "", events)
+            return _waiting(pod, status, reason, state["waiting"].get("message") or "", events)
         if "running" in state:
-            return Waiting(f"its init container {status['name']} works")
-    return Waiting("its pod is being started", _newest(events))
+            return Waiting(f"init container '{status['name']}' is running")
+    return Waiting("the pod is starting", _newest(events))
 
 
 def is_stuck(pod: Document) -> bool:
-    """Tell whether a container waits for what nobody brings: its image, or a Secret or ConfigMap that is missing."""
+    """Return whether a container waits for an image, Secret or ConfigMap that does not exist."""
     every = [*_statuses(pod, "initContainerStatuses"), *_statuses(pod, "containerStatuses")]
     reasons = [((status.get("state") or {}).get("waiting") or {}).get("reason") for status in every]
-    return any(reason in (*_NO_IMAGE, "CreateContainerConfigError") for reason in reasons)
+    return any(reason in (*_IMAGE_ERRORS, "CreateContainerConfigError") for reason in reasons)
 
 
 def lost_node(pod: Document, node: Document | None) -> str:
-    """Say that a pod's node is lost; empty where it is not."""
+    """Describe the loss of a pod's node; empty where it is not lost."""
     if pod.get("status", {}).get("reason") == "NodeLost":
-        return f"its node {pod['spec'].get('nodeName')} is lost"
+        return f"node '{pod['spec'].get('nodeName')}' is lost"
     for condition in ((node or {}).get("status") or {}).get("conditions") or []:
         if condition["type"] == "Ready" and condition["status"] != "True":
             since = str(condition.get("lastTransitionTime") or "").replace("T", " ").rstrip("Z")
-            return f"its node {pod['spec'].get('nodeName')} has not answered since {since} UTC"
+            return f"node '{pod['spec'].get('nodeName')}' has not responded since {since} UTC"
     return ""
 
 
 def disruption(pod: Document) -> str:
-    """Say in a word or two why a pod was taken away; empty where it was not."""
+    """Describe the disruption of a pod in a few words; empty where there was none."""
     for condition in pod.get("status", {}).get("conditions") or []:
         if condition["type"] == "DisruptionTarget" and condition["status"] == "True":
             return _DISRUPTIONS.get(condition.get("reason") or "", condition.get("message") or "disrupted")
@@ -147,11 +149,11 @@ def disruption(pod: Document) -> str:
 
 
 _DISRUPTIONS = {
-    "EvictionByEvictionAPI": "evicted, as for a drained node",
-    "PreemptionByScheduler": "preempted by a pod of higher priority",
-    "DeletionByTaintManager": "taken off a node that is lost or tainted",
-    "DeletionByPodGC": "removed with its node",
-    "TerminationByKubelet": "evicted by its node, which ran short of memory or disk",
+    "EvictionByEvictionAPI": "evicted through the API, such as by a node drain",
+    "PreemptionByScheduler": "preempted by a pod with a higher priority",
+    "DeletionByTaintManager": "evicted from a lost or tainted node",
+    "DeletionByPodGC": "deleted with its node",
+    "TerminationByKubelet": "evicted by its node for lack of memory or disk",
     "WorkloadEvictedDueToPreempted": "preempted",
 }
 
@@ -160,33 +162,33 @@ def _statuses(pod: Document, which: str) -> list[dict[str, Any]]:
     return pod.get("status", {}).get(which) or []
 
 
-def _end(container: str, told: dict[str, Any]) -> End:
-    code = int(told.get("exitCode") or 0)
-    error, hint = ("", "") if code == 0 else last_words(told.get("message") or "")
-    if told.get("reason") == "OOMKilled":
-        error = "The container used more memory than its limit, and was killed."
-        hint = "Give it more: --set resources.limits.memory=…, or make batches smaller."
+def _termination(container: str, state: dict[str, Any]) -> Termination:
+    code = int(state.get("exitCode") or 0)
+    error, hint = ("", "") if code == 0 else parse_termination_message(state.get("message") or "")
+    if state.get("reason") == "OOMKilled":
+        error = "The container exceeded its memory limit and was killed."
+        hint = "Raise the limit: --set resources.limits.memory=…, or use smaller batches."
     elif code == KILLED and not error:
-        error, hint = "The container was killed before it could say why.", "See the node's events: kubectl get events"
-    times = {"started_at": str(told.get("startedAt") or ""), "finished_at": str(told.get("finishedAt") or "")}
-    return End(container, code, error or (f"exit code {code}" if code else ""), hint, **times)
+        error, hint = "The container was killed without an error message.", "kubectl get events"
+    times = {"started_at": str(state.get("startedAt") or ""), "finished_at": str(state.get("finishedAt") or "")}
+    return Termination(container, code, error or (f"exit code {code}" if code else ""), hint, **times)
 
 
-def last_words(message: str) -> tuple[str, str]:
-    """Read a termination message: what `tuneyard.process` wrote, else the end of the log.
+def parse_termination_message(message: str) -> tuple[str, str]:
+    """Parse a termination message: the document that `tuneyard.process` wrote, else the end of the log.
 
     Returns:
-        The sentence and the hint.
+        The error and the hint.
     """
     try:
-        told: Any = json.loads(message)
+        document: Any = json.loads(message)
     except ValueError:
-        told = None
-    if isinstance(told, dict):
-        facts = cast("dict[str, Any]", told)
-        return str(facts.get("error") or ""), str(facts.get("hint") or "")
+        document = None
+    if isinstance(document, dict):
+        fields = cast("dict[str, Any]", document)
+        return str(fields.get("error") or ""), str(fields.get("hint") or "")
     lines = [line.strip() for line in message.replace("\r", "\n").splitlines() if line.strip()]
-    errors = [place for place, line in enumerate(lines) if line.startswith("error:")]
+    errors = [index for index, line in enumerate(lines) if line.startswith("error:")]
     if not errors:
         return (lines[-1] if lines else ""), ""
     hints = [line.removeprefix("hint:").strip() for line in lines[errors[-1] :] if line.startswith("hint:")]
@@ -197,57 +199,57 @@ def _unscheduled(condition: dict[str, Any], events: Sequence[Document]) -> Waiti
     reason, message = condition.get("reason") or "", (condition.get("message") or "").strip()
     event = f"{reason}: {message}"
     if reason == "SchedulingGated":
-        return Waiting("it waits to be admitted by its queue", event)
+        return Waiting("waiting for admission by the queue", event)
     if re.search(r"persistentvolumeclaim|storageclass|unbound|volume node affinity", message, re.IGNORECASE):
         failed = [one for one in events if one.get("reason") == "ProvisioningFailed"]
-        told = str(failed[-1].get("message") or "") if failed else message
-        if missing := re.search(r'storageclass\S* "([^"]+)" not found', told):
-            return Waiting(f"its volume is not bound: there is no storage class {missing[1]}", _line(failed[-1]))
-        return Waiting(f"its volume is not bound: {_short(told)}", _line(failed[-1]) if failed else event)
+        reported = str(failed[-1].get("message") or "") if failed else message
+        if missing := re.search(r'storageclass\S* "([^"]+)" not found', reported):
+            return Waiting(f"the volume is not bound: storage class '{missing[1]}' does not exist", _line(failed[-1]))
+        return Waiting(f"the volume is not bound: {_short(reported)}", _line(failed[-1]) if failed else event)
     if lacking := re.findall(r"Insufficient ([^\s,.]+(?:\.[^\s,.]+)*/?[^\s,.]*)", message):
-        return Waiting(f"no node has enough {' and '.join(dict.fromkeys(lacking))} free", event)
-    told = re.sub(r"^0/\d+ nodes are available: | ?no new claims to deallocate.*| ?preemption: .*", "", message)
-    return Waiting(f"no node can take it: {_short(told).rstrip('., ')}", event)
+        return Waiting(f"no node has enough free {' and '.join(dict.fromkeys(lacking))}", event)
+    reason = re.sub(r"^0/\d+ nodes are available: | ?no new claims to deallocate.*| ?preemption: .*", "", message)
+    return Waiting(f"no node is suitable: {_short(reason).rstrip('., ')}", event)
 
 
-def _held_back(
+def _waiting(
     pod: Document, status: dict[str, Any], reason: str, message: str, events: Sequence[Document]
 ) -> Waiting | None:
     event = f"{reason}: {message}" if message else _newest(events) or reason
-    if reason in _NO_IMAGE:
-        tried = [one for one in events if one.get("reason") == "Failed" and "pull" in str(one.get("message"))]
-        told = message if "Back-off" not in message or not tried else str(tried[-1].get("message"))
-        event = f"{reason}: {told or 'no reason told'}"
-        return Waiting(f"the image {_image(pod, status['name'])} can't be pulled", event)
+    if reason in _IMAGE_ERRORS:
+        failed = [one for one in events if one.get("reason") == "Failed" and "pull" in str(one.get("message"))]
+        cause = message if "Back-off" not in message or not failed else str(failed[-1].get("message"))
+        event = f"{reason}: {cause or 'no reason given'}"
+        return Waiting(f"the image '{_image(pod, status['name'])}' can't be pulled", event)
     if reason in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
-        return Waiting(_missing(message) or f"its container can't be started: {_short(message)}", event)
+        return Waiting(_missing(message) or f"the container can't be started: {_short(message)}", event)
     if reason == "CrashLoopBackOff":
         end = (status.get("lastState") or {}).get("terminated") or {}
-        return Waiting(f"it ended with exit code {end.get('exitCode')} and will be started again", event)
+        return Waiting(f"restarting after exit code {end.get('exitCode')}", event, restarting=True)
     for one in reversed(events):
         if one.get("reason") in ("FailedMount", "FailedAttachVolume"):
-            told = str(one.get("message") or "")
-            return Waiting(_missing(told) or f"its volume can't be mounted: {_short(told)}", _line(one))
+            cause = str(one.get("message") or "")
+            return Waiting(_missing(cause) or f"the volume can't be mounted: {_short(cause)}", _line(one))
         if one.get("reason") == "Pulling":
-            return Waiting(f"the image {_image(pod, status['name'])} is being pulled", _line(one))
-    return Waiting("its pod is being started", _newest(events))
+            return Waiting(f"pulling the image '{_image(pod, status['name'])}'", _line(one))
+    return Waiting("the pod is starting", _newest(events))
 
 
 def _missing(message: str) -> str:
-    """Name the Secret, ConfigMap or key that is not there; empty where the message names none."""
+    """Name the Secret, ConfigMap or key that does not exist; empty where the message names none."""
     if found := re.search(r"couldn't find key (\S+) in (Secret|ConfigMap) (?:\S+/)?([^\s:]+)", message):
-        return f"the {found[2]} {found[3]} has no key {found[1]}"
+        return f"the {found[2]} '{found[3]}' has no key '{found[1]}'"
     if found := re.search(r"references non-existent (secret|config) key: (\S+)", message):
-        return f"a {'Secret' if found[1] == 'secret' else 'ConfigMap'} has no key {found[2]}"
+        return f"a {'Secret' if found[1] == 'secret' else 'ConfigMap'} has no key '{found[2]}'"
     if found := re.search(r'(secret|configmap) "([^"]+)" not found', message):
-        return f"the {'Secret' if found[1] == 'secret' else 'ConfigMap'} {found[2]} is missing"
+        return f"the {'Secret' if found[1] == 'secret' else 'ConfigMap'} '{found[2]}' does not exist"
     return ""
 
 
 def _image(pod: Document, container: str) -> str:
     spec = pod["spec"]
-    every = [*(spec.get("initContainers") or []), *spec["containers"]]
-    return next((one["image"] for one in every if one["name"] == container), "?")
+    containers = [*(spec.get("initContainers") or []), *spec["containers"]]
+    return next((one["image"] for one in containers if one["name"] == container), "?")
 
 
 def _newest(events: Sequence[Document]) -> str:

@@ -1,7 +1,6 @@
-"""What the API server says: objects as plain documents, through lightkube.
+"""Read objects from the API server as plain documents, through lightkube.
 
-Unreachable and denied are errors of their own, so that they are never taken for missing. Where a kind is not installed,
-there are no objects of it.
+"Unreachable" and "denied" raise errors of their own, so that neither is taken for "not found".
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from tuneyard.cluster.tools import ASK_FOR_RIGHTS, no_namespace
+from tuneyard.cluster.tools import PERMISSIONS_HINT, namespace_missing
 from tuneyard.errors import ConflictError, DeniedError, NotFoundError, TuneyardError, UnavailableError
 
 if TYPE_CHECKING:
@@ -22,12 +21,11 @@ if TYPE_CHECKING:
     from lightkube import Client
 
 Document = dict[str, Any]
-"""An object of the API as JSON has it."""
+"""An API object as JSON."""
 
 _KUEUE = ("v1beta2", "v1beta1")
-_OF_THE_CLUSTER = ("Node", "Namespace")
-_READ_SECONDS = 30.0
-_SEE = "See which there are: tuneyard runs --on kubernetes"
+_CLUSTER_SCOPED = ("Node", "Namespace")
+_READ_TIMEOUT_SECONDS = 30.0
 
 
 class Reader:
@@ -35,8 +33,8 @@ class Reader:
 
     Args:
         context: The kubeconfig's context; None for its current one.
-        namespace: The namespace; None for the context's own.
-        environ: Where `KUBECONFIG` is read from; this process's environment by default.
+        namespace: The namespace; None for the context's.
+        environ: The environment to read `KUBECONFIG` from; this process's by default.
     """
 
     def __init__(
@@ -49,7 +47,7 @@ class Reader:
         weakref.finalize(self, _close, self._opened)
 
     def connect(self) -> None:
-        """Load lightkube and read the kubeconfig: before threads do, which would load it over one another."""
+        """Import lightkube and read the kubeconfig, before several threads do so at once."""
         from lightkube.core import exceptions
         from lightkube.resources import apps_v1, batch_v1, core_v1
 
@@ -58,7 +56,7 @@ class Reader:
 
     @cached_property
     def namespace(self) -> str:
-        """The namespace that is read."""
+        """The namespace to read from."""
         return self._namespace or self._config.namespace or "default"
 
     def get(self, kind: str, name: str) -> Document:
@@ -69,90 +67,91 @@ class Reader:
             name: Its name.
 
         Raises:
-            NotFoundError: If it is not there.
+            NotFoundError: If it does not exist.
         """
-        with _refusals(f"{kind} {name}"):
+        with _errors(f"{kind} {name}"):
             resource = _resource(kind)
-            if kind in _OF_THE_CLUSTER:
+            if kind in _CLUSTER_SCOPED:
                 return self._client.get(resource, name).to_dict()
             return self._client.get(resource, name, namespace=self.namespace).to_dict()
 
     def find(self, kind: str, name: str) -> Document | None:
-        """Read one object; None where it is not there."""
+        """Read one object; None where it does not exist."""
         try:
             return self.get(kind, name)
         except NotFoundError:
             return None
 
     def list(self, kind: str, labels: Mapping[str, Any] | None = None, **fields: str) -> list[Document]:
-        """Read every object of a kind in the namespace; of `Node`, every one of the cluster.
+        """Read the objects of a kind: those of the namespace, or of the cluster for a cluster-scoped kind.
 
         Args:
             kind: As in `get`, or `Event`.
-            labels: Labels that they have to have.
-            fields: Fields that they have to have, with `__` for a dot.
+            labels: A label selector.
+            fields: A field selector, with `__` for a dot.
         """
         selected: Any = {key.replace("__", "."): value for key, value in fields.items()} or None
-        where: dict[str, Any] = {} if kind in _OF_THE_CLUSTER else {"namespace": self.namespace}
-        with _refusals(f"the {kind}s of the {'cluster' if not where else f'namespace {self.namespace}'}"):
+        where: dict[str, Any] = {} if kind in _CLUSTER_SCOPED else {"namespace": self.namespace}
+        with _errors(f"the {kind}s of the {'cluster' if not where else f'namespace {self.namespace}'}"):
             found = self._client.list(
                 _resource(kind), **where, labels=dict(labels) if labels else None, fields=selected
             )
             return [one.to_dict() for one in found]
 
     def document(self, path: str) -> Document | None:
-        """Read what is at a path of the API, of any group and namespace; None where nothing is there.
+        """Read the document at a path of the API, of any group and namespace; None where there is none.
 
         Raises:
-            NotFoundError: If there is no kubeconfig, or not that context in it.
-            DeniedError: If it may not be read.
-            UnavailableError: If the API server does not answer.
+            NotFoundError: If there is no kubeconfig, or it lacks the context.
+            DeniedError: If the credentials lack permission.
+            UnavailableError: If the API server does not respond.
         """
-        raw = self._raw  # a kubeconfig that is not there is not a path that is not there
+        raw = self._raw  # outside of `try`: a missing kubeconfig is not a missing path
         try:
-            with _refusals(path):
+            with _errors(path):
                 return raw.get(path).raise_for_status().json()
         except NotFoundError:
             return None
 
     def documents(self, path: str) -> list[Document]:
-        """Read the items of the list at a path of the API; none where there is no such list."""
+        """Read the items of the list at a path of the API; an empty list where there is none."""
         return (self.document(path) or {}).get("items", [])
 
     def may(self, verb: str, group: str, resource: str) -> bool:
-        """Ask whether these credentials may do something in the namespace.
+        """Check a permission of these credentials in the namespace.
 
         Args:
             verb: `get`, `create` and so on.
-            group: The API group; empty for the core's.
-            resource: In the plural; `pods/log` is one too.
+            group: The API group; empty for the core group.
+            resource: In the plural; may name a subresource: `pods/log`.
         """
         from lightkube.models.authorization_v1 import ResourceAttributes, SelfSubjectAccessReviewSpec
         from lightkube.resources.authorization_v1 import SelfSubjectAccessReview
 
         name, _, part = resource.partition("/")
-        asked = ResourceAttributes(
+        attributes = ResourceAttributes(
             namespace=self.namespace, verb=verb, group=group, resource=name, subresource=part or None
         )
-        with _refusals("its rights"):
-            told = self._client.create(SelfSubjectAccessReview(SelfSubjectAccessReviewSpec(resourceAttributes=asked)))
-        return bool(told.status and told.status.allowed)
+        with _errors("access reviews"):
+            spec = SelfSubjectAccessReviewSpec(resourceAttributes=attributes)
+            review = self._client.create(SelfSubjectAccessReview(spec))
+        return bool(review.status and review.status.allowed)
 
     def workloads(self) -> list[Document]:
-        """Read Kueue's Workloads of the namespace; none where Kueue is not installed, or they may not be read."""
+        """Read the namespace's Workloads of Kueue; none where Kueue is not installed, or reading them is denied."""
         try:
             return self.kueue("Workload")
         except (NotFoundError, DeniedError):
             return []
 
     def kueue(self, kind: str) -> list[Document]:
-        """Read every object of one of Kueue's kinds: those of the namespace, or of the cluster.
+        """Read the objects of one of Kueue's kinds, of the namespace or of the cluster.
 
         Args:
             kind: `Workload` or `LocalQueue`, of the namespace; `ClusterQueue`, `ResourceFlavor` or `Cohort`.
 
         Raises:
-            NotFoundError: If Kueue, or this kind of it, is not installed.
+            NotFoundError: If the kind is not installed.
         """
         from lightkube import generic_resource as generic
 
@@ -161,14 +160,14 @@ class Reader:
         where: dict[str, Any] = {"namespace": self.namespace} if of_namespace else {}
         for version in _KUEUE:
             resource = make("kueue.x-k8s.io", version, kind, f"{kind.lower()}s")
-            with suppress(NotFoundError), _refusals(f"Kueue's {kind}s"):
+            with suppress(NotFoundError), _errors(f"Kueue's {kind}s"):
                 return [dict(one) for one in self._client.list(resource, **where)]
         raise NotFoundError(
-            f"The cluster has no {kind}s of Kueue.", hint="Install Kueue, or leave the queue out: --set queueName="
+            f"The cluster has no Kueue {kind}s.", hint="Install Kueue, or set no queue: --set queueName="
         )
 
     def events(self, uid: str) -> list[Document]:
-        """Read the events about an object, oldest first; none where they may not be read."""
+        """Read the events of an object, oldest first; none where reading them is denied."""
         try:
             found = self.list("Event", involvedObject__uid=uid)
         except DeniedError:
@@ -176,17 +175,17 @@ class Reader:
         return sorted(found, key=event_time)
 
     def check_namespace(self) -> None:
-        """Look whether the namespace is there; where that may not be asked, it is taken to be.
+        """Check that the namespace exists; assume so where reading it is denied.
 
         Raises:
-            NotFoundError: If it is not there.
+            NotFoundError: If it does not exist.
         """
         try:
             self.get("Namespace", self.namespace)
         except DeniedError:
             return
         except NotFoundError:
-            raise no_namespace(self.namespace) from None
+            raise namespace_missing(self.namespace) from None
 
     def log(
         self,
@@ -196,13 +195,13 @@ class Reader:
         follow: bool = False,
         tail_lines: int | None = None,
     ) -> Iterator[str]:
-        """Give the lines of a container's log, without line ends.
+        """Iterate over the lines of a container's log, without line ends.
 
         Raises:
-            NotFoundError: If the pod, or its log, is gone.
+            NotFoundError: If the pod or its log no longer exists.
             UnavailableError: If the container has not started.
         """
-        with _refusals(f"the log of {pod}"):
+        with _errors(f"the log of {pod}"):
             lines = self._client.log(
                 pod,
                 namespace=self.namespace,
@@ -223,17 +222,17 @@ class Reader:
             config = found.get(context_name=self._context)
         except (ConfigError, OSError) as error:
             where = self._kubeconfig or "~/.kube/config"
-            named = f"no context {self._context!r}" if self._context else "no usable context"
+            lacking = f"context {self._context!r}" if self._context else "a usable context"
             raise NotFoundError(
-                f"The kubeconfig {where} has {named}: {error}", hint="See which there are: kubectl config get-contexts"
+                f"The kubeconfig '{where}' lacks {lacking}: {error}", hint="kubectl config get-contexts"
             ) from error
         if config is None:
-            raise NotFoundError("There is no kubeconfig.", hint="Set KUBECONFIG to the one of your cluster.")
+            raise NotFoundError("No kubeconfig found.", hint="Set KUBECONFIG to the kubeconfig of your cluster.")
         return config
 
     @property
     def _client(self) -> Client:
-        # One for each thread: handshakes of several threads on one TLS context end the whole process (Python 3.11).
+        # One per thread: concurrent handshakes on one TLS context crash the process (Python 3.11).
         if not hasattr(self._own, "client"):
             self._own.client = self._open()
             self._opened.append(self._own.client)
@@ -258,7 +257,7 @@ class Reader:
 def _timeout() -> httpx2.Timeout:
     import httpx2
 
-    return httpx2.Timeout(_READ_SECONDS, connect=10.0)
+    return httpx2.Timeout(_READ_TIMEOUT_SECONDS, connect=10.0)
 
 
 @contextmanager
@@ -268,7 +267,7 @@ def _credentials() -> Generator[None]:
     try:
         yield
     except (ConfigError, OSError) as error:
-        raise DeniedError(f"The kubeconfig's credentials can't be used: {error}", hint="kubectl auth whoami") from error
+        raise DeniedError(f"The kubeconfig's credentials are unusable: {error}", hint="kubectl auth whoami") from error
 
 
 def _close(clients: list[Client | httpx2.Client]) -> None:
@@ -277,7 +276,7 @@ def _close(clients: list[Client | httpx2.Client]) -> None:
 
 
 def event_time(event: Document) -> str:
-    """Tell when an event was last seen, as text that sorts."""
+    """Return when an event was last observed, as sortable text."""
     series = event.get("series") or {}
     return str(series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime") or "")
 
@@ -285,40 +284,38 @@ def event_time(event: Document) -> str:
 def _resource(kind: str) -> Any:
     from lightkube.resources import apps_v1, batch_v1, core_v1
 
-    for room in (core_v1, batch_v1, apps_v1):
-        if found := getattr(room, kind, None):
+    for group in (core_v1, batch_v1, apps_v1):
+        if found := getattr(group, kind, None):
             return found
     raise AssertionError(f"unknown kind {kind}")
 
 
 @contextmanager
-def _refusals(what: str) -> Generator[None]:
+def _errors(what: str) -> Generator[None]:
     import httpx2
     from lightkube.core.exceptions import ApiError
 
     try:
         yield
     except ApiError as error:
-        raise _told(
+        raise _error_from(
             error.status.code or error.response.status_code, error.status.message or str(error), what
         ) from error
-    except httpx2.HTTPStatusError as error:  # an answer that is no API object, such as a proxy's
-        raise _told(error.response.status_code, str(error), what) from error
+    except httpx2.HTTPStatusError as error:  # a response without an API object, such as a proxy's
+        raise _error_from(error.response.status_code, str(error), what) from error
     except httpx2.HTTPError as error:
         raise UnavailableError(
-            f"The API server can't be reached: {error or type(error).__name__}.", hint="kubectl cluster-info"
+            f"The API server is unreachable: {error or type(error).__name__}.", hint="kubectl cluster-info"
         ) from error
 
 
-def _told(code: int, message: str, what: str) -> TuneyardError:
+def _error_from(code: int, message: str, what: str) -> TuneyardError:
     if code == 404:
-        return NotFoundError(
-            f"The cluster has no {what}: {message}", hint="See which there are: tuneyard runs --on kubernetes"
-        )
+        return NotFoundError(f"The cluster has no {what}: {message}", hint="tuneyard runs --on kubernetes")
     if code == 401:
-        return DeniedError(f"The cluster does not accept the credentials: {message}", hint="kubectl auth whoami")
+        return DeniedError(f"The cluster rejected the credentials: {message}", hint="kubectl auth whoami")
     if code == 403:
-        return DeniedError(f"The cluster denies reading {what}: {message}", hint=ASK_FOR_RIGHTS)
+        return DeniedError(f"The cluster denied reading {what}: {message}", hint=PERMISSIONS_HINT)
     if code == 409:
-        return ConflictError(f"The cluster refuses it for {what}: {message}")
-    return UnavailableError(f"The API server answers {code} for {what}: {message}", hint="kubectl cluster-info")
+        return ConflictError(f"The cluster reported a conflict for {what}: {message}")
+    return UnavailableError(f"The API server responded with {code} for {what}: {message}", hint="kubectl cluster-info")

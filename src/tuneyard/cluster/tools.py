@@ -1,6 +1,6 @@
-"""helm and kubectl as this machine has them: run, and their refusals told as errors of ours.
+"""Run the helm and kubectl of this machine, and map their failures to Tuneyard's errors.
 
-kubectl does every write, so that what Tuneyard does to a cluster can be done, and read, by hand.
+kubectl makes every write, so that users can do, and read, by hand whatever Tuneyard does to a cluster.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any
 from tuneyard.errors import ConflictError, DeniedError, NotFoundError, TuneyardError, UnavailableError
 
 FIELD_MANAGER = "tuneyard"
-OLDEST: Mapping[str, tuple[int, int]] = {"kubectl": (1, 27), "helm": (3, 14)}
-"""What renders the charts and applies server-side as it is done here."""
+MINIMUM_VERSIONS: Mapping[str, tuple[int, int]] = {"kubectl": (1, 27), "helm": (3, 14)}
+"""The oldest versions that render the charts, and apply server-side."""
 
 INSTALL: Mapping[str, str] = {
     "kubectl": "Install kubectl 1.27 or newer: https://kubernetes.io/docs/tasks/tools/",
     "helm": "Install Helm 3.14 or newer: https://helm.sh/docs/intro/install/",
 }
 _VERSION_COMMANDS = {"kubectl": ["version", "--client", "-o", "json"], "helm": ["version", "--short"]}
-_SECONDS = 120
+_TIMEOUT_SECONDS = 120
 
 
 class Tools:
@@ -31,8 +31,8 @@ class Tools:
 
     Args:
         context: The kubeconfig's context; None for its current one.
-        namespace: The namespace that is written to.
-        environ: Where `PATH` and `KUBECONFIG` are read from; this process's environment by default.
+        namespace: The namespace to write to.
+        environ: The environment to read `PATH` and `KUBECONFIG` from; this process's by default.
     """
 
     def __init__(self, context: str | None, namespace: str, *, environ: Mapping[str, str] | None = None) -> None:
@@ -41,59 +41,59 @@ class Tools:
         self._checked: set[str] = set()
 
     def check(self, *programs: str) -> None:
-        """Look whether programs are there and new enough; once each.
+        """Check that programs are installed and recent enough, once each.
 
         Raises:
-            UnavailableError: If one is missing or too old, with what to install.
+            UnavailableError: If one is missing or too old.
         """
         for program in programs:
             if program in self._checked:
                 continue
-            told = self._run([program, *_VERSION_COMMANDS[program]])
-            found = re.search(r"v(\d+)\.(\d+)", told)
-            if found is None or (int(found[1]), int(found[2])) < OLDEST[program]:
-                version = found[0] if found else repr(told.strip()[:40])
-                raise UnavailableError(f"{program} on this machine is too old: {version}.", hint=INSTALL[program])
+            printed = self._run([program, *_VERSION_COMMANDS[program]])
+            found = re.search(r"v(\d+)\.(\d+)", printed)
+            if found is None or (int(found[1]), int(found[2])) < MINIMUM_VERSIONS[program]:
+                version = found[0] if found else printed.strip()[:40]
+                raise UnavailableError(f"The version '{version}' of {program} is not supported.", hint=INSTALL[program])
             self._checked.add(program)
 
-    def helm(self, *words: str, given: str = "") -> str:
-        """Run helm and give what it prints."""
+    def helm(self, *args: str, stdin: str = "") -> str:
+        """Run helm and return its standard output."""
         self.check("helm")
-        return self._run(["helm", *words], given=given)
+        return self._run(["helm", *args], stdin=stdin)
 
-    def kubectl_command(self, *words: str) -> list[str]:
-        """Give a kubectl command line for this context and namespace."""
+    def kubectl_command(self, *args: str) -> list[str]:
+        """Return a kubectl command line for this context and namespace."""
         context = ["--context", self.context] if self.context else []
-        return ["kubectl", *context, "--namespace", self.namespace, *words]
+        return ["kubectl", *context, "--namespace", self.namespace, *args]
 
-    def kubectl(self, *words: str, given: str = "") -> str:
-        """Run kubectl in the namespace and give what it prints.
+    def kubectl(self, *args: str, stdin: str = "") -> str:
+        """Run kubectl in the namespace and return its standard output.
 
         Raises:
-            NotFoundError: If the namespace, a kind or an object is not there.
-            DeniedError: If the credentials are not accepted, or may not do it.
-            ConflictError: If what is there can't be changed so.
-            UnavailableError: If the API server, or kubectl itself, is not there.
+            NotFoundError: If the namespace, a kind or an object does not exist.
+            DeniedError: If the credentials are rejected, or lack permission.
+            ConflictError: If an object can't be changed in this way.
+            UnavailableError: If the API server is unreachable, or kubectl is missing.
         """
-        return self._run(self.kubectl_command(*words), given=given)
+        return self._run(self.kubectl_command(*args), stdin=stdin)
 
     def apply(self, objects: Iterable[Mapping[str, Any]]) -> None:
-        """Apply objects server-side, in their order.
+        """Apply objects server-side, in order.
 
-        What another field manager has set otherwise is taken over: these objects are the run's own.
+        Fields of other field managers are overwritten: the run owns these objects.
         """
         items = list(objects)
         if items:
-            words = ["apply", "--server-side", "--force-conflicts", "--field-manager", FIELD_MANAGER, "-f", "-"]
-            self.kubectl(*words, given=json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
+            args = ["apply", "--server-side", "--force-conflicts", "--field-manager", FIELD_MANAGER, "-f", "-"]
+            self.kubectl(*args, stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
 
     def patch(self, kind: str, name: str, change: Mapping[str, Any], *, subresource: str = "") -> None:
-        """Change a few fields of an object; null removes one."""
-        words = ["patch", kind, name, "--type", "merge", "--field-manager", FIELD_MANAGER, "-p", json.dumps(change)]
-        self.kubectl(*words, *(["--subresource", subresource] if subresource else []))
+        """Merge-patch an object; null removes a field."""
+        args = ["patch", kind, name, "--type", "merge", "--field-manager", FIELD_MANAGER, "-p", json.dumps(change)]
+        self.kubectl(*args, *(["--subresource", subresource] if subresource else []))
 
     def delete_exactly(self, path: str, uid: str) -> None:
-        """Begin to delete the object at an API path, its dependents first, where it is still the one with this uid."""
+        """Start a foreground deletion of the object at an API path, unless it has another uid by now."""
         options = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
@@ -101,77 +101,79 @@ class Tools:
             "preconditions": {"uid": uid},
         }
         try:
-            self.kubectl("delete", "--raw", path, "-f", "-", given=json.dumps(options))
+            self.kubectl("delete", "--raw", path, "-f", "-", stdin=json.dumps(options))
         except (NotFoundError, ConflictError):
-            return  # gone already, or another one by now: what the caller looks at next
+            return  # deleted or replaced meanwhile; the caller checks
 
     def delete_labelled(self, kinds: Sequence[str], labels: Mapping[str, str]) -> None:
-        """Delete every object of some kinds with these labels, and wait until it is gone."""
+        """Delete every object of these kinds and labels, and wait for the deletion."""
         selector = ",".join(f"{key}={value}" for key, value in labels.items())
         self.kubectl("delete", ",".join(kinds), "--selector", selector, "--cascade=foreground", "--wait")
 
-    def _run(self, command: list[str], *, given: str = "") -> str:
+    def _run(self, command: list[str], *, stdin: str = "") -> str:
         program = command[0]
         try:
             ran = subprocess.run(
                 command,
-                input=given,
+                input=stdin,
                 capture_output=True,
                 encoding="utf-8",
                 errors="surrogateescape",
                 check=False,
-                timeout=_SECONDS,
+                timeout=_TIMEOUT_SECONDS,
                 env=self._environ,
             )
         except FileNotFoundError as error:
-            raise UnavailableError(f"{program} is not on this machine's PATH.", hint=INSTALL[program]) from error
+            raise UnavailableError(f"{program} is not on PATH.", hint=INSTALL[program]) from error
         except subprocess.TimeoutExpired as error:
-            said = f"{program} has not ended within {_SECONDS} s."
-            raise UnavailableError(said, hint="See whether the cluster answers: kubectl get --raw /readyz") from error
+            message = f"{program} timed out after {_TIMEOUT_SECONDS} s."
+            raise UnavailableError(
+                message, hint="Check that the cluster responds: kubectl get --raw /readyz"
+            ) from error
         if ran.returncode:
-            raise explained(program, ran.stderr, self.namespace)
+            raise error_from(program, ran.stderr, self.namespace)
         return ran.stdout
 
 
-def explained(program: str, said: str, namespace: str = "") -> TuneyardError:
-    """Turn what helm or kubectl said before it failed into an error of ours.
+def error_from(program: str, stderr: str, namespace: str = "") -> TuneyardError:
+    """Map a failure of helm or kubectl to one of Tuneyard's errors.
 
     Args:
-        program: Which of the two.
-        said: Its standard error.
-        namespace: The namespace it was to work in.
+        program: `helm` or `kubectl`.
+        stderr: Its standard error.
+        namespace: The namespace it ran in.
     """
-    lines = [line.strip() for line in said.splitlines() if line.strip() and not line.startswith("Warning:")]
-    line = lines[-1].removeprefix("Error:").strip() if lines else "it said nothing"
-    if missing := re.search(r'namespaces "([^"]+)" not found', said):
-        return no_namespace(missing[1])
-    if re.search(r"\(NotFound\)|could not find the requested resource|doesn't have a resource type", said):
-        return NotFoundError(f"The cluster has no such thing: {line}", hint="tuneyard doctor --on kubernetes")
-    if re.search(r"[Ff]orbidden", said):
-        if "exceeded quota" in said:
+    lines = [line.strip() for line in stderr.splitlines() if line.strip() and not line.startswith("Warning:")]
+    line = lines[-1].removeprefix("Error:").strip() if lines else "no error message"
+    if missing := re.search(r'namespaces "([^"]+)" not found', stderr):
+        return namespace_missing(missing[1])
+    if re.search(r"\(NotFound\)|could not find the requested resource|doesn't have a resource type", stderr):
+        return NotFoundError(f"Not found in the cluster: {line}", hint="tuneyard doctor --on kubernetes")
+    if re.search(r"[Ff]orbidden", stderr):
+        if "exceeded quota" in stderr:
             hint = f"kubectl describe quota{f' -n {namespace}' if namespace else ''}"
-            return UnavailableError(f"The namespace's quota is used up: {line}", hint=hint)
-        return DeniedError(f"The cluster denies it: {line}", hint=ASK_FOR_RIGHTS)
-    if re.search(r"Unauthorized|must be logged in|provide credentials", said):
-        return DeniedError(f"The cluster does not accept the credentials: {line}", hint="kubectl auth whoami")
-    if re.search(r"context .*does not exist|no context exists|context was not found", said):
-        return NotFoundError(f"The kubeconfig has no such context: {line}", hint="kubectl config get-contexts")
-    if re.search(r"\(Conflict\)|\(AlreadyExists\)|immutable|the UID in the precondition", said):
-        return ConflictError(f"What is in the cluster can't be changed so: {line}")
-    if re.search(r"certificate|x509", said):
+            return UnavailableError(f"The namespace's quota is exhausted: {line}", hint=hint)
+        return DeniedError(f"The cluster denied the request: {line}", hint=PERMISSIONS_HINT)
+    if re.search(r"Unauthorized|must be logged in|provide credentials", stderr):
+        return DeniedError(f"The cluster rejected the credentials: {line}", hint="kubectl auth whoami")
+    if re.search(r"context .*does not exist|no context exists|context was not found", stderr):
+        return NotFoundError(f"The kubeconfig lacks the context: {line}", hint="kubectl config get-contexts")
+    if re.search(r"\(Conflict\)|\(AlreadyExists\)|immutable|the UID in the precondition", stderr):
+        return ConflictError(f"The cluster rejected the change: {line}")
+    if re.search(r"certificate|x509", stderr):
         return UnavailableError(f"The API server's certificate is not trusted: {line}", hint="kubectl cluster-info")
-    if re.search(r"refused|dial tcp|[Tt]imeout|no route|Unable to connect|ServiceUnavailable|TooManyRequests", said):
-        return UnavailableError(f"The API server can't be reached: {line}", hint="kubectl cluster-info")
+    if re.search(r"refused|dial tcp|[Tt]imeout|no route|Unable to connect|ServiceUnavailable|TooManyRequests", stderr):
+        return UnavailableError(f"The API server is unreachable: {line}", hint="kubectl cluster-info")
     return TuneyardError(f"{program} failed: {line}")
 
 
-ASK_FOR_RIGHTS = "Ask the cluster's administrator for the role that tuneyard doctor --on kubernetes looks for."
+PERMISSIONS_HINT = "List the missing permissions: tuneyard doctor --on kubernetes"
 
 
-def no_namespace(name: str) -> NotFoundError:
-    """Build the error for a namespace that is not there."""
+def namespace_missing(name: str) -> NotFoundError:
+    """Create the error for a namespace that does not exist."""
     return NotFoundError(
-        f"The cluster has no namespace {name!r}.",
-        hint=f"Make it: kubectl create namespace {name}   or name another: --namespace NAME",
+        f"The namespace {name!r} does not exist.",
+        hint=f"Create it: kubectl create namespace {name}, or use another: --namespace NAME",
         namespace=name,
     )

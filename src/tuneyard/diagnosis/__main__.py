@@ -1,6 +1,6 @@
-"""`python -m tuneyard.diagnosis`: probes the store of the environment, where it is used, for instance in a pod.
+"""`python -m tuneyard.diagnosis`: probe the store that the environment names from where it is used, such as a pod.
 
-It prints the report as one line of JSON. `tuneyard doctor store` is the same for people.
+It prints the report as one line of JSON. `tuneyard doctor store` runs the same probe for people.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from tuneyard.diagnosis.contenders import ROUNDS
+from tuneyard.diagnosis.contention import ROUNDS
 from tuneyard.diagnosis.store_probe import BUCKET, probe_store
 from tuneyard.process import run_main
 
@@ -23,22 +23,22 @@ def main() -> int:
         The report's exit code.
     """
     parser = argparse.ArgumentParser(prog="python -m tuneyard.diagnosis")
-    parser.add_argument("--store", help="the store's URL; that of TUNEYARD_STORE if left out")
+    parser.add_argument("--store", help="store URL (default: TUNEYARD_STORE)")
     parser.add_argument("--bucket", default=BUCKET)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--quick", action="store_true")
-    given = parser.parse_args()
-    authorities = os.environ.get("TUNEYARD_CA_FILE")
-    found = probe_store(
-        given.store,
-        bucket=given.bucket,
-        rounds=given.rounds,
-        quick=given.quick,
-        # a pod's file of authorities is optional
-        ca_bundle=Path(authorities) if authorities and Path(authorities).is_file() else None,
+    args = parser.parse_args()
+    ca_file = os.environ.get("TUNEYARD_CA_FILE")
+    report = probe_store(
+        args.store,
+        bucket=args.bucket,
+        rounds=args.rounds,
+        quick=args.quick,
+        # the CA file of a pod is optional
+        ca_bundle=Path(ca_file) if ca_file and Path(ca_file).is_file() else None,
     )
-    print(json.dumps(found.to_dict()), flush=True)
-    return found.exit_code
+    print(json.dumps(report.to_dict()), flush=True)
+    return report.exit_code
 
 
 if __name__ == "__main__":

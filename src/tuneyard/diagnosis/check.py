@@ -1,7 +1,7 @@
-"""What one look at a prerequisite gave, and what all of them say together.
+"""The result of one check, and the report of all of them.
 
-Pure values: nothing here looks at anything. `local`, `kubernetes` and `store_probe` make them, `told` writes them for
-people.
+Plain values: nothing here checks anything. `local`, `kubernetes` and `store_probe` create them, `formatting` formats
+them for people.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Outcome = Literal["ok", "warning", "problem", "skipped"]
 WORST_FIRST: tuple[int, ...] = tuple(
     kind.exit_code
     for kind in (
-        UnavailableError,  # nothing can be said of what lies behind it
+        UnavailableError,  # hides whatever else is wrong
         DeniedError,
         IntegrityError,
         NotFoundError,
@@ -36,20 +36,20 @@ WORST_FIRST: tuple[int, ...] = tuple(
         TuneyardError,
     )
 )
-"""The exit codes a report can end with, the one that wins over the others first."""
+"""The exit codes of a report, in order of precedence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One prerequisite and what was found of it.
+    """The result of one check.
 
     Attributes:
-        name: What was looked at, in a few words: `store`, `LocalQueue`.
-        outcome: `ok`; `warning` where work goes on with less than promised; `problem` where it can't; `skipped` where
-            it was not looked at.
+        name: What was checked, in a few words: `store`, `LocalQueue`.
+        outcome: `ok`; `warning` where runs work with a restriction; `problem` where they fail; `skipped` where nothing
+            was checked.
         found: What was found, one sentence without a full stop.
-        advice: What to do about it: a command, or a sentence with its full stop; empty where there is nothing to do.
-        exit_code: The documented code of a problem's kind; 0 for every other outcome.
+        advice: How to fix it: a command, or a sentence with its full stop; empty where there is nothing to fix.
+        exit_code: The documented exit code of a problem; 0 for every other outcome.
     """
 
     name: str
@@ -61,12 +61,12 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Every check of one look.
+    """The results of a series of checks.
 
     Attributes:
-        about: What was looked at: `this machine`, a cluster, a store.
-        checks: The checks, in the order they were made.
-        facts: Further findings for programs, under named keys.
+        about: What was checked: `this machine`, a cluster, a store.
+        checks: The results, in the order of the checks.
+        facts: Further findings for programs, by key.
     """
 
     about: str
@@ -75,15 +75,15 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """The code of the worst problem (`WORST_FIRST`), 0 without one."""
+        """The exit code of the worst problem (`WORST_FIRST`); 0 without one."""
         codes = {check.exit_code for check in self.checks if check.outcome == "problem"}
         return next((code for code in WORST_FIRST if code in codes), 0)
 
     def named(self, name: str) -> Check:
-        """Give the check of a name.
+        """Return the check with a name.
 
         Raises:
-            KeyError: No check has it.
+            KeyError: No check has this name.
         """
         for check in self.checks:
             if check.name == name:
@@ -91,7 +91,7 @@ class Report:
         raise KeyError(name)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the report as what JSON can hold."""
+        """Return the report as a JSON document."""
         return {
             "about": self.about,
             "exit_code": self.exit_code,
@@ -101,37 +101,43 @@ class Report:
 
 
 def ok(name: str, found: str) -> Check:
-    """Make the check of a prerequisite that is met."""
+    """Create the result of a prerequisite that is met."""
     return Check(name, "ok", found)
 
 
 def warning(name: str, found: str, advice: str = "") -> Check:
-    """Make the check of a prerequisite that work can go on without."""
+    """Create the result of a prerequisite that runs can do without."""
     return Check(name, "warning", found, advice)
 
 
 def problem(name: str, found: str, advice: str, kind: type[TuneyardError] = NotFoundError) -> Check:
-    """Make the check of a prerequisite that is not met.
+    """Create the result of a prerequisite that is not met.
 
     Args:
-        name: What was looked at.
+        name: What was checked.
         found: What was found.
-        advice: What to do about it.
-        kind: The error that work would meet; it gives the exit code.
+        advice: How to fix it.
+        kind: The error that a run would raise; it determines the exit code.
     """
     return Check(name, "problem", found, advice, kind.exit_code)
 
 
-def skipped(name: str, why: str) -> Check:
-    """Make the check of what was not looked at."""
-    return Check(name, "skipped", why)
+def skipped(name: str, reason: str) -> Check:
+    """Create the result of a check that was not made."""
+    return Check(name, "skipped", reason)
 
 
-def of_error(name: str, error: TuneyardError) -> Check:
-    """Make a problem of an error that a look ended with."""
-    return Check(name, "problem", error.message.rstrip("."), error.hint, error.exit_code)
+def from_error(name: str, error: TuneyardError, advice: str = "") -> Check:
+    """Create a problem from the error that a check raised.
+
+    Args:
+        name: What was checked.
+        error: The error.
+        advice: How to fix it, for an error without a hint.
+    """
+    return Check(name, "problem", error.message.rstrip("."), error.hint or advice, error.exit_code)
 
 
 def report(about: str, checks: Iterable[Check], **facts: Any) -> Report:
-    """Join checks to a report."""
+    """Create a report."""
     return Report(about, tuple(checks), facts)

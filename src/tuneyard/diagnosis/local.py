@@ -1,4 +1,4 @@
-"""The prerequisites of this machine: what the local target needs, looked at without loading torch here."""
+"""Check the prerequisites of the local target. torch is loaded in a child process only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from tuneyard.diagnosis.check import Check, Report, of_error, ok, problem, report, skipped, warning
+from tuneyard.diagnosis.check import Check, Report, ok, problem, report, skipped, warning
 from tuneyard.diagnosis.store_probe import BUCKET, probe_store
 from tuneyard.errors import AcceleratorMissingError, NotFoundError, TuneyardError, UnavailableError, UsageError
 from tuneyard.folders import home_folder
@@ -23,11 +23,11 @@ Progress = Callable[[str], None]
 
 _TRAIN = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 _SERVE = ("torch", "transformers", "peft", "fastapi", "uvicorn")
-_LITTLE_MEMORY = 4 * 2**30
-_LITTLE_DISK = 10 * 2**30
-_DEVICE_SECONDS = 120
-# the child tells what torch sees, and how long a product of matrices takes in float32 and bfloat16
-_DEVICE = """
+_LOW_MEMORY_BYTES = 4 * 2**30
+_LOW_DISK_BYTES = 10 * 2**30
+_DEVICE_TIMEOUT_SECONDS = 120
+# prints the devices that torch finds, and the time of matrix products in float32 and bfloat16
+_DEVICE_SCRIPT = """
 import json, time, torch
 def seconds(dtype):
     left = torch.ones(512, 512, dtype=dtype)
@@ -54,16 +54,16 @@ def check_local(
     environ: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Look at everything that the local target needs.
+    """Check the prerequisites of the local target.
 
     Args:
-        store: The store's URL; where None, `TUNEYARD_STORE` or the default folder.
-        bucket: The bucket to write into.
-        environ: The environment; the process's own where None.
-        progress: Called with the name of each check before it is made.
+        store: The store's URL; `TUNEYARD_STORE` or the default folder where None.
+        bucket: The bucket to write to.
+        environ: The environment; this process's where None.
+        progress: Called with the name of each group of checks before it starts.
     """
     environ = os.environ if environ is None else environ
-    looks: dict[str, Callable[[], list[Check]]] = {
+    groups: dict[str, Callable[[], list[Check]]] = {
         "python": lambda: [_python(), _packages("train", _TRAIN), _packages("serve", _SERVE)],
         "device": lambda: _device(environ),
         "memory": lambda: [_memory(), _disk(environ)],
@@ -72,10 +72,10 @@ def check_local(
         "tools": lambda: [_tool("helm", environ), _tool("kubectl", environ)],
     }
     checks: list[Check] = []
-    for name, look in looks.items():
+    for name, run in groups.items():
         if progress:
             progress(name)
-        checks += look()
+        checks += run()
     return report("this machine", checks)
 
 
@@ -99,69 +99,71 @@ def _packages(extra: str, names: tuple[str, ...]) -> Check:
 
 
 def _device(environ: Mapping[str, str]) -> list[Check]:
-    named = environ.get("TUNEYARD_DEVICE", "")
-    if named not in ("", "cpu", "cuda", "mps"):
-        advice = "unset TUNEYARD_DEVICE, or set it to cpu, cuda or mps"
-        return [problem("device", f"TUNEYARD_DEVICE is {named!r}", advice, UsageError)]
+    configured = environ.get("TUNEYARD_DEVICE", "")
+    if configured not in ("", "cpu", "cuda", "mps"):
+        advice = "Unset TUNEYARD_DEVICE, or set it to cpu, cuda or mps."
+        return [
+            problem("device", f"TUNEYARD_DEVICE is {configured!r}; allowed are cpu, cuda and mps", advice, UsageError)
+        ]
     try:
         version("torch")
     except PackageNotFoundError:
         return [skipped("device", "torch is not installed"), skipped("bfloat16", "torch is not installed")]
     try:
         ran = subprocess.run(
-            python("-c", _DEVICE),
+            python("-c", _DEVICE_SCRIPT),
             capture_output=True,
             encoding="utf-8",
             errors="replace",
-            timeout=_DEVICE_SECONDS,
+            timeout=_DEVICE_TIMEOUT_SECONDS,
             check=False,
             env=dict(environ),
         )
-        seen: dict[str, Any] = json.loads(ran.stdout)
+        devices: dict[str, Any] = json.loads(ran.stdout)
     except (subprocess.TimeoutExpired, ValueError):
         advice = f'{sys.executable} -c "import torch; print(torch.rand(1))"'
-        return [problem("device", "torch can't be loaded, or does not answer", advice, TuneyardError)]
-    return [_seen(named, seen), _bfloat16(named, seen)]
+        return [problem("device", "torch can't be imported, or hangs", advice, TuneyardError)]
+    return [_selected(configured, devices), _bfloat16(configured, devices)]
 
 
-def _seen(named: str, seen: Mapping[str, Any]) -> Check:
-    cuda: list[str] = seen["cuda"]
-    there = {"cuda": bool(cuda), "mps": bool(seen["mps"]), "cpu": True}
-    if named and not there[named]:
+def _selected(configured: str, devices: Mapping[str, Any]) -> Check:
+    cuda: list[str] = devices["cuda"]
+    available = {"cuda": bool(cuda), "mps": bool(devices["mps"]), "cpu": True}
+    if configured and not available[configured]:
         advice = "export TUNEYARD_DEVICE=cpu"
-        return problem("device", f"TUNEYARD_DEVICE is {named}, and torch sees none", advice, AcceleratorMissingError)
-    if named != "cpu" and cuda:
+        found = f"TUNEYARD_DEVICE is {configured!r}, but torch finds no such device"
+        return problem("device", found, advice, AcceleratorMissingError)
+    if configured != "cpu" and cuda:
         return ok("device", f"cuda: {len(cuda)} x {cuda[0]}")
-    if named != "cpu" and seen["mps"]:
+    if configured != "cpu" and devices["mps"]:
         return ok("device", "mps")
-    why = "TUNEYARD_DEVICE" if named else "torch sees no accelerator"
-    if named:
-        return ok("device", f"cpu, {os.cpu_count()} cores (by {why})")
-    found = f"cpu, {os.cpu_count()} cores ({why}); values with a gpuResource are refused"
+    if configured:
+        return ok("device", f"cpu, {os.cpu_count()} cores (set by TUNEYARD_DEVICE)")
+    found = f"cpu, {os.cpu_count()} cores (torch finds no accelerator); values with a gpuResource are rejected"
     return warning("device", found, "export TUNEYARD_DEVICE=cpu")
 
 
-def _bfloat16(named: str, seen: Mapping[str, Any]) -> Check:
-    if named != "cpu" and seen["cuda"]:
-        if seen["cuda_bf16"]:
-            return ok("bfloat16", "the accelerator computes in bfloat16")
+def _bfloat16(configured: str, devices: Mapping[str, Any]) -> Check:
+    if configured != "cpu" and devices["cuda"]:
+        if devices["cuda_bf16"]:
+            return ok("bfloat16", "supported by the accelerator")
         advice = "--set finetuning_config.training_args.bf16=false"
-        return warning("bfloat16", "the accelerator does not compute in bfloat16", advice)
-    times = seen["bfloat16_seconds"] / max(seen["float32_seconds"], 1e-9)
-    if times > 2:
-        advice = "--set finetuning_config.training_args.bf16=false is faster on this CPU."
-        return warning("bfloat16", f"this CPU takes {times:.1f} times as long as in float32", advice)
-    return ok("bfloat16", f"this CPU takes {times:.1f} times as long as in float32")
+        return warning("bfloat16", "not supported by the accelerator", advice)
+    slowdown = devices["bfloat16_seconds"] / max(devices["float32_seconds"], 1e-9)
+    found = f"{slowdown:.1f} times the time of float32 on this CPU"
+    if slowdown > 2:
+        return warning("bfloat16", found, "--set finetuning_config.training_args.bf16=false")
+    return ok("bfloat16", found)
 
 
 def _memory() -> Check:
     import psutil
     from rich.filesize import decimal
 
-    seen = psutil.virtual_memory()
-    found = f"{decimal(seen.available)} of {decimal(seen.total)} free"
-    if seen.available < _LITTLE_MEMORY:
-        return warning("memory", found, "tuneyard plan says what a run needs.")
+    memory = psutil.virtual_memory()
+    found = f"{decimal(memory.available)} of {decimal(memory.total)} available"
+    if memory.available < _LOW_MEMORY_BYTES:
+        return warning("memory", found, "Run tuneyard plan to estimate what a run needs.")
     return ok("memory", found)
 
 
@@ -169,20 +171,20 @@ def _disk(environ: Mapping[str, str]) -> Check:
     from rich.filesize import decimal
 
     home = home_folder(environ)
-    there = next(folder for folder in (home, *home.parents) if folder.exists())
-    if not os.access(there, os.W_OK):
-        return problem("disk", f"{there} can't be written", "export TUNEYARD_HOME=/a/folder/of/yours", UsageError)
-    free = shutil.disk_usage(there).free
-    found = f"{decimal(free)} free for {home}"
-    if free < _LITTLE_DISK:
-        return warning("disk", found, "export TUNEYARD_HOME=/a/folder/on/a/larger/disk")
+    existing = next(folder for folder in (home, *home.parents) if folder.exists())
+    if not os.access(existing, os.W_OK):
+        return problem("disk", f"'{existing}' is not writable", "export TUNEYARD_HOME=/path/to/folder", UsageError)
+    free = shutil.disk_usage(existing).free
+    found = f"{decimal(free)} free for '{home}'"
+    if free < _LOW_DISK_BYTES:
+        return warning("disk", found, "export TUNEYARD_HOME=/path/on/larger/disk")
     return ok("disk", found)
 
 
 def _store(url: str | None, bucket: str, environ: Mapping[str, str]) -> list[Check]:
     found = probe_store(url, bucket=bucket, quick=True, environ=environ)
-    bad = [check for check in found.checks if check.outcome != "ok"]
-    return bad or [found.named("store")]
+    failed = [check for check in found.checks if check.outcome != "ok"]
+    return failed or [found.named("store")]
 
 
 def _hub(environ: Mapping[str, str]) -> Check:
@@ -190,42 +192,42 @@ def _hub(environ: Mapping[str, str]) -> Check:
 
     endpoint = environ.get("HF_ENDPOINT") or "https://huggingface.co"
     if environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}:
-        return warning("hub", "HF_HUB_OFFLINE is set", "Deliver from a folder: --set modelID=/path/to/model")
+        return warning("hub", "offline: HF_HUB_OFFLINE is set", "Deliver from a folder: --set modelID=/path/to/model")
     try:
-        answer = httpx2.get(f"{endpoint.rstrip('/')}/api/models?limit=1", timeout=10, follow_redirects=True)
+        response = httpx2.get(f"{endpoint.rstrip('/')}/api/models?limit=1", timeout=10, follow_redirects=True)
     except (httpx2.TransportError, httpx2.InvalidURL) as error:
-        why = "no answer in time" if isinstance(error, httpx2.TimeoutException) else "no connection"
+        reason = "request timed out" if isinstance(error, httpx2.TimeoutException) else "connection failed"
         advice = "Set HF_ENDPOINT to a mirror, HTTPS_PROXY to a proxy, or deliver from a folder."
-        return warning("hub", f"{endpoint} can't be reached: {why}", advice)
-    if answer.status_code >= 500:
-        return warning("hub", f"{endpoint} answers with HTTP {answer.status_code}", "Try again later.")
-    return ok("hub", f"{endpoint} answers")
+        return warning("hub", f"'{endpoint}' is unreachable: {reason}", advice)
+    if response.status_code >= 500:
+        return warning("hub", f"'{endpoint}' responds with HTTP {response.status_code}", "Retry later.")
+    return ok("hub", f"'{endpoint}' is reachable")
 
 
 def _tool(name: str, environ: Mapping[str, str]) -> Check:
     found = shutil.which(name, path=environ.get("PATH"))
     if not found:
-        return skipped(name, "not on PATH; only --on kubernetes needs it")
+        return skipped(name, "not found on PATH; required by --on kubernetes only")
     return tool_version(name, Path(found))
 
 
 def tool_version(name: str, path: Path) -> Check:
-    """Ask helm or kubectl for its version.
+    """Check that helm or kubectl runs, and report its version.
 
     Args:
         name: `helm` or `kubectl`.
-        path: Where it is.
+        path: The program.
     """
-    words = ["version", "--client", "-o", "json"] if name == "kubectl" else ["version", "--template", "{{.Version}}"]
+    args = ["version", "--client", "-o", "json"] if name == "kubectl" else ["version", "--template", "{{.Version}}"]
     try:
         ran = subprocess.run(
-            [str(path), *words], capture_output=True, encoding="utf-8", errors="replace", timeout=30, check=False
+            [str(path), *args], capture_output=True, encoding="utf-8", errors="replace", timeout=30, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
-        return problem(name, f"{path} can't be run", f"Install {name} again.", UnavailableError)
-    told = json.loads(ran.stdout)["clientVersion"]["gitVersion"] if name == "kubectl" and ran.stdout else ran.stdout
-    if ran.returncode or not told.strip():
-        return of_error(name, UnavailableError(f"{path} does not tell its version.", hint=f"Install {name} again."))
-    if name == "helm" and told.lstrip("v").split(".")[0] not in {"3", "4"}:
-        return problem(name, f"{told} is too old", "Install helm 3.8 or later.", TuneyardError)
-    return ok(name, told.strip())
+        return problem(name, f"'{path}' can't be run", f"Reinstall {name}.", UnavailableError)
+    printed = json.loads(ran.stdout)["clientVersion"]["gitVersion"] if name == "kubectl" and ran.stdout else ran.stdout
+    if ran.returncode or not printed.strip():
+        return problem(name, f"'{path}' prints no version", f"Reinstall {name}.", UnavailableError)
+    if name == "helm" and printed.lstrip("v").split(".")[0] not in {"3", "4"}:
+        return problem(name, f"{printed} is not supported", "Install Helm 3.14 or newer.", TuneyardError)
+    return ok(name, printed.strip())

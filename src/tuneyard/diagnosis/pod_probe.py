@@ -1,6 +1,6 @@
-"""Whether the bucket can be reached and written from inside: a short pod with the run's image, Secret and authorities.
+"""Probe the bucket from inside the cluster, in a one-off pod with the run's image, Secret and CA bundle.
 
-The pod is removed however the look ends.
+The pod is removed however the probe ends.
 """
 
 from __future__ import annotations
@@ -10,54 +10,54 @@ import secrets
 from typing import Any
 
 from tuneyard.cluster import Document, Tools
-from tuneyard.cluster.errand import run_errand
-from tuneyard.cluster.pods import End
-from tuneyard.diagnosis.asked import Asked
-from tuneyard.diagnosis.check import Check, ok, problem, skipped
+from tuneyard.cluster.one_off_pod import run_one_off_pod
+from tuneyard.cluster.pods import Termination
+from tuneyard.diagnosis.check import Check, from_error, ok, problem, skipped
+from tuneyard.diagnosis.requirements import Requirements
 from tuneyard.errors import TuneyardError, error_of
 from tuneyard.interpreter import pod_python
 from tuneyard.whereabouts import CHART_VARIABLE
 
-_SECONDS = 120
+_TIMEOUT_SECONDS = 120
 
 
-def bucket_from_inside(tools: Tools, asked: Asked, bucket: str) -> Check:
-    """Run the probe of the store in a pod of the namespace.
+def probe_bucket(tools: Tools, requirements: Requirements, bucket: str) -> Check:
+    """Run the store probe in a pod of the namespace.
 
     Args:
         tools: kubectl for the namespace.
-        asked: What the values ask for.
-        bucket: The bucket to write into.
+        requirements: What the values require.
+        bucket: The bucket to write to.
     """
     name = "bucket from inside"
-    if not asked.store:
-        return skipped(name, "the values name no store (bucketStorageHost)")
+    if not requirements.store:
+        return skipped(name, "the values name no store")
     pod = f"tuneyard-doctor-{secrets.token_hex(4)}"
     try:
-        said, ended = run_errand(tools, pod, _spec(asked, bucket), seconds=_SECONDS)
+        log, end = run_one_off_pod(tools, pod, _spec(requirements, bucket), timeout_seconds=_TIMEOUT_SECONDS)
     except TuneyardError as error:
-        return problem(name, error.message.rstrip("."), error.hint or "tuneyard doctor --quick", type(error))
-    return _told(name, said, ended)
+        return from_error(name, error, "tuneyard doctor --on kubernetes --quick")
+    return _read(name, log, end)
 
 
-def _told(name: str, said: str, ended: End) -> Check:
-    lines = [line for line in said.splitlines() if line.startswith("{")]
+def _read(name: str, log: str, end: Termination) -> Check:
+    lines = [line for line in log.splitlines() if line.startswith("{")]
     if not lines:
-        last = (said.strip() or ended.error).splitlines()[-1][:300]
-        return problem(name, f"the probe in the pod said: {last}", "Use an image of this version.", TuneyardError)
+        last = (log.strip() or end.error).splitlines()[-1][:300]
+        return problem(name, f"the probe failed in the pod: {last}", "Use an image of this version.", TuneyardError)
     report: dict[str, Any] = json.loads(lines[-1])
-    bad = [check for check in report["checks"] if check["outcome"] == "problem"]
-    if not bad:
+    problems = [check for check in report["checks"] if check["outcome"] == "problem"]
+    if not problems:
         return ok(name, report["checks"][0]["found"])
-    return problem(name, bad[0]["found"], bad[0]["advice"], error_of(bad[0]["exit_code"]))
+    return problem(name, problems[0]["found"], problems[0]["advice"], error_of(problems[0]["exit_code"]))
 
 
-def _spec(asked: Asked, bucket: str) -> Document:
-    secret, access, key = asked.bucket_secret
+def _spec(requirements: Requirements, bucket: str) -> Document:
+    secret, access, key = requirements.bucket_secret
     env: list[Document] = [
-        {"name": "HOME", "value": "/tmp"},  # noqa: S108  (a volume of the pod's own)
-        {"name": CHART_VARIABLE, "value": asked.verb},
-        {"name": "TUNEYARD_STORE", "value": asked.store},
+        {"name": "HOME", "value": "/tmp"},  # noqa: S108  (a volume of the pod)
+        {"name": CHART_VARIABLE, "value": requirements.verb},
+        {"name": "TUNEYARD_STORE", "value": requirements.store},
         {"name": "TUNEYARD_CA_FILE", "value": "/etc/tuneyard/ca/ca.crt"},
         {"name": "AWS_ACCESS_KEY_ID", "valueFrom": {"secretKeyRef": {"name": secret, "key": access}}},
         {"name": "AWS_SECRET_ACCESS_KEY", "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}},
@@ -69,15 +69,15 @@ def _spec(asked: Asked, bucket: str) -> Document:
         }
         for variable in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
     ]
-    config, ca_key = asked.ca
-    authorities = {
+    config, ca_key = requirements.ca
+    ca_bundle = {
         "name": config or "tuneyard-site",
         "optional": not config,
         "items": [{"key": ca_key if config else "ca.crt", "path": "ca.crt"}],
     }
     container: Document = {
         "name": "doctor",
-        "image": asked.image,
+        "image": requirements.image,
         "command": pod_python("tuneyard.diagnosis", "--quick", "--bucket", bucket),
         "env": env,
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"cpu": "1", "memory": "512Mi"}},
@@ -94,7 +94,7 @@ def _spec(asked: Asked, bucket: str) -> Document:
     return {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
-        "imagePullSecrets": [{"name": secret} for secret in asked.pull_secrets],
+        "imagePullSecrets": [{"name": secret} for secret in requirements.pull_secrets],
         "securityContext": {
             "runAsUser": 1000,
             "runAsGroup": 1000,
@@ -105,6 +105,6 @@ def _spec(asked: Asked, bucket: str) -> Document:
         "containers": [container],
         "volumes": [
             {"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}},
-            {"name": "ca", "projected": {"sources": [{"configMap": authorities}]}},
+            {"name": "ca", "projected": {"sources": [{"configMap": ca_bundle}]}},
         ],
     }

@@ -1,6 +1,6 @@
-"""The probe of an object store: what Tuneyard's protocol relies on, tried out, and the mode it would run in.
+"""Probe an object store: test what Tuneyard's protocol relies on, and determine the mode the store is used in.
 
-`python -m tuneyard.diagnosis` runs it where the store is used, for instance in a pod.
+`python -m tuneyard.diagnosis` runs the probe from where the store is used, such as a pod.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ import os
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 
-from tuneyard.diagnosis.check import Check, Report, of_error, problem, report
-from tuneyard.diagnosis.contenders import ROUNDS, contended_creates, contended_replaces
-from tuneyard.diagnosis.modes import LEFTOVER_PARTS, SINGLE_WRITER, UNCHECKED_UPLOADS, UNUSABLE, Mode, mode_of
-from tuneyard.diagnosis.scratch import Scratch, scratch
-from tuneyard.diagnosis.signed import SignedClient
+from tuneyard.diagnosis.check import Check, Report, from_error, ok, report
+from tuneyard.diagnosis.contention import ROUNDS, conditional_create, conditional_replace
+from tuneyard.diagnosis.scratch_prefix import ScratchPrefix, scratch_prefix
+from tuneyard.diagnosis.sigv4 import SigV4Client
 from tuneyard.diagnosis.store_checks import (
     aborted_multipart,
     checksums,
@@ -26,15 +25,23 @@ from tuneyard.diagnosis.store_checks import (
     read_after_write,
     sorted_listing,
 )
+from tuneyard.diagnosis.store_modes import (
+    LEFTOVER_PARTS,
+    SINGLE_WRITER,
+    UNCHECKED_UPLOADS,
+    UNUSABLE,
+    Mode,
+    overall_mode,
+)
 from tuneyard.errors import TuneyardError
 from tuneyard.store import Store, find_store
 
 BUCKET = "default-bucket"
 
 Progress = Callable[[str], None]
-_Probe = Callable[[Scratch], Check]
+_Probe = Callable[[ScratchPrefix], Check]
 
-# by the check's name: the mode that its warning puts the store into
+# the degraded mode that a check's warning implies, by the check's name
 _MODES: dict[str, Mode] = {
     "conditional create": SINGLE_WRITER,
     "conditional replace": SINGLE_WRITER,
@@ -68,37 +75,38 @@ def probe_store(
 ) -> Report:
     """Probe an object store for what the protocol relies on.
 
-    Everything is written below one prefix of the bucket and removed in the end, however the probe ends.
+    The probe writes below a single prefix of the bucket, and removes it however it ends.
 
     Args:
-        url: The store; where None, `TUNEYARD_STORE` or the default folder.
+        url: The store's URL; `TUNEYARD_STORE` or the default folder where None.
         bucket: The bucket to write into.
-        rounds: How often the conditional writes contend.
-        quick: Only whether it can be reached, written and read.
-        environ: Where `AWS_*` is read from; the process's own environment where None.
-        ca_bundle: A PEM file of certificate authorities to trust besides the system's.
-        progress: Called with the name of each check before it is made.
+        rounds: Rounds of concurrent conditional writes.
+        quick: Check only that the store is reachable, writable and readable.
+        environ: The environment to read `AWS_*` from; this process's where None.
+        ca_bundle: A PEM file of certificate authorities to trust in addition to the system's.
+        progress: Called with the name of each check before it starts.
 
     Returns:
-        The report; its facts are `mode` (`full`, `degraded`, `unusable`), `degraded` (the modes, each with what it
-        loses) and `server` (what the server calls itself).
+        The report; its facts are `mode` (`full`, `degraded`, `unusable`), `degraded` (the degraded modes) and `server`
+        (the server's `Server` header).
     """
-    say = progress or _nothing
+    notify = progress or _ignore
     environ = os.environ if environ is None else environ
     try:
         store = find_store(url, environ=environ, ca_bundle=ca_bundle)
-        with _raw_client(store, environ, ca_bundle) as raw, scratch(store, bucket, raw) as place:
-            checks = [_reached(place, say)]
+        with _raw_client(store, environ, ca_bundle) as raw, scratch_prefix(store, bucket, raw) as scratch:
+            notify("store")
+            checks = [_reachable(scratch)]
             server = raw.send("GET", bucket, {"location": ""}).headers.get("server", "") if raw else ""
             for name, probe in _probes(rounds, quick=quick).items():
-                say(name)
-                checks.append(_made(name, probe, place))
+                notify(name)
+                checks.append(_run(name, probe, scratch))
     except TuneyardError as error:
-        return report(_shown(url), [of_error("store", error)], mode=UNUSABLE, degraded=[], server="")
+        return report(_about(url), [from_error("store", error)], mode=UNUSABLE, degraded=[], server="")
     degraded = {_MODES[check.name].name: _MODES[check.name] for check in checks if _degrades(check)}
     unusable = any(check.outcome == "problem" for check in checks)
     facts = {
-        "mode": mode_of(degraded.values(), unusable=unusable),
+        "mode": overall_mode(degraded.values(), unusable=unusable),
         "degraded": [{"name": mode.name, "loses": mode.loses, "still": mode.still} for mode in degraded.values()],
         "server": server,
     }
@@ -108,24 +116,23 @@ def probe_store(
 def _probes(rounds: int, *, quick: bool) -> dict[str, _Probe]:
     if quick:
         return _QUICK
-    contending: dict[str, _Probe] = {
-        "conditional create": lambda place: contended_creates(place, rounds),
-        "conditional replace": lambda place: contended_replaces(place, rounds),
+    conditional: dict[str, _Probe] = {
+        "conditional create": lambda scratch: conditional_create(scratch, rounds),
+        "conditional replace": lambda scratch: conditional_replace(scratch, rounds),
     }
-    return {**_QUICK, **contending, **_FURTHER}
+    return {**_QUICK, **conditional, **_FURTHER}
 
 
-def _reached(place: Scratch, say: Progress) -> Check:
-    say("store")
-    place.store.put(place.key("reached"), b"tuneyard doctor")
-    return Check("store", "ok", f"{place.store.url} can be reached, and {place.bucket} written")
+def _reachable(scratch: ScratchPrefix) -> Check:
+    scratch.store.put(scratch.key("reachable"), b"tuneyard doctor")
+    return ok("store", f"'{scratch.store.url}' is reachable, and bucket '{scratch.bucket}' is writable")
 
 
-def _made(name: str, probe: _Probe, place: Scratch) -> Check:
+def _run(name: str, probe: _Probe, scratch: ScratchPrefix) -> Check:
     try:
-        return probe(place)
+        return probe(scratch)
     except TuneyardError as error:
-        return problem(name, error.message.rstrip("."), error.hint or "Use another object store.", type(error))
+        return from_error(name, error, "Use another object store.")
 
 
 def _degrades(check: Check) -> bool:
@@ -133,8 +140,8 @@ def _degrades(check: Check) -> bool:
 
 
 @contextlib.contextmanager
-def _raw_client(store: Store, environ: Mapping[str, str], ca_bundle: Path | None) -> Generator[SignedClient | None]:
-    """Give signed requests to the store's server; None for a folder, and without static keys."""
+def _raw_client(store: Store, environ: Mapping[str, str], ca_bundle: Path | None) -> Generator[SigV4Client | None]:
+    """Open a client to the store's server; None for a folder, and without static keys."""
     if store.url.startswith("file:"):
         yield None
         return
@@ -144,14 +151,14 @@ def _raw_client(store: Store, environ: Mapping[str, str], ca_bundle: Path | None
     if not settings.keys:
         yield None
         return
-    with SignedClient(settings) as client:
+    with SigV4Client(settings) as client:
         yield client
 
 
-def _shown(url: str | None) -> str:
-    """Leave credentials out of a URL that was refused for them."""
+def _about(url: str | None) -> str:
+    """Name the store without the credentials that its URL may hold."""
     return f"store {url.rsplit('@', 1)[-1]}" if url else "store"
 
 
-def _nothing(name: str) -> None:
+def _ignore(name: str) -> None:
     del name

@@ -1,4 +1,4 @@
-"""`tuneyard doctor` as a program: what it prints, and what it ends with."""
+"""`tuneyard doctor` as a program: its output and exit code."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ def checks(out: str) -> dict[str, Any]:
     return {check["name"]: check for check in json.loads(out)["checks"]}
 
 
-def test_this_machine_has_what_it_needs(tmp_path: Path):
+def test_this_machine_meets_the_prerequisites(tmp_path: Path):
     code, out, _ = doctor(tmp_path, "--json", "-q", TUNEYARD_DEVICE="cpu")
     found = checks(out)
     assert code == 0, out
     assert json.loads(out)["schema"] == 1
     assert {name for name, check in found.items() if check["outcome"] == "problem"} == set()
     assert found["hub"]["outcome"] == "warning"
-    assert found["device"]["found"].endswith("(by TUNEYARD_DEVICE)")
-    assert f"file://{tmp_path}/store can be reached" in found["store"]["found"]
+    assert found["device"]["found"].endswith("(set by TUNEYARD_DEVICE)")
+    assert f"'file://{tmp_path}/store' is reachable" in found["store"]["found"]
     assert [path for path in (tmp_path / "store/default-bucket").rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize(
-    ("environ", "name", "said", "code"),
+    ("environ", "name", "text", "code"),
     [
         ({"TUNEYARD_DEVICE": "tpu"}, "device", "TUNEYARD_DEVICE is 'tpu'", 2),
-        ({"TUNEYARD_DEVICE": "mps"}, "device", "torch sees none", 8),
+        ({"TUNEYARD_DEVICE": "mps"}, "device", "torch finds no such device", 8),
         ({"TUNEYARD_STORE": "http://127.0.0.1:1"}, "store", "There are no credentials", 5),
         (
             {"TUNEYARD_STORE": "http://127.0.0.1:1", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"},
@@ -56,45 +56,45 @@ def test_this_machine_has_what_it_needs(tmp_path: Path):
         ),
     ],
 )
-def test_what_is_wrong_with_this_machine_is_named(
-    environ: dict[str, str], name: str, said: str, code: int, tmp_path: Path
+def test_a_problem_of_this_machine_is_reported(
+    environ: dict[str, str], name: str, text: str, code: int, tmp_path: Path
 ):
     ended, out, _ = doctor(tmp_path, "--json", "-q", **environ)
     found = checks(out)[name]
     assert (found["outcome"], ended) == ("problem", code)
-    assert said in found["found"]
+    assert text in found["found"]
     assert found["advice"]
 
 
-def test_tools_that_are_not_there_are_no_problem_of_the_local_target(tmp_path: Path):
+def test_missing_tools_are_no_problem_for_the_local_target(tmp_path: Path):
     _, out, _ = doctor(tmp_path, "--json", "-q", PATH=str(tmp_path))
     assert [checks(out)[name]["outcome"] for name in ("helm", "kubectl")] == ["skipped", "skipped"]
 
 
-def test_without_kubectl_the_other_target_says_so(tmp_path: Path):
+def test_missing_kubectl_is_a_problem_for_the_kubernetes_target(tmp_path: Path):
     code, out, _ = doctor(tmp_path, "--on", "kubernetes", "--json", "-q", PATH=str(tmp_path))
     assert code == 4
-    assert checks(out)["kubectl"]["found"] == "is not on PATH"
+    assert checks(out)["kubectl"]["found"] == "not found on PATH"
 
 
-def test_options_of_a_cluster_are_refused_for_this_machine(tmp_path: Path):
+def test_cluster_options_are_rejected_for_the_local_target(tmp_path: Path):
     code, _, errors = doctor(tmp_path, "--namespace", "x")
     assert code == 2
-    assert "--namespace needs --on kubernetes." in errors
+    assert "--namespace can't be used on this machine." in errors
 
 
-def test_a_store_that_races_is_told_in_words(tmp_path: Path):
+def test_a_store_without_atomic_writes_is_degraded(tmp_path: Path):
     keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
     with racy_s3("racing writes") as (url, objects):
         code, out, errors = doctor(tmp_path, "store", "--store", url, "--rounds", "2", **keys)
         assert objects == {}
     assert code == 0
     assert "mode: degraded (single-writer)" in out
-    assert "two launches of one run at the same time can both go on" in " ".join(out.split())
+    assert "two concurrent launches of one run may both continue" in " ".join(out.split())
     assert "trying conditional create" in errors
 
 
-def test_a_store_that_loses_objects_from_its_listing_ends_the_command(tmp_path: Path):
+def test_a_store_with_incomplete_listings_is_unusable(tmp_path: Path):
     keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
     with racy_s3("truncated pages") as (url, _):
         code, out, _ = doctor(tmp_path, "store", "--store", url, "--rounds", "1", "-q", **keys)
@@ -102,7 +102,7 @@ def test_a_store_that_loses_objects_from_its_listing_ends_the_command(tmp_path: 
     assert "mode: unusable" in out
 
 
-def test_torch_is_not_loaded_in_the_commands_own_process(tmp_path: Path):
+def test_torch_is_not_imported_in_the_commands_process(tmp_path: Path):
     script = "import sys; from tuneyard.diagnosis import check_local; check_local(); print('torch' in sys.modules)"
     ran = subprocess.run(
         [sys.executable, "-c", script],

@@ -1,16 +1,16 @@
-"""What helm and kubectl say when they fail, as errors of ours; and tools that are missing or too old."""
+"""Failures of helm and kubectl as errors of Tuneyard, and tools that are missing or too old."""
 
 from __future__ import annotations
 
 import pytest
 
 from tuneyard.cluster import Tools
-from tuneyard.cluster.tools import explained
+from tuneyard.cluster.tools import error_from
 from tuneyard.errors import ConflictError, DeniedError, NotFoundError, TuneyardError, UnavailableError
 
 
 @pytest.mark.parametrize(
-    ("said", "kind"),
+    ("stderr", "kind"),
     [
         ('Error from server (NotFound): namespaces "x" not found', NotFoundError),
         ('Error from server (NotFound): jobs.batch "x" not found', NotFoundError),
@@ -23,27 +23,27 @@ from tuneyard.errors import ConflictError, DeniedError, NotFoundError, TuneyardE
         ("Error: values don't meet the specifications of the schema", TuneyardError),
     ],
 )
-def test_each_refusal_is_an_error_of_its_own(said, kind):
-    assert type(explained("kubectl", said)) is kind
+def test_each_failure_maps_to_its_error(stderr, kind):
+    assert type(error_from("kubectl", stderr)) is kind
 
 
-def test_a_missing_namespace_says_how_to_make_it():
-    error = explained("kubectl", 'Error from server (NotFound): namespaces "lab" not found')
-    assert error.message == "The cluster has no namespace 'lab'."
+def test_a_missing_namespace_hints_at_its_creation():
+    error = error_from("kubectl", 'Error from server (NotFound): namespaces "lab" not found')
+    assert error.message == "The namespace 'lab' does not exist."
     assert "kubectl create namespace lab" in error.hint
 
 
-def test_a_missing_program_is_named_with_what_to_install(tmp_path):
-    with pytest.raises(UnavailableError, match="kubectl is not on this machine's PATH") as raised:
+def test_a_missing_program_is_reported_with_what_to_install(tmp_path):
+    with pytest.raises(UnavailableError, match="kubectl is not on PATH") as raised:
         Tools(None, "x", environ={"PATH": str(tmp_path)}).check("kubectl")
     assert "Install kubectl 1.27 or newer" in raised.value.hint
 
 
 @pytest.mark.parametrize(("program", "version"), [("kubectl", "v1.19.3"), ("helm", "v3.9.0+g1"), ("helm", "none")])
-def test_a_program_that_is_too_old_is_named_with_its_version(tmp_path, program, version):
+def test_an_unsupported_program_is_reported_with_its_version(tmp_path, program, version):
     path = tmp_path / program
     path.write_text(f"#!/bin/sh\necho '{version}'\n")
     path.chmod(0o755)
-    with pytest.raises(UnavailableError, match=f"{program} on this machine is too old") as raised:
+    with pytest.raises(UnavailableError, match=f"The version '.+' of {program} is not supported") as raised:
         Tools(None, "x", environ={"PATH": f"{tmp_path}:/bin:/usr/bin"}).check(program)
     assert "or newer" in raised.value.hint

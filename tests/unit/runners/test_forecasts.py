@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
+from tuneyard.cluster.capacity import Capacity
 from tuneyard.cluster.demand import Demand, Finding
-from tuneyard.cluster.errand import errand_spec
-from tuneyard.cluster.pods import End
-from tuneyard.cluster.room import Room
+from tuneyard.cluster.one_off_pod import one_off_spec
+from tuneyard.cluster.pods import Termination
 from tuneyard.errors import InvalidValuesError, NotFoundError, UnavailableError, UsageError
 from tuneyard.estimate import Estimate, Memory
 from tuneyard.estimate.estimate import Disk
@@ -88,11 +88,11 @@ def estimate_of(total, processes):
 @pytest.mark.parametrize(
     ("on_accelerators", "room", "fits", "words"),
     [
-        (False, Room((), 8 * GIB, None), "yes", "a pod needs 8 Gi by estimate, and 8 Gi is the most"),
-        (False, Room((), 7 * GIB, None), "never", "a pod needs 8 Gi by estimate, and 7 Gi is the most"),
-        (True, Room((), 1, 4 * GIB), "yes", "an accelerator needs 4 Gi by estimate, and 4 Gi is the most"),
-        (True, Room((), 1, 3 * GIB), "never", "an accelerator needs 4 Gi"),
-        (True, Room((), 1, None), "unknown", "an accelerator needs 4 Gi; what there is of it is not known here"),
+        (False, Capacity((), 8 * GIB, None), "yes", "a pod needs 8 Gi by estimate, and 8 Gi is the most"),
+        (False, Capacity((), 7 * GIB, None), "never", "a pod needs 8 Gi by estimate, and 7 Gi is the most"),
+        (True, Capacity((), 1, 4 * GIB), "yes", "an accelerator needs 4 Gi by estimate, and 4 Gi is the most"),
+        (True, Capacity((), 1, 3 * GIB), "never", "an accelerator needs 4 Gi"),
+        (True, Capacity((), 1, None), "unknown", "an accelerator needs 4 Gi; what there is of it is not known here"),
     ],
 )
 def test_memory_is_that_of_an_accelerator_or_of_all_processes_of_a_pod(on_accelerators, room, fits, words):
@@ -101,7 +101,7 @@ def test_memory_is_that_of_an_accelerator_or_of_all_processes_of_a_pod(on_accele
     assert told.sentence.startswith(words)
 
 
-def test_an_errand_takes_nothing_of_what_its_run_takes():
+def test_a_one_off_pod_requests_none_of_its_runs_resources():
     run = {
         "nodeSelector": {"pool": "large"},
         "subdomain": "lora",
@@ -121,7 +121,7 @@ def test_an_errand_takes_nothing_of_what_its_run_takes():
             {"name": "tmp", "emptyDir": {}},
         ],
     }
-    spec = errand_spec(run, "plan", ["python"])
+    spec = one_off_spec(run, "plan", ["python"])
     assert spec == {
         "restartPolicy": "Never",
         "containers": [
@@ -142,18 +142,23 @@ def test_an_errand_takes_nothing_of_what_its_run_takes():
 def test_what_a_pod_printed_is_found_among_lines_for_people():
     told = estimate_of(1, 1)
     printed = json.dumps({"schema": 1, "estimate": told.to_json()}, indent=2)
-    assert answer(f"checking the data: 4\n{printed}\nerror: never\n", End("plan", 3), "train") == told
+    assert answer(f"checking the data: 4\n{printed}\nerror: never\n", Termination("plan", 3), "train") == told
 
 
 @pytest.mark.parametrize(
     ("said", "end", "kind", "words"),
     [
-        ("error: no model\nhint: deliver it\n", End("plan", 4), NotFoundError, "no model"),
-        ("error: 1 row is bad\n  x:1: empty\nhint: look\n", End("plan", 3), InvalidValuesError, "bad\n  x:1: empty"),
-        ("", End("plan", 128, "no python"), UnavailableError, "The estimate in the cluster failed: no python"),
+        ("error: no model\nhint: deliver it\n", Termination("plan", 4), NotFoundError, "no model"),
+        (
+            "error: 1 row is bad\n  x:1: empty\nhint: look\n",
+            Termination("plan", 3),
+            InvalidValuesError,
+            "bad\n  x:1: empty",
+        ),
+        ("", Termination("plan", 128, "no python"), UnavailableError, "The estimate in the cluster failed: no python"),
         (
             '{\n  "estimate": {}\n}\n',
-            End("plan", 0),
+            Termination("plan", 0),
             UnavailableError,
             "The image 'train' prints estimates in a form",
         ),

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tuneyard.cluster.errand import errand_spec
+from tuneyard.cluster.one_off_pod import one_off_spec
 from tuneyard.errors import InvalidValuesError, NotFoundError, UsageError
 from tuneyard.runners import LocalRunner, RunInfo
 from tuneyard.runners.differences import differing_values
@@ -131,7 +131,7 @@ def test_a_server_behind_a_route_gets_a_key_unless_the_values_take_it_away(named
     own = {**named, "httpRoute": ROUTE, "apiKeySecret": {"name": "door"}}
     plan = plan_serve(Sources(values=own, name="m"), Elsewhere(), run=run)
     assert json.loads(plan.launch.values_json)["apiKeySecret"]["name"] == "door"
-    with pytest.raises(InvalidValuesError, match="httpRoute would lead everyone"):
+    with pytest.raises(InvalidValuesError, match="httpRoute would expose the server"):
         plan_serve(Sources(values={**own, "apiKeySecret": {"name": ""}}, name="m"), Elsewhere(), run=run)
 
 
@@ -158,7 +158,7 @@ def test_a_look_from_inside_takes_no_text_of_a_variable_along():
     assert json.loads(text) == {**VALUES, "env": {}}
     own = {"name": "A", "valueFrom": {"secretKeyRef": {"name": "tune-env-0a1b2c3d4e", "key": "A"}}}
     keys = {"name": "AWS_ACCESS_KEY_ID", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "a"}}}
-    spec = errand_spec({"containers": [{"env": [own, keys], "command": []}]}, "plan", ["x"])
+    spec = one_off_spec({"containers": [{"env": [own, keys], "command": []}]}, "plan", ["x"])
     optional, required = spec["containers"][0]["env"]
     assert optional["valueFrom"]["secretKeyRef"]["optional"] is True
     assert required == keys

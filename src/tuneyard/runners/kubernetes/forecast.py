@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tuneyard.cluster import Document, Reader, Tools
-from tuneyard.cluster.amounts import number
+from tuneyard.cluster.capacity import Capacity, check_capacity
 from tuneyard.cluster.demand import Demand, Finding, demand_of, worst
-from tuneyard.cluster.errand import errand_spec, run_errand
-from tuneyard.cluster.pods import End
-from tuneyard.cluster.room import Room, look
+from tuneyard.cluster.one_off_pod import one_off_spec, run_one_off_pod
+from tuneyard.cluster.pods import Termination
+from tuneyard.cluster.quantities import format_quantity
 from tuneyard.errors import DeniedError, UnavailableError, UsageError, error_of
 from tuneyard.estimate import Estimate, Verdict
 from tuneyard.estimate import estimate as estimate_here
@@ -105,29 +105,31 @@ def judge(
         UnavailableError: If the API server does not answer.
     """
     demand = demand_of(_job(objects))
-    room = look(reader, demand)
-    findings = (*room.findings, memory(estimate, demand, room, on_accelerators=on_accelerators))
+    capacity = check_capacity(reader, demand)
+    findings = (*capacity.findings, memory(estimate, demand, capacity, on_accelerators=on_accelerators))
     return verdict_of(findings), findings
 
 
-def memory(estimate: Estimate, demand: Demand, room: Room, *, on_accelerators: bool) -> Finding:
+def memory(estimate: Estimate, demand: Demand, capacity: Capacity, *, on_accelerators: bool) -> Finding:
     """Compare the estimated memory with an accelerator's, or on the CPU with what a pod may use.
 
     Args:
         estimate: What the run would take.
         demand: What its Job asks for.
-        room: What the cluster has.
+        capacity: What the cluster has.
         on_accelerators: Whether its memory is theirs.
     """
     if on_accelerators:
-        needed, whole, holder = float(estimate.memory.total), room.accelerator_bytes, "an accelerator"
+        needed, whole, holder = float(estimate.memory.total), capacity.accelerator_bytes, "an accelerator"
     else:
-        needed, whole, holder = float(estimate.memory_of_all) / demand.pods, room.memory_bytes, "a pod"
-    needs = f"{holder} needs {number('memory', needed)}"
+        needed, whole, holder = float(estimate.memory_of_all) / demand.pods, capacity.memory_bytes, "a pod"
+    needs = f"{holder} needs {format_quantity('memory', needed)}"
     if whole is None:
         return Finding("memory", "unknown", f"{needs}; what there is of it is not known here")
     fits = "yes" if needed <= whole else "never"
-    return Finding("memory", fits, f"{needs} by estimate, and {number('memory', whole)} is the most there is for it")
+    return Finding(
+        "memory", fits, f"{needs} by estimate, and {format_quantity('memory', whole)} is the most there is for it"
+    )
 
 
 def verdict_of(findings: Sequence[Finding]) -> Verdict:
@@ -165,7 +167,7 @@ def estimate_inside(tools: Tools, objects: Sequence[Document], values: bytes, st
         UsageError: If the values name no store.
     """
     pod = _job(objects)["spec"]["template"]["spec"]
-    spec = errand_spec(pod, "plan", pod_python("tuneyard", "plan", "--values", _FILE, "--json"), memory=_MEMORY)
+    spec = one_off_spec(pod, "plan", pod_python("tuneyard", "plan", "--values", _FILE, "--json"), memory=_MEMORY)
     (container,) = spec["containers"]
     if not any(one["name"] == "TUNEYARD_STORE" for one in container["env"]):
         if not store:
@@ -176,7 +178,9 @@ def estimate_inside(tools: Tools, objects: Sequence[Document], values: bytes, st
     values_volume = {"name": "values", "downwardAPI": {"items": [item]}}
     spec["volumes"] = [values_volume if one["name"] == "values" else one for one in spec["volumes"]]
     name = f"tuneyard-plan-{secrets.token_hex(4)}"
-    log, end = run_errand(tools, name, spec, seconds=INSIDE_SECONDS, annotations={_VALUES: _without_env(values)})
+    log, end = run_one_off_pod(
+        tools, name, spec, timeout_seconds=INSIDE_SECONDS, annotations={_VALUES: _without_env(values)}
+    )
     return answer(log, end, container["image"])
 
 
@@ -185,7 +189,7 @@ def _without_env(values: bytes) -> str:
     return json.dumps({**json.loads(values), "env": {}})
 
 
-def answer(log: str, end: End, image: str) -> Estimate:
+def answer(log: str, end: Termination, image: str) -> Estimate:
     """Read what `tuneyard plan` printed in a pod.
 
     Args:

@@ -55,7 +55,7 @@ class PodLogs:
             yield from self._read(pod)
 
     def _read(self, pod: Document) -> Iterator[str]:
-        for container in p.containers(pod):
+        for container in p.container_names(pod):
             try:
                 yield from self._prefixed(pod, self.reader.log(pod["metadata"]["name"], container))
             except (NotFoundError, UnavailableError):
@@ -88,7 +88,7 @@ class PodLogs:
 
     def _follow(self, pod: Document, found: queue.SimpleQueue[str]) -> None:
         name = pod["metadata"]["name"]
-        for container in p.containers(pod):
+        for container in p.container_names(pod):
             restarts = -1
             while True:
                 now = self.reader.find("Pod", name)
@@ -104,9 +104,9 @@ class PodLogs:
                     except (NotFoundError, UnavailableError):
                         pass  # the node or the connection went; the next look shows whether the pod did
                     continue
-                if p.is_over(now) or ("terminated" in state and now["spec"].get("restartPolicy") == "Never"):
+                if p.is_finished(now) or ("terminated" in state and now["spec"].get("restartPolicy") == "Never"):
                     break
-                if "terminated" in state and container != p.containers(now)[-1]:
+                if "terminated" in state and container != p.container_names(now)[-1]:
                     break
                 if self.has_ended():
                     break

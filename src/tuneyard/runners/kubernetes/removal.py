@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from tuneyard.cluster import Document, Reader, Tools
 from tuneyard.cluster import pods as p
-from tuneyard.cluster.errand import errand_spec
+from tuneyard.cluster.one_off_pod import one_off_spec
 from tuneyard.errors import UnavailableError
 from tuneyard.interpreter import pod_python
 from tuneyard.runners.info import RunInfo
@@ -53,14 +53,14 @@ def remove_published(reader: Reader, tools: Tools, info: RunInfo, owner: Documen
 
 
 def removal_job(owner: Document, name: str) -> Document:
-    """Make the Job that removes from the run's own: its pod on an errand.
+    """Make the Job that removes from the run's own: with a one-off pod.
 
     Args:
         owner: The run's Job.
         name: What the Job is called.
     """
     command = pod_python("tuneyard.runners.kubernetes.pod_removal", "/etc/tuneyard/values/values.json")
-    pod = errand_spec(owner["spec"]["template"]["spec"], "removal", command)
+    pod = one_off_spec(owner["spec"]["template"]["spec"], "removal", command)
     labels = {"app.kubernetes.io/part-of": "tuneyard", "app.kubernetes.io/component": "removal"}
     return {
         "apiVersion": "batch/v1",
@@ -78,7 +78,7 @@ def _removed(reader: Reader, name: str) -> int:
     until = time.monotonic() + REMOVAL_SECONDS
     while time.monotonic() < until:
         for pod in reader.list("Pod", {"batch.kubernetes.io/job-name": name}):
-            end = p.end_of(pod)
+            end = p.termination_of(pod)
             if end and end.exit_code == 0:
                 *_, count = reader.log(pod["metadata"]["name"], "removal", tail_lines=1)
                 return int(count)

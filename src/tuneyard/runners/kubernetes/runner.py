@@ -309,7 +309,7 @@ class KubernetesRunner:
             "stringData": {wanted["key"]: secrets.token_urlsafe(24)},
         }
         try:
-            self._tools.kubectl("create", "--field-manager", "tuneyard", "-f", "-", given=json.dumps(secret))
+            self._tools.kubectl("create", "--field-manager", "tuneyard", "-f", "-", stdin=json.dumps(secret))
         except ConflictError:
             return  # another launch made it first
 

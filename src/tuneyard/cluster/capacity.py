@@ -1,6 +1,6 @@
-"""Whether a cluster has room for a Job: its queue, the namespace's quotas and the nodes are looked at, none is changed.
+"""Check a cluster's capacity for a Job: its queue, the namespace's quotas and the nodes. It only reads.
 
-What may not be read is told as unknown: a run does not read it either.
+What the credentials can't read is reported as unknown: a run does not read it either.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tuneyard.cluster.amounts import amount_of
 from tuneyard.cluster.demand import Demand, Finding
-from tuneyard.cluster.nodes import eligible, most_on_one, on_nodes, pods_held
-from tuneyard.cluster.quota import cohort_name, cohort_of, in_queue, in_resource_quota, selects
+from tuneyard.cluster.nodes import check_nodes, eligible, largest_allocatable, pod_capacity
+from tuneyard.cluster.quantities import parse_quantity
+from tuneyard.cluster.quota import check_queue, check_resource_quota, cohort_name, cohort_of, selects
 from tuneyard.cluster.reader import Document, Reader
 from tuneyard.errors import DeniedError, NotFoundError
 
@@ -19,14 +19,14 @@ _NVIDIA_MIB, _AMD = "nvidia.com/gpu.memory", "amd.com/gpu.vram"
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
-    """What a cluster has for a Job.
+class Capacity:
+    """A cluster's capacity for a Job.
 
     Attributes:
-        findings: Of its queue, the namespace's quotas and the nodes.
-        memory_bytes: What one of its pods may use at most: its limit, else the largest node's that can hold it; None
-            where that is not known.
-        accelerator_bytes: What an accelerator holds, of the largest that nodes are labelled with; None where not known.
+        findings: The findings for its queue, the namespace's quotas and the nodes.
+        memory_bytes: The most memory that one of its pods can use: its limit, else that of the largest suitable node;
+            None where unknown.
+        accelerator_bytes: The memory of the largest accelerator, by the nodes' labels; None where unknown.
     """
 
     findings: tuple[Finding, ...]
@@ -34,16 +34,16 @@ class Room:
     accelerator_bytes: float | None
 
 
-def look(reader: Reader, demand: Demand) -> Room:
-    """Look for room.
+def check_capacity(reader: Reader, demand: Demand) -> Capacity:
+    """Check the capacity for a Job.
 
     Args:
         reader: The cluster and namespace.
-        demand: What the Job asks for.
+        demand: The Job's demand.
 
     Raises:
-        NotFoundError: If the namespace, or its queue, is not there.
-        UnavailableError: If the API server does not answer.
+        NotFoundError: If the namespace or the Job's queue does not exist.
+        UnavailableError: If the API server does not respond.
     """
     reader.check_namespace()
     findings: list[Finding] = []
@@ -52,24 +52,24 @@ def look(reader: Reader, demand: Demand) -> Room:
         found, labels = _queue(reader, demand)
         findings.append(found)
     quotas = _read("quota", findings, lambda: reader.list("ResourceQuota"))
-    findings += [one for quota in quotas or [] if (one := in_resource_quota(demand, quota))]
+    findings += [one for quota in quotas or [] if (one := check_resource_quota(demand, quota))]
     nodes = _read("nodes", findings, lambda: eligible(reader.list("Node"), demand.pod, labels))
     if nodes is not None:
-        findings.append(on_nodes(demand, nodes))
-    able = [node for node in nodes or [] if pods_held(node, demand.requests)]
-    memory = demand.limits.get("memory") or most_on_one(able, "memory") or None
-    return Room(tuple(findings), memory, accelerator_bytes(able))
+        findings.append(check_nodes(demand, nodes))
+    suitable = [node for node in nodes or [] if pod_capacity(node, demand.requests)]
+    memory = demand.limits.get("memory") or largest_allocatable(suitable, "memory") or None
+    return Capacity(tuple(findings), memory, accelerator_bytes(suitable))
 
 
 def accelerator_bytes(nodes: list[Document]) -> float | None:
-    """Tell what the largest accelerator holds, by the labels of the vendors' node labellers; None without them.
+    """Return the memory of the largest accelerator, by the labels of the vendors' node labellers; None without them.
 
     Args:
         nodes: The nodes.
     """
     labels = [node["metadata"].get("labels") or {} for node in nodes]
     sizes = [int(one[_NVIDIA_MIB]) * 2.0**20 for one in labels if str(one.get(_NVIDIA_MIB)).isdigit()]
-    sizes += [amount_of(f"{one[_AMD].removesuffix('i').removesuffix('B')}i") for one in labels if one.get(_AMD)]
+    sizes += [parse_quantity(f"{one[_AMD].removesuffix('i').removesuffix('B')}i") for one in labels if one.get(_AMD)]
     return max(sizes, default=None)
 
 
@@ -88,34 +88,36 @@ def _queue(reader: Reader, demand: Demand) -> tuple[Finding, dict[str, str]]:
         queues = {str(one["metadata"]["name"]): one for one in reader.kueue("ClusterQueue")}
         if name not in queues:
             raise NotFoundError(
-                f"There is no ClusterQueue {name}, which the LocalQueue {demand.queue} leads to.",
-                hint=f"kubectl get clusterqueues; ask the administrator for {name}.",
+                f"The ClusterQueue '{name}' of LocalQueue '{demand.queue}' does not exist.",
+                hint=f"Ask the cluster's administrator to create ClusterQueue {name}.",
             )
         queue = queues[name]
         cohort = cohort_of(queue, queues.values())
-        found, labels = in_queue(demand, local, queue, cohort, reader.kueue("ResourceFlavor"))
+        found, labels = check_queue(demand, local, queue, cohort, reader.kueue("ResourceFlavor"))
         if found.fits in ("never", "not now") and _cohort_has_more(reader, cohort_name(queue)):
-            words = f"{found.sentence}; what the cohort {cohort_name(queue)} has besides its queues is not counted"
-            return Finding("queue", "unknown", words), labels
+            sentence = f"{found.sentence}; the quota of Cohort '{cohort_name(queue)}' itself is not included"
+            return Finding("queue", "unknown", sentence), labels
     except DeniedError as error:
         return Finding("queue", "unknown", error.message.rstrip(".")), {}
     if not _selected(reader, queue):
-        return Finding("queue", "never", f"the ClusterQueue {name} takes nothing from {reader.namespace}"), labels
+        sentence = f"ClusterQueue '{name}' does not accept Workloads of namespace '{reader.namespace}'"
+        return Finding("queue", "never", sentence), labels
     return found, labels
 
 
 def _local_queue(reader: Reader, name: str) -> Document:
-    there = {str(one["metadata"]["name"]): one for one in reader.kueue("LocalQueue")}
-    if name in there:
-        return there[name]
+    available = {str(one["metadata"]["name"]): one for one in reader.kueue("LocalQueue")}
+    if name in available:
+        return available[name]
     raise NotFoundError(
-        f"There is no LocalQueue {name} in {reader.namespace}; there is {', '.join(there) or 'none'}.",
-        hint=f"--set queueName={min(there)}" if there else "Make it with workloads/k8s-namespace-setup.",
+        f"The LocalQueue '{name}' does not exist in namespace '{reader.namespace}'; "
+        f"available: {', '.join(available) or 'none'}.",
+        hint=f"--set queueName={min(available)}" if available else "Create it with workloads/k8s-namespace-setup.",
     )
 
 
 def _cohort_has_more(reader: Reader, name: str) -> bool:
-    """Whether a Cohort object brings quota of its own, or that of a parent."""
+    """Whether a Cohort has quota of its own, or of a parent."""
     if not name:
         return False
     try:

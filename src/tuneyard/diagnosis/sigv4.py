@@ -1,7 +1,8 @@
-"""Single requests to an S3 server, signed here: for what no client sends, such as a wrong checksum.
+"""A minimal S3 client that signs single requests, for requests that no other client sends: a wrong checksum.
 
-obstore is what Tuneyard reads and writes with, and it only ever sends what is right. Signature version 4 as Amazon
-documents it ("Authenticating Requests: Using the Authorization Header"). No retries, and no redirects.
+Tuneyard itself reads and writes through obstore, which sends correct requests only. Signature version 4 as in
+Amazon's "Authenticating Requests: Using the Authorization Header (AWS Signature Version 4)". It neither retries nor
+follows redirects.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ from tuneyard.errors import UnavailableError
 if TYPE_CHECKING:
     from tuneyard.store.s3_settings import S3Settings
 
-_SECONDS = 30
+_TIMEOUT_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a server answered.
+class Response:
+    """A server's response.
 
     Attributes:
         status: The HTTP status.
         body: The body.
-        headers: The headers, by lower-case name.
+        headers: The headers, by lowercase name.
     """
 
     status: int
@@ -39,16 +40,16 @@ class Answer:
     headers: Mapping[str, str]
 
     @property
-    def accepted(self) -> bool:
-        """Whether the server did what was asked."""
+    def is_success(self) -> bool:
+        """Whether the status is 2xx."""
         return 200 <= self.status < 300
 
 
-class SignedClient:
-    """Sends single signed requests to one S3 server.
+class SigV4Client:
+    """Sends signed requests to one S3 server.
 
     Args:
-        settings: Where the server is; it must have static keys.
+        settings: The server's settings, with static keys.
     """
 
     def __init__(self, settings: S3Settings) -> None:
@@ -58,9 +59,11 @@ class SignedClient:
         self._keys = settings.keys
         self._region = settings.region
         self._endpoint = settings.endpoint or f"https://s3.{settings.region}.amazonaws.com"
-        self._client = httpx2.Client(verify=_trust(settings.ca), timeout=_SECONDS, trust_env=not settings.proxy_url)
+        self._client = httpx2.Client(
+            verify=_ssl_context(settings.ca), timeout=_TIMEOUT_SECONDS, trust_env=not settings.proxy_url
+        )
 
-    def __enter__(self) -> SignedClient:
+    def __enter__(self) -> SigV4Client:
         return self
 
     def __exit__(
@@ -77,7 +80,7 @@ class SignedClient:
         body: bytes = b"",
         headers: Mapping[str, str] | None = None,
         payload_sha256: str = "",
-    ) -> Answer:
+    ) -> Response:
         """Send one request.
 
         Args:
@@ -85,11 +88,11 @@ class SignedClient:
             key: `bucket/path`.
             query: The query's parameters.
             body: The body.
-            headers: Further headers; they are signed too.
-            payload_sha256: What to say the body's SHA-256 is; the right one where left out.
+            headers: Additional headers, signed as well.
+            payload_sha256: The SHA-256 to claim for the body; the correct one by default.
 
         Raises:
-            UnavailableError: No answer came.
+            UnavailableError: The server did not respond.
         """
         import httpx2
 
@@ -105,10 +108,10 @@ class SignedClient:
         sent["authorization"] = self._authorization(method, path, text, sent)
         url = f"{self._endpoint}{path}" + (f"?{text}" if text else "")
         try:
-            answer = self._client.request(method, url, content=body, headers=sent)
+            response = self._client.request(method, url, content=body, headers=sent)
         except httpx2.TransportError as error:
-            raise UnavailableError(f"The object store {self._endpoint} did not answer a request.") from error
-        return Answer(answer.status_code, answer.content, {k.lower(): v for k, v in answer.headers.items()})
+            raise UnavailableError(f"The object store '{self._endpoint}' did not respond to a request.") from error
+        return Response(response.status_code, response.content, {k.lower(): v for k, v in response.headers.items()})
 
     def _authorization(self, method: str, path: str, query: str, headers: Mapping[str, str]) -> str:
         names = sorted(headers)
@@ -126,8 +129,8 @@ class SignedClient:
         return f"AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders={signed}, Signature={signature}"
 
 
-def _trust(authorities: bytes | None) -> ssl.SSLContext:
+def _ssl_context(ca_bundle: bytes | None) -> ssl.SSLContext:
     context = ssl.create_default_context()
-    if authorities:
-        context.load_verify_locations(cadata=authorities.decode("ascii", "ignore"))
+    if ca_bundle:
+        context.load_verify_locations(cadata=ca_bundle.decode("ascii", "ignore"))
     return context

@@ -1,4 +1,4 @@
-"""What values ask of a cluster, in one form for every chart."""
+"""What values require of a cluster, in one form for every chart."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tuneyard.cluster.amounts import amount_of
+from tuneyard.cluster.quantities import parse_quantity
 from tuneyard.errors import InvalidValuesError, NotFoundError
 from tuneyard.values import DeliverValues, FinetuneValues, InferenceValues, load_values
 
@@ -15,22 +15,23 @@ _QUEUE, _PRIORITY = "kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What a run needs to find.
+class Requirements:
+    """What a run requires of a cluster.
 
     Attributes:
         verb: `deliver`, `finetune` or `serve`.
         queue: The LocalQueue; empty for none.
-        priority: Kueue's priority class; empty for none.
-        gpu_resource: What the cluster calls one accelerator; empty for none.
-        resources: Everything it asks of the queue's quota, by resource name: bytes, cores or a count.
+        priority: The WorkloadPriorityClass; empty for none.
+        gpu_resource: The resource name of an accelerator; empty for none.
+        resources: Resource requests of all pods together, by resource name: bytes, cores or a count.
         storage_class: The storage class; empty for a volume without one.
-        secrets: Keys by the Secret that has to have them.
-        ca: ConfigMap and key of the store's authorities; empty for none.
-        pull_secrets: The Secrets that pull the image.
+        secrets: Required keys, by Secret.
+        ca: ConfigMap and key of the store's CA bundle; the name is empty for none.
+        pull_secrets: The image pull secrets.
         image: The image.
         store: The store's URL; empty for none.
-        access, secret: Which of the Secret's keys is which.
+        bucket_secret: The Secret of the bucket, and the names of its access key and secret key.
+        http_route: Whether an HTTPRoute is requested.
     """
 
     verb: str
@@ -48,27 +49,32 @@ class Asked:
     http_route: bool = False
 
 
-def asked_of(files: Sequence[Path], sets: Sequence[str]) -> Asked | None:
-    """Read what values ask for, whichever verb they are for; None without any.
+def read_requirements(files: Sequence[Path], sets: Sequence[str]) -> Requirements | None:
+    """Read the requirements of values, whichever verb they are for; None without values.
+
+    Args:
+        files: Values files, later ones winning.
+        sets: Texts of `--set`.
 
     Raises:
-        InvalidValuesError: They fit no verb.
+        InvalidValuesError: The values fit no verb.
+        NotFoundError: A values file does not exist.
     """
     if not files and not sets:
         return None
     missing = [file for file in files if not file.is_file()]
     if missing:
-        raise NotFoundError(f"There is no values file {missing[0]}.", hint=f"ls {missing[0].parent}")
-    refused: list[InvalidValuesError] = []
+        raise NotFoundError(f"The values file '{missing[0]}' does not exist.", hint=f"ls {missing[0].parent}")
+    errors: list[InvalidValuesError] = []
     for model in (FinetuneValues, DeliverValues, InferenceValues):
         try:
-            return _of(load_values(model, files, sets))
+            return _requirements_of(load_values(model, files, sets))
         except InvalidValuesError as error:
-            refused.append(error)
-    raise min(refused, key=lambda error: len(error.problems))  # the verb that was meant
+            errors.append(error)
+    raise min(errors, key=lambda error: len(error.problems))  # most likely of the intended verb
 
 
-def _of(values: FinetuneValues | DeliverValues | InferenceValues) -> Asked:
+def _requirements_of(values: FinetuneValues | DeliverValues | InferenceValues) -> Requirements:
     common: dict[str, Any] = {
         "queue": values.queueName or values.labels.get(_QUEUE, ""),
         "priority": values.priorityClass or values.labels.get(_PRIORITY, ""),
@@ -79,13 +85,13 @@ def _of(values: FinetuneValues | DeliverValues | InferenceValues) -> Asked:
     if isinstance(values, InferenceValues):
         credentials = values.bucket_storage.credentials
         bucket = (credentials.secret_name, credentials.access_key_key, credentials.secret_key_key)
-        own = {values.apiKeySecret.name: [values.apiKeySecret.key]} if values.apiKeySecret.name else {}
-        return Asked(
+        api_key = {values.apiKeySecret.name: [values.apiKeySecret.key]} if values.apiKeySecret.name else {}
+        return Requirements(
             "serve",
             gpu_resource=values.gpuResource,
             resources=_resources(values.resources.requests, values.gpuResource, values.gpus, 1),
             storage_class=values.storage.storageClassName,
-            secrets={bucket[0]: bucket[1:], **own},
+            secrets={bucket[0]: bucket[1:], **api_key},
             image=values.image,
             store=values.bucket_storage.host,
             bucket_secret=bucket,
@@ -95,7 +101,7 @@ def _of(values: FinetuneValues | DeliverValues | InferenceValues) -> Asked:
     bucket = (secret.name, secret.accessKeyKey, secret.secretKeyKey)
     finetune = isinstance(values, FinetuneValues)
     gpu, gpus, nodes = (values.gpuResource, values.finetuningGpus, values.nodes) if finetune else ("", 0, 1)
-    return Asked(
+    return Requirements(
         "finetune" if finetune else "deliver",
         gpu_resource=gpu,
         resources=_resources(values.resources.requests, gpu, gpus, nodes),
@@ -109,7 +115,7 @@ def _of(values: FinetuneValues | DeliverValues | InferenceValues) -> Asked:
 
 
 def _resources(requests: Mapping[str, str], gpu: str, gpus: int, nodes: int) -> dict[str, float]:
-    asked = dict(requests)
+    per_node = dict(requests)
     if gpu:
-        asked[gpu] = str(gpus)
-    return {name: amount_of(amount) * nodes for name, amount in asked.items()}
+        per_node[gpu] = str(gpus)
+    return {name: parse_quantity(amount) * nodes for name, amount in per_node.items()}

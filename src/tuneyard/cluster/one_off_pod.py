@@ -1,6 +1,6 @@
-"""An errand: one short program run in a pod of the namespace, for what this machine can't reach or see.
+"""Run one command in a pod of the namespace, for what this machine can't reach, and remove the pod.
 
-The pod is a run's own, without what a run takes: accelerators, queue, nodes, volumes. It is removed however it ends.
+The pod is that of a run without its accelerators, queue, node selection and volumes. It is removed however it ends.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from tuneyard.cluster.reader import Document
 from tuneyard.cluster.tools import Tools
 from tuneyard.errors import NotFoundError, TuneyardError, UnavailableError
 
-_LOOK_SECONDS = 0.5
+_POLL_SECONDS = 0.5
 _OWN_SECRET = re.compile(r".+-env-[0-9a-f]{10}")
 _GRACE_SECONDS = 5
 
 
-def errand_spec(run: Document, container: str, command: Sequence[str], *, memory: str = "128Mi") -> Document:
-    """Make the spec of an errand's pod from that of a run: its image, keys, authorities, and settings of the site.
+def one_off_spec(run: Document, container: str, command: Sequence[str], *, memory: str = "128Mi") -> Document:
+    """Derive the spec of a one-off pod from that of a run: same image, Secrets, CA bundle and site settings.
 
     Args:
         run: The spec of the run's pod, with one container.
-        container: What the container is called.
-        command: What it runs.
-        memory: How much memory it requests.
+        container: The container's name.
+        command: Its command.
+        memory: Its memory request.
     """
     spec: dict[str, Any] = copy.deepcopy(run)
     (only,) = spec["containers"]
@@ -40,10 +40,10 @@ def errand_spec(run: Document, container: str, command: Sequence[str], *, memory
         only.pop(terminal, None)
     only["env"] = [_optional(one) for one in only.get("env") or [] if not one["name"].startswith("TUNEYARD_NODE")]
     for mount in only.get("volumeMounts") or []:
-        for below in ("subPath", "subPathExpr"):  # folders of runs, on volumes that are not here
-            mount.pop(below, None)
-    for where in ("nodeSelector", "nodeName", "subdomain", "schedulingGates"):
-        spec.pop(where, None)
+        for key in ("subPath", "subPathExpr"):  # folders of the run, on volumes that this pod lacks
+            mount.pop(key, None)
+    for key in ("nodeSelector", "nodeName", "subdomain", "schedulingGates"):
+        spec.pop(key, None)
     for volume in spec.get("volumes") or []:
         if volume["name"] == "work":
             volume.pop("ephemeral", None)
@@ -53,58 +53,64 @@ def errand_spec(run: Document, container: str, command: Sequence[str], *, memory
 
 
 def _optional(variable: Document) -> Document:
-    """Let a variable be absent whose text the run's own Secret would hold: it is there only with the run."""
+    """Make a variable optional if its value is in the run's own Secret, which exists only once the run does."""
     reference = (variable.get("valueFrom") or {}).get("secretKeyRef")
     if reference and _OWN_SECRET.fullmatch(reference["name"]):
         return {**variable, "valueFrom": {"secretKeyRef": {**reference, "optional": True}}}
     return variable
 
 
-def run_errand(tools: Tools, name: str, spec: Document, *, seconds: float, **metadata: Any) -> tuple[str, p.End]:
-    """Run a pod to its end, and remove it.
+def run_one_off_pod(
+    tools: Tools, name: str, spec: Document, *, timeout_seconds: float, **metadata: Any
+) -> tuple[str, p.Termination]:
+    """Run a pod to completion, and remove it.
 
     Args:
         tools: kubectl for the namespace.
         name: The pod's name.
         spec: Its spec.
-        seconds: How long it may take, its image's pulling included.
-        metadata: More of its metadata, such as `annotations`.
+        timeout_seconds: The time limit, including the time to pull the image.
+        metadata: Additional metadata, such as `annotations`.
 
     Returns:
-        What it printed, and how it ended.
+        Its log, and how it terminated.
 
     Raises:
-        NotFoundError: If its image, or a Secret or ConfigMap that it needs, is not there.
-        UnavailableError: If it has not ended in time.
+        NotFoundError: If its image, or a Secret or ConfigMap that it needs, does not exist.
+        UnavailableError: If it does not finish in time.
     """
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": name, "labels": {"app.kubernetes.io/part-of": "tuneyard"}, **metadata},
-        "spec": {**spec, "activeDeadlineSeconds": int(seconds), "terminationGracePeriodSeconds": _GRACE_SECONDS},
+        "spec": {
+            **spec,
+            "activeDeadlineSeconds": int(timeout_seconds),
+            "terminationGracePeriodSeconds": _GRACE_SECONDS,
+        },
     }
     try:
-        tools.kubectl("create", "-f", "-", given=json.dumps(pod))
-        end = _end(tools, name, seconds)
+        tools.kubectl("create", "-f", "-", stdin=json.dumps(pod))
+        end = _wait(tools, name, timeout_seconds)
         return tools.kubectl("logs", name), end
     finally:
         with contextlib.suppress(TuneyardError):
             tools.kubectl("delete", "pod", name, "--ignore-not-found", "--wait=false")
 
 
-def _end(tools: Tools, name: str, seconds: float) -> p.End:
-    until, why = time.monotonic() + seconds, ""
-    while time.monotonic() < until:
+def _wait(tools: Tools, name: str, timeout_seconds: float) -> p.Termination:
+    deadline, why = time.monotonic() + timeout_seconds, ""
+    while time.monotonic() < deadline:
         pod: Document = json.loads(tools.kubectl("get", "pod", name, "-o", "json"))
-        if p.is_over(pod) and (end := p.end_of(pod)):
+        if p.is_finished(pod) and (end := p.termination_of(pod)):
             return end
         if waiting := p.waiting_for(pod):
             why = f": {waiting.why}"
             if p.is_stuck(pod):
-                hint = "Correct it, or see what tuneyard doctor --on kubernetes says."
-                raise NotFoundError(f"A pod could not be started in {tools.namespace}: {waiting.why}.", hint=hint)
-        time.sleep(_LOOK_SECONDS)
+                message = f"A pod can't start in namespace '{tools.namespace}': {waiting.why}."
+                raise NotFoundError(message, hint="tuneyard doctor --on kubernetes")
+        time.sleep(_POLL_SECONDS)
     raise UnavailableError(
-        f"The pod {name} has not ended in {seconds:g} s{why}.",
+        f"The pod '{name}' did not finish within {timeout_seconds:g} s{why}.",
         hint=f"kubectl get events -n {tools.namespace} --sort-by=.lastTimestamp",
     )
