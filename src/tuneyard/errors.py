@@ -28,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 INTERRUPTED = 130
 TERMINATED = 143
@@ -43,7 +43,8 @@ class TuneyardError(Exception):
         details: The facts of the message as data, for programs; they appear in `--json` output.
     """
 
-    exit_code: ClassVar[int] = 1
+    exit_code: int = 1
+    """What a process that ends on this error returns; the class's own, unless an error carries another process's."""
 
     def __init__(self, message: str, *, hint: str = "", **details: Any) -> None:
         super().__init__(message)

@@ -96,7 +96,7 @@ def test_a_private_ca_has_to_be_named(s3_server_of: Callable[[str], S3Server], n
 def test_http_and_https_taken_for_one_another_are_told(s3_server_of: Callable[[str], S3Server]) -> None:
     plain, tls = s3_server_of("minio"), s3_server_of("minio-tls")
     spoken = raised("get", open_store(plain.url.replace("http", "https"), environ=plain.env), "default-bucket/key")
-    assert "does not speak TLS" in spoken.message
+    assert "does not support TLS" in spoken.message
     assert plain.url in spoken.hint
     silent = raised("get", open_store(tls.url.replace("https", "http"), environ=tls.env), "default-bucket/key")
     assert isinstance(silent, UnavailableError)
@@ -110,7 +110,7 @@ def test_a_web_server_is_not_taken_for_an_empty_bucket() -> None:
         for verb in VERBS:
             error = raised(verb, store, "default-bucket/key")
             assert isinstance(error, UnavailableError), verb
-            assert "not answer as an S3 server" in error.message
+            assert "not respond like an S3 server" in error.message
 
 
 @pytest.mark.s3

@@ -213,7 +213,7 @@ def test_keys_that_leave_the_bucket_or_no_store_keeps_are_refused_by_every_verb(
         lambda: place.store.local_path(key),
     ]
     for verb in verbs:
-        with pytest.raises(InvalidValuesError, match="of an object store"):
+        with pytest.raises(InvalidValuesError, match="The object store's"):
             verb()
 
 

@@ -112,7 +112,7 @@ def test_published_rows_that_are_not_those_of_the_newest_checkpoint_are_damage(
     damage(place.store, place / f"{RUN}/{METRICS_FILE}")
     assert [one.key for one in verify_place(place.store, place / RUN).damage] == [place / f"{RUN}/{METRICS_FILE}"]
     assert exp.rows_of(restored, on_damage=told.append) == rows
-    assert ["metrics.jsonl is damaged, or is not there" in sentence for sentence in told] == [True]
+    assert ["metrics.jsonl' is damaged or missing" in sentence for sentence in told] == [True]
 
 
 def test_two_files_swapped_are_both_damaged(stored: Place):
@@ -129,9 +129,9 @@ def test_it_tells_what_a_relaunch_will_do(place: Place, tmp_path: Path):
     def relaunch() -> str:
         return verify_place(place.store, place / RUN).resume[place / RUN]
 
-    assert relaunch() == "goes on from step 20 (checkpoint-20-1)"
+    assert relaunch() == "resumes from step 20 (checkpoint-20-1)"
     _flip(place.store, place / f"{RUN}/checkpoint-20-1/optimizer.pt")
-    assert relaunch() == "goes on from step 10 (checkpoint-10-1)"
+    assert relaunch() == "resumes from step 10 (checkpoint-10-1)"
     _flip(place.store, place / f"{RUN}/checkpoint-10-1/optimizer.pt")
     assert relaunch() == "stops with exit code 7: no checkpoint verifies"
 
@@ -159,4 +159,4 @@ def test_a_superseded_checkpoint_is_no_place_to_go_on_from(place: Place, tmp_pat
     put_run(place.store, place / RUN, tmp_path, 10, 20, final=False)
     attempt = experiment(place.store, place / RUN).claim(record(), resume=False)
     attempt.publish(make_checkpoint(tmp_path / "anew", 5), 5, ABOUT)
-    assert verify_place(place.store, place / RUN).resume[place / RUN] == "goes on from step 5 (checkpoint-5-2)"
+    assert verify_place(place.store, place / RUN).resume[place / RUN] == "resumes from step 5 (checkpoint-5-2)"

@@ -103,9 +103,9 @@ def test_an_untrusted_certificate_advises_what_its_target_has(monkeypatch: pytes
         return explain(error, "https://minio:9000", "bucket", "key").hint
 
     monkeypatch.delenv(CHART_VARIABLE, raising=False)
-    assert hint() == "Name the authority that signed it: export AWS_CA_BUNDLE=/path/to/ca.pem"
+    assert hint() == "Configure the authority that signed it: export AWS_CA_BUNDLE=/path/to/ca.pem"
     monkeypatch.setenv(CHART_VARIABLE, "finetune")
-    assert hint() == "Name the authority that signed it: --set bucketCABundle.configMap=NAME"
+    assert hint() == "Configure the authority that signed it: --set bucketCABundle.configMap=NAME"
 
 
 def test_missing_keys_advise_what_their_target_has(monkeypatch: pytest.MonkeyPatch) -> None:

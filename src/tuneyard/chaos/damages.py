@@ -191,7 +191,7 @@ def _trial(ground: Ground, known: Reference, killed: Damaged, where: str, *, to_
 
 def _told(launched: Ended) -> bool:
     before = itertools.takewhile(lambda line: not line.startswith("attempt "), launched.log.splitlines())
-    return any(word in line for line in before for word in ("damaged", "is not there", "is older than"))
+    return any(word in line for line in before for word in ("damaged", "is missing", "is older than"))
 
 
 def _not_found(ground: Ground) -> bool:

@@ -5,7 +5,6 @@ Nothing is launched. Model and data are looked at where this machine reaches the
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -99,9 +98,9 @@ def _from_inside(sources: Sources, runner: Runner, values: FinetuneValues, launc
 
 def _of_a_cluster(sources: Sources, runner: Runner, values: FinetuneValues) -> Estimate:
     """Estimate from here what will run in a cluster, where this machine reaches the store with its own keys."""
-    from tuneyard.store import STORE_VARIABLE
+    from tuneyard.store import configured_store
 
-    if sources.store is None and not os.environ.get(STORE_VARIABLE) and not values.bucketStorageHost:
+    if configured_store(sources.store, fallback=values.bucketStorageHost) is None:
         raise UsageError("The values name no store.", hint="Name it: --set bucketStorageHost=https://…")
     try:
         return _from_here(sources, values, here=False)

@@ -323,11 +323,11 @@ def load_finetune_values(sources: Sources) -> FinetuneValues:
 
 
 def store_of(sources: Sources, fallback: str | None = None) -> Store:
-    """Open the store that is meant: the one told, `TUNEYARD_STORE`, the fallback, or the local one.
+    """Open the configured store: `--store`, `TUNEYARD_STORE`, the fallback, or the local one, in this order.
 
     Args:
         sources: What the user gave.
-        fallback: A store that is better than the local one where none is told.
+        fallback: The store that is preferred to the local one.
 
     Raises:
         InvalidValuesError: If what names it is neither a URL nor clearly a path.
@@ -338,18 +338,12 @@ def store_of(sources: Sources, fallback: str | None = None) -> Store:
 
 
 def _check_delivered(store: Store, values: FinetuneValues) -> None:
+    from tuneyard.delivery import find_dataset
     from tuneyard.models import find_base
 
     find_base(store, values.basemodel)
     for path in _datasets(values):
-        folder, _, file = path.rpartition("/")
-        _expect(
-            store,
-            f"{folder}/.tuneyard/{file}.manifest.json",
-            f"The dataset {path} has not been delivered to {store.url}.",
-            f"Deliver it first: tuneyard deliver -f FILE, with a dataScript that writes {file} "
-            f"and bucketDataDir {folder}/",
-        )
+        find_dataset(store, path)
 
 
 def _datasets(values: FinetuneValues) -> Iterable[str]:
@@ -357,13 +351,6 @@ def _datasets(values: FinetuneValues) -> Iterable[str]:
     for part in (data.training_data, data.validation_data):
         for dataset in getattr(part, "datasets", None) or ():
             yield dataset.path
-
-
-def _expect(store: Store, manifest: str, sentence: str, hint: str) -> None:
-    try:
-        store.head(manifest)
-    except NotFoundError as error:
-        raise NotFoundError(sentence, hint=hint, key=manifest, store=store.url) from error
 
 
 def _finetuning_run(runner: Runner, run: str) -> RunInfo | None:
@@ -374,6 +361,8 @@ def _finetuning_run(runner: Runner, run: str) -> RunInfo | None:
 
 
 def _check_final(store: Store, final: str, run: str, info: RunInfo | None) -> None:
+    from tuneyard.store import place_of_result
+
     if info is None:
         sentence = f"There is no finetuning run named {run!r}, and nothing at {final} in {store.url}."
         hint = "See which there are: tuneyard runs"
@@ -383,7 +372,11 @@ def _check_final(store: Store, final: str, run: str, info: RunInfo | None) -> No
             "running": f"Wait for it: tuneyard watch {run}",
             "succeeded": "Finetune with --set mergeAdapter=true to get a merged model, or leave --merged out.",
         }.get(info.status, f"See why: tuneyard logs {run}")
-    _expect(store, f"{final}/manifest.json", sentence, hint)
+    manifest = place_of_result(final).manifest_key
+    try:
+        store.head(manifest)
+    except NotFoundError as error:
+        raise NotFoundError(sentence, hint=hint, key=manifest, store=store.url) from error
 
 
 def _told_accelerator(runner: Runner, info: RunInfo | None) -> list[str]:

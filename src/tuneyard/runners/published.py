@@ -68,8 +68,10 @@ def delete_experiment(store: Store, experiment: str) -> int:
     Returns:
         How many objects were removed.
     """
+    from tuneyard.store import MANIFEST
+
     keys = [entry.key for entry in store.list(f"{experiment.rstrip('/')}/")]
-    keys.sort(key=lambda key: (not key.endswith("/HEAD"), not key.endswith("/manifest.json"), key))
+    keys.sort(key=lambda key: (not key.endswith("/HEAD"), not key.endswith(f"/{MANIFEST}"), key))
     rest = iter(keys)
     while batch := list(islice(rest, _AT_ONCE)):
         store.delete(batch)

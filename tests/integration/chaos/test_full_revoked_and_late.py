@@ -64,7 +64,7 @@ def small(request, tmp_path, forks):
 def intact(made, run=RUN):
     found = verify_place(made.store, made.experiment(run))
     assert found.damage == ()
-    assert found.resume[made.experiment(run)].startswith("goes on from step")
+    assert found.resume[made.experiment(run)].startswith("resumes from step")
 
 
 def ends_well(made, known):

@@ -162,7 +162,7 @@ def test_files_in_folders_keep_their_place(delivery: Delivery) -> None:
 
 
 def test_data_without_a_row_is_refused_and_nothing_is_written(delivery: Delivery) -> None:
-    with pytest.raises(InvalidDataError, match=r"wrote train\.jsonl without a single row"):
+    with pytest.raises(InvalidDataError, match=r"wrote .train\.jsonl. without a single row"):
         deliver(delivery, 'open("/downloads/datasets/train.jsonl", "w").write("\\n")')
     assert delivery.paths("default-bucket/") == []
 
@@ -178,7 +178,7 @@ def test_model_and_data_are_delivered_by_one_process_and_the_script_sees_no_key(
     text = (
         "import json, os\n"
         'open("/downloads/datasets/env.jsonl", "w").write(json.dumps(dict(os.environ)) + "\\n")\n'
-        'print("said by the script")'
+        'print("printed by the script")'
     )
     secrets = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "TUNEYARD_API_KEY"), "canary")
     given = {"modelID": "org/tiny", "bucketModelPath": "default-bucket/models/tiny", "hfTokenSecret": {"name": "hf"}}
@@ -187,7 +187,7 @@ def test_model_and_data_are_delivered_by_one_process_and_the_script_sees_no_key(
     known = json.loads(delivery.store.get(f"{DATASETS}/env.jsonl").body)
     assert "canary" not in known.values()
     assert known["HF_TOKEN"] == "hf_right"
-    assert "said by the script" in result.stderr
+    assert "printed by the script" in result.stderr
     (line,) = result.stdout.splitlines()
     report = json.loads(line)
     assert report["model"]["status"] == "delivered"

@@ -91,10 +91,10 @@ def test_an_image_without_torch_finds_what_names_and_shapes_show(
 
 
 def test_an_architecture_that_is_not_known_here_is_delivered_with_a_notice(
-    delivery: Delivery, model: Path, capsys: pytest.CaptureFixture[str]
+    delivery: Delivery, model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     from lab.broken_models import configure
 
     configure(model, architectures=["TomorrowsForCausalLM"])
     delivery.run(modelID=str(model))
-    assert "has no architecture 'TomorrowsForCausalLM'" in capsys.readouterr().err
+    assert "has no architecture 'TomorrowsForCausalLM'" in caplog.text

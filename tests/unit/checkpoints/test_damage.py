@@ -98,7 +98,7 @@ def test_where_none_verifies_the_error_names_the_file_and_nothing_starts_over(
 def test_a_checkpoint_that_only_head_knows_is_damage_and_no_fresh_start(store: Store, tmp_path: Path) -> None:
     publish_steps(store, tmp_path, 10)
     store.delete([info.key for info in store.list(f"{PREFIX}/checkpoint-10-1/")])
-    with pytest.raises(IntegrityError, match=r"checkpoint-10-1/manifest\.json is not there, and HEAD names it"):
+    with pytest.raises(IntegrityError, match=r"checkpoint-10-1/manifest\.json. is missing, but HEAD names it"):
         experiment(store).restore(tmp_path / "work", on_damage=lambda _: None)
 
 
@@ -122,7 +122,7 @@ def test_a_changed_fact_of_a_manifest_is_damage_though_its_files_are_whole(store
     restored = experiment(store).restore(tmp_path / "work", on_damage=told.append)
     assert restored is not None
     assert restored.ref.step == 10
-    assert f"{key} is damaged" in told[0]
+    assert f"'{key}' is damaged" in told[0]
 
 
 def test_a_damaged_head_is_told_and_the_manifests_are_taken(store: Store, tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_damaged_head_is_told_and_the_manifests_are_taken(store: Store, tmp_pa
     restored = experiment(store).restore(tmp_path / "work", on_damage=told.append)
     assert restored is not None
     assert restored.ref.step == 20
-    assert told[0].startswith(f"{PREFIX}/HEAD is damaged")
+    assert told[0].startswith(f"'{PREFIX}/HEAD' is damaged")
 
 
 @pytest.mark.parametrize("mutation", ["flip", "truncate", "empty", "delete"])
@@ -150,7 +150,7 @@ def test_a_damaged_or_lost_head_is_made_again_by_the_next_claim(store: Store, tm
 def test_a_damaged_head_without_any_checkpoint_is_no_fresh_start(store: Store, tmp_path: Path) -> None:
     experiment(store).claim(record())
     flip(store, f"{PREFIX}/HEAD", "")
-    with pytest.raises(IntegrityError, match="HEAD is damaged"):
+    with pytest.raises(IntegrityError, match=r"HEAD. is damaged"):
         experiment(store).restore(tmp_path / "work", on_damage=lambda _: None)
 
 

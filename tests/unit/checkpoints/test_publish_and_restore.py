@@ -155,7 +155,7 @@ def test_a_folder_without_a_required_file_is_not_published(store: Store, tmp_pat
     attempt = experiment(store).claim(record())
     folder = make_checkpoint(tmp_path / "10", 10)
     (folder / missing).unlink()
-    with pytest.raises(IntegrityError, match="could not go on from it") as caught:
+    with pytest.raises(IntegrityError, match="could not resume from it") as caught:
         attempt.publish(folder, 10, {"best": None})
     assert missing[:9] in caught.value.message
     assert list(store.list(f"{PREFIX}/checkpoint-10-1/")) == []

@@ -68,7 +68,7 @@ def test_a_head_of_a_newer_format_is_refused_and_never_written_over(store: Store
     newer = to_sealed_json({"format": 2, "attempt": 1})
     store.put(f"{PREFIX}/HEAD", newer)
     for work in (experiment(store).head, lambda: experiment(store).claim(record())):
-        with pytest.raises(IntegrityError, match=r"HEAD has format 2, and this version of Tuneyard reads 1"):
+        with pytest.raises(IntegrityError, match=r"HEAD. has the format 2; this version of Tuneyard reads 1"):
             work()
     assert store.get(f"{PREFIX}/HEAD").body == newer
 
@@ -79,7 +79,7 @@ def test_head_and_run_json_in_one_another_s_place_are_damage(store: Store) -> No
     head, run = (store.get(f"{PREFIX}/{name}").body for name in ("HEAD", "run.json"))
     store.put(f"{PREFIX}/HEAD", run)
     store.put(f"{PREFIX}/run.json", head)
-    with pytest.raises(IntegrityError, match=r"HEAD is damaged"):
+    with pytest.raises(IntegrityError, match=r"HEAD. is damaged"):
         read_head(store, PREFIX)
     with pytest.raises(IntegrityError, match=r"run\.json can't be read"):
         exp.claim(record())
@@ -151,7 +151,7 @@ def test_run_json_comes_back_as_it_was_written() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"format": 1, "attempts": []}', b"\xff"])
 def test_a_damaged_run_json_is_told(body: bytes) -> None:
-    with pytest.raises(IntegrityError, match=r"bucket/run\.json is damaged"):
+    with pytest.raises(IntegrityError, match=r"bucket/run\.json. is damaged"):
         RunRecord.from_json(body, where="bucket/run.json")
 
 
@@ -178,7 +178,7 @@ def test_a_damaged_run_json_is_told_and_does_not_stop_a_training(store: Store) -
     store.put(f"{PREFIX}/run.json", b"damaged")
     told: list[str] = []
     assert experiment(store).claim(record(), on_damage=told.append).number == 2
-    assert ["run.json is damaged" in sentence for sentence in told] == [True]
+    assert ["run.json' is damaged" in sentence for sentence in told] == [True]
     assert [entry["number"] for entry in json.loads(store.get(f"{PREFIX}/run.json").body)["attempts"]] == [2]
 
 
@@ -196,7 +196,7 @@ def test_a_torn_last_row_is_passed_over_and_a_damaged_one_is_told() -> None:
     assert list(parse_rows(b'{"step": 1}\n{"step": 2, "lo')) == [{"step": 1}]
     assert list(parse_rows(b"")) == []
     for line in (b"{", b"[1]", b'{"loss": 1}', b'{"step": "1"}'):
-        with pytest.raises(IntegrityError, match=r"metrics\.jsonl has no row of metrics on line 2"):
+        with pytest.raises(IntegrityError, match=r"Line 2 of metrics\.jsonl is not a row of metrics"):
             list(parse_rows(b'{"step": 1}\n' + line + b'\n{"step": 3}\n'))
 
 
@@ -207,7 +207,7 @@ def test_a_number_that_json_has_no_word_for_is_null(tmp_path: Path) -> None:
 
 
 def test_a_row_needs_a_step(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="int under 'step', not None"):
+    with pytest.raises(ValueError, match="int as 'step', not None"):
         MetricsLog(tmp_path / "metrics.jsonl").append({"loss": 1.0})
 
 

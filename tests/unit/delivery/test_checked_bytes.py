@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from tuneyard.store import FileEntry, Manifest, open_store, write_manifest
 
 
 def read(source: Source, file: SourceFile) -> bytes:
-    return b"".join(checked(source, file, advance=lambda count: None, stop=threading.Event()))
+    return b"".join(checked(source, file, advance=lambda count: None))
 
 
 @pytest.mark.parametrize("now", [b"", b"weight", b"weights and more"])
@@ -24,7 +23,7 @@ def test_another_size_than_when_it_was_listed_is_refused(tmp_path: Path, now: by
     source = FolderSource(tmp_path)
     assert read(source, source.files[0]) == b"weights"
     (tmp_path / "w").write_bytes(now)
-    with pytest.raises(IntegrityError, match=f"The size of w .* is {len(now)}, and 7 was declared"):
+    with pytest.raises(IntegrityError, match=f"The size of .w. .* is .{len(now)}., but the source declares .7."):
         read(source, source.files[0])
 
 
@@ -36,7 +35,7 @@ def test_other_bytes_than_a_manifest_names_are_refused(tmp_path: Path) -> None:
     source = StoreSource(store, "bucket/model/")
     assert read(source, source.files[0]) == b"weights"
     store.put("bucket/model/w", b"weightz")
-    with pytest.raises(IntegrityError, match="The SHA-256 of w"):
+    with pytest.raises(IntegrityError, match=r"The SHA-256 of .w"):
         read(source, source.files[0])
 
 

@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 from lab.deliveries import safetensors
-from tuneyard.delivery import DeliverReport, deliver
+from tuneyard.delivery import DeliverReport, deliver, find_dataset
 from tuneyard.delivery.datasets import script_sha256
 from tuneyard.delivery.journal import read_journal
 from tuneyard.errors import ConflictError, IntegrityError
 from tuneyard.store import FileEntry, Manifest, Store, open_store, read_manifest
-from tuneyard.train.inputs import delivered_dataset
 from tuneyard.values import DeliverValues
 
 MODEL = "default-bucket/models/tiny"
@@ -149,7 +148,7 @@ def test_a_file_of_data_whose_manifest_names_others_is_not_that_file(store: Stor
         body = manifest("dataset", *paths, source=source)
         store.put(f"{DATA}/.tuneyard/own.jsonl.manifest.json", body)
         with pytest.raises(IntegrityError, match=r"does not name own.jsonl alone"):
-            delivered_dataset(store, f"{DATA}/own.jsonl")
+            find_dataset(store, f"{DATA}/own.jsonl")
     store.put(f"{DATA}/.tuneyard/own.jsonl.manifest.json", manifest("dataset", "other.jsonl", source=source))
     with pytest.raises(ConflictError):  # not "delivered before"
         deliver_data(store, tmp_path)

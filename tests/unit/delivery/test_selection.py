@@ -47,11 +47,11 @@ def test_pickles_are_left_out_with_one_notice_where_safetensors_are_there(pickle
     selection = select_model(files("config.json", "model.safetensors", pickle), exclude=(), name="org/tiny")
     assert [file.path for file in selection.files] == ["config.json", "model.safetensors"]
     assert selection.left_out == (pickle,)
-    assert selection.notices == (f"left out of org/tiny, since safetensors are there: {pickle}",)
+    assert selection.notices == (f"Left out of 'org/tiny', which has safetensors: {pickle}.",)
 
 
 def test_a_model_with_only_pickles_is_refused_and_they_are_named() -> None:
-    with pytest.raises(InvalidDataError, match=r"only weights of org/tiny .* run code .*pytorch_model.bin") as caught:
+    with pytest.raises(InvalidDataError, match=r"only weights of .org/tiny. .* run code .*pytorch_model.bin") as caught:
         chosen((), "config.json", "pytorch_model.bin")
     assert caught.value.exit_code == 3
     assert "safetensors" in caught.value.hint
@@ -63,11 +63,11 @@ def test_pickles_that_are_excluded_are_no_reason_to_refuse() -> None:
 
 
 def test_a_model_of_which_nothing_is_left_is_refused() -> None:
-    with pytest.raises(InvalidDataError, match="excludes all of its 1 files"):
+    with pytest.raises(InvalidDataError, match="excludes all 1"):
         chosen(("*",), "config.json")
 
 
 @pytest.mark.parametrize("path", ["../evil.json", "/etc/passwd", "a//b", "a\\b", "line\nbreak"])
 def test_names_that_lead_elsewhere_are_refused(path: str) -> None:
-    with pytest.raises(InvalidDataError, match="names no store can keep"):
+    with pytest.raises(InvalidDataError, match="names that no store can keep"):
         chosen((), path, "model.safetensors")

@@ -57,13 +57,13 @@ def test_the_kinds_of_adapters_that_are_loaded_are_taken(tmp_path: Path, kind: s
 @pytest.mark.parametrize("ending", [*UNSAFE, ".BIN", ".bin.index.json"])
 def test_a_format_that_can_run_code_is_refused(tmp_path: Path, ending: str) -> None:
     found = refused(tmp_path, {**PLAIN, f"sub/weights{ending}": b"{}"})
-    assert found == [(f"sub/weights{ending}", "is of a format that can run code when it is loaded")]
+    assert found == [(f"sub/weights{ending}", "is in a format that can run code when loaded")]
 
 
-COMPILED = "names compiled code of a repository"
+COMPILED = "names compiled code in a repository"
 SETTINGS = {
-    "trust_remote_code": ({"trust_remote_code": True}, "asks for a repository's code to be trusted"),
-    "trust_remote_code as text": ({"trust_remote_code": "yes"}, "asks for a repository's code to be trusted"),
+    "trust_remote_code": ({"trust_remote_code": True}, "trusts a repository's code"),
+    "trust_remote_code as text": ({"trust_remote_code": "yes"}, "trusts a repository's code"),
     "an attention kernel": ({"attn_implementation": "org/kernel"}, COMPILED),
     "an attention kernel of a revision": ({"_attn_implementation": "kernel@main"}, COMPILED),
     "an attention kernel's function": ({"_attn_implementation_internal": "kernel:f"}, COMPILED),
@@ -73,7 +73,7 @@ SETTINGS = {
         COMPILED,
     ),
     "a kernel of experts": ({"experts_implementation": "org/kernel"}, COMPILED),
-    "code that generates": ({"custom_generate": "org/code"}, "names code that would generate"),
+    "code that generates": ({"custom_generate": "org/code"}, "names code for generation"),
 }  # fmt: skip
 
 
@@ -102,7 +102,7 @@ def test_settings_that_are_no_json_are_refused(tmp_path: Path, file: str, body: 
 
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json", "model.safetensors.index.json"])
 def test_settings_that_are_no_map_are_refused(tmp_path: Path, file: str) -> None:
-    assert refused(tmp_path, {**PLAIN, file: b"[]"}) == [(file, "is no map")]
+    assert refused(tmp_path, {**PLAIN, file: b"[]"}) == [(file, "is not a JSON object")]
 
 
 def test_settings_of_a_vast_size_are_refused_unread(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_an_index_that_names_other_weights_than_the_model_s_own_is_refused(tmp_p
     index = {"weight_map": {"a": "model-1.safetensors", "b": elsewhere}}
     files = {key: value for key, value in PLAIN.items() if not key.startswith("sub/")}
     found = refused(tmp_path, {**files, "model.safetensors.index.json": index})
-    assert found == [("model.safetensors.index.json", "names weights that are not the model's own safetensors")]
+    assert found == [("model.safetensors.index.json", "names weights other than the model's own safetensors")]
 
 
 @pytest.mark.parametrize("index", [{}, {"weight_map": []}, {"weight_map": None}])
@@ -130,12 +130,12 @@ def test_an_index_without_weights_is_refused(tmp_path: Path, index: dict[str, An
 
 
 ADAPTERS = {
-    "another kind": ({"peft_type": "XLORA"}, "is of a kind that is not loaded"),
-    "no kind": ({"peft_type": None}, "is of a kind that is not loaded"),
-    "a kind that is no text": ({"peft_type": ["LORA"]}, "is of a kind that is not loaded"),
+    "another kind": ({"peft_type": "XLORA"}, "is of a type that can't be loaded"),
+    "no kind": ({"peft_type": None}, "is of a type that can't be loaded"),
+    "a kind that is no text": ({"peft_type": ["LORA"]}, "is of a type that can't be loaded"),
     "a prompt that begins anew": (
         {"peft_type": "PROMPT_TUNING", "inference_mode": False},
-        "would begin its prompt anew",
+        "would initialize its prompt",
     ),
     "a package": ({"megatron_config": {"a": 1}, "megatron_core": "evil"}, "names a package to import"),
 }  # fmt: skip

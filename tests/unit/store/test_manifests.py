@@ -81,7 +81,7 @@ DAMAGED = {
 
 @pytest.mark.parametrize("damage", DAMAGED)
 def test_a_damaged_manifest_is_told_by_its_key(damage: str) -> None:
-    with pytest.raises(IntegrityError, match=r"The manifest bucket/manifest\.json ") as caught:
+    with pytest.raises(IntegrityError, match=r"The manifest 'bucket/manifest\.json' ") as caught:
         Manifest.from_json(DAMAGED[damage], where="bucket/manifest.json")
     assert caught.value.hint
 

@@ -92,21 +92,21 @@ def test_profiles_may_lie_elsewhere(tmp_path: Path) -> None:
 
 def test_a_profile_that_is_not_there_is_not_found(tmp_path: Path) -> None:
     write_profiles(tmp_path, "[lab]\naws_access_key_id = i\naws_secret_access_key = s\n")
-    with pytest.raises(NotFoundError, match="no AWS profile lap "):
+    with pytest.raises(NotFoundError, match="no AWS profile 'lap' "):
         read(tmp_path, AWS_PROFILE="lap")
 
 
 @pytest.mark.parametrize("kind", ["sso_session = x", "role_arn = arn:x", "credential_process = /bin/x"])
 def test_a_profile_of_another_kind_says_how_to_turn_it_into_keys(tmp_path: Path, kind: str) -> None:
     write_profiles(tmp_path, config=f"[profile lab]\n{kind}\n")
-    with pytest.raises(DeniedError, match="profile lab has no static keys") as caught:
+    with pytest.raises(DeniedError, match="profile 'lab' has no static keys") as caught:
         read(tmp_path, AWS_PROFILE="lab")
     assert "export-credentials --profile lab" in caught.value.hint
 
 
 def test_a_file_that_holds_no_profiles_is_told_without_its_text(tmp_path: Path) -> None:
     write_profiles(tmp_path, "hush-hush\n")
-    with pytest.raises(InvalidValuesError, match="not a file of AWS profiles") as caught:
+    with pytest.raises(InvalidValuesError, match="does not hold AWS profiles") as caught:
         read(tmp_path, AWS_PROFILE="lab")
     assert "hush-hush" not in caught.value.message + caught.value.hint
     assert caught.value.__suppress_context__  # the parser's error quotes the line
@@ -119,7 +119,7 @@ def test_half_of_the_credentials_is_told_by_the_missing_name(tmp_path: Path, lef
 
 
 def test_no_credentials_at_all_are_denied_before_anything_is_asked(tmp_path: Path) -> None:
-    with pytest.raises(DeniedError, match=r"no credentials for the object store https://store\.example:9000"):
+    with pytest.raises(DeniedError, match=r"no credentials for the object store .https://store\.example:9000"):
         open_store(URL, environ={"HOME": str(tmp_path)})
 
 
@@ -177,7 +177,7 @@ def test_a_ca_bundle_that_is_none_is_told_by_its_path(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match=r"nothing\.pem"):
         read(tmp_path, **KEYS, AWS_CA_BUNDLE=str(tmp_path / "nothing.pem"))
     (tmp_path / "key.pem").write_text("-----BEGIN PRIVATE KEY-----")
-    with pytest.raises(InvalidValuesError, match=r"key\.pem has no PEM certificate"):
+    with pytest.raises(InvalidValuesError, match=r"key\.pem. contains no PEM certificate"):
         read(tmp_path, **KEYS, AWS_CA_BUNDLE=str(tmp_path / "key.pem"))
 
 

@@ -16,7 +16,7 @@ from tuneyard.runners.local.records import read_json
 
 _METRICS_TAIL_BYTES = 8192
 _LOG_TAIL_BYTES = 16_384
-# The forms of `tuneyard.process.tell_error`.
+# The forms of `tuneyard.process.report_error`.
 _ERROR, _HINT = "error:", "hint:"
 
 
