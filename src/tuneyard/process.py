@@ -227,7 +227,7 @@ def explain(error: Exception, workdir: Path | None = None) -> TuneyardError | No
     if not is_full:
         return None
     return FullError(
-        f"This machine's disk has no room left ({type(error).__name__}: {_first_line(error)}).",
+        f"This machine's disk is full ({type(error).__name__}: {_first_line(error)}).",
         hint=more_room(folder),
     )
 

@@ -68,7 +68,7 @@ def test_each_refusal_of_the_system_has_its_exit_code(home: Path, number: int, k
     assert type(error) is kind
     assert error.message == f"The path {home}/runs of {home} can't be used: {os.strerror(number)}."
     if kind is not FullError:
-        assert error.hint == "Name a folder of yours: export TUNEYARD_HOME=/path/to/folder"
+        assert error.hint == "Use another folder: export TUNEYARD_HOME=/path/to/folder"
 
 
 def test_the_hint_names_what_moves_the_folder(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,14 +78,14 @@ def test_the_hint_names_what_moves_the_folder(home: Path, tmp_path: Path, monkey
         return error.hint
 
     work = tmp_path / "work"
-    assert hint(work / "models", work) == "Name another: --workdir /path/to/folder"
+    assert hint(work / "models", work) == "Use another folder: --workdir /path/to/folder"
     assert "TUNEYARD_HOME" in hint(home.parent, home / "runs/finetune/lora/work")  # above the home, which can't be made
     assert "TUNEYARD_HOME" in hint(home / "runs/finetune/lora/work/x", home / "runs/finetune/lora/work")
     temporary = Path(tempfile.gettempdir())
-    assert hint(temporary / "tuneyard-x" / "y") == "Name another: export TMPDIR=/path/to/folder"
-    assert hint(Path("/elsewhere/x")) == "Check it, or name another: ls -ld /elsewhere/x"
+    assert hint(temporary / "tuneyard-x" / "y") == "Use another folder: export TMPDIR=/path/to/folder"
+    assert hint(Path("/elsewhere/x")) == "Check it, or use another: ls -ld /elsewhere/x"
     monkeypatch.setenv("TUNEYARD_CHART", "finetune")
-    assert hint(work / "models", work) == "Check the pod's volume, and podSecurityContext.fsGroup."
+    assert hint(work / "models", work) == "Check the pod's volume and podSecurityContext.fsGroup."
 
 
 def test_what_is_about_no_file_or_about_the_installation_is_ours_to_mend() -> None:
@@ -152,11 +152,11 @@ def test_a_process_s_folder_that_can_t_be_made_is_named(tmp_path: Path, workdir:
     done = _deliver(tmp_path, workdir)
     assert done.returncode == code, done.stderr
     assert workdir in done.stderr
-    assert "hint: Name another: --workdir /path/to/folder" in done.stderr
+    assert "hint: Use another folder: --workdir /path/to/folder" in done.stderr
     words = tmp_path / "words.json"
     _deliver(tmp_path, workdir, TUNEYARD_TERMINATION_LOG=str(words), TUNEYARD_CHART="deliver")
     told = json.loads(words.read_text())
-    assert (told["exit_code"], told["hint"]) == (code, "Check the pod's volume, and podSecurityContext.fsGroup.")
+    assert (told["exit_code"], told["hint"]) == (code, "Check the pod's volume and podSecurityContext.fsGroup.")
 
 
 def test_a_read_only_disk_is_denied(tmp_path: Path) -> None:
@@ -182,4 +182,4 @@ def test_no_folder_for_temporary_files_names_its_variable() -> None:
         pytest.skip(f"no file system can be mounted here: {ran.stderr.strip()}")
     assert ran.returncode == 4, ran.stderr
     assert "error: No folder for temporary files can be used: " in ran.stderr
-    assert "hint: Name another: export TMPDIR=/path/to/folder" in ran.stderr
+    assert "hint: Use another folder: export TMPDIR=/path/to/folder" in ran.stderr

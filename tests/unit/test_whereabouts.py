@@ -54,7 +54,7 @@ def test_on_a_machine_a_setting_is_its_variable(monkeypatch: pytest.MonkeyPatch)
     assert setting("AWS_CA_BUNDLE") == "AWS_CA_BUNDLE"
     assert assignment("AWS_CA_BUNDLE", "/path/to/ca.pem") == "export AWS_CA_BUNDLE=/path/to/ca.pem"
     assert command("tuneyard runs") == "tuneyard runs"
-    assert more_room("/srv") == "Make room on its disk: df -h /srv"
+    assert more_room("/srv") == "Free space on its disk: df -h /srv"
     assert installation("train") == 'pip install "tuneyard[train]"'
 
 

@@ -49,7 +49,7 @@ def test_a_checkpoint_whose_file_did_not_stay_whole_is_not_committed(
     attempt = experiment(damaging(store, key, DAMAGES[damage])).claim(record())
     attempt.begin(CheckpointRef.at(PREFIX, 10, 1))
     folder = make_checkpoint(tmp_path / "20", 20)
-    with pytest.raises(IntegrityError, match=f"{name} did not arrive whole") as caught:
+    with pytest.raises(IntegrityError, match=f"{name}. is incomplete") as caught:
         attempt.publish(folder, 20, {"best": None})
     assert caught.value.details["key"] == key
     with pytest.raises(NotFoundError):
@@ -70,7 +70,7 @@ def test_a_final_model_whose_file_did_not_stay_whole_is_not_published(
 ) -> None:
     key = f"{PREFIX}/checkpoint-final/model.safetensors"
     attempt = experiment(damaging(store, key, DAMAGES[damage])).claim(record())
-    with pytest.raises(IntegrityError, match=r"model\.safetensors did not arrive whole"):
+    with pytest.raises(IntegrityError, match=r"model\.safetensors. is incomplete"):
         attempt.publish_final(make_checkpoint(tmp_path / "final", 30), "checkpoint-final", {})
     with pytest.raises(NotFoundError):
         store.head(f"{PREFIX}/checkpoint-final/manifest.json")

@@ -266,7 +266,7 @@ def test_a_home_that_can_t_be_used_is_named_with_the_variable_that_moves_it(
     done.is_a_mistake(code)
     folder = home["TUNEYARD_HOME"] or home.get("XDG_DATA_HOME") or home["HOME"]
     assert folder in done.err
-    assert "hint: Name a folder of yours: export TUNEYARD_HOME=/path/to/folder" in done.err
+    assert "hint: Use another folder: export TUNEYARD_HOME=/path/to/folder" in done.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "lora.yaml", "store"]
 
 

@@ -231,7 +231,7 @@ def test_what_is_shown_can_be_read_in_a_place_that_is_hidden(tmp_path: Path) -> 
     (inside / "module.py").write_text("shown")
     (tmp_path / "home" / ".local" / "key").write_text("canary")
     (tmp_path / "own").mkdir()
-    with pytest.raises(ValueError, match="can't be hidden in a folder that may be written into"):
+    with pytest.raises(ValueError, match="can't be hidden within a writable folder"):
         Plan(hidden=(str(tmp_path / "home" / ".local"),), writable=(str(tmp_path / "home"),))
     hidden = (str(tmp_path / "home" / ".local"),)
     code = (
