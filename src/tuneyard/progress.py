@@ -25,6 +25,9 @@ Advance = Callable[[float], None]
 Show = Callable[[float, float, str], None]
 """Called with the amount done, the total, and the text beside the bar."""
 
+Notify = Callable[[str], None]
+"""Called with one line of text: a notice about values, or what is waited for."""
+
 Unit = Literal["bytes", "items"]
 
 logger = logging.getLogger(__name__)

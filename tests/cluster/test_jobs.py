@@ -92,7 +92,7 @@ def finished(jobs):
 
 def resumed_from(jobs, pod):
     """Where a pod said that it goes on from."""
-    return int(jobs.until_said(pod, r"attempt \d+: going on from step (\d+)")[1])
+    return int(jobs.until_said(pod, r"attempt \d+: resuming from step (\d+)")[1])
 
 
 def stopped_at(jobs, pod):

@@ -94,16 +94,16 @@ def test_a_run_is_joined_refused_stopped_and_goes_on_and_is_deleted_with_its_dat
         lines = []
         for line in followed.stdout:
             lines.append(line)
-            if "going on from step" in line:
+            if "resuming from step" in line:
                 break
         assert int(lines[-1].rpartition(" ")[2]) >= far["progress"]["step"], lines
         # The next pod's lines follow in the same stream.
         kubectl("delete", "pod", "-n", lab.namespace, "-l", "job-name=long", "--wait=false")
         for line in followed.stdout:
             lines.append(line)
-            if "attempt 3: going on from step" in line:
+            if "attempt 3: resuming from step" in line:
                 break
-        assert "attempt 3: going on from step" in lines[-1]
+        assert "attempt 3: resuming from step" in lines[-1]
         lab.run("delete", "long", "--yes", rc=6)
         lab.run("stop", "long", "--timeout", 120)
         followed.communicate(timeout=60)

@@ -15,8 +15,8 @@ import time
 from types import FrameType
 
 from tuneyard.chaos.faulty import FaultyStore
+from tuneyard.job.inputs import open_values_store
 from tuneyard.train.__main__ import main
-from tuneyard.train.inputs import open_values_store
 
 STOP_AFTER = 3
 _LIMIT_SECONDS = 120

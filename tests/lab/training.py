@@ -206,8 +206,8 @@ def train_here(
 
     What is published until then is what a killed process leaves; nothing else is kept for a next attempt.
     """
+    from tuneyard.job.inputs import find_inputs, nothing_left
     from tuneyard.store import open_store
-    from tuneyard.train.inputs import find_inputs, nothing_left
     from tuneyard.train.prepare import prepare
     from tuneyard.train.worker import work
     from tuneyard.values import FinetuneValues, read_values

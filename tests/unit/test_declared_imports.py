@@ -21,6 +21,8 @@ EXTRAS = {
     "data": {"train"},
     "device": {"train", "serve"},
     "estimate": {"train"},
+    "job": {"train"},
+    "network": {"train"},
     "models": {"train", "serve"},
     "serving": {"serve"},
     "train": {"train"},

@@ -24,8 +24,11 @@ LAYERS = (
     {"store", "hub"},
     {"models"},
     {"delivery", "data", "checkpoints"},
+    {"job"},
+    {"network"},
+    {"estimate"},
     {"train", "serving", "chatting", "inventory"},
-    {"estimate", "cluster"},
+    {"cluster"},
     {"runners"},
     {"diagnosis", "chaos"},
     {"client"},
@@ -33,7 +36,7 @@ LAYERS = (
     {"__main__"},
 )
 LAYER = {room: place for place, rooms in enumerate(LAYERS) for room in rooms}
-MAY_LOAD_TORCH = {"train", "serving", "device"}
+MAY_LOAD_TORCH = {"network", "train", "serving", "device"}
 
 
 def _modules() -> Iterator[tuple[str, Path]]:

@@ -96,8 +96,8 @@ def _be(order: dict[str, Any], tell: int) -> None:
 
 
 def _train(order: dict[str, Any], counter: RequestCounter) -> int:
+    from tuneyard.job.inputs import open_values_store
     from tuneyard.train.__main__ import main
-    from tuneyard.train.inputs import open_values_store
 
     def counted(values: FinetuneValues) -> Store:
         return FaultyStore(open_values_store(values), after=counter)
@@ -117,7 +117,7 @@ def _publish(order: dict[str, Any], counter: RequestCounter) -> int:
         restored = experiment.restore(workdir / "restored", on_damage=lambda sentence: print(sentence, file=sys.stderr))
         attempt.begin(restored.ref if restored else None)
         step = restored.ref.step if restored else 0
-        print(f"attempt {attempt.number}: going on from step {step}", file=sys.stderr, flush=True)
+        print(f"attempt {attempt.number}: resuming from step {step}", file=sys.stderr, flush=True)
         for later in range(step + 1, order["steps"] + 1):
             attempt.publish(make(workdir / "made", "a", later), later, {"best": None})
             attempt.prune(RetentionPolicy(keep=1))

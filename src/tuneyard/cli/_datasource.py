@@ -75,8 +75,8 @@ def open_source(
         UsageError: If neither arguments nor values name files or a model.
         NotFoundError: If something named is not there.
     """
+    from tuneyard.job.rows import encoder_of
     from tuneyard.runners.plans import Sources, load_finetune_values, store_of
-    from tuneyard.train.rows import encoder_of
 
     if not values_files and not sets and not (files and model):
         raise UsageError(
@@ -121,7 +121,7 @@ def _model_folder(store: Store, model: str, scratch: Path) -> Path:
 
 
 def _data_file(store: Store, file: str, scratch: Path) -> Path:
-    from tuneyard.train.inputs import pull_dataset
+    from tuneyard.job.inputs import pull_dataset
 
     if Path(file).is_file():
         return Path(file)

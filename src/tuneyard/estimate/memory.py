@@ -1,7 +1,7 @@
 """The peak memory of one training process by part: what its weights take, and what a traced micro-batch adds.
 
 Weights, gradients and the optimizer's states are counted from the shapes and types of the model that is trained
-(`network`); what a pass keeps was recorded on it (`tuneyard.train.tracing`). Three numbers are measured, on the CPU:
+(`network`); what a pass keeps was recorded on it (`tuneyard.network.tracing`). Three numbers are measured, on the CPU:
 what the programs take, what an optimizer's step takes beside its states, and what the C library's heap keeps.
 """
 
@@ -16,7 +16,7 @@ from tuneyard.estimate.work import Work
 from tuneyard.values import FinetuneValues
 
 if TYPE_CHECKING:
-    from tuneyard.train.recording import StepTrace
+    from tuneyard.network.recording import StepTrace
 
 MIB = 2**20
 RUNTIME_BYTES = {"cpu": 560 * MIB, "accelerator": 1024 * MIB}

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuneyard.errors import NotFoundError
+from tuneyard.job.inputs import pull_dataset, training_keys, validation_keys
+from tuneyard.progress import Notify
 from tuneyard.store import Manifest, Store, pull
-from tuneyard.train.inputs import pull_dataset, training_keys, validation_keys
 from tuneyard.values import BatchSizes, FinetuneValues
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def measure_work(
     base: Path,
     scratch: Path,
     sizes: BatchSizes,
-    tell: Callable[[str], None],
+    notify: Notify,
     check: Callable[[Sequence[Encoded]], None],
 ) -> Work:
     """Encode the data as training does; where it is not delivered, take what the values allow at most.
@@ -67,7 +68,7 @@ def measure_work(
         base: A folder with the base model's files but the weights.
         scratch: A folder for the data.
         sizes: The resolved batch.
-        tell: Told what a mix takes of each file.
+        notify: Called with what a mix takes of each file.
         check: Refuses rows that the model can't take.
 
     Raises:
@@ -79,7 +80,7 @@ def measure_work(
     given_steps = config.training_args.max_steps
     prompt = values.virtual_tokens
     try:
-        sequences, validation = _sequences(values, store, base, scratch, tell)
+        sequences, validation = _sequences(values, store, base, scratch, notify)
     except NotFoundError:
         longest = (limit + prompt) * sizes.per_device * (2 if pairs else 1)
         steps = given_steps if given_steps > 0 else None
@@ -108,13 +109,13 @@ def measure_work(
 
 
 def _sequences(
-    values: FinetuneValues, store: Store, base: Path, scratch: Path, tell: Callable[[str], None]
+    values: FinetuneValues, store: Store, base: Path, scratch: Path, notify: Notify
 ) -> tuple[list[Encoded], list[Encoded]]:
-    from tuneyard.train.rows import encoded_rows
+    from tuneyard.job.rows import encoded_rows
 
     training = [pull_dataset(store, key, scratch) for key in training_keys(values)]
     validation = [pull_dataset(store, key, scratch) for key in validation_keys(values)]
-    return encoded_rows(values, base, training, validation, tell)
+    return encoded_rows(values, base, training, validation, notify)
 
 
 def pull_settings(store: Store, key: str, manifest: Manifest, folder: Path) -> Path:

@@ -56,7 +56,7 @@ def forecast(sources: Sources, runner: Runner, *, inside: bool = False) -> Forec
         UnavailableError: If the store or the cluster can't be reached.
         UsageError: If `inside` is asked of this machine, or together with a store of this machine's.
     """
-    from tuneyard.train.supported import refuse_unsupported
+    from tuneyard.job.supported import refuse_unsupported
     from tuneyard.values import canonical_json
 
     values = load_finetune_values(sources)

@@ -7,6 +7,7 @@ there was nothing left to do), 143 stopped and saved, 3 to 8 for mistakes.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -14,11 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tuneyard.job.inputs import Inputs
     from tuneyard.store import Store
-    from tuneyard.train.inputs import Inputs
     from tuneyard.train.meeting import Meeting
     from tuneyard.train.signals import StopRequest
     from tuneyard.values import FinetuneValues
+
+logger = logging.getLogger(__name__)
 
 
 def main(open_store: Callable[[FinetuneValues], Store] | None = None) -> int:
@@ -56,8 +59,7 @@ def _options() -> argparse.Namespace:
 
 def _train(path: Path, workdir: Path, wait_seconds: float, open_store: Callable[[FinetuneValues], Store] | None) -> int:
     from tuneyard.errors import TERMINATED
-    from tuneyard.train.console import tell
-    from tuneyard.train.inputs import experiment_key, find_inputs, nothing_left, open_values_store, wait_for_delivery
+    from tuneyard.job.inputs import experiment_key, find_inputs, nothing_left, open_values_store, wait_for_delivery
     from tuneyard.train.links import key_of_run
     from tuneyard.train.meeting import facts_of, together
     from tuneyard.train.place import Place
@@ -72,19 +74,19 @@ def _train(path: Path, workdir: Path, wait_seconds: float, open_store: Callable[
     os.environ.update({name: value for name, value in values.env.items() if isinstance(value, str)})
     place = Place.of(values.nodes)
     store = (open_store or open_values_store)(values)
-    if not wait_for_delivery(values, store, wait_seconds, stop, tell):
+    if not wait_for_delivery(values, store, wait_seconds, stop, logger.info):
         return TERMINATED
     inputs = find_inputs(values, store)
     if nothing_left(values, store):
         write_progress(workdir, phase="finished")
-        tell(f"{experiment_key(values)} is finished with these settings: nothing to do")
+        logger.info(f"{experiment_key(values)} is finished with these settings: nothing to do")
         return 0
 
     def go(meeting: Meeting | None) -> int:
         return _prepare_and_train(path, workdir, values, inputs, store, stop, meeting)
 
     key = key_of_run(experiment_key(values)) if place.nodes > 1 else b""
-    return together(place, key, facts_of(values, inputs), stop, tell, go)
+    return together(place, key, facts_of(values, inputs), stop, logger.info, go)
 
 
 def _prepare_and_train(
@@ -97,19 +99,18 @@ def _prepare_and_train(
     meeting: Meeting | None,
 ) -> int:
     from tuneyard.errors import TERMINATED
-    from tuneyard.train.console import tell
 
-    tell("loading torch and transformers")
+    logger.info("loading torch and transformers")
 
+    from tuneyard.network.model import quiet_libraries
     from tuneyard.train.final import MERGE_STOPPED, merge_later
     from tuneyard.train.merge import MergeStopped
-    from tuneyard.train.model import quiet_libraries
     from tuneyard.train.prepare import prepare
     from tuneyard.train.supervisor import Group, supervise
     from tuneyard.train.worker import work
 
     quiet_libraries()
-    prepared = prepare(values, inputs, store, workdir, tell)
+    prepared = prepare(values, inputs, store, workdir, logger.info)
     if stop():
         return TERMINATED
     if prepared.trained:
@@ -117,7 +118,7 @@ def _prepare_and_train(
             try:
                 merge_later(values, prepared, store, workdir, stop)
             except MergeStopped:
-                tell(MERGE_STOPPED)
+                logger.info(MERGE_STOPPED)
                 return TERMINATED
         return 0
     prepared.write(workdir)
@@ -127,7 +128,7 @@ def _prepare_and_train(
     group = Group(values.finetuningGpus)
     if meeting is None:
         return supervise("tuneyard.train.process", arguments, group=group, stop=stop)
-    port = meeting.all_ready(stop, tell)
+    port = meeting.all_ready(stop, logger.info)
     if port is None:
         return TERMINATED
     place = meeting.place

@@ -13,10 +13,10 @@ from torch.distributed.distributed_c10d import (
 from transformers import TrainingArguments
 
 from tuneyard.errors import InvalidValuesError, Problem
-from tuneyard.train.distribution import shards
-from tuneyard.train.precision import precision_of
+from tuneyard.job.distribution import shards
+from tuneyard.job.precision import precision_of
+from tuneyard.network.trackers import configure, limit_waiting
 from tuneyard.train.prepare import Prepared
-from tuneyard.train.tracking import configure, limit_waiting
 from tuneyard.values import FinetuneValues
 
 CHECKPOINTS = "checkpoints"

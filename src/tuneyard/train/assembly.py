@@ -16,23 +16,22 @@ import torch
 from transformers import TrainingArguments, set_seed
 
 from tuneyard.errors import ConflictError, InvalidValuesError, Problem
+from tuneyard.job.distribution import shards
+from tuneyard.job.fingerprint import ROWS
+from tuneyard.job.precision import Precision, precision_of
+from tuneyard.job.targets import WHERE
 from tuneyard.models import outline_model, reason_of
 from tuneyard.models.unusable import UNUSABLE
-from tuneyard.progress import progress_bar
-from tuneyard.train.batches import EncodedRows, flatten, moved
-from tuneyard.train.console import Tell
-from tuneyard.train.distribution import shards
-from tuneyard.train.dropout import disable_dropout
+from tuneyard.network.batches import EncodedRows, flatten, moved
+from tuneyard.network.dropout import disable_dropout
+from tuneyard.network.forms import Form
+from tuneyard.network.isolation import RowForm, prove_form
+from tuneyard.network.model import add_adapter, available_attention, hold_trained_in, load_base
+from tuneyard.network.rehearsal import config_arguments
+from tuneyard.progress import Notify, progress_bar
 from tuneyard.train.exchange import broadcast, gather
-from tuneyard.train.fingerprint import ROWS
-from tuneyard.train.forms import Form
-from tuneyard.train.isolation import RowForm, prove_form
-from tuneyard.train.model import add_adapter, available_attention, hold_trained_in, load_base
-from tuneyard.train.precision import Precision, precision_of
 from tuneyard.train.preferences import PairedRows, reference_log_probs
 from tuneyard.train.prepare import Prepared
-from tuneyard.train.rehearsal import config_arguments
-from tuneyard.train.targets import WHERE
 from tuneyard.values import FinetuneValues
 
 
@@ -56,7 +55,7 @@ class Assembly:
 
 
 def assemble(
-    values: FinetuneValues, prepared: Prepared, arguments: TrainingArguments, *, main: bool, tell: Tell
+    values: FinetuneValues, prepared: Prepared, arguments: TrainingArguments, *, main: bool, notify: Notify
 ) -> Assembly | None:
     """Load the model, prove how it reads rows, and put the adapter on it.
 
@@ -65,7 +64,7 @@ def assemble(
         prepared: What `prepare` left.
         arguments: Changed where the model takes one conversation at a time.
         main: Whether this is the main process.
-        tell: Takes what is done otherwise than configured.
+        notify: Called with what is done otherwise than configured.
 
     Returns:
         What the trainer is given; None where the main process has failed, which reports why.
@@ -82,7 +81,7 @@ def assemble(
     changed = config_arguments(values, base)
     model: Any = load_base(base, config.quant_conf, prepared.device, where=key, dtype=dtype, arguments=changed)
     encoded = EncodedRows(Path(prepared.rows_folder))
-    asked = available_attention(config.run_conf.model_args.get("attn_implementation"), prepared.device, tell)
+    asked = available_attention(config.run_conf.model_args.get("attn_implementation"), prepared.device, notify)
 
     def prove() -> dict[str, Any]:
         return asdict(prove_form(model, asked, encoded, arguments.device, key))
@@ -95,7 +94,7 @@ def assemble(
     form = RowForm(**facts)
     _set_up(model, form, arguments, prepared.total)
     if form.notice:
-        tell(form.notice)
+        notify(form.notice)
     rows: EncodedRows | PairedRows = encoded
     validation: EncodedRows | PairedRows | None = None
     if prepared.validation_folder:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +17,8 @@ from tuneyard.progress import LINE_EVERY_SECONDS, Show
 from tuneyard.train.progress_file import write_progress
 
 Metrics = dict[str, Any]
+
+logger = logging.getLogger(__name__)
 
 
 class TellProgress(TrainerCallback):
@@ -95,7 +97,7 @@ class TellProgress(TrainerCallback):
         is_first_loss = self.loss is not None and not self.told_loss
         if now - self.last_line >= LINE_EVERY_SECONDS or is_first_loss or state.global_step == state.max_steps:
             self.last_line, self.told_loss = now, self.loss is not None
-            print(f"training: {text}", file=sys.stderr, flush=True)
+            logger.info("training: %s", text)
 
 
 def _show_nothing(done: float, total: float, text: str) -> None:

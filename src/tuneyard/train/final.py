@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -15,18 +16,17 @@ from transformers import PreTrainedTokenizerBase
 from tuneyard.checkpoints import Attempt
 from tuneyard.delivery import vet_model
 from tuneyard.errors import IntegrityError
+from tuneyard.job.inputs import experiment_of, run_name
+from tuneyard.job.precision import precision_of
+from tuneyard.network.batches import EncodedRows, Row
+from tuneyard.network.model import name_base
+from tuneyard.network.rehearsal import changed_entries
 from tuneyard.progress import progress_bar
 from tuneyard.store import Manifest, Store, pull
 from tuneyard.train.agreement import Text
-from tuneyard.train.batches import EncodedRows, Row
-from tuneyard.train.console import tell
-from tuneyard.train.inputs import experiment_of, run_name
 from tuneyard.train.merge import merge_adapter, never
-from tuneyard.train.model import name_base
-from tuneyard.train.precision import precision_of
 from tuneyard.train.prepare import Prepared
 from tuneyard.train.progress_file import write_progress
-from tuneyard.train.rehearsal import changed_entries
 from tuneyard.train.report import merged_card, model_card, plot_loss
 from tuneyard.values import FinetuneValues
 from tuneyard.whereabouts import command
@@ -38,6 +38,8 @@ TEXT_TOKENS = 128
 COMPARED_TOKENS = 64
 """How much of how many held-out texts adapter and merged model are compared on. Logits are kept for the compared
 tokens: 8 x 64 of a vocabulary of 128,000 are 250 MiB."""
+
+logger = logging.getLogger(__name__)
 
 
 def write_final(
@@ -201,7 +203,7 @@ def publish_merged(
     card.write_text(merged_card(card.read_text(encoding="utf-8"), asdict(check)), encoding="utf-8")
     facts = {"adapter": {"content_sha256": adapter.content_sha256}, "merge_check": asdict(check)}
     publish_final(attempt, merged, values, prepared, facts)
-    tell(f"merged: {attempt.prefix}/checkpoint-final-merged")
+    logger.info(f"merged: {attempt.prefix}/checkpoint-final-merged")
 
 
 def _held_out(prepared: Prepared) -> list[Row]:

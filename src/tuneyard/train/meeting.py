@@ -23,8 +23,8 @@ from contextlib import suppress
 from typing import Any, Self
 
 from tuneyard.errors import TERMINATED, TuneyardError, UnavailableError
-from tuneyard.train.console import Tell
-from tuneyard.train.inputs import Inputs
+from tuneyard.job.inputs import Inputs
+from tuneyard.progress import Notify
 from tuneyard.train.links import Link, listen
 from tuneyard.train.place import Place
 from tuneyard.values import FinetuneValues, values_sha256
@@ -59,7 +59,7 @@ def together(
     key: bytes,
     facts: Mapping[str, str],
     stop: Callable[[], bool],
-    tell: Tell,
+    tell: Notify,
     body: Callable[[Meeting | None], int],
 ) -> int:
     """Meet the other nodes, do the work, and end as they do.
@@ -149,7 +149,7 @@ class Meeting:
 
     # ---- come together ----
 
-    def open(self, stop: Callable[[], bool], tell: Tell) -> bool:
+    def open(self, stop: Callable[[], bool], tell: Notify) -> bool:
         """Wait until every node has come.
 
         Returns:
@@ -233,7 +233,7 @@ class Meeting:
             if node not in self._ended:  # it is started again only where the one before is no more
                 self._note_lost(node)
 
-    def _join(self, seconds: float, stop: Callable[[], bool], tell: Tell) -> bool:
+    def _join(self, seconds: float, stop: Callable[[], bool], tell: Notify) -> bool:
         until, told = time.monotonic() + seconds, False
         while time.monotonic() < until:
             answer = self._ask(until, stop)
@@ -286,7 +286,7 @@ class Meeting:
                 return UnavailableError(text, hint=f"that node's log tells why; {_AGAIN}", node=failed[0])
         return None
 
-    def all_ready(self, stop: Callable[[], bool], tell: Tell) -> int | None:
+    def all_ready(self, stop: Callable[[], bool], tell: Notify) -> int | None:
         """Wait until every node has its data prepared.
 
         Returns:

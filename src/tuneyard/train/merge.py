@@ -27,8 +27,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 
 from tuneyard.errors import IntegrityError
 from tuneyard.models import load_adapter, load_model, outline_model
+from tuneyard.network.model import make_savable
 from tuneyard.train.agreement import Distance, Text, distance, largest_difference, other_choices, read_logits
-from tuneyard.train.model import make_savable
 
 TOLERANCE = 1e-3
 """Largest difference of a logit between adapter and merged model in float32, relative to the largest logit."""

@@ -17,23 +17,22 @@ from typing import Any
 from tuneyard.data import SHARED_TEMPLATES, Encoded
 from tuneyard.delivery import vet_model
 from tuneyard.device import Device, choose_device
-from tuneyard.models import find_base
-from tuneyard.progress import progress_bar
-from tuneyard.store import Store, pull
-from tuneyard.train.batches import EncodedRows
-from tuneyard.train.console import Tell
-from tuneyard.train.fingerprint import ROWS, TEMPLATE_TIME
-from tuneyard.train.inputs import (
+from tuneyard.job.fingerprint import ROWS, TEMPLATE_TIME
+from tuneyard.job.inputs import (
     Inputs,
     experiment_of,
     pull_dataset,
     training_keys,
     validation_keys,
 )
-from tuneyard.train.precision import precision_of
-from tuneyard.train.rehearsal import check_rows, configured_outline, rehearse, rehearse_adapter
-from tuneyard.train.rows import encoded_rows
-from tuneyard.train.supported import refuse_unsupported
+from tuneyard.job.precision import precision_of
+from tuneyard.job.rows import encoded_rows
+from tuneyard.job.supported import refuse_unsupported
+from tuneyard.models import find_base
+from tuneyard.network.batches import EncodedRows
+from tuneyard.network.rehearsal import check_rows, configured_outline, rehearse, rehearse_adapter
+from tuneyard.progress import Notify, progress_bar
+from tuneyard.store import Store, pull
 from tuneyard.values import FinetuneValues, resolve_batch_sizes
 
 PREPARED_FILE = "prepared.json"
@@ -78,7 +77,7 @@ class Prepared:
         return Prepared(inputs=Inputs.of(facts.pop("inputs")), **facts)
 
 
-def prepare(values: FinetuneValues, inputs: Inputs, store: Store, workdir: Path, tell: Tell) -> Prepared:
+def prepare(values: FinetuneValues, inputs: Inputs, store: Store, workdir: Path, notify: Notify) -> Prepared:
     """Check everything and make the data ready.
 
     Args:
@@ -86,7 +85,7 @@ def prepare(values: FinetuneValues, inputs: Inputs, store: Store, workdir: Path,
         inputs: What goes into the run.
         store: Where model and data lie and checkpoints go.
         workdir: A folder of this run on this machine.
-        tell: Told what is done otherwise than asked, and why that is the same.
+        notify: Called with what is done otherwise than asked, and why that is the same.
 
     Returns:
         What the workers need.
@@ -99,7 +98,7 @@ def prepare(values: FinetuneValues, inputs: Inputs, store: Store, workdir: Path,
         IncompleteModelError: Where the base model's files don't hold the weights that its config names.
         IntegrityError: Where delivered bytes differ from their manifest.
     """
-    refuse_unsupported(values, tell)
+    refuse_unsupported(values, notify)
     device = choose_device(values.gpuResource, values.finetuningGpus, key="finetuningGpus")
     batch = values.finetuning_config.batchsize_conf
     sizes = resolve_batch_sizes(batch.total_train_batch_size, values.processes, batch.max_per_device_train_batch_size)
@@ -111,7 +110,7 @@ def prepare(values: FinetuneValues, inputs: Inputs, store: Store, workdir: Path,
     outline = configured_outline(values, base_folder)
     stored = str(outline.dtype).removeprefix("torch.")
     if notice := precision_of(values, stored, device).notice:
-        tell(notice)
+        notify(notice)
     files = {key: pull_dataset(store, key, workdir) for key in [*training_keys(values), *validation_keys(values)]}
     experiment = experiment_of(values, store)
     known = experiment.fingerprint() or {}
@@ -123,7 +122,7 @@ def prepare(values: FinetuneValues, inputs: Inputs, store: Store, workdir: Path,
         [files[key] for key in training_keys(values)],
         [files[key] for key in validation_keys(values)],
         workdir,
-        tell,
+        notify,
     )
     SHARED_TEMPLATES.close()  # nothing is rendered while it trains
     for folder in (rows, validation):
@@ -162,7 +161,7 @@ def encode(
     training_files: Sequence[Path],
     validation_files: Sequence[Path],
     workdir: Path,
-    tell: Tell,
+    notify: Notify,
 ) -> tuple[Path, Path | None]:
     """Check, encode and divide every row, and leave them on disk.
 
@@ -172,7 +171,7 @@ def encode(
         training_files: Files of conversations.
         validation_files: The same, where validation has files of its own.
         workdir: Where `rows` and `validation` go.
-        tell: Told what a mix takes of each file.
+        notify: Called with what a mix takes of each file.
 
     Returns:
         The two folders; None where there is no validation.
@@ -180,7 +179,7 @@ def encode(
     Raises:
         InvalidDataError: With every bad row, or where nothing is left to train on.
     """
-    rows, validation = encoded_rows(values, base_folder, training_files, validation_files, tell)
+    rows, validation = encoded_rows(values, base_folder, training_files, validation_files, notify)
     _write(workdir / "rows", rows)
     if not validation:
         return workdir / "rows", None

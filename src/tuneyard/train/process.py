@@ -13,9 +13,9 @@ def main(path: Path, workdir: Path) -> int:
 
     die_with_supervisor()  # before the libraries, which take seconds to load
 
+    from tuneyard.job.inputs import open_values_store
     from tuneyard.process import run_main
     from tuneyard.train.exchange import refuse_code
-    from tuneyard.train.inputs import open_values_store
     from tuneyard.train.signals import StopRequest
     from tuneyard.train.worker import work
     from tuneyard.values import FinetuneValues, read_values

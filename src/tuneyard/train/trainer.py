@@ -29,11 +29,11 @@ from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
-from tuneyard.train.batches import IGNORED, EncodedRows, flatten
+from tuneyard.network.batches import IGNORED, EncodedRows, flatten
+from tuneyard.network.forms import Form, Scores
+from tuneyard.network.isolation import RowForm
 from tuneyard.train.divergence import Finite
 from tuneyard.train.exchange import gather_bytes
-from tuneyard.train.forms import Form, Scores
-from tuneyard.train.isolation import RowForm
 from tuneyard.train.noise import EmbeddingNoise
 from tuneyard.train.plan import StepPlan
 from tuneyard.train.preferences import PairedRows

@@ -7,6 +7,7 @@ all. With several nodes the first process of each other node fetches the checkpo
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import shutil
@@ -33,27 +34,26 @@ from tuneyard.checkpoints import (
     RetentionPolicy,
 )
 from tuneyard.errors import TERMINATED, NotFoundError, UnavailableError
+from tuneyard.job.distribution import shards
+from tuneyard.job.inputs import experiment_of
+from tuneyard.job.rows import encoder_of
+from tuneyard.network.model import (
+    count_parameters,
+    name_base,
+    quiet_libraries,
+)
 from tuneyard.progress import moving_bar, progress_bar
 from tuneyard.store import Manifest, Store
 from tuneyard.train.arguments import CHECKPOINTS, training_arguments
 from tuneyard.train.assembly import assemble, for_all
 from tuneyard.train.callbacks import Metrics, TellProgress
-from tuneyard.train.console import tell
-from tuneyard.train.distribution import shards
 from tuneyard.train.dpo import DPOTrainer
 from tuneyard.train.events import how_to_view, write_events
 from tuneyard.train.exchange import gather
 from tuneyard.train.final import MERGE_STOPPED, publish_final, publish_merged, set_generation, write_final
-from tuneyard.train.inputs import experiment_of
 from tuneyard.train.merge import MergeStopped
-from tuneyard.train.model import (
-    count_parameters,
-    name_base,
-    quiet_libraries,
-)
 from tuneyard.train.prepare import Prepared
 from tuneyard.train.progress_file import write_progress
-from tuneyard.train.rows import encoder_of
 from tuneyard.train.sharded import ShardedTrainer
 from tuneyard.train.signals import StopRequest
 from tuneyard.train.tracking import guard_trackers
@@ -66,6 +66,8 @@ _TELL_AFTER_SECONDS = 5.0
 
 FLUSH_SECONDS = 600.0
 """How long the end of a process waits for its last checkpoint to be published."""
+
+logger = logging.getLogger(__name__)
 
 
 def work(values: FinetuneValues, store: Store, workdir: Path, stop: StopRequest) -> int:
@@ -167,11 +169,11 @@ class _Run:
         write_progress(self.workdir, phase="restoring")
         asked = self.values.finetuning_config.run_conf.resume_from_checkpoint
         record = self.prepared.inputs.record(self.values)
-        self.attempt = self.experiment.claim(record, resume=asked is not False, on_damage=tell)
+        self.attempt = self.experiment.claim(record, resume=asked is not False, on_damage=logger.warning)
         restored = None
         if asked is not False:
             with progress_bar("looking for checkpoints", None, "bytes") as advance:
-                restored = self.experiment.restore(Path(CHECKPOINTS), on_damage=tell, advance=advance)
+                restored = self.experiment.restore(Path(CHECKPOINTS), on_damage=logger.warning, advance=advance)
         if restored is None and asked is True:
             raise NotFoundError(
                 f"{self.experiment.prefix} has no checkpoint to go on from, and resume_from_checkpoint is true",
@@ -180,10 +182,12 @@ class _Run:
         self.attempt.begin(restored.ref if restored else None)
         _delete_others(Path(CHECKPOINTS), keep={restored.path, restored.best} if restored else set())
         step = restored.ref.step if restored else 0
-        rows = self.experiment.rows_of(restored, on_damage=tell) if restored else b""
+        rows = self.experiment.rows_of(restored, on_damage=logger.warning) if restored else b""
         self.metrics = MetricsLog(self.workdir / METRICS_FILE, rows=rows, up_to_step=step)
         self.events = EventFiles(self.workdir / EVENTS_FOLDER, self.attempt.number)
-        tell(f"attempt {self.attempt.number}: " + (f"going on from step {step}" if restored else "starting at step 0"))
+        logger.info(
+            f"attempt {self.attempt.number}: " + (f"resuming from step {step}" if restored else "starting at step 0")
+        )
         if restored is None:
             return _Start("", best_lost=False)
         return _Start(
@@ -234,8 +238,8 @@ class _Run:
         config = self.values.finetuning_config
         if self.main:
             write_progress(self.workdir, phase="loading")
-        said = tell if self.main else _say_nothing
-        built = assemble(self.values, self.prepared, arguments, main=self.main, tell=said)
+        notify = logger.info if self.main else logger.debug
+        built = assemble(self.values, self.prepared, arguments, main=self.main, notify=notify)
         if built is None:
             return None
         model, rows = built.model, built.rows
@@ -264,14 +268,14 @@ class _Run:
             trainer.dpo = config.preference_args
         trainer.remove_callback(PrinterCallback)
         if self.main and write_events(trainer, self.events, start.step):
-            tell(how_to_view(self.store, self.experiment.prefix, self.workdir))
-        guard_trackers(trainer, said)
+            logger.info(how_to_view(self.store, self.experiment.prefix, self.workdir))
+        guard_trackers(trainer, notify)
         if start.folder:
             trainer.resumed_from = Path(start.folder)
             trainer.best_lost = start.best_lost
         whole, trained = count_parameters(model)
         what = "preferences" if config.method == "dpo" else "conversations"
-        said(f"{len(rows)} {what}, {trained:,} of {whole:,} parameters trained, on {arguments.device}")
+        notify(f"{len(rows)} {what}, {trained:,} of {whole:,} parameters trained, on {arguments.device}")
         return trainer
 
     def _kind(self) -> type[SFTTrainer]:
@@ -303,7 +307,7 @@ class _Run:
                 began = now
             elif now - began >= _TELL_AFTER_SECONDS:
                 began = math.inf
-                tell("waiting until the last save is published, so that a kill costs no more than one save interval")
+                logger.info("waiting for the last save to be published: a kill costs at most one save interval")
             return True
 
         return ask
@@ -332,7 +336,7 @@ class _Run:
             if self.main:
                 write_progress(self.workdir, phase="stopping", step=stopped.step, max_steps=trainer.state.max_steps)
                 self.publisher.flush(timeout_seconds=FLUSH_SECONDS)
-                tell(f"stopped after step {stopped.step}: it is saved, and launching the run again goes on from it")
+                logger.info(f"stopped after step {stopped.step}: it is saved; launch the run again to resume from it")
             return TERMINATED
         trainer.gather()
         if self.main:
@@ -370,7 +374,7 @@ class _Run:
         set_generation(tokenizer, final)
         self._publish_reports(final)
         manifest = publish_final(self.attempt, final, self.values, self.prepared)
-        tell(f"finished: {self.experiment.prefix}/checkpoint-final, mean training loss {train_loss:.4f}")
+        logger.info(f"finished: {self.experiment.prefix}/checkpoint-final, mean training loss {train_loss:.4f}")
         return final, manifest
 
     def _merge(self, final: Path, manifest: Manifest, stop: StopRequest) -> bool:
@@ -378,7 +382,7 @@ class _Run:
         try:
             publish_merged(self.attempt, final, manifest, self.workdir, self.values, self.prepared, stop)
         except MergeStopped:
-            tell(MERGE_STOPPED)
+            logger.info(MERGE_STOPPED)
             return False
         return True
 
@@ -416,7 +420,3 @@ def _delete_others(folder: Path, keep: Set[Path | None]) -> None:
 
 def _step_of(folder: Path) -> int:
     return int(folder.name.rsplit("-", 1)[1])
-
-
-def _say_nothing(line: str) -> None:
-    del line

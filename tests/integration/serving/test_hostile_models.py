@@ -79,7 +79,7 @@ def test_the_canary_is_there_where_a_model_is_trusted(laid_out, tmp_path: Path, 
 def prepare(store: Path, folder: Path) -> None:
     """Do with a model what a finetuning does on the CPU: verify, look into it, tokenizer, template, weights."""
     from tuneyard.data import ChatEncoder, load_tokenizer
-    from tuneyard.train.model import load_base, quiet_libraries
+    from tuneyard.network.model import load_base, quiet_libraries
     from tuneyard.values.adapters import QuantConf
 
     quiet_libraries()

@@ -146,9 +146,9 @@ def test_a_conversation_after_its_prompt_has_the_logits_that_it_has_alone(tmp_pa
     from transformers import AutoModelForCausalLM
 
     from lab.tiny_models import make_model
-    from tuneyard.train.attention import PER_CONVERSATION
-    from tuneyard.train.batches import flatten
-    from tuneyard.train.prompts import FlatPromptModel
+    from tuneyard.network.attention import PER_CONVERSATION
+    from tuneyard.network.batches import flatten
+    from tuneyard.network.prompts import FlatPromptModel
 
     folder = make_model(tmp_path / "model")
     base = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=PER_CONVERSATION)

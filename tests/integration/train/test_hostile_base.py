@@ -11,8 +11,8 @@ import pytest
 from lab import serving
 from lab.training import MODEL, VALUES, lay_out, train
 from tuneyard.errors import InvalidDataError
+from tuneyard.job.inputs import find_inputs
 from tuneyard.store import open_store
-from tuneyard.train.inputs import find_inputs
 from tuneyard.train.prepare import prepare
 from tuneyard.values import FinetuneValues
 

@@ -17,8 +17,8 @@ from lab.tiny_models import make_model
 from lab.training import REMOTE, VALUES, changed, environment, lay_out, start, train, train_here, write_values
 from tuneyard.checkpoints import Experiment
 from tuneyard.errors import IntegrityError
+from tuneyard.job.inputs import nothing_left
 from tuneyard.store import open_store, write_manifest
-from tuneyard.train.inputs import nothing_left
 from tuneyard.values import FinetuneValues
 
 FINAL, MERGED = "checkpoint-final", "checkpoint-final-merged"

@@ -99,7 +99,7 @@ def test_a_killed_node_ends_the_other_with_8_and_both_again_have_the_losses_of_o
     shutil.rmtree(tmp_path / "node-1")  # another machine
     codes, said = ends(start_nodes(values, store, tmp_path))
     assert codes == [0, 0], said
-    assert "attempt 2: going on from step" in said[0]
+    assert "attempt 2: resuming from step" in said[0]
     check_losses(store, undisturbed)
 
 
@@ -115,7 +115,7 @@ def test_sigterm_on_one_node_saves_on_all_and_both_go_on_to_the_losses_of_one_pr
     assert {path.name for path in kept.glob("rng_state_*")} == {f"rng_state_{rank}.pth" for rank in range(4)}
     codes, said = ends(start_nodes(values, store, tmp_path))
     assert codes == [0, 0], said
-    assert f"attempt 2: going on from step {stopped_at}" in said[0]
+    assert f"attempt 2: resuming from step {stopped_at}" in said[0]
     check_losses(store, undisturbed)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from lab.training import ARGUMENTS, REMOTE, changed, final_sha256, lay_out, metrics, start, train, until_step
 from tuneyard.errors import InvalidValuesError
-from tuneyard.train.supported import refuse_unsupported
+from tuneyard.job.supported import refuse_unsupported
 from tuneyard.values import FinetuneValues
 
 CONF = "finetuning_config.peft_conf"
@@ -63,7 +63,7 @@ def test_a_killed_training_of_shares_is_resumed_bit_for_bit(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
     shutil.rmtree(tmp_path / "killed")
-    assert "going on from step" in train(values, store, tmp_path / "resumed")
+    assert "resuming from step" in train(values, store, tmp_path / "resumed")
     assert (metrics(store), final_sha256(store)) == whole
 
 
@@ -82,7 +82,7 @@ def test_a_run_goes_on_with_and_without_shares(shared_first, tmp_path):
     until_step(process, tmp_path / "first", 9)
     process.send_signal(signal.SIGTERM)
     assert process.communicate(timeout=120) and process.returncode == 143
-    assert "going on from step" in train(changed(**long, **then), store, tmp_path / "then")
+    assert "resuming from step" in train(changed(**long, **then), store, tmp_path / "then")
     assert losses(store, REMOTE) == pytest.approx(whole, abs=1e-4, rel=0)
 
 

@@ -59,7 +59,7 @@ def test_sigterm_between_two_saves_commits_the_very_step_and_the_resume_is_bit_e
     assert json.loads((store / REMOTE / "HEAD").read_text())["checkpoint"]["step"] == STOPPED_AT
     shutil.rmtree(workdir)  # another machine: nothing but the store is left
     said = train(values, store, workdir)
-    assert f"attempt 2: going on from step {STOPPED_AT}" in said
+    assert f"attempt 2: resuming from step {STOPPED_AT}" in said
     resumed = metrics(store), final_sha256(store)
     shutil.rmtree(store / REMOTE)
     train(values, store, tmp_path / "never-stopped")

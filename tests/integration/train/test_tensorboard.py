@@ -65,7 +65,7 @@ def test_a_resumed_attempt_adds_to_the_events_of_the_one_before(store, tmp_path,
     before = first.read_bytes()
     assert [step for step, _ in curves(store)["train/loss"]] == list(range(1, 8))
     assert train_here(values, store, tmp_path / "resumed") == 0
-    assert "going on from step 4" in capfd.readouterr().err
+    assert "resuming from step 4" in capfd.readouterr().err
     assert len(event_files(store)) == 2
     assert first.read_bytes() == before
     assert [step for step, _ in curves(store)["train/loss"]] == list(range(1, 11))

@@ -245,7 +245,7 @@ def test_going_on_at_an_epochs_or_the_training_s_end_takes_no_step_twice_and_lea
     shutil.rmtree(published(store))
     for name in damaged:
         shutil.rmtree(published(store, name))
-    assert "attempt 2: going on from step" in train(values, store, tmp_path / "elsewhere")
+    assert "attempt 2: resuming from step" in train(values, store, tmp_path / "elsewhere")
     assert (metrics(store), final_sha256(store)) == whole
 
 
@@ -316,7 +316,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(stopped):
     flip_a_bit(store / REMOTE / newest / "optimizer.pt")
     said = train(values, store, workdir)
     assert f"'{newest}' is damaged and skipped" in said
-    assert f"going on from step {older.split('-')[1]}" in said
+    assert f"resuming from step {older.split('-')[1]}" in said
 
 
 def test_no_checkpoint_left_that_verifies_is_exit_7_and_never_a_fresh_start(stopped):

@@ -8,9 +8,9 @@ import pytest
 from lab.training import ARGUMENTS, DATA, REMOTE, changed, conversations, killed_and_resumed, lay_out
 from tuneyard.errors import InvalidDataError
 from tuneyard.estimate import estimate
+from tuneyard.job.inputs import find_inputs
+from tuneyard.network.batches import EncodedRows
 from tuneyard.store import Manifest, open_store, upload_tree, write_manifest
-from tuneyard.train.batches import EncodedRows
-from tuneyard.train.inputs import find_inputs
 from tuneyard.train.prepare import prepare
 from tuneyard.values import FinetuneValues
 

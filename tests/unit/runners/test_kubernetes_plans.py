@@ -114,7 +114,7 @@ def test_words_name_the_context_and_the_namespace_that_were_told():
     ],
 )
 def test_progress_is_read_off_the_newest_line(line, told):
-    progress = read_progress(["attempt 2: going on from step 5", line, "publishing"])
+    progress = read_progress(["attempt 2: resuming from step 5", line, "publishing"])
     assert progress is not None
     found = (progress.step, progress.max_steps, progress.loss, progress.seconds_per_step, progress.seconds_left)
     assert found == told

@@ -12,9 +12,9 @@ from lab.tiny_models import make_model
 from lab.training import REMOTE, VALUES, changed
 from tuneyard.checkpoints import Experiment, RunRecord
 from tuneyard.errors import InvalidDataError
+from tuneyard.network.model import load_base
 from tuneyard.store import open_store
 from tuneyard.train.final import merge_later, set_generation
-from tuneyard.train.model import load_base
 from tuneyard.values import FinetuneValues
 from tuneyard.values.adapters import QuantConf
 

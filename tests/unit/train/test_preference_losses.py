@@ -8,9 +8,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from lab.tiny_models import make_model
-from tuneyard.train.attention import PER_CONVERSATION
-from tuneyard.train.batches import EncodedRows
-from tuneyard.train.forms import Form, Forward
+from tuneyard.network.attention import PER_CONVERSATION
+from tuneyard.network.batches import EncodedRows
+from tuneyard.network.forms import Form, Forward
 from tuneyard.train.preferences import (
     PairedRows,
     answer_log_probs,

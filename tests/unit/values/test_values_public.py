@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tuneyard.errors import InvalidValuesError
+from tuneyard.job.inputs import Input, Inputs
 from tuneyard.runners.differences import differing_values
-from tuneyard.train.inputs import Input, Inputs
 from tuneyard.values import (
     FinetuneValues,
     InferenceValues,

@@ -9,7 +9,7 @@ import pytest
 from lab.training import VALUES, changed
 from tuneyard.checkpoints.record import check_fingerprint
 from tuneyard.errors import ConflictError
-from tuneyard.train.fingerprint import MAY_CHANGE, ROWS, assumed, fingerprint
+from tuneyard.job.fingerprint import MAY_CHANGE, ROWS, assumed, fingerprint
 from tuneyard.values import FinetuneValues, resolve_batch_sizes
 from tuneyard.values.base import ClusterOnly, Values
 

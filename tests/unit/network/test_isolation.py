@@ -11,10 +11,10 @@ from torch.nn.functional import cross_entropy
 
 from lab.tiny_architectures import NOT_BUILT, VOCABULARY, build, kinds
 from tuneyard.errors import InvalidDataError
-from tuneyard.train.attention import PER_CONVERSATION
-from tuneyard.train.batches import EncodedRows, flatten
-from tuneyard.train.forms import Form, Forward
-from tuneyard.train.isolation import prove_form
+from tuneyard.network.attention import PER_CONVERSATION
+from tuneyard.network.batches import EncodedRows, flatten
+from tuneyard.network.forms import Form, Forward
+from tuneyard.network.isolation import prove_form
 
 CPU = torch.device("cpu")
 NAMES = [name for name in kinds() if name not in NOT_BUILT]
@@ -147,7 +147,7 @@ def test_the_proof_multiplies_in_whole_float32_whatever_values_ask_for(rows):
 
 
 def test_one_layer_of_each_kind_is_looked_at():
-    from tuneyard.train.isolation import _few_layers
+    from tuneyard.network.isolation import _few_layers
 
     same = build("LlamaForCausalLM", num_hidden_layers=6)
     assert len(_few_layers(same).model.layers) == 1
@@ -207,7 +207,7 @@ def test_a_base_with_nan_in_it_is_refused(rows):
 def test_a_sliding_window_that_an_attention_ignores_is_found_in_a_longer_conversation(rows):
     from transformers import AttentionInterface
 
-    from tuneyard.train.attention import per_conversation_attention
+    from tuneyard.network.attention import per_conversation_attention
 
     def without_window(*args, sliding_window=None, **kwargs):
         return per_conversation_attention(*args, **kwargs)

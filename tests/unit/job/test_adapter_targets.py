@@ -8,7 +8,7 @@ import pytest
 
 from lab.tiny_models import make_model
 from tuneyard.errors import InvalidValuesError
-from tuneyard.train.model import add_adapter, load_base
+from tuneyard.network.model import add_adapter, load_base
 from tuneyard.values.adapters import PeftConf, QuantConf
 
 

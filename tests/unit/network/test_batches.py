@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tuneyard.train.batches import IGNORED, EncodedRows, Row, flatten
+from tuneyard.network.batches import IGNORED, EncodedRows, Row, flatten
 
 
 def row(ids, mask):

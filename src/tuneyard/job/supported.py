@@ -8,8 +8,8 @@ from typing import Any
 
 from tuneyard.device import VARIABLE
 from tuneyard.errors import InvalidValuesError, Problem
-from tuneyard.train.console import Tell
-from tuneyard.train.distribution import AS_DATA_PARALLEL, undone
+from tuneyard.job.distribution import AS_DATA_PARALLEL, undone
+from tuneyard.progress import Notify
 from tuneyard.values import DpoArgs, FinetuneValues
 from tuneyard.values.servable import unserved_by_vllm
 from tuneyard.whereabouts import installation
@@ -29,12 +29,12 @@ DPO_DONE = (
 """Of TRL's settings those that are honoured; rows are never padded, and the reference is always computed beforehand."""
 
 
-def refuse_unsupported(values: FinetuneValues, tell: Tell, *, here: bool = True) -> None:
+def refuse_unsupported(values: FinetuneValues, notify: Notify, *, here: bool = True) -> None:
     """Refuse every key that asks for something this version does not do, and tell of what is done another way.
 
     Args:
         values: The resolved values.
-        tell: Told of exact equivalents.
+        notify: Called with exact equivalents.
         here: Whether it is to be trained in this environment: then what that lacks is refused too.
 
     Raises:
@@ -58,18 +58,18 @@ def refuse_unsupported(values: FinetuneValues, tell: Tell, *, here: bool = True)
             problems=problems,
         )
     if values.distributedType in AS_DATA_PARALLEL:
-        tell(f"distributedType {values.distributedType}: trained data parallel, which computes the same losses")
+        notify(f"distributedType {values.distributedType}: trained data parallel, which computes the same losses")
     if values.distributedType == "auto-fsdp" and values.processes == 1:
-        tell("distributedType auto-fsdp: one process has nobody to share the weights with and holds them all")
+        notify("distributedType auto-fsdp: one process has nobody to share the weights with and holds them all")
     conf = config.peft_conf
     if not values.mergeAdapter and (unserved := unserved_by_vllm(conf.peft_type, conf.peft_kwargs)):
-        tell(unserved)
+        notify(unserved)
     if config.method == "dpo" and not config.preference_args.precompute_ref_log_probs:
-        tell("precompute_ref_log_probs is false: computed beforehand all the same, which gives the same losses")
+        notify("precompute_ref_log_probs is false: computed beforehand all the same, which gives the same losses")
     if config.quant_conf.quantization_type != "no-quantization":
-        tell("quant_conf: trained over quantized weights; merged and served, the adapter stands on those as delivered")
+        notify("quant_conf: trained over quantized weights; merged and served over the weights as delivered")
     if config.training_args.save_strategy == "no":
-        tell("save_strategy is no: a stop saves, but after a kill the run starts again at step 0")
+        notify("save_strategy is no: a stop saves, but after a kill the run starts again at step 0")
 
 
 def _of_preferences(values: FinetuneValues) -> list[Problem]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from tuneyard.train.attention import per_conversation_attention
+from tuneyard.network.attention import per_conversation_attention
 
 BOUNDS = [0, 4, 5, 12]
 

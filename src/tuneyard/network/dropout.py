@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from tuneyard.errors import InvalidValuesError, Problem
-from tuneyard.train.forms import Forward
+from tuneyard.network.forms import Forward
 
 _WHERE = "finetuning_config.dpo_args.disable_dropout"
 

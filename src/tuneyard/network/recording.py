@@ -25,8 +25,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from tuneyard.train.batches import IGNORED, Row, flatten
-from tuneyard.train.forms import Forward
+from tuneyard.network.batches import IGNORED, Row, flatten
+from tuneyard.network.forms import Forward
 
 _ATEN: Any = torch.ops.aten
 _GROUPED = _ATEN._grouped_mm.default

@@ -17,9 +17,10 @@ from typing import Any
 from tuneyard.checkpoints import Experiment, RunRecord
 from tuneyard.delivery import find_dataset
 from tuneyard.errors import NotFoundError
+from tuneyard.job.fingerprint import assumed, fingerprint
 from tuneyard.models import find_base
+from tuneyard.progress import Notify
 from tuneyard.store import Store, find_store, pull
-from tuneyard.train.fingerprint import assumed, fingerprint
 from tuneyard.values import FinetuneValues, canonical_json, public_values, resolve_batch_sizes, values_sha256
 
 VERSIONED = ("tuneyard", "torch", "transformers", "peft", "accelerate", "tokenizers")
@@ -133,7 +134,7 @@ def experiment_of(values: FinetuneValues, store: Store, *, required: frozenset[s
 
 
 def wait_for_delivery(
-    values: FinetuneValues, store: Store, seconds: float, stop: Callable[[], bool], tell: Callable[[str], None]
+    values: FinetuneValues, store: Store, seconds: float, stop: Callable[[], bool], notify: Notify
 ) -> bool:
     """Wait until what the values name is delivered, or the time is up; then `find_inputs` says what is missing.
 
@@ -144,7 +145,7 @@ def wait_for_delivery(
         store: Where model and data lie.
         seconds: How long to wait.
         stop: Whether the process has been told to stop.
-        tell: Called once, with what is waited for.
+        notify: Called once, with what is waited for.
 
     Returns:
         False where it was told to stop.
@@ -159,7 +160,7 @@ def wait_for_delivery(
                 find_dataset(store, key)
         except NotFoundError as error:
             if not told:
-                tell(f"waiting up to {seconds:.0f} s: {error.message}")
+                notify(f"waiting up to {seconds:.0f} s: {error.message}")
                 told = True
         else:
             return True

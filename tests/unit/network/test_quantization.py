@@ -3,7 +3,7 @@
 import pytest
 
 from tuneyard.errors import InvalidValuesError
-from tuneyard.train.model import quantization_config
+from tuneyard.network.model import quantization_config
 from tuneyard.values import FinetuneValues, check_values
 from tuneyard.values.adapters import QuantConf
 

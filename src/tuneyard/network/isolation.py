@@ -26,10 +26,10 @@ import torch
 
 from tuneyard.errors import InvalidDataError
 from tuneyard.models.unusable import UNUSABLE
-from tuneyard.train.attention import PER_CONVERSATION
-from tuneyard.train.balance import balance_weight
-from tuneyard.train.batches import EncodedRows, Row, flatten, moved
-from tuneyard.train.forms import Form, Forward
+from tuneyard.network.attention import PER_CONVERSATION
+from tuneyard.network.balance import balance_weight
+from tuneyard.network.batches import EncodedRows, Row, flatten, moved
+from tuneyard.network.forms import Form, Forward
 
 TOLERANCE = 1e-4
 """The largest difference of a logit from the reference, relative to the logits' standard deviation. Float32 rounding

@@ -38,8 +38,8 @@ from tuneyard.device import Device
 from tuneyard.errors import InvalidDataError, InvalidValuesError, Problem
 from tuneyard.models import IDENTITY, OF_THE_LOADER, outline_model, reason_of
 from tuneyard.models.unusable import UNUSABLE
-from tuneyard.train.model import add_adapter
-from tuneyard.train.tracking import tracker_problems
+from tuneyard.network.model import add_adapter
+from tuneyard.network.trackers import tracker_problems
 from tuneyard.values import FinetuneValues
 from tuneyard.values.without_effect import default_of
 

@@ -14,10 +14,10 @@ from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
 from lab.tiny_architectures import NOT_BUILT, build, kinds
-from tuneyard.train.attention import PER_CONVERSATION
-from tuneyard.train.forms import Forward
-from tuneyard.train.recording import Conversation, Stage
-from tuneyard.train.tracing import trace_step
+from tuneyard.network.attention import PER_CONVERSATION
+from tuneyard.network.forms import Forward
+from tuneyard.network.recording import Conversation, Stage
+from tuneyard.network.tracing import trace_step
 
 TOKENS = 32
 TARGETS = TOKENS - 1

@@ -6,7 +6,7 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneyard.train.mix import describe, mix_counts, mix_rows
+from tuneyard.job.mix import describe, mix_counts, mix_rows
 
 
 def test_shares_are_exact_by_the_largest_remainder():

@@ -9,7 +9,7 @@ import pytest
 from lab.tiny_models import make_tokenizer
 from lab.training import VALUES, changed
 from tuneyard.errors import InvalidDataError
-from tuneyard.train.rows import encoded_rows
+from tuneyard.job.rows import encoded_rows
 from tuneyard.values import FinetuneValues
 
 DATA = "finetuning_config.data_conf"

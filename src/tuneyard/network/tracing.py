@@ -22,10 +22,10 @@ import torch
 from transformers import AttentionInterface
 
 from tuneyard.models.unusable import UNUSABLE
-from tuneyard.train.attention import PER_CONVERSATION, per_conversation_attention
-from tuneyard.train.forms import Form, Forward
-from tuneyard.train.isolation import candidates
-from tuneyard.train.recording import Conversation, Recording, Stage, StepTrace, TooManyOperationsError
+from tuneyard.network.attention import PER_CONVERSATION, per_conversation_attention
+from tuneyard.network.forms import Form, Forward
+from tuneyard.network.isolation import candidates
+from tuneyard.network.recording import Conversation, Recording, Stage, StepTrace, TooManyOperationsError
 
 _SHORT_TOKENS = 4
 _CHUNK_TOKENS = 128  # a multiple of the chunks that linear attention is computed in

@@ -17,10 +17,10 @@ from transformers.pytorch_utils import Conv1D
 
 from tuneyard.device import Device
 from tuneyard.errors import InvalidValuesError, Problem
+from tuneyard.job.targets import WHERE, refuse_unmatched
 from tuneyard.models import load_model
-from tuneyard.train.console import Tell
-from tuneyard.train.prompts import FlatPromptModel
-from tuneyard.train.targets import WHERE, refuse_unmatched
+from tuneyard.network.prompts import FlatPromptModel
+from tuneyard.progress import Notify
 from tuneyard.values.adapters import PeftConf, QuantConf
 
 CONFIGS: Mapping[str, type[PeftConfig]] = {"LORA": LoraConfig, "VERA": VeraConfig, "IA3": IA3Config}
@@ -87,17 +87,17 @@ def make_savable(model: PreTrainedModel) -> None:
         model.generation_config = GenerationConfig()
 
 
-def available_attention(asked: str | None, device: Device, tell: Tell) -> str | None:
+def available_attention(asked: str | None, device: Device, notify: Notify) -> str | None:
     """Give the attention implementation asked for, or None where it is not there and the library's own is as exact.
 
     Args:
         asked: `model_args.attn_implementation`.
         device: Where the model will be trained.
-        tell: Told what is used instead.
+        notify: Called with what is used instead.
     """
     flash = asked is not None and asked.startswith("flash_attention")
     if flash and (device != "cuda" or importlib.util.find_spec("flash_attn") is None):
-        tell(f"attn_implementation {asked} is not available here: the same attention is computed by torch's SDPA")
+        notify(f"attn_implementation {asked} is not available here: the same attention is computed by torch's SDPA")
         return None
     return asked
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tuneyard.data import (
@@ -16,8 +16,8 @@ from tuneyard.data import (
     split,
 )
 from tuneyard.errors import InvalidDataError
-from tuneyard.progress import progress_bar
-from tuneyard.train.mix import describe, mix_counts, mix_rows
+from tuneyard.job.mix import describe, mix_counts, mix_rows
+from tuneyard.progress import Notify, progress_bar
 from tuneyard.values import Dataset, FinetuneValues
 from tuneyard.values.finetuning import TrainingData
 
@@ -51,7 +51,7 @@ def encoded_rows(
     base_folder: Path,
     training_files: Sequence[Path],
     validation_files: Sequence[Path],
-    tell: Callable[[str], None],
+    notify: Notify,
 ) -> tuple[list[Encoded], list[Encoded]]:
     """Check and encode every row, divide them into training and validation, and mix those for training if asked to.
 
@@ -60,7 +60,7 @@ def encoded_rows(
         base_folder: The base model, for its tokenizer and chat template.
         training_files: Files of conversations, or of preferences with method dpo.
         validation_files: The same, where validation has files of its own.
-        tell: Called with what a mix takes of each file, and with what is left out for special tokens in its texts.
+        notify: Called with what a mix takes of each file, and with what is left out for special tokens in its texts.
 
     Returns:
         The sequences trained on and those validated on, which may be none. With method dpo two for each preference:
@@ -79,15 +79,15 @@ def encoded_rows(
         **dict(zip(validation_files, [dataset.path for dataset in data.validation_data.datasets], strict=True)),
         **dict(zip(training_files, [dataset.path for dataset in data.training_data.datasets], strict=True)),
     }
-    rows = _checked(values, training_files, encoder, formats, names, tell, validation_files)
-    validation = _checked(values, validation_files, encoder, formats, names, tell) if validation_files else []
+    rows = _checked(values, training_files, encoder, formats, names, notify, validation_files)
+    validation = _checked(values, validation_files, encoder, formats, names, notify) if validation_files else []
     asked = data.validation_data
     if asked.type == "AUTO_SPLIT":
         groups = None if data.rows.leaked == "keep" else [row.group for row in rows]
         chosen, held_out = split([row.sequences for row in rows], asked.ratio, asked.seed, groups)
         rows, validation = [rows[index] for index in chosen], [rows[index] for index in held_out]
     if data.training_data.type == "PRECOMPUTE_WEIGHTED_MIX":
-        rows = _mixed(data.training_data, training_files, rows, tell)
+        rows = _mixed(data.training_data, training_files, rows, notify)
     sequences = [each for row in rows for each in row.sequences]
     if not any(any(each.loss_mask) for each in sequences):
         raise InvalidDataError(
@@ -103,9 +103,7 @@ def chosen_formats(files: Sequence[Path], datasets: Sequence[Dataset]) -> dict[P
     return {file: dataset.format for file, dataset in zip(files, datasets, strict=True) if dataset.format != "auto"}
 
 
-def _mixed(
-    asked: TrainingData, files: Sequence[Path], rows: Sequence[EncodedRow], tell: Callable[[str], None]
-) -> list[EncodedRow]:
+def _mixed(asked: TrainingData, files: Sequence[Path], rows: Sequence[EncodedRow], notify: Notify) -> list[EncodedRow]:
     groups: list[list[EncodedRow]] = [[row for row in rows if row.file == place] for place in range(len(files))]
     sizes = [len(group) for group in groups]
     for file, size in zip(files, sizes, strict=True):
@@ -116,7 +114,7 @@ def _mixed(
                 problems=[],
             )
     counts = mix_counts(len(rows), [dataset.weight for dataset in asked.datasets])
-    tell(describe([dataset.path for dataset in asked.datasets], sizes, counts))
+    notify(describe([dataset.path for dataset in asked.datasets], sizes, counts))
     return [groups[file][row] for file, row in mix_rows(sizes, counts, asked.seed)]
 
 
@@ -126,7 +124,7 @@ def _checked(
     encoder: ChatEncoder,
     formats: Mapping[Path, Format],
     names: Mapping[Path, str],
-    tell: Callable[[str], None],
+    notify: Notify,
     validation: Sequence[Path] = (),
 ) -> list[EncodedRow]:
     rules = values.finetuning_config.data_conf.rows
@@ -141,6 +139,6 @@ def _checked(
         progress=lambda name: progress_bar(name, None),
     )
     if report.special_token_rows:
-        tell(f"{special_tokens_line(report)}; data_conf.rows.special_tokens is {rules.special_tokens}")
+        notify(f"{special_tokens_line(report)}; data_conf.rows.special_tokens is {rules.special_tokens}")
     report.raise_if_bad(allow_bad_rows=rules.unusable == "drop")
     return rows
