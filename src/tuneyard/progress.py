@@ -2,7 +2,7 @@
 
 Lines are logged, and a bar is drawn where the log is shown (`terminal.show_logs`): standard output stays data, and a
 program that uses the package as a library sees neither. A process without a terminal of its own also leaves the newest
-state of its bar in the file that `TUNEYARD_PROGRESS` names, so that whoever launched it can draw it.
+state of its bar in the file that `TUNEYARD_PROGRESS` names, so that the process that launched it can draw it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The probe of a store tells real servers, and stand-ins that break one promise each, apart by name."""
+"""The probe of a store identifies real servers, and the broken guarantee of each stand-in."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _not_ok(report: Report) -> dict[str, str]:
 
 @pytest.mark.s3
 @pytest.mark.parametrize("name", ["minio-tls", "versitygw"])
-def test_a_server_that_keeps_every_promise_is_used_in_full(name: str, s3_server_of: Callable[[str], S3Server]):
+def test_a_server_with_every_guarantee_is_used_in_full(name: str, s3_server_of: Callable[[str], S3Server]):
     server = s3_server_of(name)
     before = {info.key for info in server.open().list(f"{BUCKET}/")}
 
@@ -45,19 +45,19 @@ def test_a_server_that_keeps_every_promise_is_used_in_full(name: str, s3_server_
 
 
 @pytest.mark.s3
-def test_the_servers_are_told_apart(s3_server_of: Callable[[str], S3Server]):
+def test_the_servers_are_identified(s3_server_of: Callable[[str], S3Server]):
     minio = s3_server_of("minio-tls")
     versitygw = s3_server_of("versitygw")
-    told = [probe_store(server.url, environ=server.env, rounds=1) for server in (minio, versitygw)]
+    reports = [probe_store(server.url, environ=server.env, rounds=1) for server in (minio, versitygw)]
     with racy_s3("racing writes") as (url, _):
-        told.append(probe_store(url, environ=KEYS, rounds=1))
-    assert [report.facts["server"].strip() for report in told] == ["MinIO", "VERSITYGW", "racy-s3"]
-    assert [report.facts["mode"] for report in told] == ["full", "full", "degraded"]
-    nested = [report.named("keys below an object").found for report in told]
+        reports.append(probe_store(url, environ=KEYS, rounds=1))
+    assert [report.facts["server"].strip() for report in reports] == ["MinIO", "VERSITYGW", "racy-s3"]
+    assert [report.facts["mode"] for report in reports] == ["full", "full", "degraded"]
+    nested = [report.named("keys below an object").found for report in reports]
     assert "allowed" in nested[0] and "refused" in nested[1]
 
 
-def test_a_stand_in_without_a_flaw_keeps_every_promise():
+def test_a_stand_in_without_a_flaw_has_every_guarantee():
     with racy_s3() as (url, objects):
         report = probe_store(url, environ=KEYS)
         assert _not_ok(report) == {}
@@ -115,12 +115,12 @@ def test_every_flaw_is_tried():
 
 
 @pytest.mark.parametrize("flaw", BROKEN)
-def test_a_broken_promise_is_named(flaw: Flaw):
-    name, said, degraded, not_ok = BROKEN[flaw]
+def test_a_broken_guarantee_is_named(flaw: Flaw):
+    name, found, degraded, not_ok = BROKEN[flaw]
     with racy_s3(flaw) as (url, objects):
         report = probe_store(url, environ=KEYS, rounds=3)
         assert objects == {}, "the probe leaves nothing behind, whatever the server lists"
-    assert said in report.named(name).found
+    assert found in report.named(name).found
     assert report.named(name).advice or flaw == "unsorted listing"
     assert _not_ok(report).items() >= not_ok.items()
     if flaw != "stale reads":  # those break whatever reads what was just written
@@ -140,24 +140,24 @@ def test_a_folder_is_probed_too(tmp_path: Path):
 
 @pytest.mark.s3
 @pytest.mark.parametrize(
-    ("changes", "exit_code", "said"),
+    ("changes", "exit_code", "found"),
     [
         ({"AWS_SECRET_ACCESS_KEY": "wrong-secret"}, 5, "does not accept the credentials"),
         ({"AWS_CA_BUNDLE": ""}, 8, "is not trusted"),
     ],
 )
-def test_a_store_that_lets_nobody_in_says_why(
-    changes: dict[str, str], exit_code: int, said: str, s3_server_of: Callable[[str], S3Server]
+def test_a_store_that_denies_access_is_reported_with_the_reason(
+    changes: dict[str, str], exit_code: int, found: str, s3_server_of: Callable[[str], S3Server]
 ):
     server = s3_server_of("minio-tls")
     report = probe_store(server.url, environ={**server.env, **changes})
     assert (report.exit_code, report.facts["mode"]) == (exit_code, "unusable")
-    assert said in report.named("store").found
+    assert found in report.named("store").found
     assert report.named("store").advice
 
 
 @pytest.mark.s3
-def test_a_bucket_that_is_not_there_is_named(s3_server_of: Callable[[str], S3Server]):
+def test_a_missing_bucket_is_named(s3_server_of: Callable[[str], S3Server]):
     server = s3_server_of("minio-tls")
     report = probe_store(server.url, bucket="no-such-bucket", environ=server.env)
     assert report.exit_code == 4
@@ -183,7 +183,7 @@ def test_an_interrupted_probe_leaves_nothing_behind(number: signal.Signals):
 
 
 @pytest.mark.s3
-def test_the_process_of_a_pod_takes_keys_store_and_authorities_from_its_environment(
+def test_a_pods_process_reads_keys_store_and_authorities_from_its_environment(
     s3_server_of: Callable[[str], S3Server],
 ):
     server = s3_server_of("minio-tls")

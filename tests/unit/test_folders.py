@@ -37,7 +37,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-def test_the_home_is_where_the_variable_says_or_among_the_user_s_data(tmp_path: Path) -> None:
+def test_the_home_is_named_by_the_variable_or_lies_in_the_users_data(tmp_path: Path) -> None:
     assert home_folder({"TUNEYARD_HOME": str(tmp_path)}) == tmp_path
     assert home_folder({"TUNEYARD_HOME": "relative"}) == Path.cwd() / "relative"
     assert home_folder({}).name == "tuneyard"
@@ -88,13 +88,13 @@ def test_the_hint_names_what_moves_the_folder(home: Path, tmp_path: Path, monkey
     assert hint(work / "models", work) == "Check the pod's volume and podSecurityContext.fsGroup."
 
 
-def test_what_is_about_no_file_or_about_the_installation_is_ours_to_mend() -> None:
+def test_errors_without_a_file_or_of_the_installation_are_internal() -> None:
     assert refused(ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")) is None
     assert refused(OSError(errno.EBADF, "Bad file descriptor")) is None
     assert refused(FileNotFoundError(errno.ENOENT, "No such file", str(Path(sys.prefix) / "lib/x.py"))) is None
 
 
-def test_a_program_gets_our_error_with_the_system_s_as_its_cause(home: Path) -> None:
+def test_a_program_gets_our_error_with_the_systems_as_its_cause(home: Path) -> None:
     with pytest.raises(DeniedError) as caught, refusals():
         Path("/sys/tuneyard").mkdir()
     assert isinstance(caught.value.__cause__, OSError)
@@ -155,8 +155,8 @@ def test_a_process_s_folder_that_can_t_be_made_is_named(tmp_path: Path, workdir:
     assert "hint: Use another folder: --workdir /path/to/folder" in done.stderr
     words = tmp_path / "words.json"
     _deliver(tmp_path, workdir, TUNEYARD_TERMINATION_LOG=str(words), TUNEYARD_CHART="deliver")
-    told = json.loads(words.read_text())
-    assert (told["exit_code"], told["hint"]) == (code, "Check the pod's volume and podSecurityContext.fsGroup.")
+    message = json.loads(words.read_text())
+    assert (message["exit_code"], message["hint"]) == (code, "Check the pod's volume and podSecurityContext.fsGroup.")
 
 
 def test_a_read_only_disk_is_denied(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_on_a_machine_a_setting_is_its_variable(monkeypatch: pytest.MonkeyPatch)
     assert installation("train") == 'pip install "tuneyard[train]"'
 
 
-def test_a_pod_of_a_person_s_own_is_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pod_of_the_users_own_is_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(CHART_VARIABLE, raising=False)
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     assert setting("AWS_CA_BUNDLE") == "AWS_CA_BUNDLE"
@@ -90,7 +90,7 @@ def test_a_pod_s_volume_grows_by_keys_of_its_chart(chart: str) -> None:
         assert _has(MODELS[chart], key), key
 
 
-def test_the_containers_of_the_charts_say_which_chart_they_are_of() -> None:
+def test_the_containers_of_the_charts_name_their_chart() -> None:
     template = (SOURCE.parents[1] / "workloads" / "_tuneyard.tpl").read_text(encoding="utf-8")
     environment = template.partition('define "tuneyard.siteEnv"')[2].partition("{{- end -}}")[0]
     assert f'name: {CHART_VARIABLE}, value: {{{{ include "tuneyard.component" . }}}}' in environment
@@ -128,7 +128,7 @@ def test_a_wrong_device_advises_what_its_target_has(monkeypatch: pytest.MonkeyPa
     assert caught.value.hint == "Correct or remove TUNEYARD_DEVICE in the ConfigMap tuneyard-site."
 
 
-def test_every_hint_of_what_runs_in_pods_asks_where_it_runs() -> None:
+def test_every_hint_of_code_in_pods_depends_on_where_it_runs() -> None:
     found = list(_hints())
     assert len(found) > 80
     unfit = [f"{where}: {text!r}" for where, text in found if FITS_A_MACHINE_ALONE.search(text)]
@@ -155,7 +155,7 @@ def test_a_command_that_hints_name_exists_and_reaches_its_target() -> None:
 
 
 def _hints() -> Iterator[tuple[str, str]]:
-    """Give the texts of hints that no function of `whereabouts` has chosen, with where they stand."""
+    """Return the texts of hints that no function of `whereabouts` has chosen, with where they stand."""
     bottom = [path for path in SOURCE.glob("*.py") if path.stem in {"address", "device", "folders", "process"}]
     for path in sorted([*bottom, *(file for room in IN_PODS for file in (SOURCE / room).rglob("*.py"))]):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

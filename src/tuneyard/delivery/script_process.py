@@ -1,7 +1,7 @@
 """The `dataScript` alone: `python -m tuneyard.delivery.script_process VALUES --workdir DIR --downloads DIR`.
 
 On Kubernetes it runs in a container without the store's credentials; `python -m tuneyard.delivery` with the same
-`--downloads` then delivers what it wrote. The containers share that folder alone. Each start runs the script anew.
+`--downloads` then delivers what it wrote. The containers share that folder alone. Each start runs the script.
 """
 
 from __future__ import annotations

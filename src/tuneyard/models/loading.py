@@ -41,7 +41,7 @@ def load_model(folder: Path, *, where: str, **keywords: Any) -> PreTrainedModel:
         keywords: More arguments of `from_pretrained`, such as dtype and attn_implementation.
 
     Returns:
-        The model, on the CPU unless `device_map` says otherwise.
+        The model, on the CPU unless `device_map` differs.
 
     Raises:
         IncompleteModelError: Its files lack a weight, or hold one that is unexpected or of another shape.
@@ -167,7 +167,7 @@ def _load(architecture: str | None, folder: Path, where: str, keywords: Mapping[
     if problems := _problems(found):
         raise incomplete(where, problems)
     for config in (model.config, model.config.get_text_config()):
-        config.return_dict = True  # outputs are read by name, whatever a config.json says
+        config.return_dict = True  # outputs are read by name, even where config.json disables it
     return model
 
 
@@ -198,7 +198,7 @@ def _problems(found: Mapping[str, Any]) -> list[Problem]:
         [Problem(name, "is missing") for name in grouped(found["missing_keys"])],
         [Problem(name, "is not a weight of this model") for name in grouped(found["unexpected_keys"])],
         [
-            Problem(name, "has another shape than config.json says", str(tuple(given)), str(tuple(wanted)))
+            Problem(name, "has another shape than config.json declares", str(tuple(given)), str(tuple(wanted)))
             for name, (given, wanted) in sorted(shapes.items())
         ],
         [Problem("weights", "can't be read", str(message)) for message in found.get("error_msgs") or ()],

@@ -73,11 +73,11 @@ def test_the_same_again_transfers_nothing(delivery: Delivery) -> None:
 def test_a_model_pinned_to_a_commit_that_is_there_needs_no_hub(delivery: Delivery) -> None:
     commit = delivery.hub.add_model("org/tiny", FILES)
     delivery.run(modelRevision=commit)
-    asked = len(delivery.hub.seen)
+    requests = len(delivery.hub.seen)
     assert delivery.run(modelRevision=commit).model is not None
-    assert len(delivery.hub.seen) == asked
+    assert len(delivery.hub.seen) == requests
     delivery.run(modelRevision=commit, downloadExcludeGlob="", allowOverwrite=True)
-    assert len(delivery.hub.seen) == asked
+    assert len(delivery.hub.seen) == requests
 
 
 def test_without_the_hub_the_hint_says_how_to_use_what_is_there(delivery: Delivery) -> None:
@@ -142,7 +142,7 @@ def test_while_a_model_is_being_replaced_no_manifest_vouches_for_the_mix(deliver
     with pytest.raises(NotFoundError):
         read_manifest(delivery.store, MANIFEST)
     delivery.hub.faults.clear()
-    delivery.run()  # the journal says that a delivery was under way, so no further permission is needed
+    delivery.run()  # the journal shows an unfinished delivery, so allowOverwrite is not needed
     verify(delivery.store, f"{MODEL}/", read_manifest(delivery.store, MANIFEST))
 
 

@@ -70,7 +70,7 @@ def test_there_are_enough_cases() -> None:
     assert len(CASES) >= 200
 
 
-def test_a_hub_that_tells_the_truth_is_delivered_from(hostile: HostileHub, tmp_path: Path) -> None:
+def test_an_honest_hub_is_delivered_from(hostile: HostileHub, tmp_path: Path) -> None:
     for public in (False, True):
         folder = tmp_path / str(public)
         folder.mkdir()
@@ -83,7 +83,7 @@ def test_a_hub_that_tells_the_truth_is_delivered_from(hostile: HostileHub, tmp_p
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: ascii(case.name)[1:-1].replace("::", ": :"))
-def test_a_lie_is_refused_and_never_there_as_a_model(
+def test_a_lie_is_refused_and_never_becomes_a_model(
     hostile: HostileHub,
     tmp_path: Path,
     case: Case,

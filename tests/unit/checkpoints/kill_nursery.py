@@ -27,7 +27,7 @@ SCALE = 4.0
 
 
 def publish_until_killed(url: str, prefix: str, work: Path, pipe: int) -> None:
-    """Go on from what is there; each committed step is told over the pipe."""
+    """Resume from what is there, and write each committed step to the pipe."""
     exp = experiment(open_store(url), prefix)
     attempt = exp.claim(record(r=8))
     restored = exp.restore(work, on_damage=lambda sentence: tell(pipe, damage=sentence))
@@ -57,7 +57,7 @@ def tell(pipe: int, **facts: object) -> None:
 
 
 def trial(url: str, prefix: str, work: Path, *, lines: int, delay_seconds: float) -> list[dict[str, object]]:
-    """Kill one child so long after it told so many lines, and give what it told.
+    """Kill one child so long after it has written so many lines, and return what it wrote.
 
     Lines and not time alone, so that a busy machine kills at the same kinds of moments as an idle one.
     """
@@ -71,15 +71,15 @@ def trial(url: str, prefix: str, work: Path, *, lines: int, delay_seconds: float
         finally:
             os._exit(1)
     os.close(theirs)
-    told = b""
-    while told.count(b"\n") < lines and (more := os.read(ours, 4096)):
-        told += more
+    written = b""
+    while written.count(b"\n") < lines and (more := os.read(ours, 4096)):
+        written += more
     time.sleep(delay_seconds)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     with os.fdopen(ours, "rb") as rest:
-        told += rest.read()
-    return [json.loads(line) for line in told.split(b"\n")[:-1]]
+        written += rest.read()
+    return [json.loads(line) for line in written.split(b"\n")[:-1]]
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ def read(source: Source, file: SourceFile) -> bytes:
 
 
 @pytest.mark.parametrize("now", [b"", b"weight", b"weights and more"])
-def test_another_size_than_when_it_was_listed_is_refused(tmp_path: Path, now: bytes) -> None:
+def test_a_file_whose_size_changed_since_its_listing_is_refused(tmp_path: Path, now: bytes) -> None:
     (tmp_path / "w").write_bytes(b"weights")
     source = FolderSource(tmp_path)
     assert read(source, source.files[0]) == b"weights"
@@ -27,7 +27,7 @@ def test_another_size_than_when_it_was_listed_is_refused(tmp_path: Path, now: by
         read(source, source.files[0])
 
 
-def test_other_bytes_than_a_manifest_names_are_refused(tmp_path: Path) -> None:
+def test_bytes_that_differ_from_the_manifest_are_refused(tmp_path: Path) -> None:
     store = open_store(tmp_path.as_uri())
     store.put("bucket/model/w", b"weights")
     entry = FileEntry("w", 7, hashlib.sha256(b"weights").hexdigest())
@@ -40,7 +40,7 @@ def test_other_bytes_than_a_manifest_names_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("depth", ["", "sub"])
-def test_a_link_out_of_a_folder_is_refused_when_it_is_listed(tmp_path: Path, depth: str) -> None:
+def test_a_link_out_of_a_folder_is_refused_on_listing(tmp_path: Path, depth: str) -> None:
     (tmp_path / "secret").write_text("s")
     folder = tmp_path / "model"
     (folder / depth).mkdir(parents=True)
@@ -49,7 +49,7 @@ def test_a_link_out_of_a_folder_is_refused_when_it_is_listed(tmp_path: Path, dep
         FolderSource(folder)
 
 
-def test_a_file_that_becomes_a_link_out_of_its_folder_is_refused_when_it_is_read(tmp_path: Path) -> None:
+def test_a_file_replaced_by_a_link_out_of_its_folder_is_refused_on_reading(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("secrets")
     folder = tmp_path / "model"
     folder.mkdir()
@@ -61,7 +61,7 @@ def test_a_file_that_becomes_a_link_out_of_its_folder_is_refused_when_it_is_read
         read(source, source.files[0])
 
 
-def test_links_within_a_folder_and_into_the_hub_s_own_cache_are_followed(tmp_path: Path) -> None:
+def test_links_within_a_folder_and_into_the_hubs_cache_are_followed(tmp_path: Path) -> None:
     snapshot = tmp_path / "models--org--tiny" / "snapshots" / "abc"
     blobs = tmp_path / "models--org--tiny" / "blobs"
     snapshot.mkdir(parents=True)

@@ -45,12 +45,12 @@ def refused(folder: Path, files: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("files", [PLAIN, ADAPTER, {"config.json": {}}, {}], ids=["model", "adapter", "bare", "none"])
-def test_plain_files_are_taken(tmp_path: Path, files: dict[str, Any]) -> None:
+def test_plain_files_are_accepted(tmp_path: Path, files: dict[str, Any]) -> None:
     vet(tmp_path, files)
 
 
 @pytest.mark.parametrize("kind", ["LORA", "VERA", "IA3", "PROMPT_TUNING"])
-def test_the_kinds_of_adapters_that_are_loaded_are_taken(tmp_path: Path, kind: str) -> None:
+def test_supported_adapters_are_accepted(tmp_path: Path, kind: str) -> None:
     vet(tmp_path, {**ADAPTER, "adapter_config.json": {**LORA, "peft_type": kind}})
 
 
@@ -80,14 +80,14 @@ SETTINGS = {
 @pytest.mark.parametrize("depth", ["at the top", "in a map", "in a list"])
 @pytest.mark.parametrize("file", ["config.json", "generation_config.json", "tokenizer_config.json"])
 @pytest.mark.parametrize("rule", SETTINGS)
-def test_settings_that_ask_for_code_are_refused(tmp_path: Path, rule: str, file: str, depth: str) -> None:
+def test_settings_that_name_code_are_refused(tmp_path: Path, rule: str, file: str, depth: str) -> None:
     settings, what = SETTINGS[rule]
     placed = {"at the top": settings, "in a map": {"a": {"b": settings}}, "in a list": {"a": [1, [settings]]}}[depth]
     assert refused(tmp_path, {**PLAIN, file: placed}) == [(file, what)]
 
 
 @pytest.mark.parametrize("rule", SETTINGS)
-def test_settings_of_an_adapter_that_ask_for_code_are_refused(tmp_path: Path, rule: str) -> None:
+def test_settings_of_an_adapter_that_name_code_are_refused(tmp_path: Path, rule: str) -> None:
     settings, what = SETTINGS[rule]
     assert refused(tmp_path, {**ADAPTER, "adapter_config.json": {**LORA, **settings}}) == [
         ("adapter_config.json", what)
@@ -96,16 +96,16 @@ def test_settings_of_an_adapter_that_ask_for_code_are_refused(tmp_path: Path, ru
 
 @pytest.mark.parametrize("body", [b"", b"\xff\xfe", b"{", b'{"a":' * 60_000], ids=["empty", "binary", "cut", "deep"])
 @pytest.mark.parametrize("file", ["config.json", "adapter_config.json", "model.safetensors.index.json"])
-def test_settings_that_are_no_json_are_refused(tmp_path: Path, file: str, body: bytes) -> None:
+def test_settings_that_are_not_json_are_refused(tmp_path: Path, file: str, body: bytes) -> None:
     assert (file, "is not JSON") in refused(tmp_path, {**PLAIN, **ADAPTER, file: body})
 
 
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json", "model.safetensors.index.json"])
-def test_settings_that_are_no_map_are_refused(tmp_path: Path, file: str) -> None:
+def test_settings_that_are_not_an_object_are_refused(tmp_path: Path, file: str) -> None:
     assert refused(tmp_path, {**PLAIN, file: b"[]"}) == [(file, "is not a JSON object")]
 
 
-def test_settings_of_a_vast_size_are_refused_unread(tmp_path: Path) -> None:
+def test_too_large_settings_are_refused_unread(tmp_path: Path) -> None:
     with (tmp_path / "config.json").open("wb") as file:
         file.truncate(65 * 1024 * 1024)
     with pytest.raises(InvalidDataError, match="is larger than 67108864 bytes"):
@@ -116,7 +116,7 @@ def test_settings_of_a_vast_size_are_refused_unread(tmp_path: Path) -> None:
     "elsewhere",
     ["../outside.safetensors", "/etc/passwd", "own.py", "https://x/y.safetensors"],
 )
-def test_an_index_that_names_other_weights_than_the_model_s_own_is_refused(tmp_path: Path, elsewhere: str) -> None:
+def test_an_index_that_names_weights_of_another_model_is_refused(tmp_path: Path, elsewhere: str) -> None:
     index = {"weight_map": {"a": "model-1.safetensors", "b": elsewhere}}
     files = {key: value for key, value in PLAIN.items() if not key.startswith("sub/")}
     found = refused(tmp_path, {**files, "model.safetensors.index.json": index})
@@ -158,6 +158,6 @@ def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
     assert len(refused(tmp_path, files)) == 3
 
 
-def test_only_what_the_manifest_names_is_looked_at(tmp_path: Path) -> None:
+def test_only_files_in_the_manifest_are_checked(tmp_path: Path) -> None:
     (tmp_path / "evil.pkl").write_bytes(b"")
     vet(tmp_path, PLAIN)

@@ -97,7 +97,7 @@ def test_an_outline_holds_no_weight(whole, tmp_path):
         ((16).to_bytes(8, "little") + b'{"a": {"no": 1}}', "not that of safetensors"),
     ],
 )
-def test_a_file_that_is_no_safetensors_is_refused_by_name(body, words, tmp_path):
+def test_a_file_that_is_not_safetensors_is_refused_by_name(body, words, tmp_path):
     with pytest.raises(InvalidDataError, match=words) as caught:
         write_outline({"model.safetensors": len(body)}, lambda _: iter([body]), tmp_path, where="bucket/m")
     assert "bucket/m/model.safetensors" in caught.value.message
