@@ -66,7 +66,7 @@ def test_the_home_is_named_by_the_variable_or_lies_in_the_users_data(tmp_path: P
 def test_each_refusal_of_the_system_has_its_exit_code(home: Path, number: int, kind: type[TuneyardError]) -> None:
     error = refused(OSError(number, os.strerror(number), str(home / "runs")))
     assert type(error) is kind
-    assert error.message == f"The path {home}/runs of {home} can't be used: {os.strerror(number)}."
+    assert error.message == f"The path '{home}/runs' in '{home}' can't be used: {os.strerror(number)}."
     if kind is not FullError:
         assert error.hint == "Use another folder: export TUNEYARD_HOME=/path/to/folder"
 
@@ -108,7 +108,7 @@ def test_a_program_gets_our_error_with_the_systems_as_its_cause(home: Path) -> N
 )
 def test_a_store_s_folder_that_can_t_be_written_is_named(root: str, kind: type[TuneyardError], verb: str) -> None:
     store = open_store(root)
-    with pytest.raises(kind, match=f"bucket/key can't be read or written in file://{root}: ") as caught:
+    with pytest.raises(kind, match=f"bucket/key' can't be read or written in 'file://{root}': ") as caught:
         getattr(store, verb)("bucket/key", [b""] if verb == "write" else b"")
     assert f"ls -ld {root}" in caught.value.hint
     assert "--store URL or export TUNEYARD_STORE=URL" in caught.value.hint
@@ -127,7 +127,7 @@ def test_a_store_in_the_home_moves_with_it(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_file_is_no_store(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConflictError, match=r"The store's folder .*/file is a file\."):
+    with pytest.raises(ConflictError, match=r"The store's folder .*/file' is a file\."):
         open_store(str(tmp_path / "file"))
 
 
@@ -164,7 +164,7 @@ def test_a_read_only_disk_is_denied(tmp_path: Path) -> None:
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         done = _deliver(tmp_path, str(disk / "work"))
     assert done.returncode == 5, done.stderr
-    assert f"The path {disk}/work can't be used: Read-only file system." in done.stderr
+    assert f"The path '{disk}/work' can't be used: Read-only file system." in done.stderr
 
 
 def test_no_folder_for_temporary_files_names_its_variable() -> None:

@@ -19,6 +19,7 @@ from tuneyard.delivery.sources import FolderSource
 from tuneyard.delivery.tree import Target, deliver_tree, object_sizes
 from tuneyard.errors import IntegrityError, InvalidDataError, InvalidValuesError, NotFoundError
 from tuneyard.store import MANIFEST, OWN_FOLDER, Manifest, Store, check_relative, place_of_dataset, read_manifest
+from tuneyard.whereabouts import command
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +52,8 @@ def find_dataset(store: Store, key: str) -> Manifest:
     except NotFoundError as error:
         raise NotFoundError(
             f"The dataset '{key}' has not been delivered to '{store.url}', or its delivery has not finished.",
-            hint=f"Deliver it: tuneyard deliver -f FILE, with bucketDataDir '{place.prefix}' "
-            f"and a dataScript that writes '{name}'.",
+            hint=f"Deliver it with bucketDataDir '{place.prefix}' and a dataScript that writes '{name}': "
+            + command("tuneyard deliver"),
             key=key,
             store=store.url,
         ) from error

@@ -165,9 +165,9 @@ def test_a_folder_with_a_manifest_of_its_own_is_not_published(store: Store, tmp_
     attempt = experiment(store).claim(record())
     folder = make_checkpoint(tmp_path / "10", 10)
     (folder / "manifest.json").write_text("{}")
-    with pytest.raises(ConflictError, match=r"has a file manifest\.json"):
+    with pytest.raises(ConflictError, match=r"has a file .manifest\.json"):
         attempt.publish(folder, 10, {"best": None})
-    with pytest.raises(ConflictError, match=r"has a file manifest\.json"):
+    with pytest.raises(ConflictError, match=r"has a file .manifest\.json"):
         attempt.publish_final(folder, "checkpoint-final", {})
 
 

@@ -326,7 +326,7 @@ def test_a_page_that_can_t_be_written_is_named(tuneyard, tmp_path, html, code):
     done = tuneyard("data", "check", "rows.jsonl", "--model", "model", "--html", html)
     assert done.code == code, done.err
     assert "Traceback" not in done.err
-    assert f"The path {(tmp_path / html).absolute()} can't be used" in done.err
+    assert f"The path '{(tmp_path / html).absolute()}' can't be used" in done.err
 
 
 def test_a_reader_that_goes_away_is_no_error(tuneyard, tmp_path):

@@ -52,7 +52,7 @@ def test_an_impossible_size_or_hash_is_refused(size: int, sha256: str) -> None:
 def test_a_path_twice_or_a_file_below_a_file_is_refused() -> None:
     with pytest.raises(InvalidValuesError, match="twice"):
         Manifest("model", (ONE, FileEntry("config.json", 3, "c" * 64)))
-    with pytest.raises(InvalidValuesError, match=r"below it, config\.json/x"):
+    with pytest.raises(InvalidValuesError, match=r"below it, .config\.json/x"):
         Manifest("model", (ONE, FileEntry("config.json/x", 3, "c" * 64)))
 
 
