@@ -147,7 +147,7 @@ def test_a_dataset_whose_manifest_names_another_file_is_damaged(store: Store, tm
     for paths in (("other.jsonl",), ("own.jsonl", "other.jsonl"), ()):
         body = manifest("dataset", *paths, source=source)
         store.put(f"{DATA}/.tuneyard/own.jsonl.manifest.json", body)
-        with pytest.raises(IntegrityError, match=r"does not name own.jsonl alone"):
+        with pytest.raises(IntegrityError, match=r"does not name .own.jsonl. alone"):
             find_dataset(store, f"{DATA}/own.jsonl")
     store.put(f"{DATA}/.tuneyard/own.jsonl.manifest.json", manifest("dataset", "other.jsonl", source=source))
     with pytest.raises(ConflictError):  # not "delivered before"

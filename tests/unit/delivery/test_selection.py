@@ -36,7 +36,7 @@ def test_excludes_match_whole_paths_as_the_hubs_own_tool_does() -> None:
 
 def test_an_exclude_that_matches_nothing_is_reported() -> None:
     selection = select_model(files("model.safetensors"), exclude=("orignal/*",), name="org/tiny")
-    assert selection.notices == ("downloadExcludeGlob: 'orignal/*' matches no file of org/tiny",)
+    assert selection.notices == ("The downloadExcludeGlob 'orignal/*' matches no file of 'org/tiny'.",)
 
 
 @pytest.mark.parametrize(
