@@ -168,7 +168,8 @@ def test_a_failure_reports_the_last_line_and_logs_the_output(tmp_path: Path, cap
         run('print("loading")\nprint("10 %\\r20 %\\r")\nrow = {}\nrow["kind"]\n', tmp_path)
     assert caught.value.exit_code == 3
     assert "data_script.py" in caught.value.hint
-    assert caplog.messages[-6:-3] == ["loading", "20 %", "Traceback (most recent call last):"]
+    start = caplog.messages.index("loading")
+    assert caplog.messages[start : start + 3] == ["loading", "20 %", "Traceback (most recent call last):"]
     assert any("line 4" in line for line in caplog.messages)
 
 

@@ -161,7 +161,7 @@ def test_a_further_adapter_of_another_base_is_an_integrity_error(place, tmp_path
 def test_what_has_no_manifest_is_not_found(place, tmp_path):
     put_run(place, tmp_path)
     place.store.delete([f"{FINAL}/manifest.json"])
-    with pytest.raises(NotFoundError, match="not finished") as caught:
+    with pytest.raises(NotFoundError, match="is incomplete") as caught:
         placed(place, tmp_path)
     assert "tuneyard runs" in caught.value.hint
 
