@@ -57,7 +57,7 @@ def test_a_flipped_bit_of_a_sealed_document_is_found_or_has_no_effect(
     try:
         found = from_sealed_json(bytes(body), where="there")
     except IntegrityError as error:
-        assert "there is damaged" in error.message
+        assert "'there' is damaged" in error.message
     else:
         found.pop("sha256")
         assert found == facts
@@ -81,7 +81,7 @@ def test_swapped_head_and_run_json_are_damage(store: Store) -> None:
     store.put(f"{PREFIX}/run.json", head)
     with pytest.raises(IntegrityError, match=r"HEAD. is damaged"):
         read_head(store, PREFIX)
-    with pytest.raises(IntegrityError, match=r"run\.json can't be read"):
+    with pytest.raises(IntegrityError, match=r"run\.json. can't be read"):
         exp.claim(record())
 
 
@@ -156,7 +156,7 @@ def test_a_damaged_run_json_is_reported(body: bytes) -> None:
 
 
 def test_a_run_json_of_another_version_is_reported() -> None:
-    with pytest.raises(IntegrityError, match=r"bucket/run\.json can't be read as the record of a run"):
+    with pytest.raises(IntegrityError, match=r"bucket/run\.json. can't be read as the record of a run"):
         RunRecord.from_json(to_sealed_json({"format": 2, "attempts": []}), where="bucket/run.json")
 
 
