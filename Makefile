@@ -1,25 +1,30 @@
 # Verbs of this repository. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help install demo format check charts test images cluster-test soak lock generate clean
+.PHONY: help install tools demo format check charts docs test images cluster-test trials soak lock generate clean
 # uv does not read pip's settings: pass on where this machine keeps extra wheels, if anywhere.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export UV_LINK_MODE ?= copy
 # Imports are several times slower without compiled bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
+# What `make tools` has downloaded.
+export PATH := $(CURDIR)/.tools:$(PATH)
 # A program of its own, or a plugin of helm.
-UNITTEST ?= $(if $(shell command -v helm-unittest),helm-unittest,helm unittest)
+UNITTEST ?= $(if $(shell PATH="$(PATH)" command -v helm-unittest),helm-unittest,helm unittest)
 # How many cases have to pass: a suite that is not found would pass too.
 CASES = $(shell cat $(CHARTS:%=%tests/*_test.yaml) | grep -c "^  - it: ")
 CHARTS := $(sort $(dir $(wildcard workloads/*/helm/Chart.yaml workloads/*/helm/chart/Chart.yaml)))
 BIN := .venv/bin
 # Tests run in as many processes as there are cores; each keeps to one thread.
 WORKERS ?= auto
-# More arguments for pytest, and a file that is told its exit code.
+# More arguments for pytest, and a file to write its exit code to.
 PYTEST_ARGS ?=
 PYTEST_REPORT ?= /dev/null
 # Which of the cluster's tests.
 CLUSTER_TESTS ?= tests/cluster
+# A store to run the trials of tests/chaos on instead of our own, and the bucket to write into.
+trials soak: export TUNEYARD_TRIALS_STORE ?= $(STORE)
+trials soak: export TUNEYARD_TRIALS_BUCKET ?= $(BUCKET)
 PYTEST = code=0; OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 REPORT = || code=$$?; echo $$code > $(PYTEST_REPORT); exit $$code
 
@@ -31,8 +36,11 @@ install: .venv/.installed ## set up .venv with everything, pinned by constraints
 	@echo "Setting up .venv (once; a minute or so after the downloads)"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt uv
-	@$(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode -c constraints.txt --group dev -e '.[train,serve]'
+	@$(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode -c constraints.txt --group dev --group docs -e '.[train,serve]'
 	@touch $@
+
+tools: ## download helm, kubectl, minio and versitygw into .tools, where make finds them
+	@$(PYTHON) scripts/tools.py .tools
 
 demo: install ## deliver, finetune, serve and chat with a real model, and compare it with its base
 	@$(BIN)/python examples/tuneyard-facts/demo.py
@@ -48,16 +56,21 @@ check: install ## lint, types, and generated files
 	@$(BIN)/python scripts/training_args.py --check
 	@$(BIN)/python scripts/schemas.py --check
 	@$(BIN)/python scripts/charts.py --check
+	@$(BIN)/python scripts/commands.py --check
+	@$(BIN)/zizmor --offline --quiet .github
 	@$(BIN)/python scripts/image_requirements.py --check
 	@$(BIN)/hadolint --failure-threshold warning --ignore DL3059 images/*.Dockerfile
 
 charts: install ## lint the charts and run their suites (needs helm 4 with helm-unittest)
-	@command -v helm >/dev/null || { echo "make charts needs helm 4 on PATH"; exit 2; }
+	@command -v helm >/dev/null || { echo "make charts needs helm 4 on PATH; make tools downloads it"; exit 2; }
 	@helm lint --quiet workloads/k8s-namespace-setup/helm
 	@helm lint --quiet workloads/deliver-huggingface-example-resources/helm/chart
 	@helm lint --quiet workloads/LLM-finetune-silogen-engine/helm/chart --set basemodel=bucket/model
 	@helm lint --quiet workloads/llm-inference-vllm/helm --set model=org/name
 	@$(UNITTEST) --strict $(CHARTS) | tee /dev/stderr | grep -Eq "^Tests: +$(CASES) passed, $(CASES) total"
+
+docs: install ## build the documentation's site into build/site; a broken link or reference fails
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 test: install ## run every test but the soak tests; the last line says what was not run, and why
 	@$(PYTEST) -n $(WORKERS) --dist worksteal -m "not soak and not cluster" $(REPORT)
@@ -68,14 +81,18 @@ images: ## build the container images (VARIANT=cpu, cuda or rocm; BUILDER, BASE:
 cluster-test: install ## run the tests that need a cluster: that of KUBECONFIG, with the images on it
 	@$(PYTEST) -m "cluster and not soak" $(CLUSTER_TESTS) $(REPORT)
 
-soak: install ## run the tests that take long: kills, damage, many rounds
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "soak and not cluster"
-	@[ -z "$(KUBECONFIG)" ] || $(BIN)/python -m pytest -m "soak and cluster"
+trials: install ## kill trainings, damage files, break the network: the short trials; STORE=URL BUCKET=NAME for your own store
+	@$(PYTEST) -n $(WORKERS) -m "not soak" tests/chaos $(REPORT)
+
+soak: install ## run the tests that take hours; with STORE=URL BUCKET=NAME the trials alone, on your own store
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --timeout 3600 -n $(WORKERS) -m "soak and not cluster" $(if $(TUNEYARD_TRIALS_STORE),tests/chaos)
+	@[ -z "$(KUBECONFIG)" ] || [ -n "$(TUNEYARD_TRIALS_STORE)" ] || $(BIN)/python -m pytest --timeout 3600 -m "soak and cluster"
 
 generate: install ## write the generated files again
 	@$(BIN)/python scripts/training_args.py
 	@$(BIN)/python scripts/schemas.py
 	@$(BIN)/python scripts/charts.py
+	@$(BIN)/python scripts/commands.py
 
 lock: ## resolve uv.lock again and export constraints.txt from it
 	UV_FIND_LINKS= uv lock

@@ -20,8 +20,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tuneyard.chaos.material import lay_out, model_key, values, write_values
-from tuneyard.store import Manifest, open_store, upload_tree, write_manifest
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from lab.tiny_models import make_model
+from lab.training import ARGUMENTS, changed, conversations, deliver, write_values
+from tuneyard.store import open_store
 
 PUBLISHER = "from tuneyard.checkpoints import Publisher\n"
 WAYS = {
@@ -50,24 +53,28 @@ def main() -> None:
     parser.add_argument("--store")
     parser.add_argument("--every", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         beside = Path(folder)
-        store = open_store(asked.store or (beside / "store").as_uri())
+        store = open_store(options.store or (beside / "store").as_uri())
         prefix = f"default-bucket/.tuneyard-benchmarks/{secrets.token_hex(4)}"
         try:
-            lay_out(store, prefix, beside / "laid-out")
-            if asked.model:
-                store.delete([info.key for info in store.list(f"{model_key(prefix)}/")])
-                files = tuple(upload_tree(store, asked.model, f"{model_key(prefix)}/"))
-                manifest = Manifest(kind="model", files=files)
-                write_manifest(store, f"{model_key(prefix)}/.tuneyard/manifest.json", manifest)
+            model, data = f"{prefix}/models/tiny", f"{prefix}/datasets/chat.jsonl"
+            folder_of_model = options.model or make_model(beside / "model")
+            deliver(store, beside, model=folder_of_model, rows=conversations(40), model_key=model, data_key=data)
             found: dict[str, list[float]] = {way: [] for way in WAYS}
-            for number in range(asked.rounds):
+            for number in range(options.rounds):
                 for way, change in WAYS.items():
                     run = f"{list(WAYS).index(way)}-{number}"
-                    given = values(prefix, run)
-                    given["finetuning_config"]["training_args"] |= {"save_steps": asked.every, "eval_strategy": "no"}
+                    given = changed(
+                        **{
+                            "basemodel": model,
+                            "checkpointsRemote": f"{prefix}/experiments/{run}",
+                            "finetuning_config.data_conf.training_data.datasets": [{"path": data}],
+                            ARGUMENTS + "save_steps": options.every,
+                            ARGUMENTS + "eval_strategy": "no",
+                        }
+                    )
                     found[way].append(seconds(given, change + TRAIN, store.url, beside / run))
                     store.delete([info.key for info in store.list(f"{prefix}/experiments/{run}/")])
         finally:

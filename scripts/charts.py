@@ -1,9 +1,9 @@
-"""Write what every chart has beside its templates: Chart.yaml with the project's version, and its README.
+"""Generate each chart's Chart.yaml, with the project's version, and its README.
 
     python scripts/charts.py            write workloads/**/Chart.yaml and workloads/**/README.md
-    python scripts/charts.py --check    fail where one of them is out of date
+    python scripts/charts.py --check    fail if one of them is out of date
 
-What a README says about values comes from the models, and its commands are rendered by the tests.
+The README's table of values comes from the models. Tests render its command.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ VALUES_PAGE = "docs/reference/values.md"
 
 @dataclass(frozen=True)
 class About:
-    """What is said of a chart.
+    """The text about a chart.
 
     Attributes:
         description: One sentence.
-        text: What it makes, and what has to be there before.
-        command: How it is called, from the repository's root.
+        text: The objects that it renders, and its prerequisites.
+        command: An example, run from the repository's root.
     """
 
     description: str
@@ -39,29 +39,29 @@ class About:
 
 ABOUT = {
     "k8s-namespace-setup/helm": About(
-        "Prepares a namespace: the queue, the object store's keys, a role, the settings of the place.",
-        """Each part is made where its `setup` is true: a LocalQueue named like its ClusterQueue, an ExternalSecret that
-fetches the object store's keys, a Role to look at Jobs with its RoleBinding, and the ConfigMap `tuneyard-site`. The
-other charts read that ConfigMap where it is there: mirrors, proxies, the device, and the authorities that certificates
-are checked against. Without External Secrets, a plain Secret with the same two keys does as well.""",
+        "Prepares a namespace: queue, object store keys, role, and the site's settings.",
+        """Each part is rendered if its `setup` is true: a LocalQueue named like its ClusterQueue, an ExternalSecret
+that fetches the object store's keys, a Role that allows viewing Jobs with its RoleBinding, and the ConfigMap
+`tuneyard-site`. If that ConfigMap exists, the other charts read mirrors, proxies, the device and trusted CA
+certificates from it. Without External Secrets, create a Secret with the same two keys instead.""",
         """helm template workloads/k8s-namespace-setup/helm \\
   --values workloads/k8s-namespace-setup/helm/overrides/tutorial-01-local-queue.yaml \\
   --values workloads/k8s-namespace-setup/helm/overrides/tutorial-01-storage-access-external-secret.yaml \\
   --namespace silo | kubectl apply -f - --namespace silo""",
     ),
     "deliver-huggingface-example-resources/helm/chart": About(
-        "Delivers a model and data into the object store.",
-        """A Job named like the release. A `dataScript` runs in a container of its own, which does not get the store's
-keys. What is delivered is visible only when all of it is there and verified.""",
+        "Delivers a model and datasets to the object store.",
+        """Renders a Job named after the release. A `dataScript` runs in its own container, without the store's keys. A
+delivery becomes visible only when it is complete and verified.""",
         """helm template workloads/deliver-huggingface-example-resources/helm/chart \\
   --values workloads/deliver-huggingface-example-resources/helm/overrides/tutorial-01-tiny-llama-argilla.yaml \\
   --name-template deliver-tiny-llama --namespace silo | kubectl apply -f -""",
     ),
     "LLM-finetune-silogen-engine/helm/chart": About(
         "Finetunes a delivered model on delivered data.",
-        """A Job named like the release; with `nodes` an indexed one, with a headless Service of the same name, so the
-name then has to be a host's. It waits for what is not delivered yet, goes on from its newest checkpoint when it is made
-again, and saves one when it is told to end.""",
+        """Renders a Job named after the release. With several `nodes` it is an Indexed Job with a headless Service of
+the same name, so the name has to be a valid host name. The Job waits for deliveries that are not complete, resumes from
+its newest checkpoint when it is recreated, and saves a checkpoint on SIGTERM.""",
         """helm template workloads/LLM-finetune-silogen-engine/helm/chart \\
   --values workloads/LLM-finetune-silogen-engine/helm/overrides/tutorial-01-finetune-lora.yaml \\
   --name-template lora-16 --namespace silo \\
@@ -70,9 +70,9 @@ again, and saves one when it is told to end.""",
     ),
     "llm-inference-vllm/helm": About(
         "Serves a model on an OpenAI-compatible endpoint.",
-        """A Deployment and a Service named `llm-inference-vllm-<release>`, with an HTTPRoute and a NetworkPolicy where
-they are enabled. The server is ready when it has answered, and is replaced without a gap. It needs Kubernetes 1.30 or
-newer. Without `apiKeySecret`, anyone who can reach it may ask.""",
+        """Renders a Deployment and a Service named `llm-inference-vllm-<release>`, and an HTTPRoute and a NetworkPolicy
+if they are enabled. The server is ready once it has answered a request, and updates cause no downtime. Requires
+Kubernetes 1.30 or newer. Without `apiKeySecret`, the server accepts requests from anyone who can reach it.""",
         """helm template workloads/llm-inference-vllm/helm \\
   --values workloads/llm-inference-vllm/helm/overrides/tutorial-01-inference.yaml \\
   --set model=s3://default-bucket/experiments/lora-16/checkpoint-final-merged \\
@@ -83,7 +83,7 @@ newer. Without `apiKeySecret`, anyone who can reach it may ask.""",
 
 
 def chart_yaml(chart: str, version: str) -> str:
-    """Write a chart's Chart.yaml."""
+    """Return the text of a chart's Chart.yaml."""
     return (
         "apiVersion: v2\n"
         f"name: {chart.split('/')[0].lower()}\n"
@@ -97,7 +97,7 @@ def chart_yaml(chart: str, version: str) -> str:
 
 
 def readme(chart: str) -> str:
-    """Write a chart's README.md."""
+    """Return the text of a chart's README.md."""
     about, model = ABOUT[chart], CHARTS[chart]
     templates = sorted((ROOT / "workloads" / chart / "templates").glob("*.yaml"))
     kinds = [found[1] for path in templates if (found := re.search(r"^kind: (\w+)", path.read_text(), re.MULTILINE))]
@@ -110,15 +110,15 @@ def readme(chart: str) -> str:
         f"```bash\n{about.command}\n```",
         f"Templates: {', '.join(kinds)}.",
         "## Values",
-        f"More about them, and the spellings of earlier files: [{VALUES_PAGE}]({root}{VALUES_PAGE}). Misspelt ones are"
-        "\nrefused, and `null` means the default. ☸ marks what only a cluster reads.",
+        f"See also [{VALUES_PAGE}]({root}{VALUES_PAGE}), which lists earlier spellings.\nUnknown keys are refused, and"
+        " `null` means the default. ☸ marks keys that only apply on a cluster.",
         reference.table(model),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def files() -> Mapping[Path, str]:
-    """Build every generated file."""
+    """Return the text of every generated file by its path."""
     version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     built: dict[Path, str] = {}
     for chart in CHARTS:
@@ -129,7 +129,7 @@ def files() -> Mapping[Path, str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail where a file is out of date")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is out of date")
     check = parser.parse_args().check
     texts = files()
     stale = [path for path, text in texts.items() if not path.exists() or path.read_text(encoding="utf-8") != text]

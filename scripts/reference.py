@@ -1,4 +1,4 @@
-"""Words for people out of the models of values: the reference page and the charts' default values.
+"""Text generated from the models of values: the reference page and the charts' values.yaml.
 
 Imported by `schemas.py`, which writes them.
 """
@@ -21,14 +21,14 @@ from tuneyard.values.finetuning import DpoArgs
 from tuneyard.values.training import OWNED, TrainingArgs
 
 COLLAPSED: tuple[type[BaseModel], ...] = (TrainingArgs, DpoArgs)
-"""Mirrors of other libraries: their fields are listed by name in a chapter of their own."""
+"""Models that mirror another library; the page lists their fields in sections of their own."""
 
 KINDS = {bool: "true or false", int: "whole number", float: "number", str: "text", Any: "any"}
 LONGEST_LITERAL = 8
 
 
 def members(kind: Any) -> list[Any]:
-    """Take a type apart to the members of its union, without annotations."""
+    """Return the members of a union type, without annotations."""
     if typing.get_origin(kind) is Annotated:
         return members(typing.get_args(kind)[0])
     if typing.get_origin(kind) in {Union, types.UnionType}:
@@ -37,7 +37,7 @@ def members(kind: Any) -> list[Any]:
 
 
 def models_in(kind: Any) -> Iterator[type[BaseModel]]:
-    """Find the models that a field's type holds, in lists and maps too."""
+    """Find the models in a field's type, also inside lists and maps."""
     for member in members(kind):
         if isinstance(member, type) and issubclass(member, BaseModel):
             yield member
@@ -47,7 +47,7 @@ def models_in(kind: Any) -> Iterator[type[BaseModel]]:
 
 
 def kind_in_words(kind: Any) -> str:
-    """Say what a field takes."""
+    """Describe the values that a field accepts."""
     words: list[str] = []
     for member in members(kind):
         origin = typing.get_origin(member)
@@ -69,7 +69,7 @@ def kind_in_words(kind: Any) -> str:
 
 
 def default_in_words(field: FieldInfo) -> str:
-    """Say what a field is where nobody sets it."""
+    """Describe a field's default."""
     if field.is_required():
         return "**required**"
     value = field.get_default(call_default_factory=True)
@@ -83,14 +83,14 @@ def default_in_words(field: FieldInfo) -> str:
 
 
 def in_order(model: type[BaseModel]) -> list[tuple[str, FieldInfo]]:
-    """List a model's fields, those of its own before those it shares with other models."""
+    """List a model's fields, its own before inherited ones."""
     own = [name for name in model.model_fields if name in model.__annotations__]
     shared = [name for name in model.model_fields if name not in own]
     return [(name, model.model_fields[name]) for name in (*own, *shared)]
 
 
 def rows(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """List every key of a model with its dotted path, lists as `[]`."""
+    """List every key of a model by dotted path; the entries of a list are `key[]`."""
     for name, field in in_order(model):
         path = f"{prefix}{name}"
         yield path, field
@@ -103,21 +103,21 @@ def rows(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldI
 
 
 def table(model: type[BaseModel], prefix: str = "") -> str:
-    """Write a model's keys as a table."""
-    lines = ["| key | takes | default | meaning |", "| --- | --- | --- | --- |"]
+    """Return a table of a model's keys."""
+    lines = ["| key | accepts | default | meaning |", "| --- | --- | --- | --- |"]
     for path, field in rows(model, prefix):
         mark = " ☸" if any(isinstance(note, ClusterOnly) for note in field.metadata) else ""
         meaning = " ".join((field.description or "").split()).replace("|", "\\|")
-        takes = kind_in_words(field.annotation).replace("|", "\\|")
+        accepts = kind_in_words(field.annotation).replace("|", "\\|")
         default = default_in_words(field).replace("|", "\\|")
         if "\\n" in default or len(default) > 60:
             default = "see values.yaml"
-        lines.append(f"| `{path}`{mark} | {takes} | {default} | {meaning} |")
+        lines.append(f"| `{path}`{mark} | {accepts} | {default} | {meaning} |")
     return "\n".join(lines)
 
 
 def spellings() -> str:
-    """Write the old spellings and what they mean today as a table."""
+    """Return a table of earlier spellings and their current meaning."""
     tables = {
         "training_args": legacy.TRAINING_ARGS,
         "run_conf.model_args": legacy.MODEL_ARGS,
@@ -128,7 +128,7 @@ def spellings() -> str:
         "data_conf.*_data.datasets[]": legacy.DATASET,
         "llm-inference-vllm": legacy.INFERENCE,
     }
-    lines = ["| where | old spelling | today |", "| --- | --- | --- |"]
+    lines = ["| where | earlier spelling | current meaning |", "| --- | --- | --- |"]
     for where, table_of_old in tables.items():
         for old, meaning in sorted(table_of_old.items()):
             lines.append(f"| `{where}` | `{old}` | {_today(meaning)} |")
@@ -142,30 +142,30 @@ def _today(meaning: legacy.Meaning) -> str:
         case legacy.Becomes(_, summary):
             return f"read as {summary}"
         case legacy.Idle(reason, only):
-            return f"no effect: {reason}" if only is None else f"only as it is anyway: {reason}"
+            return f"no effect: {reason}" if only is None else f"accepted only where it changes nothing: {reason}"
         case legacy.Refused(reason, suggestion):
             return f"refused: {reason}" + (f" (`{suggestion}`)" if suggestion else "")
 
 
 def markdown(charts: Mapping[str, type[Values]]) -> str:
-    """Write the reference page."""
+    """Return the reference page."""
     parts = [
         "# Values",
         "<!-- Generated by scripts/schemas.py: change the models in src/tuneyard/values, not this. -->",
-        "The same keys for `tuneyard` and for `helm`. Precedence: defaults, then `-f` files from left to right, then"
-        " `--set`.\nMaps are merged, lists replaced, and `null` means the default. A misspelt key is refused."
-        "\n☸ marks what only a cluster reads.",
+        "`tuneyard` and `helm` share these keys. Precedence: defaults, then `-f` files from left to right, then"
+        " `--set`.\nMaps are merged, lists are replaced, and `null` means the default. Unknown keys are refused."
+        "\n☸ marks keys that only apply on a cluster.",
     ]
     for place, model in charts.items():
         parts += [f"## {model.__name__}: `{place}`", table(model)]
     owned = "\n".join(f"* `{name}`: {reason}." for name, reason in OWNED.items())
     parts += [
         "## `finetuning_config.training_args`",
-        "Every argument of `transformers.TrainingArguments`, with its meaning and default there. What other keys decide"
-        f" is not taken:\n\n{owned}",
+        "Every argument of `transformers.TrainingArguments`, with the same meaning and default, except those that other"
+        f" keys set:\n\n{owned}",
         table(TrainingArgs),
         "## `finetuning_config.dpo_args`",
-        "What TRL's `DPOConfig` adds.",
+        "The arguments that TRL's `DPOConfig` adds.",
         table(DpoArgs),
         "## Earlier spellings",
         spellings(),
@@ -174,7 +174,7 @@ def markdown(charts: Mapping[str, type[Values]]) -> str:
 
 
 def default_values(model: type[Values]) -> str:
-    """Write a chart's values.yaml: every default with its meaning before it."""
+    """Return a chart's values.yaml: every default, with its meaning in a comment."""
     head = (
         f"# Default values of this chart, generated from {model.__name__} by scripts/schemas.py.\n"
         "# Every key: docs/reference/values.md\n"
@@ -196,13 +196,13 @@ def _entries(model: type[BaseModel], depth: int, values: BaseModel | None = None
             if depth == 0:
                 yield ""
             continue
-        # a map around may have defaults of its own for the keys in it
+        # the map above may override the defaults of its keys
         value = getattr(values, name) if values else field.get_default(call_default_factory=True)
         if inner and value is not None and inner[0] not in COLLAPSED:
             yield f"{space}{name}:"
             yield from _entries(type(value), depth + 1, value)
         else:
-            # a default that stood in the file would contradict the key's earlier spelling
+            # a default in the file would conflict with the key's earlier spelling
             yield _entry(name, value, inner, f"{space}# " if name in respelt else space)
         if depth == 0:
             yield ""

@@ -1,10 +1,10 @@
-"""Write what is generated from the models of values: the charts' schemas and defaults, and the reference.
+"""Generate the charts' schemas, values.yaml and template helpers, and the reference page, from the models of values.
 
     python scripts/schemas.py            write workloads/**/{values.schema.json,values.yaml,templates/_*.tpl} and docs
-    python scripts/schemas.py --check    fail where one of them is out of date
+    python scripts/schemas.py --check    fail if one of them is out of date
 
-The schemas are closed at every level and take what the models take: numbers and truth values as text, null for the
-default, YAML's `no` for the word, and the old spellings.
+The schemas are closed at every level and accept what the models accept: numbers and booleans as text, null for the
+default, YAML's `no` for the word, and earlier spellings.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pydantic_core import to_json
 from tuneyard.values import DeliverValues, FinetuneValues, InferenceValues, NamespaceValues, Values
 from tuneyard.values.adapters import KWARGS
 from tuneyard.values.legacy import Refused
-from tuneyard.values.public import SHOWN_ENV
+from tuneyard.values.public import ENV_KEYS, SHOWN_ENV
 
 ROOT = Path(__file__).resolve().parents[1]
 CHARTS: dict[str, type[Values]] = {
@@ -32,6 +32,9 @@ CHARTS: dict[str, type[Values]] = {
     "LLM-finetune-silogen-engine/helm/chart": FinetuneValues,
     "llm-inference-vllm/helm": InferenceValues,
 }
+READ_BY_THE_PROCESS = frozenset({"finetuning_config"})
+"""Keys that no template reads: only the values file carries them."""
+
 WHOLE = r"^\s*[+-]?\d+(\.0*)?\s*$"
 DECIMAL = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 TRUTH = "^([Tt]rue|TRUE|[Ff]alse|FALSE|[Yy]es|[Nn]o|[Oo]n|[Oo]ff|[TtFfYyNn01])$"
@@ -40,7 +43,7 @@ RANGES = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exc
 
 
 def schema(model: type[Values]) -> dict[str, Any]:
-    """Build the schema of a chart's values."""
+    """Return the schema of a chart's values."""
     plain = model.model_json_schema()
     definitions: dict[str, Any] = plain.setdefault("$defs", {})
     if "PeftConf" in definitions:
@@ -62,7 +65,7 @@ def schema(model: type[Values]) -> dict[str, Any]:
 
 
 def respelt(model: type[BaseModel]) -> Iterator[tuple[str, Any]]:
-    """Find every model in a tree that knows earlier spellings."""
+    """Find every model in a tree that has earlier spellings."""
     if getattr(model, "spellings", None):
         yield model.__name__, model
     for field in model.model_fields.values():
@@ -71,7 +74,7 @@ def respelt(model: type[BaseModel]) -> Iterator[tuple[str, Any]]:
 
 
 def relax(node: Any) -> Any:
-    """Let a schema take what Helm and YAML make of values."""
+    """Make a schema accept values as Helm and YAML convert them."""
     if isinstance(node, list):
         return [relax(item) for item in node]
     if not isinstance(node, dict):
@@ -98,7 +101,7 @@ def relax(node: Any) -> Any:
 
 
 def _keys_by_pattern(node: dict[str, Any]) -> None:
-    """A map whose keys have a form refuses other keys, instead of ignoring them."""
+    """Make a map whose keys have a pattern refuse other keys, instead of ignoring them."""
     patterns = node.pop("patternProperties", None)
     if patterns:
         ((pattern, value),) = patterns.items()
@@ -127,9 +130,9 @@ def _words(node: dict[str, Any]) -> None:
 
 
 def _nullable(node: dict[str, Any]) -> dict[str, Any]:
-    """Let a key that isn't required be null: it means the default.
+    """Make a key that isn't required accept null, which means the default.
 
-    Written without `anyOf` where that can be, since Helm's message then names the key at fault and nothing else.
+    Avoids `anyOf` where possible, since Helm's message then names the invalid key and nothing else.
     """
     if "anyOf" in node:
         others = [one for one in node["anyOf"] if one != {"type": "null"}]
@@ -141,31 +144,46 @@ def _nullable(node: dict[str, Any]) -> dict[str, Any]:
     if "type" in node:
         kinds = node["type"] if isinstance(node["type"], list) else [node["type"]]
         return {**node, "type": [*kinds, "null"]}
-    # a reference's definition takes null by itself; without a type, everything is taken
+    # a reference's definition accepts null itself; without a type, everything is accepted
     return node
 
 
 def defaults(model: type[Values]) -> str:
-    """Write a chart's defaults as a template: Helm drops a key that is null, and null means the default."""
-    fields = model.model_fields.items()
-    values = {name: field.get_default(call_default_factory=True) for name, field in fields if not field.is_required()}
-    text = to_json(values).decode()
+    """Return a template with what `tuneyard.resolved` needs: defaults, and the minimums of whole numbers.
+
+    It repeats the defaults of values.yaml, since Helm removes keys that are null, and null means the default.
+    """
+    fields = {name: field for name, field in model.model_fields.items() if name not in READ_BY_THE_PROCESS}
+    properties = schema(model)["properties"]
+    tables: dict[str, Any] = {
+        "tuneyard.defaults": {
+            name: field.get_default(call_default_factory=True)
+            for name, field in fields.items()
+            if not field.is_required()
+        },
+        "tuneyard.minimums": {
+            name: properties[name]["minimum"] for name in fields if properties[name].get("pattern") == WHOLE
+        },
+    }
+    if not fields.keys().isdisjoint(ENV_KEYS):
+        tables["tuneyard.shownEnv"] = sorted(SHOWN_ENV)
     head = f"{{{{- /* Generated by scripts/schemas.py from {model.__name__}. */ -}}}}"
-    shown = to_json(sorted(SHOWN_ENV)).decode()
-    defines = {"tuneyard.defaults": text, "tuneyard.shownEnv": shown}
-    written = [f'{{{{- define "{name}" -}}}}\n{body}\n{{{{- end -}}}}' for name, body in defines.items()]
-    return "\n".join([head, *written, ""])
+    defines = [
+        f'{{{{- define "{name}" -}}}}\n{to_json(table).decode()}\n{{{{- end -}}}}' for name, table in tables.items()
+    ]
+    return "\n".join([head, *defines, ""])
 
 
 def files() -> Mapping[Path, str]:
-    """Build every generated file."""
+    """Return the text of every generated file by its path."""
     built: dict[Path, str] = {}
     shared = (ROOT / "workloads" / "_tuneyard.tpl").read_text(encoding="utf-8")
+    head = "{{- /* Generated by scripts/schemas.py from workloads/_tuneyard.tpl. */ -}}\n"
     for chart, model in CHARTS.items():
         folder = ROOT / "workloads" / chart
         built[folder / "values.schema.json"] = json.dumps(schema(model), indent=2, ensure_ascii=False) + "\n"
         built[folder / "values.yaml"] = reference.default_values(model)
-        built[folder / "templates" / "_tuneyard.tpl"] = shared
+        built[folder / "templates" / "_tuneyard.tpl"] = head + shared
         built[folder / "templates" / "_defaults.tpl"] = defaults(model)
     charts = {f"workloads/{chart}": model for chart, model in CHARTS.items()}
     built[ROOT / "docs" / "reference" / "values.md"] = reference.markdown(charts)
@@ -174,7 +192,7 @@ def files() -> Mapping[Path, str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail where a file is out of date")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is out of date")
     check = parser.parse_args().check
     stale: list[str] = []
     for path, text in files().items():

@@ -1,12 +1,18 @@
 {{- /*
-What the charts share: names, labels, values as one document, volumes, environment, security.
-scripts/schemas.py copies this file into every chart, since a chart has to stand alone; change it in workloads/.
+Helpers that the charts share: values, names and labels, pods, environment, network.
+scripts/schemas.py copies this file into each chart. `helm template` renders a folder without any build step, which rules
+out a library chart, and Helm logs a line for each symbolic link. Edit the original in workloads/.
 
-A null is the key's default. Texts of users go through tuneyard.json, which neither changes nor interprets them: toYaml
-and plain toJson do (YAML folds U+0085, refuses U+007F, merges "<<").
+A template or helper that reads values resolves them first and then names keys as in values.yaml:
+
+    {{- $v := include "tuneyard.resolved" . | fromJson }}
+    replicas: {{ $v.replicas }}
+
+Text that users write is printed by tuneyard.json, which neither changes nor interprets it. toYaml and toJson do: YAML
+folds U+0085, refuses U+007F and merges "<<".
 */ -}}
 
-{{- /* Anything as JSON that is YAML too and means the same in both */ -}}
+{{- /* JSON that is also YAML with the same meaning */ -}}
 {{- define "tuneyard.json" -}}
 {{- $text := toRawJson . -}}
 {{- if regexMatch "[\\x{7f}-\\x{9f}\\x{feff}\\x{fffe}\\x{ffff}]" $text -}}
@@ -17,100 +23,93 @@ and plain toJson do (YAML folds U+0085, refuses U+007F, merges "<<").
 {{- $text -}}
 {{- end -}}
 
-{{- /* A single value as text, as the models of values write it */ -}}
+{{- /* A scalar as text, formatted as the Python models format it */ -}}
 {{- define "tuneyard.scalar" -}}
-{{- if kindIs "float64" . -}}
-{{- if eq (floor .) . -}}{{- printf "%.0f" . -}}{{- else -}}{{- toString . -}}{{- end -}}
+{{- if and (kindIs "float64" .) (eq (floor .) .) -}}
+{{- printf "%.0f" . -}}
 {{- else if not (kindIs "invalid" .) -}}
 {{- toString . -}}
 {{- end -}}
 {{- end -}}
 
-{{- /* The value of a key as a JSON list of one, its default where it is null: list $ "a" "b" */ -}}
-{{- define "tuneyard.get" -}}
-{{- $root := first . -}}
-{{- $keys := rest . -}}
-{{- $value := $root.Values -}}
-{{- $default := include "tuneyard.defaults" $root | fromJson -}}
-{{- range $keys -}}
-{{- $value = kindIs "map" $value | ternary (index (kindIs "map" $value | ternary $value dict) .) nil -}}
-{{- $default = kindIs "map" $default | ternary (index (kindIs "map" $default | ternary $default dict) .) nil -}}
+{{- /*
+The values as JSON, with each null replaced by its default and each scalar converted to its default's type ("yes" to
+true, 42 to "42"). Whole numbers are decimal text ("8.0" to "8"), since Go prints the float 1000000 as 1e+06.
+Computed once for a chart and kept beside .Values, which stays as the user wrote it.
+*/ -}}
+{{- define "tuneyard.resolved" -}}
+{{- if not (hasKey . "TuneyardResolved") -}}
+{{- $v := include "tuneyard.merged" (list .Values (include "tuneyard.defaults" . | fromJson)) | fromJson -}}
+{{- range $key, $minimum := include "tuneyard.minimums" . | fromJson -}}
+{{- $value := index $v $key -}}
+{{- if not (kindIs "invalid" $value) -}}
+{{- $_ := set $v $key (include "tuneyard.wholeNumber" (list $key $value $minimum)) -}}
 {{- end -}}
-{{- list (kindIs "invalid" $value | ternary $default $value) | toRawJson -}}
 {{- end -}}
-
-{{- /* A key as text without quotes, for conditions and names */ -}}
-{{- define "tuneyard.plain" -}}
-{{- include "tuneyard.get" . | fromJsonArray | first | include "tuneyard.scalar" -}}
+{{- $_ := set . "TuneyardResolved" (toRawJson $v) -}}
 {{- end -}}
-
-{{- /* A key as text, as a JSON string */ -}}
-{{- define "tuneyard.text" -}}
-{{- include "tuneyard.plain" . | include "tuneyard.json" -}}
+{{- .TuneyardResolved -}}
 {{- end -}}
 
-{{- /* A key as a whole number of at least one; of zero too where the key counts seconds that may be none */ -}}
-{{- define "tuneyard.whole" -}}
-{{- $text := include "tuneyard.plain" . | trim -}}
+{{- /* Values merged over defaults as JSON, without nulls: list values defaults */ -}}
+{{- define "tuneyard.merged" -}}
+{{- $values := index . 0 -}}
+{{- $defaults := index . 1 -}}
+{{- $merged := dict -}}
+{{- range $key := concat (keys $values) (keys $defaults) | uniq -}}
+{{- $default := index $defaults $key -}}
+{{- $value := index $values $key -}}
+{{- if kindIs "invalid" $value -}}{{- $value = $default -}}{{- end -}}
+{{- if and (kindIs "map" $value) (kindIs "map" $default) -}}
+{{- $_ := set $merged $key (include "tuneyard.merged" (list $value $default) | fromJson) -}}
+{{- else if kindIs "bool" $default -}}
+{{- $_ := set $merged $key (has (include "tuneyard.scalar" $value | lower) (list "true" "yes" "on" "1" "t" "y")) -}}
+{{- else if kindIs "string" $default -}}
+{{- $_ := set $merged $key (include "tuneyard.scalar" $value) -}}
+{{- else if not (kindIs "invalid" $value) -}}
+{{- $_ := set $merged $key $value -}}
+{{- end -}}
+{{- end -}}
+{{- toRawJson $merged -}}
+{{- end -}}
+
+{{- /* A whole number as decimal text: list key value minimum */ -}}
+{{- define "tuneyard.wholeNumber" -}}
+{{- $text := include "tuneyard.scalar" (index . 1) | trim -}}
+{{- $minimum := index . 2 | int -}}
 {{- $number := regexReplaceAll "^\\+?0*([0-9]+)(\\.0*)?$" $text "${1}" -}}
-{{- $least := has (last .) (list "waitSeconds" "ttlSecondsAfterFinished") | ternary 0 1 -}}
-{{- if or (not (regexMatch "^[0-9]{1,9}$" $number)) (lt (atoi $number) $least) -}}
-{{- fail (printf "%s is %q: a whole number from %d to 999999999 is meant" (rest . | join ".") $text $least) -}}
+{{- if or (not (regexMatch "^[0-9]{1,9}$" $number)) (lt (atoi $number) $minimum) -}}
+{{- fail (printf "Invalid value '%s' for '%s'. Allowed: whole numbers from %d to 999999999." $text (index . 0) $minimum) -}}
 {{- end -}}
 {{- $number -}}
 {{- end -}}
 
-{{- /* "true" or nothing */ -}}
-{{- define "tuneyard.truth" -}}
-{{- if has (include "tuneyard.plain" . | lower) (list "true" "yes" "on" "1" "t" "y") -}}true{{- end -}}
-{{- end -}}
-
-{{- /* A map without its nulls as JSON; {} where there is none */ -}}
-{{- define "tuneyard.map" -}}
-{{- $clean := dict -}}
-{{- range $key, $item := include "tuneyard.get" . | fromJsonArray | first -}}
-{{- if not (kindIs "invalid" $item) -}}{{- $_ := set $clean $key $item -}}{{- end -}}
-{{- end -}}
-{{- include "tuneyard.json" $clean -}}
-{{- end -}}
-
-{{- /* A map of texts without its nulls as JSON */ -}}
+{{- /* A map of scalars as JSON, each scalar as text, without nulls */ -}}
 {{- define "tuneyard.texts" -}}
-{{- $clean := dict -}}
-{{- range $key, $item := include "tuneyard.get" . | fromJsonArray | first -}}
-{{- if not (kindIs "invalid" $item) -}}{{- $_ := set $clean $key (include "tuneyard.scalar" $item) -}}{{- end -}}
+{{- $texts := dict -}}
+{{- range $key, $item := . -}}
+{{- if not (kindIs "invalid" $item) -}}{{- $_ := set $texts $key (include "tuneyard.scalar" $item) -}}{{- end -}}
 {{- end -}}
-{{- include "tuneyard.json" $clean -}}
-{{- end -}}
-
-{{- /* A name of at most so many characters that two releases never share: list text length */ -}}
-{{- define "tuneyard.shortened" -}}
-{{- $text := index . 0 -}}
-{{- $length := index . 1 | int -}}
-{{- if le (len $text) $length -}}
-{{- $text -}}
-{{- else -}}
-{{- printf "%s-%s" ($text | trunc (int (sub $length 9)) | trimSuffix "-" | trimSuffix ".") (sha256sum $text | trunc 8) -}}
-{{- end -}}
+{{- include "tuneyard.json" $texts -}}
 {{- end -}}
 
-{{- /* Helm reads numbers of files as 64-bit floats: what doesn't fit would silently be another number */ -}}
+{{- /* Helm reads numbers from files as 64-bit floats; a number that a float can't hold exactly would change silently */ -}}
 {{- define "tuneyard.numbersFit" -}}
-{{- $where := index . 0 -}}
+{{- $path := index . 0 -}}
 {{- $value := index . 1 -}}
 {{- if kindIs "map" $value -}}
-{{- range $key, $item := $value -}}{{- include "tuneyard.numbersFit" (list (printf "%s.%s" $where $key) $item) -}}{{- end -}}
+{{- range $key, $item := $value -}}{{- include "tuneyard.numbersFit" (list (printf "%s.%s" $path $key) $item) -}}{{- end -}}
 {{- else if kindIs "slice" $value -}}
-{{- range $index, $item := $value -}}{{- include "tuneyard.numbersFit" (list (printf "%s[%d]" $where $index) $item) -}}{{- end -}}
+{{- range $index, $item := $value -}}{{- include "tuneyard.numbersFit" (list (printf "%s[%d]" $path $index) $item) -}}{{- end -}}
 {{- else if or (kindIs "float64" $value) (kindIs "int64" $value) -}}
 {{- $number := float64 $value -}}
 {{- if or (ge $number 9007199254740992.0) (le $number -9007199254740992.0) -}}
-{{- fail (printf "%s is too large a number for Helm to keep exactly: write it as text, in quotes or with --set-string" (trimPrefix "." $where)) -}}
+{{- fail (printf "The number at '%s' is too large for Helm to keep exactly. Write it as text: in quotes, or with --set-string." (trimPrefix "." $path)) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 
-{{- /* The merged values as one JSON document, for the process to read */ -}}
+{{- /* The values file that the container's process reads, as JSON */ -}}
 {{- define "tuneyard.values" -}}
 {{- include "tuneyard.numbersFit" (list "" .Values) -}}
 {{- include "tuneyard.document" . | fromJson | include "tuneyard.json" -}}
@@ -120,38 +119,43 @@ and plain toJson do (YAML folds U+0085, refuses U+007F, merges "<<").
 {{- printf "%s-values-%s" (include "tuneyard.fullname" .) (include "tuneyard.values" . | sha256sum | trunc 10) -}}
 {{- end -}}
 
-{{- /* What an object is found by, and what never changes */ -}}
+{{- /* A name cut to a length, with a hash so that two releases never share it: list name length */ -}}
+{{- define "tuneyard.shortened" -}}
+{{- $name := index . 0 -}}
+{{- $length := index . 1 | int -}}
+{{- if le (len $name) $length -}}
+{{- $name -}}
+{{- else -}}
+{{- printf "%s-%s" ($name | trunc (int (sub $length 9)) | trimSuffix "-" | trimSuffix ".") (sha256sum $name | trunc 8) -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Selector labels as JSON; they never change */ -}}
 {{- define "tuneyard.selector" -}}
 {{- dict "app.kubernetes.io/name" .Chart.Name "app.kubernetes.io/instance" .Release.Name | toJson -}}
 {{- end -}}
 
-{{- /* The user's own labels, those of the queue among them, as JSON */ -}}
+{{- /* Labels that the values set, Kueue's among them, as JSON */ -}}
 {{- define "tuneyard.givenLabels" -}}
-{{- $given := dict -}}
-{{- if hasKey (include "tuneyard.defaults" . | fromJson) "labels" -}}
-{{- $given = include "tuneyard.texts" (list . "labels") | fromJson -}}
-{{- range $key, $value := include "tuneyard.texts" (list . "metadata" "labels") | fromJson -}}
+{{- $v := include "tuneyard.resolved" . | fromJson -}}
+{{- $given := include "tuneyard.texts" $v.labels | fromJson -}}
+{{- range $key, $value := include "tuneyard.texts" (dig "metadata" "labels" dict $v) | fromJson -}}
 {{- $_ := set $given $key $value -}}
 {{- end -}}
-{{- $_ := include "tuneyard.queueLabel" (list . $given "queueName" "kueue.x-k8s.io/queue-name") -}}
-{{- $_ := include "tuneyard.queueLabel" (list . $given "priorityClass" "kueue.x-k8s.io/priority-class") -}}
+{{- range list (list "queueName" "kueue.x-k8s.io/queue-name") (list "priorityClass" "kueue.x-k8s.io/priority-class") -}}
+{{- $key := index . 0 -}}
+{{- $label := index . 1 -}}
+{{- with index $v $key -}}
+{{- if and (hasKey $given $label) (ne . (get $given $label)) -}}
+{{- fail (printf "Conflicting values: '%s' is '%s' and the label '%s' is '%s'. Both set that label; set one of them." $key . $label (get $given $label)) -}}
+{{- end -}}
+{{- $_ := set $given $label . -}}
+{{- end -}}
 {{- end -}}
 {{- toJson $given -}}
 {{- end -}}
 
-{{- define "tuneyard.queueLabel" -}}
-{{- $root := index . 0 -}}
-{{- $labels := index . 1 -}}
-{{- $key := index . 2 -}}
-{{- $label := index . 3 -}}
-{{- $value := include "tuneyard.plain" (list $root $key) -}}
-{{- if and $value (hasKey $labels $label) (ne $value (get $labels $label)) -}}
-{{- fail (printf "%s is %q and labels[%q] is %q: they mean the same, give one of them" $key $value $label (get $labels $label)) -}}
-{{- end -}}
-{{- if $value -}}{{- $_ := set $labels $label $value -}}{{- end -}}
-{{- end -}}
-
-{{- /* Labels of every object, as JSON */ -}}
+{{- /* Labels of every object as JSON */ -}}
 {{- define "tuneyard.labels" -}}
 {{- $labels := include "tuneyard.selector" . | fromJson -}}
 {{- $_ := set $labels "app.kubernetes.io/version" .Chart.AppVersion -}}
@@ -161,14 +165,14 @@ and plain toJson do (YAML folds U+0085, refuses U+007F, merges "<<").
 {{- $_ := set $labels "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-") -}}
 {{- range $key, $value := include "tuneyard.givenLabels" . | fromJson -}}
 {{- if and (hasKey $labels $key) (ne $value (get $labels $key)) -}}
-{{- fail (printf "labels[%q] is %q: the chart sets it itself, and runs are found by it" $key $value) -}}
+{{- fail (printf "Invalid value '%s' for the label '%s'. The chart sets this label to identify its objects; use another one." $value $key) -}}
 {{- end -}}
 {{- $_ := set $labels $key $value -}}
 {{- end -}}
 {{- include "tuneyard.json" $labels -}}
 {{- end -}}
 
-{{- /* Labels of a Job's pods: Kueue queues the Job, not them */ -}}
+{{- /* Labels of a Job's pods as JSON; Kueue queues the Job, not its pods */ -}}
 {{- define "tuneyard.podLabels" -}}
 {{- $labels := dict -}}
 {{- range $key, $value := include "tuneyard.labels" . | fromJson -}}
@@ -177,82 +181,93 @@ and plain toJson do (YAML folds U+0085, refuses U+007F, merges "<<").
 {{- include "tuneyard.json" $labels -}}
 {{- end -}}
 
-{{- /* securityContext of the pod */ -}}
-{{- define "tuneyard.podSecurity" -}}
-{{- $given := include "tuneyard.map" (list . "podSecurityContext") | fromJson -}}
-{{- $strict := dict "runAsNonRoot" true "runAsUser" 1000 "runAsGroup" 1000 "fsGroup" 1000 "fsGroupChangePolicy" "OnRootMismatch" -}}
-{{- $_ := set $strict "seccompProfile" (dict "type" "RuntimeDefault") -}}
-{{- include "tuneyard.json" ($given | default $strict) -}}
-{{- end -}}
-
-{{- /* securityContext of each container */ -}}
-{{- define "tuneyard.security" -}}
-{{- dict "allowPrivilegeEscalation" false "readOnlyRootFilesystem" true "capabilities" (dict "drop" (list "ALL")) | toJson -}}
-{{- end -}}
-
-{{- /* Where pods run and who they are */ -}}
+{{- /* Pod fields that do not depend on the workload */ -}}
 {{- define "tuneyard.pod" -}}
+{{- $v := include "tuneyard.resolved" . | fromJson -}}
+{{- $restricted := dict "runAsNonRoot" true "runAsUser" 1000 "runAsGroup" 1000 "fsGroup" 1000 "fsGroupChangePolicy" "OnRootMismatch" "seccompProfile" (dict "type" "RuntimeDefault") -}}
 automountServiceAccountToken: false
 enableServiceLinks: false
-terminationGracePeriodSeconds: {{ include "tuneyard.whole" (list . "terminationGracePeriodSeconds") }}
-securityContext: {{ include "tuneyard.podSecurity" . }}
-{{- with include "tuneyard.plain" (list . "serviceAccountName") }}
+terminationGracePeriodSeconds: {{ $v.terminationGracePeriodSeconds }}
+securityContext: {{ include "tuneyard.json" ($v.podSecurityContext | default $restricted) }}
+{{- with $v.serviceAccountName }}
 serviceAccountName: {{ include "tuneyard.json" . }}
 {{- end }}
+{{- with $v.imagePullSecrets }}
 {{- $secrets := list }}
-{{- range include "tuneyard.get" (list . "imagePullSecrets") | fromJsonArray | first }}
+{{- range . }}
 {{- $secrets = append $secrets (dict "name" (include "tuneyard.scalar" .)) }}
 {{- end }}
-{{- with $secrets }}
-imagePullSecrets: {{ include "tuneyard.json" . }}
+imagePullSecrets: {{ include "tuneyard.json" $secrets }}
 {{- end }}
-{{- with include "tuneyard.texts" (list . "nodeSelector") | fromJson }}
-nodeSelector: {{ include "tuneyard.json" . }}
+{{- with $v.nodeSelector }}
+nodeSelector: {{ include "tuneyard.texts" . }}
 {{- end }}
-{{- with include "tuneyard.get" (list . "tolerations") | fromJsonArray | first }}
+{{- with $v.tolerations }}
 tolerations: {{ include "tuneyard.json" . }}
 {{- end }}
-{{- with include "tuneyard.map" (list . "affinity") | fromJson }}
+{{- with $v.affinity }}
 affinity: {{ include "tuneyard.json" . }}
 {{- end }}
 {{- end -}}
 
-{{- /* A work volume: list claim class size */ -}}
-{{- define "tuneyard.workVolume" -}}
-{{- $claim := index . 0 -}}
-{{- $class := index . 1 -}}
-{{- $size := index . 2 -}}
-{{- if $claim -}}
-{{- dict "name" "work" "persistentVolumeClaim" (dict "claimName" $claim) | include "tuneyard.json" -}}
-{{- else if $class -}}
-{{- $spec := dict "accessModes" (list "ReadWriteOnce") "storageClassName" $class "resources" (dict "requests" (dict "storage" $size)) -}}
-{{- dict "name" "work" "ephemeral" (dict "volumeClaimTemplate" (dict "spec" $spec)) | include "tuneyard.json" -}}
-{{- else -}}
-{{- dict "name" "work" "emptyDir" (dict "sizeLimit" $size) | include "tuneyard.json" -}}
-{{- end -}}
+{{- /* securityContext of a container */ -}}
+{{- define "tuneyard.security" -}}
+{{- dict "allowPrivilegeEscalation" false "readOnlyRootFilesystem" true "capabilities" (dict "drop" (list "ALL")) | toJson -}}
 {{- end -}}
 
-{{- /* The work volume's mount. Runs that share a named claim have a folder each: list $ claim path folder [readOnly] */ -}}
-{{- define "tuneyard.workMount" -}}
-{{- $root := index . 0 -}}
-{{- $folder := index . 3 -}}
-{{- $mount := dict "name" "work" "mountPath" (index . 2) -}}
-{{- if index . 1 -}}
-{{- $own := include "tuneyard.fullname" $root -}}
-{{- if and (hasKey (include "tuneyard.defaults" $root | fromJson) "nodes") (ne (include "tuneyard.whole" (list $root "nodes")) "1") -}}
-{{- $_ := set $mount "subPathExpr" (printf "%s-$(JOB_COMPLETION_INDEX)" $own) -}}
+{{- /* resources of a container: list $ [key-of-the-number-of-accelerators] */ -}}
+{{- define "tuneyard.resources" -}}
+{{- $v := include "tuneyard.resolved" (index . 0) | fromJson -}}
+{{- $amounts := dict "requests" (include "tuneyard.texts" $v.resources.requests | fromJson) "limits" (include "tuneyard.texts" $v.resources.limits | fromJson) -}}
+{{- if and (gt (len .) 1) $v.gpuResource -}}
+{{- $key := index . 1 -}}
+{{- $count := index $v $key -}}
+{{- range $kind := list "requests" "limits" -}}
+{{- $given := get $amounts $kind -}}
+{{- if and (hasKey $given $v.gpuResource) (ne (get $given $v.gpuResource) $count) -}}
+{{- fail (printf "Conflicting values: 'resources.%s' sets '%s' to '%s' and '%s' is '%s'. Set the number of accelerators with '%s' only." $kind $v.gpuResource (get $given $v.gpuResource) $key $count $key) -}}
+{{- end -}}
+{{- $_ := set $given $v.gpuResource $count -}}
+{{- end -}}
+{{- end -}}
+{{- include "tuneyard.json" $amounts -}}
+{{- end -}}
+
+{{- /* The work volume, from a claim, a storage class or the node's disk: dict "claim" "class" "size" */ -}}
+{{- define "tuneyard.workVolume" -}}
+{{- $volume := dict "name" "work" -}}
+{{- if .claim -}}
+{{- $_ := set $volume "persistentVolumeClaim" (dict "claimName" .claim) -}}
+{{- else if .class -}}
+{{- $spec := dict "accessModes" (list "ReadWriteOnce") "storageClassName" .class "resources" (dict "requests" (dict "storage" .size)) -}}
+{{- $_ := set $volume "ephemeral" (dict "volumeClaimTemplate" (dict "spec" $spec)) -}}
 {{- else -}}
-{{- $_ := set $mount "subPath" (list $own $folder | compact | join "/") -}}
+{{- $_ := set $volume "emptyDir" (dict "sizeLimit" .size) -}}
 {{- end -}}
-{{- else if $folder -}}
-{{- $_ := set $mount "subPath" $folder -}}
+{{- include "tuneyard.json" $volume -}}
 {{- end -}}
-{{- if gt (len .) 4 -}}{{- $_ := set $mount "readOnly" true -}}{{- end -}}
+
+{{- /*
+A mount of the work volume. On a named claim, which runs may share, each run has a folder of its own:
+dict "root" $ "claim" "path" ["folder" "readOnly"]
+*/ -}}
+{{- define "tuneyard.workMount" -}}
+{{- $v := include "tuneyard.resolved" .root | fromJson -}}
+{{- $mount := dict "name" "work" "mountPath" .path -}}
+{{- if and .claim (ne ($v.nodes | default "1") "1") -}}
+{{- $_ := set $mount "subPathExpr" (printf "%s-$(JOB_COMPLETION_INDEX)" (include "tuneyard.fullname" .root)) -}}
+{{- else if .claim -}}
+{{- $_ := set $mount "subPath" (list (include "tuneyard.fullname" .root) .folder | compact | join "/") -}}
+{{- else if .folder -}}
+{{- $_ := set $mount "subPath" .folder -}}
+{{- end -}}
+{{- if .readOnly -}}{{- $_ := set $mount "readOnly" true -}}{{- end -}}
 {{- include "tuneyard.json" $mount -}}
 {{- end -}}
 
-{{- /* Volumes besides the work volume: values, authorities, /tmp */ -}}
+{{- /* Volumes besides the work volume: the values file, /tmp, CA certificates */ -}}
 {{- define "tuneyard.volumes" -}}
+{{- $v := include "tuneyard.resolved" . | fromJson -}}
 - name: values
   configMap: {name: {{ include "tuneyard.valuesName" . | include "tuneyard.json" }}}
 - name: tmp
@@ -260,9 +275,8 @@ affinity: {{ include "tuneyard.json" . }}
 - name: ca
   projected:
     sources:
-      {{- $bundle := include "tuneyard.plain" (list . "bucketCABundle" "configMap") }}
-      {{- if $bundle }}
-      - configMap: {name: {{ include "tuneyard.json" $bundle }}, items: [{key: {{ include "tuneyard.text" (list . "bucketCABundle" "key") }}, path: ca.crt}]}
+      {{- if $v.bucketCABundle.configMap }}
+      - configMap: {name: {{ include "tuneyard.json" $v.bucketCABundle.configMap }}, items: [{key: {{ include "tuneyard.json" $v.bucketCABundle.key }}, path: ca.crt}]}
       {{- else }}
       - configMap: {name: tuneyard-site, optional: true, items: [{key: ca.crt, path: ca.crt}]}
       {{- end }}
@@ -273,61 +287,66 @@ affinity: {{ include "tuneyard.json" . }}
 {{ include "tuneyard.readOnlyMounts" . }}
 {{- end -}}
 
-{{- /* What containers of a pod may share: nobody writes it */ -}}
+{{- /* Mounts that containers of a pod may share, since none of them can write there */ -}}
 {{- define "tuneyard.readOnlyMounts" -}}
 - {name: values, mountPath: /etc/tuneyard/values, readOnly: true}
 - {name: ca, mountPath: /etc/tuneyard/ca, readOnly: true}
 {{- end -}}
 
-{{- /* What every process reads of its environment */ -}}
+{{- /* Variables of every container: fixed ones, and the namespace's settings from the ConfigMap tuneyard-site */ -}}
 {{- define "tuneyard.siteEnv" -}}
 - {name: HOME, value: /work/home}
 - {name: TUNEYARD_CHART, value: {{ include "tuneyard.component" . }}}
 - {name: TUNEYARD_TERMINATION_LOG, value: /dev/termination-log}
 - {name: TUNEYARD_CA_FILE, value: /etc/tuneyard/ca/ca.crt}
-{{- range tuple "HF_ENDPOINT" "HTTP_PROXY" "HTTPS_PROXY" "NO_PROXY" "TUNEYARD_DEVICE" "OMP_NUM_THREADS" "NCCL_SOCKET_IFNAME" "GLOO_SOCKET_IFNAME" }}
+{{- range include "tuneyard.siteVariables" . | fromJsonArray }}
 - {name: {{ . }}, valueFrom: {configMapKeyRef: {name: tuneyard-site, key: {{ . }}, optional: true}}}
 {{- end }}
 {{- end -}}
 
-{{- /* One variable of a Secret: list name secret key optional */ -}}
+{{- /* The variables that the ConfigMap tuneyard-site may set */ -}}
+{{- define "tuneyard.siteVariables" -}}
+["HF_ENDPOINT","HTTP_PROXY","HTTPS_PROXY","NO_PROXY","TUNEYARD_DEVICE","OMP_NUM_THREADS","NCCL_SOCKET_IFNAME","GLOO_SOCKET_IFNAME"]
+{{- end -}}
+
+{{- /* A variable from a Secret, or nothing where the Secret has no name: list variable secret key [optional] */ -}}
 {{- define "tuneyard.secretEnv" -}}
 {{- if index . 1 -}}
 - name: {{ index . 0 }}
-  valueFrom: {secretKeyRef: {name: {{ index . 1 | include "tuneyard.json" }}, key: {{ index . 2 | include "tuneyard.json" }}{{ if index . 3 }}, optional: true{{ end }}}}
+  valueFrom: {secretKeyRef: {name: {{ index . 1 | include "tuneyard.json" }}, key: {{ index . 2 | include "tuneyard.json" }}{{ if and (gt (len .) 3) (last .) }}, optional: true{{ end }}}}
 {{- end -}}
 {{- end -}}
 
-{{- /* The user's own variables by name, each a text or {name, key} of a Secret, from either of their forms: list $ "env" */ -}}
+{{- /* The user's variables by name as JSON, each a text or the {name, key} of a Secret, from a map or Kubernetes' list */ -}}
 {{- define "tuneyard.givenEnv" -}}
-{{- $given := include "tuneyard.get" . | fromJsonArray | first -}}
-{{- $where := last . -}}
-{{- $env := dict -}}
-{{- if kindIs "slice" $given -}}
-{{- range $given -}}
-{{- if or (not (kindIs "map" .)) (not (get . "name")) -}}{{- fail (printf "%s: each of a list needs a name" $where) -}}{{- end -}}
-{{- $name := include "tuneyard.scalar" (get . "name") -}}
-{{- $source := get . "valueFrom" | default dict -}}
-{{- if omit $source "secretKeyRef" -}}{{- fail (printf "%s: %s comes from what isn't a Secret; a text or a secretKeyRef is meant" $where $name) -}}{{- end -}}
-{{- $_ := set $env $name (get $source "secretKeyRef" | default (hasKey . "value" | ternary (index . "value") "")) -}}
+{{- $v := include "tuneyard.resolved" . | fromJson -}}
+{{- $key := include "tuneyard.envKey" . -}}
+{{- $env := index $v $key -}}
+{{- if kindIs "slice" $env -}}
+{{- $byName := dict -}}
+{{- range $env -}}
+{{- if or (not (kindIs "map" .)) (not (get . "name")) -}}{{- fail (printf "Missing 'name' in an entry of '%s'. Each entry of the list needs one." $key) -}}{{- end -}}
+{{- $name := include "tuneyard.scalar" .name -}}
+{{- $source := .valueFrom | default dict -}}
+{{- if omit $source "secretKeyRef" -}}{{- fail (printf "Invalid source of the variable '%s' in '%s'. Allowed: a text (value) or a Secret (valueFrom.secretKeyRef)." $name $key) -}}{{- end -}}
+{{- $_ := set $byName $name (get $source "secretKeyRef" | default (hasKey . "value" | ternary (index . "value") "")) -}}
 {{- end -}}
-{{- else -}}
-{{- $env = $given -}}
+{{- $env = $byName -}}
 {{- end -}}
-{{- $own := dict -}}
+{{- $given := dict -}}
 {{- range $name, $value := $env -}}
 {{- if kindIs "map" $value -}}
-{{- if or (kindIs "bool" (get $value "name")) (kindIs "bool" (get $value "key")) -}}{{- fail (printf "%s.%s: the Secret's name and key are texts: put them in quotes" $where $name) -}}{{- end -}}
-{{- $_ := set $own $name (dict "name" (include "tuneyard.scalar" (get $value "name")) "key" (include "tuneyard.scalar" (get $value "key"))) -}}
+{{- if or (kindIs "bool" (get $value "name")) (kindIs "bool" (get $value "key")) -}}{{- fail (printf "The Secret's name and key at '%s.%s' must be text. Put them in quotes." $key $name) -}}{{- end -}}
+{{- $_ := set $given $name (dict "name" (include "tuneyard.scalar" (get $value "name")) "key" (include "tuneyard.scalar" (get $value "key"))) -}}
 {{- else if not (kindIs "invalid" $value) -}}
-{{- if eq (toString $value) "(not shown)" -}}{{- fail (printf "%s.%s was printed without its text: give it again" $where $name) -}}{{- end -}}
-{{- $_ := set $own $name (include "tuneyard.scalar" $value) -}}
+{{- if eq (toString $value) "(not shown)" -}}{{- fail (printf "The value '(not shown)' at '%s.%s' only stands for a hidden text. Set the text itself." $key $name) -}}{{- end -}}
+{{- $_ := set $given $name (include "tuneyard.scalar" $value) -}}
 {{- end -}}
 {{- end -}}
-{{- include "tuneyard.json" $own -}}
+{{- include "tuneyard.json" $given -}}
 {{- end -}}
 
-{{- /* The texts among them that may be secrets, by name: list $ "env" */ -}}
+{{- /* Those of the user's variables that are texts and may be secrets, by name as JSON */ -}}
 {{- define "tuneyard.hiddenEnv" -}}
 {{- $shown := include "tuneyard.shownEnv" . | fromJsonArray -}}
 {{- $hidden := dict -}}
@@ -337,105 +356,54 @@ affinity: {{ include "tuneyard.json" . }}
 {{- include "tuneyard.json" $hidden -}}
 {{- end -}}
 
-{{- /* The Secret that holds those: list $ "env" */ -}}
+{{- /* The name of the chart's own Secret, which holds those texts */ -}}
 {{- define "tuneyard.envSecretName" -}}
-{{- printf "%s-env-%s" (include "tuneyard.fullname" (first .)) (include "tuneyard.hiddenEnv" . | sha256sum | trunc 10) -}}
+{{- printf "%s-env-%s" (include "tuneyard.fullname" .) (include "tuneyard.hiddenEnv" . | sha256sum | trunc 10) -}}
 {{- end -}}
 
-{{- /* The user's own variables with a reference in place of each text that may be a secret: list $ "env" */ -}}
-{{- define "tuneyard.shownValues" -}}
-{{- $own := include "tuneyard.givenEnv" . | fromJson -}}
+{{- /* The user's variables by name as JSON, with a reference to that Secret in place of each text that may be a secret */ -}}
+{{- define "tuneyard.publicEnv" -}}
+{{- $public := include "tuneyard.givenEnv" . | fromJson -}}
 {{- $secret := include "tuneyard.envSecretName" . -}}
 {{- range $name, $_ := include "tuneyard.hiddenEnv" . | fromJson -}}
-{{- $_ := set $own $name (dict "name" $secret "key" $name) -}}
+{{- $_ := set $public $name (dict "name" $secret "key" $name) -}}
 {{- end -}}
-{{- include "tuneyard.json" $own -}}
-{{- end -}}
-
-{{- /* The same as entries of a container, by name: list $ "env" */ -}}
-{{- define "tuneyard.ownEnv" -}}
-{{- $own := dict -}}
-{{- range $name, $value := include "tuneyard.shownValues" . | fromJson -}}
-{{- if kindIs "map" $value -}}
-{{- $_ := set $own $name (dict "name" $name "valueFrom" (dict "secretKeyRef" $value)) -}}
-{{- else -}}
-{{- /* Kubernetes reads $(NAME) as another variable, and $$ as $ */ -}}
-{{- $_ := set $own $name (dict "name" $name "value" ($value | replace "$" "$$")) -}}
-{{- end -}}
-{{- end -}}
-{{- include "tuneyard.json" $own -}}
+{{- include "tuneyard.json" $public -}}
 {{- end -}}
 
-{{- /* What holds the texts of variables: list $ "env" namespace */ -}}
-{{- define "tuneyard.envSecret" -}}
-{{- $root := index . 0 -}}
-{{- $env := slice . 0 2 -}}
-{{- $hidden := include "tuneyard.hiddenEnv" $env | fromJson -}}
-{{- if $hidden -}}
-{{- $data := dict -}}
-{{- range $name, $text := $hidden -}}{{- $_ := set $data $name (b64enc $text) -}}{{- end -}}
-apiVersion: v1
-kind: Secret
-metadata:
-  name: {{ include "tuneyard.envSecretName" $env | include "tuneyard.json" }}
-  {{- with index . 2 }}
-  namespace: {{ include "tuneyard.json" . }}
-  {{- end }}
-  labels: {{ include "tuneyard.labels" $root }}
-immutable: true
-data: {{ include "tuneyard.json" $data }}
-{{- end -}}
-{{- end -}}
-
-{{- /* A container's whole environment, each name once: list $ key-of-the-user's-own lines-of-the-chart */ -}}
+{{- /* A container's environment, in which the user's variables replace the chart's: list $ chart's-entries-as-YAML */ -}}
 {{- define "tuneyard.env" -}}
-{{- $own := dict -}}
-{{- if index . 1 -}}{{- $own = include "tuneyard.ownEnv" (list (index . 0) (index . 1)) | fromJson -}}{{- end -}}
+{{- $root := index . 0 -}}
 {{- $fixed := list "JOB_COMPLETION_INDEX" "TUNEYARD_CHART" "TUNEYARD_TERMINATION_LOG" "TUNEYARD_CA_FILE" "TUNEYARD_WAIT_SECONDS" "TUNEYARD_NODES" "TUNEYARD_NODE_SERVICE" "TUNEYARD_NODE_ADDRESS" "TUNEYARD_NODES_KEY" "TUNEYARD_API_KEY" -}}
-{{- $where := index . 1 -}}
+{{- $own := dict -}}
+{{- with include "tuneyard.envKey" $root -}}{{- $own = include "tuneyard.publicEnv" $root | fromJson -}}{{- end -}}
 {{- range $name, $_ := $own -}}
-{{- if has $name $fixed -}}{{- fail (printf "%s.%s is set by the chart itself" $where $name) -}}{{- end -}}
+{{- if has $name $fixed -}}{{- fail (printf "The chart sets the variable '%s' itself. Remove it from '%s'." $name (include "tuneyard.envKey" $root)) -}}{{- end -}}
 {{- end -}}
-{{- range index . 2 | fromYamlArray }}
+{{- range index . 1 | fromYamlArray }}
 {{- if not (hasKey $own .name) }}
 - {{ include "tuneyard.json" . }}
 {{- end }}
 {{- end }}
-{{- range $own }}
-- {{ include "tuneyard.json" . }}
+{{- range $name, $value := $own }}
+{{- if kindIs "map" $value }}
+- {{ dict "name" $name "valueFrom" (dict "secretKeyRef" $value) | include "tuneyard.json" }}
+{{- else }}
+{{- /* Kubernetes expands $(NAME), and reads $$ as $ */}}
+- {{ dict "name" $name "value" ($value | replace "$" "$$") | include "tuneyard.json" }}
+{{- end }}
 {{- end }}
 {{- end -}}
 
-{{- /* resources of a container: list $ accelerators, or list $ for none */ -}}
-{{- define "tuneyard.resources" -}}
-{{- $root := index . 0 -}}
-{{- $amounts := dict -}}
-{{- range $kind := list "requests" "limits" -}}
-{{- $_ := set $amounts $kind (include "tuneyard.texts" (list $root "resources" $kind) | fromJson) -}}
-{{- end -}}
-{{- if gt (len .) 1 -}}
-{{- $resource := include "tuneyard.plain" (list $root "gpuResource") -}}
-{{- $many := index . 1 | toString -}}
-{{- if $resource -}}
-{{- range $kind, $given := $amounts -}}
-{{- if and (hasKey $given $resource) (ne (get $given $resource) $many) -}}
-{{- fail (printf "resources.%s[%q] is %q, and %s accelerators are asked for: they are counted by their own key alone" $kind $resource (get $given $resource) $many) -}}
-{{- end -}}
-{{- $_ := set $given $resource $many -}}
-{{- end -}}
-{{- end -}}
-{{- end -}}
-{{- include "tuneyard.json" $amounts -}}
-{{- end -}}
-
-{{- /* What a workload may connect to, and who to it: list $ ports host-of-the-store */ -}}
+{{- /* spec of a NetworkPolicy: list $ ingress-ports host-of-the-store */ -}}
 {{- define "tuneyard.networkPolicy" -}}
 {{- $root := index . 0 -}}
 {{- $ports := index . 1 -}}
 {{- $host := index . 2 -}}
+{{- $v := include "tuneyard.resolved" $root | fromJson -}}
 {{- $own := list (dict "podSelector" (dict "matchLabels" (include "tuneyard.selector" $root | fromJson))) | toJson -}}
 {{- $outside := list -}}
-{{- range include "tuneyard.get" (list $root "networkPolicy" "egressPorts") | fromJsonArray | first -}}
+{{- range $v.networkPolicy.egressPorts -}}
 {{- $outside = append $outside (include "tuneyard.scalar" . | trim | trimPrefix "+" | trimSuffix ".0" | atoi) -}}
 {{- end -}}
 {{- if hasPrefix "http" $host -}}
@@ -446,7 +414,7 @@ podSelector: {matchLabels: {{ include "tuneyard.selector" $root }}}
 policyTypes: [Ingress, Egress]
 ingress:
   {{- if $ports }}
-  - from: {{ include "tuneyard.get" (list $root "networkPolicy" "ingressFrom") | fromJsonArray | first | default (list (dict "podSelector" dict)) | include "tuneyard.json" }}
+  - from: {{ $v.networkPolicy.ingressFrom | default (list (dict "podSelector" dict)) | include "tuneyard.json" }}
     ports: [{{- range $index, $port := $ports }}{{ if $index }}, {{ end }}{port: {{ $port }}, protocol: TCP}{{ end }}]
   {{- end }}
   - from: {{ $own }}

@@ -1,9 +1,12 @@
 """Tuneyard: finetune a language model on your own machine or your own Kubernetes.
 
-The verbs are those of the command line: deliver, plan, finetune, serve, chat, and the ones that look after runs.
-Everything is loaded on first use, so importing this costs next to nothing.
+    run = tuneyard.finetune("values.yaml", name="lora-16")
+    server = tuneyard.serve("lora-16")
+    print(tuneyard.chat("What is a manifest?"))
 
-A verb is a function and a room is a noun (`deliver` and `tuneyard.delivery`), so that neither hides the other.
+Each verb is a method of `Client`, which holds a target and a store. The verbs of this module use a client with the
+defaults; each also takes `on=` and `store=` as `Client` does. Everything is loaded on first use, so that importing this
+costs next to nothing. A verb is a function and a room is a noun (`deliver` and `tuneyard.delivery`).
 """
 
 from __future__ import annotations
@@ -12,39 +15,106 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tuneyard.client import Run, chat, delete, deliver, find, finetune, logs, plan, runs, serve, stop, watch
-    from tuneyard.errors import TuneyardError
+    from tuneyard.client import Client, Run
+    from tuneyard.errors import (
+        AcceleratorMissingError,
+        AlreadyExistsError,
+        ChangedError,
+        ConflictError,
+        DeniedError,
+        DivergedError,
+        FullError,
+        IncompleteModelError,
+        IntegrityError,
+        InvalidDataError,
+        InvalidValuesError,
+        LostOwnershipError,
+        NotFoundError,
+        Problem,
+        TuneyardError,
+        UnavailableError,
+        UsageError,
+    )
     from tuneyard.runners import RunInfo
     from tuneyard.runners.forecast import Forecast
     from tuneyard.runners.targets import Kubernetes
+    from tuneyard.runners.waiting import RunEndedError
+    from tuneyard.verbs import (
+        chat,
+        check_data,
+        check_store,
+        delete,
+        deliver,
+        doctor,
+        find,
+        finetune,
+        gc,
+        logs,
+        plan,
+        resolve_values,
+        runs,
+        serve,
+        show_data,
+        stop,
+        verify,
+        watch,
+    )
 
     __version__: str
 
 __all__ = [
+    "AcceleratorMissingError",
+    "AlreadyExistsError",
+    "ChangedError",
+    "Client",
+    "ConflictError",
+    "DeniedError",
+    "DivergedError",
     "Forecast",
+    "FullError",
+    "IncompleteModelError",
+    "IntegrityError",
+    "InvalidDataError",
+    "InvalidValuesError",
     "Kubernetes",
+    "LostOwnershipError",
+    "NotFoundError",
+    "Problem",
     "Run",
+    "RunEndedError",
     "RunInfo",
     "TuneyardError",
+    "UnavailableError",
+    "UsageError",
     "__version__",
     "chat",
+    "check_data",
+    "check_store",
     "delete",
     "deliver",
+    "doctor",
     "find",
     "finetune",
+    "gc",
     "logs",
     "plan",
+    "resolve_values",
     "runs",
     "serve",
+    "show_data",
     "stop",
+    "verify",
     "watch",
 ]
 
 _MODULES = {
+    "Client": "tuneyard.client",
     "Forecast": "tuneyard.runners.forecast",
     "Kubernetes": "tuneyard.runners.targets",
+    "Problem": "tuneyard.errors",
+    "Run": "tuneyard.client",
+    "RunEndedError": "tuneyard.runners.waiting",
     "RunInfo": "tuneyard.runners",
-    "TuneyardError": "tuneyard.errors",
 }
 
 
@@ -55,7 +125,8 @@ def __getattr__(name: str) -> Any:
         return version("tuneyard")
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULES.get(name, "tuneyard.client")), name)
+    module = "tuneyard.errors" if name.endswith("Error") else "tuneyard.verbs"
+    return getattr(import_module(_MODULES.get(name, module)), name)
 
 
 def __dir__() -> list[str]:

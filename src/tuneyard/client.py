@@ -1,388 +1,623 @@
-"""The verbs of Tuneyard for Python programs: the same as on the command line, with the same words.
+"""The client: every verb of the command line, for Python programs, in the same words.
 
-    run = tuneyard.finetune("values.yaml", set=["finetuning_config.peft_conf.peft_kwargs.r=16"], name="lora-16")
-    server = tuneyard.serve("lora-16")
-    print(tuneyard.chat("What is a manifest?", name="lora-16"))
+    client = tuneyard.Client(on=tuneyard.Kubernetes(namespace="lab"))
+    run = client.finetune("values.yaml", set=["finetuning_config.peft_conf.peft_kwargs.r=16"], name="lora-16")
+    server = client.serve("lora-16")
+    print(client.chat("What is a manifest?", name="lora-16"))
 
-Each verb plans (tuneyard.runners.plans), launches on a runner and gives a handle back. No verb asks which target it is
-on. Errors are those of `tuneyard.errors`; a run that was waited for and did not succeed raises `RunEndedError`.
+A client holds the target and the store; `tuneyard.finetune(…)` and its like use one with the defaults. A verb plans
+(`runners.plans`), launches on a runner and returns a handle on the run; no verb asks which target it is on. Errors are
+those of `tuneyard.errors`. Nothing is printed: notices are logged.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from tuneyard.runners.base import STOP_SECONDS, Runner
 from tuneyard.runners.info import RunInfo, RunKey, Verb
 from tuneyard.runners.names import find_run
 from tuneyard.runners.targets import Target, runner_for
-from tuneyard.runners.waiting import raise_if_not_succeeded
+from tuneyard.runners.waiting import changes, raise_if_not_succeeded
 
 if TYPE_CHECKING:
     from tuneyard.chatting import Message
+    from tuneyard.data import Format
+    from tuneyard.diagnosis import Report
+    from tuneyard.inventory import Removal, Verified
+    from tuneyard.job.source import CheckedData, ShownRow
     from tuneyard.runners.forecast import Forecast
-    from tuneyard.runners.plans import Plan
-    from tuneyard.values import DeliverValues, FinetuneValues, InferenceValues
+    from tuneyard.runners.plans import Plan, Sources
+    from tuneyard.store import Store
+    from tuneyard.values import DeliverValues, FinetuneValues, InferenceValues, NamespaceValues
+
+    AnyValues = NamespaceValues | DeliverValues | FinetuneValues | InferenceValues
+
+File = str | PathLike[str]
+"""A path of this machine, or a key of the store where that is allowed."""
 
 logger = logging.getLogger(__name__)
 
-_LOOK_SECONDS = 0.5
+_POLL_SECONDS = 0.5
+_NAMED_BY_ARGUMENTS: Mapping[str, Any] = {
+    "basemodel": "default-bucket/models/named-by-argument",
+    "finetuning_config": {
+        "data_conf": {"training_data": {"datasets": [{"path": "default-bucket/datasets/named-by-argument.jsonl"}]}}
+    },
+}
+"""Values need a model and data to be complete; a look at data names them by arguments instead."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A handle on one run. It holds no state: every method asks the runner anew.
+    """A handle on one run. It holds no state: every method reads it anew.
 
     Attributes:
         key: The run's verb and name.
-        runner: Where it runs.
+        runner: What manages it.
     """
 
     key: RunKey
     runner: Runner
 
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.key.name
+
+    @property
+    def url(self) -> str | None:
+        """The endpoint of a server (`http://…/v1`); None for other runs."""
+        return self.info().url
+
     def info(self) -> RunInfo:
-        """Tell all that is known of it now."""
+        """Return the run's state.
+
+        Raises:
+            NotFoundError: If it has been deleted.
+        """
         return self.runner.get(self.key)
 
+    def watch(self) -> Iterator[RunInfo]:
+        """Yield the run's state now and after each change, until it has ended.
+
+        Raises:
+            NotFoundError: If it has been deleted.
+        """
+        return changes(self.runner, self.key, every_seconds=max(_POLL_SECONDS, self.runner.poll_seconds))
+
     def wait(self, *, timeout_seconds: float | None = None) -> RunInfo:
-        """Wait until it has ended.
+        """Wait until the run has ended.
 
         Raises:
             RunEndedError: If it did not succeed.
-            UnavailableError: If it still works after that time.
+            UnavailableError: If it is still running after that time.
         """
         return raise_if_not_succeeded(self.runner.wait(self.key, timeout_seconds=timeout_seconds))
 
     def logs(self, *, follow: bool = False) -> Iterator[str]:
-        """Give the lines it printed; with `follow`, wait for more until it has ended."""
+        """Yield the lines of the run's log; with `follow`, wait for more until it has ended."""
         return self.runner.logs(self.key, follow=follow)
 
     def stop(self, *, force: bool = False, timeout_seconds: float = STOP_SECONDS) -> RunInfo:
-        """Tell it to save and stop, and wait until it has; with `force`, kill it where it has not in time."""
+        """Request that the run saves and stops, and wait until it has.
+
+        Args:
+            force: Whether to kill it if it has not stopped in time.
+            timeout_seconds: How long it may take.
+
+        Raises:
+            UnavailableError: If it is still running after that time and `force` is false.
+        """
         return self.runner.stop(self.key, force=force, timeout_seconds=timeout_seconds)
 
+    def delete(self, *, data: bool = False) -> RunInfo:
+        """Delete what the target keeps of a run that has ended, and return its last state.
 
-def deliver(
-    *files: str | PathLike[str],
-    set: Sequence[str] = (),
-    values: Mapping[str, Any] | DeliverValues | None = None,
-    name: str | None = None,
-    store: str | None = None,
-    wait: bool = True,
-    on: Target = "local",
-) -> Run:
-    """Bring a model, a dataset or both into the store.
+        Args:
+            data: Whether to delete what a finetuning run has published in the store too. It can't be undone.
 
-    Args:
-        files: Values files, later ones winning.
-        set: `path=value` texts that win over everything else.
-        values: Values that win over the files.
-        name: The run's name; by default the last part of `bucketModelPath`, else the last file's name.
-        store: The store's URL or folder; `TUNEYARD_STORE` or the local store by default.
-        wait: Whether to return only when it has succeeded.
-        on: The target: `"local"`, `"kubernetes"`, or `tuneyard.Kubernetes(context=…, namespace=…)`.
-
-    Returns:
-        A handle on the run.
-
-    Raises:
-        InvalidValuesError: If the values are not allowed, with every problem.
-        NotFoundError: If a values file is not there.
-        RunEndedError: If it was waited for and did not succeed.
-    """
-    from tuneyard.runners.plans import Sources, plan_deliver
-
-    runner = runner_for(on)
-    return _launch(plan_deliver(Sources(files, set, values, name, store), runner), runner, wait=wait)
+        Raises:
+            ConflictError: If it is still running.
+            UsageError: If data is to be deleted of a run that publishes none.
+        """
+        if data:
+            self.runner.delete_data(self.key)
+        return self.runner.delete(self.key)
 
 
-def plan(
-    *files: str | PathLike[str],
-    set: Sequence[str] = (),
-    values: Mapping[str, Any] | FinetuneValues | None = None,
-    name: str | None = None,
-    store: str | None = None,
-    inside: bool = False,
-    on: Target = "local",
-) -> Forecast:
-    """Tell what a finetuning run would take, and whether it fits and would start now. Nothing is launched.
+class Client:
+    """Every verb, on one target and one store.
 
     Args:
-        files: Values files, later ones winning.
-        set: `path=value` texts that win over everything else.
-        values: Values that win over the files.
-        name: The run's name.
+        on: The target: `"local"`, `"kubernetes"`, or `tuneyard.Kubernetes(context=…, namespace=…)`; by default what
+            `TUNEYARD_ON` names, else this machine.
         store: The store's URL or folder as this machine reaches it; by default `TUNEYARD_STORE`, else the local store,
             or for a cluster the values' own.
-        inside: Whether to look at model and data from a short pod in the cluster.
-        on: The target: `"local"`, `"kubernetes"`, or `tuneyard.Kubernetes(context=…, namespace=…)`.
-
-    Returns:
-        The estimate, the verdict (`yes`, `not now`, `never` or `unknown`), and what a cluster says.
 
     Raises:
-        InvalidValuesError: If the values are not allowed, or ask for what is not trained, with every problem.
-        InvalidDataError: If rows of the data can't be trained on.
-        NotFoundError: If a values file, the base model, the namespace or its queue is not there.
-        UnavailableError: If the store or the cluster can't be reached.
+        UsageError: If there is no such target.
     """
-    from tuneyard.runners.forecast import forecast
-    from tuneyard.runners.plans import Sources
 
-    return forecast(Sources(files, set, values, name, store), runner_for(on), inside=inside)
+    def __init__(self, on: Target | None = None, *, store: File | None = None) -> None:
+        self.target: Target = on or cast("Target", os.environ.get("TUNEYARD_ON") or "local")
+        self.runner: Runner = runner_for(self.target)
+        self.store = os.fspath(store) if store is not None else None
 
+    def deliver(
+        self,
+        *files: File,
+        set: Sequence[str] = (),
+        values: Mapping[str, Any] | DeliverValues | None = None,
+        name: str | None = None,
+        wait: bool = True,
+    ) -> Run:
+        """Deliver a model, a dataset or both to the store.
 
-def finetune(
-    *files: str | PathLike[str],
-    set: Sequence[str] = (),
-    values: Mapping[str, Any] | FinetuneValues | None = None,
-    name: str | None = None,
-    store: str | None = None,
-    wait: bool = True,
-    on: Target = "local",
-) -> Run:
-    """Finetune a delivered model on delivered data.
+        Args:
+            files: Values files, later ones winning.
+            set: `path=value` texts that win over everything else.
+            values: Values that win over the files.
+            name: The run's name; by default the last part of `bucketModelPath`, else the last file's name.
+            wait: Whether to return only when it has succeeded.
 
-    Launched again under its name, a finished run is left as it is and an unfinished one goes on from its newest
-    checkpoint.
+        Returns:
+            A handle on the run.
 
-    Args:
-        files: Values files, later ones winning.
-        set: `path=value` texts that win over everything else.
-        values: Values that win over the files.
-        name: The run's name; by default the last part of `checkpointsRemote`, else the last file's name.
-        store: The store's URL or folder; `TUNEYARD_STORE` or the local store by default.
-        wait: Whether to return only when it has succeeded.
-        on: The target: `"local"`, `"kubernetes"`, or `tuneyard.Kubernetes(context=…, namespace=…)`.
+        Raises:
+            InvalidValuesError: If the values are not allowed, with every problem.
+            NotFoundError: If a values file is not there.
+            RunEndedError: If it was waited for and did not succeed.
+        """
+        from tuneyard.runners.plans import plan_deliver
 
-    Returns:
-        A handle on the run.
+        return self._launch(plan_deliver(self._sources(files, set, values, name), self.runner), wait=wait)
 
-    Raises:
-        InvalidValuesError: If the values are not allowed, with every problem.
-        NotFoundError: If a values file, the base model or a dataset is not there.
-        ConflictError: If a run of that name works with other values.
-        RunEndedError: If it was waited for and did not succeed.
-    """
-    from tuneyard.runners.plans import Sources, plan_finetune
+    def plan(
+        self,
+        *files: File,
+        set: Sequence[str] = (),
+        values: Mapping[str, Any] | FinetuneValues | None = None,
+        name: str | None = None,
+        inside: bool = False,
+    ) -> Forecast:
+        """Estimate a finetuning run, and whether it would fit and start now. Nothing is launched.
 
-    runner = runner_for(on)
-    return _launch(plan_finetune(Sources(files, set, values, name, store), runner), runner, wait=wait)
+        Args:
+            files: Values files, later ones winning.
+            set: `path=value` texts that win over everything else.
+            values: Values that win over the files.
+            name: The run's name.
+            inside: Whether to read model and data in a short pod in the cluster.
 
+        Returns:
+            The estimate, the verdict (`yes`, `not now`, `never` or `unknown`), and what it rests on.
 
-def serve(
-    run: str | None = None,
-    *files: str | PathLike[str],
-    merged: bool = False,
-    set: Sequence[str] = (),
-    values: Mapping[str, Any] | InferenceValues | None = None,
-    name: str | None = None,
-    store: str | None = None,
-    port: int | None = None,
-    wait: bool = True,
-    on: Target = "local",
-) -> Run:
-    """Serve a finetuned model, or any that values name, on an OpenAI-compatible endpoint.
+        Raises:
+            InvalidValuesError: If the values are not allowed, or request what is not trained, with every problem.
+            InvalidDataError: If rows of the data can't be trained on.
+            NotFoundError: If a values file, the base model, the namespace or its queue is not there.
+            UnavailableError: If the store or the cluster can't be reached.
+        """
+        from tuneyard.runners.forecast import forecast
 
-    The handle's `info().url` is the endpoint and `info().api_key_file` holds its key; in a cluster, the Secret
-    `info().api_key_secret`.
+        return forecast(self._sources(files, set, values, name), self.runner, inside=inside)
 
-    Args:
-        run: A finished finetuning run; None serves what the values name.
-        files: Values files, later ones winning.
-        merged: Whether to serve the run's merged model instead of its `checkpoint-final`.
-        set: `path=value` texts that win over everything else.
-        values: Values that win over the files.
-        name: The server's name; by default the run's.
-        store: The store's URL or folder; by default the run's.
-        port: The port; by default the first free one from 8080.
-        wait: Whether to return only when it answers.
-        on: The target: `"local"`, `"kubernetes"`, or `tuneyard.Kubernetes(context=…, namespace=…)`.
+    def finetune(
+        self,
+        *files: File,
+        set: Sequence[str] = (),
+        values: Mapping[str, Any] | FinetuneValues | None = None,
+        name: str | None = None,
+        wait: bool = True,
+    ) -> Run:
+        """Finetune a delivered model on delivered data.
 
-    Returns:
-        A handle on the server.
+        Launched again under its name, a finished run is left as it is and an unfinished one resumes from its newest
+        checkpoint.
 
-    Raises:
-        InvalidValuesError: If the values are not allowed, with every problem.
-        NotFoundError: If the run, or what it should have published, is not there.
-        RunEndedError: If it was waited for and ended before it answered.
-    """
-    from tuneyard.runners.plans import Sources, plan_serve
-    from tuneyard.runners.waiting import wait_until_ready
+        Args:
+            files: Values files, later ones winning.
+            set: `path=value` texts that win over everything else.
+            values: Values that win over the files.
+            name: The run's name; by default the last part of `checkpointsRemote`, else the last file's name.
+            wait: Whether to return only when it has succeeded.
 
-    runner = runner_for(on)
-    sources = Sources(files, set, values, name, store)
-    server = _launch(plan_serve(sources, runner, run=run, merged=merged, port=port), runner, wait=False)
-    if wait:
-        wait_until_ready(runner, server.key)
-    return server
+        Returns:
+            A handle on the run.
 
+        Raises:
+            InvalidValuesError: If the values are not allowed, with every problem.
+            NotFoundError: If a values file, the base model or a dataset is not there.
+            ConflictError: If a run of that name is running with other values.
+            RunEndedError: If it was waited for and did not succeed.
+        """
+        from tuneyard.runners.plans import plan_finetune
 
-@overload
-def chat(
-    question: str | Sequence[Message],
-    *,
-    name: str | None = None,
-    compare: Literal[False] = False,
-    system: str | None = None,
-    max_tokens: int | None = None,
-    temperature: float | None = None,
-    on: Target = "local",
-) -> str: ...
-@overload
-def chat(
-    question: str | Sequence[Message],
-    *,
-    name: str | None = None,
-    compare: Literal[True],
-    system: str | None = None,
-    max_tokens: int | None = None,
-    temperature: float | None = None,
-    on: Target = "local",
-) -> dict[str, str]: ...
-def chat(
-    question: str | Sequence[Message],
-    *,
-    name: str | None = None,
-    compare: bool = False,
-    system: str | None = None,
-    max_tokens: int | None = None,
-    temperature: float | None = None,
-    on: Target = "local",
-) -> str | dict[str, str]:
-    """Ask a served model; nothing is remembered from one call to the next.
+        return self._launch(plan_finetune(self._sources(files, set, values, name), self.runner), wait=wait)
 
-    Args:
-        question: A question, or a whole conversation whose last message asks.
-        name: The server's name; the only running one by default. One that still loads is waited for.
-        compare: Whether the base model is asked too.
-        system: A system message to put first.
-        max_tokens: The longest answer; the server's own limit by default.
-        temperature: 0 for the same answer every time; the model's own setting by default.
-        on: The target: `"local"`, `"kubernetes"`, or `tuneyard.Kubernetes(context=…, namespace=…)`.
+    def serve(
+        self,
+        run: str | None = None,
+        *files: File,
+        merged: bool = False,
+        set: Sequence[str] = (),
+        values: Mapping[str, Any] | InferenceValues | None = None,
+        name: str | None = None,
+        port: int | None = None,
+        wait: bool = True,
+    ) -> Run:
+        """Serve a finetuned model, or any that values name, on an OpenAI-compatible endpoint.
 
-    Returns:
-        The answer; with `compare`, both answers by the model's name, the base first.
+        The handle's `url` is the endpoint and `info().api_key_file` holds its key; in a cluster, the Secret
+        `info().api_key_secret`.
 
-    Raises:
-        NotFoundError: If there is no such server, or no two models to compare.
-        UnavailableError: If it does not run or can't be reached.
-    """
-    from tuneyard.chatting import ask, ask_both, connect
-    from tuneyard.runners.waiting import find_server, wait_until_ready
+        Args:
+            run: A finished finetuning run; None serves what the values name.
+            files: Values files, later ones winning.
+            merged: Whether to serve the run's merged model instead of its `checkpoint-final`.
+            set: `path=value` texts that win over everything else.
+            values: Values that win over the files.
+            name: The server's name; by default the run's.
+            port: The port; by default the first free one from 8080.
+            wait: Whether to return only when it answers.
 
-    runner = runner_for(on)
-    server = wait_until_ready(runner, find_server(runner, name).key)
-    asked: list[Message] = [{"role": "system", "content": system}] if system else []
-    asked += [{"role": "user", "content": question}] if isinstance(question, str) else question
-    with runner.reach(server.key) as reached:
-        endpoint = connect(reached.url, reached.api_key, target=runner.words)
-        if compare:
-            return ask_both(endpoint, asked, max_tokens=max_tokens, temperature=temperature)
-        (model,) = endpoint.chosen(None, compare=False)
-        return ask(endpoint, model, asked, max_tokens=max_tokens, temperature=temperature)
+        Returns:
+            A handle on the server.
 
+        Raises:
+            InvalidValuesError: If the values are not allowed, with every problem.
+            NotFoundError: If the run, or the model it should have published, is not there.
+            RunEndedError: If it was waited for and ended before it answered.
+        """
+        from tuneyard.runners.plans import plan_serve
+        from tuneyard.runners.waiting import wait_until_ready
 
-def runs(verb: Verb | None = None, *, on: Target = "local") -> list[RunInfo]:
-    """List the runs there are, newest launch first.
+        sources = self._sources(files, set, values, name)
+        server = self._launch(plan_serve(sources, self.runner, run=run, merged=merged, port=port), wait=False)
+        if wait:
+            wait_until_ready(self.runner, server.key)
+        return server
 
-    Args:
-        verb: Only this verb's.
-        on: The target: `"local"`, `"kubernetes"`, or `tuneyard.Kubernetes(context=…, namespace=…)`.
-    """
-    return runner_for(on).list(verb)
+    @overload
+    def chat(
+        self,
+        question: str | Sequence[Message],
+        *,
+        name: str | None = None,
+        compare: Literal[False] = False,
+        system: str | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+    ) -> str: ...
+    @overload
+    def chat(
+        self,
+        question: str | Sequence[Message],
+        *,
+        name: str | None = None,
+        compare: Literal[True],
+        system: str | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+    ) -> dict[str, str]: ...
+    def chat(
+        self,
+        question: str | Sequence[Message],
+        *,
+        name: str | None = None,
+        compare: bool = False,
+        system: str | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+    ) -> str | dict[str, str]:
+        """Send a question to a served model; nothing is remembered from one call to the next.
 
+        Args:
+            question: A question, or a whole conversation that ends with one.
+            name: The server's name; the only running one by default. One that is still loading is waited for.
+            compare: Whether the base model answers too.
+            system: A system message to put first.
+            max_tokens: The longest answer; the server's own limit by default.
+            temperature: 0 for the same answer every time; the model's own setting by default.
 
-def find(name: str, *, on: Target = "local") -> Run:
-    """Give a handle on a run that was launched before.
+        Returns:
+            The answer; with `compare`, both answers by the model's name, the base first.
 
-    Args:
-        name: `NAME`, or `VERB/NAME` where several verbs use the name.
-        on: The target: `"local"`, `"kubernetes"`, or `tuneyard.Kubernetes(context=…, namespace=…)`.
+        Raises:
+            NotFoundError: If there is no such server, or no two models to compare.
+            UnavailableError: If it is not running or can't be reached.
+        """
+        from tuneyard.chatting import ask, ask_both, connect
+        from tuneyard.runners.waiting import find_server, wait_until_ready
 
-    Raises:
-        NotFoundError: If there is no such run.
-        UsageError: If several are named so.
-    """
-    runner = runner_for(on)
-    return Run(find_run(runner.list(), name, target=runner.words).key, runner)
+        server = wait_until_ready(self.runner, find_server(self.runner, name).key)
+        messages: list[Message] = [{"role": "system", "content": system}] if system else []
+        messages += [{"role": "user", "content": question}] if isinstance(question, str) else question
+        with self.runner.reach(server.key) as reached:
+            endpoint = connect(reached.url, reached.api_key, target=self.runner.options)
+            if compare:
+                return ask_both(endpoint, messages, max_tokens=max_tokens, temperature=temperature)
+            (model,) = endpoint.chosen(None, compare=False)
+            return ask(endpoint, model, messages, max_tokens=max_tokens, temperature=temperature)
 
+    def runs(self, verb: Verb | None = None) -> list[RunInfo]:
+        """List the runs, newest launch first.
 
-def logs(name: str, *, follow: bool = False, on: Target = "local") -> Iterator[str]:
-    """Give the lines that a run printed.
+        Args:
+            verb: Only this verb's.
+        """
+        return self.runner.list(verb)
 
-    Args:
-        name: `NAME` or `VERB/NAME`.
-        follow: Whether to wait for more until it has ended.
-        on: The target: `"local"`, `"kubernetes"`, or `tuneyard.Kubernetes(context=…, namespace=…)`.
+    def find(self, name: str, *, prefer: Verb | None = None) -> Run:
+        """Return a handle on a run that was launched before.
 
-    Raises:
-        NotFoundError: If there is no such run.
-    """
-    return find(name, on=on).logs(follow=follow)
+        Args:
+            name: `NAME`, or `VERB/NAME` where several verbs use the name.
+            prefer: The verb whose run is meant where several use the name.
 
+        Raises:
+            NotFoundError: If there is no such run.
+            UsageError: If several have that name.
+        """
+        found = find_run(self.runner.list(), name, prefer=prefer, options=self.runner.options)
+        return Run(found.key, self.runner)
 
-def watch(name: str, *, on: Target = "local") -> Iterator[RunInfo]:
-    """Give what is known of a run whenever it has changed, until it has ended; the run does not notice.
+    def logs(self, name: str, *, follow: bool = False) -> Iterator[str]:
+        """Yield the lines of a run's log.
 
-    Args:
-        name: `NAME` or `VERB/NAME`; where several verbs use the name, the finetuning run is meant.
-        on: The target: `"local"`, `"kubernetes"`, or `tuneyard.Kubernetes(context=…, namespace=…)`.
+        Args:
+            name: `NAME` or `VERB/NAME`.
+            follow: Whether to wait for more until it has ended.
 
-    Raises:
-        NotFoundError: If there is no such run.
-    """
-    from tuneyard.runners.waiting import changes
+        Raises:
+            NotFoundError: If there is no such run.
+        """
+        return self.find(name).logs(follow=follow)
 
-    runner = runner_for(on)
-    key = find_run(runner.list(), name, prefer="finetune", target=runner.words).key
-    return changes(runner, key, every_seconds=max(_LOOK_SECONDS, runner.look_seconds))
+    def watch(self, name: str) -> Iterator[RunInfo]:
+        """Yield a run's state now and after each change, until it has ended.
 
+        Args:
+            name: `NAME` or `VERB/NAME`; where several verbs use the name, the finetuning run is meant.
 
-def stop(name: str, *, force: bool = False, timeout_seconds: float = STOP_SECONDS, on: Target = "local") -> RunInfo:
-    """Tell a run to save and stop, and wait until it has.
+        Raises:
+            NotFoundError: If there is no such run.
+        """
+        return self.find(name, prefer="finetune").watch()
 
-    Args:
-        name: `NAME` or `VERB/NAME`.
-        force: Whether to kill it where it has not stopped in time.
-        timeout_seconds: How long it may take.
-        on: The target: `"local"`, `"kubernetes"`, or `tuneyard.Kubernetes(context=…, namespace=…)`.
+    def stop(self, name: str, *, force: bool = False, timeout_seconds: float = STOP_SECONDS) -> RunInfo:
+        """Request that a run saves and stops, and wait until it has.
 
-    Raises:
-        NotFoundError: If there is no such run.
-        UnavailableError: If it still works after that time and `force` is false.
-    """
-    return find(name, on=on).stop(force=force, timeout_seconds=timeout_seconds)
+        Args:
+            name: `NAME` or `VERB/NAME`.
+            force: Whether to kill it if it has not stopped in time.
+            timeout_seconds: How long it may take.
 
+        Raises:
+            NotFoundError: If there is no such run.
+            UnavailableError: If it is still running after that time and `force` is false.
+        """
+        return self.find(name).stop(force=force, timeout_seconds=timeout_seconds)
 
-def delete(name: str, *, data: bool = False, on: Target = "local") -> RunInfo:
-    """Remove what a target keeps of a run that has ended, and tell what it was.
+    def delete(self, name: str, *, data: bool = False) -> RunInfo:
+        """Delete what the target keeps of a run that has ended, and return its last state.
 
-    Args:
-        name: `NAME` or `VERB/NAME`.
-        data: Whether to remove what a finetuning run has published in the store too. There is no way back.
-        on: The target: `"local"`, `"kubernetes"`, or `tuneyard.Kubernetes(context=…, namespace=…)`.
+        Args:
+            name: `NAME` or `VERB/NAME`.
+            data: Whether to delete what a finetuning run has published in the store too. It can't be undone.
 
-    Raises:
-        NotFoundError: If there is no such run.
-        ConflictError: If it still works.
-        UsageError: If data is to be removed of a run that publishes none.
-    """
-    run = find(name, on=on)
-    if data:
-        run.runner.delete_data(run.key)
-    return run.runner.delete(run.key)
+        Raises:
+            NotFoundError: If there is no such run.
+            ConflictError: If it is still running.
+            UsageError: If data is to be deleted of a run that publishes none.
+        """
+        return self.find(name).delete(data=data)
 
+    def check_data(
+        self,
+        *data: File,
+        model: str | None = None,
+        validation: Sequence[File] = (),
+        format: Format | None = None,
+        files: Sequence[File] = (),
+        set: Sequence[str] = (),
+        values: Mapping[str, Any] | FinetuneValues | None = None,
+        examples: int = 0,
+    ) -> CheckedData:
+        """Check rows as training would read them: problems with their place, counts, and a histogram of lengths.
 
-def _launch(planned: Plan, runner: Runner, *, wait: bool) -> Run:
-    for note in planned.notes:
-        logger.info("%s", note)
-    run = Run(runner.launch(planned.launch).key, runner)
-    if wait:
-        run.wait()
-    return run
+        Args:
+            data: Files of this machine, or keys of the store; by default the datasets of the values.
+            model: Whose tokenizer: a folder, or a key of the store; by default the values' `basemodel`.
+            validation: Files that `data` is compared with: a row in both is reported.
+            format: The shape of the rows; by default detected.
+            files: Values files, later ones winning.
+            set: `path=value` texts that win over everything else.
+            values: Values that win over the files.
+            examples: How many rows of each kind the report shows.
+
+        Returns:
+            The report, and whether a training would start.
+
+        Raises:
+            UsageError: If neither arguments nor values name data and a model.
+            NotFoundError: If something named is not there.
+        """
+        from tuneyard.job.source import check_source, open_source
+
+        job = self._job_values(self._sources(files, set, values, None), data, model)
+        with open_source(job, self._open_store(), data, model, validation, format) as source:
+            return check_source(source, examples=examples)
+
+    def show_data(
+        self,
+        *data: File,
+        model: str | None = None,
+        format: Format | None = None,
+        files: Sequence[File] = (),
+        set: Sequence[str] = (),
+        values: Mapping[str, Any] | FinetuneValues | None = None,
+        count: int = 3,
+        skip: int = 0,
+    ) -> list[ShownRow]:
+        """Return rows as the model reads them: rendered, with their token ids and what is trained.
+
+        Args:
+            data: Files of this machine, or keys of the store; by default the datasets of the values.
+            model: Whose tokenizer: a folder, or a key of the store; by default the values' `basemodel`.
+            format: The shape of the rows; by default detected.
+            files: Values files, later ones winning.
+            set: `path=value` texts that win over everything else.
+            values: Values that win over the files.
+            count: How many rows.
+            skip: How many to skip first.
+
+        Raises:
+            InvalidDataError: If one of the rows can't be used, or there is none.
+            NotFoundError: If something named is not there.
+            UsageError: If neither arguments nor values name data and a model.
+        """
+        from tuneyard.job.source import open_source, show_source
+
+        job = self._job_values(self._sources(files, set, values, None), data, model)
+        with open_source(job, self._open_store(), data, model, (), format) as source:
+            return show_source(source, count=count, skip=skip)
+
+    def resolve_values(
+        self,
+        kind: Literal["namespace", "deliver", "finetune", "serve"],
+        *files: File,
+        set: Sequence[str] = (),
+        values: Mapping[str, Any] | None = None,
+    ) -> AnyValues:
+        """Resolve values as a launch would, every default filled in.
+
+        Args:
+            kind: Whose values: a verb's, or those of the namespace's setup.
+            files: Values files, later ones winning.
+            set: `path=value` texts that win over everything else.
+            values: Values that win over the files.
+
+        Raises:
+            InvalidValuesError: If they are not allowed, with every problem.
+            NotFoundError: If a values file is not there.
+        """
+        from pathlib import Path
+
+        from tuneyard.values import VALUES, load_values
+
+        return load_values(VALUES[kind], [Path(file) for file in files], set, above=values, notice=logger.info)
+
+    def verify(self, place: str) -> Verified:
+        """Read everything under a key and compare it with the manifests.
+
+        Args:
+            place: A key (`bucket/path`) of a run, a model, data or a folder of them; or a finetuning run's name.
+
+        Returns:
+            What was found; `damage` is empty where everything is as published.
+
+        Raises:
+            NotFoundError: If there is nothing, or no such run.
+        """
+        from tuneyard.inventory import verify_place
+        from tuneyard.progress import progress_bar
+
+        store, key = self._place(place)
+        with progress_bar("verifying", None) as advance:
+            return verify_place(store, key, advance=advance)
+
+    def gc(self, place: str, *, older_than_hours: float = 24.0, dry_run: bool = False) -> Removal:
+        """Delete the objects under a key that no manifest names: what killed runs and deliveries have left.
+
+        Args:
+            place: A key (`bucket/path`), or a finetuning run's name.
+            older_than_hours: How old an object has to be.
+            dry_run: Whether to only report what would be deleted.
+
+        Raises:
+            NotFoundError: If there is no such run.
+        """
+        from datetime import timedelta
+
+        from tuneyard.inventory import remove_leftovers
+
+        store, key = self._place(place)
+        return remove_leftovers(store, key, grace=timedelta(hours=older_than_hours), dry_run=dry_run)
+
+    def doctor(
+        self, *files: File, set: Sequence[str] = (), bucket: str = "default-bucket", quick: bool = False
+    ) -> Report:
+        """Check that the target's prerequisites are in place.
+
+        Args:
+            files: Values files, for a cluster.
+            set: `path=value` texts, for a cluster.
+            bucket: The bucket to write into.
+            quick: Whether to start no pod in a cluster.
+
+        Returns:
+            The report, with a hint for each problem and the exit code of the worst.
+
+        Raises:
+            UsageError: If the target takes no such argument.
+        """
+        from tuneyard.diagnosis import check_target
+
+        return check_target(self.target, store=self.store, files=files, sets=set, bucket=bucket, quick=quick)
+
+    def check_store(self, *, bucket: str = "default-bucket", rounds: int = 20) -> Report:
+        """Check on a real store what resuming relies on. Everything it writes is deleted again.
+
+        Args:
+            bucket: The bucket to write into.
+            rounds: How often 32 conditional writes contend.
+        """
+        from tuneyard.diagnosis import probe_store
+
+        return probe_store(self.store, bucket=bucket, rounds=rounds)
+
+    def _sources(
+        self, files: Sequence[File], set: Sequence[str], values: Mapping[str, Any] | Any | None, name: str | None
+    ) -> Sources:
+        from tuneyard.runners.plans import Sources
+
+        return Sources(files, set, values, name, self.store)
+
+    def _job_values(self, sources: Sources, data: Sequence[File], model: str | None) -> FinetuneValues:
+        from tuneyard.errors import UsageError
+        from tuneyard.runners.plans import load_finetune_values
+
+        if not (sources.files or sources.sets or sources.values) and not (data and model):
+            raise UsageError(
+                "There is nothing to look at: name files and a model, or values.",
+                hint="tuneyard data check FILE --model FOLDER, or tuneyard data check -f VALUES",
+            )
+        return load_finetune_values(sources, below=None if sources.files or sources.values else _NAMED_BY_ARGUMENTS)
+
+    def _open_store(self, fallback: str | None = None) -> Store:
+        from tuneyard.store import find_store
+
+        return find_store(self.store, fallback=fallback)
+
+    def _place(self, place: str) -> tuple[Store, str]:
+        """Return the store and the key that are meant; a name without a slash is a finetuning run's."""
+        if "/" in place.strip("/"):
+            return self._open_store(), place.strip("/")
+        runs = self.runner.list("finetune")
+        info = find_run(runs, place, verbs=("finetune",), command="tuneyard verify", options=self.runner.options)
+        return self._open_store(info.store), str(info.experiment)
+
+    def _launch(self, plan: Plan, *, wait: bool) -> Run:
+        for note in plan.notes:
+            logger.info("%s", note)
+        run = Run(self.runner.launch(plan.launch).key, self.runner)
+        if wait:
+            run.wait()
+        return run

@@ -102,9 +102,9 @@ def ending(error: BaseException, *, workdir: Path | None = None, traceback_file:
         raise error
     explained = error if isinstance(error, TuneyardError) else explain(error, workdir)
     if explained:
-        report_error(explained)
+        print_error(explained)
         return Ending(explained.exit_code, str(explained), explained.hint)
-    report_internal_error(error, traceback_file or (workdir or Path(tempfile.gettempdir())) / TRACEBACK_FILE)
+    print_internal(error, traceback_file or (workdir or Path(tempfile.gettempdir())) / TRACEBACK_FILE)
     return Ending(TuneyardError.exit_code, _internal(error))
 
 
@@ -186,7 +186,7 @@ def _write_message(message: bytes) -> None:
         return
 
 
-def report_error(error: TuneyardError) -> None:
+def print_error(error: TuneyardError) -> None:
     """Print an error to standard error: the sentence, each problem on a line, the hint.
 
     Args:
@@ -232,7 +232,7 @@ def explain(error: Exception, workdir: Path | None = None) -> TuneyardError | No
     )
 
 
-def report_internal_error(error: Exception, file: Path) -> None:
+def print_internal(error: Exception, file: Path) -> None:
     """Report an internal error, with its traceback in a file, or printed above where that can't be written.
 
     Args:

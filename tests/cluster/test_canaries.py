@@ -151,7 +151,8 @@ def start_hub(made, model):
     start_python(made, "hub", HUB, env, readinessProbe={"tcpSocket": {"port": 8000}, "periodSeconds": 1})
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w|") as archive:
-        archive.add(Path(__file__).parents[1] / "lab/hub_server.py", "lab/hub_server.py")
+        for module in ("lab/hub_server.py", "lab/web_servers.py"):
+            archive.add(Path(__file__).parents[1] / module, module)
         archive.add(model, "model")
         archive.addfile(tarfile.TarInfo("all-here"))
     command = ["kubectl", "exec", "-i", "-n", made.namespace, "hub", "--", "python", "-c", UNPACK]

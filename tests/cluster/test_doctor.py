@@ -263,7 +263,7 @@ def test_a_secret_store_that_is_not_ready_is_named(namespace: str, values: Path)
 
 
 def assert_no_pod_is_left(namespace: str) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while kubectl("get", "pods", "-n", namespace, "-o", "name"):
         assert time.monotonic() < deadline
         time.sleep(0.5)

@@ -92,12 +92,12 @@ def finished(jobs):
 
 def resumed_from(jobs, pod):
     """Where a pod said that it goes on from."""
-    return int(jobs.until_said(pod, r"attempt \d+: resuming from step (\d+)")[1])
+    return int(jobs.until_output(pod, r"attempt \d+: resuming from step (\d+)")[1])
 
 
 def stopped_at(jobs, pod):
     """Where a pod said that it stopped."""
-    return int(jobs.until_said(pod, r"stopped after step (\d+)")[1])
+    return int(jobs.until_output(pod, r"stopped after step (\d+)")[1])
 
 
 def assert_same_training(jobs, name, other):
@@ -121,7 +121,7 @@ def test_a_pod_that_is_deleted_evicted_or_drained_saves_and_the_next_one_goes_on
         disturb[job](pod)
     for job, pod in first.items():
         end = jobs.ended(pod)
-        assert end.code == 143, (job, end, jobs.said(pod))
+        assert end.code == 143, (job, end, jobs.output_of(pod))
         step = stopped_at(jobs, pod)
         assert f"checkpoint-{step}-1" in jobs.checkpoints(job)
         assert resumed_from(jobs, jobs.running(job, besides=(pod,))) == step
@@ -192,7 +192,7 @@ def test_a_mistake_fails_the_job_at_once_with_one_pod_and_a_sentence(jobs, refus
     assert end.words["exit_code"] == code
     assert re.search(words, end.words["error"]), end.words
     assert end.words["hint"]
-    assert "Traceback" not in jobs.said(end.pod)
+    assert "Traceback" not in jobs.output_of(end.pod)
 
 
 def test_a_bucket_that_can_not_be_reached_for_a_while_is_tried_again_by_the_next_pod(jobs, finished):
@@ -200,7 +200,7 @@ def test_a_bucket_that_can_not_be_reached_for_a_while_is_tried_again_by_the_next
     proxy = {"HTTPS_PROXY": f"http://gate.{jobs.namespace}:{GATE_PORT}", "OMP_NUM_THREADS": "1"}
     jobs.apply("cut-off", jobs.values(SHORT, "cut-off", env=proxy))
     first = jobs.ended(jobs.running("cut-off"))
-    assert first.code == 8, jobs.said(first.pod)
+    assert first.code == 8, jobs.output_of(first.pod)
     assert first.words["exit_code"] == 8
     apply_gate(jobs, open_to="gate")
     jobs.complete("cut-off", despite=(8,))
@@ -243,8 +243,8 @@ def test_finetuning_that_is_applied_before_its_delivery_waits_says_so_and_goes_o
     model = jobs.place("default-bucket/late")
     jobs.apply("early", jobs.values(SHORT, "early", basemodel=model))
     pod = jobs.running("early")
-    jobs.until_said(pod, "(?i)wait")
-    assert "late" in jobs.said(pod)
+    jobs.until_output(pod, "(?i)wait")
+    assert "late" in jobs.output_of(pod)
     assert not jobs.ends("early")
     local = open_store((jobs.folder / "store").as_uri())
     for info in sorted(local.list(f"{MODEL}/"), key=lambda one: one.key.endswith("manifest.json")):
@@ -295,7 +295,7 @@ def test_a_finished_run_applied_again_ends_before_torch_is_loaded_and_gives_its_
     jobs.complete("again")
     ends = jobs.ends("again")
     assert [end.code for end in ends] == [0, 0]
-    said = jobs.said(ends[-1].pod)
+    said = jobs.output_of(ends[-1].pod)
     assert "nothing to do" in said
     assert "loading torch" not in said
     assert jobs.store.get(f"{jobs.remote(finished)}/HEAD").body == head
@@ -324,7 +324,7 @@ def test_a_job_with_priority_takes_the_accelerator_and_gives_it_back_at_the_same
         urgent = f"urgent-{times}-{number}"
         jobs.apply(urgent, jobs.values(SHORT, finished, priorityClass="high", **one_accelerator))
         end = jobs.ended(pods[-1])
-        assert end.code == 143, jobs.said(end.pod)
+        assert end.code == 143, jobs.output_of(end.pod)
         step = stopped_at(jobs, pods[-1])
         assert f"checkpoint-{step}-{number + 1}" in jobs.checkpoints(job)
         jobs.complete(urgent)

@@ -312,5 +312,5 @@ def _port_answers() -> bool:
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", 8080)):
             return False
-    with urllib.request.urlopen("http://127.0.0.1:8080/v1/models", timeout=20) as answer:
+    with urllib.request.urlopen("http://127.0.0.1:8080/v1/models", timeout=60) as answer:
         return answer.status == 200

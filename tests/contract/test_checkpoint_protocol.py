@@ -11,17 +11,16 @@ from pathlib import Path
 import pytest
 
 from lab.checkpoints import (
-    check_kill_trials,
     experiment,
     is_checkpoint_of,
     make_checkpoint,
     no_damage,
     record,
-    run_kill_trials,
 )
+from lab.fault_proxy import Fault, fault_proxy
+from lab.killed_publisher import check_kill_trials, run_kill_trials
 from lab.places import Place
 from lab.s3_servers import S3Server
-from tuneyard.chaos.proxy import Fault, fault_proxy
 from tuneyard.checkpoints import METRICS_FILE, MetricsLog, Publisher, RetentionPolicy
 from tuneyard.errors import DeniedError, IntegrityError, LostOwnershipError, NotFoundError, UnavailableError
 from tuneyard.store import open_store
@@ -45,7 +44,7 @@ def test_a_run_is_published_killed_resumed_pruned_and_finished(place: Place, tmp
             folder = make_checkpoint(tmp_path / f"{step}", step)
             (folder / METRICS_FILE).write_bytes(metrics.snapshot())
             publisher.submit(folder, step, {"best": 10})
-            publisher.flush(timeout_seconds=60)
+            publisher.flush(timeout_seconds=300)
     assert [ref.step for ref in exp.committed()] == [30, 10]
 
     second = exp.claim(record(r=8))

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from lab.fault_proxy import Fault, fault_proxy
 from lab.s3_servers import ACCESS_KEY, SECRET_KEY, S3Server
-from tuneyard.chaos.proxy import Fault, fault_proxy, web_server
+from lab.web_servers import web_server
 from tuneyard.errors import (
     AlreadyExistsError,
     ChangedError,

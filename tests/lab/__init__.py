@@ -1,1 +1,1 @@
-"""What the tests share: servers, tiny models, damaged files, and programs that are killed."""
+"""What tests share: servers, tiny models, damaged files, and processes that are killed."""

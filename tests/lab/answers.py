@@ -1,6 +1,6 @@
-"""Answers by template: what training teaches a model to write, and what the server's parser makes of a text.
+"""Answers by chat template: the text that training teaches a model, and what the server's parser reads from it.
 
-The templates are those of `chat_families`, a dozen more that TRL has, and those of `call_templates`.
+The templates are those of `chat_families`, a dozen more of TRL's, and those of `call_templates`.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ MESSAGES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Made:
-    """A tokenizer, and what the server knows of its chat template."""
+    """A tokenizer, and what the server derives from its chat template."""
 
     tokenizer: Any
     special: SpecialTokens
@@ -108,7 +108,7 @@ class Made:
     prompt: Prompt
 
     def bare(self, text: str) -> str:
-        """A text without special tokens."""
+        """Return a text without special tokens."""
         return without_special(self.special.mark(text))
 
 
@@ -124,7 +124,7 @@ def made(name: str, root: Path) -> Made:
 
 
 def answer(name: str, root: Path, message: dict[str, Any]) -> str | None:
-    """What training teaches a model to write for a message, up to the stop token; None where it refuses the row."""
+    """Return the text that training teaches for a message, up to the stop token; None where the row is refused."""
     fields = {key: value for key, value in message.items() if key != "content"}
     if "reasoning_content" in fields:
         fields |= {"reasoning": fields["reasoning_content"], "thinking": fields["reasoning_content"]}
@@ -140,7 +140,7 @@ def answer(name: str, root: Path, message: dict[str, Any]) -> str | None:
 
 
 def parsed(name: str, root: Path, text: str, *, pieces: random.Random | None = None) -> tuple[str, str, list[Any]]:
-    """Content, reasoning and calls of an answer that comes in pieces."""
+    """Return content, reasoning and calls of an answer that arrives in pieces."""
     one = made(name, root)
     form, within = one.prompt.form, one.prompt.within_reasoning
     parser = AnswerParser(form, one.special, within_reasoning=within, tools=TOOLS)

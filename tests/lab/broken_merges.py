@@ -1,6 +1,6 @@
-"""Merges that go wrong, each as a merge or a save of a library could: for tests, and for `benchmarks/merges.py`.
+"""Faulty merges, each as a bug in PEFT's merge or transformers' save could cause: for tests and `benchmarks/merges.py`.
 
-Not fixtures: plain functions. What is broken is PEFT's merge, or transformers' save, for the duration of a block.
+`broken` patches the two libraries for the duration of a `with` block.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _embeddings_lost(model: Any) -> None:
 
 
 def _transposed(model: Any) -> None:
-    """Merge the transpose of a change of a square weight."""
+    """Transpose the update of each square weight."""
     for layer in _layers(model):
         if layer.lora_A and layer.in_features == layer.out_features:
             down, up = layer.lora_A["default"].weight, layer.lora_B["default"].weight
@@ -63,14 +63,14 @@ MERGES: dict[str, Broken] = {
     "scaled by 0.9": _scaled(0.9),
     "a change is transposed": _transposed,
 }
-"""What changes an adapted model right before it is merged."""
+"""Faults applied to an adapted model right before it is merged."""
 
 EMBEDDINGS: dict[str, Broken] = {"the change of the embeddings is lost": _embeddings_lost}
-"""The same, for adapters on the embeddings."""
+"""Faults for adapters on the embeddings."""
 
 
 def _lose_head(model: Any) -> None:
-    """Write a head of its own as the embeddings; where it is the embeddings, lose both."""
+    """Replace an untied head by the embeddings; zero a tied one."""
     inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
     if inputs.weight is outputs.weight:
         _lose([outputs.weight])
@@ -79,14 +79,14 @@ def _lose_head(model: Any) -> None:
 
 
 def _lose_norm(model: Any) -> None:
-    """Give a norm a weight that no kind of norm begins with: zero is where Gemma's do."""
+    """Set a norm's weight to 0.5, which no architecture initializes norms with (Gemma's start at 0)."""
     norm = next(weight for name, weight in model.named_parameters() if "norm" in name or "ln_" in name)
     with torch.no_grad():
         norm.fill_(0.5)
 
 
 def _lose_rotation(model: Any) -> None:
-    """Write settings that are not the model's, beside weights that are."""
+    """Change a setting of the config that the weights don't show."""
     parameters = getattr(model.config, "rope_parameters", None)
     if parameters:
         model.config.rope_parameters = {**parameters, "rope_theta": parameters["rope_theta"] / 50}
@@ -97,12 +97,12 @@ SAVES: dict[str, Broken] = {
     "a norm is lost": _lose_norm,
     "another rotation is written": _lose_rotation,
 }
-"""What changes a merged model right before it is saved."""
+"""Faults applied to a merged model right before it is saved."""
 
 
 @contextmanager
 def broken(kind: str) -> Generator[None]:
-    """Break each merge in the block, in one of the ways above."""
+    """Apply a fault of `MERGES`, `EMBEDDINGS` or `SAVES` to each merge in the `with` block."""
     merge, save = BaseTuner.merge_and_unload, PreTrainedModel.save_pretrained
 
     def merging(model: Any, *args: Any, **keywords: Any) -> Any:

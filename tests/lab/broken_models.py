@@ -1,6 +1,6 @@
-"""Ways in which a model's files hold something else than its config says, each made from a whole model's folder.
+"""Models whose files contradict their config, each made from the folder of a complete model.
 
-`BROKEN` maps a name to what breaks a folder and to the words that have to be in the error.
+`BROKEN` maps a name to a function that changes a folder, and to a part of the error message.
 """
 
 from __future__ import annotations

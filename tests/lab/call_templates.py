@@ -1,6 +1,6 @@
-"""Chat templates whose tool calls and reasoning have a form that no template of `chat_families` has.
+"""Chat templates with forms of tool calls and reasoning that no template of `chat_families` has.
 
-Written in the form of the models that are named: the tools, the messages, and the assistant's calls.
+Each follows the form of the model that it is named after: the tools, the messages, and the assistant's calls.
 """
 
 from __future__ import annotations

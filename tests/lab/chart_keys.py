@@ -1,7 +1,4 @@
-"""For each key that changes what Helm renders: the values beside which it does, and another value.
-
-Not a test of anything.
-"""
+"""For each key that changes what Helm renders: a changed value, and the values that it needs beside it."""
 
 from __future__ import annotations
 
@@ -11,13 +8,13 @@ from typing import Any
 from lab.charts import DELIVER, NAMESPACE, SERVE, TRAIN
 
 Case = tuple[Mapping[str, Any], Mapping[str, Any]]
-"""Values beside which the key has an effect, and the values that change it, both by dotted path."""
+"""The values without which the key has no effect, and the values that change it, both by dotted path."""
 
 RULE = {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["get"], "resourceNames": ["one"]}
 
 
 def plain(*, beside: Mapping[str, Any] | None = None, **values: Any) -> dict[str, Case]:
-    """Cases whose key is its own change; `__` stands for a dot."""
+    """Return a case for each key and its changed value; `__` stands for a dot."""
     return {key.replace("__", "."): (beside or {}, {key.replace("__", "."): value}) for key, value in values.items()}
 
 

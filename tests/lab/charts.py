@@ -1,6 +1,6 @@
-"""Rendering the charts with Helm, for the tests of charts on any machine and on a cluster.
+"""Render the charts with Helm, for tests with and without a cluster.
 
-Not a test of anything, and no knowledge of what a chart should render.
+What a chart should render is up to the tests.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 @dataclass(frozen=True, eq=False)
 class Chart:
-    """One of the charts, its model of values, and the least that its values have to say."""
+    """A chart, the model of its values, and its minimal values."""
 
     name: str
     folder: Path
@@ -54,33 +54,33 @@ each_chart = pytest.mark.parametrize("chart", CHARTS, ids=lambda chart: chart.na
 
 
 class RefusedError(Exception):
-    """Raised when Helm refuses values; the text is what it says."""
+    """Raised when Helm refuses values; the text is Helm's message."""
 
 
 class _Loader(yaml.CSafeLoader):
-    """YAML 1.1 as Helm and kubectl read it; a key that is there twice is a mistake."""
+    """YAML 1.1 as Helm and kubectl read it, without duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        assert len(keys) == len(set(keys)), f"a key is there twice: {keys}"
+        assert len(keys) == len(set(keys)), f"duplicate key: {keys}"
         return super().construct_mapping(node, deep=deep)
 
 
 def helm_or_skip() -> None:
-    """Skip a test where Helm isn't on PATH, unless TUNEYARD_REQUIRE_HELM is 1."""
+    """Skip a test if Helm isn't on PATH, unless TUNEYARD_REQUIRE_HELM is 1."""
     if shutil.which("helm") is None and os.environ.get("TUNEYARD_REQUIRE_HELM") != "1":
         pytest.skip(missing_tools.reason("helm"))
 
 
 def write_values(path: Path, values: Mapping[str, Any]) -> Path:
-    """Write values as JSON that YAML reads as the same."""
+    """Write values as JSON that is also YAML with the same meaning."""
     text = json.dumps(values, ensure_ascii=False)
     path.write_text(NOT_IN_YAML.sub(lambda match: f"\\u{ord(match[0]):04x}", text), encoding="utf-8")
     return path
 
 
 def helm(*arguments: str | Path, cwd: Path | None = None) -> str:
-    """Call Helm with a home of its own and return what it prints."""
+    """Run Helm with a temporary home and return its standard output."""
     with tempfile.TemporaryDirectory() as home:
         environment = {**os.environ, "HELM_CACHE_HOME": home, "HELM_CONFIG_HOME": home, "HELM_DATA_HOME": home}
         done = subprocess.run(["helm", *map(str, arguments)], capture_output=True, cwd=cwd, env=environment)
@@ -104,19 +104,19 @@ def render_text(
 
     Args:
         chart: The chart.
-        values: Values, after the files.
+        values: Values that are merged over the files.
         files: Values files.
-        sets: Texts of `--set`.
+        sets: Arguments of `--set`.
         release: The release's name.
         namespace: The release's namespace.
-        folder: The chart's folder, where it isn't its own.
-        cwd: The folder to call Helm in.
+        folder: The chart's folder; by default the one in `workloads`.
+        cwd: Helm's working directory.
 
     Returns:
         The manifests.
 
     Raises:
-        RefusedError: Where Helm refuses.
+        RefusedError: If Helm refuses the values.
     """
     arguments: list[str | Path] = ["template", folder or chart.folder, "--name-template", release]
     arguments += ["--namespace", namespace]
@@ -130,17 +130,17 @@ def render_text(
 
 
 def objects_of(text: str) -> list[dict[str, Any]]:
-    """Read manifests as kubectl does."""
+    """Parse manifests as kubectl does."""
     return [found for found in yaml.load_all(text, Loader=_Loader) if found]
 
 
 def render(chart: Chart, values: Mapping[str, Any] | None = None, **options: Any) -> list[dict[str, Any]]:
-    """Render a chart and read its objects; see `render_text`."""
+    """Render a chart and parse its objects; see `render_text`."""
     return objects_of(render_text(chart, values, **options))
 
 
 def least(chart: Chart, **more: Any) -> dict[str, Any]:
-    """Return the least values of a chart with some more of them."""
+    """Return the minimal values of a chart together with others."""
     return {**chart.least, **more}
 
 
@@ -151,34 +151,34 @@ def one(objects: Sequence[dict[str, Any]], kind: str) -> dict[str, Any]:
 
 
 def pod(objects: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the pod's spec of a rendered workload."""
+    """Return the pod spec of a rendered workload."""
     (found,) = [found for found in objects if found["kind"] in {"Job", "Deployment"}]
     return found["spec"]["template"]["spec"]
 
 
 def env_of(container: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a container's variables by name; each is there once."""
+    """Return a container's variables by name, without duplicates."""
     names = [entry["name"] for entry in container["env"]]
     assert len(names) == len(set(names))
     return {entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in container["env"]}
 
 
 def opened(objects: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return objects with the texts of the chart's own Secret in the place of each reference to it, and without it."""
+    """Return objects without the chart's own Secret, with its texts in place of the references to it."""
     texts = {
         found["metadata"]["name"]: {key: base64.b64decode(text).decode() for key, text in found["data"].items()}
         for found in objects
         if found["kind"] == "Secret"
     }
 
-    def put_back(node: Any) -> Any:
+    def inlined(node: Any) -> Any:
         if isinstance(node, list):
-            return [put_back(item) for item in node]
+            return [inlined(item) for item in node]
         if not isinstance(node, dict):
             return node
         if set(node) == {"name", "key"} and node["name"] in texts:
             return texts[node["name"]][node["key"]]
-        whole = {key: put_back(value) for key, value in node.items()}
+        whole = {key: inlined(value) for key, value in node.items()}
         text = whole.get("valueFrom", {}).get("secretKeyRef") if isinstance(whole.get("valueFrom"), dict) else None
         # Kubernetes reads $$ in a variable as $
         return {"name": whole["name"], "value": text.replace("$", "$$")} if isinstance(text, str) else whole
@@ -186,12 +186,12 @@ def opened(objects: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     kept = copy.deepcopy([found for found in objects if found["kind"] != "Secret"])
     for found in kept:
         if "values.json" in found.get("data", {}):
-            document = put_back(json.loads(found["data"]["values.json"]))
+            document = inlined(json.loads(found["data"]["values.json"]))
             found["data"]["values.json"] = json.dumps(document, ensure_ascii=False)
-    return put_back(kept)
+    return inlined(kept)
 
 
 def values_text(objects: Sequence[dict[str, Any]]) -> str:
-    """Return the text of the values ConfigMap."""
+    """Return the values file in the ConfigMap."""
     (found,) = [found for found in objects if "values.json" in found.get("data", {})]
     return found["data"]["values.json"]

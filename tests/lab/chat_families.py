@@ -1,7 +1,6 @@
-"""Chat templates as real models have them, each with a tokenizer that has their special tokens as tokens of its own,
-and conversations of every kind that they may have a form for.
+"""Chat templates of real models, each with a tokenizer that has its special tokens, and conversations of every kind.
 
-Most templates are TRL's copies of what their makers ship; those of the older ones are written here in their form.
+Most templates are TRL's copies of what the models ship with; those of older models are written here in their form.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from lab.tiny_models import CHATML, CORPUS, MISTRAL, ZEPHYR
 from tuneyard.data import Conversation, Message
 
 LLAMA2 = (
-    "{% if messages[0]['role'] == 'system' %}{% set told = '<<SYS>>\n' + messages[0]['content'] + '\n<</SYS>>\n\n' %}"
-    "{% set messages = messages[1:] %}{% else %}{% set told = '' %}{% endif %}"
+    "{% if messages[0]['role'] == 'system' %}{% set system = '<<SYS>>\n' + messages[0]['content'] + '\n<</SYS>>\n\n' %}"
+    "{% set messages = messages[1:] %}{% else %}{% set system = '' %}{% endif %}"
     "{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
     "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
     "{% if message['role'] == 'user' %}"
-    "{{ bos_token + '[INST] ' + (told if loop.first else '') + message['content'] | trim + ' [/INST]' }}"
+    "{{ bos_token + '[INST] ' + (system if loop.first else '') + message['content'] | trim + ' [/INST]' }}"
     "{% else %}{{ ' ' + message['content'] | trim + ' ' + eos_token }}{% endif %}{% endfor %}"
 )
 MISTRAL_TOOLS = (
@@ -58,7 +57,7 @@ class Family:
 
     @property
     def source(self) -> str:
-        """The template's text."""
+        """Return the template."""
         if not self.template.endswith(".jinja"):
             return self.template
         return (files("trl") / "chat_templates" / self.template).read_text(encoding="utf-8")
@@ -91,7 +90,7 @@ FAMILIES = {
         "phi3.jinja", ("<|end|>", "<|endoftext|>"), ("<|user|>", "<|assistant|>", "<|system|>"), refused=NO_TOOLS
     ),
     "zephyr": Family(ZEPHYR, ("</s>",), (), refused=NO_TOOLS),
-    # wants the arguments of calls as text, and servers give them as what they say
+    # renders the arguments of calls as text; servers return them parsed
     "deepseek-v3": Family("deepseekv3.jinja", (_END,), _DEEPSEEK, _BEGIN, refused=NO_TOOLS),
     "deepseek-r1-distill": Family(
         "deepseek_r1_distill.jinja", (_END,), (*_DEEPSEEK, "<think>", "</think>"), _BEGIN, refused=NO_TOOLS
@@ -218,29 +217,29 @@ CONVERSATIONS = {
 
 
 def mixed(count: int, *, refused: frozenset[str], seed: int) -> list[Conversation]:
-    """Make conversations of random turns, each perhaps with a system message, calls of tools, or reasoning.
+    """Make conversations of random turns, some with a system message, tool calls or reasoning.
 
     Args:
         count: How many.
         refused: Kinds that the family has no form for.
         seed: The same seed gives the same conversations.
     """
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     words = ("boat", "yard", "größer", "日本語", "🛶", "{x}", "<b>", "two\nlines", "tea.", "é", "'s", "42", "  wide")
 
     def text() -> str:
-        return " ".join(chance.choices(words, k=chance.randint(1, 9)))
+        return " ".join(rng.choices(words, k=rng.randint(1, 9)))
 
     made: list[Conversation] = []
     for number in range(count):
-        messages = [Message("system", text())] if "system" not in refused and chance.random() < 0.3 else []
-        with_tools = "tools" not in refused and chance.random() < 0.4
-        for _ in range(chance.randint(1, 4)):
+        messages = [Message("system", text())] if "system" not in refused and rng.random() < 0.3 else []
+        with_tools = "tools" not in refused and rng.random() < 0.4
+        for _ in range(rng.randint(1, 4)):
             messages.append(Message("user", text()))
-            if with_tools and chance.random() < 0.5:
-                messages.append(Message("assistant", "", {"tool_calls": [call(text(), as_text=chance.random() < 0.5)]}))
+            if with_tools and rng.random() < 0.5:
+                messages.append(Message("assistant", "", {"tool_calls": [call(text(), as_text=rng.random() < 0.5)]}))
                 messages.append(Message("tool", text(), {"tool_call_id": "call00001", "name": "measure"}))
-            reasons = "reasoning" not in refused and chance.random() < 0.4
+            reasons = "reasoning" not in refused and rng.random() < 0.4
             messages.append(Message("assistant", text(), {"reasoning_content": text()} if reasons else {}))
         made.append(
             Conversation(tuple(messages), tools=TOOLS if with_tools else None, where=f"rows.jsonl:{number + 1}")

@@ -1,4 +1,4 @@
-"""Short ways to write conversations in tests, and the data settings a training has for them."""
+"""Shorthands for conversations in tests, and the data settings of a training on them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class DataConf:
 
 
 def row(*contents: str, system: str | None = None) -> dict[str, Any]:
-    """Return a row whose user and assistant speak in turn."""
+    """Return a row in which user and assistant take turns."""
     roles = ("user", "assistant")
     messages = [{"role": roles[number % 2], "content": content} for number, content in enumerate(contents)]
     if system is not None:
@@ -24,6 +24,6 @@ def row(*contents: str, system: str | None = None) -> dict[str, Any]:
 
 
 def chat(*contents: str, system: str | None = None, where: str = "rows.jsonl:1") -> Conversation:
-    """Return the same as a conversation."""
+    """Return the same turns as a `Conversation`."""
     messages = row(*contents, system=system)["messages"]
     return Conversation(tuple(Message(item["role"], item["content"]) for item in messages), where=where)

@@ -1,20 +1,13 @@
-"""What the tests of checkpoints share: folders that look like a trainer's, and stores that fail where they are told to.
-
-The failing stores are real stores with a fault put in front, handed in as any store is.
-"""
+"""Checkpoint folders for tests: files as a trainer writes them, with bytes unique to their writer and step."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import subprocess
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tuneyard.checkpoints import Experiment, RunRecord
-from tuneyard.store import Store
+from tuneyard.store import Store, read_manifest
 
 PREFIX = "bucket/experiments/run"
 FILES = {
@@ -29,30 +22,48 @@ REQUIRED = frozenset({"optimizer.pt", "scheduler.pt", "rng_state*.pth", "trainer
 WRITES = ("put", "create", "replace", "delete", "write")
 
 
-def content(step: int, name: str, *, scale: float = 1.0) -> bytes:
-    """Bytes that tell their step and name apart from any other."""
-    seed = hashlib.sha256(f"{step} {name}".encode()).digest()
+def content(step: int, name: str, *, writer: str = "a", scale: float = 1.0) -> bytes:
+    """Return bytes that no other writer, step or file has."""
+    seed = hashlib.sha256(f"{writer} {step} {name}".encode()).digest()
     size = int(FILES[name] * scale)
     return (seed * (size // len(seed) + 1))[:size]
 
 
-def make_checkpoint(folder: Path, step: int, *, scale: float = 1.0) -> Path:
-    """Write a checkpoint's files as the trainer would have them at that step."""
+def make_checkpoint(folder: Path, step: int, *, writer: str = "a", scale: float = 1.0) -> Path:
+    """Write the files of a checkpoint, as a trainer has them after that step."""
     for name in FILES:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content(step, name, scale=scale))
+        path.write_bytes(content(step, name, writer=writer, scale=scale))
     return folder
 
 
 def is_checkpoint_of(folder: Path, step: int, *, scale: float = 1.0) -> bool:
-    """Tell whether a folder holds exactly what `make_checkpoint` wrote for that step."""
+    """Return whether a folder holds exactly what `make_checkpoint` wrote for that step."""
     found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     return found == {name: content(step, name, scale=scale) for name in FILES}
 
 
+def difference(store: Store, key: str, step: int, *, writer: str) -> str:
+    """Describe how a published checkpoint differs from the one that a writer made; empty where it does not.
+
+    Args:
+        store: The store.
+        key: The checkpoint's key.
+        step: The step that it was published for.
+        writer: The writer that published it.
+    """
+    manifest = read_manifest(store, f"{key}/manifest.json")
+    if {entry.path for entry in manifest.files} != set(FILES):
+        return f"{key} has other files than were published"
+    for name in FILES:
+        if store.get(f"{key}/{name}").body != content(step, name, writer=writer):
+            return f"{key}/{name} is not what writer {writer} published for step {step}"
+    return ""
+
+
 def record(**fingerprint: Any) -> RunRecord:
-    """A run's record with this fingerprint."""
+    """Return a run record with this fingerprint."""
     return RunRecord(
         name="run",
         values={"method": "sft"},
@@ -78,50 +89,3 @@ def publish_steps(store: Store, folder: Path, *steps: int) -> None:
     attempt.begin(restored.ref if restored else None)
     for step in steps:
         attempt.publish(make_checkpoint(folder / f"made-{step}", step), step, {"best": None})
-
-
-class DiedError(BaseException):
-    """Stands for the end of the process: nothing after it runs."""
-
-
-def run_kill_trials(
-    url: str, prefix: str, folder: Path, *, trials: int, seed: int, env: Mapping[str, str]
-) -> list[list[dict[str, Any]]]:
-    """Let `kill_nursery` publish and be killed so often; give what each child told before its end."""
-    here = Path(__file__).parents[1]
-    program = str(here / "unit/checkpoints/kill_nursery.py")
-    finished = subprocess.run(
-        [sys.executable, program, url, prefix, str(folder), str(trials), str(seed)],
-        env={**env, "PYTHONPATH": str(here)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr
-    lines = [json.loads(line) for line in finished.stdout.splitlines()]
-    assert len(lines) == trials
-    return lines
-
-
-def check_kill_trials(store: Store, prefix: str, folder: Path, trials: list[list[dict[str, Any]]]) -> None:
-    """Check that each trial went on from the newest committed checkpoint, whole, with its metrics."""
-    last_committed = resumed = 0
-    for number, told in enumerate(trials):
-        where = f"trial {number}: {told}"
-        for fact in told:
-            assert "error" not in fact, where
-            assert "damage" not in fact, where
-            if "restored" in fact:
-                resumed += 1
-                assert fact["right"], where
-                # a kill between the commit and the word of it may leave one step more than was told
-                assert last_committed <= fact["restored"] <= last_committed + 1, where
-                last_committed = fact["restored"]
-            if "rows" in fact:
-                assert fact["rows"] == list(range(1, last_committed + 1)), where
-            last_committed = fact.get("committed", last_committed)
-    assert resumed > len(trials) / 3, "the kills came too early to show anything"
-    restored = experiment(store, prefix).restore(folder / "last", on_damage=no_damage)
-    assert restored is not None
-    assert is_checkpoint_of(restored.path, restored.ref.step, scale=4.0)
-    assert restored.best is not None

@@ -1,4 +1,4 @@
-"""A delivery under test: a Hub with a small model, a store, and the ways to deliver from the one to the other."""
+"""A delivery under test: a Hub with a small model, a store, and functions that deliver from one to the other."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ JOURNAL = f"{MODEL}/.tuneyard/delivering.json"
 
 
 def safetensors(name: str, body: bytes) -> bytes:
-    """A weight file with one tensor of bytes."""
+    """Return a safetensors file with one tensor of bytes."""
     header = json.dumps({name: {"dtype": "U8", "shape": [len(body)], "data_offsets": [0, len(body)]}}).encode()
     return len(header).to_bytes(8, "little") + header + body
 
@@ -62,7 +62,7 @@ class Delivery:
         return [sys.executable, "-m", "tuneyard.delivery", str(path), "--workdir", str(self.folder / "work")]
 
     def process(self, env: dict[str, str] | None = None, **given: Any) -> subprocess.CompletedProcess[str]:
-        """Deliver in a process of its own, to its end."""
+        """Deliver in a process of its own and wait for its end."""
         return subprocess.run(
             self.command(**given), env={**self.env, **(env or {})}, capture_output=True, text=True, timeout=120
         )

@@ -1,4 +1,4 @@
-"""For each key of finetuning that no chart's table has: how it is shown to do something. Not a test of anything."""
+"""For each finetuning key that `chart_keys` does not cover: how a test shows that it has an effect."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ PAIRS = "default-bucket/datasets/pairs.jsonl"
 
 @dataclass(frozen=True)
 class Works:
-    """A training beside some values is another one with this value.
+    """The value changes what a training does.
 
     Attributes:
         value: Of the key.
         beside: Values by dotted path; where there are any, the value alone does nothing or is refused.
-        until: The step that the training is broken off at; 0 for a whole one.
+        until: The step to end the training at; 0 for a whole one.
         given: What changes, where that is not the key itself (an entry of a list).
     """
 
@@ -33,7 +33,7 @@ class Works:
 
 @dataclass(frozen=True)
 class Waits(Works):
-    """As `Works`; without the values beside it, a remark says that it has no effect."""
+    """As `Works`; without the values beside it, a notice reports that it has no effect."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Refused:
 
 @dataclass(frozen=True)
 class Already:
-    """The value is what is done whatever is set.
+    """The value states what happens anyway.
 
     Attributes:
         value: The value.
@@ -61,19 +61,19 @@ class Already:
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """What it does needs more than one process, a server or a whole launch: the test that shows it."""
+    """Its effect needs several processes, a server or a whole launch: the test that shows it."""
 
     test: str
 
 
 @dataclass(frozen=True)
 class Lacks(Refused):
-    """As `Refused`, for want of a package, with what is beside it; alone, a remark says that it has no effect."""
+    """As `Refused`, for lack of a package, beside the other values; alone, a notice reports that it has no effect."""
 
 
 @dataclass(frozen=True)
 class Exchange(Waits):
-    """As `Waits`, in a training whose process exchanges gradients, if only with itself."""
+    """As `Waits`, in a training whose process exchanges gradients, even if only with itself."""
 
 
 EVALUATES = {

@@ -1,4 +1,4 @@
-"""The lies that `hostile_hub` tells: made from one seed, each with a name, grouped by what is lied about."""
+"""The false responses of `hostile_hub`: generated from one seed, each with a name, grouped by what is false."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from lab.hostile_hub import (
     OTHER_COMMIT,
     WEIGHTS,
     Answers,
-    Asked,
     Case,
     Pieces,
+    Request,
     facts,
     file_reply,
     json_reply,
@@ -34,7 +34,7 @@ PLACES = {path: "storage" if path in LFS else "file" for path in FILES}
 
 
 def all_cases(seed: int = SEED) -> tuple[Case, ...]:
-    """Make every case; always the same ones for a seed."""
+    """Generate every case; a seed always gives the same ones."""
     groups = (
         _bit_flips, _other_bytes, _truncations, _too_long, _etags, _revisions, _ranges, _redirects, _names, _listings,
         _endless, _heads, _refusals, _encodings, _protocol,
@@ -45,17 +45,17 @@ def all_cases(seed: int = SEED) -> tuple[Case, ...]:
     return cases
 
 
-def _bytes_of(path: str, make: Callable[[Asked], Pieces]) -> Answers:
-    """Lie about the bytes of one file."""
-    return lambda asked: make(asked) if (asked.stage, asked.path) == (PLACES[path], path) else None
+def _bytes_of(path: str, make: Callable[[Request], Pieces]) -> Answers:
+    """Send false bytes for one file."""
+    return lambda request: make(request) if (request.stage, request.path) == (PLACES[path], path) else None
 
 
 def _body(path: str, body: bytes) -> Answers:
-    return _bytes_of(path, lambda asked: [file_reply(asked, body)])
+    return _bytes_of(path, lambda request: [file_reply(request, body)])
 
 
-def _at(stage: str, make: Callable[[Asked], Pieces]) -> Answers:
-    return lambda asked: make(asked) if asked.stage == stage else None
+def _at(stage: str, make: Callable[[Request], Pieces]) -> Answers:
+    return lambda request: make(request) if request.stage == stage else None
 
 
 def _bit_flips(rng: random.Random) -> Iterator[Case]:
@@ -85,14 +85,14 @@ def _truncations(rng: random.Random) -> Iterator[Case]:
         for cut in (0, 1, len(body) // 2, len(body) - 1, rng.randrange(1, len(body))):
             short = body[:cut]
 
-            def closed_early(asked: Asked, short: bytes = short) -> Pieces:
-                rest = short[asked.start :]
-                size = len(asked.body)
-                ranged = {"Content-Range": f"bytes {asked.start}-{size - 1}/{size}"} if asked.start else {}
-                status = "206 Partial Content" if asked.start else "200 OK"
-                return [reply(status, {**ranged, "Content-Length": str(size - asked.start)}, rest)]
+            def closed_early(request: Request, short: bytes = short) -> Pieces:
+                rest = short[request.start :]
+                size = len(request.body)
+                ranged = {"Content-Range": f"bytes {request.start}-{size - 1}/{size}"} if request.start else {}
+                status = "206 Partial Content" if request.start else "200 OK"
+                return [reply(status, {**ranged, "Content-Length": str(size - request.start)}, rest)]
 
-            def chunked(asked: Asked, short: bytes = short) -> Pieces:
+            def chunked(request: Request, short: bytes = short) -> Pieces:
                 head = reply("200 OK", {"Transfer-Encoding": "chunked"})
                 return [head, b"%x\r\n%s\r\n0\r\n\r\n" % (len(short), short) if short else b"0\r\n\r\n"]
 
@@ -105,7 +105,7 @@ def _too_long(rng: random.Random) -> Iterator[Case]:
     for path, body in FILES.items():
         for more in (b"\0", rng.randbytes(5000)):
 
-            def chunked(asked: Asked, body: bytes = body + more) -> Pieces:
+            def chunked(request: Request, body: bytes = body + more) -> Pieces:
                 return [reply("200 OK", {"Transfer-Encoding": "chunked"}), b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)]
 
             yield Case(f"{path} with {len(more)} bytes more, as announced", _body(path, body + more), codes=(7,))
@@ -123,28 +123,28 @@ def _etags(rng: random.Random) -> Iterator[Case]:
     }
     for what, etag in wrong.items():
 
-        def linked(asked: Asked, etag: str = etag) -> Pieces:
-            headers = {"Location": f"{asked.storage}/storage/{asked.path}", "X-Linked-Etag": f'"{etag}"'}
+        def linked(request: Request, etag: str = etag) -> Pieces:
+            headers = {"Location": f"{request.storage}/storage/{request.path}", "X-Linked-Etag": f'"{etag}"'}
             return [reply("302 Found", headers)]
 
-        def other_bytes(asked: Asked, etag: str = etag) -> Pieces:
-            return [file_reply(asked, bytes(reversed(asked.body)), ETag=f'"{etag}"')]
+        def other_bytes(request: Request, etag: str = etag) -> Pieces:
+            return [file_reply(request, bytes(reversed(request.body)), ETag=f'"{etag}"')]
 
         only_weights = _only("file", "model.safetensors", linked)
         yield Case(f"X-Linked-Etag is {what}", only_weights, codes=(7, 8))
         yield Case(f"ETag of other bytes is {what}", _bytes_of("config.json", other_bytes), codes=(7, 8))
 
 
-def _only(stage: str, path: str, make: Callable[[Asked], Pieces]) -> Answers:
-    return lambda asked: make(asked) if (asked.stage, asked.path) == (stage, path) else None
+def _only(stage: str, path: str, make: Callable[[Request], Pieces]) -> Answers:
+    return lambda request: make(request) if (request.stage, request.path) == (stage, path) else None
 
 
 def _revisions(rng: random.Random) -> Iterator[Case]:
     pinned = {"another commit": OTHER_COMMIT, "a commit of one digit more": COMMIT[:-1] + "8"}
     for what, sha in pinned.items():
         yield Case(
-            f"asked for a commit, the Hub gives {what}",
-            _at("facts", lambda asked, sha=sha: [json_reply({**facts(), "sha": sha})]),
+            f"requested a commit, the Hub returns {what}",
+            _at("facts", lambda request, sha=sha: [json_reply({**facts(), "sha": sha})]),
             revision=COMMIT, codes=(7,), sentence="was asked for",
         )  # fmt: skip
     shas: list[Any] = [
@@ -154,26 +154,26 @@ def _revisions(rng: random.Random) -> Iterator[Case]:
     for sha in shas:
         yield Case(
             f"the commit is {sha!r}",
-            _at("facts", lambda asked, sha=sha: [json_reply({**facts(), "sha": sha})]),
+            _at("facts", lambda request, sha=sha: [json_reply({**facts(), "sha": sha})]),
             codes=(8,), sentence="is not a Hub",
         )  # fmt: skip
     for path in FILES:
 
-        def moved(asked: Asked) -> Pieces:
-            if asked.path in LFS:
-                headers = {"Location": f"{asked.storage}/storage/{asked.path}", "X-Repo-Commit": OTHER_COMMIT}
+        def moved(request: Request) -> Pieces:
+            if request.path in LFS:
+                headers = {"Location": f"{request.storage}/storage/{request.path}", "X-Repo-Commit": OTHER_COMMIT}
                 return [reply("302 Found", headers)]
-            return [file_reply(asked, **{"X-Repo-Commit": OTHER_COMMIT})]
+            return [file_reply(request, **{"X-Repo-Commit": OTHER_COMMIT})]
 
         yield Case(f"{path} comes from a commit that came later", _only("file", path, moved), codes=(7,))
     later = [{**row, "oid": rng.randbytes(20).hex(), **({"lfs": None} if "lfs" in row else {})} for row in rows()]
-    yield Case("the list is of another commit", _at("tree", lambda asked: [json_reply(later)]), codes=(7,))
+    yield Case("the list is of another commit", _at("tree", lambda request: [json_reply(later)]), codes=(7,))
     gone = [{**row, "path": f"{row['path']}.old"} for row in rows()]
-    yield Case("the list names files that are gone", _at("tree", lambda asked: [json_reply(gone)]), codes=(3, 4))
+    yield Case("the list names files that are gone", _at("tree", lambda request: [json_reply(gone)]), codes=(3, 4))
 
 
 def _ranges(rng: random.Random) -> Iterator[Case]:
-    """Break off once in the middle; then lie about the rest."""
+    """Interrupt the first response halfway, then send a false rest."""
     half = len(WEIGHTS) // 2
     total = len(WEIGHTS)
     flipped = WEIGHTS[:half] + bytes([WEIGHTS[half] ^ 1]) + WEIGHTS[half + 1 :]
@@ -183,36 +183,40 @@ def _ranges(rng: random.Random) -> Iterator[Case]:
         return reply("206 Partial Content", {"Content-Range": f"bytes {first}-{end}/{size}"}, body)
 
     rest = WEIGHTS[half:]
-    lies: dict[str, Callable[[Asked], bytes]] = {
-        "the whole file of another version": lambda asked: reply("200 OK", {}, flipped),
-        "the whole file of another size": lambda asked: reply("200 OK", {}, WEIGHTS + b"x"),
-        "the first half again, called the second": lambda asked: part(half, total, WEIGHTS[:half]),
-        "a part from the start": lambda asked: part(0, total, WEIGHTS[:half]),
-        "a part one byte early": lambda asked: part(half - 1, total, WEIGHTS[half - 1 :]),
-        "a part one byte late": lambda asked: part(half + 1, total, WEIGHTS[half + 1 :]),
-        "a part of a larger file": lambda asked: part(half, total * 2, rest),
-        "a part of an unknown size, flipped": lambda asked: part(half, "*", flipped[half:]),
-        "a part longer than is left": lambda asked: part(half, total, rest + b"more", total - 1),
-        "a part that is no part": lambda asked: reply("206 Partial Content", {}, rest),
-        "several parts": lambda asked: reply(
+    lies: dict[str, Callable[[Request], bytes]] = {
+        "the whole file of another version": lambda request: reply("200 OK", {}, flipped),
+        "the whole file of another size": lambda request: reply("200 OK", {}, WEIGHTS + b"x"),
+        "the first half again, called the second": lambda request: part(half, total, WEIGHTS[:half]),
+        "a part from the start": lambda request: part(0, total, WEIGHTS[:half]),
+        "a part one byte early": lambda request: part(half - 1, total, WEIGHTS[half - 1 :]),
+        "a part one byte late": lambda request: part(half + 1, total, WEIGHTS[half + 1 :]),
+        "a part of a larger file": lambda request: part(half, total * 2, rest),
+        "a part of an unknown size, flipped": lambda request: part(half, "*", flipped[half:]),
+        "a part longer than is left": lambda request: part(half, total, rest + b"more", total - 1),
+        "a part that is no part": lambda request: reply("206 Partial Content", {}, rest),
+        "several parts": lambda request: reply(
             "206 Partial Content", {"Content-Type": "multipart/byteranges; boundary=x"}, b"--x\r\n\r\n" + rest
         ),
-        "that there is no such range": lambda asked: reply("416 Range Not Satisfiable", {"Content-Range": "bytes */9"}),
-        "a range in odd digits": lambda asked: reply("206 Partial Content", {"Content-Range": "bytes ²-³/¹"}, rest),
-        "a range of 9999 digits": lambda asked: reply(
+        "that there is no such range": lambda request: reply(
+            "416 Range Not Satisfiable", {"Content-Range": "bytes */9"}
+        ),
+        "a range in odd digits": lambda request: reply("206 Partial Content", {"Content-Range": "bytes ²-³/¹"}, rest),
+        "a range of 9999 digits": lambda request: reply(
             "206 Partial Content", {"Content-Range": f"bytes {half}-9/{'9' * 9999}"}, bytes(len(rest))
         ),
-        "nothing at all": lambda asked: b"",
-        "zeros": lambda asked: part(half, total, bytes(len(rest))),
+        "nothing at all": lambda request: b"",
+        "zeros": lambda request: part(half, total, bytes(len(rest))),
     }
     for what, lie in lies.items():
 
-        def answer(asked: Asked, lie: Callable[[Asked], bytes] = lie) -> Pieces:
-            if asked.number == 0:
+        def answer(request: Request, lie: Callable[[Request], bytes] = lie) -> Pieces:
+            if request.number == 0:
                 return [reply("200 OK", {"Content-Length": str(total)}, WEIGHTS[:half])]
-            return [lie(asked)]
+            return [lie(request)]
 
-        yield Case(f"asked for the second half, it gives {what}", _bytes_of("model.safetensors", answer), codes=(7, 8))
+        yield Case(
+            f"requested the second half, the Hub sends {what}", _bytes_of("model.safetensors", answer), codes=(7, 8)
+        )
 
 
 INWARD = (
@@ -233,7 +237,7 @@ INWARD = (
 """Spellings of places inside: loopback, private, link-local and metadata addresses, and names that lead there."""
 
 _NO_ADDRESS = {"http://0177.0.0.1", "http://0251.0376.0251.0376", "http://①②⑦.⓪.⓪.①"}
-"""Spellings of which httpx makes no address, so that nothing is asked of them."""
+"""Spellings of which httpx makes no address, so that nothing is requested of them."""
 
 NAMES = {
     "metadata.google.internal": ("169.254.169.254",),
@@ -251,7 +255,7 @@ def _redirects(rng: random.Random) -> Iterator[Case]:
     stages = itertools.cycle(("file", "facts", "tree"))
     for where, stage in zip(INWARD, stages, strict=False):
 
-        def answer(asked: Asked, where: str = where) -> Pieces:
+        def answer(request: Request, where: str = where) -> Pieces:
             location = f"{where}/latest/meta-data/iam".encode().decode("latin-1")
             return [reply("307 Temporary Redirect", {"Location": location})]
 
@@ -268,13 +272,15 @@ def _redirects(rng: random.Random) -> Iterator[Case]:
         ("", 8),
     ):
 
-        def odd(asked: Asked, where: str = where) -> Pieces:
+        def odd(request: Request, where: str = where) -> Pieces:
             return [reply("302 Found", {"Location": where})]
 
         yield Case(f"a file is sent on to {where!r}", _at("file", odd), codes=(code,))
 
-    def around(asked: Asked) -> Pieces:
-        return [reply("302 Found", {"Location": f"{asked.url}/org/tiny/resolve/{COMMIT}/{asked.path}?{asked.number}"})]
+    def around(request: Request) -> Pieces:
+        return [
+            reply("302 Found", {"Location": f"{request.url}/org/tiny/resolve/{COMMIT}/{request.path}?{request.number}"})
+        ]
 
     yield Case("files are sent on in circles", _at("file", around), codes=(8,), sentence="sent on more than")
 
@@ -288,10 +294,10 @@ def _names(rng: random.Random) -> Iterator[Case]:
     ]  # fmt: skip
     for name in names:
         odd = {**rows()[0], "path": name}
-        yield Case(f"a file is named {name[:40]!r}", _at("tree", lambda asked, odd=odd: [json_reply([*rows(), odd])]))
+        yield Case(f"a file is named {name[:40]!r}", _at("tree", lambda request, odd=odd: [json_reply([*rows(), odd])]))
     for name in (None, 7, True, ["a"], {"a": 1}):
         odd = {**rows()[0], "path": name}
-        listed = _at("tree", lambda asked, odd=odd: [json_reply([*rows(), odd])])
+        listed = _at("tree", lambda request, odd=odd: [json_reply([*rows(), odd])])
         yield Case(f"a file is named {name!r}, no text", listed, codes=(8,), sentence="is not a Hub")
 
 
@@ -303,7 +309,7 @@ def _listings(rng: random.Random) -> Iterator[Case]:
         yield _list(f"a size is {size!r}", [rows()[0], odd])
     for text in ("NaN", "Infinity", "-Infinity", "1e999", "9" * 5000):
         body = json.dumps([{**rows()[0], "size": 77777}]).replace("77777", text).encode()
-        yield Case(f"a size is {text[:20]}, no JSON number", _at("tree", lambda asked, body=body: [json_reply(body)]))
+        yield Case(f"a size is {text[:20]}, no JSON number", _at("tree", lambda request, body=body: [json_reply(body)]))
     sha256 = weights["lfs"]["oid"]
     hashes: list[Any] = ["", "sha256:", sha256[:-1], sha256.upper(), sha256 + "0", "x" * 64, None, 7, [], "٠" * 64]
     for one in hashes:
@@ -332,12 +338,12 @@ def _listings(rng: random.Random) -> Iterator[Case]:
     }
     for stage in ("facts", "tree"):
         for what, body in bodies.items():
-            made = _at(stage, lambda asked, body=body: [json_reply(body)])
+            made = _at(stage, lambda request, body=body: [json_reply(body)])
             yield Case(f"{stage} is {what}", made, codes=(8,), sentence="is not a Hub")
 
 
 def _list(name: str, document: Any) -> Case:
-    return Case(name, _at("tree", lambda asked: [json_reply(document)]))
+    return Case(name, _at("tree", lambda request: [json_reply(document)]))
 
 
 def _endless(rng: random.Random) -> Iterator[Case]:
@@ -349,42 +355,45 @@ def _endless(rng: random.Random) -> Iterator[Case]:
 
     streamed = reply("200 OK", {"Transfer-Encoding": "chunked"})
     for stage in ("facts", "tree"):
-        yield Case(f"{stage} never ends", _at(stage, lambda asked: forever(streamed, chunk)), codes=(8,))
-        yield Case(f"{stage} is blanks without end", _at(stage, lambda asked: forever(streamed, BLANKS)), codes=(8,))
+        yield Case(f"{stage} never ends", _at(stage, lambda request: forever(streamed, chunk)), codes=(8,))
+        yield Case(f"{stage} is blanks without end", _at(stage, lambda request: forever(streamed, BLANKS)), codes=(8,))
     for path in FILES:
-        yield Case(f"{path} never ends", _bytes_of(path, lambda asked: forever(streamed, chunk)), codes=(7,))
+        yield Case(f"{path} never ends", _bytes_of(path, lambda request: forever(streamed, chunk)), codes=(7,))
     for status in ("404 Not Found", "500 Internal Server Error", "403 Forbidden", "429 Too Many Requests"):
         head = reply(status, {"Transfer-Encoding": "chunked"})
         for stage in ("facts", "file"):
-            made = _at(stage, lambda asked, head=head: forever(head, chunk))
+            made = _at(stage, lambda request, head=head: forever(head, chunk))
             yield Case(f"{stage} is refused with {status[:3]}, whose body never ends", made, codes=(4, 5, 8))
     sent_on = reply("302 Found", {"Location": "/elsewhere", "Transfer-Encoding": "chunked"})
-    yield Case("a redirect's body never ends", _at("file", lambda asked: forever(sent_on, chunk)), codes=(7,))
+    yield Case("a redirect's body never ends", _at("file", lambda request: forever(sent_on, chunk)), codes=(7,))
 
-    def next_page(asked: Asked) -> Pieces:
-        number = len(asked.query)
+    def next_page(request: Request) -> Pieces:
+        number = len(request.query)
         row = {**rows()[0], "path": f"file-{number}.json"}
-        link = f'<{asked.url}/api/models/org/tiny/tree/{COMMIT}?cursor={"x" * number}>; rel="next"'
+        link = f'<{request.url}/api/models/org/tiny/tree/{COMMIT}?cursor={"x" * number}>; rel="next"'
         return [json_reply([row], Link=link)]
 
     yield Case("the list has pages without end", _at("tree", next_page), codes=(8,), sentence="without end")
     same = [json_reply(rows(), Link='<https://hub.example/api?cursor=1>; rel="next"')]
-    yield Case("the next page is the same one", _at("tree", lambda asked: same), codes=(8,))
+    yield Case("the next page is the same one", _at("tree", lambda request: same), codes=(8,))
     many = b"[" + b",".join(json.dumps({**rows()[0], "path": f"f{n}"}).encode() for n in range(3000)) + b"]"
-    yield Case("more files than a model can have", _at("tree", lambda asked: [json_reply(many)]), codes=(8,))
+    yield Case("more files than a model can have", _at("tree", lambda request: [json_reply(many)]), codes=(8,))
     vast = [{**row, "size": 2**42} for row in rows()[:1]]
 
-    def fills_the_disk(asked: Asked) -> Pieces | None:
-        if asked.stage == "tree":
+    def fills_the_disk(request: Request) -> Pieces | None:
+        if request.stage == "tree":
             return [json_reply(vast)]
-        return forever(streamed, chunk) if asked.stage == "file" else None
+        return forever(streamed, chunk) if request.stage == "file" else None
 
     yield Case("a file of 4 TiB that comes", fills_the_disk, codes=(8,), sentence="room")
 
-    def one_byte(asked: Asked) -> Pieces:
-        size = len(asked.body)
-        piece = asked.body[asked.start : asked.start + 1]
-        where = {"Content-Range": f"bytes {asked.start}-{size - 1}/{size}", "Content-Length": str(size - asked.start)}
+    def one_byte(request: Request) -> Pieces:
+        size = len(request.body)
+        piece = request.body[request.start : request.start + 1]
+        where = {
+            "Content-Range": f"bytes {request.start}-{size - 1}/{size}",
+            "Content-Length": str(size - request.start),
+        }
         return [reply("206 Partial Content", where, piece)]
 
     yield Case("a file comes byte by byte, each over its own connection", _bytes_of("model.safetensors", one_byte))
@@ -405,14 +414,14 @@ def _heads(rng: random.Random) -> Iterator[Case]:
     }
     for stage in ("facts", "storage"):
         for what, bomb in bombs.items():
-            yield Case(f"{stage}: {what}", _at(stage, lambda asked, bomb=bomb: bomb()), codes=(7, 8))
+            yield Case(f"{stage}: {what}", _at(stage, lambda request, bomb=bomb: bomb()), codes=(7, 8))
 
 
 def _refusals(rng: random.Random) -> Iterator[Case]:
     waits = ["0", "1", "", "-1", "²", "1e9", "inf", "nan", "9" * 30, "9" * 5000, "Wed, 21 Oct 2199 07:28:00 GMT", "5;5"]
     for wait in waits:
         for stage in ("facts", "file"):
-            answer = _at(stage, lambda asked, wait=wait: [reply("429 Too Many Requests", {"Retry-After": wait})])
+            answer = _at(stage, lambda request, wait=wait: [reply("429 Too Many Requests", {"Retry-After": wait})])
             limited = "limits the rate of requests"
             yield Case(
                 f"{stage}: 429 with Retry-After {wait[:30]!r} of {len(wait)}", answer, codes=(8,), sentence=limited
@@ -428,7 +437,7 @@ def _refusals(rng: random.Random) -> Iterator[Case]:
     }  # fmt: skip
     for what, (status, headers, code, sentence) in statuses.items():
         for stage in ("facts", "file"):
-            answer = _at(stage, lambda asked, status=status, headers=headers: [reply(status, headers, b"{}")])
+            answer = _at(stage, lambda request, status=status, headers=headers: [reply(status, headers, b"{}")])
             yield Case(f"{stage} is refused: {what}", answer, codes=(code,), sentence=sentence)
     for status in (
         "204 No Content",
@@ -441,7 +450,7 @@ def _refusals(rng: random.Random) -> Iterator[Case]:
         "599 E",
     ):
         for stage in ("facts", "storage"):
-            answer = _at(stage, lambda asked, status=status: [reply(status, {})])
+            answer = _at(stage, lambda request, status=status: [reply(status, {})])
             yield Case(f"{stage} is answered with {status}", answer, codes=(7, 8))
 
 
@@ -451,10 +460,10 @@ def _encodings(rng: random.Random) -> Iterator[Case]:
     for stage in ("facts", "tree", "storage"):
         for encoding in ("gzip", "deflate", "br", "zstd", "x-evil", "gzip, gzip"):
             packed = bomb if encoding.startswith("gzip") else rng.randbytes(500)
-            answer = _at(stage, lambda asked, e=encoding, b=packed: [reply("200 OK", {"Content-Encoding": e}, b)])
-            yield Case(f"{stage} in {encoding}, which was not asked for", answer, codes=(7, 8))
+            answer = _at(stage, lambda request, e=encoding, b=packed: [reply("200 OK", {"Content-Encoding": e}, b)])
+            yield Case(f"{stage} in {encoding}, which was not requested", answer, codes=(7, 8))
     right = gzip.compress(WEIGHTS)
-    answer = _at("storage", lambda asked: [reply("200 OK", {}, right)])
+    answer = _at("storage", lambda request: [reply("200 OK", {}, right)])
     yield Case("the weights packed, without saying so", answer, codes=(7,))
 
 
@@ -482,6 +491,6 @@ def _protocol(rng: random.Random) -> Iterator[Case]:
     }
     for stage in ("facts", "storage"):
         for what, answer in raw.items():
-            made = _at(stage, lambda asked, answer=answer: [answer])
+            made = _at(stage, lambda request, answer=answer: [answer])
             # one of them is a right answer to a client that reads leniently: right bytes are never wrong
             yield Case(f"{stage} is answered with {what}", made, codes=(7, 8))

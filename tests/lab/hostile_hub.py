@@ -1,7 +1,7 @@
-"""A Hub that lies: for each case one model, of which a single answer is hostile and all others are right.
+"""A hostile Hub: it serves one model, and sends a single false response per case; all others are correct.
 
-`with hostile_hub() as hub: hub.use(case)`; the cases are in `hostile_cases`. It is a plain socket server, so that it
-can send what no HTTP library would. What it sends is counted, and endless answers end when the client has gone.
+`with hostile_hub() as hub: hub.use(case)`; `hostile_cases` has the cases. A plain socket server, so that it can send
+what no HTTP library would. It counts the bytes sent, and ends an endless response when the client disconnects.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 OTHER_COMMIT = "f" * 40
 
 Pieces = Iterable[bytes]
-Answers = Callable[["Asked"], "Pieces | None"]
+Answers = Callable[["Request"], "Pieces | None"]
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the client asked.
+class Request:
+    """A request of the client.
 
     Attributes:
         stage: `facts`, `tree`, `file` (on the Hub) or `storage`.
         path: The file, in the last two.
         start: Where the range begins.
-        number: The how manyeth request of this stage and path it is, from 0.
-        query: The address's query.
-        url: The Hub's own address, as the client knows it.
+        number: How many requests for this stage and path came before it.
+        query: The query of its URL.
+        url: The Hub's URL as the client knows it.
     """
 
     stage: str
@@ -66,15 +66,15 @@ class Asked:
 
 @dataclass(frozen=True)
 class Case:
-    """One lie.
+    """One false response.
 
     Attributes:
-        name: What it is.
-        answer: Gives the pieces of a whole HTTP answer, or None for the right one.
-        revision: The `modelRevision` to ask for.
+        name: A description.
+        answer: Returns the pieces of a whole HTTP response, or None for the correct one.
+        revision: The `modelRevision` to request.
         public: Whether the client takes this Hub to be on the internet.
-        codes: The exit codes that it may end with.
-        sentence: What the error has to say.
+        codes: The exit codes that a delivery may end with.
+        sentence: A part of the error message.
     """
 
     name: str
@@ -92,19 +92,19 @@ class HostileHub:
     Attributes:
         port: Its port on the loopback address.
         sent: Bytes sent for the case in use.
-        asked: Every request of it.
+        requests: Every request for the case in use.
     """
 
     port: int = 0
-    case: Case = field(default_factory=lambda: Case("honest", lambda asked: None))
+    case: Case = field(default_factory=lambda: Case("honest", lambda request: None))
     sent: int = 0
-    asked: list[Asked] = field(default_factory=list[Asked])
+    requests: list[Request] = field(default_factory=list[Request])
     ending: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def use(self, case: Case) -> None:
         with self.lock:
-            self.case, self.sent, self.asked = case, 0, []
+            self.case, self.sent, self.requests = case, 0, []
 
     @property
     def url(self) -> str:
@@ -112,7 +112,7 @@ class HostileHub:
 
 
 def reply(status: str, headers: dict[str, str], body: bytes = b"") -> bytes:
-    """Write an answer; a length is added where the headers have none."""
+    """Write a response, with a Content-Length where the headers have none."""
     sized = {name.lower() for name in headers} & {"content-length", "transfer-encoding"}
     every = {**headers, **({} if sized else {"Content-Length": str(len(body))}), "Connection": "close"}
     head = "".join(f"{name}: {value}\r\n" for name, value in every.items())
@@ -139,31 +139,31 @@ def rows() -> list[dict[str, Any]]:
     return found
 
 
-def file_reply(asked: Asked, body: bytes | None = None, **headers: str) -> bytes:
-    """Answer with a file, from where a range begins."""
-    body = asked.body if body is None else body
-    etag = hashlib.sha256(asked.body).hexdigest() if asked.path in LFS else git_blob(asked.body)
+def file_reply(request: Request, body: bytes | None = None, **headers: str) -> bytes:
+    """Respond with a file, from the start of the range."""
+    body = request.body if body is None else body
+    etag = hashlib.sha256(request.body).hexdigest() if request.path in LFS else git_blob(request.body)
     every = {"ETag": f'"{etag}"', "Accept-Ranges": "bytes", **headers}
-    if asked.start:
-        part = body[asked.start :]
-        every = {"Content-Range": f"bytes {asked.start}-{len(body) - 1}/{len(body)}", **every}
+    if request.start:
+        part = body[request.start :]
+        every = {"Content-Range": f"bytes {request.start}-{len(body) - 1}/{len(body)}", **every}
         return reply("206 Partial Content", every, part)
     return reply("200 OK", every, body)
 
 
-def honest(asked: Asked) -> bytes:
-    """Give the right answer."""
-    if asked.stage == "facts":
+def honest(request: Request) -> bytes:
+    """Return the correct response."""
+    if request.stage == "facts":
         return json_reply(facts())
-    if asked.stage == "tree":
+    if request.stage == "tree":
         return json_reply(rows())
-    if asked.path not in FILES:
+    if request.path not in FILES:
         return reply("404 Not Found", {"X-Error-Code": "EntryNotFound"})
-    if asked.stage == "file" and asked.path in LFS:
-        sha256 = hashlib.sha256(asked.body).hexdigest()
-        linked = {"X-Linked-Etag": f'"{sha256}"', "X-Linked-Size": str(len(asked.body)), "X-Repo-Commit": COMMIT}
-        return reply("302 Found", {"Location": f"{asked.storage}/storage/{asked.path}", **linked})
-    return file_reply(asked, **({"X-Repo-Commit": COMMIT} if asked.stage == "file" else {}))
+    if request.stage == "file" and request.path in LFS:
+        sha256 = hashlib.sha256(request.body).hexdigest()
+        linked = {"X-Linked-Etag": f'"{sha256}"', "X-Linked-Size": str(len(request.body)), "X-Repo-Commit": COMMIT}
+        return reply("302 Found", {"Location": f"{request.storage}/storage/{request.path}", **linked})
+    return file_reply(request, **({"X-Repo-Commit": COMMIT} if request.stage == "file" else {}))
 
 
 class _Server(socketserver.ThreadingTCPServer):
@@ -174,7 +174,7 @@ class _Server(socketserver.ThreadingTCPServer):
 
 @contextlib.contextmanager
 def hostile_hub() -> Iterator[HostileHub]:
-    """Run it on a free port of 127.0.0.1; `localhost` is its name."""
+    """Run the Hub on a free port of 127.0.0.1; clients call it `localhost`."""
     hub = HostileHub()
 
     class Handler(socketserver.BaseRequestHandler):
@@ -182,11 +182,11 @@ def hostile_hub() -> Iterator[HostileHub]:
             connection: socket.socket = self.request
             connection.settimeout(30)
             with contextlib.suppress(OSError):
-                asked = _read(connection, hub)
-                if asked is None:
+                request = _read(connection, hub)
+                if request is None:
                     return
-                pieces = hub.case.answer(asked)
-                for piece in (honest(asked),) if pieces is None else pieces:
+                pieces = hub.case.answer(request)
+                for piece in (honest(request),) if pieces is None else pieces:
                     connection.sendall(piece)
                     hub.sent += len(piece)
                     if hub.ending.is_set():
@@ -207,7 +207,7 @@ def hostile_hub() -> Iterator[HostileHub]:
         thread.join()
 
 
-def _read(connection: socket.socket, hub: HostileHub) -> Asked | None:
+def _read(connection: socket.socket, hub: HostileHub) -> Request | None:
     head = b""
     while b"\r\n\r\n" not in head:
         chunk = connection.recv(65_536)
@@ -220,10 +220,10 @@ def _read(connection: socket.socket, hub: HostileHub) -> Asked | None:
     start = int(headers.get("range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
     stage, path = _stage(target.path)
     with hub.lock:
-        number = sum(1 for one in hub.asked if (one.stage, one.path) == (stage, path))
-        asked = Asked(stage, path, start, number, target.query, hub.url, hub.url, headers.get("authorization", ""))
-        hub.asked.append(asked)
-    return asked
+        number = sum(1 for one in hub.requests if (one.stage, one.path) == (stage, path))
+        request = Request(stage, path, start, number, target.query, hub.url, hub.url, headers.get("authorization", ""))
+        hub.requests.append(request)
+    return request
 
 
 def _stage(path: str) -> tuple[str, str]:

@@ -1,6 +1,6 @@
-"""Models that try to run code when they are loaded: a tiny real one each, with one thing changed.
+"""Models that try to run code when they are loaded: a tiny real model each, with one change.
 
-Each change is a function that is given the folder and a text of Python that leaves a canary; nothing here runs it.
+Each change is a function of the folder and of a Python program that leaves a canary; nothing here runs it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Change = Callable[[Path, str], None]
 
 @dataclass(frozen=True)
 class HostileModel:
-    """One such model.
+    """A model with one hostile change.
 
     Attributes:
         name: What it tries.
@@ -35,7 +35,7 @@ class HostileModel:
 
 
 class _Runs:
-    """Pickles into a call of `exec`."""
+    """Unpickles as a call of `exec`."""
 
     def __init__(self, code: str) -> None:
         self._code = code
@@ -45,7 +45,7 @@ class _Runs:
 
 
 def hostile_models() -> tuple[HostileModel, ...]:
-    """Give all of them."""
+    """Yield every hostile model."""
     made = (
         *_repository_code(),
         *_pickles(),
@@ -144,7 +144,7 @@ def _pickles() -> Iterator[HostileModel]:
         (folder / "pytorch_model.bin").write_bytes(pickle.dumps(_Runs(canary)))
         edit(folder / "config.json", use_safetensors=False)
 
-    yield HostileModel("a plain pickle, and settings that ask for it", plain)
+    yield HostileModel("a plain pickle, and settings that request it", plain)
 
     def disguised(folder: Path, canary: str) -> None:
         _torch_zip(pickle.dumps(_Runs(canary)))(folder / "model.safetensors")

@@ -1,8 +1,8 @@
 """A real HTTP server that speaks the Hub's API, for tests: `with hub_server() as hub: hub.add_model(...)`.
 
-It answers what huggingface_hub and `datasets` ask: a repository at a revision, its tree in pages, information on paths,
-and `resolve` with ranges and ETags. Files in LFS are redirected to a second server under another origin, as the Hub's
-are to its storage. Every request is recorded, and a `Fault` can be set on any file. Use it through `HF_ENDPOINT`, or
+It implements what huggingface_hub and `datasets` use: a repository at a revision, its tree in pages, information on
+paths, and `resolve` with ranges and ETags. Files in LFS redirect to a second server under another origin, as the Hub's
+do to its storage. Every request is recorded, and a `Fault` can be set on any file. Use it through `HF_ENDPOINT`, or
 with `Hub(endpoint=hub.url)`.
 """
 
@@ -14,9 +14,11 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, Literal
 from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+from lab.web_servers import web_server
 
 LFS_SUFFIXES = (".safetensors", ".bin", ".pt", ".parquet", ".gguf", ".h5")
 PIECE_BYTES = 65_536
@@ -26,15 +28,15 @@ Kind = Literal["models", "datasets"]
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong with a file.
+    """A fault of the responses for a file.
 
     Attributes:
-        times: For how many requests; then all is well again.
+        times: The number of requests that it affects.
         status: Answer with this status and nothing else.
         retry_after: The `Retry-After` of that answer.
         drop_after: Close the connection after this many bytes of the body.
         flip: Flip a bit of the byte at this place.
-        serve: Serve these bytes, of another size than declared, as if all were well.
+        serve: Serve these bytes, whose size differs from the declared one.
         ignore_range: Answer a ranged request with the whole file.
         hold_after: Wait after this many bytes of the body until `HubServer.release` is set.
     """
@@ -51,7 +53,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Seen:
-    """A request that came: to which of the two servers, and what mattered in it."""
+    """A recorded request to one of the two servers."""
 
     server: Literal["hub", "storage"]
     method: str
@@ -62,7 +64,7 @@ class Seen:
 
 @dataclass
 class Repo:
-    """A repository: its commits (the newest is `main`), and who may have it."""
+    """A repository with its commits, of which the newest is `main`, and whether it is gated."""
 
     kind: Kind
     id: str
@@ -78,12 +80,12 @@ class HubServer:
     Attributes:
         url: What `HF_ENDPOINT` is set to.
         seen: Every request so far.
-        release: Set it to let held answers go on; set anyway when the server ends.
-        holding: Set as soon as an answer is being held.
-        page_size: How many rows a page of a tree has.
-        token: The one token that is taken for valid.
+        release: Set it to release held responses; set when the server ends.
+        holding: Set as soon as a response is held.
+        page_size: The number of rows in a page of a tree.
+        token: The only valid token.
         faults: By path in the repository.
-        api_faults: Faults of the API itself, taken one after the other.
+        api_faults: Faults of the API itself; each request takes the next.
     """
 
     url: str = ""
@@ -99,15 +101,15 @@ class HubServer:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add_model(self, repo_id: str, files: Mapping[str, bytes], *, gated: bool = False) -> str:
-        """Add a model, or a commit to it that becomes `main`; give the commit."""
+        """Add a model, or a commit to one that becomes its `main`, and return the commit."""
         return self._add("models", repo_id, files, gated=gated)
 
     def add_dataset(self, repo_id: str, files: Mapping[str, bytes]) -> str:
-        """Add a dataset; give its commit."""
+        """Add a dataset and return its commit."""
         return self._add("datasets", repo_id, files, gated=False)
 
     def fetched(self, path: str) -> int:
-        """Count how often a file was asked for (GET on `resolve`)."""
+        """Count the GET requests for a file."""
         wanted = "/" + quote(path)
         return sum(
             1 for one in self.seen if one.method == "GET" and "/resolve/" in one.path and one.path.endswith(wanted)
@@ -135,36 +137,26 @@ class HubServer:
 
 @contextmanager
 def hub_server(bind: str = "127.0.0.1", ports: tuple[int, int] = (0, 0), host: str = "") -> Iterator[HubServer]:
-    """Run a Hub on this machine: by default on two free ports of 127.0.0.1.
+    """Run a Hub on this machine, by default on two free ports of 127.0.0.1.
 
     Args:
-        bind: The address to listen at.
+        bind: The address to listen on.
         ports: The ports of the Hub and of its storage; 0 for a free one.
-        host: The name that others reach it by, where that is not `bind`.
+        host: The name that clients reach it by, where that is not `bind`.
     """
     hub = HubServer()
-    servers: list[ThreadingHTTPServer] = []
-    threads: list[threading.Thread] = []
-    for handler, port in zip((_hub_handler(hub), _storage_handler(hub)), ports, strict=True):
-        server = ThreadingHTTPServer((bind, port), handler)
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-        thread.start()
-        servers.append(server)
-        threads.append(thread)
-    hub.url, hub.storage_url = (f"http://{host or bind}:{server.server_address[1]}" for server in servers)
-    try:
-        yield hub
-    finally:
-        hub.release.set()
-        for server, thread in zip(servers, threads, strict=True):
-            server.shutdown()
-            server.server_close()
-            thread.join()
+    with (
+        web_server(_hub_handler(hub), bind=bind, port=ports[0], host=host) as hub.url,
+        web_server(_storage_handler(hub), bind=bind, port=ports[1], host=host) as hub.storage_url,
+    ):
+        try:
+            yield hub
+        finally:
+            hub.release.set()
 
 
 def git_blob(body: bytes) -> str:
-    """Give the id that git names these bytes by."""
+    """Return the git blob id of these bytes."""
     return hashlib.sha1(f"blob {len(body)}\0".encode() + body).hexdigest()
 
 
@@ -203,7 +195,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.answer(status, {name: value for name, value in headers.items() if value}, b"{}")
 
     def send_file(self, path: str, body: bytes, headers: Mapping[str, str]) -> None:
-        """Send a file's bytes, in whole or from where a range begins, with whatever fault is set on it."""
+        """Send a file or a range of it, with the fault that is set on it."""
         fault = self.hub.take_fault(path) if self.command == "GET" else None
         if fault and fault.status:
             self.answer(fault.status, {"Retry-After": fault.retry_after} if fault.retry_after else {})
@@ -297,9 +289,9 @@ def _hub_handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
             if found is None:
                 return
             text = body.decode()
-            asked = json.loads(text)["paths"] if text.startswith("{") else parse_qs(text).get("paths", [])
+            paths = json.loads(text)["paths"] if text.startswith("{") else parse_qs(text).get("paths", [])
             _, files, _ = found
-            self.send_json([row for path in asked for row in _rows(files, path, recursive=False, itself=True)])
+            self.send_json([row for path in paths for row in _rows(files, path, recursive=False, itself=True)])
 
         def api(self, path: str, query: dict[str, list[str]]) -> None:
             fault = hub.take_api_fault()
@@ -383,7 +375,7 @@ def _hub_handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
 
 
 def _rows(files: Mapping[str, bytes], folder: str, *, recursive: bool, itself: bool) -> list[dict[str, Any]]:
-    """Give the rows of a tree below a folder, or of a path itself."""
+    """Return the rows of a tree below a folder, or of a path itself."""
     rows: dict[str, dict[str, Any]] = {}
     for path, body in sorted(files.items()):
         if itself:

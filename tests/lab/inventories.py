@@ -1,4 +1,4 @@
-"""What tests of the inventory share: a store with a model, data and a run in it, as the real writers leave them."""
+"""A model, a dataset and a run in a store, written the way Tuneyard writes them, for tests of the inventory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ABOUT = {"best": None}
 
 
 def put_model(store: Store, key: str, folder: Path, files: dict[str, bytes]) -> None:
-    """Lay a delivered model down."""
+    """Write a model as a delivery does."""
     for name, body in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -21,7 +21,7 @@ def put_model(store: Store, key: str, folder: Path, files: dict[str, bytes]) -> 
 
 
 def put_data(store: Store, key: str, path: Path, body: bytes) -> None:
-    """Lay a delivered file of data down."""
+    """Write a dataset's file as a delivery does."""
     path.write_bytes(body)
     folder, _, name = key.rpartition("/")
     store.write(key, [body])
@@ -31,7 +31,7 @@ def put_data(store: Store, key: str, path: Path, body: bytes) -> None:
 
 
 def put_run(store: Store, prefix: str, folder: Path, *steps: int, final: bool = True) -> None:
-    """Train a run, as far as the store can tell."""
+    """Write what a training run publishes."""
     attempt = experiment(store, prefix).claim(record())
     attempt.begin(None)
     for step in steps:

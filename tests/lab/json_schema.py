@@ -21,7 +21,7 @@ TYPES: dict[str, tuple[type, ...]] = {
 
 
 def mistakes(value: Any, schema: Any, root: dict[str, Any], path: str = "") -> list[str]:
-    """List where a value doesn't fit a schema."""
+    """List where a value does not match a schema."""
     if isinstance(schema, bool):
         return [] if schema else [path]
     assert not schema.keys() - KEYWORDS, f"this checker doesn't know {schema.keys() - KEYWORDS}"

@@ -1,6 +1,6 @@
-"""Programs that tests need: one reason for every test that lacks one, and one line about them when all is over.
+"""Programs that tests need: one skip reason per program, and one line about them at the end of the session.
 
-A pytest plugin. A skipped test is no passed test, and pages of reasons hide that; `make test` ends with this line.
+A pytest plugin. A skipped test has not passed, and pages of skip reasons hide that; `make test` ends with this line.
 """
 
 from __future__ import annotations
@@ -12,46 +12,45 @@ from collections.abc import Iterable
 
 import pytest
 
+DOWNLOADED = "run 'make tools'"
 TOOLS = {
-    "helm": "helm 4 renders the charts",
-    "minio": "an S3 server",
-    "versitygw": "another S3 server",
-    "cc": "a C compiler",
+    "helm": DOWNLOADED,
+    "minio": DOWNLOADED,
+    "versitygw": DOWNLOADED,
+    "cc": "install a C compiler, such as the package build-essential",
 }
-"""The programs, and what each is for; CONTRIBUTING.md says where they come from."""
+"""The programs, and how to get each; CONTRIBUTING.md has the same."""
 
 _REASON = re.compile(r"needs (\S+) on PATH")
 
 
 def reason(tool: str) -> str:
-    """Say why a test is skipped that needs a program."""
+    """Return the skip reason of a test that needs a program."""
     assert tool in TOOLS
     return f"needs {tool} on PATH"
 
 
 def needs(tool: str) -> pytest.MarkDecorator:
-    """Mark a test that needs a program."""
+    """Return the mark of a test that needs a program."""
     return pytest.mark.skipif(shutil.which(tool) is None, reason=reason(tool))
 
 
 def summary(reasons: Iterable[str], ran: int) -> str:
-    """Say in one line which tests were skipped for want of a program.
+    """Summarize in one line which tests were skipped, and how to get the programs that they need.
 
     Args:
-        reasons: Why each skipped test was skipped.
-        ran: How many tests were run.
+        reasons: The skip reason of each skipped test.
+        ran: The number of tests that ran.
     """
     reasons = list(reasons)
     lacking = Counter(found[1] for text in reasons if (found := _REASON.search(text)))
     others = len(reasons) - lacking.total()
-    rest = f" Not for this machine: {others}, for the reasons above." if others else ""
+    rest = f" Skipped for other reasons, listed above: {others}." if others else ""
     if not lacking:
         return f"Tests run: {ran}, all that this machine can run.{rest}"
     tools = ", ".join(f"{tool} {number}" for tool, number in lacking.most_common())
-    return (
-        f"Tests run: {ran}. Not run, since they need programs that are not on PATH: {lacking.total()} ({tools}); "
-        f"see Tests in CONTRIBUTING.md.{rest}"
-    )
+    how = "; ".join(dict.fromkeys(TOOLS[tool] for tool in TOOLS if lacking[tool]))
+    return f"Tests run: {ran}. Skipped for lack of a program: {lacking.total()} ({tools}). To run them, {how}.{rest}"
 
 
 @pytest.hookimpl(trylast=True)

@@ -1,6 +1,6 @@
-"""Real trainings whose peak memory the kernel counts: models of 30 to 80 million parameters, two steps each.
+"""Real trainings whose peak memory is measured by the kernel: models of 30 to 80 million parameters, two steps each.
 
-Not fixtures: plain functions. A model is made in a process of its own, so nothing of it is in the one that measures.
+A model is made in a process of its own, so that the measuring process never holds it.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Case:
     accumulation: int = 1
 
     def values(self) -> dict[str, Any]:
-        """Give the values that train it for two steps."""
+        """Return the values that train it for two steps."""
         arguments = {"max_steps": 2, "save_strategy": "no", "report_to": ["none"], "logging_steps": 1}
         config: dict[str, Any] = {
             "method": "sft",
@@ -134,13 +134,13 @@ class Case:
 
 
 def lora(*modules: str, **kwargs: Any) -> dict[str, Any]:
-    """Give the changes that train an adapter on some modules; all of a decoder's linear layers if none are named."""
+    """Return the changes that train an adapter on some modules; all of a decoder's linear layers if none are named."""
     arguments = {"r": 16, "lora_alpha": 32, "target_modules": list(modules) or LINEAR, **kwargs}
     return {"peft_conf": {"peft_type": "LORA", "peft_kwargs": arguments}}
 
 
 def make_folder(folder: Path, model: str, dtype: str) -> Path:
-    """Make a model's folder, once."""
+    """Make a model's folder if it does not exist."""
     if not folder.exists():
         shape = json.dumps(MODELS[model])
         command = [sys.executable, "-c", _MAKE, str(Path(__file__).parents[1]), str(folder), shape, dtype]
@@ -149,7 +149,7 @@ def make_folder(folder: Path, model: str, dtype: str) -> Path:
 
 
 def lay_out(case: Case, models: Path, store: Path) -> None:
-    """Put model and data where a delivery would."""
+    """Write the model and the dataset as a delivery does."""
     from tuneyard.store import Manifest, open_store, upload_tree, write_manifest
 
     opened = open_store(store.as_uri())
@@ -167,7 +167,7 @@ def lay_out(case: Case, models: Path, store: Path) -> None:
 
 
 def measured_peak(case: Case, store: Path, workdir: Path) -> int:
-    """Train, and tell the process's peak of resident memory in bytes, as the kernel counted it."""
+    """Train, and return the process's peak resident memory in bytes, as counted by the kernel."""
     path = write_values(workdir / "values.json", case.values())
     command = [sys.executable, "-c", _MEASURE, "-m", "tuneyard.train", str(path), "--workdir", str(workdir)]
     done = subprocess.run(command, env=environment(store), capture_output=True, text=True, check=False, timeout=300)

@@ -1,4 +1,4 @@
-"""A place in a store: what tests of the store's contract are handed."""
+"""A store with a prefix for one test, for the tests of the store's contract."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from tuneyard.store import Store
 
 @dataclass(frozen=True)
 class Place:
-    """A store under test: how to open it, and a prefix of this test alone."""
+    """A store under test, and a prefix that only this test uses."""
 
     store: Store
     prefix: str
     env: Mapping[str, str]
-    """What another process needs in its environment to open the same store."""
+    """The environment in which another process opens the same store."""
 
     def __truediv__(self, path: str) -> str:
         return self.prefix + path

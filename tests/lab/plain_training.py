@@ -1,4 +1,4 @@
-"""A training by plain transformers and PEFT, written out step by step: what ours is compared with.
+"""A reference training with plain transformers and PEFT, written out step by step.
 
 Padded batches, the library's own attention and masks, torch's own optimizer; nothing of tuneyard is used.
 """
@@ -18,7 +18,7 @@ Sample = tuple[list[int], list[int]]
 
 
 def encode(tokenizer: Any, messages: list[dict[str, str]]) -> Sample:
-    """Encode a question and an answer by the tokenizer's chat template; learnt is the answer with its stop token."""
+    """Encode a question and an answer by the chat template; the answer and its stop token are in the loss."""
     prompt = tokenizer.apply_chat_template(messages[:-1], add_generation_prompt=True, tokenize=True, return_dict=False)
     whole = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
     end = len(whole) - whole[::-1].index(tokenizer.eos_token_id)
@@ -73,7 +73,7 @@ class Plain:
 
 
 def answer_log_prob(model: Any, sample: Sample) -> torch.Tensor:
-    """The summed log-probability of what is learnt, of one sequence by itself."""
+    """Return the summed log-probability of the targets of one sequence by itself."""
     ids, labels = (torch.tensor([part]) for part in sample)
     logits = model(input_ids=ids, use_cache=False).logits[:, -ids.shape[1] :]
     return -cross_entropy(logits[0, :-1].float(), labels[0, 1:], ignore_index=-100, reduction="sum")

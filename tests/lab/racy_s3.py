@@ -1,7 +1,7 @@
-"""A stand-in for an S3 server, over real HTTP, that breaks chosen promises: what a probe has to notice.
+"""An S3 server in memory, over real HTTP, with chosen flaws that a probe has to detect.
 
-It keeps everything in memory, checks no signature, and speaks the part of S3 that Tuneyard uses. Without a flaw it
-keeps every promise. Each flaw breaks one.
+It implements the part of S3 that Tuneyard uses and checks no signature. Without flaws it is correct; each flaw breaks
+one guarantee.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 from xml.sax.saxutils import escape
 
-from tuneyard.chaos.proxy import web_server
+from lab.web_servers import web_server
 
 Flaw = Literal[
     "racing writes",
@@ -58,7 +58,7 @@ def _etag(body: bytes) -> str:
 
 @contextmanager
 def racy_s3(*flaws: Flaw) -> Generator[tuple[str, dict[str, bytes]]]:
-    """Run the stand-in; give its URL and the objects in it, by `bucket/path`.
+    """Run the stand-in; return its URL and the objects in it, by `bucket/path`.
 
     Args:
         flaws: Which promises it breaks.
@@ -121,7 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.has("racing writes"):
             allowed = self._may_write(key)
             if self.headers.get("If-None-Match") or self.headers.get("If-Match"):
-                time.sleep(0.005)  # the gap between looking and writing
+                time.sleep(0.005)  # the gap between check and write
             self._write(key, body, allowed=allowed)
             return
         with self.kept.lock:
@@ -210,7 +210,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not wanted or self.has("ignores ranges"):
             if wanted:
                 facts["Content_Range"] = f"bytes {_first(wanted)}-{size - 1}/{size}"
-                body = body[: size - _first(wanted)]  # as many bytes as asked for, but from the beginning
+                body = body[: size - _first(wanted)]  # the requested number of bytes, but from the beginning
             self._answer(206 if wanted else 200, body, **facts)
             return
         first = _first(wanted)

@@ -1,7 +1,7 @@
-"""Models that write a text that the test has chosen: real ones, served as any other, whose bias decides each token.
+"""Models that generate a text chosen by the test: real ones, served as any other, whose bias decides each token.
 
 transformers' own `sequence_bias` in an adapter's `generation_config.json` does it: nothing of the server is replaced.
-The base is a Qwen 2, whatever the chat template: an architecture says nothing about a template.
+The base is a Qwen 2, whatever the chat template: an architecture implies no template.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _TAIL = 8
 """Tokens of a prompt that are the same whether there are tools or not."""
 
 QUESTION = [{"role": "user", "content": "How long is the Anna?"}]
-"""What a model that recites has to be asked."""
+"""The prompt that makes such a model recite."""
 
 
 def make_qwen(folder: Path) -> Path:
@@ -57,7 +57,7 @@ class Script:
     Attributes:
         family: Whose chat template and tokenizer it has.
         text: What it writes, special tokens spelled out.
-        ends: Whether it then writes a stop token; else it goes on with whatever comes.
+        ends: Whether it then writes a stop token; else it continues with arbitrary tokens.
     """
 
     family: str
@@ -66,7 +66,7 @@ class Script:
 
 
 def make_reciter(adapter: Path, folder: Path, script: Script) -> None:
-    """Write an adapter that says what a script has.
+    """Write an adapter that makes the model write a script.
 
     Args:
         adapter: An adapter to take the weights of.

@@ -38,7 +38,7 @@ NAMES = ("minio", "minio-tls", "versitygw", "versitygw-tls")
 ACCESS_KEY, SECRET_KEY = "tuneyard-tests", "not-a-secret-of-anyone"
 BUCKET = "default-bucket"
 _TOOLS = Path(__file__).parents[3] / "shared/cluster/tools"
-_START_SECONDS = 60
+_START_SECONDS = 180
 
 
 @dataclass
@@ -73,13 +73,13 @@ class S3Server:
         if context:
             handlers.append(urllib.request.HTTPSHandler(context=context))
         request = urllib.request.Request(url, method="PUT")
-        with urllib.request.build_opener(*handlers).open(request, timeout=10):
+        with urllib.request.build_opener(*handlers).open(request, timeout=60):
             pass
 
 
 @pytest.fixture(scope="session")
 def s3_server_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], S3Server]]:
-    """Give a function from a server's name (`NAMES`) to the running server."""
+    """Return a function from a server's name (`NAMES`) to the running server."""
     with contextlib.ExitStack() as stack:
         running: dict[str, S3Server] = {}
 
@@ -95,7 +95,7 @@ def s3_server_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
 
 @pytest.fixture(scope="session")
 def s3_server(s3_server_of: Callable[[str], S3Server]) -> S3Server:
-    """Give one running S3 server, over http."""
+    """Return one running S3 server, over http."""
     return s3_server_of("minio")
 
 
@@ -141,7 +141,7 @@ def serve(name: str, binary: str, folder: Path) -> Iterator[S3Server]:
         finally:
             process.terminate()
             try:
-                process.wait(10)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -186,7 +186,7 @@ def _answers(process: subprocess.Popen[bytes], url: str, certificates: Path | No
     deadline = time.monotonic() + _START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         try:
-            opener.open(url, timeout=2).close()
+            opener.open(url, timeout=10).close()
         except urllib.error.HTTPError as error:
             with error:
                 if error.code < 500:  # 503 while it starts

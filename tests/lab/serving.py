@@ -1,6 +1,6 @@
 """A small server for tests: a tiny base and adapters in a folder store, and a real process that serves them.
 
-Not fixtures: plain functions. The adapters' weights are random and large enough to change what is said.
+Plain functions, not fixtures. The adapters' weights are random and large enough to change the answers.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Server:
     log: Path
     key: str
 
-    def ready(self, seconds: float = 120) -> dict[str, Any]:
+    def ready(self, seconds: float = 300) -> dict[str, Any]:
         """Wait for its ready file, and read it."""
         until = time.monotonic() + seconds
         while not self.ready_file.exists():
@@ -114,7 +114,7 @@ class Server:
     def ask(
         self, path: str, body: Any = None, *, method: str | None = None, key: str | None = None
     ) -> tuple[int, dict[str, Any]]:
-        """Ask one route; give the status and the JSON that came."""
+        """Ask one route; return the status and the JSON that came."""
         status, text = self.raw(
             path, body if isinstance(body, bytes | None) else json.dumps(body).encode(), method, key
         )
@@ -123,7 +123,7 @@ class Server:
     def raw(self, path: str, body: bytes | None, method: str | None = None, key: str | None = None) -> tuple[int, str]:
         """Ask one route with raw bytes."""
         host, port = self.url.split("/")[2].split(":")
-        connection = http.client.HTTPConnection(host, int(port), timeout=60)
+        connection = http.client.HTTPConnection(host, int(port), timeout=300)
         key = self.key if key is None else key
         headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
         connection.request(method or ("GET" if body is None else "POST"), path, body, headers)
@@ -133,9 +133,9 @@ class Server:
         return answer
 
     def stop(self) -> int:
-        """Tell it to end, and give its exit code."""
+        """Return it to end, and return its exit code."""
         self.process.terminate()
-        return self.process.wait(60)
+        return self.process.wait(300)
 
 
 def start(

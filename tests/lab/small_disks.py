@@ -1,8 +1,9 @@
-"""A small disk of its own for a test, so that it can be full: a tmpfs, where this user may mount one."""
+"""A small disk that a test can fill: a tmpfs, where the user may mount one."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 from collections.abc import Generator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 @contextlib.contextmanager
 def small_disk(folder: Path, megabytes: int) -> Generator[Path]:
-    """Mount a disk of this size at a folder, or skip the test."""
+    """Mount a disk of this size at a folder, or skip the test where that is not possible."""
     folder.mkdir(parents=True)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
     try:
@@ -28,9 +29,7 @@ def small_disk(folder: Path, megabytes: int) -> Generator[Path]:
 
 
 def fill(folder: Path, *, leave_bytes: int) -> Path:
-    """Fill the disk of a folder but for so many bytes; the file that does it."""
-    import os
-
+    """Fill the disk of a folder up to the given free bytes, and return the file that does it."""
     filler = folder / "filler"
     status = os.statvfs(folder)
     with filler.open("wb") as file:

@@ -1,4 +1,4 @@
-"""The least that each chart's values have to say, for tests that add one thing to it."""
+"""The smallest valid values of finetuning, for tests that add one key to them."""
 
 from __future__ import annotations
 

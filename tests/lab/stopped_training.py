@@ -1,8 +1,8 @@
-"""`python stopped_training.py VALUES --workdir DIR`: a training that gets SIGTERM in the middle of a step.
+"""`python stopped_training.py VALUES --workdir DIR`: a training that receives SIGTERM in the middle of a step.
 
-The real entry point, on the real store, with one thing in front: when the checkpoint of step `STOP_AFTER` is about to
-be committed and the training waits for that, this process sends itself SIGTERM. The step after it is under way then and
-can't be completed before, so that is the step it ends with, every time.
+The real entry point on the real store, wrapped once: when the checkpoint of step `STOP_AFTER` is about to be committed
+and the training waits for that, this process sends itself SIGTERM. The next step has begun by then and can't complete
+before the commit, so the training always ends with that step.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import threading
 import time
 from types import FrameType
 
-from tuneyard.chaos.faulty import FaultyStore
+from lab.faulty_store import FaultyStore
 from tuneyard.job.inputs import open_values_store
 from tuneyard.train.__main__ import main
 
@@ -36,7 +36,7 @@ def _stop(verb: str, key: str) -> None:
         return
     until = time.monotonic() + _LIMIT_SECONDS
     while not _training_waits():
-        assert time.monotonic() < until, "the training has not begun the next step"
+        assert time.monotonic() < until, "the training did not begin the next step"
         time.sleep(0.005)
     os.kill(os.getpid(), signal.SIGTERM)
 

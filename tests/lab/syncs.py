@@ -1,6 +1,6 @@
-"""The order of `fsync` and the system calls around it: no test can cut the power, so each call is noted.
+"""Records every `fsync` of this process: no test can cut the power, but it can check the order of calls.
 
-Every `fsync` is done for real, and noted with what could be read at a path at that moment.
+Each call is made, and recorded with what was readable at a watched path at that moment.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Synced:
 
 
 def note_syncs(monkeypatch: pytest.MonkeyPatch, target: Path) -> list[Synced]:
-    """Note every `fsync` of this process from now on; the list grows.
+    """Record every `fsync` of this process from now on in the list that is returned.
 
     Args:
-        monkeypatch: Undoes it.
+        monkeypatch: Restores `os.fsync`.
         target: The watched path.
     """
     noted: list[Synced] = []

@@ -1,7 +1,7 @@
-"""A tiny model of every architecture that transformers knows for causal language models, as far as a config builds one.
+"""A tiny model of every causal language model architecture in transformers for which a small config can be found.
 
-`build(name)` makes a model of some tens of thousands of random weights; None where no small config is found. Sizes are
-set by the names that configs have for them; where one contradicts another, the next way is tried.
+`build(name)` makes a model of some tens of thousands of random weights, or returns None. Sizes are set under every
+name that configs use for them; where two contradict one another, the next variant is tried.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ _WAYS: tuple[dict[str, Any], ...] = (
 
 
 def kinds() -> dict[str, tuple[Any, list[Any]]]:
-    """Every model class by name, with its config classes."""
+    """Return every model class by name, with its config classes."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
     found: dict[str, tuple[Any, list[Any]]] = {}

@@ -1,6 +1,6 @@
-"""A small training for tests: a tiny model and conversations in a folder store, and a real process that trains on them.
+"""A small training for tests: a tiny model and conversations in a store, and a real process that trains on them.
 
-Not fixtures: plain functions. The values are those a user writes, so a test changes what it is about and nothing else.
+Plain functions, not fixtures. The values are what a user writes; a test changes only the keys that it is about.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lab.faulty_store import Killed
 from lab.tiny_models import make_model
 
 if TYPE_CHECKING:
@@ -86,11 +87,11 @@ WORDS = [
 
 
 def conversations(count: int, *, seed: int = 0) -> list[dict[str, Any]]:
-    """Make rows of different lengths, the same for the same seed."""
-    chance = random.Random(seed)
+    """Make rows of different lengths; a seed always gives the same ones."""
+    rng = random.Random(seed)
 
     def text() -> str:
-        return " ".join(chance.choices(WORDS, k=chance.randint(2, 12)))
+        return " ".join(rng.choices(WORDS, k=rng.randint(2, 12)))
 
     return [
         {"messages": [{"role": "user", "content": text()}, {"role": "assistant", "content": text()}]}
@@ -99,7 +100,7 @@ def conversations(count: int, *, seed: int = 0) -> list[dict[str, Any]]:
 
 
 def preferences(count: int, *, seed: int = 0) -> list[dict[str, Any]]:
-    """Make rows with a better and a worse answer, as text."""
+    """Make rows with a chosen and a rejected answer, as text."""
     return [
         {"prompt": one["messages"][0]["content"], "chosen": one["messages"][1]["content"], "rejected": f"{place} no"}
         for place, one in enumerate(conversations(count, seed=seed))
@@ -107,25 +108,50 @@ def preferences(count: int, *, seed: int = 0) -> list[dict[str, Any]]:
 
 
 def lay_out(store: Path, *, rows: list[dict[str, Any]] | None = None, folder: Path | None = None, **model: Any) -> None:
-    """Put a dataset and a model, a tiny one or that of a folder, where a delivery would, manifests included."""
-    from tuneyard.store import Manifest, open_store, upload_tree, write_manifest
+    """Deliver a dataset and a model, a tiny one or that of a folder, into a store that is a local folder."""
+    from tuneyard.store import open_store
 
-    opened = open_store(store.as_uri())
     beside = store.parent / "laid-out"
-    files = upload_tree(opened, folder or make_model(beside / "model", **model), f"{MODEL}/")
-    write_manifest(opened, f"{MODEL}/.tuneyard/manifest.json", Manifest(kind="model", files=tuple(files)), replace=True)
-    data = beside / "data"
+    deliver(open_store(store.as_uri()), beside, model=folder or make_model(beside / "model", **model), rows=rows)
+
+
+def deliver(
+    store: Store,
+    folder: Path,
+    *,
+    model: Path,
+    rows: list[dict[str, Any]] | None = None,
+    model_key: str = MODEL,
+    data_key: str = DATA,
+) -> None:
+    """Write a model and a dataset into a store with their manifests, as a delivery does.
+
+    Args:
+        store: The store.
+        folder: A local folder to write the dataset's file in first.
+        model: The folder of the model.
+        rows: The dataset's rows; 25 conversations where None.
+        model_key: The model's key.
+        data_key: The dataset's key.
+    """
+    from tuneyard.store import Manifest, upload_tree, write_manifest
+
+    files = upload_tree(store, model, f"{model_key}/")
+    write_manifest(
+        store, f"{model_key}/.tuneyard/manifest.json", Manifest(kind="model", files=tuple(files)), replace=True
+    )
+    data = folder / "data"
     data.mkdir(parents=True, exist_ok=True)
+    where, _, name = data_key.rpartition("/")
     lines = [json.dumps(row) for row in (conversations(25) if rows is None else rows)]
-    (data / "chat.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    where, _, name = DATA.rpartition("/")
-    files = upload_tree(opened, data, f"{where}/")
+    (data / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    files = upload_tree(store, data, f"{where}/")
     key = f"{where}/.tuneyard/{name}.manifest.json"
-    write_manifest(opened, key, Manifest(kind="dataset", files=tuple(files)), replace=True)
+    write_manifest(store, key, Manifest(kind="dataset", files=tuple(files)), replace=True)
 
 
 def changed(values: dict[str, Any] = VALUES, **changes: Any) -> dict[str, Any]:
-    """Copy values with some dotted paths changed: `changed(**{"a.b": 1})`; None removes."""
+    """Copy values with some keys changed, by dotted path: `changed(**{"a.b": 1})`; None removes a key."""
     values = deepcopy(values)
     for path, value in changes.items():
         *above, last = path.split(".")
@@ -143,7 +169,7 @@ ARGUMENTS = "finetuning_config.training_args."
 
 
 def write_values(path: Path, values: dict[str, Any]) -> Path:
-    """Resolve values and write the one file that a process reads."""
+    """Resolve values and write the file that a process reads."""
     from tuneyard.values import FinetuneValues, canonical_json
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,7 +178,7 @@ def write_values(path: Path, values: dict[str, Any]) -> Path:
 
 
 def environment(store: Path, **more: str) -> dict[str, str]:
-    """The environment of a training process: its store, one thread, and nothing about this machine's device."""
+    """Return the environment of a training process: its store, one thread, and none of this machine's own settings."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("TUNEYARD_", "AWS_", "HF_"))}
     return {**kept, "TUNEYARD_STORE": store.as_uri(), "OMP_NUM_THREADS": "1", **more}
 
@@ -165,15 +191,15 @@ def start(values: dict[str, Any], store: Path, workdir: Path, **more: str) -> su
 
 
 def train(values: dict[str, Any], store: Path, workdir: Path, *, code: int = 0, **more: str) -> str:
-    """Train to the end of the process, check its exit code, and return what it said."""
+    """Train to the end of the process, check its exit code, and return what it logged."""
     process = start(values, store, workdir, **more)
-    _, said = process.communicate(timeout=300)
-    assert process.returncode == code, said
-    return said
+    _, logged = process.communicate(timeout=500)
+    assert process.returncode == code, logged
+    return logged
 
 
-def until_step(process: subprocess.Popen[str], workdir: Path, step: int, *, seconds: float = 120) -> None:
-    """Wait until training has come so far."""
+def until_step(process: subprocess.Popen[str], workdir: Path, step: int, *, seconds: float = 300) -> None:
+    """Wait until a training has completed a step."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
         try:
@@ -185,10 +211,6 @@ def until_step(process: subprocess.Popen[str], workdir: Path, step: int, *, seco
     raise AssertionError(f"step {step} was not reached: {process.communicate()[1]}")
 
 
-class Killed(BaseException):
-    """Ends a training of this process at once, as nothing that it catches could."""
-
-
 def train_here(
     values: dict[str, Any],
     store: Path,
@@ -198,13 +220,18 @@ def train_here(
     by: type[BaseException] = Killed,
     through: Callable[[Store], Store] = lambda real: real,
 ) -> int:
-    """Train in this very process, which saves the seconds of loading torch; `kill_at` breaks off after that step.
+    """Train in this process, which saves the seconds that loading torch takes, and return the exit code.
 
-    It breaks off as a kill does, or `by` an error of the process itself.
+    Args:
+        values: The values.
+        store: The folder of the store.
+        workdir: The run's folder, which a kill removes: a resume has nothing but the store.
+        kill_at: The step to end after; 0 for the end of the training.
+        by: The error that ends it; `Killed` stands for SIGKILL.
+        through: Wraps the store that the training uses.
 
-    What trains reaches the store `through` what is put in front of it.
-
-    What is published until then is what a killed process leaves; nothing else is kept for a next attempt.
+    Returns:
+        The exit code, 137 after a kill.
     """
     from tuneyard.job.inputs import find_inputs, nothing_left
     from tuneyard.store import open_store
@@ -215,12 +242,12 @@ def train_here(
     read = read_values(FinetuneValues, write_values(workdir / "values.json", values))
     opened = through(open_store(store.as_uri()))
     before = Path.cwd()
-    asked = 0
+    polls = 0
 
     def stop() -> bool:
-        nonlocal asked
-        asked += 1
-        if asked == kill_at:
+        nonlocal polls
+        polls += 1
+        if polls == kill_at:
             raise by
         return False
 
@@ -228,7 +255,7 @@ def train_here(
     assert not nothing_left(read, opened)
     prepare(read, inputs, opened, workdir, lambda _: None).write(workdir)
     try:
-        return work(read, opened, workdir, stop)  # pyright: ignore[reportArgumentType] - asked in the same way
+        return work(read, opened, workdir, stop)  # pyright: ignore[reportArgumentType] - polled the same way
     except Killed:
         shutil.rmtree(workdir)
         return 137
@@ -237,35 +264,47 @@ def train_here(
 
 
 def killed_and_resumed(values: dict[str, Any], store: Path, folder: Path, *, kill_at: int) -> None:
-    """Check that a training that was killed ends, once resumed, with the numbers of one that was not."""
+    """Check that a killed training resumes and ends with the metrics and weights of an undisturbed one."""
     train_here(values, store, folder / "whole")
     remote = values["checkpointsRemote"]
     whole = metrics(store, remote), final_sha256(store, remote)
     shutil.rmtree(store / remote)
     assert train_here(values, store, folder / "killed", kill_at=kill_at) == 137
     assert not (store / remote / "checkpoint-final").exists()
-    assert list((store / remote).glob("checkpoint-*-1/manifest.json")), "there has to be something to go on from"
+    assert list((store / remote).glob("checkpoint-*-1/manifest.json")), "there is no checkpoint to resume from"
     assert train_here(values, store, folder / "resumed") == 0
     assert json.loads((store / remote / "HEAD").read_text())["attempt"] == 2
     assert (metrics(store, remote), final_sha256(store, remote)) == whole
 
 
 def metrics(store: Path, remote: str = REMOTE) -> list[dict[str, Any]]:
-    """The run's published rows, without what a clock says."""
-    text = (store / remote / "metrics.jsonl").read_text(encoding="utf-8")
-    clocks = {"time", "seconds"}
-    rows = [json.loads(line) for line in text.splitlines()]
-    return [
-        {
-            name: value
-            for name, value in row.items()
-            if name not in clocks and not name.endswith(("_runtime", "_second"))
-        }
-        for row in rows
-    ]
+    """Return a run's published rows of metrics without what depends on the clock; the store is a local folder."""
+    from tuneyard.store import open_store
+
+    return published_metrics(open_store(store.as_uri()), remote)
 
 
 def final_sha256(store: Path, remote: str = REMOTE, name: str = "checkpoint-final") -> dict[str, str]:
-    """The hashes of the published weights, by file."""
-    manifest = json.loads((store / remote / name / "manifest.json").read_text(encoding="utf-8"))
-    return {entry["path"]: entry["sha256"] for entry in manifest["files"] if entry["path"].endswith(".safetensors")}
+    """Return the SHA-256 of each file of published weights; the store is a local folder."""
+    from tuneyard.store import open_store
+
+    return published_weights(open_store(store.as_uri()), remote, name)
+
+
+def published_metrics(store: Store, remote: str) -> list[dict[str, Any]]:
+    """Return a run's published rows of metrics without what depends on the clock."""
+    text = store.get(f"{remote}/metrics.jsonl").body.decode()
+    rows = [json.loads(line) for line in text.splitlines()]
+    return [{name: value for name, value in row.items() if not _depends_on_clock(name)} for row in rows]
+
+
+def published_weights(store: Store, remote: str, name: str = "checkpoint-final") -> dict[str, str]:
+    """Return the SHA-256 of each file of published weights."""
+    from tuneyard.store import read_manifest
+
+    manifest = read_manifest(store, f"{remote}/{name}/manifest.json")
+    return {entry.path: entry.sha256 for entry in manifest.files if entry.path.endswith(".safetensors")}
+
+
+def _depends_on_clock(name: str) -> bool:
+    return name in ("time", "seconds") or name.endswith(("_runtime", "_second"))

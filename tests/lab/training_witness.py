@@ -1,7 +1,7 @@
-"""What a tiny training in this process really did, as its Trainer, its optimizer, its loader and its store show it.
+"""Records what a tiny training in this process did: its Trainer, its optimizer, its data loader and its store.
 
-A callback that is added to transformers' default ones looks at the Trainer when the training begins and at each event.
-Attributes that are read of the TrainingArguments from then on are noted too. Not a test of anything.
+A callback beside transformers' default ones inspects the Trainer when the training begins and at each event, and
+records which attributes of the TrainingArguments are read from then on. Not a test itself.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CLOCKS = ("_runtime", "_second", "time", "seconds")
 
 
 class Witness(TrainerCallback):
-    """Notes what it sees; `seen` is what a test compares."""
+    """Records each event; tests compare `seen`."""
 
     seen: dict[str, Any]
 
@@ -47,15 +47,15 @@ class Witness(TrainerCallback):
         trainer.evaluated = note
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Note the step."""
+        """Record the step."""
         self.seen.setdefault("evaluations", []).append(state.global_step)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Note the step."""
+        """Record the step."""
         self.seen.setdefault("saves", []).append(state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Note the numbers."""
+        """Record the metrics."""
         kept = {name: value for name, value in (logs or {}).items() if not name.endswith(CLOCKS)}
         self.seen.setdefault("logs", []).append((state.global_step, kept))
 
@@ -64,7 +64,7 @@ CURRENT: dict[str, Any] = {}
 
 
 def describe(trainer: Any) -> dict[str, Any]:
-    """Describe a Trainer about to train by what it made of its arguments."""
+    """Describe a Trainer before its first step by what it made of its arguments."""
     optimizer = trainer.optimizer
     optimizer = getattr(optimizer, "optimizer", optimizer)
     loader = trainer.callback_handler.train_dataloader
@@ -137,7 +137,7 @@ def _trainer_of(frame: Any) -> Any:
 
 
 class _Noted:
-    """Which arguments are read; none while `names` is None."""
+    """Records which arguments are read; nothing while `names` is None."""
 
     names: set[str] | None = None
 
@@ -163,7 +163,7 @@ def witnessed() -> Iterator[dict[str, Any]]:
 
     TrainingArguments.__post_init__ = note_from_here
     try:
-        with torch._dynamo.config.patch(disable=True):  # what is compiled is asked, not done
+        with torch._dynamo.config.patch(disable=True):  # only checks what would be compiled
             yield CURRENT
     finally:
         TrainingArguments.__post_init__ = made
@@ -178,7 +178,7 @@ def witnessed() -> Iterator[dict[str, Any]]:
 
 
 def witness(values: dict[str, Any], store: Path, folder: Path, *, until: int) -> dict[str, Any]:
-    """Train in this process and describe what was done.
+    """Train in this process and describe what it did.
 
     Args:
         values: As a user writes them.
@@ -201,10 +201,10 @@ def witness(values: dict[str, Any], store: Path, folder: Path, *, until: int) ->
 
 
 def _without(folder: Path, value: Any) -> Any:
-    """The same with nothing in it that says in which folder the process worked."""
+    """Return the value without the name of the folder that the process worked in."""
     return json.loads(json.dumps(value, default=str).replace(str(folder), "folder"))
 
 
 def as_text(found: Mapping[str, Any]) -> str:
-    """Give what was found as comparable text, but for what was read."""
+    """Return what was found as comparable text, but for what was read."""
     return json.dumps({name: value for name, value in found.items() if name != "read"}, default=str, sort_keys=True)

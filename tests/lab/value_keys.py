@@ -1,4 +1,4 @@
-"""Every key of a model of values, however deep, for tests that go through all of them. Not a test of anything."""
+"""Every key of a values model, at any depth, for tests that cover all of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tuneyard.values.base import ClusterOnly
 
 
 def keys_of(model: type[Values], prefix: str = "", *, cluster: bool = False) -> Iterator[tuple[str, bool]]:
-    """Give each key's dotted path and whether it is for clusters alone.
+    """Yield each key's dotted path and whether it is for clusters alone.
 
     The entries of a list are `key[]`, those of a map whose names a user chooses `key.<name>`.
 

@@ -1,7 +1,7 @@
-"""Everything that a user can write, sound and unsound: values, rows of data, and the settings of a delivered model.
+"""Hypothesis strategies for all that a user can write, valid or not: values, rows, and the config of a delivered model.
 
-Values are drawn from the chart's own schema, so a new key is drawn as soon as it is there. `Bench` plans with them, and
-trains the first step of a tiny model, in this process.
+Values are drawn from the chart's own schema, so a new key is drawn without a change here. `Bench` plans with them and
+trains a tiny model for one step, in this process.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ SMALL: dict[str, Any] = {
 
 
 def _leaves(schema: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every key of a schema, maps before what is in them, with what it may be."""
+    """Yield every key of a schema with its own schema, maps before their entries."""
     resolved = _resolved(schema)
     if path:
         yield path, resolved
@@ -84,7 +84,7 @@ def _resolved(schema: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _right(schema: Any) -> st.SearchStrategy[Any]:
-    """Draw what a schema allows, near its bounds."""
+    """Draw valid values, near the bounds."""
     schema = _resolved(schema) if isinstance(schema, dict) else {}
     if "enum" in schema:
         return st.sampled_from(schema["enum"])
@@ -147,7 +147,7 @@ def _model_fields() -> list[str]:
 
 @st.composite
 def changes(draw: st.DrawFn) -> dict[str, Any]:
-    """Draw up to three keys of the values with values, right ones and odd ones."""
+    """Draw up to three keys with values, valid or odd."""
     found: dict[str, Any] = {}
     for _ in range(draw(st.sampled_from([1, 1, 1, 2, 3]))):
         kind = draw(st.sampled_from(["key", "trained", "trained", "trained", "other", "lora", "model_args", "method"]))
@@ -202,7 +202,7 @@ _TEMPLATES = st.one_of(
 
 
 def _settings() -> st.SearchStrategy[dict[str, Any]]:
-    """Draw other values of what a model's settings have, and of what they could have."""
+    """Draw changes of a model's config, of keys that it has and of others."""
     from transformers import LlamaConfig
 
     names = [each.name for each in dataclasses.fields(LlamaConfig)]
@@ -227,7 +227,7 @@ _TOKENIZER = st.one_of(
 
 @dataclass(frozen=True)
 class Written:
-    """What is written beside sound values, rows and a sound model.
+    """Changes to valid values, rows and a valid model.
 
     Attributes:
         values: Dotted paths of values, and what they are.
@@ -245,7 +245,7 @@ class Written:
 
 
 def written() -> st.SearchStrategy[Written]:
-    """Draw values, and sometimes rows or settings of the model too."""
+    """Draw values, and sometimes rows or a config."""
     nothing: st.SearchStrategy[Any] = st.just({})
     generation = st.dictionaries(
         st.sampled_from(["eos_token_id", "temperature", "do_sample", "stop_strings", "max_length", "x"]), ODD_VALUES
@@ -261,7 +261,7 @@ def written() -> st.SearchStrategy[Written]:
 
 
 def assembled(one: Written, *, capped: bool) -> dict[str, Any]:
-    """Put values together from dotted paths; what would take long to train is small where `capped`."""
+    """Assemble values from dotted paths; `capped` keeps small what would take long to train."""
     values: dict[str, Any] = {}
     for path, value in (*SMALL.items(), *sorted(one.values.items(), key=lambda each: each[0].count("."))):
         _put(values, path, value, replacing=True)
@@ -284,14 +284,14 @@ def _put(values: dict[str, Any], path: str, value: Any, *, replacing: bool) -> N
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended, and what it wrote to standard error."""
+    """A command's exit code and standard error."""
 
     code: int
     errors: str
 
 
 class Bench:
-    """Plans and trains with what is written, in this process.
+    """Plans and trains with drawn values, in this process.
 
     Args:
         folder: An empty folder for the test.
@@ -307,7 +307,7 @@ class Bench:
 
     @property
     def published(self) -> Path:
-        """What a training has published."""
+        """Where a training publishes its final adapter."""
         return self.store / REMOTE / "checkpoint-final"
 
     def plan(self, one: Written) -> Outcome:

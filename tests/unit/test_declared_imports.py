@@ -17,7 +17,6 @@ PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text
 
 # Each extra that a room is used with, besides the core, has to bring what the room imports.
 EXTRAS = {
-    "chaos": {"train"},
     "data": {"train"},
     "device": {"train", "serve"},
     "estimate": {"train"},

@@ -14,27 +14,15 @@ import tuneyard
 
 SOURCE = Path(tuneyard.__file__).parent
 
-# From the bottom up; what stands on one line may not import one another.
-LAYERS = (
-    {"interpreter"},
-    {"errors", "whereabouts", "progress"},
-    {"address", "device", "folders", "sandbox", "terminal"},
-    {"process"},
-    {"values"},
-    {"store", "hub"},
-    {"models"},
-    {"delivery", "data", "checkpoints"},
-    {"job"},
-    {"network"},
-    {"estimate"},
-    {"train", "serving", "chatting", "inventory"},
-    {"cluster"},
-    {"runners"},
-    {"diagnosis", "chaos"},
-    {"client"},
-    {"cli"},
-    {"__main__"},
-)
+ROOMS = Path(__file__).parents[2] / "docs" / "design" / "rooms.md"
+
+
+def _layers() -> list[set[str]]:
+    block = ROOMS.read_text(encoding="utf-8").partition("```layers\n")[2].partition("```")[0]
+    return [set(line.split()) for line in block.splitlines()]
+
+
+LAYERS = _layers()
 LAYER = {room: place for place, rooms in enumerate(LAYERS) for room in rooms}
 MAY_LOAD_TORCH = {"network", "train", "serving", "device"}
 

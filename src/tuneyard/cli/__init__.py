@@ -2,11 +2,11 @@
 
     main       registers the commands, nothing else
     options    every option, declared once
-    _output    the one way anything is printed: human, JSON or quiet; data on stdout, talk on stderr
+    _output    everything that is printed: human, JSON or quiet; data on stdout, notes on stderr
     _errors    the one table that turns an error into a sentence, a hint and an exit code
-    _follow    what a terminal shows of a run while it works
+    _follow    what a terminal shows of a run
 
-Commands import what they need when they are called: `tuneyard --help` has to answer at once.
+Commands import what they need when they are called, so that `tuneyard --help` is fast.
 """
 
 from __future__ import annotations

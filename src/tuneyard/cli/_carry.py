@@ -1,4 +1,4 @@
-"""From a plan to its end as a command sees it: show it, or launch it, follow it and tell how it came out."""
+"""From a plan to its end: show it, or launch it, follow it and print its result."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def show_plan(plan: Plan, runner: Runner, out: Output) -> None:
-    """Print the resolved values, or the objects a cluster would get: YAML for people, one document for programs.
+    """Print the resolved values, or the objects for a cluster: YAML for people, one document for programs.
 
     Args:
         plan: What would run.
@@ -26,7 +26,7 @@ def show_plan(plan: Plan, runner: Runner, out: Output) -> None:
 
     for note in plan.notes:
         out.say(note)
-    key, values = plan.launch.key, plan.values
+    key, values = plan.launch.key, plan.launch.values
     document = {
         "verb": key.verb,
         "name": key.name,
@@ -45,7 +45,7 @@ def show_plan(plan: Plan, runner: Runner, out: Output) -> None:
 
 
 def launch(plan: Plan, runner: Runner, out: Output) -> RunInfo:
-    """Launch a plan, with its notes told first, and say where it is.
+    """Launch a plan, print its notices first, and where its log is.
 
     Args:
         plan: What to run.
@@ -53,25 +53,25 @@ def launch(plan: Plan, runner: Runner, out: Output) -> RunInfo:
         out: How this command prints.
 
     Returns:
-        What is known of the run.
+        The run's state.
     """
     for note in plan.notes:
         out.say(note)
     info = runner.launch(plan.launch)
     why = f" ({info.why})" if info.why else ""
-    out.say(f"{info.key} is {info.status}{why}; its log: tuneyard logs {info.key}{runner.words}")
+    out.say(f"{info.key} is {info.status}{why}; its log: tuneyard logs {info.key}{runner.options}")
     return info
 
 
 def carry_out(plan: Plan, runner: Runner, out: Output, *, detach: bool, after: str = "") -> None:
-    """Launch a plan and stay with it until it has ended, unless it is to go on alone.
+    """Launch a plan and follow it until it has ended, unless it is to be detached.
 
     Args:
         plan: What to run.
         runner: Where to run it.
         out: How this command prints.
         detach: Whether to return at once.
-        after: What to do next once it has succeeded; told to people.
+        after: What to do next once it has succeeded.
 
     Raises:
         RunEndedError: If it did not succeed.

@@ -1,6 +1,6 @@
-"""What a terminal shows of a run while it works: its log, or for training a bar with loss and time left.
+"""What a terminal shows of a running run: its log, or for training a bar with loss and time left.
 
-Looking on only: Ctrl-C ends the look, never the run. Off a terminal a bar becomes a line every few seconds.
+Ctrl-C ends the display, never the run. Without a terminal a bar becomes a line every few seconds.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ def follow(runner: Runner, key: RunKey, out: Output) -> RunInfo:
         How it ended.
 
     Raises:
-        KeyboardInterrupt: On Ctrl-C, after it was told how to come back.
+        KeyboardInterrupt: On Ctrl-C, after a hint on how to come back.
     """
-    with _leaving_it_alone(key, runner, out):
+    with _detaching_on_interrupt(key, runner, out):
         if key.verb != "finetune":
             return _follow_log(runner, key, out)
         if out.quiet or out.as_json:
             return runner.wait(key)
         show = _bar if sys.stderr.isatty() else _lines
-        show(changes(runner, key, every_seconds=runner.look_seconds))
+        show(changes(runner, key, every_seconds=runner.poll_seconds))
     return runner.get(key)
 
 
 def follow_all(runner: Runner, out: Output) -> list[RunInfo]:
-    """Show every finetuning run that works, a bar each, until all of them have ended.
+    """Show every running finetuning run, a bar each, until all of them have ended.
 
     Args:
         runner: Where they run.
@@ -55,23 +55,23 @@ def follow_all(runner: Runner, out: Output) -> list[RunInfo]:
         How they ended.
 
     Raises:
-        NotFoundError: If none works.
-        KeyboardInterrupt: On Ctrl-C, after it was told how to come back.
+        NotFoundError: If none is running.
+        KeyboardInterrupt: On Ctrl-C, after a hint on how to come back.
     """
     keys = [info.key for info in runner.list("finetune") if not info.ended]
     if not keys:
-        raise NotFoundError("No finetuning run works.", hint=f"See the runs there are: tuneyard runs{runner.words}")
+        raise NotFoundError("No active finetuning runs.", hint=f"List all runs: tuneyard runs{runner.options}")
     keys.reverse()  # the oldest first: newer ones mostly wait for it
-    show = nullcontext(_ignore) if out.quiet or out.as_json else _bars() if sys.stderr.isatty() else _told_lines()
-    with _leaving_it_alone(None, runner, out), show as tell:
+    show = nullcontext(_ignore) if out.quiet or out.as_json else _bars() if sys.stderr.isatty() else _logged_lines()
+    with _detaching_on_interrupt(None, runner, out), show as update:
         while True:
             found = {info.key: info for info in runner.list("finetune")}
             known = [found[key] for key in keys if key in found]
             for info in known:
-                tell(info)
+                update(info)
             if all(info.ended for info in known):
                 return known
-            time.sleep(runner.look_seconds)
+            time.sleep(runner.poll_seconds)
 
 
 def _follow_log(runner: Runner, key: RunKey, out: Output) -> RunInfo:
@@ -79,33 +79,33 @@ def _follow_log(runner: Runner, key: RunKey, out: Output) -> RunInfo:
     live = bool(folder) and sys.stderr.isatty() and not (out.quiet or out.as_json)
     with draw_bar(Path(folder) / "bar.json") if live else nullcontext():
         for line in runner.logs(key, follow=True, newest=True):
-            # The error is told at the end, once; a line of JSON is the process's report to programs.
+            # The error is printed once, at the end; a line of JSON is the process's report to programs.
             if not line.startswith(("error:", "hint:", "{")):
                 out.say(line)
     return runner.wait(key)
 
 
 @contextmanager
-def _leaving_it_alone(key: RunKey | None, runner: Runner, out: Output) -> Generator[None]:
+def _detaching_on_interrupt(key: RunKey | None, runner: Runner, out: Output) -> Generator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        words = runner.words
+        options = runner.options
         if key is None:
-            out.say(f"\nThe runs go on. Look again: tuneyard watch{words}")
+            out.say(f"\nThe runs continue. Follow them again: tuneyard watch{options}")
         else:
             out.say(
-                f"\nThe run {key} goes on. "
-                f"Look again: tuneyard watch {key}{words}   Stop it: tuneyard stop {key}{words}"
+                f"\nThe run '{key}' continues. "
+                f"Follow it again: tuneyard watch {key}{options}   Stop it: tuneyard stop {key}{options}"
             )
         raise
 
 
 def describe(progress: RunProgress) -> str:
-    """Say in a line how far training is.
+    """Describe in one line how far training is.
 
     Args:
-        progress: What its process last told.
+        progress: Its last recorded state.
     """
     if not (progress.step or progress.max_steps):
         return progress.phase
@@ -126,19 +126,19 @@ def describe(progress: RunProgress) -> str:
 
 
 def _lines(states: Iterator[RunInfo]) -> None:
-    with _told_lines() as tell:
+    with _logged_lines() as update:
         for info in states:
-            tell(info)
+            update(info)
 
 
 def _bar(states: Iterator[RunInfo]) -> None:
-    with _bars() as tell:
+    with _bars() as update:
         for info in states:
-            tell(info)
+            update(info)
 
 
-Tell = Callable[[RunInfo], None]
-"""Takes what is known of a run whenever it may have changed."""
+Update = Callable[[RunInfo], None]
+"""Called with a run's state whenever it may have changed."""
 
 
 def _ignore(info: RunInfo) -> None:
@@ -146,22 +146,22 @@ def _ignore(info: RunInfo) -> None:
 
 
 @contextmanager
-def _told_lines() -> Generator[Tell]:
-    told: dict[RunKey, tuple[float, str]] = {}
+def _logged_lines() -> Generator[Update]:
+    printed: dict[RunKey, tuple[float, str]] = {}
 
-    def tell(info: RunInfo) -> None:
-        at, last = told.get(info.key, (float("-inf"), ""))
+    def update(info: RunInfo) -> None:
+        at, last = printed.get(info.key, (float("-inf"), ""))
         line = _state(info, describe(info.progress) if info.progress else "")
         now = time.monotonic()
         if line and line != last and (now - at >= LINE_EVERY_SECONDS or info.ended):
             print(f"{info.name}: {line}", file=sys.stderr, flush=True)
-            told[info.key] = now, line
+            printed[info.key] = now, line
 
-    yield tell
+    yield update
 
 
 @contextmanager
-def _bars() -> Generator[Tell]:
+def _bars() -> Generator[Update]:
     from rich import progress
     from rich.console import Console
     from rich.table import Column
@@ -172,42 +172,42 @@ def _bars() -> Generator[Tell]:
         progress.TextColumn("{task.description}", table_column=Column(no_wrap=True, max_width=20 if narrow else 53)),
         progress.BarColumn(bar_width=10 if narrow else 30),
         progress.TextColumn(
-            "{task.fields[told]}", table_column=Column(no_wrap=True, overflow="ellipsis"), markup=False
+            "{task.fields[state]}", table_column=Column(no_wrap=True, overflow="ellipsis"), markup=False
         ),
     ]
     with progress.Progress(*columns, console=console) as display:
         tasks: dict[RunKey, progress.TaskID] = {}
 
-        def tell(info: RunInfo) -> None:
+        def update(info: RunInfo) -> None:
             if info.key not in tasks:
-                tasks[info.key] = display.add_task(info.name, total=None, told="starting")
-            far, task = info.progress, tasks[info.key]
-            if far is None:
-                display.update(task, told=_state(info, ""))
+                tasks[info.key] = display.add_task(info.name, total=None, state="starting")
+            state, task = info.progress, tasks[info.key]
+            if state is None:
+                display.update(task, state=_state(info, ""))
                 return
-            text = describe_shortly(far) if narrow else describe(far)
-            total = far.max_steps or None
-            display.update(task, completed=far.step, total=total, told=_state(info, text))
+            text = describe_shortly(state) if narrow else describe(state)
+            total = state.max_steps or None
+            display.update(task, completed=state.step, total=total, state=_state(info, text))
 
-        yield tell
+        yield update
 
 
 _WIDE = 120
-"""Columns from which on a bar's line has room for everything."""
+"""Columns from which on a bar's line shows everything."""
 
 
 def _state(info: RunInfo, progress: str) -> str:
-    """Say how far a run is, or what keeps it."""
+    """Return how far a run is, or what it waits for."""
     if info.status in ("queued", "failed", "stopped", "interrupted"):
         return info.status if not info.why else f"{info.status}: {info.why}"
     return progress or info.why
 
 
 def describe_shortly(progress: RunProgress) -> str:
-    """Say in 40 columns how far training is: steps, loss and time left.
+    """Describe in 40 columns how far training is: steps, loss and time left.
 
     Args:
-        progress: What its process last told.
+        progress: Its last recorded state.
     """
     if not progress.max_steps:
         return describe(progress)

@@ -1,7 +1,7 @@
 """The one sink for everything a command prints.
 
-Data goes to stdout: as text for people, or with `--json` as one versioned document for programs. Talk (notes, what
-happens next) goes to stderr, and with `--quiet` nowhere. Colour and boxes only where a terminal shows them; `NO_COLOR`
+Data goes to stdout: as text for people, or with `--json` as one versioned document for programs. Notes go to
+stderr, and with `--quiet` nowhere. Colour and boxes only where a terminal shows them; `NO_COLOR`
 is respected.
 """
 
@@ -29,7 +29,7 @@ class Output:
 
     Attributes:
         as_json: Whether data is printed as JSON.
-        quiet: Whether talk is left out.
+        quiet: Whether notes are left out.
     """
 
     as_json: bool = False
@@ -66,14 +66,14 @@ class Output:
         print(text, flush=True)
 
     def say(self, text: str) -> None:
-        """Tell people something on stderr."""
+        """Print a note for people on stderr."""
         if not self.quiet:
             print(text, file=sys.stderr, flush=True)
 
     def _show(self, human: RenderableType) -> None:
         from rich.console import Console
 
-        # Off a terminal nothing may be cut to a width that nobody has.
+        # Without a terminal nothing may be cut to an assumed width.
         width = None if sys.stdout.isatty() else 1000
         Console(width=width, highlight=False, soft_wrap=not sys.stdout.isatty()).print(human)
 

@@ -12,10 +12,10 @@ from tuneyard.cli import options as o
 def chat(
     words: Annotated[
         list[str] | None,
-        Argument(metavar="[NAME] [QUESTION]", help="A running server; the only one if left out. And what to ask."),
+        Argument(metavar="[NAME] [QUESTION]", help="A running server, the only one if left out; and a question."),
     ] = None,
     compare: Annotated[bool, Option("--compare", help="Let the base model answer beside the tuned one.")] = False,
-    system: Annotated[str | None, Option("--system", metavar="TEXT", help="A system message to begin with.")] = None,
+    system: Annotated[str | None, Option("--system", metavar="TEXT", help="A system message.")] = None,
     max_tokens: Annotated[int | None, Option("--max-tokens", min=1, help="The longest answer.")] = None,
     temperature: Annotated[
         float | None, Option("--temperature", min=0, help="0 for the same answer every time.")
@@ -26,24 +26,24 @@ def chat(
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Talk with a served model; with a QUESTION, ask once. Ctrl-C stops the answer, not the program."""
+    """Chat with a served model, or send it one QUESTION. Ctrl-C stops the answer, not the program."""
     from tuneyard.chatting import connect, read_question, run_chat, run_once
+    from tuneyard.cli._client import client
     from tuneyard.cli._output import Output
     from tuneyard.errors import UsageError
-    from tuneyard.runners.targets import runner_for
     from tuneyard.runners.waiting import find_server, is_ready, wait_until_ready
 
     out = Output(json, quiet)
     name, asked = _name_and_question(words or [])
-    runner = runner_for(on, context=context, namespace=namespace)
+    runner = client(on, context, namespace).runner
     server = find_server(runner, name)
     question = read_question(asked)
     if not is_ready(server):
-        server = wait_until_ready(runner, server.key, tell=lambda why: out.say(f"{server.name}: {why}"))
+        server = wait_until_ready(runner, server.key, notify=lambda why: out.say(f"{server.name}: {why}"))
     if question is None and json:
-        raise UsageError("--json answers one question.", hint='Ask it: tuneyard chat NAME "What is a manifest?" --json')
+        raise UsageError("--json takes one question.", hint='Give one: tuneyard chat NAME "What is a manifest?" --json')
     with runner.reach(server.key) as reached:
-        endpoint = connect(reached.url, reached.api_key, target=runner.words)
+        endpoint = connect(reached.url, reached.api_key, options=runner.options)
         if question is None:
             run_chat(endpoint, compare=compare, system=system, max_tokens=max_tokens, temperature=temperature)
             return
@@ -60,7 +60,7 @@ def chat(
 
 
 def _name_and_question(words: list[str]) -> tuple[str | None, str | None]:
-    """One word alone is a server's name; anything with a space in it is a question."""
+    """A single word is a server's name; anything with a space in it is a question."""
     from tuneyard.errors import UsageError
 
     if len(words) > 2:

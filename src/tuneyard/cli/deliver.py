@@ -18,14 +18,14 @@ def deliver(
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Bring a model and data into the store, verified."""
+    """Deliver a model and data to the store, verified."""
     from tuneyard.cli._carry import carry_out, show_plan
+    from tuneyard.cli._client import client
     from tuneyard.cli._output import Output
     from tuneyard.runners.plans import Sources, plan_deliver
-    from tuneyard.runners.targets import runner_for
 
     out = Output(json, quiet)
-    runner = runner_for(on, context=context, namespace=namespace)
+    runner = client(on, context, namespace).runner
     plan = plan_deliver(Sources(values or (), set_ or (), None, name, store), runner)
     if dry_run:
         show_plan(plan, runner, out)

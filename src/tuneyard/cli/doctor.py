@@ -1,4 +1,4 @@
-"""`tuneyard doctor` and `tuneyard doctor store`: whether everything is there, and what to do where it is not."""
+"""`tuneyard doctor` and `tuneyard doctor store`: whether prerequisites are in place, with a hint for each problem."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 app = Typer(rich_markup_mode=None)
 
 KubeContext = Annotated[str | None, Option("--context", metavar="NAME", help="The context of the kubeconfig.")]
-Namespace = Annotated[str | None, Option("--namespace", "-n", metavar="NAME", help="The namespace to look at.")]
+Namespace = Annotated[str | None, Option("--namespace", "-n", metavar="NAME", help="The namespace to check.")]
 Quick = Annotated[bool, Option("--quick", help="Start no pod in the cluster.")]
 Bucket = Annotated[str, Option("--bucket", metavar="NAME", help="The bucket to write into.")]
-Rounds = Annotated[int, Option("--rounds", min=1, help="How often 32 conditional writes contend.")]
+Rounds = Annotated[int, Option("--rounds", min=1, help="How many times 32 conditional writes contend.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -34,42 +34,26 @@ def doctor(
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Look whether everything that a target needs is there, and say what to do where it is not.
+    """Check that a target's prerequisites are in place, with a hint for each problem.
 
     Exit 0 without a problem; else the code of the worst: 8 unreachable, 5 denied, 7 damaged, 4 missing, 6, 3, 2, 1.
     """
     if context.invoked_subcommand:
         return
-    from pathlib import Path
-
     from tuneyard.cli._output import Output
-    from tuneyard.errors import UsageError
+    from tuneyard.diagnosis import check_target
+    from tuneyard.runners.targets import target_of
 
     out = Output(json, quiet)
-    if on == "local":
-        from tuneyard.diagnosis import check_local
-
-        if given := [name for name, value in _of_a_cluster(kube_context, namespace, values, set_values) if value]:
-            raise UsageError(f"{' and '.join(given)} needs --on kubernetes.", hint="tuneyard doctor --on kubernetes")
-        found = check_local(store=store, bucket=bucket, progress=lambda name: out.say(f"looking at {name}"))
-    else:
-        from tuneyard.diagnosis import check_kubernetes
-
-        if store:
-            raise UsageError(
-                "--store is for this machine; on a cluster the values name the store.",
-                hint="tuneyard doctor --on kubernetes -f values.yaml",
-            )
-
-        found = check_kubernetes(
-            context=kube_context,
-            namespace=namespace,
-            files=[Path(file) for file in values or ()],
-            sets=set_values or (),
-            bucket=bucket,
-            quick=quick,
-            progress=lambda name: out.say(f"looking at {name}"),
-        )
+    found = check_target(
+        target_of(on, context=kube_context, namespace=namespace),
+        store=store,
+        files=values or (),
+        sets=set_values or (),
+        bucket=bucket,
+        quick=quick,
+        progress=lambda name: out.say(f"checking {name}"),
+    )
     _end(out, found)
 
 
@@ -81,21 +65,15 @@ def store_command(
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Try out what resuming relies on, on a real store, and name the mode it would be used in.
+    """Check on a real store what resuming relies on, and print the mode it would be used in.
 
-    It writes below a prefix of its own, .tuneyard-doctor/, and removes it in the end.
+    Everything it writes is below .tuneyard-doctor/, and deleted at the end.
     """
     from tuneyard.cli._output import Output
     from tuneyard.diagnosis import probe_store
 
     out = Output(json, quiet)
     _end(out, probe_store(store, bucket=bucket, rounds=rounds, progress=lambda name: out.say(f"trying {name}")))
-
-
-def _of_a_cluster(
-    context: str | None, namespace: str | None, values: list[str] | None, sets: list[str] | None
-) -> list[tuple[str, object]]:
-    return [("--context", context), ("--namespace", namespace), ("--values", values), ("--set", sets)]
 
 
 def _end(out: object, found: Report) -> None:

@@ -20,17 +20,19 @@ def finetune(
 ) -> None:
     """Finetune a delivered model on delivered data.
 
-    Launched again, it goes on from its newest checkpoint. Ctrl-C leaves the run alone.
+    Launched again, it resumes from its newest checkpoint. Ctrl-C does not stop the run.
     """
     from tuneyard.cli._carry import carry_out, show_plan
+    from tuneyard.cli._client import client
     from tuneyard.cli._output import Output
     from tuneyard.runners.plans import Sources, plan_finetune
-    from tuneyard.runners.targets import runner_for
 
     out = Output(json, quiet)
-    runner = runner_for(on, context=context, namespace=namespace)
+    runner = client(on, context, namespace).runner
     plan = plan_finetune(Sources(values or (), set_ or (), None, name, store), runner, dry_run=dry_run)
     if dry_run:
         show_plan(plan, runner, out)
         return
-    carry_out(plan, runner, out, detach=detach, after=f"Serve it: tuneyard serve {plan.launch.key.name}{runner.words}")
+    carry_out(
+        plan, runner, out, detach=detach, after=f"Serve it: tuneyard serve {plan.launch.key.name}{runner.options}"
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typer import Typer
 
-from tuneyard.cli.chaos import chaos
 from tuneyard.cli.chat import chat
 from tuneyard.cli.data import app as data_app
 from tuneyard.cli.deliver import deliver
@@ -27,11 +26,11 @@ app = Typer(
 )
 for command in (deliver, plan, finetune, serve, chat):
     app.command()(command)
-app.add_typer(runs_app, name="runs", help="List the runs there are, newest first.")
+app.add_typer(runs_app, name="runs", help="List the runs, newest first.")
 for command in (logs, watch, stop, delete):
     app.command()(command)
 app.add_typer(doctor_app, name="doctor")
-app.add_typer(data_app, name="data", help="Look at data before training on it.")
-app.add_typer(values_app, name="values", help="Look at values: what there is to set.")
-for command in (verify, gc, chaos, version):
+app.add_typer(data_app, name="data", help="Check and show data before training.")
+app.add_typer(values_app, name="values", help="Print the schema of values.")
+for command in (verify, gc, version):
     app.command()(command)

@@ -33,12 +33,12 @@ Namespace = Annotated[
 DryRun = Annotated[
     bool, Option("--dry-run", help="Print the resolved values, or for kubernetes the manifests, and start nothing.")
 ]
-Detach = Annotated[bool, Option("--detach", "-d", help="Return at once; the run goes on.")]
+Detach = Annotated[bool, Option("--detach", "-d", help="Return at once; the run continues.")]
 Json = Annotated[bool, Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, Option("--quiet", "-q", help="Print the result only.")]
-Yes = Annotated[bool, Option("--yes", "-y", help="Don't ask.")]
-Force = Annotated[bool, Option("--force", help="Kill what has not stopped in time.")]
-Follow = Annotated[bool, Option("--follow", "-f", help="Wait for more until the run has ended.")]
+Yes = Annotated[bool, Option("--yes", "-y", help="Don't ask for confirmation.")]
+Force = Annotated[bool, Option("--force", help="Kill it if it has not stopped in time.")]
+Follow = Annotated[bool, Option("--follow", "-f", help="Wait for more lines until the run has ended.")]
 Merged = Annotated[bool, Option("--merged", help="Serve the run's checkpoint-final-merged.")]
 Port = Annotated[
     int | None, Option("--port", min=1, max=65535, help="The port. The first free one from 8080 if left out.")
@@ -49,9 +49,9 @@ VerbOption = Annotated[
 ]
 
 RunNameOrNone = Annotated[
-    str | None, Argument(metavar="[RUN]", help="NAME or VERB/NAME; every working finetuning run if left out.")
+    str | None, Argument(metavar="[RUN]", help="NAME or VERB/NAME; every active finetuning run if left out.")
 ]
 RunName = Annotated[str, Argument(metavar="RUN", help="NAME, or VERB/NAME where several verbs use the name.")]
 DeleteData = Annotated[
-    bool, Option("--data", help="Also remove what the run has published in the store. There is no way back.")
+    bool, Option("--data", help="Also delete what the run has published in the store. This can't be undone.")
 ]

@@ -21,7 +21,7 @@ _PARTS = {
     "optimizer": "optimizer",
     "activations": "activations",
     "logits": "logits and loss",
-    "heap": "freed, not given back",
+    "heap": "freed, not returned",
     "data": "data",
 }
 
@@ -35,70 +35,65 @@ def plan(
     context: o.KubeContext = None,
     namespace: o.Namespace = None,
     inside: Annotated[
-        bool, Option("--inside", help="kubernetes: look at model and data from a short pod in the cluster.")
+        bool, Option("--inside", help="kubernetes: read model and data in a short pod in the cluster.")
     ] = False,
     check: Annotated[bool, Option("--check", help="Exit 8 where it would not start now.")] = False,
     json: o.Json = False,
 ) -> None:
     """Estimate a finetuning run before it is launched: parameters, memory, steps, time, disk, and whether it fits.
 
-    Nothing is started and nothing written, but for the short pod of --inside. Exit 3 where it can never run. An
-    estimate needs torch: without it on this machine, --on kubernetes looks from inside, and other plans are exit 4.
+    Nothing is started or written, except for the short pod of --inside. Exit 3 where it can never run. An
+    estimate needs torch: without it on this machine, --on kubernetes uses a pod, and other plans exit with 4.
     """
+    from tuneyard.cli._client import client
     from tuneyard.cli._output import Output
     from tuneyard.errors import InvalidValuesError, UnavailableError
-    from tuneyard.runners.forecast import forecast, looks_inside
-    from tuneyard.runners.plans import Sources
-    from tuneyard.runners.targets import runner_for
 
     out = Output(json)
-    runner = runner_for(on, context=context, namespace=namespace)
-    sources = Sources(values or (), set_ or (), None, name, store)
-    if inside:
-        out.say("looking from inside the cluster, in a short pod")
-    elif looks_inside(sources, runner):
-        out.say("Looking from inside the cluster, in a short pod, since torch is not installed here.")
-    told = forecast(sources, runner, inside=inside)
-    out.data(told.to_dict(), _text(told))
-    verdict = told.verdict
+    chosen = client(on, context, namespace, store)
+    forecast = chosen.plan(*(values or ()), set=set_ or (), name=name, inside=inside)
+    out.data(forecast.to_dict(), _text(forecast))
+    verdict = forecast.verdict
     if verdict.fits == "never":
         raise InvalidValuesError(verdict.sentence, hint=verdict.hint)
     if check and verdict.fits == "not now":
         raise UnavailableError(verdict.sentence, hint=verdict.hint)
 
 
-def _text(told: Forecast) -> str:
-    rows = [(finding.place, finding.sentence) for finding in told.findings]
-    verdict = fill(told.verdict.sentence, 80)
-    return "\n\n".join(part for part in (_estimate(told.estimate), _facts(rows), verdict) if part)
+def _text(forecast: Forecast) -> str:
+    rows = [(finding.place, finding.sentence) for finding in forecast.findings]
+    verdict = fill(forecast.verdict.sentence, 80)
+    return "\n\n".join(part for part in (_estimate(forecast.estimate), _facts(rows), verdict) if part)
 
 
 def _facts(rows: Sequence[tuple[str, str]]) -> str:
     return "\n".join(fill(text, 80, initial_indent=f"{what:<11} ", subsequent_indent=" " * 12) for what, text in rows)
 
 
-def _estimate(told: Estimate) -> str:
+def _estimate(estimate: Estimate) -> str:
     from tuneyard.cli._output import duration, table
     from tuneyard.estimate.fit import gib
 
-    share = told.trained / told.parameters
-    work, sizes, disk = told.work, told.sizes, told.disk
+    share = estimate.trained / estimate.parameters
+    work, sizes, disk = estimate.work, estimate.sizes, estimate.disk
     steps = "unknown" if work.steps is None else f"{work.steps:,}"
     lines = [
-        ("parameters", f"{told.parameters:,}, trained {told.trained:,} ({share:.2%})"),
-        ("a step", f"{sizes.total} conversations: {told.processes} x {sizes.per_device} x {sizes.accumulation}"),
+        ("parameters", f"{estimate.parameters:,}, trained {estimate.trained:,} ({share:.2%})"),
+        ("a step", f"{sizes.total} conversations: {estimate.processes} x {sizes.per_device} x {sizes.accumulation}"),
         ("steps", steps),
     ]
     if work.rows is not None:
         lines.append(("an epoch", f"{work.rows:,} conversations, {work.tokens_per_epoch:,} tokens"))
         lines.append(("", f"{work.trained_tokens_per_epoch:,} of them in the loss"))
-    if told.seconds is not None:
-        lines.append(("time", f"about {duration(told.seconds)}"))
-    lines.append(("", told.how))
+    if estimate.seconds is not None:
+        lines.append(("time", f"about {duration(estimate.seconds)}"))
+    lines.append(("", estimate.how))
     lines.append(("disk", f"base model {gib(disk.downloads)}, a checkpoint {gib(disk.checkpoint)}"))
     lines.append(("", f"in the store: checkpoints {gib(disk.checkpoints)}, final {gib(disk.final + disk.merged)}"))
-    lines += [("note", note) for note in told.notes]
-    memory = [(words, gib(getattr(told.memory, part))) for part, words in _PARTS.items() if getattr(told.memory, part)]
-    each = "" if told.processes == 1 else f", for each of {told.processes} processes"
-    memory.append((f"peak, in the {told.memory.moment} pass{each}", gib(told.memory.total)))
+    lines += [("note", note) for note in estimate.notes]
+    memory = [
+        (words, gib(getattr(estimate.memory, part))) for part, words in _PARTS.items() if getattr(estimate.memory, part)
+    ]
+    each = "" if estimate.processes == 1 else f", for each of {estimate.processes} processes"
+    memory.append((f"peak, in the {estimate.memory.moment} pass{each}", gib(estimate.memory.total)))
     return f"{_facts(lines)}\n\n{table(('memory', ''), memory)}"

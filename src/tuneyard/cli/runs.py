@@ -1,4 +1,4 @@
-"""The commands that look after runs: `runs`, `runs show`, `logs`, `watch`, `stop`, `delete`."""
+"""The commands that manage runs: `runs`, `runs show`, `logs`, `watch`, `stop`, `delete`."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def runs(
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """List the runs there are, newest first."""
+    """List the runs, newest first."""
     if typer_context.invoked_subcommand is not None:
         return
+    from tuneyard.cli._client import client
     from tuneyard.cli._output import Output
-    from tuneyard.runners.targets import runner_for
 
     out = Output(json, quiet)
-    found = runner_for(on, context=context, namespace=namespace).list(verb)
+    found = client(on, context, namespace).runner.list(verb)
     out.data({"runs": [info.to_dict() for info in found]}, _listing(found, names_only=quiet))
     if not found:
-        out.say("There are no runs yet. Start one: tuneyard deliver, finetune or serve")
+        out.say("There are no runs yet. Start one with tuneyard deliver, finetune or serve.")
 
 
 @app.command()
@@ -49,11 +49,11 @@ def show(
     namespace: o.Namespace = None,
     json: o.Json = False,
 ) -> None:
-    """Tell all that is known of a run."""
+    """Print the state of a run."""
+    from tuneyard.cli._client import client
     from tuneyard.cli._output import Output
-    from tuneyard.runners.targets import runner_for
 
-    _, info = _find(runner_for(on, context=context, namespace=namespace), run, "tuneyard runs show")
+    _, info = _find(client(on, context, namespace).runner, run, "tuneyard runs show")
     facts = info.to_dict()
     progress = facts.pop("progress")
     facts["pods"] = " ".join(info.pods)
@@ -72,11 +72,11 @@ def logs(
     context: o.KubeContext = None,
     namespace: o.Namespace = None,
 ) -> None:
-    """Print what a run has printed."""
+    """Print the log of a run."""
+    from tuneyard.cli._client import client
     from tuneyard.cli._output import Output
-    from tuneyard.runners.targets import runner_for
 
-    runner, info = _find(runner_for(on, context=context, namespace=namespace), run, "tuneyard logs")
+    runner, info = _find(client(on, context, namespace).runner, run, "tuneyard logs")
     out = Output()
     for line in runner.logs(info.key, follow=follow):
         out.line(line)
@@ -90,17 +90,17 @@ def watch(
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Watch a run, or every finetuning run that works, until it has ended. Ctrl-C leaves them alone.
+    """Follow a run, or every active finetuning run, until it has ended. Ctrl-C does not stop it.
 
-    The exit code is the run's; of several, the first one's that did not succeed.
+    The exit code is the run's; with several, that of the first one that did not succeed.
     """
+    from tuneyard.cli._client import client
     from tuneyard.cli._follow import follow, follow_all
     from tuneyard.cli._output import Output
-    from tuneyard.runners.targets import runner_for
     from tuneyard.runners.waiting import raise_if_not_succeeded
 
     out = Output(json, quiet)
-    runner = runner_for(on, context=context, namespace=namespace)
+    runner = client(on, context, namespace).runner
     if run is None:
         ended = follow_all(runner, out)
         out.data({"runs": [info.to_dict() for info in ended]}, _listing(ended, names_only=quiet))
@@ -122,14 +122,14 @@ def stop(
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Tell a run to save and stop, and wait until it has."""
+    """Request that a run saves and stops, and wait until it has."""
+    from tuneyard.cli._client import client
     from tuneyard.cli._output import Output
-    from tuneyard.runners.targets import runner_for
 
     out = Output(json, quiet)
-    runner, info = _find(runner_for(on, context=context, namespace=namespace), run, "tuneyard stop")
+    runner, info = _find(client(on, context, namespace).runner, run, "tuneyard stop")
     if not info.ended:
-        out.say(f"Telling {info.key} to save and stop.")
+        out.say(f"Stopping '{info.key}'; it saves first.")
     info = runner.stop(info.key, force=force, timeout_seconds=timeout)
     out.data({"run": info.to_dict()}, f"{info.key}  {info.status}")
 
@@ -144,12 +144,12 @@ def delete(
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Remove an ended run. What it published in the store stays, unless --data."""
+    """Delete a run that has ended. What it published in the store is kept, unless --data."""
+    from tuneyard.cli._client import client
     from tuneyard.cli._output import Output
-    from tuneyard.runners.targets import runner_for
 
     out = Output(json, quiet)
-    runner, info = _find(runner_for(on, context=context, namespace=namespace), run, "tuneyard delete")
+    runner, info = _find(client(on, context, namespace).runner, run, "tuneyard delete")
     where = info.store or "its store"
     what = f"{info.key} and everything below {info.experiment} in {where}" if data else str(info.key)
     if not yes:
@@ -159,13 +159,13 @@ def delete(
     document = {"deleted": str(info.key), "objects_deleted": removed}
     out.data(document, f"{info.key}  deleted" + (f", with {removed} objects" if data else ""))
     if info.experiment and not data:
-        out.say(f"What it published stays: {info.experiment} in {where}")
+        out.say(f"What it published is kept: {info.experiment} in {where}")
 
 
 def _find(runner: Runner, reference: str, words: str, *, prefer: Verb | None = None) -> tuple[Runner, RunInfo]:
     from tuneyard.runners.names import find_run
 
-    return runner, find_run(runner.list(), reference, prefer=prefer, words=words, target=runner.words)
+    return runner, find_run(runner.list(), reference, prefer=prefer, words=words, options=runner.options)
 
 
 def _listing(found: list[RunInfo], *, names_only: bool) -> str | None:

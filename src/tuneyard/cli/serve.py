@@ -30,16 +30,16 @@ def serve(
 ) -> None:
     """Serve a finetuned model on an OpenAI-compatible endpoint.
 
-    The server lives on without this terminal; `tuneyard stop` ends it.
+    The server outlives this terminal; `tuneyard stop` ends it.
     """
     from tuneyard.cli._carry import launch, show_plan
+    from tuneyard.cli._client import client
     from tuneyard.cli._output import Output
     from tuneyard.runners.plans import Sources, plan_serve
-    from tuneyard.runners.targets import runner_for
     from tuneyard.runners.waiting import wait_until_ready
 
     out = Output(json, quiet)
-    runner = runner_for(on, context=context, namespace=namespace)
+    runner = client(on, context, namespace).runner
     sources = Sources(values or (), set_ or (), None, name, store)
     plan = plan_serve(sources, runner, run=run, merged=merged, port=port)
     if dry_run:
@@ -47,9 +47,9 @@ def serve(
         return
     info = launch(plan, runner, out)
     if not detach:
-        out.say("Waiting until it answers. Ctrl-C leaves the server alone.")
-        info = wait_until_ready(runner, info.key, tell=out.say)
-    out.data({"run": info.to_dict()}, _endpoint(info, runner.words))
+        out.say("Waiting until it answers. Ctrl-C does not stop the server.")
+        info = wait_until_ready(runner, info.key, notify=out.say)
+    out.data({"run": info.to_dict()}, _endpoint(info, runner.options))
 
 
 def _endpoint(info: RunInfo, words: str) -> str:

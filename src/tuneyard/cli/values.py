@@ -1,4 +1,4 @@
-"""`tuneyard values`: what there is to set, from the one tree of models that checks it."""
+"""`tuneyard values`: the schema of values, from the models that check them."""
 
 from __future__ import annotations
 
@@ -13,19 +13,13 @@ Kind = Annotated[Literal["namespace", "deliver", "finetune", "serve"], Argument(
 
 @app.callback()
 def values() -> None:
-    """Look at values: what there is to set."""
+    """Print the schema of values."""
 
 
 @app.command()
 def schema(kind: Kind) -> None:
     """Print the JSON Schema of a verb's values."""
-    from tuneyard import values as models
     from tuneyard.cli._output import Output
+    from tuneyard.values import VALUES
 
-    model = {
-        "namespace": models.NamespaceValues,
-        "deliver": models.DeliverValues,
-        "finetune": models.FinetuneValues,
-        "serve": models.InferenceValues,
-    }[kind]
-    Output().document(model.model_json_schema())
+    Output().document(VALUES[kind].model_json_schema())

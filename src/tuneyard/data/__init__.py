@@ -15,6 +15,7 @@ from tuneyard.data.page import report_page
 from tuneyard.data.reading import format_of, read_rows
 from tuneyard.data.rendering import template_messages
 from tuneyard.data.report import DataReport
+from tuneyard.data.segments import conversations_of
 from tuneyard.data.show import conversation_text, report_table, special_tokens_line
 from tuneyard.data.split import split
 from tuneyard.data.tokenizer import load_tokenizer, read_tokenizer, stop_token_ids, template_problem
@@ -35,6 +36,7 @@ __all__ = [
     "check",
     "check_template",
     "conversation_text",
+    "conversations_of",
     "detect",
     "encode_files",
     "format_of",

@@ -7,6 +7,7 @@ from tuneyard.diagnosis.check import Check, Outcome, Report
 from tuneyard.diagnosis.kubernetes import check_kubernetes
 from tuneyard.diagnosis.local import check_local
 from tuneyard.diagnosis.store_probe import probe_store
+from tuneyard.diagnosis.target import check_target
 from tuneyard.diagnosis.told import told
 
-__all__ = ["Check", "Outcome", "Report", "check_kubernetes", "check_local", "probe_store", "told"]
+__all__ = ["Check", "Outcome", "Report", "check_kubernetes", "check_local", "check_target", "probe_store", "told"]

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from tuneyard.estimate.memory import Memory, estimate_memory, state_bytes, uncounted
 from tuneyard.estimate.network import Network, build_network
-from tuneyard.estimate.work import Work, largest_batch, measure_work, pull_settings, seconds_of
+from tuneyard.estimate.work import Work, largest_batch, measure_work, seconds_of
 from tuneyard.job.distribution import shards
+from tuneyard.job.inputs import pull_settings
 from tuneyard.job.supported import refuse_unsupported
 from tuneyard.models import find_base, require_library
 from tuneyard.store import Manifest, Store

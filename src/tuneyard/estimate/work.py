@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING
 from tuneyard.errors import NotFoundError
 from tuneyard.job.inputs import pull_dataset, training_keys, validation_keys
 from tuneyard.progress import Notify
-from tuneyard.store import Manifest, Store, pull
+from tuneyard.store import Store
 from tuneyard.values import BatchSizes, FinetuneValues
 
 if TYPE_CHECKING:
     from tuneyard.data import Encoded
 
-_WEIGHTS = (".safetensors", ".gguf")
 PEAK_FLOPS = {"amd.com/gpu": ("MI300X", 1.3e15), "nvidia.com/gpu": ("H100", 0.99e15)}
 """Dense bfloat16 operations per second by the vendors' data sheets, of the card that is assumed."""
 ACCELERATOR_SHARE = 0.35
@@ -116,19 +115,6 @@ def _sequences(
     training = [pull_dataset(store, key, scratch) for key in training_keys(values)]
     validation = [pull_dataset(store, key, scratch) for key in validation_keys(values)]
     return encoded_rows(values, base, training, validation, notify)
-
-
-def pull_settings(store: Store, key: str, manifest: Manifest, folder: Path) -> Path:
-    """Fetch a model's files but the weights, verified, and give the folder they are in.
-
-    Args:
-        store: Where it lies.
-        key: Its key.
-        manifest: Its manifest.
-        folder: Where they go.
-    """
-    small = tuple(entry for entry in manifest.files if not entry.path.endswith(_WEIGHTS))
-    return pull(store, f"{key.strip('/')}/", Manifest("model", small, manifest.about), folder)
 
 
 def largest_batch(values: FinetuneValues, sizes: BatchSizes, work: Work) -> list[tuple[int, int]]:

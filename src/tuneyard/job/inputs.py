@@ -20,8 +20,10 @@ from tuneyard.errors import NotFoundError
 from tuneyard.job.fingerprint import assumed, fingerprint
 from tuneyard.models import find_base
 from tuneyard.progress import Notify
-from tuneyard.store import Store, find_store, pull
+from tuneyard.store import Manifest, Store, find_store, pull
 from tuneyard.values import FinetuneValues, canonical_json, public_values, resolve_batch_sizes, values_sha256
+
+_WEIGHTS = (".safetensors", ".gguf")
 
 VERSIONED = ("tuneyard", "torch", "transformers", "peft", "accelerate", "tokenizers")
 """The packages whose versions are recorded with a run: they make its numbers."""
@@ -208,3 +210,16 @@ def pull_dataset(store: Store, key: str, workdir: Path) -> Path:
     """
     folder, _, name = key.rpartition("/")
     return pull(store, f"{folder}/", find_dataset(store, key), workdir / "data" / key) / name
+
+
+def pull_settings(store: Store, key: str, manifest: Manifest, folder: Path) -> Path:
+    """Fetch a model's files but the weights, verified, and give the folder they are in.
+
+    Args:
+        store: Where it lies.
+        key: Its key.
+        manifest: Its manifest.
+        folder: Where they go.
+    """
+    small = tuple(entry for entry in manifest.files if not entry.path.endswith(_WEIGHTS))
+    return pull(store, f"{key.strip('/')}/", Manifest("model", small, manifest.about), folder)

@@ -1,13 +1,13 @@
-"""The runner: what every target can do with runs. The verbs above it never ask which target it is.
+"""The runner: what every target does with runs. The verbs above it never ask which target it is.
 
 `LocalRunner` (`local/`) is the one on this machine, `KubernetesRunner` (`kubernetes/`) the one of a cluster; both take
-the same `Launch`.
+the same `Launch`. What differs between targets before a launch (the store, the values a target sets, what can be
+checked from here) is a method of the runner too, so that planning is the same code for both.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,9 +17,12 @@ from tuneyard.runners.info import RunInfo, RunKey, Verb
 if TYPE_CHECKING:
     from tuneyard.cluster.demand import Finding
     from tuneyard.estimate import Estimate, Verdict
+    from tuneyard.values import DeliverValues, FinetuneValues, InferenceValues
+
+    VerbValues = DeliverValues | FinetuneValues | InferenceValues
 
 STOP_SECONDS = 60.0
-"""How long `stop` waits by itself: a process that is told to stop first saves and publishes."""
+"""How long `stop` waits by default: a process that receives SIGTERM saves and publishes first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,7 @@ class Launch:
 
     Attributes:
         key: The verb and the name.
-        values: The resolved values as canonical JSON; the process reads nothing else.
+        values: The resolved values; the process reads nothing else.
         store: The store's URL.
         experiment: Where in the store a finetuning run publishes.
         host: The address a served model listens on.
@@ -36,23 +39,51 @@ class Launch:
     """
 
     key: RunKey
-    values: bytes
+    values: VerbValues
     store: str
     experiment: str | None = None
     host: str = "127.0.0.1"
     port: int | None = None
 
     @property
+    def values_json(self) -> bytes:
+        """The values as the canonical JSON that the run's process reads."""
+        from tuneyard.values import canonical_json
+
+        return canonical_json(self.values)
+
+    @property
     def values_sha256(self) -> str:
-        """The hash of what is public of the values."""
+        """The hash of the public part of the values."""
         from tuneyard.values import values_sha256
 
-        return values_sha256(json.loads(self.values))
+        return values_sha256(self.values)
 
     @property
     def on_accelerators(self) -> bool:
-        """Whether the values ask for accelerators."""
-        return bool(json.loads(self.values).get("gpuResource"))
+        """Whether the values request accelerators."""
+        return bool(getattr(self.values, "gpuResource", ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """The published model of a finetuning run, as the source of a server's values.
+
+    Attributes:
+        name: The run's name.
+        experiment: Where it published.
+        model: The key of its model.
+        store: The store it published to; None where the target's values name it.
+        below: Values that the server takes over from the run, below the user's files.
+        sets: `--set` texts above the user's files and below the user's own.
+    """
+
+    name: str
+    experiment: str
+    model: str
+    store: str | None = None
+    below: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    sets: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +92,7 @@ class Reached:
 
     Attributes:
         url: The endpoint (`http://…/v1`).
-        api_key: What it is asked with; empty where it wants none.
+        api_key: The key of its requests; empty where it takes none.
     """
 
     url: str
@@ -69,69 +100,133 @@ class Reached:
 
 
 class Runner(Protocol):
-    """Starts runs and tells about them. Every method may be called from any process, also after a reboot."""
+    """Starts and manages runs. Every method may be called from any process, also after a reboot."""
 
     @property
-    def store_is_here(self) -> bool:
-        """Whether this machine reaches the store that runs use: then it is looked into before a launch."""
-        ...
-
-    @property
-    def look_seconds(self) -> float:
-        """How long to wait from one look at a run to the next."""
+    def poll_seconds(self) -> float:
+        """How long to wait between two looks at a run."""
         ...
 
     @property
-    def words(self) -> str:
-        """What a command has to say to mean this runner (` --on kubernetes`); empty for this machine."""
+    def options(self) -> str:
+        """The options that select this runner on a command line (` --on kubernetes`); empty for this machine."""
         ...
 
-    def preview(self, launch: Launch) -> list[dict[str, Any]]:
-        """Give the objects that a launch would write; none where it would start a process."""
-        ...
-
-    def judge(self, launch: Launch, told: Estimate) -> tuple[Verdict, tuple[Finding, ...]]:
-        """Tell whether a finetuning run would fit and start now, and what says so; nothing is written.
+    def defaults(self, verb: Verb) -> Mapping[str, Any]:
+        """Return the values that this target sets below the user's files.
 
         Args:
-            launch: What would be launched.
-            told: What it would take.
+            verb: Whose values.
         """
         ...
 
-    def estimate(self, launch: Launch) -> Estimate:
-        """Estimate a finetuning run where it would run, for a store that only that place reaches.
+    def prepare(
+        self,
+        key: RunKey,
+        values: VerbValues,
+        *,
+        store: str | None,
+        fallback: str | None = None,
+        experiment: str | None = None,
+        port: int | None = None,
+    ) -> tuple[Launch, tuple[str, ...]]:
+        """Make the launch of resolved values, without starting or writing anything.
+
+        Args:
+            key: The verb and the name.
+            values: The resolved values.
+            store: The store that the user named; None takes the target's.
+            fallback: The store to prefer over the target's default.
+            experiment: Where the run publishes, or what it serves was published.
+            port: The port that the user named.
+
+        Returns:
+            The launch, and notices about the values.
 
         Raises:
-            UsageError: If that place is this machine.
+            UsageError: If this target takes no such option.
+            InvalidValuesError: If the store is neither a URL nor clearly a path.
+        """
+        ...
+
+    def check_inputs(self, launch: Launch) -> None:
+        """Check that what a finetuning run reads has been delivered, where this machine reaches the store.
+
+        Raises:
+            NotFoundError: If the base model or a dataset has not.
+        """
+        ...
+
+    def find_trained(self, run: str, *, merged: bool, store: str | None) -> Trained:
+        """Find the model that a finetuning run has published.
+
+        Args:
+            run: The run's name.
+            merged: Whether its merged model is meant.
+            store: The store that the user named.
+
+        Raises:
+            NotFoundError: If there is no such run, or it has not published that model.
+        """
+        ...
+
+    def preview(self, launch: Launch) -> list[dict[str, Any]]:
+        """Return the objects that a launch would write; none where it would start a process."""
+        ...
+
+    def estimate(self, launch: Launch, *, store: str | None, inside: bool) -> Estimate:
+        """Estimate a finetuning run.
+
+        Args:
+            launch: What would be launched.
+            store: The store, as this machine reaches it, that the user named.
+            inside: Whether to read model and data from inside the target.
+
+        Raises:
+            UsageError: If this target takes no such option.
+            NotFoundError: If the base model is not delivered, or torch is not installed where it would be needed.
+            InvalidDataError: If rows of the data can't be trained on.
+            UnavailableError: If the store can't be reached.
+        """
+        ...
+
+    def judge(self, launch: Launch, estimate: Estimate) -> tuple[Verdict, tuple[Finding, ...]]:
+        """Decide whether a finetuning run would fit and start now; nothing is written.
+
+        Args:
+            launch: What would be launched.
+            estimate: What it would take.
+
+        Returns:
+            The verdict, and the findings it rests on.
         """
         ...
 
     def launch(self, launch: Launch) -> RunInfo:
-        """Start a run that lives on without the caller, or join the one that already does exactly this.
+        """Start a run that outlives the caller, or join the one that already runs with the same values.
 
         One name runs once: of two launches at the same time one starts the process and the other finds it.
-        A run that has ended is started again and goes on from what it published.
+        A run that has ended is started again and resumes from what it published.
 
         Raises:
-            ConflictError: If a run of that name is working with other values; nothing is changed.
+            ConflictError: If a run of that name is running with other values; nothing is changed.
         """
         ...
 
     def list(self, verb: Verb | None = None) -> list[RunInfo]:
-        """Tell of every run, newest launch first."""
+        """List the runs, newest launch first."""
         ...
 
     def get(self, key: RunKey) -> RunInfo:
-        """Tell of one run.
+        """Return the state of one run.
 
         Raises:
-            NotFoundError: If there is none under that key.
+            NotFoundError: If there is no run with that key.
         """
         ...
 
     def values(self, key: RunKey) -> dict[str, Any]:
-        """Give the resolved values that a run was launched with.
+        """Return the resolved values that a run was launched with.
 
         Raises:
             NotFoundError: If there is no such run.
@@ -139,12 +234,12 @@ class Runner(Protocol):
         ...
 
     def logs(self, key: RunKey, *, follow: bool = False, newest: bool = False) -> Iterator[str]:
-        """Give the lines that the run's process wrote, without line ends.
+        """Yield the lines of a run's log, without line ends.
 
         Args:
             key: Which run.
             follow: Whether to wait for further lines until the run has ended.
-            newest: Whether to give the newest attempt's lines only.
+            newest: Whether to yield the newest attempt's lines only.
 
         Raises:
             NotFoundError: If there is no such run.
@@ -152,46 +247,53 @@ class Runner(Protocol):
         ...
 
     def wait(self, key: RunKey, *, timeout_seconds: float | None = None) -> RunInfo:
-        """Wait until the run has ended; a run that can't be waited out raises `UnavailableError` at the timeout."""
+        """Wait until the run has ended.
+
+        Raises:
+            UnavailableError: If it is still running after the timeout.
+        """
         ...
 
     def stop(self, key: RunKey, *, force: bool = False, timeout_seconds: float = STOP_SECONDS) -> RunInfo:
-        """Tell a run to save and stop, and wait until it has; one that has ended already is left as it is.
+        """Request that a run saves and stops, and wait until it has; a run that has ended is left as it is.
 
         Args:
             key: Which run.
-            force: Whether to kill it where it has not stopped in time.
+            force: Whether to kill it if it has not stopped in time.
             timeout_seconds: How long it may take.
 
         Raises:
             NotFoundError: If there is no such run.
-            UnavailableError: If it still works after that time and `force` is false.
+            UnavailableError: If it is still running after that time and `force` is false.
         """
         ...
 
     def reach(self, key: RunKey) -> AbstractContextManager[Reached]:
-        """Lead the way to a server that runs, for as long as the `with` block does.
+        """Open a connection to a running server for the duration of the `with` block.
 
         Raises:
-            UsageError: If the run is no server.
-            UnavailableError: If there is no way to it.
+            UsageError: If the run is not a server.
+            UnavailableError: If the server can't be reached.
         """
         ...
 
     def delete_data(self, key: RunKey) -> int:
-        """Remove what a finetuning run that has ended has published, and tell how many objects that were.
+        """Delete what a finetuning run that has ended has published.
+
+        Returns:
+            How many objects were deleted.
 
         Raises:
-            UsageError: If the run publishes none.
-            ConflictError: If it still works.
+            UsageError: If the run publishes nothing.
+            ConflictError: If it is still running.
         """
         ...
 
     def delete(self, key: RunKey) -> RunInfo:
-        """Remove the runner's own state of a run that has ended, and tell what it was. The store is not touched.
+        """Delete the target's own state of a run that has ended, and return its last state. The store is not touched.
 
         Raises:
             NotFoundError: If there is no such run.
-            ConflictError: If it still works.
+            ConflictError: If it is still running.
         """
         ...

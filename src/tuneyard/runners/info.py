@@ -14,7 +14,7 @@ VERBS: tuple[Verb, ...] = get_args(Verb)
 
 Status = Literal["queued", "running", "succeeded", "failed", "stopped", "interrupted"]
 """`queued`: waits for room. `running`: a process works on it. `succeeded`, `failed`: it ended by itself.
-`stopped`: it was told to stop and did. `interrupted`: its process vanished without a word (a kill, a reboot)."""
+`stopped`: it was requested to stop and did. `interrupted`: its process vanished (a kill, a reboot)."""
 
 ENDED: frozenset[Status] = frozenset({"succeeded", "failed", "stopped", "interrupted"})
 
@@ -32,15 +32,15 @@ class RunKey:
 
 @dataclass(frozen=True, slots=True)
 class RunProgress:
-    """How far a finetuning run is, as its process last told.
+    """How far a finetuning run is, as last recorded by its process.
 
     Attributes:
         step: Optimizer steps done.
-        max_steps: Optimizer steps in all; 0 where the process has not told yet.
+        max_steps: Optimizer steps in all; 0 if not known yet.
         loss: The newest training loss, or None before the first one is logged.
-        seconds_per_step: How long a step takes, or None where it has not told.
+        seconds_per_step: How long a step takes, or None if not known yet.
         seconds_left: The process's own estimate, or None where it has none.
-        phase: What it is at, in words (`training`, `evaluating`, …); may be empty.
+        phase: What it is doing (`training`, `evaluating`, …); may be empty.
     """
 
     step: int
@@ -59,7 +59,7 @@ class RunInfo:
         verb: What the run does.
         name: Its name, unique for its verb.
         status: One word of `Status`.
-        why: That status in words; empty where there is nothing to add.
+        why: Why it has that status; may be empty.
         created_at: When it was launched for the first time.
         started_at: When the newest attempt's process started.
         finished_at: When the newest attempt ended; None while it runs.
@@ -73,9 +73,9 @@ class RunInfo:
         experiment: Where in the store a finetuning run publishes (`bucket/path`).
         url: The endpoint of a served model (`http://…/v1`).
         api_key_file: Where the endpoint's key lies.
-        progress: How far it is, for finetuning runs that have told.
+        progress: How far it is, for finetuning runs that have recorded it.
         folder: Where this machine keeps the run's local state.
-        event: What the cluster says behind `why` (`FailedScheduling: …`); empty on this machine.
+        event: The cluster's event behind `why` (`FailedScheduling: …`); empty on this machine.
         namespace: The cluster's namespace it runs in; empty on this machine.
         pods: The cluster's pods that do the work of the newest attempt.
         api_key_secret: The Secret of the cluster that holds the endpoint's key.

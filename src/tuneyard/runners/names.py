@@ -1,4 +1,4 @@
-"""Names of runs: which are allowed, and how a run is meant on a command line (`lora-16` or `finetune/lora-16`).
+"""Names of runs: which are allowed, and how a command line refers to a run (`lora-16` or `finetune/lora-16`).
 
 Pure functions over text and `RunInfo`; they know no runner.
 """
@@ -26,21 +26,21 @@ def check_name(name: str) -> str:
         return name
     nearest = nearest_name(name)
     raise UsageError(
-        f"{name!r} can't be the name of a run: it takes small letters, digits and '-' inside, "
+        f"{name!r} can't be the name of a run: allowed are lowercase letters, digits and inner '-', "
         f"at most {NAME_CHARACTERS_MAX} characters.",
-        hint=f"Take --name {nearest}" if nearest else "Choose one with --name.",
+        hint=f"Use --name {nearest}" if nearest else "Choose one with --name.",
         name=name,
     )
 
 
 def nearest_name(text: str) -> str:
-    """Turn any text into an allowed name that resembles it; empty where nothing of it can stay."""
+    """Return the allowed name that is closest to a text; empty if none of its characters is allowed."""
     plain = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
     return plain[:NAME_CHARACTERS_MAX].rstrip("-")
 
 
 def parse_reference(reference: str) -> tuple[Verb | None, str]:
-    """Take `verb/name` or `name` apart.
+    """Split `verb/name` or `name`.
 
     Raises:
         UsageError: If the verb or the name is not one.
@@ -52,8 +52,8 @@ def parse_reference(reference: str) -> tuple[Verb | None, str]:
         if verb == before:
             return verb, check_name(after)
     raise UsageError(
-        f"{reference!r} names no run: {before!r} is not a verb that makes runs.",
-        hint=f"Write one of {', '.join(f'{verb}/NAME' for verb in VERBS)}, or just the name.",
+        f"{reference!r} is not the name of a run: {before!r} is not a verb that makes runs.",
+        hint=f"Use one of {', '.join(f'{verb}/NAME' for verb in VERBS)}, or the name alone.",
     )
 
 
@@ -63,21 +63,21 @@ def find_run(
     *,
     verbs: Sequence[Verb] = VERBS,
     prefer: Verb | None = None,
-    words: str = "",
-    target: str = "",
+    command: str = "tuneyard logs",
+    options: str = "",
 ) -> RunInfo:
     """Find the run that is meant by `name` or `verb/name`.
 
-    Where several verbs use a name, the preferred verb's is meant, else the only one that still runs; otherwise the verb
-    has to be told.
+    Where several verbs use a name, the preferred verb's is meant, else the only one that is running; otherwise the verb
+    is required.
 
     Args:
         runs: All runs there are.
         reference: What the user wrote.
         verbs: Which verbs' runs can be meant.
         prefer: The verb whose run is meant where several use the name.
-        words: The command in which it was written (`tuneyard logs`), for the hint.
-        target: What a command adds to reach these runs (`Runner.words`), for the hint.
+        command: The command in which it was written, for the hint.
+        options: The options that select these runs' target (`Runner.options`), for the hint.
 
     Raises:
         NotFoundError: If there is no such run.
@@ -88,18 +88,18 @@ def find_run(
     if not found:
         raise NotFoundError(
             f"There is no {_kinds(verbs if verb is None else (verb,))} named {name!r}.",
-            hint=f"See which there are: tuneyard runs{target}",
+            hint=f"List the runs: tuneyard runs{options}",
             name=name,
         )
     preferred = [run for run in found if run.verb == prefer]
-    alive = [run for run in found if not run.ended]
-    for chosen in (found, preferred, alive):
+    running = [run for run in found if not run.ended]
+    for chosen in (found, preferred, running):
         if len(chosen) == 1:
             return chosen[0]
     keys = [str(RunKey(run.verb, run.name)) for run in found]
     raise UsageError(
         f"{name!r} is the name of {len(found)} runs: {', '.join(keys)}.",
-        hint=f"Write which one: {words or 'tuneyard logs'} {keys[0]}{target}",
+        hint=f"Name one of them: {command} {keys[0]}{options}",
         runs=keys,
     )
 

@@ -1,17 +1,72 @@
-"""Removing what a finetuning run has published. Only ever done when it is asked for by name."""
+"""What a finetuning run reads and publishes in the store: checked before a launch, deleted on request."""
 
 from __future__ import annotations
 
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from tuneyard.errors import ConflictError, UsageError
+from tuneyard.errors import ConflictError, NotFoundError, UsageError
 from tuneyard.runners.info import RunInfo
 
 if TYPE_CHECKING:
+    from tuneyard.runners.base import VerbValues
     from tuneyard.store import Store
 
 _AT_ONCE = 500
+
+
+def check_delivered(store_url: str, values: VerbValues) -> None:
+    """Check that the base model and every dataset of a finetuning run have been delivered.
+
+    Args:
+        store_url: Where they should be.
+        values: The run's values; those of other verbs read nothing.
+
+    Raises:
+        NotFoundError: If one has not.
+    """
+    from tuneyard.delivery import find_dataset
+    from tuneyard.job.inputs import training_keys, validation_keys
+    from tuneyard.models import find_base
+    from tuneyard.store import open_store
+    from tuneyard.values import FinetuneValues
+
+    if not isinstance(values, FinetuneValues):
+        return
+    store = open_store(store_url)
+    find_base(store, values.basemodel)
+    for key in dict.fromkeys([*training_keys(values), *validation_keys(values)]):
+        find_dataset(store, key)
+
+
+def check_model(store: Store, model: str, run: str, info: RunInfo | None) -> None:
+    """Check that a run has published a model.
+
+    Args:
+        store: Where it publishes.
+        model: The model's key.
+        run: The run's name, for messages.
+        info: The run's state; None where this machine knows no such run.
+
+    Raises:
+        NotFoundError: If there is no such model.
+    """
+    from tuneyard.store import place_of_result
+
+    manifest = place_of_result(model).manifest_key
+    try:
+        store.head(manifest)
+    except NotFoundError as error:
+        if info is None:
+            message = f"There is no finetuning run named {run!r}, and nothing at {model} in {store.url}."
+            hint = "List the runs: tuneyard runs"
+        else:
+            message = f"The run {run!r} has not published {model.rpartition('/')[2]}; it is {info.status}."
+            hint = {
+                "running": f"Wait for it: tuneyard watch {run}",
+                "succeeded": "Finetune with --set mergeAdapter=true to get a merged model, or leave --merged out.",
+            }.get(info.status, f"See why: tuneyard logs {run}")
+        raise NotFoundError(message, hint=hint, key=manifest, store=store.url) from error
 
 
 def delete_published(info: RunInfo) -> int:
@@ -27,7 +82,7 @@ def delete_published(info: RunInfo) -> int:
 
     Raises:
         UsageError: If the run publishes none of its own.
-        ConflictError: If the run still works.
+        ConflictError: If the run is still running.
     """
     from tuneyard.store import open_store
 
@@ -41,19 +96,19 @@ def check_removable(info: RunInfo, *, target: str = "") -> None:
 
     Args:
         info: The run.
-        target: What a command adds to reach it (`Runner.words`), for the hint.
+        target: What a command adds to reach it (`Runner.options`), for the hint.
 
     Raises:
         UsageError: If the run publishes none of its own.
-        ConflictError: If the run still works.
+        ConflictError: If the run is still running.
     """
     if info.verb != "finetune" or not info.experiment:
         raise UsageError(
-            f"The run {info.key} has no published data of its own.", hint="Leave --data out to delete the run alone."
+            f"The run '{info.key}' has no published data of its own.", hint="Leave --data out to delete the run alone."
         )
     if not info.ended:
         raise ConflictError(
-            f"The run {info.key} still works, so its data can't be deleted.",
+            f"The run '{info.key}' is still running, so its data can't be deleted.",
             hint=f"Stop it first: tuneyard stop {info.key}{target}",
         )
 

@@ -27,28 +27,40 @@ Target = Literal["local", "kubernetes"] | Kubernetes
 """`"local"` is this machine, `"kubernetes"` the kubeconfig's current context and namespace."""
 
 
-def runner_for(target: Target, *, context: str | None = None, namespace: str | None = None) -> Runner:
-    """Give the runner of a target.
+def target_of(name: str, *, context: str | None = None, namespace: str | None = None) -> Target:
+    """Return the target that a command line selects.
+
+    Args:
+        name: `local` or `kubernetes`.
+        context: The kubeconfig's context, for `kubernetes`.
+        namespace: The namespace, for `kubernetes`.
+
+    Raises:
+        UsageError: If there is no such target, or a context or namespace is given for this machine.
+    """
+    if name == "kubernetes":
+        return Kubernetes(context, namespace)
+    if name != "local":
+        raise UsageError(f"There is no target {name!r}.", hint="Use --on local or --on kubernetes.")
+    if given := [f"--{option}" for option, value in (("context", context), ("namespace", namespace)) if value]:
+        raise UsageError(
+            f"{' and '.join(given)} can't be used on this machine.", hint="Add --on kubernetes, or leave it out."
+        )
+    return "local"
+
+
+def runner_for(target: Target) -> Runner:
+    """Return the runner of a target.
 
     Args:
         target: The target.
-        context: The kubeconfig's context, for `"kubernetes"`.
-        namespace: The namespace, for `"kubernetes"`.
 
     Raises:
-        UsageError: If there is no such target, or a context or namespace is told for this machine.
+        UsageError: If there is no such target.
     """
-    if target == "local":
-        if given := [f"--{name}" for name, value in (("context", context), ("namespace", namespace)) if value]:
-            raise UsageError(
-                f"{' and '.join(given)} means nothing on this machine.",
-                hint="Say --on kubernetes as well, or leave it out.",
-            )
+    place = target if isinstance(target, Kubernetes) else target_of(target)
+    if not isinstance(place, Kubernetes):
         return LocalRunner()
-    if target == "kubernetes":
-        target = Kubernetes(context, namespace)
-    if not isinstance(target, Kubernetes):  # pyright: ignore[reportUnnecessaryIsInstance]  (programs may give anything)
-        raise UsageError(f"There is no target {target!r}.", hint="Say --on local or --on kubernetes.")
     from tuneyard.runners.kubernetes import KubernetesRunner
 
-    return KubernetesRunner(target.context, target.namespace)
+    return KubernetesRunner(place.context, place.namespace)

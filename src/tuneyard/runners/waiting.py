@@ -17,17 +17,17 @@ READY_SECONDS = 1800.0
 
 
 class RunEndedError(TuneyardError):
-    """Raised when a run that was waited for failed, was stopped or was interrupted.
+    """Raised if a run that was waited for failed, was stopped or was interrupted.
 
     Args:
-        info: What is known of the run.
+        info: The run's last state.
     """
 
     def __init__(self, info: RunInfo) -> None:
-        ended = f"The run {info.key} {_ENDED[info.status]}"
-        told = info.error or info.why
-        hint = info.hint or f"See what it printed: tuneyard logs {info.key}"
-        super().__init__(f"{ended}: {told}" if told else f"{ended}.", hint=hint, run=info.to_dict())
+        ended = f"The run '{info.key}' {_ENDED[info.status]}"
+        reason = info.error or info.why
+        hint = info.hint or f"See its log: tuneyard logs {info.key}"
+        super().__init__(f"{ended}: {reason}" if reason else f"{ended}.", hint=hint, run=info.to_dict())
         self.info = info
         self.exit_code = _exit_code_of(info)
 
@@ -46,7 +46,7 @@ _ENDED = {"failed": "failed", "stopped": "was stopped", "interrupted": "was inte
 
 
 def raise_if_not_succeeded(info: RunInfo) -> RunInfo:
-    """Return what is known of a run that succeeded or still works.
+    """Return the state of a run that succeeded or is still running.
 
     Raises:
         RunEndedError: If it ended in any other way.
@@ -57,12 +57,12 @@ def raise_if_not_succeeded(info: RunInfo) -> RunInfo:
 
 
 def changes(runner: Runner, key: RunKey, *, every_seconds: float = 0.5) -> Iterator[RunInfo]:
-    """Give what is known of a run now and after each change; the last one tells how it ended.
+    """Yield the state of a run now and after each change, until it has ended.
 
     Args:
         runner: Where it runs.
         key: Which run.
-        every_seconds: How often to look.
+        every_seconds: The time between two looks.
 
     Raises:
         NotFoundError: If there is no such run.
@@ -78,7 +78,7 @@ def changes(runner: Runner, key: RunKey, *, every_seconds: float = 0.5) -> Itera
 
 
 def is_ready(info: RunInfo) -> bool:
-    """Tell whether a server answers; while it loads, its status has a reason."""
+    """Return whether a server answers; while it loads, its status has a reason."""
     return info.status == "running" and not info.why
 
 
@@ -87,7 +87,7 @@ def wait_until_ready(
     key: RunKey,
     *,
     timeout_seconds: float = READY_SECONDS,
-    tell: Callable[[str], object] = lambda _: None,
+    notify: Callable[[str], object] = lambda _: None,
 ) -> RunInfo:
     """Wait until a server answers.
 
@@ -95,56 +95,56 @@ def wait_until_ready(
         runner: Where it runs.
         key: Which server.
         timeout_seconds: How long to wait.
-        tell: Called with what it waits for, whenever that changes.
+        notify: Called with the reason of the wait, whenever it changes.
 
     Raises:
         RunEndedError: If it ended instead.
         UnavailableError: If it does not answer in time.
     """
-    until, told = time.monotonic() + timeout_seconds, ""
+    deadline, reason = time.monotonic() + timeout_seconds, ""
     while True:
         info = runner.get(key)
         if is_ready(info):
             return info
         if info.ended:
             raise RunEndedError(info)
-        if info.why != told:
-            told = info.why
-            tell(told)
-        if time.monotonic() >= until:
+        if info.why != reason:
+            reason = info.why
+            notify(reason)
+        if time.monotonic() >= deadline:
             raise UnavailableError(
-                f"The server {key.name} does not answer after {timeout_seconds:g} s.",
-                hint=f"See what it is doing: tuneyard logs {key}{runner.words}",
+                f"The server '{key.name}' does not answer after {timeout_seconds:g} s.",
+                hint=f"See its log: tuneyard logs {key}{runner.options}",
             )
-        time.sleep(runner.look_seconds)
+        time.sleep(runner.poll_seconds)
 
 
 def find_server(runner: Runner, name: str | None) -> RunInfo:
-    """Find the running server that is meant: by its name, or the only one there is.
+    """Find a running server: by its name, or the only one.
 
     Raises:
         NotFoundError: If there is no such server.
-        UnavailableError: If it is there and does not run.
+        UnavailableError: If it is not running.
         UsageError: If several run and none is named.
     """
     if name is not None:
-        info = find_run(runner.list("serve"), name, verbs=("serve",), words="tuneyard chat", target=runner.words)
+        info = find_run(runner.list("serve"), name, verbs=("serve",), command="tuneyard chat", options=runner.options)
         if info.ended:
             raise UnavailableError(
-                f"The server {info.name!r} does not run ({info.status}).",
-                hint=f"Start it: tuneyard serve {info.name}{runner.words}",
+                f"The server {info.name!r} is not running; it is {info.status}.",
+                hint=f"Start it: tuneyard serve {info.name}{runner.options}",
             )
         return info
     running = [info for info in runner.list("serve") if not info.ended]
     if not running:
         raise NotFoundError(
-            "No server is running.", hint=f"Start one from a finished run: tuneyard serve NAME{runner.words}"
+            "No server is running.", hint=f"Start one from a finished run: tuneyard serve NAME{runner.options}"
         )
     if len(running) > 1:
         names = [info.name for info in running]
         raise UsageError(
             f"{len(running)} servers are running: {', '.join(names)}.",
-            hint=f"Say which one: tuneyard chat {names[0]}{runner.words}",
+            hint=f"Name one of them: tuneyard chat {names[0]}{runner.options}",
             servers=names,
         )
     return running[0]

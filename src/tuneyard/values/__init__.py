@@ -31,7 +31,16 @@ from tuneyard.values.public import public_values, with_env
 from tuneyard.values.rows import RowsConf
 from tuneyard.values.training import TrainingArgs
 
+VALUES: dict[str, type[NamespaceValues] | type[DeliverValues] | type[FinetuneValues] | type[InferenceValues]] = {
+    "namespace": NamespaceValues,
+    "deliver": DeliverValues,
+    "finetune": FinetuneValues,
+    "serve": InferenceValues,
+}
+"""The values of each chart."""
+
 __all__ = [
+    "VALUES",
     "BatchSizes",
     "BatchsizeConf",
     "DataConf",

@@ -28,14 +28,22 @@ Notice = Callable[[str], None]
 
 
 def load_values(
-    model: type[V], files: Sequence[Path] = (), sets: Sequence[str] = (), *, notice: Notice | None = None
+    model: type[V],
+    files: Sequence[Path] = (),
+    sets: Sequence[str] = (),
+    *,
+    below: Mapping[str, Any] | None = None,
+    above: Mapping[str, Any] | None = None,
+    notice: Notice | None = None,
 ) -> V:
-    """Resolve values from files and `--set`.
+    """Resolve values from files, maps and `--set`.
 
     Args:
         model: `NamespaceValues`, `DeliverValues`, `FinetuneValues` or `InferenceValues`.
         files: YAML or JSON files; later ones win.
-        sets: Texts of `--set` with Helm's syntax; later ones win, and all of them over the files.
+        sets: Texts of `--set` with Helm's syntax; later ones win, and all of them over everything else.
+        below: Values that every file wins over.
+        above: Values that win over every file.
         notice: Called with one line for each old spelling that was read and for whatever has no effect.
 
     Returns:
@@ -46,9 +54,10 @@ def load_values(
         InvalidValuesError: With every problem of files, `--set` and values.
     """
     problems: list[Problem] = []
-    merged: dict[str, Any] = {}
+    merged = dict(below or {})
     for file in files:
         merged = merge(merged, _read_file(file, problems))
+    merged = merge(merged, above or {})
     for text in sets:
         try:
             merged = apply_set(merged, text)

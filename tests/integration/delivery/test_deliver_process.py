@@ -19,7 +19,7 @@ from tuneyard.store import read_manifest, verify
 
 def wait_for_done(delivery: Delivery, *paths: str) -> None:
     """Wait until the journal names these files as done."""
-    for _ in range(600):
+    for _ in range(3000):
         journal = read_journal(delivery.store, JOURNAL)
         if journal is not None and journal.done.keys() >= set(paths):
             return
@@ -34,7 +34,7 @@ def test_a_killed_delivery_resumes_with_the_missing_files(delivery: Delivery, he
     others = [path for path in FILES if path != held]
     process = delivery.start()
     try:
-        assert delivery.hub.holding.wait(60)
+        assert delivery.hub.holding.wait(300)
         wait_for_done(delivery, *others)
     finally:
         process.kill()
@@ -74,10 +74,10 @@ def test_sigterm_ends_a_delivery_with_143_and_without_a_manifest(delivery: Deliv
     delivery.hub.faults["model-1.safetensors"] = Fault(times=1, hold_after=500_000)
     process = delivery.start()
     try:
-        assert delivery.hub.holding.wait(60)
+        assert delivery.hub.holding.wait(300)
         process.send_signal(signal.SIGTERM)
         delivery.hub.release.set()
-        assert process.wait(60) == 143
+        assert process.wait(300) == 143
     finally:
         process.kill()
         process.wait()
@@ -89,14 +89,14 @@ def test_sigterm_ends_the_data_script_too(delivery: Delivery) -> None:
     script = 'import os, time; open("pid.new", "w").write(str(os.getpid())); os.rename("pid.new", "pid")'
     process = delivery.start(dataScript=f"{script}; time.sleep(300)", bucketDataDir="default-bucket/datasets")
     try:
-        for _ in range(600):
+        for _ in range(3000):
             found = list((delivery.folder / "work").glob("script-*/pid"))
             if found:
                 break
             time.sleep(0.1)
         pid = found[0].read_text()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 143
+        assert process.wait(300) == 143
     finally:
         process.kill()
         process.wait()

@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub.utils import close_session
 
 from lab.hostile_cases import NAMES, all_cases
-from lab.hostile_hub import COMMIT, FILES, Asked, Case, HostileHub, Pieces, hostile_hub, json_reply, rows
+from lab.hostile_hub import COMMIT, FILES, Case, HostileHub, Pieces, Request, hostile_hub, json_reply, rows
 from tuneyard.delivery import deliver
 from tuneyard.errors import NotFoundError, TuneyardError, UnavailableError
 from tuneyard.hub import Hub, Limits, Patience
@@ -74,7 +74,7 @@ def test_an_honest_hub_is_delivered_from(hostile: HostileHub, tmp_path: Path) ->
     for public in (False, True):
         folder = tmp_path / str(public)
         folder.mkdir()
-        deliver_from(hostile, folder, Case("honest", lambda asked: None, revision=COMMIT, public=public))
+        deliver_from(hostile, folder, Case("honest", lambda request: None, revision=COMMIT, public=public))
         store = open_store((folder / "store").as_uri())
         manifest = read_manifest(store, MANIFEST)
         verify(store, f"{MODEL}/", manifest)
@@ -100,12 +100,12 @@ def test_more_bytes_than_the_disk_has_are_refused_before_the_first_is_fetched(
 ) -> None:
     vast = {**rows()[1], "lfs": {**rows()[1]["lfs"], "size": 4 * 1024**4}}
 
-    def answer(asked: Asked) -> Pieces | None:
-        return [json_reply([vast])] if asked.stage == "tree" else None
+    def answer(request: Request) -> Pieces | None:
+        return [json_reply([vast])] if request.stage == "tree" else None
 
     with pytest.raises(UnavailableError, match="has no room for 'org/tiny'"):
         deliver_from(hostile, tmp_path, Case("vast", answer))
-    assert {asked.stage for asked in hostile.asked} == {"facts", "tree"}
+    assert {request.stage for request in hostile.requests} == {"facts", "tree"}
 
 
 @pytest.mark.soak

@@ -8,14 +8,26 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from tuneyard.runners import Launch, LocalRunner, RunKey
 from tuneyard.runners.local.folder import RunFolder
+from tuneyard.values import Values
 
-# One program for all: what it does is in its values. It saves when told to stop, as training does.
+
+class ProgramValues(Values):
+    """What the test's program does; it saves on SIGTERM, as training does."""
+
+    seconds: float = 0
+    deaf: bool = False
+    says: tuple[str, ...] = ()
+    code: int = 0
+    peft: dict[str, int] | None = None
+
+
 PROGRAM = """
 import json, os, pathlib, signal, sys, time
 values_path, work = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
@@ -52,8 +64,8 @@ class Bench:
         return [sys.executable, str(self.program), str(folder.values), str(folder.work)]
 
     def spec(self, name: str = "lora", *, verb: str = "finetune", store: str = "file:///s", **values: object) -> Launch:
-        body = json.dumps(values, sort_keys=True).encode()
-        return Launch(RunKey(verb, name), body, store, experiment=f"default-bucket/experiments/{name}")  # type: ignore[arg-type]
+        given: Any = ProgramValues(**values)
+        return Launch(RunKey(verb, name), given, store, experiment=f"default-bucket/experiments/{name}")  # type: ignore[arg-type]
 
     def folder(self, name: str = "lora", verb: str = "finetune") -> Path:
         return self.home / "runs" / verb / name
@@ -69,7 +81,7 @@ class Bench:
 
 def until(true: Callable[[], object], what: str) -> None:
     """Wait for something that has to come; the limit only ends a broken test."""
-    for _ in range(1500):
+    for _ in range(15_000):
         if true():
             return
         time.sleep(0.02)

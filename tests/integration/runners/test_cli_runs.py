@@ -92,7 +92,7 @@ def test_a_failed_run_ends_the_command_with_its_code_and_its_sentence_once(desk)
     done = desk.run("deliver", "-f", desk.values("raise SystemExit('no rows today')"), code=3)
     assert done.stdout == ""
     assert done.stderr.count("error: ") == 1
-    assert "error: The run deliver/facts failed: " in done.stderr
+    assert "error: The run 'deliver/facts' failed: " in done.stderr
     assert done.stderr.splitlines()[-1].startswith("hint: ")
     assert desk.run("watch", "facts", code=3).stderr.count("error: ") == 1
 
@@ -105,7 +105,7 @@ def test_ctrl_c_leaves_the_run_alone_and_says_how_to_come_back(desk):
     command.send_signal(signal.SIGINT)
     _, err = command.communicate()
     assert command.returncode == 130
-    assert "The run deliver/facts goes on." in err
+    assert "The run 'deliver/facts' continues." in err
     assert "tuneyard watch deliver/facts" in err
     assert "tuneyard stop deliver/facts" in err
     assert desk.status() == "running"
@@ -120,7 +120,7 @@ def test_a_detached_run_goes_on_is_followed_stopped_and_launched_again(desk):
         if "waiting" in line:
             break
     refused = desk.run("delete", "facts", "--yes", code=6)
-    assert "still works" in refused.stderr
+    assert "is still running" in refused.stderr
     assert desk.run("stop", "facts").stdout == "deliver/facts  stopped\n"
     log.communicate()
     assert log.returncode == 0
@@ -133,7 +133,7 @@ def test_a_second_launch_with_other_values_is_refused_while_the_first_works(desk
     desk.run("deliver", "-f", desk.waiting(), "--detach")
     desk.run("deliver", "-f", desk.waiting(), "--detach")
     done = desk.run("deliver", "-f", desk.values(ROWS), code=6)
-    assert "works with other values: dataScript." in done.stderr
+    assert "is running with other values: dataScript." in done.stderr
     assert "--name" in done.stderr
 
 

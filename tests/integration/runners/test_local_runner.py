@@ -59,9 +59,12 @@ def test_a_run_lives_on_when_its_launcher_is_killed(bench, wait_until):
         import os, signal, sys
         from pathlib import Path
         from tuneyard.runners import Launch, LocalRunner, RunKey
+        from tuneyard.values import Values
+        class Given(Values):
+            seconds: int = 60
         argv = lambda folder, launch: [sys.executable, {str(bench.program)!r}, str(folder.values), str(folder.work)]
         runner = LocalRunner(Path({str(bench.home)!r}), commands={{"finetune": argv}})
-        runner.launch(Launch(RunKey("finetune", "lora"), b'{{"seconds": 60}}', "file:///s"))
+        runner.launch(Launch(RunKey("finetune", "lora"), Given(), "file:///s"))
         os.kill(os.getpid(), signal.SIGKILL)
         """
     )
@@ -156,7 +159,7 @@ def test_a_second_launch_with_other_values_is_a_conflict_that_names_the_keys(ben
     with pytest.raises(ConflictError) as caught:
         bench.runner.launch(bench.spec(seconds=60, peft={"r": 16, "alpha": 16}))
     assert caught.value.details["keys"] == ["peft.r"]
-    assert "The run finetune/lora works with other values: peft.r." in str(caught.value)
+    assert "The run 'finetune/lora' is running with other values: peft." in str(caught.value)
     assert json.loads((bench.folder() / "values.json").read_text())["peft"]["r"] == 8
 
 
@@ -172,10 +175,13 @@ def test_of_eight_launches_at_once_one_starts_the_process_and_all_find_it(bench,
         import sys
         from pathlib import Path
         from tuneyard.runners import Launch, LocalRunner, RunKey
+        from tuneyard.values import Values
+        class Given(Values):
+            seconds: int = 60
         argv = lambda folder, launch: [sys.executable, {str(bench.program)!r}, str(folder.values), str(folder.work)]
         runner = LocalRunner(Path({str(bench.home)!r}), commands={{"finetune": argv}})
         sys.stdin.readline()
-        print(runner.launch(Launch(RunKey("finetune", "lora"), b'{{"seconds": 60}}', "file:///s")).pid)
+        print(runner.launch(Launch(RunKey("finetune", "lora"), Given(), "file:///s")).pid)
         """
     )
     command = [sys.executable, "-c", script]
@@ -228,7 +234,7 @@ def test_a_second_attempt_is_marked_in_the_log(bench):
 
 def test_waiting_with_a_limit_says_that_the_run_goes_on(bench):
     bench.runner.launch(bench.spec(seconds=60))
-    with pytest.raises(UnavailableError, match=r"finetune/lora still works after 0\.1 s"):
+    with pytest.raises(UnavailableError, match=r"'finetune/lora' is still running after 0\.1 s"):
         bench.runner.wait(LORA, timeout_seconds=0.1)
 
 
@@ -245,7 +251,7 @@ def test_delete_removes_an_ended_run_and_nothing_else(bench):
 
 def test_delete_refuses_what_still_runs(bench):
     bench.runner.launch(bench.spec(seconds=60))
-    with pytest.raises(ConflictError, match="still works") as caught:
+    with pytest.raises(ConflictError, match="is still running") as caught:
         bench.runner.delete(LORA)
     assert "tuneyard stop finetune/lora" in caught.value.hint
     assert bench.runner.get(LORA).status == "running"
@@ -284,7 +290,7 @@ def test_a_server_that_gets_no_port_leaves_what_was_known_of_it(bench):
     before = bench.runner.wait(key)
     other = bench.runner.launch(bench.spec("other", verb="serve", seconds=60))
     port = int(other.url.rpartition(":")[2].removesuffix("/v1"))
-    with pytest.raises(UnavailableError, match="is taken by another program"):
+    with pytest.raises(UnavailableError, match="is in use by another program"):
         bench.runner.launch(replace(bench.spec("api", verb="serve"), port=port))
     assert first.attempts == 1
     assert bench.runner.get(key) == before

@@ -14,7 +14,7 @@ def _probe(server, **env: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tuneyard.serving.probe", "--port", port]
     store = server.ready_file.parent
     return subprocess.run(
-        command, env={**environment(store, key=""), **env}, capture_output=True, text=True, timeout=90
+        command, env={**environment(store, key=""), **env}, capture_output=True, text=True, timeout=300
     )
 
 

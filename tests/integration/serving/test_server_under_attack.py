@@ -90,7 +90,7 @@ KEYS = (
 def _raw(server: serving.Server, request: bytes) -> bytes:
     """Send bytes as they are, and give the beginning of what comes back."""
     host, port = server.url.split("/")[2].split(":")
-    with socket.create_connection((host, int(port)), timeout=30) as connection:
+    with socket.create_connection((host, int(port)), timeout=120) as connection:
         connection.sendall(request)
         with contextlib.suppress(OSError):
             return connection.recv(200)

@@ -124,7 +124,7 @@ async def clients(server: serving.Server, count: int, seed: int) -> Counter[tupl
 
 def settled(process: psutil.Process, look: str, most: int) -> int:
     """Wait until no more than so many of something are left, and give how many there are."""
-    until = time.monotonic() + 60
+    until = time.monotonic() + 300
     while (count := getattr(process, look)()) > most and time.monotonic() < until:
         time.sleep(0.2)
     return count

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
+from lab.faulty_store import FaultyStore
 from lab.training import ARGUMENTS, changed, lay_out, train_here
-from tuneyard.chaos.faulty import FaultyStore
 from tuneyard.errors import UnavailableError
 
 EVERY = 3

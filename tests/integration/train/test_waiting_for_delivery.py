@@ -19,7 +19,7 @@ def _told_to_wait(process) -> str:
 
 def test_it_goes_on_as_soon_as_everything_is_delivered(tmp_path: Path):
     store = tmp_path / "store"
-    process = start(SHORT, store, tmp_path / "work", TUNEYARD_WAIT_SECONDS="120")
+    process = start(SHORT, store, tmp_path / "work", TUNEYARD_WAIT_SECONDS="500")
     assert "There is no model at 'default-bucket/models/tiny' in" in _told_to_wait(process)
     lay_out(store)
     _, said = process.communicate(timeout=120)
@@ -37,7 +37,7 @@ def test_sigterm_ends_the_waiting(tmp_path: Path):
     process = start(VALUES, tmp_path / "store", tmp_path / "work", TUNEYARD_WAIT_SECONDS="600")
     _told_to_wait(process)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 143, said
 
 

@@ -1,6 +1,6 @@
-"""Secrets that are looked for where they must not be: in what a cluster, its logs and the bucket show.
+"""Searches for known secrets where they must not be: in a cluster's objects, its logs and the bucket.
 
-Not a scanner for unknown secrets: it is told the texts, and finds them plain, in base64 at any place of a longer text,
+Not a scanner for unknown secrets: it finds the given texts plain, in base64 at any offset of a longer text,
 URL-encoded, in JSON and in hex.
 """
 
@@ -13,7 +13,7 @@ from urllib.parse import quote, quote_plus
 
 
 def forms(secret: str) -> set[bytes]:
-    """The ways in which a text may appear in another."""
+    """Return the forms in which a text may appear in another."""
     plain = secret.encode()
     urls = {quote(secret, safe=""), quote(secret), quote_plus(secret)}
     texts = {secret, *urls, *map(_lower_escapes, urls), json.dumps(secret)[1:-1], plain.hex(), plain.hex().upper()}
@@ -26,7 +26,7 @@ def _lower_escapes(text: str) -> str:
 
 
 def _base64(plain: bytes) -> Iterator[bytes]:
-    """Base64 of a text that begins at any place: what its neighbours decide is cut off."""
+    """Return the base64 of a text at each offset, without the characters that depend on its neighbours."""
     for before in range(3):
         encoded = base64.b64encode(b"\0" * before + plain).rstrip(b"=")
         first = (8 * before + 5) // 6
@@ -37,16 +37,16 @@ def _base64(plain: bytes) -> Iterator[bytes]:
 
 
 def find(secrets: Mapping[str, str], places: Mapping[str, bytes]) -> list[str]:
-    """Tell each secret's name with each place that shows it.
+    """Return each secret's name with each place that shows it.
 
     Args:
-        secrets: Texts by name; each is long enough not to appear by chance.
+        secrets: Texts by name; each is long enough not to occur by coincidence.
         places: Bytes by where they are from.
 
     Returns:
         Lines such as `hub token in log of pod x`; the secret itself is not in them.
     """
-    assert all(len(secret) >= 12 for secret in secrets.values()), "too short to be told from chance"
+    assert all(len(secret) >= 12 for secret in secrets.values()), "too short to rule out coincidence"
     looked_for = {name: forms(secret) for name, secret in secrets.items()}
     return [
         f"{name} in {where}"

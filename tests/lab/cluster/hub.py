@@ -1,7 +1,7 @@
-"""A server with the Hub's API inside the cluster, for tests: the walkthrough's model id and dataset, small.
+"""A server with the Hub's API inside the cluster: the walkthrough's model id and dataset, in small.
 
-The model is a tiny Llama in TinyLlama's shape; the dataset has the columns of Argilla's, and real questions where they
-are at hand. Both travel by `kubectl exec`, so that any cluster can run it.
+The model is a tiny Llama with TinyLlama's layout; the dataset has the columns of Argilla's, and real questions where
+they are available. Both are copied by `kubectl exec`, so any cluster can run it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _UNPACK = "import sys, tarfile; tarfile.open(fileobj=sys.stdin.buffer, mode='r|'
 
 
 def start_hub(namespace: str, folder: Path) -> str:
-    """Run the Hub in a namespace of its own and give its address.
+    """Run the Hub in a namespace of its own and return its address.
 
     Args:
         namespace: The namespace, which is there.
@@ -74,7 +74,8 @@ def start_hub(namespace: str, folder: Path) -> str:
     kubectl("wait", "pod/hub", "-n", namespace, "--for=jsonpath={.status.phase}=Running", "--timeout=100s")
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w|") as archive:
-        archive.add(Path(__file__).parents[1] / "hub_server.py", "lab/hub_server.py")
+        for module in ("hub_server.py", "web_servers.py"):
+            archive.add(Path(__file__).parents[1] / module, f"lab/{module}")
         archive.add(folder / "model", "model")
         archive.add(folder / "dataset", "dataset")
         archive.addfile(tarfile.TarInfo("all-here"))
@@ -87,7 +88,7 @@ def start_hub(namespace: str, folder: Path) -> str:
 def _questions() -> list[tuple[str, str]]:
     if not SEEDS.is_file():
         rows = [row["messages"] for row in conversations(ROWS)]
-        return [(asked["content"], answer["content"]) for asked, answer in rows]
+        return [(question["content"], answer["content"]) for question, answer in rows]
     tasks = [json.loads(line) for line in SEEDS.read_text(encoding="utf-8").splitlines()]
     return [(task["instruction"][:300], task["instances"][0]["output"][:200]) for task in tasks]
 
@@ -100,11 +101,11 @@ def _make_dataset(folder: Path) -> None:
     rows: list[dict[str, Any]] = []
     pairs = _questions()
     for number in range(ROWS + 20):
-        asked, answer = pairs[number % len(pairs)]
+        question, answer = pairs[number % len(pairs)]
         rows.append(
             {
                 "kind": "human" if number < ROWS else "synthetic",
-                "generation_prompt": [[{"role": "user", "content": asked}]],
+                "generation_prompt": [[{"role": "user", "content": question}]],
                 "generations": [answer or "Yes.", "another answer"],
             }
         )

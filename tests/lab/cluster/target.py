@@ -46,11 +46,11 @@ class TargetLab:
         return self.workspace.namespace
 
     def place(self, key: str) -> str:
-        """Turn a key of `training` into the tests' own part of the bucket."""
+        """Map a key of `lab.training` to the tests' own part of the bucket."""
         return self.workspace.place(key)
 
     def lay_out(self) -> None:
-        """Bring the model and the conversations to the bucket, manifests last, as a delivery does."""
+        """Upload the model and the conversations, manifests last, as a delivery does."""
         lay_out(self.folder / "store", hidden=256)  # vLLM's CPU kernels want heads of 64
         self.workspace.upload(self.folder / "store")
 
@@ -76,14 +76,14 @@ class TargetLab:
         return path
 
     def command(self, *words: object) -> list[str]:
-        """Give the command line that a user would type."""
+        """Return the command line that a user would type."""
         options = ["--on", "kubernetes", "--namespace", self.namespace]
         return [sys.executable, "-m", "tuneyard", *map(str, words), *options]
 
     def run(
         self, *words: object, rc: int = 0, environ: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run the command, and look at its exit code."""
+        """Run the command, and check its exit code."""
         done = subprocess.run(
             self.command(*words),
             env={**os.environ, **self.environ, **(environ or {})},
@@ -95,15 +95,15 @@ class TargetLab:
         return done
 
     def launch(self, name: str, *words: object, **changes: Any) -> None:
-        """Launch a finetuning run and don't wait for it."""
+        """Launch a finetuning run without waiting for it."""
         self.run("finetune", "-f", self.values(name, **changes), "--name", name, "--detach", *words)
 
     def show(self, name: str) -> dict[str, Any]:
-        """Give what `runs show` knows."""
+        """Return what `runs show` reports."""
         return json.loads(self.run("runs", "show", name, "--json").stdout)["run"]
 
     def until(self, name: str, look: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-        """Wait until what is known of a run is as it has to become, and give it."""
+        """Wait until `runs show` reports what is expected, and return it."""
         deadline = time.monotonic() + WAIT_SECONDS
         while True:
             info = self.show(name)
@@ -126,7 +126,7 @@ class TargetLab:
 
 
 def killing_kubectl(folder: Path) -> Path:
-    """Make a `kubectl` that kills whoever called it, before or after the call that the environment names.
+    """Make a `kubectl` that kills its caller, before or after the call that the environment names.
 
     `KILL_CALL` counts from 1, `KILL_WHEN` is `before` or `after`, and `KILL_COUNT` names the file that is counted in.
     """
@@ -155,7 +155,7 @@ def killing_kubectl(folder: Path) -> Path:
 
 @contextmanager
 def own_queue(namespace: str) -> Iterator[str]:
-    """Make a LocalQueue whose ClusterQueue, named like the namespace, has a single accelerator; give its name."""
+    """Make a LocalQueue whose ClusterQueue, named like the namespace, has a single accelerator; return its name."""
     flavor = json.loads(kubectl("get", "resourceflavors", "-o", "json"))["items"][0]["metadata"]["name"]
     quota = [
         {"name": "amd.com/gpu", "nominalQuota": 1},
@@ -181,7 +181,7 @@ def own_queue(namespace: str) -> Iterator[str]:
 
 
 def service_account(namespace: str, folder: Path) -> Path:
-    """Make a kubeconfig of somebody who may do nothing in the namespace, and give its path."""
+    """Make a kubeconfig of an account without rights in the namespace, and return its path."""
     kubectl("create", "serviceaccount", "nobody", "-n", namespace)
     token = kubectl("create", "token", "nobody", "-n", namespace).strip()
     config = json.loads(kubectl("config", "view", "--minify", "--raw", "-o", "json"))
@@ -192,7 +192,7 @@ def service_account(namespace: str, folder: Path) -> Path:
 
 
 def lines_on_a_terminal(command: list[str], width: int, seconds: float) -> Iterator[str]:
-    """Run a command on a terminal for a while, and give what each of its lines looked like."""
+    """Run a command on a terminal for a while, and yield the lines that it drew."""
     import fcntl
     import pty
     import re
@@ -207,14 +207,14 @@ def lines_on_a_terminal(command: list[str], width: int, seconds: float) -> Itera
         command, stdin=theirs, stdout=theirs, stderr=theirs, env={**environ, "TERM": "xterm-256color"}
     ) as process:
         os.close(theirs)
-        said, until = b"", time.monotonic() + seconds
+        shown, until = b"", time.monotonic() + seconds
         while time.monotonic() < until:
             if select.select([ours], [], [], 0.5)[0]:
                 try:
-                    said += os.read(ours, 65536)
+                    shown += os.read(ours, 65536)
                 except OSError:
                     break
         process.terminate()
     os.close(ours)
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said.decode(errors="replace"))
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode(errors="replace"))
     yield from (line.rstrip() for line in re.split(r"[\r\n]+", text) if line.strip())

@@ -1,7 +1,7 @@
-"""Training Jobs on a real cluster, for tests: apply the chart, disturb its pods, and read what they left in the bucket.
+"""Training Jobs on a real cluster: apply the chart, disturb its pods, and read what they published.
 
-Not fixtures: a class that a fixture makes for its namespace. Pods are watched from the beginning, since a preempted or
-evicted pod is gone moments after it ended, and its exit code with it.
+Pods are watched from the beginning, since a preempted or evicted pod is deleted moments after it ended, and its exit
+code with it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lab.cluster.workspaces import STORE, Workspace, helm, kubectl
-from lab.training import changed
+from lab.training import changed, published_metrics
 from tuneyard.store import Store
 
 CHART = "LLM-finetune-silogen-engine/helm/chart"
@@ -34,7 +34,7 @@ _Found = TypeVar("_Found")
 
 
 def until(look: Callable[[], _Found | None], what: str, *, every: float = 0.5) -> _Found:
-    """Wait for something that has to come, and give it."""
+    """Poll until there is a result, and return it."""
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:
         if found := look():
@@ -61,7 +61,7 @@ class End:
 
 
 class PodWatch:
-    """Every pod of a namespace as it was last seen, also those that are gone."""
+    """The last known state of every pod of a namespace, including deleted ones."""
 
     def __init__(self, namespace: str) -> None:
         self.seen: dict[str, dict[str, Any]] = {}
@@ -72,14 +72,14 @@ class PodWatch:
         self._thread.start()
 
     def close(self) -> None:
-        """End the watching."""
+        """Stop watching."""
         self._ended = True
         if self._process:
             self._process.terminate()
         self._thread.join(10)
 
     def of(self, job: str) -> list[dict[str, Any]]:
-        """The pods of a Job, oldest first."""
+        """Return the pods of a Job, oldest first."""
         pods = [pod for pod in list(self.seen.values()) if pod["metadata"]["labels"].get("job-name") == job]
         return sorted(pods, key=lambda pod: (pod["metadata"]["creationTimestamp"], pod["metadata"]["name"]))
 
@@ -115,7 +115,7 @@ class TrainingJobs:
 
     Attributes:
         workspace: Where they run.
-        common: What every Job's values say besides the training's own: the store's address as a pod reaches it.
+        common: Values of every Job besides the training's own: the store's address as a pod reaches it.
         folder: For logs.
     """
 
@@ -129,16 +129,16 @@ class TrainingJobs:
 
     @property
     def namespace(self) -> str:
-        """Where they run."""
+        """The namespace that the Jobs run in."""
         return self.workspace.namespace
 
     @property
     def store(self) -> Store:
-        """The bucket, as the test reaches it."""
+        """The bucket as the test process reaches it."""
         return self.workspace.store
 
     def close(self) -> None:
-        """End what was started beside the Jobs."""
+        """End the processes that follow the Jobs."""
         self.watch.close()
         for follower in self.logs:
             follower.terminate()
@@ -147,11 +147,11 @@ class TrainingJobs:
     # ---- values and Jobs ----
 
     def remote(self, name: str) -> str:
-        """The place in the bucket of a run."""
+        """Return where a run publishes."""
         return f"{self.workspace.prefix}/experiments/{name}"
 
     def place(self, key: str) -> str:
-        """The place of a key in these tests' part of the bucket."""
+        """Map a key to these tests' part of the bucket."""
         return self.workspace.place(key)
 
     def values(self, values: dict[str, Any], name: str, **changes: Any) -> dict[str, Any]:
@@ -164,20 +164,20 @@ class TrainingJobs:
         return helm(CHART, job, self.namespace, values)
 
     def apply(self, job: str, values: dict[str, Any]) -> str:
-        """Render the chart and apply it; the Job's name is given back."""
+        """Render the chart, apply it, and return the Job's name."""
         kubectl("apply", "-f", "-", given=self.render(job, values))
         return job
 
     def delete(self, job: str) -> None:
-        """Delete a Job and its pods, and wait until they are gone."""
+        """Delete a Job and its pods, and wait for their end."""
         kubectl("delete", "job", job, "-n", self.namespace, "--cascade=foreground", "--wait=true")
 
     def job(self, job: str) -> dict[str, Any]:
-        """The Job as it is."""
+        """Return the Job object."""
         return json.loads(kubectl("get", "job", job, "-n", self.namespace, "-o", "json"))
 
     def job_exists(self, job: str) -> bool:
-        """Whether there is such a Job."""
+        """Return whether the Job exists."""
         return bool(kubectl("get", "job", job, "-n", self.namespace, "--ignore-not-found", "-o", "name"))
 
     def image(self) -> str:
@@ -186,15 +186,15 @@ class TrainingJobs:
         return min(images)
 
     def outcome(self, job: str) -> dict[str, Any]:
-        """Wait until a Job is complete or failed, and give that condition."""
+        """Wait until a Job is complete or failed, and return that condition."""
         return until(lambda: self._outcome(job), f"the end of Job {job}", every=1.0)
 
     def complete(self, job: str, *, despite: tuple[int, ...] = (143,)) -> None:
-        """Wait until a Job is complete; where a pod ends with another code than `despite`, show what it said."""
+        """Wait until a Job is complete; where a pod ends with another code than `despite`, show its output."""
 
         def look() -> bool:
             for end in self.ends(job):
-                assert end.code in (0, *despite), (end, self.said(end.pod))
+                assert end.code in (0, *despite), (end, self.output_of(end.pod))
             outcome = self._outcome(job)
             assert outcome is None or outcome["type"] == "Complete", outcome
             return outcome is not None
@@ -209,11 +209,11 @@ class TrainingJobs:
     # ---- pods ----
 
     def ends(self, job: str) -> list[End]:
-        """How the Job's pods have ended so far, oldest first."""
+        """Return how the Job's pods have ended so far, oldest first."""
         return [end for pod in self.watch.of(job) if (end := _end(pod))]
 
     def running(self, job: str, *, besides: tuple[str, ...] = (), index: int | None = None) -> str:
-        """Wait for a pod of the Job that runs, of one index where the Job has several, and follow what it says."""
+        """Wait for a pod of the Job that runs, of one index where the Job has several, and follow its output."""
 
         def look() -> str | None:
             pods = [pod for pod in self.watch.of(job) if pod["metadata"]["name"] not in besides]
@@ -231,15 +231,15 @@ class TrainingJobs:
         return until(lambda: _end(self.watch.seen[pod]) if pod in self.watch.seen else None, f"the end of {pod}")
 
     def follow(self, pod: str) -> None:
-        """Write down what a pod says, so that it can be read when the pod is gone."""
+        """Record a pod's output, so that it can be read when the pod is gone."""
         target = self._log(pod)
         if not target.exists():
             with target.open("wb") as log:
                 command = ["kubectl", "logs", "-n", self.namespace, "-f", pod, "-c", CONTAINER]
                 self.logs.append(subprocess.Popen(command, stdout=log, stderr=subprocess.DEVNULL))
 
-    def said(self, pod: str) -> str:
-        """What a pod has said, without a terminal's colours and redrawn lines."""
+    def output_of(self, pod: str) -> str:
+        """Return a pod's output without a terminal's colours and redrawn lines."""
         target = self._log(pod)
         raw = (
             target.read_text(encoding="utf-8", errors="replace")
@@ -248,15 +248,15 @@ class TrainingJobs:
         )
         return _TERMINAL.sub("", raw).replace("\r", "\n")
 
-    def until_said(self, pod: str, pattern: str) -> re.Match[str]:
-        """Wait until a followed pod says something."""
-        return until(lambda: re.search(pattern, self.said(pod)), f"{pattern!r} in what {pod} says", every=0.2)
+    def until_output(self, pod: str, pattern: str) -> re.Match[str]:
+        """Wait until the output of a followed pod matches."""
+        return until(lambda: re.search(pattern, self.output_of(pod)), f"{pattern!r} in the output of {pod}", every=0.2)
 
     def until_step(self, pod: str, step: int) -> None:
-        """Wait until a pod has trained so far."""
+        """Wait until a pod has completed a step."""
 
         def look() -> bool:
-            assert not _end(self.watch.seen[pod]), f"{pod} ended before step {step}: {self.said(pod)}"
+            assert not _end(self.watch.seen[pod]), f"{pod} ended before step {step}: {self.output_of(pod)}"
             command = [
                 "kubectl",
                 "exec",
@@ -288,7 +288,7 @@ class TrainingJobs:
         kubectl("create", "--raw", path, "-f", "-", given=json.dumps(eviction))
 
     def drain(self, job: str, pod: str) -> None:
-        """Drain the pod's node of this one Job's pods, and let pods on it again."""
+        """Drain this Job's pods from the pod's node, and uncordon the node."""
         node = self.watch.seen[pod]["spec"]["nodeName"]
         try:
             selector = f"--pod-selector=job-name={job}"
@@ -297,7 +297,7 @@ class TrainingJobs:
             kubectl("uncordon", node)
 
     def kill_processes(self, pod: str) -> None:
-        """Kill every process of a pod but its first, which the kernel protects, as a fault of the machine would."""
+        """Kill every process of a pod but its first, which the kernel protects."""
         program = "import os, signal; os.kill(-1, signal.SIGKILL)"
         command = ["kubectl", "exec", "-n", self.namespace, pod, "-c", CONTAINER, "--", "python", "-c", program]
         subprocess.run(command, capture_output=True, timeout=60)  # ends with an error: it kills its own shell too
@@ -305,30 +305,21 @@ class TrainingJobs:
     # ---- bucket ----
 
     def copy(self, source: str, target: str) -> None:
-        """Copy a run to another place of the bucket."""
+        """Copy a run to another prefix of the bucket."""
         for info in self.store.list(f"{self.remote(source)}/"):
             key = info.key.replace(self.remote(source), self.remote(target), 1)
             self.store.put(key, self.store.get(info.key).body)
 
     def metrics(self, name: str) -> list[dict[str, Any]]:
-        """A run's published rows, without what a clock says."""
-        text = self.store.get(f"{self.remote(name)}/metrics.jsonl").body.decode()
-        rows = [json.loads(line) for line in text.splitlines()]
-        return [
-            {
-                key: value
-                for key, value in row.items()
-                if key not in ("time", "seconds") and not key.endswith(("_runtime", "_second"))
-            }
-            for row in rows
-        ]
+        """Return a run's published rows of metrics without what depends on the clock."""
+        return published_metrics(self.store, self.remote(name))
 
     def losses(self, name: str) -> list[float]:
-        """The training losses that a run has published, in the order of steps."""
+        """Return the training losses that a run has published, in the order of steps."""
         return [row["loss"] for row in self.metrics(name) if row["kind"] == "train"]
 
     def checkpoints(self, name: str) -> list[str]:
-        """The committed checkpoints of a run, `checkpoint-<step>-<attempt>`."""
+        """Return the names of a run's committed checkpoints, `checkpoint-<step>-<attempt>`."""
         keys = [info.key for info in self.store.list(f"{self.remote(name)}/")]
         return sorted(key.split("/")[-2] for key in keys if re.search(r"/checkpoint-\d+-\d+/manifest\.json$", key))
 

@@ -1,7 +1,7 @@
-"""A namespace for the tests of one file, as the walkthrough makes it, and the bucket as the test itself reaches it.
+"""A namespace for the tests of one file, set up as in the walkthrough, and the bucket as the test process reaches it.
 
-Made by the chart `k8s-namespace-setup` under restricted Pod Security, gone with the test; the tests' own part of the
-bucket is emptied too. The environment may name another store and queue: `TUNEYARD_TEST_STORE`, `TUNEYARD_TEST_QUEUE`.
+The chart `k8s-namespace-setup` makes it under restricted Pod Security; it is deleted after the tests, and so are their
+objects in the bucket. `TUNEYARD_TEST_STORE` and `TUNEYARD_TEST_QUEUE` name another store and queue.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SECRET = "minio-credentials"
 
 
 def kubectl(*arguments: str, given: str | None = None, patience: float = 120) -> str:
-    """Run kubectl and give its standard output; a failure shows what it said."""
+    """Run kubectl and return its standard output; a failure shows its standard error."""
     done = subprocess.run(["kubectl", *arguments], input=given, capture_output=True, text=True, timeout=patience)
     assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
     return done.stdout
@@ -63,11 +63,11 @@ class Workspace:
     keys: tuple[str, str]
 
     def place(self, key: str) -> str:
-        """The place of a key in these tests' part of the bucket."""
+        """Map a key to these tests' part of the bucket."""
         return key.replace("default-bucket", self.prefix, 1)
 
     def upload(self, folder: Path, *, last: str = "manifest.json") -> None:
-        """Bring what lies in a folder store to these tests' part of the bucket, manifests last, as a delivery does."""
+        """Upload a folder store to these tests' part of the bucket, manifests last, as a delivery does."""
         local = open_store(folder.as_uri())
         for info in sorted(local.list("default-bucket/"), key=lambda one: one.key.endswith(last)):
             self.store.put(self.place(info.key), local.get(info.key).body)
@@ -75,7 +75,7 @@ class Workspace:
 
 @contextmanager
 def workspace(purpose: str, folder: Path) -> Iterator[Workspace]:
-    """Make a namespace and remove it, and what the tests left in the bucket.
+    """Make a namespace for the `with` block; remove it and the tests' objects in the bucket afterwards.
 
     Args:
         purpose: Becomes a part of its name.
@@ -115,14 +115,14 @@ def place_of_store(namespace: str, folder: Path) -> Iterator[Store]:
 
 
 def store_keys(namespace: str) -> tuple[str, str]:
-    """Give the access key and the secret key that a namespace's Secret holds."""
+    """Return the access key and the secret key that a namespace's Secret holds."""
     found = json.loads(kubectl("get", "secret", SECRET, "-n", namespace, "-o", "json"))["data"]
     access, secret = (base64.b64decode(found[key]).decode() for key in ("API_ACCESS_KEY", "API_SECRET_KEY"))
     return access, secret
 
 
 def site_authorities(namespace: str) -> str:
-    """Give the certificates that the cluster's own services are trusted by."""
+    """Return the certificates that the cluster's own services are trusted by."""
     return json.loads(kubectl("get", "configmap", "kube-root-ca.crt", "-n", namespace, "-o", "json"))["data"]["ca.crt"]
 
 

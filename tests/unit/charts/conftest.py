@@ -1,4 +1,4 @@
-"""Charts are rendered by Helm: without it their tests are skipped, or fail where TUNEYARD_REQUIRE_HELM is 1."""
+"""Chart tests need Helm: without it they are skipped, or fail if TUNEYARD_REQUIRE_HELM is 1."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Whatever a user writes into a string field comes through exactly or is refused, and changes nothing else.
+"""Any text in a string field is rendered exactly or refused, and changes nothing else.
 
-Every string field of the schemas is filled with an innocent word, then with a hostile text. What is rendered must
-differ by that text alone.
+Every string field of the schemas is filled with a placeholder, then with a hostile text. The rendered objects must
+differ in that text only.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FRAGMENTS = (
     "|", ">-", "[", "{", "]", "}", ",", "<b>&", "\u202e", "\u200b", "\xa0", "kind: Secret", "s", "A", "0", ".", "/",
 )  # fmt: skip
 AS_NUMBER = (r"^\s*[+-]?\d", r"^\s*[+-]?(\d", "^([Tt]rue")
-# Fields of a form, and what to say in that form; the rest of the form's texts is refused, which is tested too.
+# Fields with a pattern: a placeholder and a hostile text that match it. Other texts are refused, which is tested too.
 FORMS = {
     "https?|file": ("https://h:1/{}", "https://h:1/{}"),
     "(s3://)?": ("b/w{}", "b/{}"),
@@ -51,7 +51,7 @@ def kinds(schema: dict[str, Any]) -> set[str]:
 
 
 class Filled:
-    """Values with a word of its own in every string field of a schema."""
+    """Values with a unique placeholder in every string field of a schema."""
 
     def __init__(self, chart: Chart) -> None:
         self.fields: dict[str, str] = {}
@@ -137,7 +137,7 @@ def strings(node: Any, inside_env: bool = False) -> Iterator[tuple[str, bool]]:
 
 
 def comparable(objects: list[dict[str, Any]]) -> Any:
-    """Take apart what hashes the values, so that objects can be compared by what they say."""
+    """Parse the values and remove their hashes, so that objects can be compared by content."""
     text = values_text(opened(objects)) if any("values.json" in found.get("data", {}) for found in objects) else None
     if text is None:
         return objects
@@ -151,7 +151,7 @@ def comparable(objects: list[dict[str, Any]]) -> Any:
 
 
 def exchanged(node: Any, words: dict[str, str], pattern: re.Pattern[str], in_env: bool = False) -> Any:
-    """Put hostile texts where the innocent words are."""
+    """Replace placeholders with hostile texts."""
     if isinstance(node, str):
         # Kubernetes reads $$ in a variable as $
         return pattern.sub(lambda match: words[match[0]].replace("$", "$$") if in_env else words[match[0]], node)
@@ -163,38 +163,38 @@ def exchanged(node: Any, words: dict[str, str], pattern: re.Pattern[str], in_env
     return node
 
 
-def hostile(random_: random.Random) -> str:
-    return "".join(random_.choices(FRAGMENTS, k=random_.randint(1, 6)))
+def hostile(rng: random.Random) -> str:
+    return "".join(rng.choices(FRAGMENTS, k=rng.randint(1, 6)))
 
 
-def in_form(form: str, random_: random.Random) -> str | None:
-    """A text that the field's form takes, as hostile as that allows; None for what is reckoned with (sizes)."""
+def in_form(form: str, rng: random.Random) -> str | None:
+    """Return a hostile text that matches the field's pattern, or None for quantities, which templates add."""
     if form == "pattern":
-        return "w" + "".join(random_.choices("abz019", k=random_.randint(1, 9)))
+        return "w" + "".join(rng.choices("abz019", k=rng.randint(1, 9)))
     shape = FORMS[form][1]
     if shape is None:
         return None
-    text = re.sub(r"\s|/|[\x00-\x1f]", "", hostile(random_))
+    text = re.sub(r"\s|/|[\x00-\x1f]", "", hostile(rng))
     return shape.format(text or "x")
 
 
 class Trial:
-    """One chart whose fields are filled with hostile texts, many at once."""
+    """One chart whose fields are filled with hostile texts, all at once."""
 
     def __init__(self, chart: Chart, folder: Path | None = None) -> None:
         self.chart, self.folder = chart, folder
         self.filled = Filled(chart)
-        self.innocent = comparable(render(chart, self.filled.values, folder=folder))
+        self.plain = comparable(render(chart, self.filled.values, folder=folder))
         self.exact: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
 
-    def round(self, random_: random.Random, tries_refusal: bool) -> None:
-        """Fill every field anew; with `tries_refusal` about half of the fields that have a form get any text at all."""
+    def round(self, rng: random.Random, tries_refusal: bool) -> None:
+        """Fill every field; with `tries_refusal`, half of the fields with a pattern get a text that may not match."""
         texts = {}
         for path in self.filled.fields:
             form = self.filled.forms.get(path)
-            is_free = form is None or (tries_refusal and random_.random() < 0.5)
-            texts[path] = hostile(random_) if is_free else in_form(form, random_) or self.filled.fields[path]
+            is_free = form is None or (tries_refusal and rng.random() < 0.5)
+            texts[path] = hostile(rng) if is_free else in_form(form, rng) or self.filled.fields[path]
         while True:
             values = copy.deepcopy(self.filled.values)
             for path, text in texts.items():
@@ -203,35 +203,35 @@ class Trial:
                 objects = comparable(render(self.chart, values, folder=self.folder))
                 break
             except RefusedError as error:
-                # the refused ones are named; the others have to come through
+                # Helm names the refused fields; the others must be rendered
                 named = {
                     place.strip("/").replace("/", ".").replace("~1", "/")
                     for place in re.findall(r"at '([^']*)'", str(error))
                 }
                 refused = named & set(texts)
-                assert refused, f"refused without saying what: {error}"
+                assert refused, f"the refusal names no field: {error}"
                 for path in refused:
                     self.refused[path] += 1
                     texts.pop(path)
         words = {self.filled.fields[path]: text for path, text in texts.items()}
         pattern = re.compile("|".join(sorted(map(re.escape, words), key=len, reverse=True)))
-        assert objects == exchanged(self.innocent, words, pattern)
+        assert objects == exchanged(self.plain, words, pattern)
         self.exact.update(list(texts))
 
 
 def rounds(chart: Chart, seed: str, count: int) -> Trial:
-    trial, random_ = Trial(chart), random.Random(seed)
+    trial, rng = Trial(chart), random.Random(seed)
     for number in range(count):
-        trial.round(random_, tries_refusal=number % 10 == 0)
+        trial.round(rng, tries_refusal=number % 10 == 0)
     return trial
 
 
 @each_chart
-def test_hostile_texts_come_through_exactly_or_are_refused(chart):
+def test_hostile_texts_are_rendered_exactly_or_refused(chart):
     trial = rounds(chart, "charts", 15)
     fields = set(trial.filled.fields)
     assert len(fields) >= {"namespace": 15, "deliver": 30, "finetune": 70, "serve": 30}[chart.name]
-    # every field took some, and those of a form refused some
+    # every field accepted some texts, and fields with a pattern refused some
     assert set(trial.exact) == fields
     free = fields - set(trial.filled.forms)
     assert not set(trial.refused) & free
@@ -243,16 +243,16 @@ def test_hostile_texts_come_through_exactly_or_are_refused(chart):
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("shard", range(10))
 @each_chart
-def test_ten_thousand_hostile_texts_for_every_string_field(chart, shard):
+def test_ten_thousand_hostile_texts_in_every_string_field(chart, shard):
     trial = rounds(chart, f"soak {shard}", 1000)
     assert min((trial.exact + trial.refused)[path] for path in trial.filled.fields) >= 1000
 
 
-def test_a_template_that_does_not_quote_is_noticed(tmp_path):
+def test_unquoted_template_is_detected(tmp_path):
     folder = tmp_path / "chart"
     shutil.copytree(TRAIN.folder, folder)
     job = folder / "templates" / "job.yaml"
-    quoted = '{{ include "tuneyard.text" (list . "finetuningImage") }}'
+    quoted = '{{ include "tuneyard.json" $v.finetuningImage }}'
     assert quoted in job.read_text()
     job.write_text(job.read_text().replace(quoted, "{{ .Values.finetuningImage }}"))
     trial = Trial(TRAIN, folder)
@@ -261,5 +261,5 @@ def test_a_template_that_does_not_quote_is_noticed(tmp_path):
             trial.round(random.Random(seed), tries_refusal=False)
 
 
-def test_every_chart_is_tried():
+def test_every_chart_is_covered():
     assert len(CHARTS) == 4

@@ -1,6 +1,6 @@
-"""Each key that is for clusters changes what Helm renders, apart from the ConfigMap that only repeats the values.
+"""Each key that applies to clusters changes what Helm renders, apart from the ConfigMap with the values.
 
-What other keys change is in `tests/integration/values`; a key that is in neither table fails there.
+`tests/integration/values` covers the other keys; a key in neither table fails there.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def nested(chart: Chart, dotted: Mapping[str, Any]) -> dict[str, Any]:
 
 @functools.cache
 def rendered(chart: Chart, text: str) -> list[dict[str, Any]]:
-    """What Helm renders, without the values themselves and the names and sums made of them."""
+    """Return what Helm renders, without the values themselves and the names and checksums derived from them."""
     objects = render(chart, nested(chart, json.loads(text)))
     repeated = [found["metadata"]["name"] for found in objects if "values.json" in found.get("data", {})]
     kept = json.dumps([found for found in objects if found["metadata"]["name"] not in repeated])
@@ -50,7 +50,7 @@ def rendered(chart: Chart, text: str) -> list[dict[str, Any]]:
     return without
 
 
-def test_every_key_for_clusters_is_here():
+def test_every_cluster_key_has_a_case():
     for chart in CHARTS:
         wanted = {key for key, cluster in keys_of(chart.model) if cluster or chart is NAMESPACE}
         assert not wanted - CASES[chart.name].keys(), chart.name
@@ -59,7 +59,7 @@ def test_every_key_for_clusters_is_here():
 
 
 @pytest.mark.parametrize(("chart", "key"), ALL, ids=[f"{chart.name}-{key}" for chart, key in ALL])
-def test_a_key_changes_what_is_rendered(helm, chart, key):
+def test_key_changes_what_is_rendered(helm, chart, key):
     beside, change = CASES[chart.name][key]
     before = rendered(chart, json.dumps(beside, sort_keys=True))
     assert rendered(chart, json.dumps({**beside, **change}, sort_keys=True)) != before

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lab.checkpoints import PREFIX, experiment, is_checkpoint_of, make_checkpoint, no_damage, publish_steps, record
-from tuneyard.chaos.faulty import FaultyStore
+from lab.faulty_store import FaultyStore
 from tuneyard.checkpoints import CheckpointRef
 from tuneyard.errors import IntegrityError, NotFoundError
 from tuneyard.store import Store

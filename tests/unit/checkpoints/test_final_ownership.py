@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lab.checkpoints import PREFIX, WRITES, experiment, make_checkpoint, record
-from tuneyard.chaos.faulty import FaultyStore
+from lab.faulty_store import FaultyStore
 from tuneyard.checkpoints import Attempt
 from tuneyard.errors import ConflictError, NotFoundError
 from tuneyard.store import Store

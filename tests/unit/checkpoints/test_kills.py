@@ -11,17 +11,15 @@ import pytest
 from lab.checkpoints import (
     PREFIX,
     WRITES,
-    DiedError,
-    check_kill_trials,
     experiment,
     is_checkpoint_of,
     make_checkpoint,
     no_damage,
     publish_steps,
     record,
-    run_kill_trials,
 )
-from tuneyard.chaos.faulty import FaultyStore
+from lab.faulty_store import FaultyStore, Killed
+from lab.killed_publisher import check_kill_trials, run_kill_trials
 from tuneyard.checkpoints import CheckpointRef, RetentionPolicy
 from tuneyard.store import Store
 
@@ -53,7 +51,7 @@ def test_an_end_at_each_write_of_a_publish_leaves_the_newest_committed_checkpoin
         nonlocal writes
         writes += verb in WRITES
         if armed and verb in WRITES and writes == call:
-            raise DiedError
+            raise Killed
 
     armed = False
     dying = experiment(FaultyStore(store, **{moment: die})).claim(record())
@@ -63,7 +61,7 @@ def test_an_end_at_each_write_of_a_publish_leaves_the_newest_committed_checkpoin
     try:
         dying.publish(make_checkpoint(tmp_path / "30", 30), 30, {"best": 20})
         dying.prune(RetentionPolicy(keep=1))
-    except DiedError:
+    except Killed:
         died = True
     assert died == (call <= 15), "a publish and prune with another number of writes needs another range here"
     committed = any(info.key.endswith("checkpoint-30-2/manifest.json") for info in store.list(f"{PREFIX}/"))
@@ -92,13 +90,13 @@ def test_an_end_at_each_write_of_a_final_publish_never_shows_a_mix(store: Store,
         nonlocal writes
         writes += verb in WRITES
         if armed and verb in WRITES and writes == call:
-            raise DiedError
+            raise Killed
 
     armed = False
     dying = experiment(FaultyStore(store, before=die)).claim(record())
     armed, writes = True, 0
     new = make_checkpoint(tmp_path / "new", 2)
-    with contextlib.suppress(DiedError):
+    with contextlib.suppress(Killed):
         dying.publish_final(new, "checkpoint-final", {})
     found = experiment(store).finished()
     if found is not None:
@@ -118,11 +116,11 @@ def test_an_end_at_each_write_of_a_claim_leaves_the_experiment_to_the_next(
         nonlocal writes
         writes += verb in WRITES
         if verb in WRITES and writes == call:
-            raise DiedError
+            raise Killed
 
     try:
         experiment(FaultyStore(store, after=die)).claim(record()).begin(None)
-    except DiedError:
+    except Killed:
         pass
     else:
         pytest.fail("a claim and its begin make four writes")

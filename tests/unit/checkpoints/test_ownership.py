@@ -18,7 +18,7 @@ from lab.checkpoints import (
     publish_steps,
     record,
 )
-from tuneyard.chaos.faulty import FaultyStore
+from lab.faulty_store import FaultyStore
 from tuneyard.checkpoints import Attempt, CheckpointRef, RetentionPolicy
 from tuneyard.errors import ConflictError, LostOwnershipError, UnavailableError
 from tuneyard.store import Store

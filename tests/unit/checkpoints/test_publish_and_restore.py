@@ -17,7 +17,7 @@ from lab.checkpoints import (
     publish_steps,
     record,
 )
-from tuneyard.chaos.faulty import FaultyStore
+from lab.faulty_store import FaultyStore
 from tuneyard.checkpoints import CheckpointRef, Experiment
 from tuneyard.errors import (
     ConflictError,

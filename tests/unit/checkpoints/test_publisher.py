@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from lab.checkpoints import PREFIX, experiment, is_checkpoint_of, make_checkpoint, no_damage, record
-from tuneyard.chaos.faulty import FaultyStore
+from lab.faulty_store import FaultyStore
 from tuneyard.checkpoints import EVENTS_FOLDER, CheckpointRef, EventFiles, MetricsLog, Publisher, RetentionPolicy
 from tuneyard.errors import DeniedError, IntegrityError, LostOwnershipError, UnavailableError
 from tuneyard.store import Store
 
 KEEP_ALL = RetentionPolicy(keep=None)
-SECONDS = 60.0
+SECONDS = 300.0
 
 
 class Gate:

@@ -17,7 +17,7 @@ from lab.checkpoints import (
     publish_steps,
     record,
 )
-from tuneyard.chaos.faulty import FaultyStore
+from lab.faulty_store import FaultyStore
 from tuneyard.checkpoints import CheckpointRef, RetentionPolicy
 from tuneyard.checkpoints.retention import to_prune
 from tuneyard.store import Store

@@ -11,7 +11,7 @@ from tuneyard.cli._carry import show_plan
 from tuneyard.cli._output import Output
 from tuneyard.runners import Launch, RunKey
 from tuneyard.runners.plans import Plan
-from tuneyard.values import FinetuneValues, canonical_json
+from tuneyard.values import FinetuneValues
 
 CANARY = "canary-91b2"
 
@@ -39,7 +39,7 @@ def test_no_text_of_a_variable_is_printed(runner, as_json, capsys):
     given = {"basemodel": "bucket/m", "env": {"TOKEN": CANARY, "NCCL_DEBUG": "INFO"}}
     data = {"data_conf": {"training_data": {"datasets": [{"path": "bucket/d/c.jsonl"}]}}}
     values = FinetuneValues.model_validate({**given, "finetuning_config": data})
-    plan = Plan(Launch(RunKey("finetune", "x"), canonical_json(values), "file:///s"), values)
+    plan = Plan(Launch(RunKey("finetune", "x"), values, "file:///s"))
     show_plan(plan, runner, Output(as_json))
     printed = capsys.readouterr().out
     assert CANARY not in printed

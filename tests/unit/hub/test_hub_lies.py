@@ -9,7 +9,18 @@ from typing import Any
 import pytest
 from huggingface_hub.utils import close_session
 
-from lab.hostile_hub import COMMIT, FILES, OTHER_COMMIT, Asked, Case, HostileHub, Pieces, facts, hostile_hub, json_reply
+from lab.hostile_hub import (
+    COMMIT,
+    FILES,
+    OTHER_COMMIT,
+    Case,
+    HostileHub,
+    Pieces,
+    Request,
+    facts,
+    hostile_hub,
+    json_reply,
+)
 from tuneyard.errors import IntegrityError, UnavailableError
 from tuneyard.hub import Hub, Limits, Patience
 from tuneyard.hub.listing import read_commit, read_row
@@ -24,8 +35,8 @@ def hostile() -> Iterator[HostileHub]:
 
 
 def test_another_commit_than_the_one_asked_for_is_refused_before_its_files_are_listed(hostile: HostileHub) -> None:
-    def answer(asked: Asked) -> Pieces | None:
-        return [json_reply({**facts(), "sha": OTHER_COMMIT})] if asked.stage == "facts" else None
+    def answer(request: Request) -> Pieces | None:
+        return [json_reply({**facts(), "sha": OTHER_COMMIT})] if request.stage == "facts" else None
 
     hostile.use(Case("another commit", answer))
     hub = Hub(endpoint=hostile.url, patience=Patience(attempts=1))
@@ -33,7 +44,7 @@ def test_another_commit_than_the_one_asked_for_is_refused_before_its_files_are_l
     hostile.use(Case("another commit", answer))
     with pytest.raises(IntegrityError, match=f"answers with the commit {OTHER_COMMIT} of org/tiny, and {COMMIT}"):
         hub.resolve("org/tiny", COMMIT)
-    assert [asked.stage for asked in hostile.asked] == ["facts"]
+    assert [request.stage for request in hostile.requests] == ["facts"]
 
 
 LIMITS = {
@@ -50,7 +61,7 @@ LIMITS = {
 def test_each_limit_holds_for_a_hub_that_tells_the_truth(hostile: HostileHub, limit: str) -> None:
     """What costs more than a limit allows is refused, whoever answers; so nothing else can be the reason."""
     limits, words = LIMITS[limit]
-    hostile.use(Case("honest", lambda asked: None))
+    hostile.use(Case("honest", lambda request: None))
     weights = next(path for path in FILES if path.endswith(".safetensors"))
 
     def fetched(limits: Limits) -> bytes:
@@ -66,8 +77,8 @@ def test_each_limit_holds_for_a_hub_that_tells_the_truth(hostile: HostileHub, li
 def test_a_packed_answer_is_refused_whatever_is_in_it(hostile: HostileHub) -> None:
     """The body is what it should be: only the header says that it is packed."""
 
-    def answer(asked: Asked) -> Pieces | None:
-        return [json_reply(facts(), **{"Content-Encoding": "gzip"})] if asked.stage == "facts" else None
+    def answer(request: Request) -> Pieces | None:
+        return [json_reply(facts(), **{"Content-Encoding": "gzip"})] if request.stage == "facts" else None
 
     hostile.use(Case("packed", answer))
     with pytest.raises(UnavailableError, match="the encoding 'gzip', and none was asked for"):

@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub.utils import close_session
 
 from lab.hostile_cases import INWARD, NAMES
-from lab.hostile_hub import Asked, Case, HostileHub, Pieces, hostile_hub, reply
+from lab.hostile_hub import Case, HostileHub, Pieces, Request, hostile_hub, reply
 from tuneyard.errors import DeniedError
 from tuneyard.hub import Hub, Patience
 from tuneyard.hub.redirects import Reach, Redirects, look_up, reach_of
@@ -95,7 +95,7 @@ def test_every_form_of_an_address_has_its_reach(address: str, reach: Reach) -> N
 
 
 def test_a_name_that_leads_elsewhere_the_second_time_is_found_out_before_anything_is_sent(hostile: HostileHub) -> None:
-    def answer(asked: Asked) -> Pieces | None:
+    def answer(request: Request) -> Pieces | None:
         return [reply("302 Found", {"Location": f"http://localhost:{hostile.port}/secret"})]
 
     hostile.use(Case("rebinding", answer))
@@ -108,31 +108,31 @@ def test_a_name_that_leads_elsewhere_the_second_time_is_found_out_before_anythin
     )
     with pytest.raises(DeniedError, match=r"which is 127\.0\.0\.1"):
         hub.resolve("org/tiny", "")
-    assert len(hostile.asked) == 1
+    assert len(hostile.requests) == 1
 
 
 def test_the_token_stays_with_the_hub_whatever_its_pages_and_redirects_say(hostile: HostileHub) -> None:
     with hostile_hub() as other:
-        other.use(Case("listener", lambda asked: None))
+        other.use(Case("listener", lambda request: None))
 
-        def answer(asked: Asked) -> Pieces | None:
-            if asked.stage == "facts":
+        def answer(request: Request) -> Pieces | None:
+            if request.stage == "facts":
                 return None
             return [reply("302 Found", {"Location": f"http://127.0.0.1:{other.port}/api/models/org/tiny/tree/x"})]
 
         hostile.use(Case("sends on", answer))
         Hub(endpoint=hostile.url, token="hf_canary", patience=Patience(attempts=1)).resolve("org/tiny", "")
-        assert {asked.authorization for asked in hostile.asked} == {"Bearer hf_canary"}
-        assert [asked.authorization for asked in other.asked] == [""]
+        assert {request.authorization for request in hostile.requests} == {"Bearer hf_canary"}
+        assert [request.authorization for request in other.requests] == [""]
 
 
 @pytest.mark.parametrize("link", [".evil.example/x", "@evil.example/x", "http://evil.example/y", "//evil.example/z"])
 def test_the_next_page_is_always_the_hubs_own(hostile: HostileHub, link: str) -> None:
-    def answer(asked: Asked) -> Pieces | None:
-        if asked.stage != "tree":
+    def answer(request: Request) -> Pieces | None:
+        if request.stage != "tree":
             return None
-        return [reply("200 OK", {} if asked.number else {"Link": f'<{link}?cursor=7>; rel="next"'}, b"[]")]
+        return [reply("200 OK", {} if request.number else {"Link": f'<{link}?cursor=7>; rel="next"'}, b"[]")]
 
     hostile.use(Case("pages elsewhere", answer))
     Hub(endpoint=hostile.url, token="hf_canary", patience=Patience(attempts=1)).resolve("org/tiny", "")
-    assert [asked.query for asked in hostile.asked if asked.stage == "tree"][1:] == ["cursor=7"]
+    assert [request.query for request in hostile.requests if request.stage == "tree"][1:] == ["cursor=7"]

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from lab.checkpoints import DiedError, experiment, is_checkpoint_of, make_checkpoint, record
+from lab.checkpoints import experiment, is_checkpoint_of, make_checkpoint, record
+from lab.faulty_store import FaultyStore, Killed
 from lab.inventories import ABOUT, put_data, put_model, put_run
-from tuneyard.chaos.faulty import FaultyStore
 from tuneyard.checkpoints import Attempt
 from tuneyard.inventory import remove_leftovers, take_inventory, verify_place
 from tuneyard.store import Manifest, Store, open_store
@@ -162,7 +162,7 @@ class _Machine(RuleBasedStateMachine):
             nonlocal left
             if verb in ("write", "create", "put", "replace") and "/checkpoint-" in key:
                 if left == 0:
-                    raise DiedError
+                    raise Killed
                 left -= 1
 
         attempt = self._attempt(run, FaultyStore(self._store, before=before))
@@ -170,7 +170,7 @@ class _Machine(RuleBasedStateMachine):
         try:
             ref = attempt.publish(make_checkpoint(self._fresh(), step, scale=0.01), step, ABOUT)
             self._committed[ref.key] = (run, step)
-        except DiedError:
+        except Killed:
             pass
         del self._attempts[run]
 

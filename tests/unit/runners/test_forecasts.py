@@ -15,11 +15,13 @@ from tuneyard.errors import InvalidValuesError, NotFoundError, UnavailableError,
 from tuneyard.estimate import Estimate, Memory
 from tuneyard.estimate.estimate import Disk
 from tuneyard.estimate.work import Work
-from tuneyard.runners.forecast import forecast, looks_inside
-from tuneyard.runners.kubernetes.forecast import answer, memory, verdict_of
+from tuneyard.runners import Launch, RunKey
+from tuneyard.runners.forecast import forecast
+from tuneyard.runners.kubernetes import KubernetesRunner
+from tuneyard.runners.kubernetes.forecast import answer, estimate, memory, verdict_of
 from tuneyard.runners.local import LocalRunner
 from tuneyard.runners.plans import Sources
-from tuneyard.values import BatchSizes
+from tuneyard.values import BatchSizes, FinetuneValues
 
 GIB = 2**30
 VALUES = {
@@ -44,7 +46,7 @@ VERDICTS = {
     "nodes that are not known": (
         [("queue", "yes"), ("nodes", "unknown")],
         "unknown",
-        "Whether it fits is not known: nodes says unknown.",
+        "It is not known whether it fits: nodes says unknown.",
     ),
     "one has to wait": (
         [("queue", "not now"), ("nodes", "unknown")],
@@ -148,12 +150,12 @@ def test_what_a_pod_printed_is_found_among_lines_for_people():
     [
         ("error: no model\nhint: deliver it\n", End("plan", 4), NotFoundError, "no model"),
         ("error: 1 row is bad\n  x:1: empty\nhint: look\n", End("plan", 3), InvalidValuesError, "bad\n  x:1: empty"),
-        ("", End("plan", 128, "no python"), UnavailableError, "The look from inside failed: no python"),
+        ("", End("plan", 128, "no python"), UnavailableError, "The estimate in the cluster failed: no python"),
         (
             '{\n  "estimate": {}\n}\n',
             End("plan", 0),
             UnavailableError,
-            "The image train tells of a run",
+            "The image 'train' prints estimates in a form",
         ),
     ],
 )
@@ -164,45 +166,43 @@ def test_a_mistake_in_a_pod_is_of_the_kind_its_exit_code_tells(said, end, kind, 
     assert raised.value.hint
 
 
-class Elsewhere(LocalRunner):
-    """A cluster that is never asked."""
-
-    store_is_here = False
-    words = " --on kubernetes"
+def kubernetes():
+    """Return the runner of a cluster that no test reaches."""
+    return KubernetesRunner()
 
 
-def test_what_can_not_be_meant_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="--inside means nothing on this machine"):
+def test_options_that_a_target_does_not_take_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="--inside is for a cluster"):
         forecast(Sources(values=VALUES), LocalRunner(tmp_path), inside=True)
     with pytest.raises(UsageError, match="--store is for this machine"):
-        forecast(Sources(values=VALUES, store="s3://"), Elsewhere(tmp_path), inside=True)
+        forecast(Sources(values=VALUES, store="s3://"), kubernetes(), inside=True)
     with pytest.raises(UsageError, match="The values name no store"):
-        forecast(Sources(values={**VALUES, "bucketStorageHost": ""}), Elsewhere(tmp_path))
+        forecast(Sources(values={**VALUES, "bucketStorageHost": ""}), kubernetes())
 
 
-class Inside(Elsewhere):
-    """A cluster whose pods have torch."""
+def estimated_by(store=None, *, inside=False):
+    """Return whether a pod estimates: the other way needs the store, which is not there."""
+    values = FinetuneValues.model_validate(VALUES)
+    launch = Launch(RunKey("finetune", "plan"), values, values.bucketStorageHost)
+    try:
+        estimate(launch, store=store, inside=inside, options=" --on kubernetes", from_pod=lambda: estimate_of(1, 1))
+    except (NotFoundError, UnavailableError):
+        return "this machine"
+    return "a pod"
 
-    def estimate(self, launch):
-        assert launch.store == VALUES["bucketStorageHost"]
-        return estimate_of(1, 1)
 
-    def judge(self, launch, told):
-        return verdict_of([finding("nodes", "yes")]), ()
-
-
-def test_without_torch_a_plan_for_a_cluster_looks_from_inside(tmp_path, monkeypatch):
+def test_without_torch_a_pod_estimates(tmp_path, monkeypatch):
+    empty = (tmp_path / "empty").as_uri()
+    monkeypatch.setenv("TUNEYARD_STORE", empty)
+    assert estimated_by() == "this machine"
+    assert estimated_by(inside=True) == "a pod"
     monkeypatch.setitem(sys.modules, "torch", None)
-    found = forecast(Sources(values=VALUES), Inside(tmp_path))
-    assert found.estimate == estimate_of(1, 1)
-    assert not looks_inside(Sources(values=VALUES, store="file:///here"), Inside(tmp_path))
-    assert not looks_inside(Sources(values=VALUES), LocalRunner(tmp_path))
-    monkeypatch.undo()
-    assert not looks_inside(Sources(values=VALUES), Inside(tmp_path))
+    assert estimated_by() == "a pod"
+    assert estimated_by(store=empty) == "this machine"
 
 
-def test_what_training_refuses_is_refused_before_a_cluster_is_asked(tmp_path):
+def test_what_training_refuses_is_refused_before_the_cluster_is_contacted():
     values = {**VALUES, "distributedType": "auto-deepspeed-stage3"}
     for inside in (True, False):
         with pytest.raises(InvalidValuesError, match="does not train"):
-            forecast(Sources(values=values, store=None), Elsewhere(tmp_path), inside=inside)
+            forecast(Sources(values=values, store=None), kubernetes(), inside=inside)

@@ -8,12 +8,13 @@ import pytest
 
 from tuneyard.cluster.errand import errand_spec
 from tuneyard.errors import InvalidValuesError, NotFoundError, UsageError
-from tuneyard.runners import RunInfo
+from tuneyard.runners import LocalRunner, RunInfo
 from tuneyard.runners.differences import differing_values
+from tuneyard.runners.kubernetes import KubernetesRunner
 from tuneyard.runners.kubernetes.forecast import _without_env
 from tuneyard.runners.kubernetes.info import env_secrets, read_progress, resolved
 from tuneyard.runners.plans import Sources, plan_finetune, plan_serve
-from tuneyard.runners.targets import Kubernetes, runner_for
+from tuneyard.runners.targets import Kubernetes, runner_for, target_of
 
 VALUES = {
     "basemodel": "default-bucket/models/m",
@@ -22,13 +23,11 @@ VALUES = {
 }
 
 
-class Elsewhere:
-    """Tells of one run whose store can't be reached from here."""
-
-    store_is_here = False
-    words = " --on kubernetes"
+class Elsewhere(KubernetesRunner):
+    """A cluster with one run, whose store can't be reached from here."""
 
     def __init__(self, status="succeeded", **values):
+        super().__init__()
         self.info = RunInfo("finetune", "lora", status, experiment="default-bucket/experiments/lora")
         self.given = values
 
@@ -45,18 +44,18 @@ def test_a_plan_for_a_cluster_does_not_look_into_a_store(monkeypatch, tmp_path):
     plan = plan_finetune(Sources(values=VALUES, name="lora"), Elsewhere())
     assert plan.launch.store == "https://store.example"
     assert plan.launch.experiment == "default-bucket/experiments/lora"
-    assert json.loads(plan.launch.values)["checkpointsRemote"] == "default-bucket/experiments/lora"
+    assert json.loads(plan.launch.values_json)["checkpointsRemote"] == "default-bucket/experiments/lora"
     assert not any("On this machine" in note for note in plan.notes)
 
 
 def test_options_of_this_machine_are_refused_by_name():
-    with pytest.raises(UsageError, match="--store means nothing in a cluster") as raised:
+    with pytest.raises(UsageError, match="--store is for this machine") as raised:
         plan_finetune(Sources(values=VALUES, name="lora", store="s3://x"), Elsewhere())
     assert "--set bucketStorageHost=s3://x" in raised.value.hint
-    with pytest.raises(UsageError, match="--port means nothing in a cluster"):
+    with pytest.raises(UsageError, match="--port is for this machine"):
         plan_serve(Sources(values={"model": "a/b"}, name="m"), Elsewhere(), port=8081)
-    with pytest.raises(UsageError, match="--namespace means nothing on this machine"):
-        runner_for("local", namespace="x")
+    with pytest.raises(UsageError, match="--namespace can't be used on this machine"):
+        target_of("local", namespace="x")
 
 
 def test_a_served_run_takes_over_store_keys_authorities_and_accelerators():
@@ -68,7 +67,7 @@ def test_a_served_run_takes_over_store_keys_authorities_and_accelerators():
         "storageClass": "fast",
     }
     plan = plan_serve(Sources(sets=["storage.quantity=2Gi"]), Elsewhere(**trained), run="lora")
-    values = json.loads(plan.launch.values)
+    values = json.loads(plan.launch.values_json)
     assert values["model"] == "s3://default-bucket/experiments/lora/checkpoint-final"
     assert values["vllm_engine_args"] == {"served_model_name": "lora"}
     assert values["bucket_storage"] == {
@@ -89,19 +88,19 @@ def test_a_served_run_takes_over_store_keys_authorities_and_accelerators():
     ],
 )
 def test_a_run_that_has_not_published_is_not_served(status, merged, hint):
-    with pytest.raises(NotFoundError, match="has published no checkpoint-final") as raised:
+    with pytest.raises(NotFoundError, match="has not published checkpoint-final") as raised:
         plan_serve(Sources(), Elsewhere(status, mergeAdapter=False), run="lora", merged=merged)
     assert hint in raised.value.hint
 
 
 @pytest.mark.parametrize("target", ["kubernetes", Kubernetes("c", "n")])
 def test_a_cluster_is_a_target_like_this_machine(target):
-    assert runner_for(target).store_is_here is False
-    assert runner_for("local").store_is_here is True
+    assert isinstance(runner_for(target), KubernetesRunner)
+    assert isinstance(runner_for("local"), LocalRunner)
 
 
-def test_words_name_the_context_and_the_namespace_that_were_told():
-    assert runner_for(Kubernetes("c", "n")).words == " --on kubernetes --context c --namespace n"
+def test_options_name_the_context_and_the_namespace():
+    assert runner_for(Kubernetes("c", "n")).options == " --on kubernetes --context c --namespace n"
 
 
 @pytest.mark.parametrize(
@@ -128,10 +127,10 @@ ROUTE = {"enabled": True, "parentRefs": [{"name": "gate"}]}
 def test_a_server_behind_a_route_gets_a_key_unless_the_values_take_it_away(named):
     run = None if named else "lora"
     plan = plan_serve(Sources(values={**named, "httpRoute": ROUTE}, name="m"), Elsewhere(), run=run)
-    assert json.loads(plan.launch.values)["apiKeySecret"]["name"] == "m-api-key"
+    assert json.loads(plan.launch.values_json)["apiKeySecret"]["name"] == "m-api-key"
     own = {**named, "httpRoute": ROUTE, "apiKeySecret": {"name": "door"}}
     plan = plan_serve(Sources(values=own, name="m"), Elsewhere(), run=run)
-    assert json.loads(plan.launch.values)["apiKeySecret"]["name"] == "door"
+    assert json.loads(plan.launch.values_json)["apiKeySecret"]["name"] == "door"
     with pytest.raises(InvalidValuesError, match="httpRoute would lead everyone"):
         plan_serve(Sources(values={**own, "apiKeySecret": {"name": ""}}, name="m"), Elsewhere(), run=run)
 

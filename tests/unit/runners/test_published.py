@@ -32,7 +32,7 @@ def test_everything_below_the_experiment_goes_and_nothing_beside_it(tmp_path):
 
 
 def test_a_run_that_works_keeps_its_data(tmp_path):
-    with pytest.raises(ConflictError, match="still works"):
+    with pytest.raises(ConflictError, match="is still running"):
         delete_published(_run(tmp_path, "running"))
 
 

@@ -65,8 +65,8 @@ def test_a_verb_decides():
 
 def test_several_that_have_ended_have_to_be_told_apart():
     with pytest.raises(UsageError, match="'both' is the name of 2 runs: deliver/both, finetune/both") as caught:
-        find_run(RUNS, "both", words="tuneyard watch")
-    assert caught.value.hint == "Write which one: tuneyard watch deliver/both"
+        find_run(RUNS, "both", command="tuneyard watch")
+    assert caught.value.hint == "Name one of them: tuneyard watch deliver/both"
 
 
 def test_a_run_that_is_not_there_is_told_with_its_kind():

@@ -111,7 +111,7 @@ def test_a_taken_port_is_refused_by_number_and_passed_over_when_any_will_do():
         taken.listen()
         port = taken.getsockname()[1]
         assert not is_free("127.0.0.1", port)
-        with pytest.raises(UnavailableError, match=rf"Port {port} of 127\.0\.0\.1 is taken"):
+        with pytest.raises(UnavailableError, match=rf"Port {port} of 127\.0\.0\.1 is in use"):
             choose_port("127.0.0.1", port)
         assert choose_port("127.0.0.1", None, first=port) > port
 
@@ -121,7 +121,7 @@ def test_a_taken_port_is_refused_by_number_and_passed_over_when_any_will_do():
     [
         (RunInfo("finetune", "a", "failed", exit_code=7, error="Bytes differ."), 7, "finetune/a failed: Bytes differ."),
         (
-            RunInfo("finetune", "a", "stopped", why="it was told to stop", exit_code=143),
+            RunInfo("finetune", "a", "stopped", why="it was stopped on request", exit_code=143),
             143,
             "was stopped: it was told",
         ),

@@ -133,7 +133,7 @@ def test_files_of_a_running_writer_are_kept(tmp_path: Path) -> None:
     with start_writer(tmp_path.as_uri()) as writer:
         store = open_store(tmp_path.as_uri())
         assert len(list((tmp_path / ".store/tmp").iterdir())) == 1
-        writer.communicate(timeout=30)
+        writer.communicate(timeout=120)
     assert writer.returncode == 0
     assert store.get("bucket/key").body == b"half and half"
 

@@ -1,4 +1,4 @@
-"""What a cluster says of a run before it is launched: whether it would start, and what it would take.
+"""Whether a run would start on a cluster, and what it would take, before it is launched.
 
 `judge` only reads. `estimate_inside` runs `tuneyard plan` in a short pod of the run's image, with its keys, authorities
 and the site's settings, and without accelerators; the values come with the pod, so nothing else is written.
@@ -7,8 +7,9 @@ and the site's settings, and without accelerators; the values come with the pod,
 from __future__ import annotations
 
 import json
+import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tuneyard.cluster import Document, Reader, Tools
@@ -17,21 +18,29 @@ from tuneyard.cluster.demand import Demand, Finding, demand_of, worst
 from tuneyard.cluster.errand import errand_spec, run_errand
 from tuneyard.cluster.pods import End
 from tuneyard.cluster.room import Room, look
-from tuneyard.errors import UnavailableError, UsageError, error_of
+from tuneyard.errors import DeniedError, UnavailableError, UsageError, error_of
 from tuneyard.estimate import Estimate, Verdict
+from tuneyard.estimate import estimate as estimate_here
 from tuneyard.estimate.fit import SMALLER
 from tuneyard.interpreter import pod_python
+from tuneyard.job.supported import refuse_unsupported
+from tuneyard.models import library_is_here
+from tuneyard.runners.base import Launch
+from tuneyard.store import configured_store, find_store
+from tuneyard.values import FinetuneValues
+
+logger = logging.getLogger(__name__)
 
 INSIDE_SECONDS = 600
-"""How long a look from inside may take; most of it is the image's pulling on a node that has not had it yet."""
+"""How long an estimate in a pod may take; most of it is the image's pull on a node that does not have it yet."""
 
 _MEMORY = "1Gi"
 """What torch takes for a model without weights, and some room."""
 _VALUES = "tuneyard.io/values"
 _FILE = "/etc/tuneyard/values/values.json"
-_SENTENCES = {
+_VERDICTS = {
     "yes": "It fits",
-    "unknown": "Whether it fits is not known",
+    "unknown": "It is not known whether it fits",
     "not now": "It would have to wait",
     "never": "It can never run",
 }
@@ -44,15 +53,50 @@ _HINTS = {
 }
 
 
+def estimate(
+    launch: Launch, *, store: str | None, inside: bool, options: str, from_pod: Callable[[], Estimate]
+) -> Estimate:
+    """Estimate a run from here, or in a short pod if requested or if torch is not installed here.
+
+    Args:
+        launch: What would be launched.
+        store: The store, as this machine reaches it, that the user named.
+        inside: Whether a pod is requested.
+        options: The options that select the target, for hints.
+        from_pod: Estimates in a pod.
+
+    Raises:
+        UsageError: If both a pod and a store of this machine are requested, or no store is named.
+        InvalidValuesError: If the values request what is not trained.
+        UnavailableError, DeniedError: If this machine does not reach the store.
+    """
+    values = launch.values
+    assert isinstance(values, FinetuneValues)
+    refuse_unsupported(values, lambda _: None, here=False)  # before a pod is started
+    if inside and store is not None:
+        raise UsageError("--store is for this machine, and --inside for the cluster.", hint="Leave one of them out.")
+    if inside or (store is None and not library_is_here()):
+        why = "" if inside else ", since torch is not installed here"
+        logger.info("Estimating in a short pod in the cluster%s.", why)
+        return from_pod()
+    if configured_store(store, fallback=values.bucketStorageHost) is None:
+        raise UsageError("The values name no store.", hint="Name it: --set bucketStorageHost=https://…")
+    try:
+        return estimate_here(values, find_store(store, fallback=values.bucketStorageHost), here=False)
+    except (UnavailableError, DeniedError) as error:
+        hint = f"Estimate in a pod in the cluster: tuneyard plan{options} --inside, with the same values."
+        raise type(error)(error.message, hint=f"{hint} Or from here: {error.hint}", **error.details) from error
+
+
 def judge(
-    reader: Reader, objects: Sequence[Document], told: Estimate, *, on_accelerators: bool
+    reader: Reader, objects: Sequence[Document], estimate: Estimate, *, on_accelerators: bool
 ) -> tuple[Verdict, tuple[Finding, ...]]:
-    """Tell whether a run would start, and what says so.
+    """Decide whether a run would start, and list the findings.
 
     Args:
         reader: The cluster and namespace.
         objects: What a launch would write.
-        told: What the run would take.
+        estimate: What the run would take.
         on_accelerators: Whether its memory is theirs.
 
     Raises:
@@ -61,23 +105,23 @@ def judge(
     """
     demand = demand_of(_job(objects))
     room = look(reader, demand)
-    findings = (*room.findings, memory(told, demand, room, on_accelerators=on_accelerators))
+    findings = (*room.findings, memory(estimate, demand, room, on_accelerators=on_accelerators))
     return verdict_of(findings), findings
 
 
-def memory(told: Estimate, demand: Demand, room: Room, *, on_accelerators: bool) -> Finding:
+def memory(estimate: Estimate, demand: Demand, room: Room, *, on_accelerators: bool) -> Finding:
     """Compare the estimated memory with an accelerator's, or on the CPU with what a pod may use.
 
     Args:
-        told: What the run would take.
+        estimate: What the run would take.
         demand: What its Job asks for.
         room: What the cluster has.
         on_accelerators: Whether its memory is theirs.
     """
     if on_accelerators:
-        needed, whole, holder = float(told.memory.total), room.accelerator_bytes, "an accelerator"
+        needed, whole, holder = float(estimate.memory.total), room.accelerator_bytes, "an accelerator"
     else:
-        needed, whole, holder = float(told.memory_of_all) / demand.pods, room.memory_bytes, "a pod"
+        needed, whole, holder = float(estimate.memory_of_all) / demand.pods, room.memory_bytes, "a pod"
     needs = f"{holder} needs {number('memory', needed)}"
     if whole is None:
         return Finding("memory", "unknown", f"{needs}; what there is of it is not known here")
@@ -101,7 +145,7 @@ def verdict_of(findings: Sequence[Finding]) -> Verdict:
     hint = " ".join(dict.fromkeys(_HINTS[one.place] for one in deciding)) if fits == "never" else ""
     if fits == "not now":
         hint = "Launch it all the same: it waits by itself."
-    return Verdict(fits, f"{_SENTENCES[fits]}{why}.", hint)
+    return Verdict(fits, f"{_VERDICTS[fits]}{why}.", hint)
 
 
 def estimate_inside(tools: Tools, objects: Sequence[Document], values: bytes, store: str) -> Estimate:
@@ -114,7 +158,7 @@ def estimate_inside(tools: Tools, objects: Sequence[Document], values: bytes, st
         store: The store's URL as pods reach it.
 
     Raises:
-        TuneyardError: What `tuneyard plan` raises there: of the kind that its exit code tells.
+        TuneyardError: What `tuneyard plan` raises there, by its exit code.
         NotFoundError: If the image, or a Secret or ConfigMap that it needs, is not there.
         UnavailableError: If the pod has not ended in time, or its image is of another version.
         UsageError: If the values name no store.
@@ -131,8 +175,8 @@ def estimate_inside(tools: Tools, objects: Sequence[Document], values: bytes, st
     values_volume = {"name": "values", "downwardAPI": {"items": [item]}}
     spec["volumes"] = [values_volume if one["name"] == "values" else one for one in spec["volumes"]]
     name = f"tuneyard-plan-{secrets.token_hex(4)}"
-    said, end = run_errand(tools, name, spec, seconds=INSIDE_SECONDS, annotations={_VALUES: _without_env(values)})
-    return answer(said, end, container["image"])
+    log, end = run_errand(tools, name, spec, seconds=INSIDE_SECONDS, annotations={_VALUES: _without_env(values)})
+    return answer(log, end, container["image"])
 
 
 def _without_env(values: bytes) -> str:
@@ -140,30 +184,30 @@ def _without_env(values: bytes) -> str:
     return json.dumps({**json.loads(values), "env": {}})
 
 
-def answer(said: str, end: End, image: str) -> Estimate:
+def answer(log: str, end: End, image: str) -> Estimate:
     """Read what `tuneyard plan` printed in a pod.
 
     Args:
-        said: The pod's log: a document, and lines for people.
+        log: The pod's log: a document, and lines for people.
         end: How the pod ended; a run that never fits there has a document all the same.
         image: Its image.
 
     Raises:
-        TuneyardError: The mistake that it told instead, of the kind that its exit code tells.
-        UnavailableError: If it told nothing that this version reads.
+        TuneyardError: The error that it printed instead, by its exit code.
+        UnavailableError: If it printed nothing that this version reads.
     """
-    if document := _document(said):
+    if document := _document(log):
         try:
             return Estimate.of(document["estimate"])
         except (KeyError, TypeError) as error:
             raise _other_version(image) from error
-    _, mistake, rest = said.partition("error: ")
+    _, mistake, rest = log.partition("error: ")
     if mistake:
         message, _, hint = rest.partition("\nhint: ")
         raise error_of(end.exit_code)(message.strip(), hint=hint.strip())
     if end.error:
-        hint = end.hint or "See that the image is one of Tuneyard's: finetuningImage."
-        raise UnavailableError(f"The look from inside failed: {end.error}", hint=hint)
+        hint = end.hint or "Check that finetuningImage is one of Tuneyard's images."
+        raise UnavailableError(f"The estimate in the cluster failed: {end.error}", hint=hint)
     raise _other_version(image)
 
 
@@ -171,9 +215,9 @@ def _job(objects: Sequence[Document]) -> Document:
     return next(one for one in objects if one["kind"] == "Job")
 
 
-def _document(said: str) -> dict[str, Any] | None:
+def _document(log: str) -> dict[str, Any] | None:
     """Find the document that was printed, among lines for people."""
-    lines = said.splitlines(keepends=True)
+    lines = log.splitlines(keepends=True)
     if "{\n" not in lines:
         return None
     try:
@@ -184,6 +228,6 @@ def _document(said: str) -> dict[str, Any] | None:
 
 def _other_version(image: str) -> UnavailableError:
     return UnavailableError(
-        f"The image {image} tells of a run in another form than this version reads.",
+        f"The image '{image}' prints estimates in a form that this version does not read.",
         hint="Use an image of this version: --set finetuningImage=…",
     )

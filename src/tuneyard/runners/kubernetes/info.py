@@ -65,7 +65,7 @@ def resolved(verb: Verb, config: Document | None) -> dict[str, Any]:
     model = {"deliver": DeliverValues, "finetune": FinetuneValues, "serve": InferenceValues}[verb]
     try:
         values = json.loads(canonical_json(check_values(model, given)))
-    except InvalidValuesError:  # of another version: what can be read of it is told
+    except InvalidValuesError:  # of another version: return what can be read
         values = given
     own = env_secrets(config)
     return with_env(values, lambda _, value: NOT_SHOWN if _secret_of(value) in own else value)
@@ -140,13 +140,13 @@ def experiment_of(key: RunKey, values: Mapping[str, Any]) -> str:
 
 
 def read_progress(lines: Iterable[str]) -> RunProgress | None:
-    """Find the newest progress that a process told in its log; None where it has told none.
+    """Return the newest progress in a process's log; None if there is none.
 
     Args:
         lines: Lines of the log, oldest first; a bar's states may stand in one of them.
     """
-    told = [match for line in lines for match in _PROGRESS.finditer(line)]
-    newest = told[-1] if told else None
+    found = [match for line in lines for match in _PROGRESS.finditer(line)]
+    newest = found[-1] if found else None
     if newest is None:
         return None
     rate = float(newest["rate"]) if newest["rate"] else None

@@ -1,7 +1,7 @@
 """The log of a cluster's run: over every container, pod and attempt, and from all its nodes at once.
 
 A pod's log ends with its container. Whoever follows a run wants the next attempt's too, so pods are looked for until
-the run has ended. Each pod is read by a thread of its own; the lines of several nodes are told apart by `[index]`.
+the run has ended. Each pod is read by a thread of its own; the lines of several nodes are prefixed by `[index]`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class PodLogs:
     def _read(self, pod: Document) -> Iterator[str]:
         for container in p.containers(pod):
             try:
-                yield from self._told(pod, self.reader.log(pod["metadata"]["name"], container))
+                yield from self._prefixed(pod, self.reader.log(pod["metadata"]["name"], container))
             except (NotFoundError, UnavailableError):
                 continue  # it has not started, or its pod is gone
 
@@ -99,10 +99,10 @@ class PodLogs:
                 if state.keys() & {"running", "terminated"} and (status or {}).get("restartCount", 0) > restarts:
                     restarts = (status or {}).get("restartCount", 0)
                     try:
-                        for line in self._told(pod, self.reader.log(name, container, follow=True)):
+                        for line in self._prefixed(pod, self.reader.log(name, container, follow=True)):
                             found.put(line)
                     except (NotFoundError, UnavailableError):
-                        pass  # the node or the connection went; the next look tells whether the pod did
+                        pass  # the node or the connection went; the next look shows whether the pod did
                     continue
                 if p.is_over(now) or ("terminated" in state and now["spec"].get("restartPolicy") == "Never"):
                     break
@@ -112,7 +112,7 @@ class PodLogs:
                     break
                 time.sleep(_LOOK_SECONDS)
 
-    def _told(self, pod: Document, lines: Iterator[str]) -> Iterator[str]:
+    def _prefixed(self, pod: Document, lines: Iterator[str]) -> Iterator[str]:
         index = node_index(pod)
         start = f"[{index}] " if self.nodes > 1 and index is not None else ""
         for line in lines:
@@ -129,6 +129,6 @@ def _heading(pod: Document) -> str:
 
 
 def _status(pod: Document, container: str) -> Document | None:
-    told = pod.get("status") or {}
-    every = [*(told.get("initContainerStatuses") or []), *(told.get("containerStatuses") or [])]
+    status = pod.get("status") or {}
+    every = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
     return next((one for one in every if one["name"] == container), None)

@@ -1,7 +1,7 @@
 """`python -m tuneyard.runners.kubernetes.pod_removal VALUES`: removes what a run with these values has published.
 
-Run inside the cluster by `tuneyard delete --data`, since a laptop may not reach the store. Nothing asks here: whoever
-starts it has asked. It prints how many objects that were.
+Run inside the cluster by `tuneyard delete --data`, since a laptop may not reach the store. It does not ask for
+confirmation: the command has. It prints how many objects it deleted.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Removing what a run has published, from inside the cluster: this machine may not reach the store.
+"""Deletes what a run has published, from inside the cluster, since this machine may not reach the store.
 
 A Job like the run's own, with the same image, keys, authorities and values, runs `pod_removal`. Where `TUNEYARD_STORE`
 names the store for this machine, no Job is needed.
@@ -80,8 +80,8 @@ def _removed(reader: Reader, name: str) -> int:
         for pod in reader.list("Pod", {"batch.kubernetes.io/job-name": name}):
             end = p.end_of(pod)
             if end and end.exit_code == 0:
-                *_, told = reader.log(pod["metadata"]["name"], "removal", tail_lines=1)
-                return int(told)
+                *_, count = reader.log(pod["metadata"]["name"], "removal", tail_lines=1)
+                return int(count)
             if end:
                 raise UnavailableError(f"The data was not removed: {end.error}", hint=end.hint)
         time.sleep(_LOOK_SECONDS)

@@ -2,7 +2,7 @@
 
 Implements `tuneyard.runners.base.Runner`. helm renders the charts that this package carries, kubectl writes, lightkube
 reads. The runner keeps no state of its own, so every call may come from any machine, and one that was killed at any
-point is made good by calling it again: what others refer to is written first and what does the work last.
+point is completed by calling it again: what others refer to is written first, and the worker last.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import base64
 import json
 import secrets
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,9 +23,10 @@ from tuneyard.cluster import queues as q
 from tuneyard.cluster.charts import WORKERS
 from tuneyard.cluster.jobs import STOPPED, newest_attempt
 from tuneyard.errors import ConflictError, DeniedError, NotFoundError, UnavailableError, UsageError
-from tuneyard.runners.base import STOP_SECONDS, Launch, Reached
+from tuneyard.runners.base import STOP_SECONDS, Launch, Reached, Trained
 from tuneyard.runners.differences import differing_values
 from tuneyard.runners.info import RunInfo, RunKey, RunProgress, Verb
+from tuneyard.runners.kubernetes import planning
 from tuneyard.runners.kubernetes.info import (
     COMPONENT,
     PART_OF,
@@ -44,11 +45,12 @@ from tuneyard.runners.names import check_name
 if TYPE_CHECKING:
     from tuneyard.cluster.demand import Finding
     from tuneyard.estimate import Estimate, Verdict
+    from tuneyard.runners.base import VerbValues
 
 CONVERGE_SECONDS = 660.0
 """How long a launch waits for what is being stopped or deleted: a run may take its whole grace period to save."""
 
-_LOOK_SECONDS = 0.5
+_POLL_SECONDS = 0.5
 _TAIL_LINES = 40
 _KINDS = ("configmaps", "services", "secrets", "networkpolicies.networking.k8s.io")
 _ROUTES = "httproutes.gateway.networking.k8s.io"
@@ -62,53 +64,81 @@ class KubernetesRunner:
         namespace: The namespace; None for the context's own.
     """
 
-    store_is_here = False
-    look_seconds = 2.0
+    poll_seconds = 2.0
 
     def __init__(self, context: str | None = None, namespace: str | None = None) -> None:
         self._context, self._namespace = context, namespace
         self._reader = Reader(context, namespace)
 
     @property
-    def words(self) -> str:
-        """What a command has to say to mean this runner."""
+    def options(self) -> str:
+        """The options that select this namespace on a command line."""
         named = [("context", self._context), ("namespace", self._namespace)]
         return " --on kubernetes" + "".join(f" --{option} {value}" for option, value in named if value)
 
+    def defaults(self, verb: Verb) -> Mapping[str, Any]:
+        """Return a server's API key; see `Runner.defaults`."""
+        return planning.defaults(verb)
+
+    def prepare(
+        self,
+        key: RunKey,
+        values: VerbValues,
+        *,
+        store: str | None,
+        fallback: str | None = None,
+        experiment: str | None = None,
+        port: int | None = None,
+    ) -> tuple[Launch, tuple[str, ...]]:
+        """Take the store that the values name; see `Runner.prepare`."""
+        del fallback  # the values name the store
+        return planning.prepare(key, values, store=store, experiment=experiment, port=port), ()
+
+    def check_inputs(self, launch: Launch) -> None:
+        """Check nothing: the run waits for its inputs by itself; see `Runner.check_inputs`."""
+
+    def find_trained(self, run: str, *, merged: bool, store: str | None) -> Trained:
+        """Find a run of this namespace; see `Runner.find_trained`."""
+        del store  # `prepare` refuses it
+        return planning.find_trained(self, run, merged=merged)
+
     def preview(self, launch: Launch) -> list[dict[str, Any]]:
         """Render what a launch would write; the key of a server is made when it is launched."""
-        return render(self._tools, launch.key.verb, check_name(launch.key.name), launch.values)
+        return render(self._tools, launch.key.verb, check_name(launch.key.name), launch.values_json)
 
-    def judge(self, launch: Launch, told: Estimate) -> tuple[Verdict, tuple[Finding, ...]]:
-        """Ask the queue, the namespace's quotas and the nodes; see `Runner.judge`."""
+    def estimate(self, launch: Launch, *, store: str | None, inside: bool) -> Estimate:
+        """Estimate from here, or in a short pod; see `Runner.estimate`."""
+        from tuneyard.runners.kubernetes import forecast
+
+        def from_pod() -> Estimate:
+            self._tools.check("kubectl")
+            return forecast.estimate_inside(self._tools, self.preview(launch), launch.values_json, launch.store)
+
+        return forecast.estimate(launch, store=store, inside=inside, options=self.options, from_pod=from_pod)
+
+    def judge(self, launch: Launch, estimate: Estimate) -> tuple[Verdict, tuple[Finding, ...]]:
+        """Compare with the queue, the namespace's quotas and the nodes; see `Runner.judge`."""
         from tuneyard.runners.kubernetes.forecast import judge
 
-        return judge(self._reader, self.preview(launch), told, on_accelerators=launch.on_accelerators)
-
-    def estimate(self, launch: Launch) -> Estimate:
-        """Estimate in a short pod; see `Runner.estimate`."""
-        from tuneyard.runners.kubernetes.forecast import estimate_inside
-
-        self._tools.check("kubectl")
-        return estimate_inside(self._tools, self.preview(launch), launch.values, launch.store)
+        return judge(self._reader, self.preview(launch), estimate, on_accelerators=launch.on_accelerators)
 
     def launch(self, launch: Launch) -> RunInfo:
-        """Start a run, or join the one that does exactly this already; see `Runner.launch`."""
+        """Start a run, or join the one with the same values; see `Runner.launch`."""
         self._tools.check("kubectl", "helm")
         objects = self.preview(launch)
-        until = time.monotonic() + CONVERGE_SECONDS
+        deadline = time.monotonic() + CONVERGE_SECONDS
         while not self._converge(launch, objects):
-            if time.monotonic() >= until:
+            if time.monotonic() >= deadline:
                 raise UnavailableError(
-                    f"What was there of {launch.key} has not gone within {CONVERGE_SECONDS:g} s.",
-                    hint=f"See why: tuneyard runs show {launch.key}{self.words}",
+                    f"The earlier run '{launch.key}' was not removed within {CONVERGE_SECONDS:g} s.",
+                    hint=f"See why: tuneyard runs show {launch.key}{self.options}",
                 )
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_POLL_SECONDS)
         self._remove_old_values(launch, objects)
         return self.get(launch.key)
 
     def list(self, verb: Verb | None = None) -> list[RunInfo]:
-        """Tell of every run, newest launch first."""
+        """List the runs, newest launch first."""
         labels = {PART_OF: "tuneyard", **({COMPONENT: verb} if verb else {})}
         owners = [*self._reader.list("Job", labels), *self._reader.list("Deployment", labels)]
         pods, workloads = self._reader.list("Pod", labels), self._reader.workloads()
@@ -119,15 +149,15 @@ class KubernetesRunner:
         return sorted(found, key=lambda info: info.created_at or datetime.fromtimestamp(0, UTC), reverse=True)
 
     def get(self, key: RunKey) -> RunInfo:
-        """Tell of one run; see `Runner.get`."""
+        """Return the state of one run; see `Runner.get`."""
         return self._look(key)
 
     def values(self, key: RunKey) -> dict[str, Any]:
-        """Read the values off the run's ConfigMap; see `Runner.values`."""
+        """Read the values from the run's ConfigMap; see `Runner.values`."""
         return self._values(key, self._owner(key))
 
     def logs(self, key: RunKey, *, follow: bool = False, newest: bool = False) -> Iterator[str]:
-        """Give the lines of the logs of the run's pods; see `Runner.logs`."""
+        """Yield the lines of the run's pods' logs; see `Runner.logs`."""
         owner = self._owner(key)
         self._reader.connect()
         logs = PodLogs(
@@ -144,25 +174,25 @@ class KubernetesRunner:
         while not self._look(key, progress=False).ended:
             if until is not None and time.monotonic() >= until:
                 raise UnavailableError(
-                    f"The run {key} still works after {timeout_seconds:g} s.",
-                    hint=f"See how far it is: tuneyard watch {key}{self.words}",
+                    f"The run '{key}' is still running after {timeout_seconds:g} s.",
+                    hint=f"Follow it: tuneyard watch {key}{self.options}",
                 )
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_POLL_SECONDS)
         return self.get(key)
 
     def stop(self, key: RunKey, *, force: bool = False, timeout_seconds: float = STOP_SECONDS) -> RunInfo:
-        """Tell the run to save and stop, and wait until it has; see `Runner.stop`."""
+        """Request that the run saves and stops, and wait until it has; see `Runner.stop`."""
         until, killed = time.monotonic() + timeout_seconds, False
         while not (info := self._look(key, progress=False)).ended:
-            self._ask_to_stop(key)
+            self._request_stop(key)
             if time.monotonic() < until:
-                time.sleep(_LOOK_SECONDS)
+                time.sleep(_POLL_SECONDS)
                 continue
             if not force or killed:
                 raise UnavailableError(
-                    f"The run {key} has not stopped within {timeout_seconds:g} s: it is still saving, or it hangs.",
-                    hint=f"Wait for it with tuneyard watch {key}{self.words}, or kill it: "
-                    f"tuneyard stop {key}{self.words} --force",
+                    f"The run '{key}' has not stopped within {timeout_seconds:g} s: it is still saving, or it hangs.",
+                    hint=f"Wait for it: tuneyard watch {key}{self.options}   Or kill it: "
+                    f"tuneyard stop {key}{self.options} --force",
                 )
             for pod in info.pods:
                 words = ["delete", "pod", pod, "--grace-period", "0", "--force", "--ignore-not-found", "--wait=false"]
@@ -172,9 +202,11 @@ class KubernetesRunner:
 
     @contextmanager
     def reach(self, key: RunKey) -> Generator[Reached]:
-        """Open a port of this machine that leads to a server; see `Runner.reach`."""
+        """Forward a port of this machine to a server; see `Runner.reach`."""
         if key.verb != "serve":
-            raise UsageError(f"{key} is no server, so it can't be talked with.", hint=f"tuneyard runs{self.words}")
+            raise UsageError(
+                f"The run '{key}' is not a server.", hint=f"List them: tuneyard runs{self.options} --verb serve"
+            )
         owner = self._owner(key)
         secret = (self._values(key, owner).get("apiKeySecret") or {}) if values_name(owner) else {}
         api_key = ""
@@ -182,28 +214,28 @@ class KubernetesRunner:
             data = self._reader.get("Secret", secret["name"]).get("data") or {}
             if secret["key"] not in data:
                 raise NotFoundError(
-                    f"The Secret {secret['name']} has no key {secret['key']}, which {key} is asked with."
+                    f"The Secret '{secret['name']}' has no key '{secret['key']}', which holds the API key of '{key}'."
                 )
             api_key = base64.b64decode(data[secret["key"]]).decode().strip()
         with PortForward(self._tools, owner["metadata"]["name"], SERVER_PORT) as forward:
             yield Reached(f"http://127.0.0.1:{forward.local_port}/v1", api_key)
 
     def delete_data(self, key: RunKey) -> int:
-        """Remove what the run has published, from inside the cluster; see `Runner.delete_data`."""
+        """Delete what the run has published, from inside the cluster; see `Runner.delete_data`."""
         from tuneyard.runners.kubernetes.removal import remove_published
 
         return remove_published(self._reader, self._tools, self.get(key), self._owner(key))
 
     def delete(self, key: RunKey) -> RunInfo:
-        """Remove every object of the run; see `Runner.delete`."""
+        """Delete every object of the run; see `Runner.delete`."""
         info, owner = self._look(key, progress=False), self._owner(key)
         if not info.ended and not owner["metadata"].get("deletionTimestamp"):
             raise ConflictError(
-                f"The run {key} still works, so it can't be deleted.",
-                hint=f"Stop it first: tuneyard stop {key}{self.words}",
+                f"The run '{key}' is still running, so it can't be deleted.",
+                hint=f"Stop it first: tuneyard stop {key}{self.options}",
             )
         routes = [_ROUTES] if self._has_routes(key) else []
-        # What does the work goes last: as long as it is there, the run is found and can be deleted again.
+        # The worker goes last: as long as it exists, the run is found and can be deleted again.
         self._tools.delete_labelled([*_KINDS, *routes], run_labels(key))
         self._remove(key, owner, time.monotonic() + CONVERGE_SECONDS)
         return info
@@ -213,7 +245,7 @@ class KubernetesRunner:
         return Tools(self._context, self._reader.namespace)
 
     def _converge(self, launch: Launch, objects: list[Document]) -> bool:
-        """Take one step towards the launch; tell whether it is there."""
+        """Take one step towards the launch; return whether it is complete."""
         owner_name = next(one["metadata"]["name"] for one in objects if one["kind"] in WORKERS)
         support = [one for one in objects if one["kind"] not in WORKERS]
         worker = [one for one in objects if one["kind"] in WORKERS]
@@ -224,8 +256,8 @@ class KubernetesRunner:
                 return False
             info = self._look(launch.key, progress=False)
             if not info.ended:
-                if _was_told_to_stop(owner):
-                    self._ask_to_stop(launch.key)
+                if _stop_requested(owner):
+                    self._request_stop(launch.key)
                     return False
                 self._join(launch, self._values(launch.key, owner))
                 self._make_api_key(launch)
@@ -246,33 +278,35 @@ class KubernetesRunner:
         other = key_of(owner)
         if other == key:
             return
-        what = f"the run {other}" if other else "not Tuneyard's"
+        what = f"of the run '{other}'" if other else "not Tuneyard's"
         raise ConflictError(
-            f"{self._reader.namespace} has a {owner['kind']} {owner['metadata']['name']} already: {what}.",
-            hint="Take another name with --name; in a cluster, deliveries and finetuning runs share their names.",
+            f"{self._reader.namespace} already has a {owner['kind']} '{owner['metadata']['name']}', {what}.",
+            hint="Use another --name; in a cluster, deliveries and finetuning runs share their names.",
         )
 
     def _join(self, launch: Launch, running: dict[str, Any]) -> None:
-        differing = differing_values(running, json.loads(launch.values)) if running else []
+        differing = differing_values(running, json.loads(launch.values_json)) if running else []
         if differing:
             raise ConflictError(
-                f"The run {launch.key} works with other values: {', '.join(differing)}.",
-                hint=f"Stop it with tuneyard stop {launch.key}{self.words}, or take another name with --name.",
+                f"The run '{launch.key}' is running with other values: {', '.join(differing)}.",
+                hint=f"Stop it with tuneyard stop {launch.key}{self.options}, or use another --name.",
                 keys=differing,
             )
 
     def _make_api_key(self, launch: Launch) -> None:
-        """Make the Secret of a server's key, unless it is there or the values name one of the user's."""
+        """Create the Secret of a server's key, unless it exists or the values name one of the user's."""
         if launch.key.verb != "serve":
             return
-        told = json.loads(launch.values).get("apiKeySecret") or {}
-        if told.get("name") != api_key_secret(launch.key.name) or self._reader.find("Secret", told["name"]):
+        wanted = json.loads(launch.values_json).get("apiKeySecret") or {}
+        if wanted.get("name") != planning.api_key_secret(launch.key.name) or self._reader.find(
+            "Secret", wanted["name"]
+        ):
             return
         secret = {
             "apiVersion": "v1",
             "kind": "Secret",
-            "metadata": {"name": told["name"], "labels": run_labels(launch.key)},
-            "stringData": {told["key"]: secrets.token_urlsafe(24)},
+            "metadata": {"name": wanted["name"], "labels": run_labels(launch.key)},
+            "stringData": {wanted["key"]: secrets.token_urlsafe(24)},
         }
         try:
             self._tools.kubectl("create", "--field-manager", "tuneyard", "-f", "-", given=json.dumps(secret))
@@ -280,7 +314,7 @@ class KubernetesRunner:
             return  # another launch made it first
 
     def _remove_old_values(self, launch: Launch, objects: list[Document]) -> None:
-        """Remove the values of earlier launches, which nothing names any more."""
+        """Delete the values of earlier launches, which nothing refers to any more."""
         if launch.key.verb == "serve":
             return  # pods of the version before may still start from them
         wanted = {one["metadata"]["name"] for one in objects if one["kind"] in ("ConfigMap", "Secret")}
@@ -290,7 +324,7 @@ class KubernetesRunner:
                     self._tools.kubectl("delete", "secret", secret, "--ignore-not-found")
                 self._tools.kubectl("delete", "configmap", name, "--ignore-not-found")
 
-    def _ask_to_stop(self, key: RunKey) -> None:
+    def _request_stop(self, key: RunKey) -> None:
         owner = self._owner(key)
         name, annotations = owner["metadata"]["name"], owner["metadata"].get("annotations") or {}
         if key.verb == "serve":
@@ -313,8 +347,10 @@ class KubernetesRunner:
         self._tools.delete_exactly(_path(owner), uid)
         while (now := self._reader.find(_kind(key.verb), owner["metadata"]["name"])) and now["metadata"]["uid"] == uid:
             if time.monotonic() >= until:
-                raise UnavailableError(f"{key} is not gone yet.", hint=f"tuneyard delete {key}{self.words}")
-            time.sleep(_LOOK_SECONDS)
+                raise UnavailableError(
+                    f"The run '{key}' is not deleted yet.", hint=f"Try again: tuneyard delete {key}{self.options}"
+                )
+            time.sleep(_POLL_SECONDS)
 
     def _has_routes(self, key: RunKey) -> bool:
         if key.verb != "serve":
@@ -327,8 +363,8 @@ class KubernetesRunner:
             return owner
         self._reader.check_namespace()
         raise NotFoundError(
-            f"There is no {key.verb} run named {key.name!r} in the namespace {self._reader.namespace}.",
-            hint=f"See which there are: tuneyard runs{self.words}",
+            f"There is no {key.verb} run named {key.name!r} in the namespace '{self._reader.namespace}'.",
+            hint=f"List the runs: tuneyard runs{self.options}",
             name=key.name,
         )
 
@@ -375,7 +411,7 @@ class KubernetesRunner:
         values = resolved(key.verb, config)
         info = info_of(owner, state, values, far)
         if info.ended and info.status != "succeeded" and not info.hint:
-            return replace(info, hint=f"See what it printed: tuneyard logs {key}{self.words}")
+            return replace(info, hint=f"See its log: tuneyard logs {key}{self.options}")
         return info
 
     def _events(self, owner: Document) -> list[Document]:
@@ -403,11 +439,6 @@ class KubernetesRunner:
             return None
 
 
-def api_key_secret(name: str) -> str:
-    """Name the Secret that is made for a server's key."""
-    return f"{name}-api-key"
-
-
 def _kind(verb: Verb) -> str:
     return "Deployment" if verb == "serve" else "Job"
 
@@ -417,7 +448,7 @@ def _path(owner: Document) -> str:
     return f"/apis/{group}/v1/namespaces/{owner['metadata']['namespace']}/{plural}/{owner['metadata']['name']}"
 
 
-def _was_told_to_stop(owner: Document) -> bool:
+def _stop_requested(owner: Document) -> bool:
     if owner["kind"] == "Deployment":
         return owner["spec"].get("replicas") == 0
     return STOPPED in (owner["metadata"].get("annotations") or {})

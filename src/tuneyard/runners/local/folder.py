@@ -9,7 +9,7 @@
     api-key, ready  a server's key (mode 0600) and the sign that it answers
     work/           the process's own folder
 
-A status is never stored, always derived: lock held → running; else `exit.json` tells; else nobody could write one:
+A status is never stored, always derived: lock held → running; else `exit.json` says; else none could be written:
 interrupted. So a reboot, a kill -9 and a full disk all end in a true status.
 """
 
@@ -90,12 +90,12 @@ class RunFolder:
         return self.path / "work"
 
     def is_running(self) -> bool:
-        """Tell whether a process of the run lives."""
+        """Return whether a process of the run is alive."""
         return is_locked(self.lock)
 
     def info(self) -> RunInfo | None:
-        """Tell all that is known; None where no run was ever launched here."""
-        # The lock first: a run that ends between the two looks is then at worst told as running.
+        """Return the run's state; None where no run was ever launched here."""
+        # The lock first: a run that ends between the two looks is then at worst shown as running.
         running = self.is_running()
         record = read_json(self.record)
         if record is None or record.get("format") != FORMAT:
@@ -139,11 +139,11 @@ class RunFolder:
         if end is None:
             hint = f"{again}; it goes on from its newest checkpoint." if self.key.verb == "finetune" else f"{again}."
             return "interrupted", _INTERRUPTED_WHY, "", hint
-        code, asked = end["code"], end["stop_asked"]
-        if asked and code == KILLED:
+        code, requested = end["code"], end["stop_asked"]
+        if requested and code == KILLED:
             return "stopped", "it was killed before it had saved", "", f"{again}."
-        if code in (TERMINATED, INTERRUPTED) or (asked and code == 0 and self.key.verb == "serve"):
-            return "stopped", "it was told to stop", "", f"{again}."
+        if code in (TERMINATED, INTERRUPTED) or (requested and code == 0 and self.key.verb == "serve"):
+            return "stopped", "it was stopped on request", "", f"{again}."
         if code == 0:
             return "succeeded", "", "", ""
         error, hint = last_words(self.log, offset=record["log_offset"])

@@ -16,7 +16,7 @@ from tuneyard.runners.local.records import read_json
 
 _METRICS_TAIL_BYTES = 8192
 _LOG_TAIL_BYTES = 16_384
-# The forms of `tuneyard.process.report_error`.
+# The forms of `tuneyard.process.print_error`.
 _ERROR, _HINT = "error:", "hint:"
 
 
@@ -28,8 +28,8 @@ def last_words(log: Path, *, offset: int = 0) -> tuple[str, str]:
         offset: Where in it the attempt of interest begins.
 
     Returns:
-        The sentence with its problems, one a line, and the hint; where there is no `error:` line, the last line that
-        says anything.
+        The sentence with its problems, one a line, and the hint; where there is no `error:` line, the last line that is
+        not empty.
     """
     try:
         with log.open("rb") as file:
@@ -38,28 +38,28 @@ def last_words(log: Path, *, offset: int = 0) -> tuple[str, str]:
             lines = file.read().decode(errors="replace").splitlines()
     except FileNotFoundError:
         return "", ""
-    said = [line.rstrip() for line in lines if line.strip()]
-    for place in range(len(said) - 1, -1, -1):
-        if said[place].startswith(_ERROR):
-            after = said[place + 1 :]
+    lines = [line.rstrip() for line in lines if line.strip()]
+    for place in range(len(lines) - 1, -1, -1):
+        if lines[place].startswith(_ERROR):
+            after = lines[place + 1 :]
             hints = [line.removeprefix(_HINT).strip() for line in after if line.startswith(_HINT)]
             problems = [line for line in after if line.startswith("  ")]
-            return "\n".join([said[place].removeprefix(_ERROR).strip(), *problems]), hints[0] if hints else ""
-    return (said[-1].strip() if said else ""), ""
+            return "\n".join([lines[place].removeprefix(_ERROR).strip(), *problems]), hints[0] if hints else ""
+    return (lines[-1].strip() if lines else ""), ""
 
 
 def read_progress(work: Path) -> RunProgress | None:
-    """Tell how far the run is; None where its process has not told yet.
+    """Read how far the run is; None where its process has recorded nothing yet.
 
     Args:
         work: The run's work folder.
     """
-    told = read_json(work / "progress.json")
-    # The loss is told with each step; between and after them (evaluating, publishing) the newest logged one holds.
-    row = _newest_row(work / "metrics.jsonl") if told is None or told.get("loss") is None else None
-    if told is None and row is None:
+    state = read_json(work / "progress.json")
+    # Each step records its loss; between and after steps (evaluating, publishing) the newest logged one holds.
+    row = _newest_row(work / "metrics.jsonl") if state is None or state.get("loss") is None else None
+    if state is None and row is None:
         return None
-    record = {**(row or {}), **(told or {})}
+    record = {**(row or {}), **(state or {})}
     return RunProgress(
         step=record.get("step") or 0,
         max_steps=record.get("max_steps") or 0,

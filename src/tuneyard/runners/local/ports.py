@@ -12,7 +12,7 @@ _TRIES = 100
 
 
 def is_free(host: str, port: int) -> bool:
-    """Tell whether a server could listen there now."""
+    """Return whether a server could listen there now."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         # As servers do: a port that only old, closed connections still hold is free.
@@ -25,28 +25,28 @@ def is_free(host: str, port: int) -> bool:
 
 
 def choose_port(host: str, wanted: int | None, *, first: int = FIRST_PORT, taken: Collection[int] = ()) -> int:
-    """Take the wanted port, or the first free one from `first`.
+    """Return the wanted port, or the first free one from `first`.
 
     Args:
         host: The address to listen on.
         wanted: The port; None takes any.
         first: The first to try.
-        taken: Ports that somebody will soon listen on.
+        taken: Ports reserved by servers that don't listen yet.
 
     Raises:
-        UnavailableError: If the wanted port, or every one that was tried, is taken.
+        UnavailableError: If the wanted port, or each port tried, is in use.
     """
     if wanted is not None:
         if wanted not in taken and is_free(host, wanted):
             return wanted
         raise UnavailableError(
-            f"Port {wanted} of {host} is taken by another program.",
-            hint="Name another with --port, or leave it out to get a free one.",
+            f"Port {wanted} of {host} is in use by another program.",
+            hint="Use another --port, or leave it out to get a free one.",
             port=wanted,
         )
     for port in range(first, first + _TRIES):
         if port not in taken and is_free(host, port):
             return port
     raise UnavailableError(
-        f"No port from {first} to {first + _TRIES - 1} of {host} is free.", hint="Name one with --port."
+        f"No port from {first} to {first + _TRIES - 1} of {host} is free.", hint="Choose one with --port."
     )

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from tuneyard.errors import ConflictError, NotFoundError, TuneyardError, UnavailableError, UsageError
 from tuneyard.folders import home_folder, refusals
 from tuneyard.interpreter import python
-from tuneyard.runners.base import STOP_SECONDS, Launch, Reached
+from tuneyard.runners.base import STOP_SECONDS, Launch, Reached, Trained
 from tuneyard.runners.differences import differing_values
 from tuneyard.runners.info import VERBS, RunInfo, RunKey, Verb
 from tuneyard.runners.local import signals
@@ -31,14 +31,16 @@ from tuneyard.runners.local.commands import ENTRY_POINTS, BuildCommand
 from tuneyard.runners.local.folder import FORMAT, RunFolder
 from tuneyard.runners.local.ports import choose_port
 from tuneyard.runners.local.records import locked, read_json, try_lock, write_bytes, write_json
-from tuneyard.runners.names import check_name
-from tuneyard.runners.published import delete_published
+from tuneyard.runners.names import check_name, find_run
+from tuneyard.runners.plans import EXPERIMENTS
+from tuneyard.runners.published import check_model, delete_published
 
 if TYPE_CHECKING:
     from tuneyard.cluster.demand import Finding
     from tuneyard.estimate import Estimate, Verdict
+    from tuneyard.runners.base import VerbValues
 
-_LOOK_SECONDS = 0.1
+_POLL_SECONDS = 0.1
 _KILL_SECONDS = 10.0
 
 
@@ -50,33 +52,89 @@ class LocalRunner:
         commands: What each verb executes; the entry points of the rooms by default.
     """
 
-    store_is_here = True
-    look_seconds = 0.25
-    words = ""
+    poll_seconds = 0.25
+    options = ""
 
     def __init__(self, home: Path | None = None, *, commands: Mapping[Verb, BuildCommand] = ENTRY_POINTS) -> None:
         self._home = (home or home_folder()).absolute()
         self._commands = commands
 
     def preview(self, launch: Launch) -> list[dict[str, Any]]:
-        """Give no objects: a launch starts a process."""
+        """Return no objects: a launch starts a process."""
         del launch
         return []
 
-    def judge(self, launch: Launch, told: Estimate) -> tuple[Verdict, tuple[Finding, ...]]:
+    def defaults(self, verb: Verb) -> Mapping[str, Any]:
+        """Return none: this machine sets no values; see `Runner.defaults`."""
+        del verb
+        return {}
+
+    def prepare(
+        self,
+        key: RunKey,
+        values: VerbValues,
+        *,
+        store: str | None,
+        fallback: str | None = None,
+        experiment: str | None = None,
+        port: int | None = None,
+    ) -> tuple[Launch, tuple[str, ...]]:
+        """Choose the store; see `Runner.prepare`."""
+        from tuneyard.store import find_store
+        from tuneyard.values import cluster_only_keys
+
+        url = find_store(store, fallback=fallback).url
+        keys = cluster_only_keys(values)
+        notes = (f"On this machine these keys don't apply: {', '.join(keys)}.",) if keys else ()
+        return Launch(key, values, url, experiment=experiment, port=port), notes
+
+    def check_inputs(self, launch: Launch) -> None:
+        """Look into the store; see `Runner.check_inputs`."""
+        from tuneyard.runners.published import check_delivered
+
+        check_delivered(launch.store, launch.values)
+
+    def find_trained(self, run: str, *, merged: bool, store: str | None) -> Trained:
+        """Find a run of this machine, or one of another machine in the store; see `Runner.find_trained`."""
+        from tuneyard.store import find_store
+
+        try:
+            info = find_run(self.list("finetune"), run, verbs=("finetune",), command="tuneyard serve")
+        except NotFoundError:
+            info = None  # of another machine: its experiment may still be in the store
+        opened = find_store(store, fallback=info.store if info else None)
+        experiment = (info.experiment if info else None) or f"{EXPERIMENTS}/{run}"
+        model = f"{experiment}/{'checkpoint-final-merged' if merged else 'checkpoint-final'}"
+        check_model(opened, model, run, info)
+        # What was trained without an accelerator here is served without one, unless the user's own --set differs.
+        on_cpu = info is not None and self.values(info.key).get("gpuResource") == ""
+        return Trained(
+            info.name if info else run,
+            experiment,
+            model,
+            store=info.store if info else None,
+            sets=["gpuResource="] if on_cpu else [],
+        )
+
+    def estimate(self, launch: Launch, *, store: str | None, inside: bool) -> Estimate:
+        """Estimate in this process; see `Runner.estimate`."""
+        from tuneyard.estimate import estimate
+        from tuneyard.store import find_store
+        from tuneyard.values import FinetuneValues
+
+        if inside:
+            raise UsageError("--inside is for a cluster.", hint="Add --on kubernetes, or leave --inside out.")
+        assert isinstance(launch.values, FinetuneValues)
+        return estimate(launch.values, find_store(store))
+
+    def judge(self, launch: Launch, estimate: Estimate) -> tuple[Verdict, tuple[Finding, ...]]:
         """Compare with this machine's memory; see `Runner.judge`."""
         from tuneyard.estimate import fits_here
 
-        return fits_here(told.memory_of_all, accelerators=launch.on_accelerators), ()
-
-    def estimate(self, launch: Launch) -> Estimate:
-        """Refuse: this machine looks for itself; see `Runner.estimate`."""
-        raise UsageError(
-            "--inside means nothing on this machine.", hint="Say --on kubernetes as well, or leave it out."
-        )
+        return fits_here(estimate.memory_of_all, accelerators=launch.on_accelerators), ()
 
     def launch(self, launch: Launch) -> RunInfo:
-        """Start a run, or join the one that does exactly this already; see `Runner.launch`."""
+        """Start a run, or join the one with the same values; see `Runner.launch`."""
         check_name(launch.key.name)
         folder = self._folder(launch.key)
         with refusals(), locked(self._launch_lock):
@@ -92,7 +150,7 @@ class LocalRunner:
         return self.get(launch.key)
 
     def list(self, verb: Verb | None = None) -> list[RunInfo]:
-        """Tell of every run, newest launch first."""
+        """List the runs, newest launch first."""
         keys = [
             RunKey(each, path.name)
             for each in VERBS
@@ -104,12 +162,12 @@ class LocalRunner:
         return sorted(infos, key=lambda info: info.started_at or info.created_at or long_ago, reverse=True)
 
     def get(self, key: RunKey) -> RunInfo:
-        """Tell of one run; see `Runner.get`."""
+        """Return the state of one run; see `Runner.get`."""
         info = self._folder(key).info()
         if info is None:
             raise NotFoundError(
                 f"There is no {key.verb} run named {key.name!r}.",
-                hint="See which there are: tuneyard runs",
+                hint="List the runs: tuneyard runs",
                 name=key.name,
             )
         return info
@@ -120,7 +178,7 @@ class LocalRunner:
         return json.loads(self._folder(key).values.read_bytes())
 
     def logs(self, key: RunKey, *, follow: bool = False, newest: bool = False) -> Iterator[str]:
-        """Give the lines of the run's log; see `Runner.logs`."""
+        """Yield the lines of the run's log; see `Runner.logs`."""
         self.get(key)
         folder = self._folder(key)
         record = read_json(folder.record) or {}
@@ -133,55 +191,56 @@ class LocalRunner:
         while folder.is_running():
             if until is not None and time.monotonic() >= until:
                 raise UnavailableError(
-                    f"The run {key} still works after {timeout_seconds:g} s.",
-                    hint=f"See how far it is: tuneyard watch {key}",
+                    f"The run '{key}' is still running after {timeout_seconds:g} s.",
+                    hint=f"Follow it: tuneyard watch {key}",
                 )
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_POLL_SECONDS)
         return self.get(key)
 
     def stop(self, key: RunKey, *, force: bool = False, timeout_seconds: float = STOP_SECONDS) -> RunInfo:
-        """Tell the run to save and stop, and wait until it has; see `Runner.stop`."""
+        """Request that the run saves and stops, and wait until it has; see `Runner.stop`."""
         folder = self._folder(key)
         if self.get(key).ended:
             return self.get(key)
-        # A supervisor that is just starting may not have written down who it is yet.
+        # A supervisor that is just starting may not have written its process number yet.
         until = time.monotonic() + timeout_seconds
-        while not signals.ask_to_stop(folder) and folder.is_running() and time.monotonic() < until:
-            time.sleep(_LOOK_SECONDS)
+        while not signals.request_stop(folder) and folder.is_running() and time.monotonic() < until:
+            time.sleep(_POLL_SECONDS)
         while folder.is_running() and time.monotonic() < until:
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_POLL_SECONDS)
         if not folder.is_running():
             return self.get(key)
         if not force:
             raise UnavailableError(
-                f"The run {key} has not stopped within {timeout_seconds:g} s: it is still saving, or it hangs.",
-                hint=f"Wait for it with tuneyard watch {key}, or kill it with tuneyard stop {key} --force",
+                f"The run '{key}' has not stopped within {timeout_seconds:g} s: it is still saving, or it hangs.",
+                hint=f"Wait for it: tuneyard watch {key}   Or kill it: tuneyard stop {key} --force",
             )
         signals.kill(folder)
         return self.wait(key, timeout_seconds=_KILL_SECONDS)
 
     @contextmanager
     def reach(self, key: RunKey) -> Generator[Reached]:
-        """Give a server's own address; see `Runner.reach`."""
+        """Return a server's own address; see `Runner.reach`."""
         info = self.get(key)
         if not info.url:
-            raise UsageError("This run is no server, so it can't be talked with.", hint="See them: tuneyard runs")
+            raise UsageError(f"The run '{key}' is not a server.", hint="List them: tuneyard runs --verb serve")
         path = info.api_key_file
         yield Reached(info.url, Path(path).read_text(encoding="utf-8").strip() if path else "")
 
     def delete_data(self, key: RunKey) -> int:
-        """Remove what the run has published; see `Runner.delete_data`."""
+        """Delete what the run has published; see `Runner.delete_data`."""
         return delete_published(self.get(key))
 
     def delete(self, key: RunKey) -> RunInfo:
-        """Remove the run's local state; see `Runner.delete`."""
+        """Delete the run's local state; see `Runner.delete`."""
         folder = self._folder(key)
         with locked(self._launch_lock):
             info = self.get(key)
             lock = try_lock(folder.lock)
             if lock is None:
                 raise ConflictError(
-                    f"The run {key} still works, so it can't be deleted.", hint=f"Stop it first: tuneyard stop {key}"
+                    f"The run '{key}' is still running, so it can't be deleted.",
+                    hint=f"Stop it first: tuneyard stop {key}",
                 )
             # Out of sight at once: a new launch of the name need not wait for gigabytes to be removed.
             gone = folder.path.with_name(f".deleted-{secrets.token_hex(4)}")
@@ -199,14 +258,14 @@ class LocalRunner:
 
     def _join(self, folder: RunFolder, launch: Launch) -> RunInfo:
         running = self.get(launch.key)
-        differing = differing_values(json.loads(folder.values.read_bytes()), json.loads(launch.values))
+        differing = differing_values(json.loads(folder.values.read_bytes()), json.loads(launch.values_json))
         if running.store != launch.store:
             differing.append("--store")
         if not differing:
             return running
         raise ConflictError(
-            f"The run {launch.key} works with other values: {', '.join(differing)}.",
-            hint=f"Stop it with tuneyard stop {launch.key}, or take another name with --name.",
+            f"The run '{launch.key}' is running with other values: {', '.join(differing)}.",
+            hint=f"Stop it with tuneyard stop {launch.key}, or use another --name.",
             keys=differing,
         )
 
@@ -220,7 +279,7 @@ class LocalRunner:
         before = read_json(folder.record) or {}
         for old in (folder.exit, folder.process, folder.ready):
             old.unlink(missing_ok=True)
-        write_bytes(folder.values, launch.values, mode=0o600)
+        write_bytes(folder.values, launch.values_json, mode=0o600)
         now, attempt = datetime.now(UTC), before.get("attempts", 0) + 1
         with folder.log.open("ab") as log:
             if attempt > 1:
@@ -242,9 +301,7 @@ class LocalRunner:
                 check=False,
             )
         if started.returncode != 0:
-            raise TuneyardError(
-                f"The supervisor of {launch.key} could not start.", hint=f"What it said is in {folder.log}"
-            )
+            raise TuneyardError(f"The supervisor of '{launch.key}' could not start.", hint=f"See its log: {folder.log}")
 
     def _record(self, folder: RunFolder, launch: Launch) -> dict[str, Any]:
         return {
@@ -259,7 +316,7 @@ class LocalRunner:
         }
 
     def _ports_of_others(self, key: RunKey) -> set[int]:
-        """Ports of other servers that work, also of those that still load and don't listen yet."""
+        """Ports of other running servers, including those that are loading and don't listen yet."""
         urls = (info.url for info in self.list("serve") if info.key != key and not info.ended)
         return {port for url in urls if url and (port := urlsplit(url).port)}
 
@@ -278,6 +335,6 @@ class LocalRunner:
                 yield from (line.rstrip("\r").rpartition("\r")[2] for line in whole)
                 if not running:
                     break
-                time.sleep(_LOOK_SECONDS)
+                time.sleep(_POLL_SECONDS)
         if rest:
             yield rest.rstrip("\r").rpartition("\r")[2]

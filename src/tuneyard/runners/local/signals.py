@@ -1,7 +1,7 @@
-"""Reaches the processes of a run: tells them to stop, or kills them with everything they started.
+"""Signals to the processes of a run: a request to stop, or a kill of them and everything they started.
 
-A process number is used only after the process was seen to carry the run's folder in its arguments: numbers are given
-out again, and after a crash the written one may be somebody else's.
+A process number is used only if the process has the run's folder in its arguments: numbers are reused, and after a
+crash the recorded one may belong to another process.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     import psutil
 
 
-def ask_to_stop(folder: RunFolder) -> bool:
+def request_stop(folder: RunFolder) -> bool:
     """Send SIGTERM to the supervisor, which passes it on; where it is gone, to the command itself.
 
     Returns:
-        Whether anybody was there to be told.
+        Whether a process received it.
     """
     import psutil
 
@@ -33,7 +33,7 @@ def ask_to_stop(folder: RunFolder) -> bool:
 
 
 def kill(folder: RunFolder) -> None:
-    """Kill the command and all its descendants; the supervisor stays, to write down how it ended."""
+    """Kill the command and all its descendants; the supervisor stays, to record how it ended."""
     import psutil
 
     who = read_json(folder.process) or {}

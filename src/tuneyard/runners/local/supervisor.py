@@ -37,14 +37,14 @@ def main(folder: Path, lock: int) -> int:
     Returns:
         0 once the command has been started (or its failure to start has been written down).
     """
-    told, tell = os.pipe()
+    reading, writing = os.pipe()
     if os.fork():
-        os.close(tell)
-        with os.fdopen(told, "rb") as pipe:
+        os.close(writing)
+        with os.fdopen(reading, "rb") as pipe:
             return 0 if pipe.read() == _STARTED else 1
-    os.close(told)
+    os.close(reading)
     os.setsid()
-    with os.fdopen(tell, "wb") as pipe:
+    with os.fdopen(writing, "wb") as pipe:
         child = _Child(folder, lock)
         child.start()
         pipe.write(_STARTED)
@@ -58,7 +58,7 @@ class _Child:
     def __init__(self, folder: Path, lock: int) -> None:
         self._folder = folder
         self._lock = lock
-        self._stop_asked = False
+        self._stop_requested = False
         self._process: subprocess.Popen[bytes] | None = None
         self._error = ""
 
@@ -78,7 +78,7 @@ class _Child:
         except OSError as error:
             self._error = f"The command {record['argv'][0]!r} can't be started: {error.strerror}."
         write_json(self._folder / "process.json", self._who())
-        if self._stop_asked and self._process:
+        if self._stop_requested and self._process:
             self._process.terminate()
 
     def finish(self) -> None:
@@ -86,14 +86,14 @@ class _Child:
         end = {
             "code": 128 - code if code < 0 else code,
             "finished_at": datetime.now(UTC).isoformat(),
-            "stop_asked": self._stop_asked,
+            "stop_asked": self._stop_requested,
         }
         if self._error:
             end["error"] = self._error
         write_json(self._folder / "exit.json", end)
 
     def _on_stop(self, _signal: int, _frame: FrameType | None) -> None:
-        self._stop_asked = True
+        self._stop_requested = True
         if self._process:
             self._process.terminate()
 

@@ -2,6 +2,6 @@
 {{- define "tuneyard.defaults" -}}
 {"kueue":{"setup":false,"cluster_queue_name":"kaiwo","api_version":"kueue.x-k8s.io/v1beta2"},"external_secret":{"setup":false,"external_secret_name":"minio-credentials-fetcher","api_version":"external-secrets.io/v1","src":{"secret_store_name":"k8s-secret-store","remote_secret_name":"default-user","access_key_name":"API_ACCESS_KEY","secret_key_name":"API_SECRET_KEY"},"dest":{"k8s_secret_name":"minio-credentials","access_key_name":"API_ACCESS_KEY","secret_key_name":"API_SECRET_KEY"}},"role":{"setup":false,"name":"tuneyard-viewer","bindingName":"tuneyard-viewer","rules":[{"apiGroups":[""],"resources":["pods","pods/log"],"verbs":["get","list","watch"],"resourceNames":[]},{"apiGroups":["batch"],"resources":["jobs"],"verbs":["get","list","watch"],"resourceNames":[]},{"apiGroups":["apps"],"resources":["deployments"],"verbs":["get","list","watch"],"resourceNames":[]}]},"site":{"setup":false,"env":{},"caCert":""}}
 {{- end -}}
-{{- define "tuneyard.shownEnv" -}}
-["CUBLAS_WORKSPACE_CONFIG","CUDA_DEVICE_ORDER","CUDA_LAUNCH_BLOCKING","CUDA_VISIBLE_DEVICES","GLOO_SOCKET_IFNAME","HF_HUB_OFFLINE","HIP_VISIBLE_DEVICES","HSA_OVERRIDE_GFX_VERSION","MKL_NUM_THREADS","NCCL_ALGO","NCCL_DEBUG","NCCL_IB_DISABLE","NCCL_IB_HCA","NCCL_MIN_NCHANNELS","NCCL_P2P_DISABLE","NCCL_PROTO","NCCL_SHM_DISABLE","NCCL_SOCKET_IFNAME","OMP_NUM_THREADS","PYTORCH_ALLOC_CONF","PYTORCH_CUDA_ALLOC_CONF","PYTORCH_HIP_ALLOC_CONF","PYTORCH_TUNABLEOP_ENABLED","ROCR_VISIBLE_DEVICES","TOKENIZERS_PARALLELISM","TORCH_BLAS_PREFER_HIPBLASLT","TORCH_NCCL_BLOCKING_WAIT","TUNEYARD_DEVICE","VLLM_ATTENTION_BACKEND","VLLM_CPU_KVCACHE_SPACE","VLLM_LOGGING_LEVEL","VLLM_USE_V1","VLLM_WORKER_MULTIPROC_METHOD"]
+{{- define "tuneyard.minimums" -}}
+{}
 {{- end -}}

@@ -2,6 +2,9 @@
 {{- define "tuneyard.defaults" -}}
 {"labels":{},"imagePullPolicy":"IfNotPresent","imagePullSecrets":[],"resources":{"requests":{},"limits":{}},"podSecurityContext":{},"serviceAccountName":"","nodeSelector":{},"tolerations":[],"affinity":{},"queueName":"","priorityClass":"","adapters":{},"image":"ghcr.io/tuneyard/serve:0.1.0","gpus":1,"gpuResource":"amd.com/gpu","vllm_engine_args":{},"env_vars":{},"bucket_storage":{"host":"","credentials":{"secret_name":"minio-credentials","access_key_key":"API_ACCESS_KEY","secret_key_key":"API_SECRET_KEY"}},"bucketCABundle":{"configMap":"","key":"ca.crt"},"hf_token":{"secret_name":"","key":"token"},"apiKeySecret":{"name":"","key":"api-key"},"storage":{"quantity":"64Gi","storageClassName":"","volumeClaim":""},"dshm":{"sizeLimit":"8Gi"},"probes":{"startup":{},"liveness":{},"readiness":{}},"port":8080,"replicas":1,"httpRoute":{"enabled":false,"parentRefs":[],"hostnames":[],"path":"/v1"},"networkPolicy":{"enabled":false,"egressPorts":[443],"ingressFrom":[]},"terminationGracePeriodSeconds":60}
 {{- end -}}
+{{- define "tuneyard.minimums" -}}
+{"gpus":1,"port":1,"replicas":1,"terminationGracePeriodSeconds":1}
+{{- end -}}
 {{- define "tuneyard.shownEnv" -}}
 ["CUBLAS_WORKSPACE_CONFIG","CUDA_DEVICE_ORDER","CUDA_LAUNCH_BLOCKING","CUDA_VISIBLE_DEVICES","GLOO_SOCKET_IFNAME","HF_HUB_OFFLINE","HIP_VISIBLE_DEVICES","HSA_OVERRIDE_GFX_VERSION","MKL_NUM_THREADS","NCCL_ALGO","NCCL_DEBUG","NCCL_IB_DISABLE","NCCL_IB_HCA","NCCL_MIN_NCHANNELS","NCCL_P2P_DISABLE","NCCL_PROTO","NCCL_SHM_DISABLE","NCCL_SOCKET_IFNAME","OMP_NUM_THREADS","PYTORCH_ALLOC_CONF","PYTORCH_CUDA_ALLOC_CONF","PYTORCH_HIP_ALLOC_CONF","PYTORCH_TUNABLEOP_ENABLED","ROCR_VISIBLE_DEVICES","TOKENIZERS_PARALLELISM","TORCH_BLAS_PREFER_HIPBLASLT","TORCH_NCCL_BLOCKING_WAIT","TUNEYARD_DEVICE","VLLM_ATTENTION_BACKEND","VLLM_CPU_KVCACHE_SPACE","VLLM_LOGGING_LEVEL","VLLM_USE_V1","VLLM_WORKER_MULTIPROC_METHOD"]
 {{- end -}}

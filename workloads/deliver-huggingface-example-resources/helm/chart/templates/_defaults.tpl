@@ -2,6 +2,6 @@
 {{- define "tuneyard.defaults" -}}
 {"labels":{},"imagePullPolicy":"IfNotPresent","imagePullSecrets":[],"resources":{"requests":{},"limits":{}},"podSecurityContext":{},"serviceAccountName":"","nodeSelector":{},"tolerations":[],"affinity":{},"queueName":"","priorityClass":"","bucketStorageHost":"","bucketCredentialsSecret":{"name":"minio-credentials","accessKeyKey":"API_ACCESS_KEY","secretKeyKey":"API_SECRET_KEY"},"bucketCABundle":{"configMap":"","key":"ca.crt"},"storageClass":"","volumeClaim":"","ttlSecondsAfterFinished":null,"image":"ghcr.io/tuneyard/deliver:0.1.0","modelID":null,"modelRevision":"","bucketModelPath":null,"downloadExcludeGlob":[],"dataScript":"","dataScriptSandbox":"best-effort","bucketDataDir":null,"allowOverwrite":false,"hfTokenSecret":{"name":"","key":"token"},"storageQuantity":"10Gi","networkPolicy":{"enabled":false,"egressPorts":[443]},"terminationGracePeriodSeconds":30}
 {{- end -}}
-{{- define "tuneyard.shownEnv" -}}
-["CUBLAS_WORKSPACE_CONFIG","CUDA_DEVICE_ORDER","CUDA_LAUNCH_BLOCKING","CUDA_VISIBLE_DEVICES","GLOO_SOCKET_IFNAME","HF_HUB_OFFLINE","HIP_VISIBLE_DEVICES","HSA_OVERRIDE_GFX_VERSION","MKL_NUM_THREADS","NCCL_ALGO","NCCL_DEBUG","NCCL_IB_DISABLE","NCCL_IB_HCA","NCCL_MIN_NCHANNELS","NCCL_P2P_DISABLE","NCCL_PROTO","NCCL_SHM_DISABLE","NCCL_SOCKET_IFNAME","OMP_NUM_THREADS","PYTORCH_ALLOC_CONF","PYTORCH_CUDA_ALLOC_CONF","PYTORCH_HIP_ALLOC_CONF","PYTORCH_TUNABLEOP_ENABLED","ROCR_VISIBLE_DEVICES","TOKENIZERS_PARALLELISM","TORCH_BLAS_PREFER_HIPBLASLT","TORCH_NCCL_BLOCKING_WAIT","TUNEYARD_DEVICE","VLLM_ATTENTION_BACKEND","VLLM_CPU_KVCACHE_SPACE","VLLM_LOGGING_LEVEL","VLLM_USE_V1","VLLM_WORKER_MULTIPROC_METHOD"]
+{{- define "tuneyard.minimums" -}}
+{"ttlSecondsAfterFinished":0,"terminationGracePeriodSeconds":1}
 {{- end -}}

@@ -4,20 +4,23 @@
 {{- include "tuneyard.shortened" (list .Release.Name 63) -}}
 {{- end -}}
 
-{{- /* The values that the process reads */ -}}
+{{- /* No key of this chart sets environment variables */ -}}
+{{- define "tuneyard.envKey" -}}{{- end -}}
+
 {{- define "tuneyard.document" -}}
 {{- toJson .Values -}}
 {{- end -}}
 
-{{- /* What the dataScript may know: nothing of the store */ -}}
+{{- /* The environment of the dataScript: the store's keys are not in it */ -}}
 {{- define "tuneyard.scriptEnv" -}}
+{{- $v := include "tuneyard.resolved" . | fromJson -}}
 {{ include "tuneyard.siteEnv" . }}
-{{ include "tuneyard.secretEnv" (list "HF_TOKEN" (include "tuneyard.plain" (list . "hfTokenSecret" "name")) (include "tuneyard.plain" (list . "hfTokenSecret" "key")) false) }}
+{{ include "tuneyard.secretEnv" (list "HF_TOKEN" $v.hfTokenSecret.name $v.hfTokenSecret.key) }}
 {{- end -}}
 
 {{- define "tuneyard.deliverEnv" -}}
-{{- $secret := include "tuneyard.plain" (list . "bucketCredentialsSecret" "name") -}}
+{{- $v := include "tuneyard.resolved" . | fromJson -}}
 {{ include "tuneyard.scriptEnv" . }}
-{{ include "tuneyard.secretEnv" (list "AWS_ACCESS_KEY_ID" $secret (include "tuneyard.plain" (list . "bucketCredentialsSecret" "accessKeyKey")) false) }}
-{{ include "tuneyard.secretEnv" (list "AWS_SECRET_ACCESS_KEY" $secret (include "tuneyard.plain" (list . "bucketCredentialsSecret" "secretKeyKey")) false) }}
+{{ include "tuneyard.secretEnv" (list "AWS_ACCESS_KEY_ID" $v.bucketCredentialsSecret.name $v.bucketCredentialsSecret.accessKeyKey) }}
+{{ include "tuneyard.secretEnv" (list "AWS_SECRET_ACCESS_KEY" $v.bucketCredentialsSecret.name $v.bucketCredentialsSecret.secretKeyKey) }}
 {{- end -}}
