@@ -1,8 +1,8 @@
-"""The text that names an object store: a server's URL or a folder, and nothing in between.
+"""The text that names an object store: a server's URL or a folder.
 
-The one place that decides, for the command line, `TUNEYARD_STORE`, values and Python alike. A text that is neither a
-URL nor clearly a path is refused: `minio:9000` would otherwise become a folder of that name. Nothing is contacted;
-whether a folder of a bare name exists is the only question put to the disk. `store.location` opens what is named.
+The command line, `TUNEYARD_STORE`, values and Python are all parsed here. A text that is neither a URL nor clearly a
+path is refused: `minio:9000` would otherwise become a folder of that name. Nothing is contacted, and the disk is read
+only to check whether a folder of a bare name exists. `store.location` opens the store.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 @dataclass(frozen=True, slots=True)
 class StoreAddress:
-    """Where a store is.
+    """The address of a store.
 
     Attributes:
         folder: The folder, absolute; None for a server.
         endpoint: `https://host:port` or `http://host:port`; empty for a folder, and for `s3://`, whose endpoint the
-            environment names.
+            environment defines.
     """
 
     folder: Path | None = None
@@ -41,21 +41,21 @@ class StoreAddress:
 
 
 def parse_address(text: str, *, named_by: str = "store") -> StoreAddress:
-    """Read the text that names a store.
+    """Parse the text that names a store.
 
     Args:
         text: `https://host:port`, `http://host:port`, `s3://`, `file:///folder`, or a path that begins with `/`, `./`,
             `../` or `~` or is the name of an existing folder.
-        named_by: The option, variable or key that the text comes from, for the message.
+        named_by: The option, variable or key that holds the text, for messages.
 
     Returns:
-        The store's address; a relative path is taken from the current folder.
+        The store's address; a relative path is resolved against the current folder.
 
     Raises:
-        InvalidValuesError: The text is none of these, or has credentials in it, which are not repeated.
+        InvalidValuesError: The text is none of these, or contains credentials, which no message repeats.
     """
     if text != text.strip() or _CONTROL.search(text):
-        raise _refused(text, named_by, "has control characters in it, or spaces around it", text.strip())
+        raise _refused(text, named_by, "has control characters, or spaces around it", text.strip())
     if "://" in text:
         return _of_url(text, named_by)
     if _is_clearly_a_path(text):
@@ -82,10 +82,10 @@ def _of_url(text: str, named_by: str) -> StoreAddress:
             return StoreAddress(folder=Path(unquote(parts.path)))
         rest = text.partition("://")[2]
         meant = rest if rest.startswith(("~", ".")) else Path(rest).absolute().as_uri()
-        raise _refused(text, named_by, "is not the URL of a folder here", meant)
+        raise _refused(text, named_by, "is not the URL of a local folder", meant)
     if parts.scheme == "s3":
         if parts.netloc or more:
-            raise _refused(text, named_by, "names a bucket, where a whole store is meant", "s3://")
+            raise _refused(text, named_by, "names a bucket instead of a store", "s3://")
         return StoreAddress()
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise _refused(text, named_by, "is not the URL of a store")
@@ -100,7 +100,7 @@ def _is_clearly_a_path(text: str) -> bool:
     if text in {".", ".."} or text.startswith(("./", "../", "~")):
         return True
     if text.startswith("/"):
-        return not text.startswith("//")  # what is left of a URL without its scheme
+        return not text.startswith("//")  # a URL without its scheme
     return bool(text) and ":" not in text and Path(text).is_dir()
 
 
@@ -112,7 +112,7 @@ def _absolute(text: str, named_by: str) -> Path:
 
 
 def _meant(text: str) -> str:
-    """Guess which URL or path a bare text was meant to be; empty for an empty text."""
+    """Guess the intended URL or path of a bare text; empty for an empty text."""
     if broken := _BROKEN_SCHEME.match(text):
         scheme, rest = broken[1].lower(), text[broken.end() :]
         return Path("/", rest).as_uri() if scheme == "file" else f"{scheme}://{'' if scheme == 's3' else rest}"
@@ -124,7 +124,7 @@ def _meant(text: str) -> str:
 
 def _refused(text: str, named_by: str, what: str, meant: str = "") -> InvalidValuesError:
     problem = Problem(named_by, what, repr(text)[:200], ALLOWED, meant)
-    hint = "The bucket is not part of it: it is the first part of each key."
+    hint = "The bucket is not part of the store: it is the first part of each key."
     if meant.startswith("https://") and "http" not in text.lower():
         hint = f"For a server without TLS, write http{meant[5:]}; for a folder, ./{text.lstrip('/')}."
     elif meant.startswith("./"):
@@ -136,6 +136,6 @@ def _refused(text: str, named_by: str, what: str, meant: str = "") -> InvalidVal
 def _with_credentials(text: str, named_by: str) -> InvalidValuesError:
     host = text.rpartition("@")[2].partition("/")[0]
     return InvalidValuesError(
-        f"The object store can't be used: {named_by} has credentials in it, before {host!r}.",
-        hint=f"Take them out: keys come from {setting('AWS_ACCESS_KEY_ID')} and {setting('AWS_SECRET_ACCESS_KEY')}.",
+        f"The object store can't be used: {named_by} contains credentials, before '{host}'.",
+        hint=f"Remove them: keys come from {setting('AWS_ACCESS_KEY_ID')} and {setting('AWS_SECRET_ACCESS_KEY')}.",
     )

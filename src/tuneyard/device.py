@@ -1,4 +1,4 @@
-"""Which device a process computes on, and that nothing falls back to a slower one in silence."""
+"""The device that a process computes on; it never falls back silently to a slower one."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ VARIABLE = "TUNEYARD_DEVICE"
 
 
 def choose_device(gpu_resource: str, wanted: int, *, key: str) -> Device:
-    """Choose the device that values and `TUNEYARD_DEVICE` ask for.
+    """Choose the device that values and `TUNEYARD_DEVICE` configure.
 
     Args:
         gpu_resource: `gpuResource` of the values; empty means the CPU.
-        wanted: How many accelerators are asked for.
-        key: The values' key that says how many, for the message.
+        wanted: The number of accelerators requested.
+        key: The key of the values with that number, for messages.
 
     Returns:
         The device's torch name.
 
     Raises:
-        AcceleratorMissingError: Accelerators are asked for and this machine has none, or fewer.
+        AcceleratorMissingError: This machine has fewer accelerators than requested.
         UsageError: `TUNEYARD_DEVICE` is none of `cpu`, `cuda` and `mps`.
     """
     named = os.environ.get(VARIABLE, "")
     if named not in ("", "cpu", "cuda", "mps"):
         raise UsageError(
-            f"{VARIABLE} is {named!r}; allowed: cpu, cuda, mps.", hint=f"Correct or remove {setting(VARIABLE)}."
+            f"{VARIABLE} is '{named}'; allowed: cpu, cuda, mps.", hint=f"Correct or remove {setting(VARIABLE)}."
         )
     if named == "cpu" or (not named and not gpu_resource):
         return "cpu"
@@ -42,8 +42,8 @@ def choose_device(gpu_resource: str, wanted: int, *, key: str) -> Device:
     present = torch.cuda.device_count() if device == "cuda" else int(torch.backends.mps.is_available())
     if present < wanted:
         raise AcceleratorMissingError(
-            f"{wanted} accelerator(s) were asked for ({key}={wanted}, gpuResource={gpu_resource!r}) "
-            f"and this machine has {present or 'none'}.",
+            f"The values request {wanted} accelerator(s) ({key}={wanted}, gpuResource={gpu_resource!r}), "
+            f"but this machine has {present or 'none'}.",
             hint=f"To use the CPU: {assignment(VARIABLE, 'cpu')}, or --set gpuResource= in the values.",
             wanted=wanted,
             present=present,

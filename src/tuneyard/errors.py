@@ -1,25 +1,25 @@
-"""Every error that Tuneyard raises for its users, with the exit code each one ends a command with.
+"""Every error that Tuneyard raises for its users, with the exit code of a command that ends on it.
 
-    TuneyardError                 1   something in Tuneyard itself went wrong
-    ├── UsageError                2   the command line's words are off            (ValueError)
+    TuneyardError                 1   an internal error
+    ├── UsageError                2   options or arguments are wrong              (ValueError)
     ├── InvalidValuesError        3   values that are not allowed                 (ValueError)
     ├── InvalidDataError          3   rows or files of data that can't be used    (ValueError)
     │   └── IncompleteModelError      a model's files don't hold the weights that its config names
     ├── DivergedError             3   a loss or a gradient is not a finite number (ArithmeticError)
-    ├── NotFoundError             4   an object, run, model or file is not there  (LookupError)
+    ├── NotFoundError             4   an object, run, model or file is missing    (LookupError)
     ├── DeniedError               5   credentials are missing, wrong or too weak  (PermissionError)
-    ├── ConflictError             6   what is there differs from what was asked
+    ├── ConflictError             6   what is there differs from what is requested
     │   ├── AlreadyExistsError        a conditional create found an object
     │   ├── ChangedError              a conditional replace found another version
     │   └── LostOwnershipError        another attempt has taken the run over
-    ├── IntegrityError            7   bytes differ from what their manifest says
-    └── UnavailableError          8   a server, device or lock can't be had now; retryable  (ConnectionError)
-        ├── AcceleratorMissingError   an accelerator was asked for and is not there
-        └── FullError                 a disk or bucket has no room left
+    ├── IntegrityError            7   bytes differ from their manifest
+    └── UnavailableError          8   a server, device or lock is not available now; retryable  (ConnectionError)
+        ├── AcceleratorMissingError   a requested accelerator is missing
+        └── FullError                 a disk or bucket is full
 
 130 (interrupted) and 143 (terminated by SIGTERM) are ends of a process, not errors: `INTERRUPTED` and `TERMINATED`.
 
-A message is one sentence: what, where and the value. The hint is the next thing to do, usually a command.
+A message is one sentence: what happened, where, and the value. The hint is the next step, usually a command.
 This module sits at the bottom: it imports nothing of Tuneyard.
 """
 
@@ -28,22 +28,23 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 INTERRUPTED = 130
 TERMINATED = 143
 
 
 class TuneyardError(Exception):
-    """Raised when Tuneyard can't go on; the base of every error a user can meet.
+    """The base of every error that users can get.
 
     Args:
-        message: One sentence with what, where and the value.
-        hint: What to do next, or an empty string.
-        details: The facts of the message as data, for programs; they appear in `--json` output.
+        message: One sentence: what happened, where, and the value.
+        hint: What to do next; may be empty.
+        details: The facts of the message as data, for programs and `--json` output.
     """
 
-    exit_code: ClassVar[int] = 1
+    exit_code: int = 1
+    """What a process that ends on this error returns; the class's own, unless an error carries another process's."""
 
     def __init__(self, message: str, *, hint: str = "", **details: Any) -> None:
         super().__init__(message)
@@ -60,21 +61,21 @@ def _rebuild(kind: type[TuneyardError], message: str, hint: str, details: dict[s
 
 
 class UsageError(TuneyardError, ValueError):
-    """Raised when options or arguments don't fit together."""
+    """Raised when options or arguments are invalid or contradict each other."""
 
     exit_code = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong with values or data.
+    """One problem of values or data.
 
     Attributes:
         where: A dotted path of the values (`finetuning_config.peft_conf.peft_kwargs.r`) or `file:line` of data.
-        what: What is wrong with it, in words.
-        value: The value given, as text; empty when the point is that it's missing.
-        allowed: What is allowed there, in words; may be empty.
-        suggestion: What was probably meant; may be empty.
+        what: What is wrong with it.
+        value: The given value, as text; empty where it is missing.
+        allowed: What is allowed; may be empty.
+        suggestion: What was probably intended; may be empty.
     """
 
     where: str
@@ -95,33 +96,33 @@ class Problem:
 
 
 class _ProblemsError(TuneyardError, ValueError):
-    """Carries every problem found, so that all of them are told at once."""
+    """Carries every problem, so that all are reported at once."""
 
     exit_code = 3
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """The problems found, in the order they were met."""
+        """The problems, in the order they were found."""
         return tuple(self.details.get("problems", ()))
 
     def __str__(self) -> str:
-        told = [text for text in map(str, self.problems) if text not in self.message]
-        return "\n  ".join([self.message, *told])
+        listed = [text for text in map(str, self.problems) if text not in self.message]
+        return "\n  ".join([self.message, *listed])
 
 
 class InvalidValuesError(_ProblemsError):
     """Raised when values are misspelt, of the wrong type, out of range or contradict each other.
 
-    Pass every problem found as `problems=[...]`.
+    Pass every problem as `problems=[...]`.
     """
 
 
 class InvalidDataError(_ProblemsError):
-    """Raised when rows or files of data can't be used as they are. Pass every problem found as `problems=[...]`."""
+    """Raised when rows or files of data can't be used. Pass every problem as `problems=[...]`."""
 
 
 class IncompleteModelError(InvalidDataError):
-    """Raised when a model's files lack a weight, hold one that it hasn't, or one of another shape."""
+    """Raised when a model's files lack a weight, or hold one that is unexpected or of another shape."""
 
 
 class DivergedError(TuneyardError, ArithmeticError):
@@ -131,7 +132,7 @@ class DivergedError(TuneyardError, ArithmeticError):
 
 
 class NotFoundError(TuneyardError, LookupError):
-    """Raised when an object, bucket, run, model or file is not there, while its place could be asked."""
+    """Raised when an object, bucket, run, model or file does not exist."""
 
     exit_code = 4
 
@@ -143,7 +144,7 @@ class DeniedError(TuneyardError, PermissionError):
 
 
 class ConflictError(TuneyardError):
-    """Raised when what is already there differs from what was asked for, and nothing was changed."""
+    """Raised when what is already there differs from what is requested; nothing was changed."""
 
     exit_code = 6
 
@@ -153,38 +154,38 @@ class AlreadyExistsError(ConflictError):
 
 
 class ChangedError(ConflictError):
-    """Raised when a conditional replace finds another version than the one it was to replace."""
+    """Raised when a conditional replace finds another version than expected."""
 
 
 class LostOwnershipError(ConflictError):
-    """Raised when another attempt has taken the run over; nothing more may be written for it."""
+    """Raised when another attempt has taken the run over; this one may write nothing more."""
 
 
 class IntegrityError(TuneyardError):
-    """Raised when bytes are missing or differ from what the manifest that names them says."""
+    """Raised when bytes are missing or differ from the manifest that names them."""
 
     exit_code = 7
 
 
 class UnavailableError(TuneyardError, ConnectionError):
-    """Raised when a server, device or lock can't be reached or had in time; trying again may help."""
+    """Raised when a server, device or lock is not available in time; a retry may help."""
 
     exit_code = 8
 
 
 class AcceleratorMissingError(UnavailableError):
-    """Raised when an accelerator was asked for and this machine has none, or fewer."""
+    """Raised when this machine has fewer accelerators than requested."""
 
 
 class FullError(UnavailableError):
-    """Raised when a disk or a bucket has no room left; waiting alone does not help."""
+    """Raised when a disk or bucket is full; waiting does not help."""
 
 
 _KINDS = (UsageError, InvalidValuesError, NotFoundError, DeniedError, ConflictError, IntegrityError, UnavailableError)
 
 
 def error_of(exit_code: int) -> type[TuneyardError]:
-    """Give the kind of error that another process has ended with, by its exit code; the base where none has it.
+    """Return the error class of another process's exit code; the base where none has it.
 
     Args:
         exit_code: The process's exit code.
@@ -194,7 +195,7 @@ def error_of(exit_code: int) -> type[TuneyardError]:
 
 @contextmanager
 def cleaning_up(clean: Callable[[], None]) -> Generator[None]:
-    """Clean up however the block ends; of two errors of ours, the block's own is told."""
+    """Clean up when the block ends in any way; the block's own error takes precedence over one of the cleanup."""
     try:
         yield
     except TuneyardError:

@@ -1,12 +1,12 @@
-"""Tuneyard's own folders on this machine, and the error where one can't be made, written or read.
+"""Tuneyard's own folders on this machine, and the errors for files that can't be created, written or read.
 
 <home>/store/                    the default store of the local target
 <home>/runs/<verb>/<name>/       one run (tuneyard.runners.local.folder)
-<home>/launch.lock               held for the moments in which a run is launched or deleted
-<home>/errors/                   tracebacks of errors nobody expected
+<home>/launch.lock               held while a run is launched or deleted
+<home>/errors/                   tracebacks of internal errors
 
-Besides these, a process has a folder of its own (`--workdir`) and one for temporary files. Which of them a path belongs
-to decides what an error's hint names. It sits at the bottom.
+A process also has its own folder (`--workdir`) and one for temporary files. An error's hint depends on which of them a
+path belongs to. This module sits at the bottom.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tuneyard.whereabouts import assignment, fitting, more_room
 
 HOME_VARIABLE = "TUNEYARD_HOME"
 PREFIX = "tuneyard-"
-"""What every temporary folder of ours begins with."""
+"""The prefix of the names of temporary folders."""
 
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _IN_THE_WAY = frozenset({errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOTEMPTY})
@@ -42,25 +42,25 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def home_folder(environ: Mapping[str, str] | None = None) -> Path:
-    """Give the folder of local state, absolute; it need not exist yet.
+    """Return the folder of local state, absolute; it need not exist.
 
     Args:
-        environ: Where `TUNEYARD_HOME` is looked up; the process's own environment where None.
+        environ: Where `TUNEYARD_HOME` is read from; the process's own environment where None.
 
     Returns:
         `TUNEYARD_HOME`, or `tuneyard` in the platform's folder for a user's data (`XDG_DATA_HOME`, else below `HOME`).
 
     Raises:
-        InvalidValuesError: Neither names a folder: a user who is not known here has no home.
+        InvalidValuesError: Neither names a folder, since an unknown user has no home.
     """
     named = (os.environ if environ is None else environ).get(HOME_VARIABLE)
     if named:
-        path, what = Path(named), f"{HOME_VARIABLE} is {named!r}, which"
+        path, what = Path(named), f"{HOME_VARIABLE} is '{named}', which"
     else:
         import platformdirs
 
         path = platformdirs.user_data_path("tuneyard", appauthor=False)
-        what = f"{HOME_VARIABLE} is not set, and the user's data folder {str(path)!r}"
+        what = f"{HOME_VARIABLE} is not set, and the user's data folder '{path}'"
     try:
         return path.expanduser().absolute()
     except RuntimeError:
@@ -68,14 +68,14 @@ def home_folder(environ: Mapping[str, str] | None = None) -> Path:
 
 
 def refused(error: OSError, *, workdir: Path | None = None) -> TuneyardError | None:
-    """Make the error for a file or folder that the system refused, with how to use another.
+    """Return the error for a file or folder that the system refused, with the hint how to use another.
 
     Args:
         error: What the system raised.
         workdir: The process's own folder, where it has one.
 
     Returns:
-        The error; None where the refusal is about no file, or about a file of Tuneyard's own installation.
+        The error; None where the refusal is not about a file, or about one of Tuneyard's installation.
     """
     why = error.strerror or str(error)
     if _is_without_temporary_folder(error):
@@ -86,21 +86,21 @@ def refused(error: OSError, *, workdir: Path | None = None) -> TuneyardError | N
             return None
         kind = kind_of(error)
         folder, move = _owner_of(path, workdir)
-        of = f" of {folder}" if folder and folder in path.parents else ""
+        within = f" in '{folder}'" if folder and folder in path.parents else ""
         if issubclass(kind, FullError):
             move = more_room(path.parent)
-        move = move or fitting(f"Check it, or name another: ls -ld {path}", _move_workdir())
-        return kind(f"The path {path}{of} can't be used: {why}.", hint=move)
+        move = move or fitting(f"Check it, or use another: ls -ld {path}", _move_workdir())
+        return kind(f"The path '{path}'{within} can't be used: {why}.", hint=move)
     if error.errno in FULL | _OF_NO_FILE:
         kind, hint = kind_of(error), more_room(workdir or Path.cwd())
         hint = hint if issubclass(kind, FullError) else "Check the disk and the system's limits: ulimit -a"
-        return kind(f"The system refuses a file: {why}.", hint=hint)
+        return kind(f"The system can't open a file: {why}.", hint=hint)
     return None
 
 
 @contextlib.contextmanager
 def refusals(*, workdir: Path | None = None) -> Generator[None]:
-    """Raise our error where the system refuses a file within the block; see `refused`."""
+    """Raise Tuneyard's error where the system refuses a file within the block; see `refused`."""
     try:
         yield
     except TuneyardError:
@@ -112,14 +112,14 @@ def refusals(*, workdir: Path | None = None) -> Generator[None]:
 
 
 def kind_of(error: OSError) -> type[TuneyardError]:
-    """Return which of our errors stands for what the system reports of a file or folder.
+    """Return the class of Tuneyard's error for an error of the system about a file or folder.
 
     Args:
         error: What the system raised.
 
     Returns:
-        `DeniedError` for missing rights and a read-only file system, `ConflictError` where a file lies in a folder's
-        place or the other way round, `FullError`, `NotFoundError`, `InvalidValuesError` for an impossible path, else
+        `DeniedError` for missing rights and a read-only file system, `ConflictError` for a file instead of a folder or
+        the reverse, `FullError`, `NotFoundError`, `InvalidValuesError` for an impossible path, otherwise
         `UnavailableError`.
     """
     kinds: tuple[tuple[frozenset[int], type[TuneyardError]], ...] = (
@@ -133,11 +133,11 @@ def kind_of(error: OSError) -> type[TuneyardError]:
 
 
 def _owner_of(path: Path, workdir: Path | None) -> tuple[Path | None, str]:
-    """Find the folder of ours that a path lies in, or that lies below it, and how to use another."""
+    """Return Tuneyard's folder that contains a path, or that the path contains, and the hint how to use another."""
     places: list[tuple[Path, str]] = []
     with contextlib.suppress(InvalidValuesError):
         places.append((home_folder(), _move_home()))
-    if workdir:  # a launched run's lies in the folder of local state, and moves with it
+    if workdir:  # that of a launched run lies in the folder of local state, and moves with it
         places.append((workdir.absolute(), _move_workdir()))
     with contextlib.suppress(OSError):
         temporary = Path(tempfile.gettempdir())
@@ -151,15 +151,17 @@ def _owner_of(path: Path, workdir: Path | None) -> tuple[Path | None, str]:
 
 
 def _move_home() -> str:
-    return fitting(f"Name a folder of yours: {assignment(HOME_VARIABLE, '/path/to/folder')}", _move_workdir())
+    return fitting(f"Use another folder: {assignment(HOME_VARIABLE, '/path/to/folder')}", _move_workdir())
 
 
 def _move_workdir() -> str:
-    return fitting("Name another: --workdir /path/to/folder", "Check the pod's volume, and podSecurityContext.fsGroup.")
+    return fitting(
+        "Use another folder: --workdir /path/to/folder", "Check the pod's volume and podSecurityContext.fsGroup."
+    )
 
 
 def _move_temporary() -> str:
-    return fitting("Name another: export TMPDIR=/path/to/folder", "Check that the pod has a writable /tmp.")
+    return fitting("Use another folder: export TMPDIR=/path/to/folder", "Check that the pod has a writable /tmp.")
 
 
 def _is_without_temporary_folder(error: OSError) -> bool:

@@ -1,8 +1,8 @@
-"""How a Python process of ours is started: never with the current folder among the places that imports come from.
+"""Commands of Tuneyard's Python processes, which never import from the current folder.
 
-`python -m` and `python -c` would import a `json.py` of the folder they are started in. `-P` leaves that folder out,
-`-s` the packages in the user's home. Variables such as PYTHONPATH stay: whoever starts the process sets them. A process
-that is to run what others wrote needs more than flags: see `tuneyard.sandbox`.
+`python -m` and `python -c` would import a `json.py` in the folder that they are started in. `-P` excludes that folder,
+`-s` the packages in the user's home. Variables such as PYTHONPATH still apply: they are set by the user. A process that
+runs untrusted code needs more than flags: see `tuneyard.sandbox`.
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ from __future__ import annotations
 import sys
 
 IN_PODS = ("python", "-s", "-P")
-"""The interpreter of a container: nothing of its home either, which lies on a volume."""
+"""The interpreter of a container, without packages in its home, which lies on a volume."""
 
 
 def python(*arguments: str) -> list[str]:
-    """Write the command of a Python process on this machine.
+    """Return the command of a Python process on this machine.
 
-    What this very interpreter leaves out is left out there too; packages of the user's home are only used where this
-    process uses them.
+    It is isolated like this interpreter: packages in the user's home are used only where this process uses them.
 
     Args:
         arguments: What follows the interpreter: `-m`, a module and its arguments, or `-c` and a program.
@@ -27,10 +26,10 @@ def python(*arguments: str) -> list[str]:
 
 
 def pod_python(module: str, *arguments: str) -> list[str]:
-    """Write the command of a Python process in a container.
+    """Return the command of a Python process in a container.
 
     Args:
-        module: The module that it runs.
+        module: The module to run.
         arguments: The module's arguments.
     """
     return [*IN_PODS, "-m", module, *arguments]

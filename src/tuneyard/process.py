@@ -1,7 +1,8 @@
-"""How a process of Tuneyard ends: the documented exit code, and on a mistake one sentence and a hint.
+"""How a process of Tuneyard ends: the documented exit code and, after an error, one sentence and a hint.
 
-One of the few outermost edges: `python -m tuneyard.delivery`, `.train` and `.serve` run their work through `run_main`,
-so that they all end alike. Errors and their codes are in `errors`; the command line has its own edge.
+The outermost edge of every process. `ending` turns whatever was raised into an exit code and its messages; the command
+line calls it directly, `python -m tuneyard.delivery`, `.train`, `.serving` and their like through `run_main`, which
+also handles SIGTERM and the termination message of a pod. Errors and their codes are in `errors`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
@@ -26,25 +28,40 @@ from tuneyard.whereabouts import more_room
 
 TRACEBACK_FILE = "traceback.txt"
 TERMINATION_LOG = "TUNEYARD_TERMINATION_LOG"
-"""Names the file of a process's last words."""
+"""Names the file that a process leaves its termination message in: Kubernetes keeps it for an ended pod."""
 _NO_ROOM_BYTES = 64 * 1024
-_WORDS_BYTES = 4096  # what Kubernetes keeps of them
+_MESSAGE_BYTES = 4096  # what Kubernetes keeps of a termination message
 
 
 class Terminated(BaseException):
-    """Raised in the main thread when SIGTERM comes, so that `with` blocks end as they do for Ctrl-C."""
+    """Raised in the main thread on SIGTERM, so that `with` blocks end as they do for Ctrl-C."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a process ends.
+
+    Attributes:
+        exit_code: Its exit code.
+        error: What it reports, with each problem on a line.
+        hint: What to do next; may be empty.
+    """
+
+    exit_code: int
+    error: str
+    hint: str = ""
 
 
 def run_main(main: Callable[[], int | None], *, workdir: Path | None = None) -> int:
-    """Run what a process is for, and turn whatever happens into its exit code.
+    """Run the work of a process, and turn whatever it raises into an exit code.
 
-    SIGTERM ends it with 143, unless `main` takes the signal over. A mistake is told on standard error as
-    `error: <sentence>`, one line for each problem, and `hint: <next step>`. A traceback is shown only where
-    `TUNEYARD_DEBUG` is 1; that of an internal error is otherwise kept in a file.
+    SIGTERM ends the process with 143, unless `main` handles the signal itself. An error is printed to standard error as
+    `error: <sentence>`, one line for each problem, and `hint: <next step>`. A traceback is printed only where
+    `TUNEYARD_DEBUG` is 1; that of an internal error is otherwise written to a file.
 
     Args:
         main: Does the work; what it returns is the exit code, None is 0.
-        workdir: Where the traceback of an internal error is kept; the folder for temporary files where None.
+        workdir: Where the traceback of an internal error is written; the folder for temporary files where None.
 
     Returns:
         The exit code.
@@ -54,38 +71,53 @@ def run_main(main: Callable[[], int | None], *, workdir: Path | None = None) -> 
     signal.signal(signal.SIGTERM, _raise_terminated)
     try:
         trust_authorities(workdir)
-        _leave_words(b"")  # those of an earlier process
+        _write_message(b"")  # an earlier process may have left one
         code = main() or 0
-        if code and _words_of(os.environ.get(TERMINATION_LOG)).get("exit_code") != code:
-            _last_words(code)
-    except TuneyardError as error:
-        print_error(error)
-        _last_words(error.exit_code, str(error), error.hint)
-        return error.exit_code
-    except KeyboardInterrupt:
-        _say("interrupted")
-        _last_words(INTERRUPTED, "interrupted")
-        return INTERRUPTED
-    except Terminated:
-        _say("terminated by SIGTERM")
-        _last_words(TERMINATED, "terminated by SIGTERM")
-        return TERMINATED
-    except Exception as error:  # the outermost edge: whatever is left is ours to mend, and must not fill the screen
-        if explained := explain(error, workdir):
-            print_error(explained)
-            _last_words(explained.exit_code, str(explained), explained.hint)
-            return explained.exit_code
-        print_internal(error, workdir or Path(tempfile.gettempdir()))
-        _last_words(1, _internal(error))
-        return 1
+        if code and _read_message(os.environ.get(TERMINATION_LOG)).get("exit_code") != code:
+            _leave_message(Ending(code, ""))
+    except BaseException as error:  # the outermost edge
+        end = ending(error, workdir=workdir)
+        _leave_message(end)
+        return end.exit_code
     return code
 
 
-def trust_authorities(workdir: Path | None) -> None:
-    """Let every TLS client of this process trust the authorities in `TUNEYARD_CA_FILE`, besides the system's.
+def ending(error: BaseException, *, workdir: Path | None = None, traceback_file: Path | None = None) -> Ending:
+    """Report what was raised on standard error, and decide how the process ends.
 
-    Both are written into one bundle that `SSL_CERT_FILE` and its like name, since that is all most clients read. A
-    file that is not there changes nothing.
+    Args:
+        error: What was raised.
+        workdir: The process's own folder, where it has one.
+        traceback_file: Where the traceback of an internal error is written; `traceback.txt` in `workdir`, or in the
+            folder for temporary files, where None.
+
+    Raises:
+        BaseException: The one given, where it is neither an error, nor Ctrl-C, nor SIGTERM.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        return _notice(Ending(INTERRUPTED, "Interrupted."))
+    if isinstance(error, Terminated):
+        return _notice(Ending(TERMINATED, "Terminated by SIGTERM."))
+    if not isinstance(error, Exception):
+        raise error
+    explained = error if isinstance(error, TuneyardError) else explain(error, workdir)
+    if explained:
+        print_error(explained)
+        return Ending(explained.exit_code, str(explained), explained.hint)
+    print_internal(error, traceback_file or (workdir or Path(tempfile.gettempdir())) / TRACEBACK_FILE)
+    return Ending(TuneyardError.exit_code, _internal(error))
+
+
+def _notice(end: Ending) -> Ending:
+    _print(end.error)
+    return end
+
+
+def trust_authorities(workdir: Path | None) -> None:
+    """Make every TLS client of this process trust the authorities in `TUNEYARD_CA_FILE`, besides the system's.
+
+    Both are written to one bundle, which `SSL_CERT_FILE`, `REQUESTS_CA_BUNDLE` and `CURL_CA_BUNDLE` then name: most
+    clients read nothing else. A missing file changes nothing.
 
     Args:
         workdir: Where the bundle is written; the folder for temporary files where None.
@@ -93,12 +125,12 @@ def trust_authorities(workdir: Path | None) -> None:
     site = os.environ.get("TUNEYARD_CA_FILE")
     if not site or not Path(site).is_file():
         return
-    # the system's path is None where OpenSSL's own place is empty
+    # None where OpenSSL's own location has no certificates
     known = os.environ.get("SSL_CERT_FILE") or ssl.get_default_verify_paths().cafile or _packaged_authorities()
     folder = workdir or Path(tempfile.mkdtemp(prefix="tuneyard-"))
     folder.mkdir(parents=True, exist_ok=True)
     bundle = folder / "authorities.pem"
-    if Path(known) == bundle:  # a child of a process that has done it
+    if Path(known) == bundle:  # the parent process has already written it
         return
     bundle.write_bytes(Path(known).read_bytes() + b"\n" + Path(site).read_bytes())
     for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
@@ -111,73 +143,74 @@ def _packaged_authorities() -> str:
     return certifi.where()
 
 
-def _last_words(code: int, error: str = "", hint: str = "") -> None:
-    """Leave the outcome where `TUNEYARD_TERMINATION_LOG` says: Kubernetes keeps a pod's last words from there."""
-    words = b""
-    while not words or len(words) > _WORDS_BYTES:
-        if words:  # a list of many problems: its beginning is enough, and the log has them all
-            error, hint = error[: len(error) * 3 // 4], hint[: max(400, len(hint) * 3 // 4)]
-        words = json.dumps({"exit_code": code, "error": error, "hint": hint}, ensure_ascii=False).encode(
-            "utf-8", "backslashreplace"
-        )
-    _leave_words(words)
+def _leave_message(end: Ending) -> None:
+    """Leave a termination message of at most `_MESSAGE_BYTES`; a list of many problems is cut, the log has all."""
+    error, hint = end.error, end.hint
+    while len(message := _message(end.exit_code, error, hint)) > _MESSAGE_BYTES:
+        error, hint = error[: len(error) * 3 // 4], hint[: max(400, len(hint) * 3 // 4)]
+    _write_message(message)
 
 
-def pass_on_last_words(code: int, files: Sequence[Path]) -> None:
-    """Leave, as this process's own last words, what a child has said that ended with the same exit code.
+def _message(exit_code: int, error: str, hint: str) -> bytes:
+    facts = {"exit_code": exit_code, "error": error, "hint": hint}
+    return json.dumps(facts, ensure_ascii=False).encode("utf-8", "backslashreplace")
+
+
+def forward_message(code: int, files: Sequence[Path]) -> None:
+    """Leave the termination message of a child that ended with the same exit code as this process's own.
 
     Args:
         code: How this process is about to end.
-        files: What `TUNEYARD_TERMINATION_LOG` named for each child.
+        files: The file that `TUNEYARD_TERMINATION_LOG` names for each child.
     """
-    for words in map(_words_of, files):
-        if words.get("exit_code") == code and words.get("error"):
-            _last_words(code, str(words["error"]), str(words.get("hint", "")))
+    for message in map(_read_message, files):
+        if message.get("exit_code") == code and message.get("error"):
+            _leave_message(Ending(code, str(message["error"]), str(message.get("hint", ""))))
             return
 
 
-def _words_of(path: str | Path | None) -> dict[str, Any]:
+def _read_message(path: str | Path | None) -> dict[str, Any]:
     try:
-        words: Any = json.loads(Path(path).read_bytes()) if path else None
+        message: Any = json.loads(Path(path).read_bytes()) if path else None
     except (OSError, ValueError):
         return {}
-    return cast("dict[str, Any]", words) if isinstance(words, dict) else {}
+    return cast("dict[str, Any]", message) if isinstance(message, dict) else {}
 
 
-def _leave_words(words: bytes) -> None:
+def _write_message(message: bytes) -> None:
     path = os.environ.get(TERMINATION_LOG)
     try:
-        if path and (words or Path(path).exists()):
-            Path(path).write_bytes(words)
-    except OSError:  # there is nobody else to be told
+        if path and (message or Path(path).exists()):
+            Path(path).write_bytes(message)
+    except OSError:  # nowhere else to report to
         return
 
 
 def print_error(error: TuneyardError) -> None:
-    """Tell a mistake on standard error: the sentence, each problem on a line, the hint.
+    """Print an error to standard error: the sentence, each problem on a line, the hint.
 
     Args:
         error: What happened.
     """
     if _debug():
         traceback.print_exception(error)
-    _say(f"error: {error.message}")
+    _print(f"error: {error.message}")
     for text in map(str, error.details.get("problems", ())):
         if text not in error.message:
-            _say(f"  {text}")
+            _print(f"  {text}")
     if error.hint:
-        _say(f"hint: {error.hint}")
+        _print(f"hint: {error.hint}")
 
 
 def explain(error: Exception, workdir: Path | None = None) -> TuneyardError | None:
-    """Make the error to report of what the system, or a library in its words, refused.
+    """Return the error to report for one that the system or a library raised.
 
     Args:
-        error: What was raised, and is none of ours.
+        error: What was raised, not a `TuneyardError`.
         workdir: The process's own folder, where it has one.
 
     Returns:
-        The error; None where something in Tuneyard itself went wrong.
+        The error; None where it is an internal one.
     """
     if isinstance(error, UnicodeEncodeError):
         return unencodable(error)
@@ -194,36 +227,35 @@ def explain(error: Exception, workdir: Path | None = None) -> TuneyardError | No
     if not is_full:
         return None
     return FullError(
-        f"This machine's disk has no room left ({type(error).__name__}: {_first_line(error)}).",
+        f"This machine's disk is full ({type(error).__name__}: {_first_line(error)}).",
         hint=more_room(folder),
     )
 
 
-def print_internal(error: Exception, folder: Path, name: str = TRACEBACK_FILE) -> None:
-    """Report an error of Tuneyard itself, with its traceback in a file, or above where none can be written.
+def print_internal(error: Exception, file: Path) -> None:
+    """Report an internal error, with its traceback in a file, or printed above where that can't be written.
 
     Args:
         error: What was raised.
-        folder: Where the traceback is kept; made where it is missing.
-        name: What its file is called.
+        file: Where the traceback is written; its folder is made where it is missing.
     """
     text = "".join(traceback.format_exception(error))
-    where = "above"
+    where = "the traceback above"
     if _debug():
-        _say(text)
+        _print(text)
     else:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
-            where = f"in {folder / name}"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8", errors="backslashreplace")
+            where = f"the traceback in {file}"
         except OSError:  # the disk may be the reason for the error
-            _say(text)
-    _say(f"error: {_internal(error)}")
-    _say(f"hint: The traceback is {where}; please report it.")
+            _print(text)
+    _print(f"error: {_internal(error)}")
+    _print(f"hint: Please report it with {where}")
 
 
 def _internal(error: Exception) -> str:
-    return f"Something in Tuneyard itself went wrong: {type(error).__name__}: {_first_line(error)}"
+    return f"Internal error: {type(error).__name__}: {_first_line(error)}"
 
 
 def _first_line(error: Exception) -> str:
@@ -234,7 +266,7 @@ def _debug() -> bool:
     return os.environ.get("TUNEYARD_DEBUG") == "1"
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 

@@ -2,7 +2,7 @@
 
 Lines are logged, and a bar is drawn where the log is shown (`terminal.show_logs`): standard output stays data, and a
 program that uses the package as a library sees neither. A process without a terminal of its own also leaves the newest
-state of its bar in the file that `TUNEYARD_PROGRESS` names, so that whoever launched it can draw it.
+state of its bar in the file that `TUNEYARD_PROGRESS` names, so that the process that launched it can draw it.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Literal
 
 Advance = Callable[[float], None]
-"""Called with how much more is done, in the bar's unit."""
+"""Called with each further amount done, in the bar's unit."""
 
 Show = Callable[[float, float, str], None]
-"""Called with how much is done, out of how much, and what to say beside the bar."""
+"""Called with the amount done, the total, and the text beside the bar."""
 
 Notify = Callable[[str], None]
 """Called with one line of text: a notice about values, or what is waited for."""
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 LINE_EVERY_SECONDS = 10.0
 
 SHOW_EVERY_SECONDS = 1.0
-"""How often `moving_bar` may be drawn: what a pod's terminal shows is kept as its log."""
+"""The shortest interval between drawings of `moving_bar`: a pod keeps what its terminal shows as its log."""
 
 _WHOLE_LINES = 4096
 FILE_VARIABLE = "TUNEYARD_PROGRESS"
@@ -44,14 +44,14 @@ _FILE_EVERY_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class BarState:
-    """How far a bar of another process is.
+    """The state of another process's bar.
 
     Attributes:
         description: What is being done.
-        done: How much is done, in `unit`.
-        total: How much there is to do; None where that isn't known.
+        done: The amount done, in `unit`.
+        total: The total, in `unit`; None where unknown.
         unit: `bytes` or `items`.
-        per_second: The rate so far.
+        per_second: The rate so far, in `unit` per second.
     """
 
     description: str
@@ -62,10 +62,10 @@ class BarState:
 
 
 def read_bar(path: Path) -> BarState | None:
-    """Read the newest bar that a process has left; None where it shows none.
+    """Read the newest state of a process's bar; None where it shows none.
 
     Args:
-        path: The file that its `TUNEYARD_PROGRESS` named.
+        path: The file that its `TUNEYARD_PROGRESS` names.
     """
     try:
         return BarState(**json.loads(path.read_text(encoding="utf-8")))
@@ -78,8 +78,8 @@ def draw_bar(path: Path, *, every_seconds: float = 0.25) -> Generator[None]:
     """Draw another process's bars on this terminal while the `with` block runs.
 
     Args:
-        path: The file that its `TUNEYARD_PROGRESS` named.
-        every_seconds: How often to look.
+        path: The file that its `TUNEYARD_PROGRESS` names.
+        every_seconds: The interval between readings.
     """
     from rich import progress
     from rich.console import Console
@@ -89,7 +89,7 @@ def draw_bar(path: Path, *, every_seconds: float = 0.25) -> Generator[None]:
     with progress.Progress(*columns, console=Console(stderr=True), transient=True) as display:
         task = display.add_task("", total=None, visible=False)
 
-        def look() -> None:
+        def update() -> None:
             while not ended.wait(every_seconds):
                 state = read_bar(path)
                 if state is None:
@@ -98,7 +98,7 @@ def draw_bar(path: Path, *, every_seconds: float = 0.25) -> Generator[None]:
                 text = _line(state.description, state.done, state.total, state.unit, state.per_second)
                 display.update(task, visible=True, description=text, completed=state.done, total=state.total)
 
-        thread = threading.Thread(target=look, daemon=True)
+        thread = threading.Thread(target=update, daemon=True)
         thread.start()
         try:
             yield
@@ -109,12 +109,12 @@ def draw_bar(path: Path, *, every_seconds: float = 0.25) -> Generator[None]:
 
 @contextmanager
 def progress_bar(description: str, total: float | None, unit: Unit = "items") -> Generator[Advance]:
-    """Show how far a piece of work is while the `with` block runs.
+    """Show the progress of work for the duration of the `with` block.
 
     Args:
-        description: What is being done, a few words.
-        total: How much there is to do in all, in `unit`; None where that isn't known.
-        unit: `bytes` for sizes and byte rates, `items` for anything counted.
+        description: What is being done, in a few words.
+        total: The total amount, in `unit`; None where unknown.
+        unit: `bytes` for sizes and byte rates, `items` for counts.
 
     Yields:
         A function to call with each further amount done. It may be called from any thread.
@@ -127,10 +127,10 @@ def progress_bar(description: str, total: float | None, unit: Unit = "items") ->
 
 @contextmanager
 def moving_bar() -> Generator[Show]:
-    """Draw a bar with a text beside it on a terminal, and nothing elsewhere; what else is said scrolls above it.
+    """Draw a bar with a text beside it on a terminal, and nothing elsewhere; the log scrolls above it.
 
     Yields:
-        Call it whenever there is something new; it draws at most once in `SHOW_EVERY_SECONDS`.
+        A function to call with each new state; it draws at most once in `SHOW_EVERY_SECONDS`.
     """
     if not _on_terminal():
         yield lambda done, total, text: None
@@ -139,7 +139,7 @@ def moving_bar() -> Generator[Show]:
     from rich.console import Console
 
     columns = [progress.BarColumn(bar_width=20), progress.TextColumn("{task.description}", markup=False)]
-    console = Console(stderr=True, width=_WHOLE_LINES)  # a line that is said meanwhile is one line of the log
+    console = Console(stderr=True, width=_WHOLE_LINES)  # so that no line of the log is wrapped
     with progress.Progress(*columns, console=console, auto_refresh=False, transient=True) as display:
         task = display.add_task("", visible=False)
         drawn = -SHOW_EVERY_SECONDS
@@ -149,7 +149,7 @@ def moving_bar() -> Generator[Show]:
             now = time.monotonic()
             is_due = now - drawn >= SHOW_EVERY_SECONDS
             drawn = now if is_due else drawn
-            # Updated even where it isn't drawn: what is said meanwhile draws it anew, below.
+            # Updated even where it isn't drawn: a line of the log redraws it below.
             display.update(task, completed=done, total=total, description=text, visible=True, refresh=is_due)
 
         yield show
@@ -163,7 +163,7 @@ def _bar(description: str, total: float | None, unit: Unit) -> Generator[Advance
     from rich import progress
     from rich.console import Console
 
-    how_far: list[progress.ProgressColumn] = (
+    amounts: list[progress.ProgressColumn] = (
         [progress.DownloadColumn(), progress.TransferSpeedColumn()]
         if unit == "bytes"
         else [progress.MofNCompleteColumn(), progress.TextColumn("{task.fields[rate]}")]
@@ -171,7 +171,7 @@ def _bar(description: str, total: float | None, unit: Unit) -> Generator[Advance
     columns = [
         progress.TextColumn("{task.description}"),
         progress.BarColumn(bar_width=30),
-        *how_far,
+        *amounts,
         progress.TimeRemainingColumn(compact=True, elapsed_when_finished=True),
     ]
     with progress.Progress(*columns, console=Console(stderr=True)) as display:
@@ -201,7 +201,7 @@ def _lines(description: str, total: float | None, unit: Unit) -> Generator[Advan
                 logger.info("%s", _line(description, done, total, unit, rate))
             if file is not None and now - written >= _FILE_EVERY_SECONDS:
                 written = now
-                _leave(file, BarState(description, done, total, unit, rate))
+                _write_state(file, BarState(description, done, total, unit, rate))
 
     try:
         yield advance
@@ -212,7 +212,7 @@ def _lines(description: str, total: float | None, unit: Unit) -> Generator[Advan
     logger.info("%s: %s in %.1f s", description, _amount(done, unit), elapsed)
 
 
-def _leave(file: Path, state: BarState) -> None:
+def _write_state(file: Path, state: BarState) -> None:
     partial = file.with_name(f"{file.name}.partial")
     partial.write_text(json.dumps(asdict(state)), encoding="utf-8")
     partial.replace(file)

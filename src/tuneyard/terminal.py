@@ -1,7 +1,7 @@
-"""Text in and out of a process: UTF-8 inside, whatever the locale; on the terminal, what its encoding has.
+"""Text in and out of a process: UTF-8 inside, whatever the locale; on the terminal, what its encoding can show.
 
-Every process of Tuneyard calls `prepare_text` first thing. Names of files, keys and values may have any character, and
-so may messages; only here is known what becomes of them in a locale or on a terminal of another encoding (`LC_ALL=C`,
+Every process of Tuneyard calls `prepare_text` first. File names, keys, values and messages may contain any character;
+this module decides how they appear in a locale or on a terminal of another encoding (`LC_ALL=C`,
 `PYTHONIOENCODING=ascii`, latin-1). It sits at the bottom.
 """
 
@@ -46,10 +46,10 @@ _ASCII = str.maketrans(
 
 
 def show_logs() -> None:
-    """Write what the package logs, from INFO up, to standard error: one line each, without a prefix.
+    """Write the package's log, from INFO up, to standard error: one line each, without a prefix.
 
-    For entry points and commands; a program that imports the package configures `logging` by itself and sees nothing
-    below WARNING until it does.
+    For entry points and commands; a program that imports the package configures `logging` itself, and until then sees
+    nothing below WARNING.
     """
     logger = logging.getLogger("tuneyard")
     logger.setLevel(logging.INFO)
@@ -58,18 +58,18 @@ def show_logs() -> None:
 
 
 class _StandardError(logging.Handler):
-    """Writes to whatever `sys.stderr` is at that moment, so that lines appear above a progress bar."""
+    """Writes to the current `sys.stderr`, so that lines appear above a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), file=sys.stderr, flush=True)
 
 
 def prepare_text() -> None:
-    """Make file names UTF-8, and let standard output and error write what they can; a second call changes nothing.
+    """Make file names UTF-8, and standard output and error robust; a second call changes nothing.
 
-    Where the locale has another encoding for file names, the process starts anew in Python's UTF-8 mode (PEP 540), with
-    the terminal's encoding kept. Of what the terminal can't show, typographic characters become their ASCII likeness,
-    all others Python's escapes, so that nothing is lost. Standard input is UTF-8 where its encoding is only ASCII.
+    Where the locale has another encoding for file names, the process is restarted in Python's UTF-8 mode (PEP 540) with
+    the terminal's encoding. Of the characters that the terminal can't show, typographic ones become similar ASCII and
+    all others Python's escapes, so that nothing is lost. Standard input becomes UTF-8 where its encoding is ASCII.
     """
     if sys.getfilesystemencoding() != "utf-8" and sys.executable:
         shown = os.environ.get("PYTHONIOENCODING") or getattr(sys.stdout, "encoding", None) or "utf-8"
@@ -84,24 +84,24 @@ def prepare_text() -> None:
 
 
 def shows_unicode(stream: object) -> bool:
-    """Whether a stream can write every character; a JSON document for another one has to be in ASCII.
+    """Whether a stream can write every character; otherwise a JSON document for it must be ASCII.
 
     Args:
-        stream: `sys.stdout`, or what stands in its place.
+        stream: `sys.stdout`, or its replacement.
     """
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return codecs.lookup(encoding).name.startswith("utf")
 
 
 def unencodable(error: UnicodeEncodeError) -> InvalidValuesError:
-    """Make the error for a name or a value that has no form in the encoding that it has to be written in.
+    """Return the error for a name or value that its encoding can't represent.
 
     Args:
-        error: What Python raised: a file's name in a locale that can't hold it, or an argument that is not UTF-8.
+        error: What Python raised for a file name that the locale lacks, or an argument that is not UTF-8.
     """
     return InvalidValuesError(
-        f"A name or value can't be written in {error.encoding}: {error.object[error.start : error.end]!a}.",
-        hint="Give names and values as UTF-8, in a UTF-8 locale: export LC_ALL=C.UTF-8 PYTHONUTF8=1",
+        f"A name or value can't be encoded as {error.encoding}: {error.object[error.start : error.end]!a}.",
+        hint="Use UTF-8 for names and values, in a UTF-8 locale: export LC_ALL=C.UTF-8 PYTHONUTF8=1",
     )
 
 

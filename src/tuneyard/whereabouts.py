@@ -1,8 +1,8 @@
-"""Where this process runs, on a user's own machine or in a pod of a chart, and what settings are called there.
+"""Whether this process runs on a user's machine or in a pod of a chart, and the names of settings there.
 
-The one place that knows. A hint is shown where its process ran, and has to name what can be changed there: an
-environment variable here, a value of the chart in a pod. The charts set `TUNEYARD_CHART` in their containers and nobody
-else does, so a person at work in a pod of their own is at their own machine. It sits at the bottom.
+A hint must name what can be changed where its process runs: an environment variable on a machine, a value of the chart
+in a pod. Only the charts set `TUNEYARD_CHART` in their containers, so a pod of the user's own counts as a machine. This
+module sits at the bottom.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ CHART_VARIABLE = "TUNEYARD_CHART"
 """Set by the charts: `deliver`, `finetune` or `serve`."""
 
 SITE = "tuneyard-site"
-"""The ConfigMap with the settings of a place."""
+"""The ConfigMap with the settings of a site."""
 
 SITE_NAMES = (
     "HF_ENDPOINT",
@@ -26,7 +26,7 @@ SITE_NAMES = (
     "NCCL_SOCKET_IFNAME",
     "GLOO_SOCKET_IFNAME",
 )
-"""The environment variables that a place may set for every workload; the charts read these and no others."""
+"""The environment variables that a site may set for every workload; the charts read no others."""
 
 _AUTHORITIES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _KEYS = {
@@ -53,28 +53,28 @@ _SIZES = {
 
 
 def chart() -> str:
-    """Name the chart whose pod this process runs in: `deliver`, `finetune` or `serve`; empty on a machine."""
+    """Return the chart whose pod this process runs in: `deliver`, `finetune` or `serve`; empty on a machine."""
     return os.environ.get(CHART_VARIABLE, "")
 
 
 def fitting(machine: str, pod: str) -> str:
-    """Choose the text that fits where this process runs.
+    """Choose the text for where this process runs.
 
     Args:
-        machine: For a user's own machine.
-        pod: For a pod of a chart.
+        machine: The text for a user's machine.
+        pod: The text for a pod of a chart.
     """
     return pod if chart() else machine
 
 
 def setting(name: str) -> str:
-    """Return what an environment variable's setting is called where this process runs.
+    """Return the name of an environment variable's setting where this process runs.
 
     Args:
         name: The variable, such as `AWS_CA_BUNDLE`.
 
     Returns:
-        The variable here; in a pod the chart's value, the place's ConfigMap, or the Secret that it comes from.
+        The variable on a machine; in a pod the chart's value, the site's ConfigMap, or the Secret that it comes from.
     """
     if not chart():
         return name
@@ -90,14 +90,14 @@ def setting(name: str) -> str:
 
 
 def assignment(name: str, value: str) -> str:
-    """Write how a setting is given where this process runs, ready to paste.
+    """Return how to configure a setting where this process runs, ready to paste.
 
     Args:
         name: The environment variable.
-        value: What to set it to here; in a pod a Secret's or ConfigMap's name stands in its place where that is meant.
+        value: Its value on a machine; in a pod, replaced by a Secret's or ConfigMap's name where one holds it.
 
     Returns:
-        `export NAME=value` here, `--set KEY=…` in a pod.
+        `export NAME=value` on a machine, `--set KEY=…` in a pod.
     """
     if not chart():
         return f"export {name}={value}"
@@ -111,7 +111,7 @@ def assignment(name: str, value: str) -> str:
 
 
 def command(words: str) -> str:
-    """Write a command of `tuneyard` so that it reaches the target that this process runs on.
+    """Return a command of `tuneyard` for the target that this process runs on.
 
     Args:
         words: The command, such as `tuneyard runs`.
@@ -120,23 +120,23 @@ def command(words: str) -> str:
 
 
 def installation(extra: str) -> str:
-    """Return how a part of Tuneyard that is missing is installed where this process runs.
+    """Return how to install a missing part of Tuneyard where this process runs.
 
     Args:
-        extra: The extra of the package that brings it; empty for the newest version of all.
+        extra: The extra of the package; empty for the newest version of all.
     """
     words = f'pip install "tuneyard[{extra}]"' if extra else "pip install --upgrade tuneyard"
-    return fitting(words, f"Use an image of Tuneyard's that has it: {_IMAGES.get(chart(), 'image')}.")
+    return fitting(words, f"Use an image of Tuneyard that contains it: {_IMAGES.get(chart(), 'image')}.")
 
 
 def more_room(folder: Path | str) -> str:
-    """Return how a folder of this process gets more room.
+    """Return how to get more space for a folder.
 
     Args:
         folder: The folder whose disk is full.
     """
     return fitting(
-        f"Make room on its disk: df -h {folder}", f"Request a larger volume: {_SIZES.get(chart(), 'values')}"
+        f"Free space on its disk: df -h {folder}", f"Request a larger volume: {_SIZES.get(chart(), 'values')}"
     )
 
 

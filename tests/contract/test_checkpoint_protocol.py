@@ -72,16 +72,16 @@ def test_damage_falls_back_and_then_stops(place: Place, tmp_path: Path) -> None:
     for step in (10, 20):
         attempt.publish(make_checkpoint(tmp_path / f"{step}", step), step, {"best": None})
     place.store.put(f"{prefix_of(place)}/checkpoint-20-1/optimizer.pt", b"damaged")
-    told: list[str] = []
-    restored = exp.restore(tmp_path / "work", on_damage=told.append)
+    notices: list[str] = []
+    restored = exp.restore(tmp_path / "work", on_damage=notices.append)
     assert restored is not None
     assert restored.ref.step == 10
-    assert "checkpoint-20-1/optimizer.pt" in told[0]
+    assert "checkpoint-20-1/optimizer.pt" in notices[0]
     place.store.delete([f"{prefix_of(place)}/checkpoint-10-1/scheduler.pt"])
     with pytest.raises(IntegrityError) as caught:
-        exp.restore(tmp_path / "fresh", on_damage=told.append)
+        exp.restore(tmp_path / "fresh", on_damage=notices.append)
     assert caught.value.exit_code == 7
-    assert "checkpoint-10-1/scheduler.pt" in told[-1]
+    assert "checkpoint-10-1/scheduler.pt" in notices[-1]
 
 
 def test_eight_simultaneous_claims_get_eight_numbers(place: Place) -> None:
@@ -96,17 +96,13 @@ def test_eight_simultaneous_claims_get_eight_numbers(place: Place) -> None:
 
 
 @pytest.mark.s3
-def test_after_each_of_8_kills_the_newest_committed_checkpoint_comes_back_from_s3(
-    s3_server: S3Server, tmp_path: Path
-) -> None:
+def test_the_newest_committed_checkpoint_on_s3_survives_8_kills(s3_server: S3Server, tmp_path: Path) -> None:
     _kill_trials(s3_server, tmp_path, trials=8)
 
 
 @pytest.mark.s3
 @pytest.mark.soak
-def test_after_each_of_60_kills_the_newest_committed_checkpoint_comes_back_from_s3(
-    server: S3Server, tmp_path: Path
-) -> None:
+def test_the_newest_committed_checkpoint_on_s3_survives_60_kills(server: S3Server, tmp_path: Path) -> None:
     _kill_trials(server, tmp_path, trials=60)
 
 
@@ -117,9 +113,7 @@ def _kill_trials(server: S3Server, tmp_path: Path, *, trials: int) -> None:
     check_kill_trials(server.open(), prefix, tmp_path, lines)
 
 
-def test_checkpoints_are_committed_though_every_answer_to_a_write_is_lost_once(
-    http_server: S3Server, tmp_path: Path
-) -> None:
+def test_checkpoints_are_committed_when_every_response_is_lost_once(http_server: S3Server, tmp_path: Path) -> None:
     seen: set[str] = set()
 
     def plan(method: str, path: str) -> Fault:
@@ -142,7 +136,7 @@ def test_checkpoints_are_committed_though_every_answer_to_a_write_is_lost_once(
     assert is_checkpoint_of(restored.path, 10)
 
 
-def test_unreachable_denied_and_missing_are_no_fresh_start(http_server: S3Server, tmp_path: Path) -> None:
+def test_unreachable_denied_and_missing_are_not_a_fresh_start(http_server: S3Server, tmp_path: Path) -> None:
     prefix = f"{http_server.bucket}/three/run"
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""A writer that is killed leaves nothing to be seen, and a stream costs what `limits` says, whatever its size."""
+"""A killed writer leaves nothing visible, and a stream uses no more memory than `limits` allows, at any size."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def start(script: str, key: str, megabytes: int, env: Mapping[str, str]) -> subp
 
 
 @pytest.mark.parametrize("before", [None, b"before"])
-def test_a_writer_killed_on_the_way_leaves_what_was_there(place: Place, before: bytes | None) -> None:
+def test_a_killed_writer_leaves_the_old_object(place: Place, before: bytes | None) -> None:
     key = place / "sub/weights"
     if before is not None:
         place.store.put(key, before)
@@ -69,7 +69,7 @@ def test_a_writer_killed_on_the_way_leaves_what_was_there(place: Place, before: 
     assert store.get(key).body == b"new"
 
 
-def test_memory_stays_bounded_whatever_the_size(place: Place) -> None:
+def test_memory_is_bounded_at_any_size(place: Place) -> None:
     with start(MEASURED, place / "large", 256, place.env) as writer:
         printed, _ = writer.communicate(timeout=500)
     assert writer.returncode == 0

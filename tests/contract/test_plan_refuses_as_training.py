@@ -26,7 +26,7 @@ NO_ANSWER = {"messages": [{"role": "user", "content": "What is a yard?"}]}
     [(UNSUPPORTED, None), (UNMATCHED, None), ({}, [*conversations(3), NO_ANSWER])],
     ids=["what this version does not train", "a target that is no module", "a row without an answer"],
 )
-def test_plan_says_what_training_would(changes, rows, tmp_path):
+def test_plan_reports_what_training_would(changes, rows, tmp_path):
     lay_out(tmp_path / "store", rows=rows)
     values = changed(VALUES, **changes)
     (tmp_path / "values.json").write_text(json.dumps(values))
@@ -35,10 +35,10 @@ def test_plan_says_what_training_would(changes, rows, tmp_path):
     trained = train(values, tmp_path / "store", tmp_path / "work", code=3)
     assert planned.returncode == 3, planned.stderr
     assert planned.stdout == ""
-    assert told(planned.stderr) == told(trained)
+    assert problems(planned.stderr) == problems(trained)
 
 
-def told(said: str) -> list[str]:
+def problems(output: str) -> list[str]:
     """The sentence, each problem and the hint."""
-    lines = said.splitlines()
+    lines = output.splitlines()
     return lines[next(place for place, line in enumerate(lines) if line.startswith("error: ")) :]

@@ -46,7 +46,7 @@ def raised(verb: str, store: Store, key: str) -> TuneyardError:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_bucket_that_is_not_there_is_not_found_by_its_name(server: S3Server, verb: str) -> None:
+def test_a_missing_bucket_is_not_found_by_name(server: S3Server, verb: str) -> None:
     error = raised(verb, server.open(), "no-such-bucket/key")
     assert isinstance(error, NotFoundError)
     assert "no bucket no-such-bucket" in error.message
@@ -63,7 +63,7 @@ def test_wrong_credentials_are_denied_and_never_missing(server: S3Server, verb: 
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_server_that_is_not_there_is_unavailable(server: S3Server, verb: str) -> None:
+def test_an_unreachable_server_is_unavailable(server: S3Server, verb: str) -> None:
     with socket.socket() as nobody:  # bound and not listening: connections are refused
         nobody.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
@@ -74,7 +74,7 @@ def test_a_server_that_is_not_there_is_unavailable(server: S3Server, verb: str) 
     assert error.hint
 
 
-def test_a_name_that_nobody_knows_is_unavailable() -> None:
+def test_an_unknown_host_is_unavailable() -> None:
     environ = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "HOME": "/nowhere"}
     error = raised("get", open_store("http://no-such-host.invalid:9000", environ=environ), "default-bucket/key")
     assert isinstance(error, UnavailableError)
@@ -82,7 +82,7 @@ def test_a_name_that_nobody_knows_is_unavailable() -> None:
 
 @pytest.mark.parametrize("name", ["minio-tls", "versitygw-tls"])
 @pytest.mark.s3
-def test_a_private_ca_has_to_be_named(s3_server_of: Callable[[str], S3Server], name: str) -> None:
+def test_a_private_ca_has_to_be_configured(s3_server_of: Callable[[str], S3Server], name: str) -> None:
     server = s3_server_of(name)
     without = {key: value for key, value in server.env.items() if key != "AWS_CA_BUNDLE"}
     error = raised("get", open_store(server.url, environ=without), "default-bucket/key")
@@ -94,10 +94,10 @@ def test_a_private_ca_has_to_be_named(s3_server_of: Callable[[str], S3Server], n
 
 
 @pytest.mark.s3
-def test_http_and_https_taken_for_one_another_are_told(s3_server_of: Callable[[str], S3Server]) -> None:
+def test_http_and_https_mixed_up_are_reported(s3_server_of: Callable[[str], S3Server]) -> None:
     plain, tls = s3_server_of("minio"), s3_server_of("minio-tls")
     spoken = raised("get", open_store(plain.url.replace("http", "https"), environ=plain.env), "default-bucket/key")
-    assert "does not speak TLS" in spoken.message
+    assert "does not support TLS" in spoken.message
     assert plain.url in spoken.hint
     silent = raised("get", open_store(tls.url.replace("https", "http"), environ=tls.env), "default-bucket/key")
     assert isinstance(silent, UnavailableError)
@@ -111,11 +111,11 @@ def test_a_web_server_is_not_taken_for_an_empty_bucket() -> None:
         for verb in VERBS:
             error = raised(verb, store, "default-bucket/key")
             assert isinstance(error, UnavailableError), verb
-            assert "not answer as an S3 server" in error.message
+            assert "not respond like an S3 server" in error.message
 
 
 @pytest.mark.s3
-def test_a_proxy_of_the_environment_does_not_stand_before_this_machine(
+def test_a_proxy_of_the_environment_is_not_used_for_this_machine(
     s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"):
@@ -125,7 +125,7 @@ def test_a_proxy_of_the_environment_does_not_stand_before_this_machine(
     assert list(s3_server.open().list("default-bucket/nothing/")) == []
 
 
-def test_a_lost_answer_to_a_create_is_not_taken_for_another_writer(http_server: S3Server) -> None:
+def test_a_lost_response_to_a_create_is_not_a_conflict(http_server: S3Server) -> None:
     key, body = f"default-bucket/lost/{secrets.token_hex(8)}", secrets.token_bytes(32)
     seen: list[str] = []
     with fault_proxy(http_server.url, faults(seen, "PUT", ["lost answer"])) as url:
@@ -138,7 +138,7 @@ def test_a_lost_answer_to_a_create_is_not_taken_for_another_writer(http_server: 
     assert (found.body, found.etag) == (body, etag)
 
 
-def test_a_lost_answer_to_a_replace_is_not_taken_for_another_writer(http_server: S3Server) -> None:
+def test_a_lost_response_to_a_replace_is_not_a_conflict(http_server: S3Server) -> None:
     key, body = f"default-bucket/lost/{secrets.token_hex(8)}", secrets.token_bytes(32)
     before = http_server.open().put(key, b"before")
     seen: list[str] = []
@@ -152,7 +152,7 @@ def test_a_lost_answer_to_a_replace_is_not_taken_for_another_writer(http_server:
     assert (found.body, found.etag) == (body, etag)
 
 
-def test_a_download_that_breaks_off_goes_on_where_it_was(http_server: S3Server, tmp_path: Path) -> None:
+def test_a_broken_download_resumes(http_server: S3Server, tmp_path: Path) -> None:
     prefix, manifest = put_one(http_server, tmp_path)
     seen: list[str] = []
     with fault_proxy(http_server.url, faults(seen, "GET", ["half the body", "unavailable"])) as url:
@@ -161,7 +161,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(http_server: S3Server, 
     assert seen.count("GET") == 3
 
 
-def test_a_download_that_always_breaks_off_leaves_no_file(http_server: S3Server, tmp_path: Path) -> None:
+def test_a_download_that_always_breaks_leaves_no_file(http_server: S3Server, tmp_path: Path) -> None:
     prefix, manifest = put_one(http_server, tmp_path)
     environ = {**http_server.env, "AWS_MAX_ATTEMPTS": "2"}
     with (
@@ -172,7 +172,7 @@ def test_a_download_that_always_breaks_off_leaves_no_file(http_server: S3Server,
     assert list((tmp_path / "pulled").iterdir()) == []
 
 
-def test_a_write_that_can_not_be_finished_leaves_nothing(http_server: S3Server) -> None:
+def test_an_unfinished_write_leaves_nothing(http_server: S3Server) -> None:
     prefix = f"default-bucket/broken/{secrets.token_hex(8)}/"
     environ = {**http_server.env, "AWS_MAX_ATTEMPTS": "2"}
 
@@ -186,7 +186,7 @@ def test_a_write_that_can_not_be_finished_leaves_nothing(http_server: S3Server) 
     assert list(http_server.open().list(prefix)) == []
 
 
-def test_a_name_that_no_bucket_can_have_is_refused(http_server: S3Server) -> None:
+def test_an_invalid_bucket_name_is_refused(http_server: S3Server) -> None:
     assert isinstance(raised("get", http_server.open(), "Upper_Case/key"), InvalidValuesError)
 
 
@@ -194,9 +194,9 @@ def faults(seen: list[str], method: str, plan: list[Fault]) -> Callable[[str, st
     """Make the first requests of a method fail as planned, and count all."""
     left = list(plan)
 
-    def fault(asked: str, path: str) -> Fault:
-        seen.append(asked)
-        return left.pop(0) if asked == method and left else "none"
+    def fault(called: str, path: str) -> Fault:
+        seen.append(called)
+        return left.pop(0) if called == method and left else "none"
 
     return fault
 
@@ -210,7 +210,7 @@ def put_one(server: S3Server, tmp_path: Path) -> tuple[str, Manifest]:
 
 
 class NotS3(BaseHTTPRequestHandler):
-    """Says what no S3 server says: 404 with a page, whatever is asked."""
+    """Answers every request unlike an S3 server: 404 with a page."""
 
     def answer(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length") or 0))

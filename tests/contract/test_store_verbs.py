@@ -20,7 +20,7 @@ CONTENDERS = 32
 ROUNDS = 3
 
 
-def test_what_is_put_is_read_back_under_one_etag(place: Place) -> None:
+def test_a_put_is_read_back_under_one_etag(place: Place) -> None:
     etag = place.store.put(place / "a/b.json", b"body")
     stored = place.store.get(place / "a/b.json")
     info = place.store.head(place / "a/b.json")
@@ -39,7 +39,7 @@ def test_a_put_replaces_body_and_etag(place: Place) -> None:
 
 
 @pytest.mark.parametrize("verb", ["get", "head", "read"])
-def test_an_object_that_is_not_there_is_not_found(place: Place, verb: str) -> None:
+def test_a_missing_object_is_not_found(place: Place, verb: str) -> None:
     place.store.put(place / "there/below", b"")
     for key in (place / "nothing", place / "there"):
         with pytest.raises(NotFoundError, match=key):
@@ -53,7 +53,7 @@ def test_the_second_create_fails_and_changes_nothing(place: Place) -> None:
     assert place.store.get(place / "key") == Stored(b"mine", etag)
 
 
-def test_a_replace_takes_the_version_it_names_and_no_other(place: Place) -> None:
+def test_a_replace_accepts_only_the_version_that_it_names(place: Place) -> None:
     first = place.store.put(place / "key", b"first")
     second = place.store.replace(place / "key", b"second", etag=first)
     with pytest.raises(ChangedError, match=place / "key"):
@@ -113,7 +113,7 @@ def test_a_list_goes_past_a_thousand_keys_and_so_does_a_delete(place: Place) -> 
     assert [info.key for info in place.store.list(place.prefix)] == [place / "other"]
 
 
-def test_a_delete_of_what_is_not_there_is_no_error(place: Place) -> None:
+def test_a_delete_of_a_missing_object_is_no_error(place: Place) -> None:
     place.store.put(place / "there", b"")
     place.store.delete([place / "not there", place / "there", place / "far/below"])
     assert list(place.store.list(place.prefix)) == []
@@ -127,7 +127,7 @@ def pieces(total: int, size: int) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("total", [0, 1, 16 * 1024 * 1024, 40_000_001])
-def test_a_stream_is_written_and_read_back_whole(place: Place, total: int) -> None:
+def test_a_stream_is_written_and_read_back_completely(place: Place, total: int) -> None:
     digest = place.store.write(place / "stream", pieces(total, 1_000_000))
     expected = b"".join(pieces(total, 1_000_000))
     assert (digest.size, digest.sha256) == (total, hashlib.sha256(expected).hexdigest())
@@ -142,7 +142,7 @@ def test_a_read_starts_at_its_offset(place: Place) -> None:
         assert b"".join(place.store.read(place / "key", offset=offset)) == body[offset:]
 
 
-def test_a_read_stays_with_the_version_it_began(place: Place) -> None:
+def test_a_read_continues_within_its_version(place: Place) -> None:
     old, new = (b"".join(pieces(total, 1_000_000)) for total in (24_000_000, 24_000_032))
     place.store.put(place / "key", old)
     chunks = place.store.read(place / "key")
@@ -160,7 +160,7 @@ class MakerError(Exception):
 
 @pytest.mark.parametrize("error", [MakerError, FileNotFoundError, NotFoundError])
 @pytest.mark.parametrize("after", [0, 40])
-def test_a_stream_that_breaks_leaves_what_was_there(place: Place, error: type[Exception], after: int) -> None:
+def test_a_broken_stream_leaves_the_old_object(place: Place, error: type[Exception], after: int) -> None:
     def broken() -> Iterator[bytes]:
         yield from itertools.repeat(b"x" * 1_000_000, after)
         raise error("the source broke")
@@ -199,7 +199,7 @@ def test_keys_of_any_allowed_spelling_are_kept_as_they_are(place: Place) -> None
 
 
 @pytest.mark.parametrize("path", ["../x", "a/../../x", "a//b", "a/", "/etc", "./a", "a\\b", "a\0b", "a\nb", "x" * 256])
-def test_keys_that_leave_the_bucket_or_no_store_keeps_are_refused_by_every_verb(place: Place, path: str) -> None:
+def test_invalid_keys_are_refused_by_every_method(place: Place, path: str) -> None:
     key = f"{place.prefix.partition('/')[0]}/{path}"
     verbs: list[Callable[[], object]] = [
         lambda: place.store.get(key),
@@ -213,7 +213,7 @@ def test_keys_that_leave_the_bucket_or_no_store_keeps_are_refused_by_every_verb(
         lambda: place.store.local_path(key),
     ]
     for verb in verbs:
-        with pytest.raises(InvalidValuesError, match="of an object store"):
+        with pytest.raises(InvalidValuesError, match="The object store's"):
             verb()
 
 
@@ -222,6 +222,6 @@ def test_a_prefix_without_its_slash_is_refused(place: Place) -> None:
         place.store.list(place.prefix + "models")
 
 
-def test_the_url_of_a_store_opens_it_again(place: Place) -> None:
+def test_the_url_of_a_store_opens_it(place: Place) -> None:
     place.store.put(place / "key", b"body")
     assert open_store(place.store.url, environ=place.env).get(place / "key").body == b"body"

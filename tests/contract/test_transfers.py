@@ -36,7 +36,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_tree_comes_back_as_it_went_with_its_progress(place: Place, tree: Path, tmp_path: Path) -> None:
+def test_a_tree_is_pulled_as_it_was_uploaded_with_its_progress(place: Place, tree: Path, tmp_path: Path) -> None:
     sent: list[float] = []
     files = upload_tree(place.store, tree, place / "model/", advance=sent.append)
     manifest = Manifest("model", tuple(files))
@@ -52,7 +52,7 @@ def test_a_tree_comes_back_as_it_went_with_its_progress(place: Place, tree: Path
     verify(place.store, place / "model/", manifest)
 
 
-def test_only_a_folder_store_is_used_where_it_lies(place: Place, tree: Path, tmp_path: Path) -> None:
+def test_only_a_folder_store_is_used_in_place(place: Place, tree: Path, tmp_path: Path) -> None:
     folder = pull(place.store, place / "model/", deliver(place, tree), tmp_path / "pulled")
     local = place.store.local_path(place / "model/config.json")
     if place.store.url.startswith("file:"):
@@ -62,7 +62,7 @@ def test_only_a_folder_store_is_used_where_it_lies(place: Place, tree: Path, tmp
         assert not (folder / "config.json").is_symlink()
 
 
-def test_a_pull_gives_what_the_manifest_names_and_nothing_beside_it(place: Place, tree: Path, tmp_path: Path) -> None:
+def test_a_pull_holds_only_what_the_manifest_names(place: Place, tree: Path, tmp_path: Path) -> None:
     manifest = deliver(place, tree)
     for stray in ("model.safetensors.index.json", "adapter_config.json", "sub/deep/added.json"):
         place.store.put(place / f"model/{stray}", b"{}")
@@ -93,7 +93,7 @@ DAMAGES = [flip_a_byte, cut_it_short, make_it_longer, delete_it]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damage_in_the_store_is_found_and_no_file_of_it_appears(
+def test_damage_in_the_store_is_found_and_no_file_appears(
     place: Place, tree: Path, tmp_path: Path, damage: Callable[[Place, str], None]
 ) -> None:
     manifest = deliver(place, tree)
@@ -109,7 +109,9 @@ def test_damage_in_the_store_is_found_and_no_file_of_it_appears(
     assert not list(tmp_path.rglob(".tuneyard-partial-*"))
 
 
-def test_a_pull_keeps_what_verifies_and_mends_what_does_not(http_server: S3Server, tree: Path, tmp_path: Path) -> None:
+def test_a_pull_keeps_what_verifies_and_replaces_what_does_not(
+    http_server: S3Server, tree: Path, tmp_path: Path
+) -> None:
     place = Place(http_server.open(), f"{BUCKET}/{secrets.token_hex(8)}/", http_server.env)
     manifest = deliver(place, tree)
     pulled = pull(place.store, place / "model/", manifest, tmp_path / "pulled")
@@ -128,12 +130,12 @@ def test_one_file_is_downloaded_only_as_expected(place: Place, tree: Path, tmp_p
     download(place.store, place / "config.json", tmp_path / "new/config.json", expect=expect)
     assert (tmp_path / "new/config.json").read_bytes() == b"{}"
     wrong = FileEntry("config.json", digest.size, "0" * 64)
-    with pytest.raises(IntegrityError, match=r"config\.json has the SHA-256"):
+    with pytest.raises(IntegrityError, match=r"config\.json. has the SHA-256"):
         download(place.store, place / "config.json", tmp_path / "new/other.json", expect=wrong)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["config.json"]
 
 
-def test_a_second_manifest_needs_leave_to_replace_the_first(place: Place, tree: Path) -> None:
+def test_a_second_manifest_replaces_the_first_only_if_allowed(place: Place, tree: Path) -> None:
     manifest = deliver(place, tree)
     key = place / "model/.tuneyard/manifest.json"
     other = Manifest("model", manifest.files[:1])
@@ -144,12 +146,12 @@ def test_a_second_manifest_needs_leave_to_replace_the_first(place: Place, tree: 
     assert read_manifest(place.store, key) == other
 
 
-def test_a_manifest_that_is_not_there_is_not_found(place: Place) -> None:
+def test_a_missing_manifest_is_not_found(place: Place) -> None:
     with pytest.raises(NotFoundError, match=r"manifest\.json"):
         read_manifest(place.store, place / "manifest.json")
 
 
-def test_an_upload_of_nothing_says_so(place: Place, tmp_path: Path) -> None:
+def test_an_upload_of_a_missing_folder_is_not_found(place: Place, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no folder"):
         upload_tree(place.store, tmp_path / "nothing", place / "model/")
     with pytest.raises(NotFoundError, match="no file"):
@@ -162,5 +164,5 @@ def test_files_in_a_folder_are_verified_too(tree: Path, tmp_path: Path, place: P
     (copy / "unnamed").write_bytes(b"passed over")
     verify_folder(copy, manifest)
     (copy / "sub/empty").unlink()
-    with pytest.raises(IntegrityError, match="sub/empty is not there"):
+    with pytest.raises(IntegrityError, match=r"sub/empty. is missing"):
         verify_folder(copy, manifest)

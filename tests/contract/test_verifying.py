@@ -1,4 +1,4 @@
-"""Whatever is damaged under a key is found and named, on every store, and what is whole is told so."""
+"""All damage under a key is found and named, on every store; what is complete is reported so."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ FACTS = (
 )
 
 
-def test_what_is_whole_is_told_so(stored: Place):
+def test_what_is_complete_is_reported_so(stored: Place):
     found = verify_place(stored.store, stored.prefix)
     assert not found.damage
     kinds = sorted((one.part.kind, one.state) for one in found.parts)
@@ -87,13 +87,13 @@ def test_damage_of_a_manifest_or_record_is_found(stored: Place, name: str, damag
 
 
 @pytest.mark.parametrize("name", [f"{RUN}/HEAD", f"{RUN}/run.json", f"{RUN}/checkpoint-20-1/manifest.json"])
-def test_what_head_or_a_checkpoint_needs_and_is_gone_is_damage(stored: Place, name: str):
+def test_a_missing_object_that_head_or_a_checkpoint_needs_is_damage(stored: Place, name: str):
     stored.store.delete([stored / name])
     assert [one.key for one in verify_place(stored.store, stored / RUN).damage] == [stored / name]
 
 
 @pytest.mark.parametrize("damage", [_flip, _cut, _delete])
-def test_published_rows_that_are_not_those_of_the_newest_checkpoint_are_damage(
+def test_published_rows_that_differ_from_the_newest_checkpoints_are_damage(
     place: Place, tmp_path: Path, damage: Callable[[Store, str], None]
 ):
     exp = experiment(place.store, place / RUN)
@@ -104,15 +104,15 @@ def test_published_rows_that_are_not_those_of_the_newest_checkpoint_are_damage(
     attempt.write_metrics(rows + b'{"step": 11, "loss": 1.125}\n')
     attempt.publish(folder, 10, {"best": None})
     assert not verify_place(place.store, place / RUN).damage
-    told: list[str] = []
-    restored = exp.restore(tmp_path / "whole", on_damage=told.append)
+    notices: list[str] = []
+    restored = exp.restore(tmp_path / "whole", on_damage=notices.append)
     assert restored is not None
-    assert exp.rows_of(restored, on_damage=told.append) == rows
-    assert told == []
+    assert exp.rows_of(restored, on_damage=notices.append) == rows
+    assert notices == []
     damage(place.store, place / f"{RUN}/{METRICS_FILE}")
     assert [one.key for one in verify_place(place.store, place / RUN).damage] == [place / f"{RUN}/{METRICS_FILE}"]
-    assert exp.rows_of(restored, on_damage=told.append) == rows
-    assert ["metrics.jsonl is damaged, or is not there" in sentence for sentence in told] == [True]
+    assert exp.rows_of(restored, on_damage=notices.append) == rows
+    assert ["metrics.jsonl' is damaged or missing" in sentence for sentence in notices] == [True]
 
 
 def test_two_files_swapped_are_both_damaged(stored: Place):
@@ -123,20 +123,20 @@ def test_two_files_swapped_are_both_damaged(stored: Place):
     assert sorted(found.key for found in verify_place(stored.store, stored / RUN).damage) == [one, other]
 
 
-def test_it_tells_what_a_relaunch_will_do(place: Place, tmp_path: Path):
+def test_it_reports_what_a_relaunch_will_do(place: Place, tmp_path: Path):
     put_run(place.store, place / RUN, tmp_path, 10, 20, final=False)
 
     def relaunch() -> str:
         return verify_place(place.store, place / RUN).resume[place / RUN]
 
-    assert relaunch() == "goes on from step 20 (checkpoint-20-1)"
+    assert relaunch() == "resumes from step 20 (checkpoint-20-1)"
     _flip(place.store, place / f"{RUN}/checkpoint-20-1/optimizer.pt")
-    assert relaunch() == "goes on from step 10 (checkpoint-10-1)"
+    assert relaunch() == "resumes from step 10 (checkpoint-10-1)"
     _flip(place.store, place / f"{RUN}/checkpoint-10-1/optimizer.pt")
     assert relaunch() == "stops with exit code 7: no checkpoint verifies"
 
 
-def test_what_a_killed_attempt_left_is_no_damage(place: Place, tmp_path: Path):
+def test_leftovers_of_a_killed_attempt_are_not_damage(place: Place, tmp_path: Path):
     put_run(place.store, place / RUN, tmp_path, 10, final=False)
     place.store.put(place / f"{RUN}/checkpoint-20-1/optimizer.pt", b"half")
     found = verify_place(place.store, place / RUN)
@@ -146,17 +146,17 @@ def test_what_a_killed_attempt_left_is_no_damage(place: Place, tmp_path: Path):
     ]
 
 
-def test_one_file_of_data_can_be_verified(stored: Place):
+def test_a_dataset_can_be_verified(stored: Place):
     assert [one.part.kind for one in verify_place(stored.store, stored / "datasets/d.jsonl").parts] == ["dataset"]
 
 
-def test_nothing_there_is_not_found(place: Place):
+def test_an_empty_key_is_not_found(place: Place):
     with pytest.raises(NotFoundError, match="nothing under"):
         take_inventory(place.store, place / "experiments/nobody")
 
 
-def test_a_superseded_checkpoint_is_no_place_to_go_on_from(place: Place, tmp_path: Path):
+def test_a_superseded_checkpoint_is_not_resumed_from(place: Place, tmp_path: Path):
     put_run(place.store, place / RUN, tmp_path, 10, 20, final=False)
     attempt = experiment(place.store, place / RUN).claim(record(), resume=False)
     attempt.publish(make_checkpoint(tmp_path / "anew", 5), 5, ABOUT)
-    assert verify_place(place.store, place / RUN).resume[place / RUN] == "goes on from step 5 (checkpoint-5-2)"
+    assert verify_place(place.store, place / RUN).resume[place / RUN] == "resumes from step 5 (checkpoint-5-2)"

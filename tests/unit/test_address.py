@@ -86,7 +86,7 @@ def test_an_absolute_path_or_its_url_names_a_folder(text: str) -> None:
         ("~nobody-of-that-name/store", "./~nobody-of-that-name/store"),
     ],
 )
-def test_any_other_text_is_refused_with_what_was_meant(here: Path, text: str, meant: str) -> None:
+def test_any_other_text_is_refused_with_a_suggestion(here: Path, text: str, meant: str) -> None:
     with pytest.raises(InvalidValuesError) as caught:
         parse_address(text, named_by="TUNEYARD_STORE")
     (problem,) = caught.value.problems
@@ -99,7 +99,7 @@ def test_any_other_text_is_refused_with_what_was_meant(here: Path, text: str, me
 
 
 @pytest.mark.parametrize("text", ["", "ftp://store.example", "https://", "://", "https://minio:99999", "https://a b"])
-def test_a_text_that_resembles_nothing_is_refused_without_a_guess(here: Path, text: str) -> None:
+def test_an_unrecognised_text_is_refused_without_a_guess(here: Path, text: str) -> None:
     with pytest.raises(InvalidValuesError) as caught:
         parse_address(text)
     assert caught.value.problems[0].suggestion == ""

@@ -9,7 +9,7 @@ from tuneyard.errors import AcceleratorMissingError, UsageError
 
 
 @pytest.mark.parametrize(("named", "resource"), [("", ""), ("cpu", ""), ("cpu", "amd.com/gpu")])
-def test_the_cpu_computes_where_it_is_asked_for(monkeypatch, named, resource):
+def test_the_cpu_is_used_where_it_is_configured(monkeypatch, named, resource):
     monkeypatch.setenv("TUNEYARD_DEVICE", named)
     assert choose_device(resource, 1, key="gpus") == "cpu"
 
@@ -20,7 +20,7 @@ def test_a_device_of_another_name_is_a_usage_error(monkeypatch):
         choose_device("", 1, key="gpus")
 
 
-def test_an_accelerator_that_is_not_there_is_told_with_the_way_out(monkeypatch):
+def test_a_missing_accelerator_is_reported_with_a_hint(monkeypatch):
     import torch
 
     if torch.cuda.is_available() or torch.backends.mps.is_available():

@@ -37,7 +37,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-def test_the_home_is_where_the_variable_says_or_among_the_user_s_data(tmp_path: Path) -> None:
+def test_the_home_is_named_by_the_variable_or_lies_in_the_users_data(tmp_path: Path) -> None:
     assert home_folder({"TUNEYARD_HOME": str(tmp_path)}) == tmp_path
     assert home_folder({"TUNEYARD_HOME": "relative"}) == Path.cwd() / "relative"
     assert home_folder({}).name == "tuneyard"
@@ -66,9 +66,9 @@ def test_the_home_is_where_the_variable_says_or_among_the_user_s_data(tmp_path: 
 def test_each_refusal_of_the_system_has_its_exit_code(home: Path, number: int, kind: type[TuneyardError]) -> None:
     error = refused(OSError(number, os.strerror(number), str(home / "runs")))
     assert type(error) is kind
-    assert error.message == f"The path {home}/runs of {home} can't be used: {os.strerror(number)}."
+    assert error.message == f"The path '{home}/runs' in '{home}' can't be used: {os.strerror(number)}."
     if kind is not FullError:
-        assert error.hint == "Name a folder of yours: export TUNEYARD_HOME=/path/to/folder"
+        assert error.hint == "Use another folder: export TUNEYARD_HOME=/path/to/folder"
 
 
 def test_the_hint_names_what_moves_the_folder(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,23 +78,23 @@ def test_the_hint_names_what_moves_the_folder(home: Path, tmp_path: Path, monkey
         return error.hint
 
     work = tmp_path / "work"
-    assert hint(work / "models", work) == "Name another: --workdir /path/to/folder"
+    assert hint(work / "models", work) == "Use another folder: --workdir /path/to/folder"
     assert "TUNEYARD_HOME" in hint(home.parent, home / "runs/finetune/lora/work")  # above the home, which can't be made
     assert "TUNEYARD_HOME" in hint(home / "runs/finetune/lora/work/x", home / "runs/finetune/lora/work")
     temporary = Path(tempfile.gettempdir())
-    assert hint(temporary / "tuneyard-x" / "y") == "Name another: export TMPDIR=/path/to/folder"
-    assert hint(Path("/elsewhere/x")) == "Check it, or name another: ls -ld /elsewhere/x"
+    assert hint(temporary / "tuneyard-x" / "y") == "Use another folder: export TMPDIR=/path/to/folder"
+    assert hint(Path("/elsewhere/x")) == "Check it, or use another: ls -ld /elsewhere/x"
     monkeypatch.setenv("TUNEYARD_CHART", "finetune")
-    assert hint(work / "models", work) == "Check the pod's volume, and podSecurityContext.fsGroup."
+    assert hint(work / "models", work) == "Check the pod's volume and podSecurityContext.fsGroup."
 
 
-def test_what_is_about_no_file_or_about_the_installation_is_ours_to_mend() -> None:
+def test_errors_without_a_file_or_of_the_installation_are_internal() -> None:
     assert refused(ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")) is None
     assert refused(OSError(errno.EBADF, "Bad file descriptor")) is None
     assert refused(FileNotFoundError(errno.ENOENT, "No such file", str(Path(sys.prefix) / "lib/x.py"))) is None
 
 
-def test_a_program_gets_our_error_with_the_system_s_as_its_cause(home: Path) -> None:
+def test_a_program_gets_our_error_with_the_systems_as_its_cause(home: Path) -> None:
     with pytest.raises(DeniedError) as caught, refusals():
         Path("/sys/tuneyard").mkdir()
     assert isinstance(caught.value.__cause__, OSError)
@@ -108,7 +108,7 @@ def test_a_program_gets_our_error_with_the_system_s_as_its_cause(home: Path) -> 
 )
 def test_a_store_s_folder_that_can_t_be_written_is_named(root: str, kind: type[TuneyardError], verb: str) -> None:
     store = open_store(root)
-    with pytest.raises(kind, match=f"bucket/key can't be read or written in file://{root}: ") as caught:
+    with pytest.raises(kind, match=f"bucket/key' can't be read or written in 'file://{root}': ") as caught:
         getattr(store, verb)("bucket/key", [b""] if verb == "write" else b"")
     assert f"ls -ld {root}" in caught.value.hint
     assert "--store URL or export TUNEYARD_STORE=URL" in caught.value.hint
@@ -127,7 +127,7 @@ def test_a_store_in_the_home_moves_with_it(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_file_is_no_store(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConflictError, match=r"The store's folder .*/file is a file\."):
+    with pytest.raises(ConflictError, match=r"The store's folder .*/file' is a file\."):
         open_store(str(tmp_path / "file"))
 
 
@@ -152,11 +152,11 @@ def test_a_process_s_folder_that_can_t_be_made_is_named(tmp_path: Path, workdir:
     done = _deliver(tmp_path, workdir)
     assert done.returncode == code, done.stderr
     assert workdir in done.stderr
-    assert "hint: Name another: --workdir /path/to/folder" in done.stderr
+    assert "hint: Use another folder: --workdir /path/to/folder" in done.stderr
     words = tmp_path / "words.json"
     _deliver(tmp_path, workdir, TUNEYARD_TERMINATION_LOG=str(words), TUNEYARD_CHART="deliver")
-    told = json.loads(words.read_text())
-    assert (told["exit_code"], told["hint"]) == (code, "Check the pod's volume, and podSecurityContext.fsGroup.")
+    message = json.loads(words.read_text())
+    assert (message["exit_code"], message["hint"]) == (code, "Check the pod's volume and podSecurityContext.fsGroup.")
 
 
 def test_a_read_only_disk_is_denied(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_a_read_only_disk_is_denied(tmp_path: Path) -> None:
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         done = _deliver(tmp_path, str(disk / "work"))
     assert done.returncode == 5, done.stderr
-    assert f"The path {disk}/work can't be used: Read-only file system." in done.stderr
+    assert f"The path '{disk}/work' can't be used: Read-only file system." in done.stderr
 
 
 def test_no_folder_for_temporary_files_names_its_variable() -> None:
@@ -182,4 +182,4 @@ def test_no_folder_for_temporary_files_names_its_variable() -> None:
         pytest.skip(f"no file system can be mounted here: {ran.stderr.strip()}")
     assert ran.returncode == 4, ran.stderr
     assert "error: No folder for temporary files can be used: " in ran.stderr
-    assert "hint: Name another: export TMPDIR=/path/to/folder" in ran.stderr
+    assert "hint: Use another folder: export TMPDIR=/path/to/folder" in ran.stderr

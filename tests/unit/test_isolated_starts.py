@@ -27,7 +27,7 @@ def source_files() -> list[Path]:
 
 
 def starts_in_code(text: str) -> Iterator[tuple[int, list[str]]]:
-    """Give every list or tuple that begins with an interpreter, as far as its words are plain ones."""
+    """Return every list or tuple that begins with an interpreter, as far as its words are plain ones."""
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.List | ast.Tuple) and node.elts and is_interpreter(node.elts[0]):
             words = [one.value for one in node.elts if isinstance(one, ast.Constant) and isinstance(one.value, str)]
@@ -41,7 +41,7 @@ def is_interpreter(node: ast.expr) -> bool:
 
 
 def starts_in_text(text: str) -> Iterator[tuple[int, list[str]]]:
-    """Give every command in a template or Dockerfile that begins with an interpreter."""
+    """Return every command in a template or Dockerfile that begins with an interpreter."""
     for match in re.finditer(r"""(?<![\w.-])"?(?:/[\w/]+/)?python[0-9.]*"?((?:[,\s]+"?[^\s,"\]\[{}()]+"?)*)""", text):
         words = re.findall(r'[^\s,"]+', match[1])
         if words and words[0].startswith("-"):
@@ -114,8 +114,8 @@ def test_a_process_leaves_out_what_its_parent_leaves_out(tmp_path: Path, flags: 
     (tmp_path / "json.py").write_text("raise SystemExit('planted')")
     code = (
         "import subprocess, sys\nfrom tuneyard.interpreter import python\n"
-        "told = 'import json, sys; f = sys.flags; print(json.dumps([f.safe_path, f.no_user_site, f.isolated]))'\n"
-        "sys.exit(subprocess.run(python('-c', told)).returncode)"
+        "flags = 'import json, sys; f = sys.flags; print(json.dumps([f.safe_path, f.no_user_site, f.isolated]))'\n"
+        "sys.exit(subprocess.run(python('-c', flags)).returncode)"
     )
     command = [sys.executable, *flags, "-P", "-c", code]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)

@@ -1,4 +1,4 @@
-"""Progress tells how far, how fast and how long, wherever it is looked at from."""
+"""Progress reports amount, rate and time left, on a terminal, in a log and from another process."""
 
 import os
 import pty

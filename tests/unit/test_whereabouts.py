@@ -53,11 +53,11 @@ def test_on_a_machine_a_setting_is_its_variable(monkeypatch: pytest.MonkeyPatch)
     assert setting("AWS_CA_BUNDLE") == "AWS_CA_BUNDLE"
     assert assignment("AWS_CA_BUNDLE", "/path/to/ca.pem") == "export AWS_CA_BUNDLE=/path/to/ca.pem"
     assert command("tuneyard runs") == "tuneyard runs"
-    assert more_room("/srv") == "Make room on its disk: df -h /srv"
+    assert more_room("/srv") == "Free space on its disk: df -h /srv"
     assert installation("train") == 'pip install "tuneyard[train]"'
 
 
-def test_a_pod_of_a_person_s_own_is_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pod_of_the_users_own_is_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(CHART_VARIABLE, raising=False)
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     assert setting("AWS_CA_BUNDLE") == "AWS_CA_BUNDLE"
@@ -89,7 +89,7 @@ def test_a_pod_s_volume_grows_by_keys_of_its_chart(chart: str) -> None:
         assert has_key(MODELS[chart], key), key
 
 
-def test_the_containers_of_the_charts_say_which_chart_they_are_of() -> None:
+def test_the_containers_of_the_charts_name_their_chart() -> None:
     template = (SOURCE.parents[1] / "workloads" / "_tuneyard.tpl").read_text(encoding="utf-8")
     environment = template.partition('define "tuneyard.siteEnv"')[2].partition("{{- end -}}")[0]
     assert f'name: {CHART_VARIABLE}, value: {{{{ include "tuneyard.component" . }}}}' in environment
@@ -102,9 +102,9 @@ def test_an_untrusted_certificate_advises_what_its_targethas_key(monkeypatch: py
         return explain(error, "https://minio:9000", "bucket", "key").hint
 
     monkeypatch.delenv(CHART_VARIABLE, raising=False)
-    assert hint() == "Name the authority that signed it: export AWS_CA_BUNDLE=/path/to/ca.pem"
+    assert hint() == "Configure the authority that signed it: export AWS_CA_BUNDLE=/path/to/ca.pem"
     monkeypatch.setenv(CHART_VARIABLE, "finetune")
-    assert hint() == "Name the authority that signed it: --set bucketCABundle.configMap=NAME"
+    assert hint() == "Configure the authority that signed it: --set bucketCABundle.configMap=NAME"
 
 
 def test_missing_keys_advise_what_their_targethas_key(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +127,7 @@ def test_a_wrong_device_advises_what_its_targethas_key(monkeypatch: pytest.Monke
     assert caught.value.hint == "Correct or remove TUNEYARD_DEVICE in the ConfigMap tuneyard-site."
 
 
-def test_every_hint_of_what_runs_in_pods_asks_where_it_runs() -> None:
+def test_every_hint_of_code_in_pods_depends_on_where_it_runs() -> None:
     found = list(_hints())
     assert len(found) > 80
     unfit = [f"{where}: {text!r}" for where, text in found if FITS_A_MACHINE_ALONE.search(text)]
@@ -135,7 +135,7 @@ def test_every_hint_of_what_runs_in_pods_asks_where_it_runs() -> None:
 
 
 def _hints() -> Iterator[tuple[str, str]]:
-    """Give the texts of hints that no function of `whereabouts` has chosen, with where they stand."""
+    """Return the texts of hints that no function of `whereabouts` has chosen, with where they stand."""
     bottom = [path for path in SOURCE.glob("*.py") if path.stem in {"address", "device", "folders", "process"}]
     for path in sorted([*bottom, *(file for room in IN_PODS for file in (SOURCE / room).rglob("*.py"))]):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -1,18 +1,18 @@
-"""Checkpoints in a store: committed or not there, never half; found again, verified, by whoever goes on.
+"""Checkpoints in a store: committed completely or not at all, and verified when a run resumes.
 
-The room's public face; everything else in it is private. It sits above `store` and moves folders of files: it loads no
-torch and knows nothing of what is in them. When to save is the trainer's to decide.
+The room's public face; the rest of it is private. It sits above `store` and copies folders of files: it loads no torch,
+does not read the files, and leaves it to the trainer when to save.
 
     experiments/<run>/
-      run.json                        what it was trained with; one entry per attempt
+      run.json                        the settings of the run; one entry per attempt
       metrics.jsonl                   every logged step
       tensorboard/                    event files, each of one attempt
-      checkpoint-<step>-<attempt>/    data files, its own metrics.jsonl up to there among them, then manifest.json
+      checkpoint-<step>-<attempt>/    data files, among them metrics.jsonl up to that step, then manifest.json
       HEAD                            the owning attempt and the newest committed checkpoint
-      checkpoint-final[-merged]/      what serving takes, with its manifest.json
+      checkpoint-final[-merged]/      what can be served, with its manifest.json
 """
 
-from tuneyard.checkpoints.attempt import Attempt, FinalName
+from tuneyard.checkpoints.attempt import FINAL_NAMES, Attempt, FinalName
 from tuneyard.checkpoints.events import EVENTS_FOLDER, EventFiles
 from tuneyard.checkpoints.experiment import Experiment, OnDamage, Restored
 from tuneyard.checkpoints.head import CheckpointRef, Head, Start, change_head, read_head
@@ -23,6 +23,7 @@ from tuneyard.checkpoints.retention import RetentionPolicy
 
 __all__ = [
     "EVENTS_FOLDER",
+    "FINAL_NAMES",
     "METRICS_FILE",
     "Attempt",
     "AttemptEntry",

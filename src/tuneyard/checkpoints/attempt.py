@@ -1,9 +1,9 @@
-"""One attempt at an experiment: all that may be written there, while the attempt owns it.
+"""One attempt at an experiment: everything that is written there while the attempt owns it.
 
-The order never varies: data, a look whether all of it arrived, the manifest, then HEAD. A process that dies anywhere
-in between leaves what nobody trusts. An attempt that was taken over finds out at the latest at HEAD, having written
-nothing but objects under its own number. (`checkpoint-final` has no number in its key: the owner is asked for before
-and after its files, and what a machine that was stopped in between may still write, its manifest's hashes tell.)
+The order is always: data, a check that all of it arrived, the manifest, then HEAD. A process that dies in between
+leaves objects that no reader trusts. An attempt that was taken over detects it at HEAD at the latest, having written
+nothing but objects under its own number. (`checkpoint-final` has no number in its key: the owner is checked before and
+after its files are written, and the manifest's hashes reveal what a suspended machine may still write in between.)
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random
 
@@ -32,17 +32,29 @@ from tuneyard.errors import (
     NotFoundError,
 )
 from tuneyard.progress import Advance
-from tuneyard.store import FileEntry, Manifest, Store, hash_file, read_manifest, upload_tree, write_manifest
+from tuneyard.store import (
+    MANIFEST,
+    FileEntry,
+    Manifest,
+    Store,
+    hash_file,
+    place_of_result,
+    read_manifest,
+    upload_tree,
+    write_manifest,
+)
 from tuneyard.whereabouts import command
 
 FinalName = Literal["checkpoint-final", "checkpoint-final-merged"]
-"""What serving takes from an experiment."""
+"""The final models of an experiment, which can be served."""
+
+FINAL_NAMES: tuple[FinalName, ...] = get_args(FinalName)
 
 
 class Attempt:
-    """An attempt that took an experiment over; `Experiment.claim` makes it.
+    """An attempt that owns an experiment; `Experiment.claim` creates it.
 
-    Not for several threads at once, except that `check_owner` may be called from any.
+    Not thread-safe, except for `check_owner`.
 
     Attributes:
         number: Its number, 1 for the first of the experiment.
@@ -63,16 +75,16 @@ class Attempt:
         """Check that no other attempt has taken the experiment over.
 
         Returns:
-            HEAD as it is.
+            The current HEAD.
 
         Raises:
-            LostOwnershipError: Another attempt has.
+            LostOwnershipError: Another attempt has taken the experiment over.
         """
         found = read_head(self._store, self.prefix)
         return self._owned(found[0] if found else None)
 
     def begin(self, ref: CheckpointRef | None) -> None:
-        """Tell from where this attempt goes on; whatever earlier attempts did beyond that is superseded.
+        """Record the checkpoint that this attempt resumes from; later steps of earlier attempts are superseded.
 
         Call it once, after `Experiment.restore` and before the first step.
 
@@ -96,21 +108,21 @@ class Attempt:
     def publish(
         self, folder: Path, step: int, about: Mapping[str, Any], *, advance: Advance | None = None
     ) -> CheckpointRef:
-        """Commit a folder as the checkpoint of a step. Doing it again after a failure is fine.
+        """Commit a folder as the checkpoint of a step. May be repeated after a failure.
 
         Args:
             folder: The files; they must not change until this returns.
             step: The optimizer steps done.
             about: Facts for the manifest, plain JSON values. `best` is the step of the best checkpoint so far (this
-                one or one committed before), or None.
+                one or an earlier one), or None.
             advance: Called, from several threads, with the bytes sent.
 
         Returns:
-            The committed checkpoint, which HEAD names now.
+            The committed checkpoint, which HEAD now names.
 
         Raises:
             LostOwnershipError: Another attempt has taken the experiment over.
-            IntegrityError: The folder lacks a required file, or the store does not hold what was sent.
+            IntegrityError: The folder lacks a required file, or the store lacks bytes that were sent.
             ConflictError: This attempt has committed other files for this step.
             NotFoundError: The best checkpoint that `about` names is not committed.
         """
@@ -138,11 +150,11 @@ class Attempt:
     ) -> Manifest:
         """Publish a final model; `checkpoint-final` also marks the experiment as finished.
 
-        What an earlier attempt left there is replaced: its manifest goes first, so that a mix is never visible.
+        An earlier attempt's is replaced: its manifest is deleted first, so that a mix is never visible.
 
         Args:
             folder: The files.
-            name: Which final model; publish `checkpoint-final` first, since nothing that follows may cost it.
+            name: Which final model; publish `checkpoint-final` before anything that is derived from it.
             about: Facts for the manifest, plain JSON values.
             advance: Called, from several threads, with the bytes sent.
 
@@ -151,14 +163,15 @@ class Attempt:
 
         Raises:
             LostOwnershipError: Another attempt has taken the experiment over.
-            IntegrityError: The store does not hold what was sent.
+            IntegrityError: The store lacks bytes that were sent.
         """
         _refuse_own_manifest(folder)
         key = f"{self.prefix}/{name}"
-        # Listed before the owner is asked for: what a successor puts there is never among what is deleted.
-        earlier = {info.key for info in self._store.list(f"{key}/")} - {f"{key}/manifest.json"}
+        # Listed before the owner is checked, so that nothing of a successor's is deleted.
+        manifest_key = place_of_result(key).manifest_key
+        earlier = {info.key for info in self._store.list(f"{key}/")} - {manifest_key}
         self.check_owner()
-        self._store.delete([f"{key}/manifest.json"])
+        self._store.delete([manifest_key])
         files = upload_tree(self._store, folder, f"{key}/", advance=advance)
         self.check_owner()
         self._store.delete(sorted(earlier - {f"{key}/{entry.path}" for entry in files}))
@@ -167,9 +180,9 @@ class Attempt:
         return manifest
 
     def write_metrics(self, rows: bytes) -> None:
-        """Publish metrics.jsonl as a whole, over what was there.
+        """Publish the whole metrics.jsonl, replacing the previous one.
 
-        A conditional write: an attempt that was taken over can't undo what its successor has written.
+        A conditional write: an attempt that was taken over can't undo its successor's.
 
         Args:
             rows: The whole file.
@@ -178,14 +191,14 @@ class Attempt:
             LostOwnershipError: Another attempt has taken the experiment over.
         """
         contended = retry_if_exception_type((ChangedError, AlreadyExistsError))
-        patiently = Retrying(retry=contended, stop=stop_after_attempt(20), wait=wait_random(0, 0.1), reraise=True)
-        patiently(self._write_metrics_once, rows)
+        retrying = Retrying(retry=contended, stop=stop_after_attempt(20), wait=wait_random(0, 0.1), reraise=True)
+        retrying(self._write_metrics_once, rows)
 
     def write_events(self, name: str, body: bytes) -> None:
-        """Publish an event file of this attempt as a whole, over its own earlier part.
+        """Publish a whole event file of this attempt, replacing its previous state.
 
         Args:
-            name: The file's name, which no other attempt has.
+            name: The file's name, which no other attempt uses.
             body: The whole file so far.
 
         Raises:
@@ -195,16 +208,16 @@ class Attempt:
         self._store.put(f"{self.prefix}/{EVENTS_FOLDER}/{name}", body)
 
     def prune(self, policy: RetentionPolicy) -> list[CheckpointRef]:
-        """Delete what is no longer needed: old checkpoints, and what ended attempts left without a manifest.
+        """Delete what is no longer needed: old checkpoints, and objects that ended attempts left without a manifest.
 
         A manifest is deleted before its files. Never deleted: the newest checkpoint, a best one, anything of a later
-        attempt, and with `keep=None` any committed one.
+        attempt and, with `keep=None`, any committed one.
 
         Args:
-            policy: How many checkpoints stay.
+            policy: How many checkpoints to keep.
 
         Returns:
-            The checkpoints that were deleted, oldest first.
+            The deleted checkpoints, oldest first.
 
         Raises:
             LostOwnershipError: Another attempt has taken the experiment over.
@@ -223,7 +236,7 @@ class Attempt:
         return sorted(doomed)
 
     def _protected(self, policy: RetentionPolicy, head: Head, lineage: tuple[CheckpointRef, ...]) -> set[CheckpointRef]:
-        """Give what HEAD names and the best of every checkpoint that stays: a resume from it needs that too."""
+        """Return what HEAD names, and the best checkpoint of each one that is kept: a resume from that needs it too."""
         protected = {ref for ref in (head.checkpoint, head.best) if ref}
         for ref in lineage[: max(1, policy.keep or 1)]:
             try:
@@ -247,7 +260,7 @@ class Attempt:
         found = max((known for known in survey.lineage(head) if known.step == step), default=None)
         if found is None:
             raise NotFoundError(
-                f"The best checkpoint of {self.prefix}, of step {step}, is not committed, so {ref.name} can't name it.",
+                f"The best checkpoint of '{self.prefix}', of step {step}, is not committed, which '{ref.name}' names.",
                 hint="Publish the best checkpoint before a later one names it.",
                 key=self.prefix,
             )
@@ -258,9 +271,9 @@ class Attempt:
         missing = lacking(self._required, paths)
         if missing or not paths:
             raise IntegrityError(
-                f"The checkpoint in {folder} lacks {', '.join(missing) or 'every file'}; "
-                "a training could not go on from it.",
-                hint="Nothing was published; look for what deleted files of the working folder.",
+                f"The checkpoint in '{folder}' lacks {', '.join(missing) or 'every file'}, "
+                "so training could not resume from it.",
+                hint="Nothing was published. Check what has deleted files of the working folder.",
                 key=str(folder),
                 missing=missing,
             )
@@ -273,8 +286,8 @@ class Attempt:
         )
         if Manifest(kind=manifest.kind, files=local).content_sha256 != manifest.content_sha256:
             raise ConflictError(
-                f"{where} is committed, and {folder} holds other files for the same step.",
-                hint="A step is saved once in one attempt; what is committed is never written over.",
+                f"'{where}' is committed, but '{folder}' holds other files for the same step.",
+                hint="An attempt saves a step once; what is committed is never overwritten.",
                 key=where,
             )
 
@@ -285,14 +298,14 @@ class Attempt:
         for entry in files:
             if sizes.get(f"{key}/{entry.path}") != entry.size:
                 raise IntegrityError(
-                    f"{key}/{entry.path} did not arrive whole: {entry.size} bytes were sent, "
-                    f"{sizes.get(f'{key}/{entry.path}', 'none')} are there.",
-                    hint="Another process may be deleting there; nothing was committed.",
+                    f"'{key}/{entry.path}' is incomplete: {entry.size} bytes were sent, "
+                    f"the store holds {sizes.get(f'{key}/{entry.path}', 'none')}.",
+                    hint="Nothing was committed. Another process may be deleting objects there.",
                     key=f"{key}/{entry.path}",
                 )
         self.check_owner()
         manifest = Manifest(kind=kind, files=tuple(files), about={**facts, SEAL: seal_of(facts)})
-        write_manifest(self._store, f"{key}/manifest.json", manifest)
+        write_manifest(self._store, place_of_result(key).manifest_key, manifest)
         return manifest
 
     def _write_metrics_once(self, rows: bytes) -> None:
@@ -301,8 +314,8 @@ class Attempt:
             etag = self._store.head(key).etag
         except NotFoundError:
             etag = None
-        # The owner is asked for after the version was read: if that is still the version when the bytes arrive, then
-        # no later attempt has written any.
+        # The owner is checked after the version was read: if that is still current when the bytes arrive, no later
+        # attempt has written any.
         self.check_owner()
         if etag is None:
             self._store.create(key, rows)
@@ -314,10 +327,10 @@ class Attempt:
 
     def _owned(self, head: Head | None) -> Head:
         if head is None or head.owner != self._entry.owner:
-            there = f"attempt {head.attempt}" if head else "nobody: HEAD was deleted"
+            owner = f"its owner is attempt {head.attempt}" if head else "its HEAD was deleted"
             raise LostOwnershipError(
-                f"Attempt {self.number} no longer owns {self.prefix}; its owner is {there}.",
-                hint=f"Nothing more is written by this attempt. See which one goes on: {command('tuneyard runs')}",
+                f"Attempt {self.number} no longer owns '{self.prefix}': {owner}.",
+                hint=f"This attempt writes nothing more. See the current one: {command('tuneyard runs')}",
                 attempt=self.number,
                 owner=head.attempt if head else None,
             )
@@ -325,10 +338,10 @@ class Attempt:
 
 
 def _refuse_own_manifest(folder: Path) -> None:
-    if (folder / "manifest.json").exists():
+    if (folder / MANIFEST).exists():
         raise ConflictError(
-            f"The folder {folder} has a file manifest.json, where its own manifest has to go.",
-            hint="Give that file another name.",
+            f"The folder '{folder}' has a file '{MANIFEST}', which its own manifest would replace.",
+            hint="Rename that file.",
             path=str(folder),
         )
 

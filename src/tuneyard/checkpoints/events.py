@@ -1,7 +1,7 @@
 """TensorBoard's event files of one attempt, which grow while it trains.
 
-Each attempt writes files of its own, so none ever replaces another's; `Publisher` brings them to the store as they
-grow. What is in them is not known here: `tuneyard.train.events` makes the writer.
+Each attempt writes its own files, so none replaces another's; `Publisher` copies them to the store as they grow.
+`tuneyard.train.events` creates the writer.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 EVENTS_FOLDER = "tensorboard"
-"""Its name, in an experiment and on the machine that trains."""
+"""The folder's name, in an experiment and on the machine that trains."""
 
 
 class EventFiles:
     """The local event files of an attempt.
 
     Args:
-        folder: Where they are written; files of earlier attempts may lie there too.
+        folder: Their folder, which may hold files of earlier attempts too.
         attempt: The attempt's number.
     """
 
@@ -27,16 +27,16 @@ class EventFiles:
         self._published: dict[str, int] = {}
 
     def grown(self) -> Iterator[Path]:
-        """Give each file that has grown since it was published."""
+        """Yield each file that has grown since it was published."""
         for path in sorted(self.folder.glob(f"*{self.suffix}")):
             if path.stat().st_size > self._published.get(path.name, 0):
                 yield path
 
     def published(self, path: Path, size: int) -> None:
-        """Note how much of a file is published.
+        """Record how much of a file is published.
 
         Args:
             path: One of `grown`.
-            size: In bytes.
+            size: The published size in bytes.
         """
         self._published[path.name] = size

@@ -1,7 +1,7 @@
 """An experiment: everything under one `checkpointsRemote`, from its first attempt to `checkpoint-final`.
 
-It answers what is there (`committed`, `finished`, `restore`) and lets a process take the training over (`claim`). What
-only the owner may do is in `attempt`. Nothing here knows what a checkpoint's files mean.
+It returns what is there (`committed`, `finished`, `restore`) and lets a process take the training over (`claim`). What
+only the owner may do is in `attempt`. The meaning of a checkpoint's files is the trainer's.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from tuneyard.checkpoints.record import (
 from tuneyard.checkpoints.survey import survey_experiment
 from tuneyard.errors import IntegrityError, NotFoundError
 from tuneyard.progress import Advance
-from tuneyard.store import Manifest, Store, read_manifest, split_key
+from tuneyard.store import Manifest, Store, place_of_result, read_manifest, split_key
 
 OnDamage = Callable[[str], None]
-"""Called with one sentence for each damaged thing that is passed over."""
+"""Called with one sentence for each damaged object that is skipped."""
 
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """A checkpoint that was brought back.
+    """A restored checkpoint.
 
     Attributes:
-        ref: Which one.
-        path: Its folder, `checkpoint-<step>`, a copy that may be written into.
-        manifest: Its manifest; `about` has what the trainer published with it.
-        best: The best checkpoint's folder (it may be `path`), or None where there is none that verifies.
+        ref: The checkpoint.
+        path: Its folder, `checkpoint-<step>`, a copy that may be written to.
+        manifest: Its manifest; `about` holds what the trainer published with it.
+        best: The best checkpoint's folder (it may be `path`); None where there is none that verifies.
     """
 
     ref: CheckpointRef
@@ -56,14 +56,14 @@ class Experiment:
     """One experiment in a store.
 
     Args:
-        store: Where it lies.
-        prefix: Its key, as `checkpointsRemote` has it: `default-bucket/experiments/<run>`.
-        required: Files without which training could not go on, as names or shell patterns (`rng_state*.pth`); a
+        store: The store.
+        prefix: Its key, the `checkpointsRemote`: `default-bucket/experiments/<run>`.
+        required: Files without which training could not resume, as names or shell patterns (`rng_state*.pth`); a
             checkpoint that lacks one is neither published nor restored.
-        assumed: What a key of the fingerprint stands for that the experiment's record lacks.
+        assumed: The values of fingerprint keys that the experiment's record lacks.
 
     Raises:
-        InvalidValuesError: The prefix is not a key.
+        InvalidValuesError: The prefix is not a valid key.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Experiment:
         split_key(self.prefix)
 
     def head(self) -> Head | None:
-        """Read HEAD; None where nobody has begun yet.
+        """Read HEAD; None before the first attempt.
 
         Raises:
             IntegrityError: It is damaged.
@@ -90,21 +90,21 @@ class Experiment:
         return found[0] if found else None
 
     def check(self, record: RunRecord, *, partial: bool = False) -> None:
-        """Check, without changing anything, that `claim` would not find other settings.
+        """Check, without changing anything, that `claim` would accept these settings.
 
         Args:
-            record: What would be claimed with.
-            partial: Whether its fingerprint is not known whole yet.
+            record: The record to claim with.
+            partial: Whether its fingerprint is still incomplete.
 
         Raises:
-            ConflictError: The experiment was begun with another fingerprint.
+            ConflictError: The experiment was started with another fingerprint.
         """
         known = self.fingerprint()
         if known is not None:
             check_fingerprint(known, record.fingerprint, where=self.prefix, assumed=self.assumed, partial=partial)
 
     def fingerprint(self) -> Mapping[str, Any] | None:
-        """Read what the experiment was begun with; None where nobody has begun yet."""
+        """Read the fingerprint that the experiment was started with; None before the first attempt."""
         try:
             head = self.head()
         except IntegrityError:
@@ -113,21 +113,21 @@ class Experiment:
         return known.fingerprint if known else None
 
     def claim(self, record: RunRecord, *, resume: bool = True, on_damage: OnDamage | None = None) -> Attempt:
-        """Take the experiment over: from here on no earlier attempt can commit anything.
+        """Take the experiment over: from now on no earlier attempt can commit anything.
 
-        The next attempt's number is taken by compare-and-swap on HEAD before anything else is written, then run.json
-        gets its entry. A damaged HEAD is made again from what lies there.
+        The next attempt's number is taken by compare-and-swap on HEAD before anything else is written; then run.json
+        gets its entry. A damaged HEAD is rebuilt from a listing.
 
         Args:
-            record: What this attempt runs with.
-            resume: Whether it goes on from what is there. If not, every checkpoint so far counts as superseded.
-            on_damage: Called with a sentence where HEAD is damaged, gone or older than what lies there.
+            record: The settings of this attempt.
+            resume: Whether it resumes from what is there. If not, every checkpoint so far is superseded.
+            on_damage: Called with a sentence where HEAD is damaged, missing or older than a listed attempt.
 
         Returns:
-            The attempt that owns the experiment now.
+            The attempt, which now owns the experiment.
 
         Raises:
-            ConflictError: The experiment was begun with another fingerprint; nothing was changed.
+            ConflictError: The experiment was started with another fingerprint; nothing was changed.
         """
         owner = uuid4().hex
 
@@ -139,8 +139,8 @@ class Experiment:
             taken = replace(head, attempt=head.attempt + 1, owner=owner, fingerprint=record.fingerprint)
             if resume:
                 return taken
-            anew = Start(attempt=taken.attempt, from_step=0)
-            return replace(taken, checkpoint=None, best=None, finished=False, history=(*head.history, anew))
+            fresh = Start(attempt=taken.attempt, from_step=0)
+            return replace(taken, checkpoint=None, best=None, finished=False, history=(*head.history, fresh))
 
         head = change_head(self.store, self.prefix, take, over_damage=True)
         entry = AttemptEntry(
@@ -155,29 +155,29 @@ class Experiment:
         return Attempt(self.store, self.prefix, record=record, entry=entry, required=self.required)
 
     def committed(self) -> list[CheckpointRef]:
-        """List the checkpoints that training may go on from, newest first, by their manifests alone."""
+        """List the checkpoints that training may resume from, newest first, by their manifests alone."""
         survey = survey_experiment(self.store, self.prefix)
         lineage = survey.lineage(self.head())
         return [ref for ref in lineage if ref in set(survey.committed)]
 
     def restore(self, folder: Path, *, on_damage: OnDamage, advance: Advance | None = None) -> Restored | None:
-        """Bring back the newest checkpoint that verifies, and the best one with it.
+        """Download the newest checkpoint that verifies, and the best one with it.
 
-        Every file is verified by size and SHA-256 before its folder appears. What is damaged is told and the checkpoint
-        before it is taken.
+        Every file is verified by size and SHA-256 before its folder appears. A damaged checkpoint is reported, and the
+        one before it is used.
 
         Args:
-            folder: Where `checkpoint-<step>` folders go; verified files that are there already are used.
-            on_damage: Called with a sentence for each checkpoint that is passed over.
-            advance: Called, from several threads, with bytes as they arrive.
+            folder: Where to create `checkpoint-<step>` folders; verified files that are already there are used.
+            on_damage: Called with a sentence for each checkpoint that is skipped.
+            advance: Called, from several threads, with the bytes of each chunk.
 
         Returns:
-            What was restored, or None where the experiment has no checkpoint yet.
+            What was restored; None where the experiment has no checkpoint yet.
 
         Raises:
-            IntegrityError: There are checkpoints and none verifies.
+            IntegrityError: There are checkpoints, but none verifies.
             UnavailableError: The store can't be reached.
-            DeniedError: The store refuses the credentials.
+            DeniedError: The store denies access.
         """
         folder.mkdir(parents=True, exist_ok=True)
         damage: list[IntegrityError] = []
@@ -186,14 +186,14 @@ class Experiment:
         except IntegrityError as error:
             head = None
             damage.append(error)
-            on_damage(f"{error.message} Going by the manifests instead.")
+            on_damage(f"{error.message} Using the manifests instead.")
         for ref in survey_experiment(self.store, self.prefix).lineage(head):
             try:
                 manifest = read_checkpoint(self.store, ref, self.required)
                 path = fetch(self.store, ref.key, manifest, folder / f"checkpoint-{ref.step}", advance=advance)
             except IntegrityError as error:
                 damage.append(error)
-                on_damage(f"{ref.name} is damaged and passed over: {error.message}")
+                on_damage(f"'{ref.name}' is damaged and skipped: {error.message}")
                 continue
             best = self._restore_best(ref, manifest, folder, on_damage=on_damage, advance=advance)
             return Restored(ref=ref, path=path, manifest=manifest, best=best)
@@ -202,12 +202,12 @@ class Experiment:
         return None
 
     def fetch(self, ref: CheckpointRef, folder: Path, *, advance: Advance | None = None) -> Path:
-        """Bring one checkpoint back, verified: the one that another machine of the same run has restored.
+        """Download one checkpoint, verified: the one that another node of the same run has restored.
 
         Args:
-            ref: Which one.
-            folder: Where its folder `checkpoint-<step>` goes.
-            advance: Called, from several threads, with bytes as they arrive.
+            ref: The checkpoint.
+            folder: Where to create its folder `checkpoint-<step>`.
+            advance: Called, from several threads, with the bytes of each chunk.
 
         Returns:
             Its folder.
@@ -220,24 +220,24 @@ class Experiment:
         return fetch(self.store, ref.key, manifest, folder / f"checkpoint-{ref.step}", advance=advance)
 
     def finished(self, name: FinalName = "checkpoint-final") -> Manifest | None:
-        """Give the manifest of a final model, where it is there with all of its files.
+        """Return the manifest of a final model that is complete.
 
-        Files are compared by size here, which costs one listing; serving verifies every byte.
+        Files are compared by size, which takes one listing; serving verifies every byte.
 
         Args:
-            name: Which one.
+            name: Which final model.
 
         Returns:
-            The manifest, or None where there is none, it is damaged, or a file is missing or of another size: then
-            the training has to publish it again.
+            The manifest; None where it is missing or damaged, or a file is missing or of another size: then the run has
+            to publish it again.
         """
-        prefix = f"{self.prefix}/{name}"
+        place = place_of_result(f"{self.prefix}/{name}")
         try:
-            manifest = read_manifest(self.store, f"{prefix}/manifest.json")
+            manifest = read_manifest(self.store, place.manifest_key)
         except (NotFoundError, IntegrityError):
             return None
-        sizes = {info.key: info.size for info in self.store.list(f"{prefix}/")}
-        whole = all(sizes.get(f"{prefix}/{entry.path}") == entry.size for entry in manifest.files)
+        sizes = {info.key: info.size for info in self.store.list(place.prefix)}
+        whole = all(sizes.get(place.prefix + entry.path) == entry.size for entry in manifest.files)
         return manifest if whole else None
 
     def read_metrics(self) -> bytes:
@@ -248,15 +248,15 @@ class Experiment:
             return b""
 
     def rows_of(self, restored: Restored, *, on_damage: OnDamage) -> bytes:
-        """Give the rows of metrics up to a restored checkpoint, as the checkpoint carries them.
+        """Return the rows of metrics up to a restored checkpoint, from the checkpoint itself.
 
         Args:
             restored: The checkpoint.
-            on_damage: Called with a sentence where the published rows up to there are not these.
+            on_damage: Called with a sentence where the published rows up to there differ.
         """
         rows = (restored.path / METRICS_FILE).read_bytes()
         if not self.read_metrics().startswith(rows):
-            on_damage(f"{self.prefix}/{METRICS_FILE} is damaged, or is not there. Writing it anew.")
+            on_damage(f"'{self.prefix}/{METRICS_FILE}' is damaged or missing. Rewriting it.")
         return rows
 
     def _restore_best(
@@ -271,13 +271,13 @@ class Experiment:
         try:
             return fetch(self.store, best.key, read_checkpoint(self.store, best, self.required), path, advance=advance)
         except IntegrityError as error:
-            on_damage(f"The best checkpoint, {best.name}, is damaged and forgotten: {error.message}")
+            on_damage(f"The best checkpoint, '{best.name}', is damaged and skipped: {error.message}")
             return None
 
     def _head_of_listing(self, head: Head | None, record: RunRecord, on_damage: OnDamage | None) -> Head:
-        """Give HEAD as it is, or the one that should be there where it is damaged, gone or older than what lies there.
+        """Return HEAD, rebuilt from a listing where it is damaged, missing or older than a listed attempt.
 
-        An older one, put back from a backup, would give the next attempt a number that another has had.
+        An older one, restored from a backup, would give the next attempt a number that is already taken.
         """
         survey = survey_experiment(self.store, self.prefix)
         try:
@@ -287,17 +287,17 @@ class Experiment:
                 raise
             known = None
             if on_damage:
-                on_damage(f"{error.message} Writing it anew.")
+                on_damage(f"{error.message} Rewriting it.")
         else:
             if on_damage and head and known is None:
-                on_damage(f"{record_key(self.prefix)} is not there. Writing it anew.")
+                on_damage(f"'{record_key(self.prefix)}' is missing. Rewriting it.")
         numbers = {ref.attempt for ref in survey.keys} | {entry.number for entry in (known.attempts if known else ())}
         highest = max(numbers, default=0)
         if head and highest <= head.attempt:
             return head
         if on_damage and numbers:
-            how = f"older than attempt {highest}" if head else "damaged, or is not there"
-            on_damage(f"{self.prefix}/HEAD is {how}. Making it again from what lies there.")
+            how = f"older than attempt {highest}" if head else "damaged or missing"
+            on_damage(f"'{self.prefix}/HEAD' is {how}. Rebuilding it from a listing.")
         newest = max(survey.committed, default=None)
         if head:
             return replace(head, attempt=highest, checkpoint=newest)
@@ -313,8 +313,9 @@ class Experiment:
         keys = [str(error.details["key"]) for error in damage]
         others = f" (and {len(damage) - 1} more)" if len(damage) > 1 else ""
         return IntegrityError(
-            f"No checkpoint of {self.prefix} in {self.store.url} can be used: {damage[0].message.rstrip('.')}{others}.",
-            hint=f"Bring {keys[0]} back from a backup of the bucket, or train anew under another checkpointsRemote.",
+            f"No checkpoint of '{self.prefix}' in '{self.store.url}' can be used: "
+            f"{damage[0].message.rstrip('.')}{others}.",
+            hint=f"Restore '{keys[0]}' from a backup of the bucket, or train under another checkpointsRemote.",
             key=keys[0],
             damaged=keys,
         )

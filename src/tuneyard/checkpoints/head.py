@@ -1,8 +1,8 @@
 """HEAD: which attempt owns an experiment, and the newest checkpoint that it committed.
 
-HEAD changes only by compare-and-swap, so two attempts never both believe that they took the run over, and no two bodies
-of it are alike (a nonce in each), since equal bytes have equal etags. HEAD is not where a reader learns what is whole:
-manifests say that. It says who may write, and what was known to be there.
+HEAD changes only by compare-and-swap, so two attempts never both own the experiment, and no two bodies of it are equal
+(each has a nonce), since equal bytes have equal ETags. Manifests, not HEAD, define what is complete; HEAD defines who
+may write, and which checkpoints are expected.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from tuneyard.checkpoints.seal import damaged, from_sealed_json, to_sealed_json
 from tuneyard.errors import AlreadyExistsError, ChangedError, IntegrityError, NotFoundError
-from tuneyard.store import Store
+from tuneyard.store import Store, place_of_result
 from tuneyard.whereabouts import installation
 
 FORMAT = 1
 """The version of HEAD's JSON form."""
 
 SWAP_TRIES = 100
-"""How often a swap is tried against contenders; of N contenders one wins each round, so N rounds are enough."""
+"""How often a swap is retried; of N contenders one wins each round, so N rounds are enough."""
 
 _CHECKPOINT = re.compile(r"checkpoint-(0|[1-9][0-9]{0,17})-([1-9][0-9]{0,17})")
 
@@ -34,9 +34,9 @@ class CheckpointRef:
     """Names one checkpoint of an experiment; a newer one is greater.
 
     Attributes:
-        step: The optimizer steps done when it was taken.
+        step: The optimizer steps done when it was saved.
         attempt: The attempt that wrote it.
-        key: Its place, `<prefix>/checkpoint-<step>-<attempt>`, without a `/` at the end.
+        key: Its key, `<prefix>/checkpoint-<step>-<attempt>`.
     """
 
     step: int
@@ -45,12 +45,12 @@ class CheckpointRef:
 
     @classmethod
     def at(cls, prefix: str, step: int, attempt: int) -> CheckpointRef:
-        """Name the checkpoint of a step and an attempt under an experiment's prefix."""
+        """Return the reference to the checkpoint of a step and an attempt under an experiment's prefix."""
         return cls(step=step, attempt=attempt, key=f"{prefix}/checkpoint-{step}-{attempt}")
 
     @classmethod
     def from_name(cls, prefix: str, name: str) -> CheckpointRef | None:
-        """Read `checkpoint-<step>-<attempt>`; None where the name is something else (`checkpoint-final`)."""
+        """Parse `checkpoint-<step>-<attempt>`; None for any other name (`checkpoint-final`)."""
         match = _CHECKPOINT.fullmatch(name)
         return cls.at(prefix, int(match[1]), int(match[2])) if match else None
 
@@ -61,19 +61,19 @@ class CheckpointRef:
 
     @property
     def manifest_key(self) -> str:
-        """Where its manifest lies."""
-        return f"{self.key}/manifest.json"
+        """The key of its manifest."""
+        return place_of_result(self.key, "checkpoint").manifest_key
 
     def to_facts(self) -> dict[str, Any]:
-        """Give plain JSON values; the key without the prefix, so that a copied experiment still fits."""
+        """Return plain JSON values, with the key without its prefix, so that a copied experiment stays valid."""
         return {"step": self.step, "attempt": self.attempt, "key": self.name}
 
 
 def ref_from_facts(prefix: str, facts: Mapping[str, Any] | None) -> CheckpointRef | None:
-    """Read what `CheckpointRef.to_facts` gave; None stays None.
+    """Parse what `CheckpointRef.to_facts` returned; None stays None.
 
     Raises:
-        IntegrityError: Step or attempt is no number of a checkpoint: its key and its folder are made of them.
+        IntegrityError: Step or attempt is not a valid number; its key and its folder are derived from them.
     """
     if facts is None:
         return None
@@ -89,11 +89,11 @@ def ref_from_facts(prefix: str, facts: Mapping[str, Any] | None) -> CheckpointRe
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Tells where an attempt began: everything that earlier attempts did after that step is superseded by it.
+    """The start of an attempt, which supersedes everything that earlier attempts did after that step.
 
     Attributes:
         attempt: The attempt's number.
-        from_step: The step of the checkpoint it went on from, 0 where it began anew.
+        from_step: The step of the checkpoint that it resumed from; 0 for a fresh start.
     """
 
     attempt: int
@@ -107,12 +107,12 @@ class Head:
     Attributes:
         attempt: The number of the attempt that owns the experiment.
         owner: A random name of that attempt.
-        fingerprint: The settings that may not change under this experiment; flat, plain JSON values.
+        fingerprint: The settings that must not change within the experiment; flat, plain JSON values.
         checkpoint: The newest committed checkpoint.
-        best: The best committed checkpoint, where the training looks for one.
+        best: The best committed checkpoint, where the training selects one.
         finished: Whether `checkpoint-final` was published.
-        history: Where each attempt began.
-        nonce: Makes each body differ from every other.
+        history: The start of each attempt.
+        nonce: Makes every body unique.
     """
 
     attempt: int
@@ -125,11 +125,11 @@ class Head:
     nonce: str = ""
 
     def supersedes(self, ref: CheckpointRef) -> bool:
-        """Tell whether a later attempt began before this checkpoint, so that it leads nowhere any more."""
+        """Return whether a later attempt started before this checkpoint's step, so that no run resumes from it."""
         return any(start.attempt > ref.attempt and start.from_step < ref.step for start in self.history)
 
     def to_json(self) -> bytes:
-        """Write it as sealed JSON."""
+        """Return it as sealed JSON."""
         return to_sealed_json(
             {
                 "format": FORMAT,
@@ -146,16 +146,16 @@ class Head:
 
     @classmethod
     def from_json(cls, body: bytes, *, prefix: str) -> Head:
-        """Read what `to_json` wrote.
+        """Parse what `to_json` returned.
 
         Raises:
-            IntegrityError: It is damaged, or of a format that this version does not know.
+            IntegrityError: It is damaged, or of an unknown format.
         """
         where = head_key(prefix)
         facts = from_sealed_json(body, where=where)
         if facts.get("format") != FORMAT:
             raise IntegrityError(
-                f"{where} has format {facts.get('format')!r}, and this version of Tuneyard reads {FORMAT}.",
+                f"'{where}' has the format {facts.get('format')!r}; this version of Tuneyard reads {FORMAT}.",
                 hint=f"Update Tuneyard: {installation('')}",
                 key=where,
                 newer=True,
@@ -184,11 +184,11 @@ def read_head(store: Store, prefix: str) -> tuple[Head, str] | None:
     """Read an experiment's HEAD.
 
     Args:
-        store: Where the experiment lies.
-        prefix: The experiment's key, without a `/` at the end.
+        store: The store.
+        prefix: The experiment's key, without a trailing `/`.
 
     Returns:
-        HEAD and its etag, or None where there is none.
+        HEAD and its ETag; None where there is none.
 
     Raises:
         IntegrityError: It is damaged; `details["etag"]` names the damaged version.
@@ -204,25 +204,25 @@ def read_head(store: Store, prefix: str) -> tuple[Head, str] | None:
 
 
 def change_head(store: Store, prefix: str, change: Callable[[Head | None], Head], *, over_damage: bool = False) -> Head:
-    """Change HEAD by compare-and-swap, again from its newest version whenever somebody else was faster.
+    """Change HEAD by compare-and-swap, retried from its newest version whenever another writer was faster.
 
     Args:
-        store: Where the experiment lies.
+        store: The store.
         prefix: The experiment's key.
-        change: Makes the new HEAD from what is there (None where nothing is); its nonce is set here. What it raises
-            ends the change with nothing written. It may be called several times.
-        over_damage: Treat a damaged HEAD as none and write over it, instead of raising.
+        change: Returns the new HEAD for the current one (None where there is none); its nonce is set here. It may be
+            called several times, and raise, in which case nothing is written.
+        over_damage: Treat a damaged HEAD as none and replace it, instead of raising.
 
     Returns:
-        The HEAD that was written, or what was there where `change` gave it back as it was.
+        The HEAD that was written, or the current one where `change` returned it unchanged.
 
     Raises:
         IntegrityError: HEAD is damaged, and `over_damage` is false.
-        ConflictError: Others changed it all the time.
+        ConflictError: Other writers kept changing it.
     """
     contended = retry_if_exception_type((ChangedError, AlreadyExistsError))
-    patiently = Retrying(retry=contended, stop=stop_after_attempt(SWAP_TRIES), wait=wait_random(0, 0.1), reraise=True)
-    return patiently(_swap_once, store, prefix, change, over_damage)
+    retrying = Retrying(retry=contended, stop=stop_after_attempt(SWAP_TRIES), wait=wait_random(0, 0.1), reraise=True)
+    return retrying(_swap_once, store, prefix, change, over_damage)
 
 
 def _swap_once(store: Store, prefix: str, change: Callable[[Head | None], Head], over_damage: bool) -> Head:

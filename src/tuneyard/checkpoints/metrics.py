@@ -1,8 +1,8 @@
-"""metrics.jsonl: every logged step as one line of JSON, the truth behind each table and plot.
+"""metrics.jsonl: every logged step as one line of JSON, the source of each table and plot.
 
-Rows are appended to a local file and flushed to the disk at once; `Publisher` and `Attempt.write_metrics` bring the
-whole file to the store, to be read while the training goes on. What counts is what each checkpoint carries: the rows up
-to its step, under its manifest's hashes. On resume these are taken, so each step appears once.
+Rows are appended to a local file and synced to the disk at once; `Publisher` and `Attempt.write_metrics` copy the whole
+file to the store, to be read during training. A resume uses the copy in its checkpoint: the rows up to its step, under
+its manifest's hashes. So each step appears once.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from typing import Any, cast
 from tuneyard.errors import IntegrityError
 
 METRICS_FILE = "metrics.jsonl"
-"""Its name, in an experiment and in each of its checkpoints."""
+"""The file's name, in an experiment and in each of its checkpoints."""
 
 
 class MetricsLog:
     """A local metrics.jsonl that rows are appended to. May be used from several threads.
 
     Args:
-        path: The file; it is made where it is not there, and replaced with `rows` otherwise.
-        rows: The rows to go on from (`Experiment.rows_of`).
-        up_to_step: Rows after this step are dropped; the step of the restored checkpoint, 0 for a fresh start.
+        path: The file, which is replaced with `rows`.
+        rows: The rows to resume from (`Experiment.rows_of`).
+        up_to_step: Later rows are dropped; the step of the restored checkpoint, 0 for a fresh start.
 
     Raises:
-        IntegrityError: `rows` has a line, other than a torn last one, that is no row.
+        IntegrityError: `rows` has a line, other than an incomplete last one, that is not a row.
     """
 
     def __init__(self, path: Path, *, rows: bytes = b"", up_to_step: int = 0) -> None:
@@ -45,37 +45,37 @@ class MetricsLog:
         beside.replace(path)
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add one row and bring it to the disk.
+        """Append one row and sync it to the disk.
 
-        A number that JSON has no word for (NaN, infinity) is written as null.
+        NaN and infinity, which JSON lacks, are written as null.
 
         Args:
             row: Plain JSON values; `step` is an int.
         """
         if not isinstance(row.get("step"), int):
-            raise ValueError(f"A row of metrics needs an int under 'step', not {row.get('step')!r}.")
+            raise ValueError(f"A row of metrics needs an int as 'step', not {row.get('step')!r}.")
         with self._lock, self.path.open("ab") as file:
             file.write(_line(row))
             file.flush()
             os.fsync(file.fileno())
 
     def snapshot(self) -> bytes:
-        """Give the whole file as it is now."""
+        """Return the current content of the file."""
         with self._lock:
             return self.path.read_bytes()
 
     def rows(self) -> list[dict[str, Any]]:
-        """Give every row so far."""
+        """Return every row so far."""
         return list(parse_rows(self.snapshot()))
 
 
 def parse_rows(body: bytes) -> Iterator[dict[str, Any]]:
-    """Read the rows of a metrics.jsonl.
+    """Parse the rows of a metrics.jsonl.
 
-    A last line without its end is passed over: that is what a kill in the middle of a write leaves.
+    A last line without its end, as a kill during a write leaves it, is ignored.
 
     Raises:
-        IntegrityError: A line is no JSON object with an int `step`.
+        IntegrityError: A line is not a JSON object with an int `step`.
     """
     lines = body.split(b"\n")
     for number, line in enumerate(lines[:-1], start=1):
@@ -85,8 +85,8 @@ def parse_rows(body: bytes) -> Iterator[dict[str, Any]]:
             row = None
         if not isinstance(row, dict) or not isinstance(cast("dict[str, Any]", row).get("step"), int):
             raise IntegrityError(
-                f"metrics.jsonl has no row of metrics on line {number}: {line[:80]!r}.",
-                hint="Bring metrics.jsonl back from a backup of the bucket, or delete it; no checkpoint needs it.",
+                f"Line {number} of metrics.jsonl is not a row of metrics: {line[:80]!r}.",
+                hint="Restore metrics.jsonl from a backup of the bucket, or delete it: no checkpoint needs it.",
                 line=number,
             )
         yield cast("dict[str, Any]", row)

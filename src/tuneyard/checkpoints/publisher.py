@@ -1,9 +1,9 @@
-"""Publishing in the background: one thread that commits checkpoints while the training goes on.
+"""Publishing in the background: one thread that commits checkpoints during training.
 
-The training hands over a folder and goes on at once; it learns of trouble at its next `check`, and waits in
-`await_commit` before it has done more than a kill may cost. A store that can't be reached is waited for here, up to a
-limit, while the training goes on; every other error ends the publishing, that of a full store too. Not a queue of
-everything: a checkpoint that still waits gives way to a newer one, unless it is the best.
+The trainer submits a folder and continues at once. It gets errors at its next `check`, and waits in `await_commit`
+before it has done more work than a kill may lose. An unreachable store is retried here, up to a limit, while training
+continues; any other error ends the publishing, a full store included. The queue is short: a waiting checkpoint is
+dropped for a newer one, unless it is the best.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ from tuneyard.checkpoints.retention import RetentionPolicy
 from tuneyard.errors import FullError, UnavailableError
 
 PATIENCE_SECONDS = 600.0
-"""How long an unreachable store is waited for; every request in it has the store's own retries besides."""
+"""How long an unreachable store is retried, in addition to the store's own retries of each request."""
 
 METRICS_EVERY_SECONDS = 5.0
-"""How often metrics.jsonl is published at most, between checkpoints."""
+"""The shortest interval between publications of metrics.jsonl without a checkpoint."""
 
 _LONGEST_WAIT_SECONDS = 30.0
 
 _Result = TypeVar("_Result")
 
 OnPublished = Callable[[Path, CheckpointRef | None], None]
-"""Called when a folder is no longer needed: in the publisher's thread with what was committed, or in the thread of
-`submit` with None where a newer checkpoint took its place."""
+"""Called when a folder is no longer needed: in the publisher's thread with the committed checkpoint, or in that of
+`submit` with None where a newer checkpoint replaced it in the queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +57,10 @@ class _Job:
 
 
 class Publisher:
-    """Publishes checkpoints and metrics of one attempt in a thread of its own. Use it in a `with` block.
+    """Publishes checkpoints and metrics of one attempt in its own thread. Use it in a `with` block.
 
-    Leaving the block waits for what is under way. Leaving it by an error publishes the last metrics and events too, and
-    gives up waiting for an unreachable store.
+    Leaving the block waits for pending work. Leaving it by an error also publishes the last metrics and events, but
+    retries an unreachable store no longer.
 
     Args:
         attempt: The attempt that owns the experiment.
@@ -68,7 +68,7 @@ class Publisher:
         metrics: Published before each checkpoint, so that no committed step lacks its rows.
         events: Published whenever the metrics are.
         on_published: Called with each folder that is no longer needed.
-        patience_seconds: How long an unreachable store is waited for before `check` tells.
+        patience_seconds: How long an unreachable store is retried before `check` raises.
     """
 
     def __init__(
@@ -89,8 +89,8 @@ class Publisher:
         self._patience_seconds = patience_seconds
         self._stop = threading.Event()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="publish")
-        self._lock = threading.Condition()  # guards all below, and tells of a commit
-        self._handed_over: int | None = None
+        self._lock = threading.Condition()  # guards the fields below, notified of each commit
+        self._submitted: int | None = None
         self._committed: int | None = None
         self._unreachable = False
         self._waiting: list[_Job] = []
@@ -103,20 +103,20 @@ class Publisher:
 
     @property
     def pending(self) -> frozenset[Path]:
-        """The folders that are published or waiting to be: they must not change."""
+        """The folders in progress or in the queue, which must not change."""
         with self._lock:
             return frozenset(job.folder for job in (*self._waiting, self._current) if job)
 
     def submit(self, folder: Path, step: int, about: Mapping[str, Any]) -> None:
-        """Hand a checkpoint over for publishing; returns at once.
+        """Submit a checkpoint for publishing; returns at once.
 
         Args:
             folder: The files; they must not change before `on_published` is called with the folder.
             step: The optimizer steps done.
-            about: As `Attempt.publish` takes it.
+            about: As for `Attempt.publish`.
 
         Raises:
-            TuneyardError: The first error that publishing met before.
+            TuneyardError: An earlier error of publishing.
         """
         self.check()
         with self._lock:
@@ -124,33 +124,33 @@ class Publisher:
             skipped = [job for job in self._waiting if job.step != best]
             self._waiting = [job for job in self._waiting if job.step == best]
             self._waiting.append(_Job(folder=folder, step=step, about=about))
-            self._handed_over = step
+            self._submitted = step
             self._metrics_due = True
             self._start()
         for job in skipped:
-            self._tell(job, None)
+            self._release(job, None)
 
     def await_commit(self, *, timeout_seconds: float) -> bool:
-        """Wait until the newest checkpoint that was handed over is committed; not for a store that can't be reached.
+        """Wait until the newest submitted checkpoint is committed, or the store is found unreachable.
 
         Returns:
-            Whether there is nothing to wait for any more.
+            Whether that is so; False after the timeout.
 
         Raises:
             TuneyardError: As `check` does.
         """
         with self._lock:
             over = self._lock.wait_for(
-                lambda: self._unreachable or self._committed == self._handed_over, timeout=timeout_seconds
+                lambda: self._unreachable or self._committed == self._submitted, timeout=timeout_seconds
             )
         self.check()
         return over
 
     def metrics_changed(self) -> None:
-        """Tell that the metrics have new rows; they are published every few seconds, and before each checkpoint.
+        """Announce new rows of metrics, which are published every few seconds and before each checkpoint.
 
         Raises:
-            TuneyardError: The first error that publishing met before.
+            TuneyardError: An earlier error of publishing.
         """
         self.check()
         with self._lock:
@@ -159,7 +159,7 @@ class Publisher:
                 self._start()
 
     def check(self) -> None:
-        """Raise the error that ended the publishing, if one did; the training polls this at each step.
+        """Raise the error that ended the publishing, if any; the trainer calls this at each step.
 
         Raises:
             LostOwnershipError: Another attempt has taken the experiment over.
@@ -172,10 +172,10 @@ class Publisher:
             drain.result()
 
     def flush(self, *, timeout_seconds: float) -> None:
-        """Wait until everything handed over is published.
+        """Wait until everything that was submitted is published.
 
         Raises:
-            UnavailableError: It is not within this time.
+            UnavailableError: It is not within the timeout.
             TuneyardError: As `check` does.
         """
         self.check()
@@ -185,8 +185,8 @@ class Publisher:
         if wait([drain], timeout=timeout_seconds).not_done:
             folders = ", ".join(sorted(folder.name for folder in self.pending)) or "metrics.jsonl"
             raise UnavailableError(
-                f"{folders} could not be published under {self._attempt.prefix} within {timeout_seconds:.0f} s.",
-                hint="Launch the run again: it goes on from the newest checkpoint that was published.",
+                f"'{folders}' could not be published under '{self._attempt.prefix}' within {timeout_seconds:.0f} s.",
+                hint="Launch the run again: it resumes from the newest published checkpoint.",
                 key=self._attempt.prefix,
             )
         drain.result()
@@ -199,7 +199,7 @@ class Publisher:
     ) -> None:
         if kind is not None:
             self._stop.set()
-            if isinstance(error, Exception):  # what an end at once leaves behind is not added to
+            if isinstance(error, Exception):  # but not on Ctrl-C or SIGTERM
                 with self._lock:
                     self._metrics_due = True
                     self._start()
@@ -208,39 +208,39 @@ class Publisher:
             self.check()
 
     def _start(self) -> Future[None]:
-        """See that the thread works; the lock is held."""
+        """Start the thread unless it is running; the lock is held."""
         if self._drain is None or not self._busy:
             self._busy = True
             self._drain = self._pool.submit(self._work)
         return self._drain
 
     def _work(self) -> None:
-        # What goes wrong stays in the future for `check`; `_busy` stays set then, so that nothing starts this again.
+        # An error stays in the future for `check`; `_busy` then stays set, so that nothing restarts this.
         while self._take():
-            self._patiently(self._publish_metrics)
+            self._retry(self._publish_metrics)
             job = self._current
             if job:
-                ref = self._patiently(self._attempt.publish, job.folder, job.step, job.about)
+                ref = self._retry(self._attempt.publish, job.folder, job.step, job.about)
                 with self._lock:
                     self._committed = job.step
                     self._lock.notify_all()
-                self._patiently(self._attempt.prune, self._retention)
-                self._tell(job, ref)
+                self._retry(self._attempt.prune, self._retention)
+                self._release(job, ref)
 
-    def _patiently(self, work: Callable[..., _Result], *args: Any) -> _Result:
+    def _retry(self, work: Callable[..., _Result], *args: Any) -> _Result:
         retrying = Retrying(
-            retry=retry_if_exception(_may_pass),
+            retry=retry_if_exception(_is_transient),
             wait=wait_random_exponential(max=_LONGEST_WAIT_SECONDS),
             stop=stop_any(stop_after_delay(self._patience_seconds), stop_when_event_set(self._stop)),
             sleep=sleep_using_event(self._stop),
-            before_sleep=lambda _: self._tell_reachable(False),
+            before_sleep=lambda _: self._set_reachable(False),
             reraise=True,
         )
         result = retrying(work, *args)
-        self._tell_reachable(True)
+        self._set_reachable(True)
         return result
 
-    def _tell_reachable(self, reachable: bool) -> None:
+    def _set_reachable(self, reachable: bool) -> None:
         with self._lock:
             self._unreachable = not reachable
             self._lock.notify_all()
@@ -264,11 +264,11 @@ class Publisher:
                 self._attempt.write_events(path.name, body)
                 self._events.published(path, len(body))
 
-    def _tell(self, job: _Job, ref: CheckpointRef | None) -> None:
+    def _release(self, job: _Job, ref: CheckpointRef | None) -> None:
         if self._on_published:
             self._on_published(job.folder, ref)
 
 
-def _may_pass(error: BaseException) -> bool:
-    """Whether waiting may help: nobody makes room in a full store while a training only waits."""
+def _is_transient(error: BaseException) -> bool:
+    """Whether a retry may help; a full store stays full while training waits."""
     return isinstance(error, UnavailableError) and not isinstance(error, FullError)

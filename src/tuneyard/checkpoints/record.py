@@ -1,7 +1,7 @@
-"""run.json: what an experiment was trained with, and which attempts took part.
+"""run.json: the settings of an experiment, and its attempts.
 
-It is for people and for reports: it can be read at any time, and nothing decides by it who may write (HEAD does). The
-trainer fills a `RunRecord`; each attempt adds one entry.
+It is for people and reports and can be read at any time; HEAD, not run.json, decides who may write. The trainer fills a
+`RunRecord`; each attempt adds one entry.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class AttemptEntry:
         owner: Its random name, as in HEAD.
         host: The machine or pod it ran on.
         started_at: When it took the experiment over, in UTC, ISO 8601.
-        from_step: The step it went on from: 0 for a fresh start, None where it ended before that was known.
+        from_step: The step that it resumed from: 0 for a fresh start, None where it ended before that was known.
         values_sha256: The hash of the values it ran with.
     """
 
@@ -47,15 +47,15 @@ class AttemptEntry:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """What run.json says.
+    """The contents of run.json.
 
     Attributes:
         name: The run's name.
         values: The resolved values, as plain JSON.
         values_sha256: Their hash.
-        versions: Versions of Python, Tuneyard and the libraries that make the numbers.
-        inputs: The content hash of each model and data file that went in, by key.
-        fingerprint: What may not change under one experiment; a flat mapping of plain JSON values.
+        versions: Versions of Python, Tuneyard and the libraries that compute.
+        inputs: The content hash of each model and dataset, by key.
+        fingerprint: The settings that must not change within the experiment; a flat mapping of plain JSON values.
         attempts: Every attempt so far; `Experiment.claim` fills it.
     """
 
@@ -68,15 +68,15 @@ class RunRecord:
     attempts: tuple[AttemptEntry, ...] = field(default=())
 
     def to_json(self) -> bytes:
-        """Write it as sealed JSON."""
+        """Return it as sealed JSON."""
         return to_sealed_json({"format": FORMAT, **asdict(self)})
 
     @classmethod
     def from_json(cls, body: bytes, *, where: str) -> RunRecord:
-        """Read what `to_json` wrote.
+        """Parse what `to_json` returned.
 
         Raises:
-            IntegrityError: It is damaged, or of a format that this version does not know.
+            IntegrityError: It is damaged, or of an unknown format.
         """
         try:
             facts = from_sealed_json(body, where=where)
@@ -87,8 +87,8 @@ class RunRecord:
             return cls(**facts, attempts=attempts)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise IntegrityError(
-                f"{where} can't be read as the record of a run ({error}).",
-                hint="Update Tuneyard if a newer version wrote it; else bring it back from a backup of the bucket.",
+                f"'{where}' can't be read as the record of a run: {error}.",
+                hint="Update Tuneyard if a newer version wrote it; otherwise restore it from a backup of the bucket.",
                 key=where,
             ) from error
 
@@ -96,15 +96,15 @@ class RunRecord:
 def check_fingerprint(
     old: Mapping[str, Any], new: Mapping[str, Any], *, where: str, assumed: Mapping[str, Any], partial: bool = False
 ) -> None:
-    """Check that an experiment goes on with the settings it was begun with.
+    """Check that an experiment continues with the settings that it was started with.
 
     Args:
         old: The experiment's fingerprint.
-        new: What is asked for now.
-        where: The experiment's key, for the error's words.
-        assumed: What a key stands for that `old` lacks. Where the two have another `format`, the keys that both have
-            are compared, and no others.
-        partial: Whether `new` is not known whole yet: keys that it lacks are not compared.
+        new: The current settings' fingerprint.
+        where: The experiment's key, for messages.
+        assumed: The values of keys that `old` lacks. Where the two differ in `format`, only keys that both have are
+            compared.
+        partial: Whether `new` is still incomplete: keys that it lacks are not compared.
 
     Raises:
         ConflictError: Some settings differ; `details["differing"]` has each key with both values.
@@ -121,15 +121,15 @@ def check_fingerprint(
         return
     changes = ", ".join(f"{key}: {_shown(before, key)} → {_shown(now, key)}" for key in keys)
     raise ConflictError(
-        f"{where} was begun with other settings; {changes}.",
-        hint="Give the new settings another checkpointsRemote and another name "
-        f"({fitting('--name', 'the release')}), or put the old ones back.",
+        f"The experiment '{where}' was started with other settings: {changes}.",
+        hint="Use another checkpointsRemote and another name "
+        f"({fitting('--name', 'the release')}) for the new settings, or restore the old ones.",
         differing={key: (before.get(key), now.get(key)) for key in keys},
     )
 
 
 def _plain(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what comes back from a file: tuples are lists there."""
+    """Return a fingerprint as it is read from a file, where tuples are lists."""
     return json.loads(json.dumps(dict(fingerprint)))
 
 
@@ -154,24 +154,24 @@ def read_record(store: Store, prefix: str) -> RunRecord | None:
 
 
 def record_key(prefix: str) -> str:
-    """Tell where an experiment's run.json lies."""
+    """Return the key of an experiment's run.json."""
     return f"{prefix}/run.json"
 
 
 def enter_attempt(store: Store, prefix: str, record: RunRecord, entry: AttemptEntry) -> None:
-    """Write run.json with one attempt's entry added or renewed.
+    """Write run.json with one attempt's entry added or updated.
 
-    The values of the greatest attempt stand, whoever writes last.
+    It keeps the values of the newest attempt, whichever writes last.
 
     Args:
-        store: Where the experiment lies.
+        store: The store.
         prefix: The experiment's key.
-        record: What this attempt runs with.
+        record: The settings of this attempt.
         entry: This attempt.
     """
     contended = retry_if_exception_type((ChangedError, AlreadyExistsError))
-    patiently = Retrying(retry=contended, stop=stop_after_attempt(100), wait=wait_random(0, 0.1), reraise=True)
-    patiently(_enter_once, store, prefix, record, entry)
+    retrying = Retrying(retry=contended, stop=stop_after_attempt(100), wait=wait_random(0, 0.1), reraise=True)
+    retrying(_enter_once, store, prefix, record, entry)
 
 
 def _enter_once(store: Store, prefix: str, record: RunRecord, entry: AttemptEntry) -> None:
@@ -182,12 +182,12 @@ def _enter_once(store: Store, prefix: str, record: RunRecord, entry: AttemptEntr
         store.create(key, replace(record, attempts=(entry,)).to_json())
         return
     try:
-        there = RunRecord.from_json(stored.body, where=key)
+        existing = RunRecord.from_json(stored.body, where=key)
     except IntegrityError:
-        # HEAD has what decides; a damaged record is not worth stopping a training for.
-        there = record
-    entries = {**{known.number: known for known in there.attempts}, entry.number: entry}
-    newest = record if entry.number == max(entries) else there
+        # HEAD decides; a damaged record must not stop a training.
+        existing = record
+    entries = {**{known.number: known for known in existing.attempts}, entry.number: entry}
+    newest = record if entry.number == max(entries) else existing
     body = replace(newest, attempts=tuple(entries[number] for number in sorted(entries))).to_json()
     if body != stored.body:
         store.replace(key, body, etag=stored.etag)

@@ -1,6 +1,6 @@
-"""Which checkpoints are kept and which may go: a pure decision over names.
+"""Which checkpoints are kept and which are deleted: a pure decision over names.
 
-It deletes nothing; `Attempt.prune` does, manifest first.
+`Attempt.prune` deletes them, manifests first.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from tuneyard.checkpoints.head import CheckpointRef
 
 @dataclass(frozen=True, slots=True)
 class RetentionPolicy:
-    """How many committed checkpoints stay in the bucket.
+    """How many committed checkpoints are kept in the bucket.
 
     Attributes:
-        keep: The newest so many stay, besides the best; None keeps all. Less than 1 counts as 1.
+        keep: The number of newest checkpoints to keep, besides the best; None keeps all. Less than 1 counts as 1.
     """
 
     keep: int | None
@@ -29,16 +29,16 @@ def to_prune(
     protected: Collection[CheckpointRef],
     attempt: int,
 ) -> list[CheckpointRef]:
-    """Choose the checkpoints that may go, oldest first.
+    """Select the checkpoints to delete, oldest first.
 
     Args:
-        policy: How many stay.
-        committed: Every committed checkpoint that training could go on from.
-        protected: Those that stay whatever their age: the best ones, and what HEAD names.
-        attempt: The attempt that prunes; what a later one wrote is not its business.
+        policy: How many are kept.
+        committed: Every committed checkpoint that training could resume from.
+        protected: Checkpoints that are kept at any age: the best ones, and those that HEAD names.
+        attempt: The attempt that prunes; checkpoints of later ones are kept.
 
     Returns:
-        Checkpoints to delete; never the newest, never a protected one, never a later attempt's.
+        Checkpoints to delete: never the newest, a protected one or a later attempt's.
     """
     if policy.keep is None:
         return []

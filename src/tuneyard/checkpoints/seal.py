@@ -1,6 +1,6 @@
-"""Small JSON documents that carry their own SHA-256, so that one flipped bit in them is noticed.
+"""Small JSON documents that contain their own SHA-256, so that a flipped bit in them is detected.
 
-A manifest's hashes guard its files; nothing would guard the facts beside them, nor HEAD. This is no signature: it finds
+A manifest's hashes cover its files; the seal covers the facts beside them, and HEAD. It is not a signature: it detects
 damage, not malice.
 """
 
@@ -17,29 +17,29 @@ SEAL = "sha256"
 
 
 def seal_of(facts: Mapping[str, Any]) -> str:
-    """Hash facts, whatever their order, without the seal among them."""
+    """Return the hash of facts in any order, leaving out the seal."""
     rest = {key: value for key, value in facts.items() if key != SEAL}
     return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def to_sealed_json(facts: Mapping[str, Any]) -> bytes:
-    """Write facts as JSON with their seal."""
+    """Return facts as JSON with their seal."""
     sealed = {**facts, SEAL: seal_of(facts)}
     return (json.dumps(sealed, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 def from_sealed_json(body: bytes, *, where: str) -> dict[str, Any]:
-    """Read sealed JSON.
+    """Parse sealed JSON.
 
     Args:
-        body: What `to_sealed_json` wrote.
-        where: Its key, for the error's words.
+        body: What `to_sealed_json` returned.
+        where: Its key, for messages.
 
     Returns:
-        The facts, the seal among them.
+        The facts, including the seal.
 
     Raises:
-        IntegrityError: It is not JSON, or not what was sealed.
+        IntegrityError: It is not JSON, or does not match its seal.
     """
     try:
         document: Any = json.loads(body)
@@ -53,19 +53,19 @@ def from_sealed_json(body: bytes, *, where: str) -> dict[str, Any]:
 
 
 def check_seal(facts: Mapping[str, Any], *, where: str) -> None:
-    """Check that facts are what was sealed.
+    """Check that facts match their seal.
 
     Raises:
-        IntegrityError: They are not, or carry no seal.
+        IntegrityError: They don't, or have no seal.
     """
     if facts.get(SEAL) != seal_of(facts):
         raise damaged(where)
 
 
 def damaged(where: str) -> IntegrityError:
-    """Make the error for a document that is not what was written there."""
+    """Return the error for a damaged document."""
     return IntegrityError(
-        f"{where} is damaged: it is not what was written there.",
-        hint="Bring it back from a backup of the bucket, or take another checkpointsRemote.",
+        f"'{where}' is damaged: its content does not match its hash.",
+        hint="Restore it from a backup of the bucket, or use another checkpointsRemote.",
         key=where,
     )

@@ -1,6 +1,6 @@
-"""What lies under an experiment's key: one listing, sorted into checkpoints that are committed and leftovers.
+"""One listing of an experiment, sorted into committed checkpoints and leftovers.
 
-A checkpoint without a manifest exists for nobody but `Attempt.prune`. Bytes are neither read nor verified here.
+A checkpoint without a manifest exists only for `Attempt.prune`. Objects are neither read nor verified here.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class Survey:
     keys: dict[CheckpointRef, tuple[str, ...]]
 
     def lineage(self, head: Head | None) -> tuple[CheckpointRef, ...]:
-        """Give the checkpoints that training may go on from, newest first.
+        """Return the checkpoints that training may resume from, newest first.
 
-        That is every committed one except those that a later attempt has superseded, and besides them the one that
-        HEAD names, even where its manifest is gone: that is damage, not a fresh start.
+        These are all committed ones that no later attempt has superseded, and the one that HEAD names, even without its
+        manifest: that is damage, not a fresh start.
         """
         if head is None:
             return self.committed
@@ -41,12 +41,12 @@ def survey_experiment(store: Store, prefix: str) -> Survey:
     """List an experiment.
 
     Args:
-        store: Where it lies.
-        prefix: Its key, without a `/` at the end.
+        store: The store.
+        prefix: Its key, without a trailing `/`.
 
     Raises:
-        UnavailableError: The store can't be reached; never taken for an empty one.
-        DeniedError: It refuses the credentials.
+        UnavailableError: The store can't be reached, which is never taken for an empty one.
+        DeniedError: It denies access.
     """
     keys: dict[CheckpointRef, list[str]] = {}
     committed: list[CheckpointRef] = []

@@ -1,7 +1,7 @@
 """The command line's outermost edge: whatever a command raises becomes a sentence, a hint and an exit code.
 
-Commands never catch. The first row of `TABLE` that matches decides; anything else is a bug of ours, whose traceback
-goes to a file and not to the screen.
+Commands never catch. `process.ending` decides, as it does for every other process; only a reader that closes the pipe
+is the command line's own.
 """
 
 from __future__ import annotations
@@ -9,15 +9,12 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from tuneyard.errors import INTERRUPTED, TuneyardError
+from tuneyard.errors import TuneyardError
 from tuneyard.folders import home_folder
-from tuneyard.process import explain, print_error, print_internal
-from tuneyard.runners.waiting import RunEndedError
+from tuneyard.process import ending
 from tuneyard.terminal import prepare_text, show_logs
 
 BROKEN_PIPE = 141
@@ -38,54 +35,18 @@ def run() -> int:
         app()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
+    except BrokenPipeError:
+        # What is still buffered has nowhere to go either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
     except BaseException as error:  # the outermost edge
-        for kind, handle in TABLE:
-            if isinstance(error, kind):
-                return handle(error)
-        raise
+        return ending(error, traceback_file=_traceback_file()).exit_code
     return 0
 
 
-def _ended_run(error: RunEndedError) -> int:
-    print_error(error)
-    return error.run_exit_code
-
-
-def _mistake(error: TuneyardError) -> int:
-    print_error(error)
-    return error.exit_code
-
-
-def _interrupted(_error: KeyboardInterrupt) -> int:
-    return INTERRUPTED
-
-
-def _broken_pipe(_error: BrokenPipeError) -> int:
-    # What is still buffered has nowhere to go either.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return BROKEN_PIPE
-
-
-def _others(error: Exception) -> int:
-    if explained := explain(error):
-        print_error(explained)
-        return explained.exit_code
-    print_internal(error, _errors_folder(), f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}.txt")
-    return TuneyardError.exit_code
-
-
-def _errors_folder() -> Path:
+def _traceback_file() -> Path:
+    name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}.txt"
     try:
-        return home_folder() / "errors"
+        return home_folder() / "errors" / name
     except TuneyardError:
-        return Path(tempfile.gettempdir())
-
-
-TABLE: tuple[tuple[type[BaseException], Callable[[Any], int]], ...] = (
-    (KeyboardInterrupt, _interrupted),
-    (RunEndedError, _ended_run),
-    (TuneyardError, _mistake),
-    (BrokenPipeError, _broken_pipe),
-    (Exception, _others),
-)
-"""How each error is handled; the first row that matches wins."""
+        return Path(tempfile.gettempdir()) / name

@@ -1,30 +1,36 @@
-"""Delivers a base model and data to the store: streamed without a staged copy, verified, the manifest last.
+"""Delivers a base model and datasets to the store: streamed without a local copy, verified, the manifest last.
 
 The room's public face; the rest of it is private. It sits above `store` and `hub`, and knows nothing of training.
-`python -m tuneyard.delivery VALUES --workdir DIR` does it as a process.
+`python -m tuneyard.delivery VALUES --workdir DIR` runs it as a process.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import threading
 from concurrent.futures import CancelledError
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tuneyard.delivery.datasets import deliver_datasets, delivered_before
+from tuneyard.delivery.datasets import deliver_datasets, delivered_before, find_dataset
 from tuneyard.delivery.models import deliver_model
-from tuneyard.delivery.report import Delivered, DeliverReport, tell
+from tuneyard.delivery.report import Delivered, DeliverReport
 from tuneyard.delivery.script import check_sandbox, run_script
 from tuneyard.delivery.selection import split_globs
 from tuneyard.delivery.vetting import vet_model
 from tuneyard.delivery.weights import check_folder
-from tuneyard.hub import Hub, Patience
 from tuneyard.sandbox import Locks
 from tuneyard.store import Store
 from tuneyard.values import DeliverValues
 
-__all__ = ["DeliverReport", "Delivered", "check_folder", "deliver", "vet_model"]
+if TYPE_CHECKING:
+    from tuneyard.hub import Hub
+
+logger = logging.getLogger(__name__)
+
+__all__ = ["DeliverReport", "Delivered", "check_folder", "deliver", "find_dataset", "vet_model"]
 
 
 def deliver(
@@ -36,30 +42,30 @@ def deliver(
     downloads: Path | None = None,
     locks: Locks | None = None,
 ) -> DeliverReport:
-    """Deliver the model and the data that values name.
+    """Deliver the model and the datasets that values name.
 
-    What is there already and is the same is not transferred again, and a delivery that was killed goes on file by
-    file. Nothing counts as delivered before its manifest is written, which is the last step for each.
+    What the store already holds is not transferred, and a delivery that was killed resumes file by file. Nothing
+    counts as delivered before its manifest is written, which is the last step for each.
 
     Args:
         values: What to deliver, and where to.
-        store: Where to.
-        workdir: A folder of this machine for the data script; models never touch it.
-        hub: The Hub to ask; the one that `HF_ENDPOINT` names where None.
-        downloads: Where the data script has run already and left its files, in `datasets`; it is run here where None.
-        locks: What confines the data script; this machine's locks where None.
+        store: The store to deliver to.
+        workdir: A local folder for the `dataScript`; models are never written to it.
+        hub: The Hub to fetch from; the one that `HF_ENDPOINT` names where None.
+        downloads: Where the `dataScript` has already run and left its files, in `datasets`; it is run here where None.
+        locks: What confines the `dataScript`; this machine's locks where None.
 
     Returns:
-        What was done for each.
+        What was delivered.
 
     Raises:
-        InvalidValuesError: A model would be delivered onto itself, `workdir` has a name that no script can take, or
-            the sandbox that `dataScriptSandbox` requires is not to be had.
-        InvalidDataError: A model has only pickle weights, or the data script fails or writes nothing.
-        ConflictError: Something else is there and `allowOverwrite` is false, or another delivery runs there.
-        IntegrityError: Bytes are not what the source declared of them.
-        NotFoundError: The model, its revision, the folder or the bucket is not there.
-        DeniedError: The Hub or the store refuses.
+        InvalidValuesError: A model would be delivered onto itself, `workdir` has a name that can't stand in a script,
+            or this machine lacks the sandbox that `dataScriptSandbox` requires.
+        InvalidDataError: A model has only pickle weights, or the `dataScript` fails or writes nothing.
+        ConflictError: Other content is there and `allowOverwrite` is false, or another delivery is in progress.
+        IntegrityError: Bytes differ from what the source declares.
+        NotFoundError: The model, its revision, the folder or the bucket does not exist.
+        DeniedError: The Hub or the store denies access.
         UnavailableError: The Hub or the store can't be reached.
     """
     stop = threading.Event()
@@ -68,7 +74,7 @@ def deliver(
     if values.dataScript and folder is not None and not values.allowOverwrite:
         known = delivered_before(store, folder, values.dataScript)
     runs_here = bool(values.dataScript) and known is None and downloads is None
-    # Before gigabytes of a model are copied.
+    # Checked before gigabytes of a model are copied.
     if runs_here:
         locks = check_sandbox(required=values.dataScriptSandbox == "required", locks=locks)
     model = _model(values, store, hub, stop)
@@ -76,10 +82,10 @@ def deliver(
         return DeliverReport(store=store.url, model=model)
     if known is not None:
         for one in known:
-            _tell_outcome(one)
+            _log_outcome(one)
         return DeliverReport(store=store.url, model=model, datasets=known, script="skipped")
     if downloads is None:
-        environ = {**os.environ, "TUNEYARD_STORE": store.url}  # so that the store is none of the script's to read
+        environ = {**os.environ, "TUNEYARD_STORE": store.url}  # so that the sandbox hides the store from the script
         with_hub_token = bool(values.hfTokenSecret.name)
         output = run_script(values.dataScript, workdir, with_hub_token=with_hub_token, environ=environ, locks=locks)
     else:
@@ -90,13 +96,14 @@ def deliver(
     if downloads is None:
         shutil.rmtree(output.parent)
     for one in datasets:
-        _tell_outcome(one)
+        _log_outcome(one)
     return DeliverReport(store=store.url, model=model, datasets=datasets, script="run")
 
 
 def _model(values: DeliverValues, store: Store, hub: Hub | None, stop: threading.Event) -> Delivered | None:
     if values.modelID is None or values.bucketModelPath is None:
         return None
+    from tuneyard.hub import Hub, Patience  # whose client takes long to import
 
     def sleep(seconds: float) -> None:
         if stop.wait(seconds):
@@ -112,13 +119,14 @@ def _model(values: DeliverValues, store: Store, hub: Hub | None, stop: threading
         hub=lambda: hub or Hub(patience=Patience(sleep=sleep)),
         stop=stop,
     )
-    _tell_outcome(model)
+    _log_outcome(model)
     return model
 
 
-def _tell_outcome(one: Delivered) -> None:
+def _log_outcome(one: Delivered) -> None:
     if one.status == "unchanged":
-        tell(f"unchanged: {one.key} ({one.files} files, {one.size} bytes)")
+        logger.info("Unchanged: '%s' (%d files, %d bytes).", one.key, one.files, one.size)
     else:
-        moved = f"{one.transferred_files} of {one.files} files, {one.transferred_bytes} of {one.size} bytes transferred"
-        tell(f"{one.status}: {one.key} from {one.source} ({moved})")
+        files = f"{one.transferred_files} of {one.files} files"
+        size = f"{one.transferred_bytes} of {one.size} bytes"
+        logger.info("%s: '%s' from '%s' (%s, %s transferred).", one.status.title(), one.key, one.source, files, size)

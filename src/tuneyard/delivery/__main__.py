@@ -1,6 +1,6 @@
 """The delivery as a process: `python -m tuneyard.delivery VALUES --workdir DIR [--downloads DIR]`.
 
-Reads nothing but the resolved values' file and the documented environment. Talks on standard error; the last line on
+Reads nothing but the file of resolved values and the documented environment. Logs to standard error; the last line on
 standard output is the report as JSON.
 """
 
@@ -18,10 +18,14 @@ from tuneyard.values import DeliverValues, read_values
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tuneyard.delivery", description="Deliver a model and data.")
+    parser = argparse.ArgumentParser(prog="python -m tuneyard.delivery", description="Deliver a model and datasets.")
     parser.add_argument("values", type=Path, help="resolved values, as `tuneyard deliver --dry-run` prints them")
-    parser.add_argument("--workdir", type=Path, required=True, help="folder for the data script")
-    parser.add_argument("--downloads", type=Path, help="where the data script has run already; else it is run here")
+    parser.add_argument("--workdir", type=Path, required=True, help="a folder for the dataScript")
+    parser.add_argument(
+        "--downloads",
+        type=Path,
+        help="the folder that the dataScript has already written to; it is run here if left out",
+    )
     return parser.parse_args()
 
 

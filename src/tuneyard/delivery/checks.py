@@ -1,11 +1,9 @@
-"""Whether bytes are what was declared of them: while they stream by, and against what a store already holds."""
+"""Checks that bytes are what their source declares: as they are streamed, and against what a store already holds."""
 
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Iterator
-from concurrent.futures import CancelledError
 from dataclasses import dataclass
 
 from tuneyard.delivery.sources import Source, SourceFile
@@ -13,28 +11,24 @@ from tuneyard.errors import IntegrityError
 from tuneyard.progress import Advance
 
 
-def checked(source: Source, file: SourceFile, *, advance: Advance, stop: threading.Event) -> Iterator[bytes]:
-    """Stream a file of a source, and raise before its last byte is accepted if it is not what was declared.
+def checked(source: Source, file: SourceFile, *, advance: Advance) -> Iterator[bytes]:
+    """Stream a file of a source, and raise at its end if it differs from what the source declares.
 
-    A store makes an object visible only when the stream has ended well, so a wrong one never is.
+    A store makes an object visible only after the whole stream, so a wrong one never becomes visible.
 
     Args:
-        source: Where it comes from.
-        file: Which file.
-        advance: Called with the bytes of each chunk.
-        stop: Ends the stream early when set.
+        source: The source.
+        file: The file.
+        advance: Called with the bytes of each chunk; what it raises ends the stream.
 
     Yields:
         The file's bytes.
 
     Raises:
-        IntegrityError: Size, SHA-256 or git blob id is another than the source declares.
-        CancelledError: `stop` was set.
+        IntegrityError: Its size, SHA-256 or git blob id differs from what the source declares.
     """
     sha256, blob, size = hashlib.sha256(), _git_blob(file.size), 0
     for chunk in source.read(file):
-        if stop.is_set():
-            raise CancelledError
         size += len(chunk)
         if file.sha256:
             sha256.update(chunk)
@@ -57,7 +51,7 @@ class Held:
     Attributes:
         size: Its size in bytes.
         sha256: Its SHA-256.
-        version: The `SourceFile.version` that it was delivered from; empty where that isn't known.
+        version: The `SourceFile.version` that it was delivered from; empty where unknown.
     """
 
     size: int
@@ -66,15 +60,12 @@ class Held:
 
 
 def same_content(source: Source, file: SourceFile, held: Held) -> bool:
-    """Tell whether a file of a source has the bytes that a store holds, reading the source only where it must.
+    """Return whether a file of a source has the bytes that a store holds, reading the source only where necessary.
 
     Args:
-        source: Where the file comes from.
-        file: Which file.
+        source: The source.
+        file: The file.
         held: What the store holds under its path.
-
-    Returns:
-        Whether the bytes are the same.
     """
     if file.size != held.size:
         return False
@@ -96,8 +87,9 @@ def _git_blob(size: int) -> hashlib._Hash:  # pyright: ignore[reportPrivateUsage
 
 def _differs(source: Source, file: SourceFile, what: str, declared: str, found: str) -> IntegrityError:
     return IntegrityError(
-        f"The {what} of {file.path} from {source.name} is {found}, and {declared} was declared; it was not delivered.",
-        hint="Run it again; if it stays so, the file at the source or a proxy in between is damaged.",
+        f"The {what} of '{file.path}' from '{source.name}' is '{found}', but the source declares '{declared}'; "
+        "it was not delivered.",
+        hint="Deliver again. If the error persists, the file is damaged at its source or by a proxy.",
         path=file.path,
         expected=declared,
         found=found,

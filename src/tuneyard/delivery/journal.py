@@ -1,8 +1,8 @@
-"""The journal of a delivery under way: which files are done, and that this process is the one delivering.
+"""The journal of a delivery in progress: which files are done, and which process is delivering.
 
-It lies beside the manifest while the manifest doesn't exist, so a killed delivery goes on file by file. Each change
-replaces the version this process wrote: whoever takes a journal over stops the one before at its next file. Readers of
-models never look at it; they trust the manifest alone.
+It lies beside the manifest until that is written, so that a killed delivery resumes file by file. Each change replaces
+the version that this process wrote: a process that takes a journal over stops the one before at its next file. Readers
+of models never read it; they trust the manifest alone.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """What a delivery that did not finish left behind.
+    """The journal of an unfinished delivery.
 
     Attributes:
-        done: The files it finished, by path.
-        stale: Keys of objects that its manifest would no longer have named.
+        done: The files that it finished, by path.
+        stale: Keys of objects that its manifest would no longer name.
         etag: The version read.
     """
 
@@ -36,7 +36,7 @@ class Journal:
 
 
 def read_journal(store: Store, key: str) -> Journal | None:
-    """Read the journal that an unfinished delivery left, if there is one."""
+    """Read the journal of an unfinished delivery; None where there is none."""
     try:
         stored = store.get(key)
     except NotFoundError:
@@ -48,12 +48,12 @@ def read_journal(store: Store, key: str) -> Journal | None:
         done = {path: held for path, facts in document["done"].items() if (held := _held(path, facts))}
         return Journal(done=done, stale=frozenset(map(str, document["stale"])), etag=stored.etag)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        # another version's, or nobody's: nothing in it is done, but the place is known to be a delivery's
+        # another version's or a damaged one: it counts no file as done, but a delivery was in progress here
         return Journal(done={}, stale=frozenset(), etag=stored.etag)
 
 
 def _held(path: str, facts: Any) -> Held | None:
-    """Read what a journal says of a file; None where it says nothing that a delivery could have noted."""
+    """Read a journal's entry of a file; None where no delivery could have written it."""
     if not isinstance(facts, dict):
         return None
     given = cast("dict[str, Any]", facts)
@@ -71,15 +71,15 @@ class OpenJournal:
     """The journal that this process writes.
 
     Args:
-        store: Where the delivery goes.
+        store: The store to deliver to.
         key: The journal's key.
-        before: What `read_journal` found; None where nothing was.
-        done: The files that need not be transferred, by path.
+        before: What `read_journal` found; None for nothing.
+        done: The files that need no transfer, by path.
         stale: Keys of objects to delete before the manifest is written.
-        source: The source in words, for whoever finds the journal.
+        source: The source in words, for people who read the journal.
 
     Raises:
-        ConflictError: Another process began to deliver to the same place in this moment.
+        ConflictError: Another process has just begun to deliver to the same place.
     """
 
     def __init__(
@@ -100,10 +100,10 @@ class OpenJournal:
             body = self._body()
             self._etag = store.create(key, body) if before is None else store.replace(key, body, etag=before.etag)
         except (AlreadyExistsError, ChangedError) as error:
-            raise self._taken() from error
+            raise self._conflict() from error
 
     def add(self, path: str, held: Held) -> None:
-        """Note a file as done. May be called from several threads.
+        """Record a file as done. May be called from several threads.
 
         Raises:
             ConflictError: Another process has taken the delivery over.
@@ -113,7 +113,7 @@ class OpenJournal:
             self._replace()
 
     def confirm(self) -> None:
-        """Make sure that this process is still the one delivering.
+        """Check that no other process has taken the delivery over.
 
         Raises:
             ConflictError: Another process has taken the delivery over.
@@ -129,10 +129,10 @@ class OpenJournal:
         try:
             self._etag = self._store.replace(self._key, self._body(), etag=self._etag)
         except ChangedError as error:
-            raise self._taken() from error
+            raise self._conflict() from error
 
     def _body(self) -> bytes:
-        self._written += 1  # with the owner's nonce it makes no two bodies alike, as a conditional write needs
+        self._written += 1  # with the owner's nonce, no two bodies are equal, as conditional writes require
         document = {
             "format": _FORMAT,
             "owner": f"{self._owner}-{self._written}",
@@ -142,9 +142,9 @@ class OpenJournal:
         }
         return json.dumps(document, indent=1).encode()
 
-    def _taken(self) -> ConflictError:
+    def _conflict(self) -> ConflictError:
         return ConflictError(
-            f"Another delivery writes to the place of {self._key} in {self._store.url}; this one has stopped.",
-            hint="Let the other one finish, then run this one again.",
+            f"Another delivery is writing to '{self._key}' in '{self._store.url}'; this one has stopped.",
+            hint="Wait until the other one has finished, then deliver again.",
             key=self._key,
         )

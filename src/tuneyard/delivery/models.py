@@ -1,41 +1,37 @@
-"""Delivers a model: pins its source, chooses its files, and brings them to the store."""
+"""Delivers a model: pins its source, selects its files and copies them to the store."""
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 from collections.abc import Callable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from tuneyard.delivery.report import Delivered, tell
+from tuneyard.delivery.report import Delivered
 from tuneyard.delivery.selection import select_model
 from tuneyard.delivery.sources import open_source
 from tuneyard.delivery.tree import Target, deliver_tree, object_sizes
 from tuneyard.delivery.weights import check_weights
 from tuneyard.errors import ConflictError, IntegrityError, InvalidValuesError, NotFoundError, Problem, UnavailableError
-from tuneyard.hub import Hub
-from tuneyard.store import Manifest, Store, read_manifest
+from tuneyard.store import Manifest, Store, place_of_model, place_of_result, read_manifest
 
-_OWN = ".tuneyard"
+if TYPE_CHECKING:
+    from tuneyard.hub import Hub
+
+logger = logging.getLogger(__name__)
+
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def model_target(store: Store, path: str) -> Target:
-    """Say where a model, its manifest and its journal lie.
+    """Return the target of a model.
 
     Args:
         store: The store.
-        path: The `bucketModelPath`, without a `/` at its end.
+        path: The `bucketModelPath`, without a trailing `/`.
     """
-    return Target(
-        store=store,
-        prefix=f"{path}/",
-        manifest_key=f"{path}/{_OWN}/manifest.json",
-        journal_key=f"{path}/{_OWN}/delivering.json",
-        kind="model",
-        key=path,
-        setting="bucketModelPath",
-    )
+    return Target(store, place_of_model(path), setting="bucketModelPath")
 
 
 def deliver_model(
@@ -49,48 +45,48 @@ def deliver_model(
     hub: Callable[[], Hub],
     stop: threading.Event,
 ) -> Delivered:
-    """Bring a model to the store.
+    """Deliver a model.
 
-    A model that is pinned to a commit and is there, from that commit and with the same excludes, is not even asked for.
+    Where it is pinned to a commit and was delivered from that commit with the same excludes, the Hub is not contacted.
 
     Args:
-        store: Where to.
-        path: The `bucketModelPath`, without a `/` at its end.
-        model_id: Which model; `sources.open_source` says in which forms.
-        revision: A branch, a tag or a commit of the Hub's.
+        store: The store to deliver to.
+        path: The `bucketModelPath`, without a trailing `/`.
+        model_id: The model, in one of the forms that `sources.open_source` takes.
+        revision: A branch, tag or commit on the Hub.
         exclude: Globs of files to leave out.
-        allow_overwrite: Replace another model that is there.
-        hub: Opens the Hub, where one is needed.
+        allow_overwrite: Replace another model.
+        hub: Opens the Hub where it is needed.
         stop: As for `deliver_tree`.
 
     Returns:
-        What was done.
+        What was delivered.
 
     Raises:
-        InvalidValuesError: The id names no source, or the very place that is delivered to.
-        InvalidDataError: Nothing of it may be delivered, or it is not whole.
-        ConflictError: Another model is there, and `allow_overwrite` is false; or a finetuning's result is.
-        IntegrityError: A file is not what its source declares.
-        NotFoundError, DeniedError, UnavailableError: The source or the store is not there or can't be had.
+        InvalidValuesError: The id names no source, or the target itself.
+        InvalidDataError: None of its files may be delivered, or it is incomplete.
+        ConflictError: Another model is there and `allow_overwrite` is false, or the result of a run is.
+        IntegrityError: A file differs from what its source declares.
+        NotFoundError, DeniedError, UnavailableError: The source or the store is missing, denied or unreachable.
     """
     target = model_target(store, path)
     if model_id.removeprefix("s3://").strip("/") == path and model_id.startswith("s3://"):
         raise InvalidValuesError(
-            f"The model {model_id} would be delivered onto itself.",
+            f"The model '{model_id}' would be delivered onto itself.",
             hint="Choose another bucketModelPath.",
             problems=[Problem(where="bucketModelPath", what="is where the model comes from", value=path)],
         )
-    _check_no_result(target)
-    there = _pinned_and_there(target, model_id, revision, exclude)
-    if there is not None:
-        return there
+    _refuse_result(target)
+    delivered = _delivered_before(target, model_id, revision, exclude)
+    if delivered is not None:
+        return delivered
     try:
         source = open_source(model_id, revision, store=store, hub=hub)
     except UnavailableError as error:
         raise _with_pin(error, target, model_id) from error
     selection = select_model(source.files, exclude=exclude, name=source.name)
     for notice in selection.notices:
-        tell(notice)
+        logger.info("%s", notice)
     sizes = {file.path: file.size for file in selection.files}
     by_path = {file.path: file for file in selection.files}
     from_hub = source.about["kind"] == "hub"
@@ -103,46 +99,46 @@ def deliver_model(
         about={"exclude": list(exclude)},
         allow_overwrite=allow_overwrite,
         stop=stop,
-        # What a hub sends is looked into once it is verified and here, so that nothing is asked for twice.
+        # Files from the Hub are checked once they are in the store, so that none is fetched twice.
         check=lambda: (
-            check_weights(source.name, sizes, lambda path: store.read(target.prefix + path)) if from_hub else None
+            check_weights(source.name, sizes, lambda path: store.read(target.place.prefix + path)) if from_hub else None
         ),
     )
 
 
-def _check_no_result(target: Target) -> None:
-    """Never write over what a finetuning has published, whatever may be overwritten."""
+def _refuse_result(target: Target) -> None:
+    """Refuse to overwrite what a run has published, whatever `allowOverwrite` is."""
     try:
-        manifest = read_manifest(target.store, f"{target.prefix}manifest.json")
-    except (NotFoundError, IntegrityError):  # a model may have a file of this name
+        manifest = read_manifest(target.store, place_of_result(target.place.key).manifest_key)
+    except (NotFoundError, IntegrityError):  # a model may contain a file of this name
         return
-    own = [key.removeprefix(target.prefix) for key in (target.manifest_key, target.journal_key)]
+    own = [key.removeprefix(target.place.prefix) for key in (target.place.manifest_key, target.place.journal_key)]
     if manifest.kind in ("final", "checkpoint") and not object_sizes(target, own):
         raise ConflictError(
-            f"What lies at {target.key} in {target.store.url} is the result of a finetuning.",
+            f"A run has published its result at '{target.place.key}' in '{target.store.url}'.",
             hint="Choose another bucketModelPath.",
-            key=target.key,
+            key=target.place.key,
         )
 
 
 def _with_pin(error: UnavailableError, target: Target, model_id: str) -> UnavailableError:
-    """Where the model was delivered before, add how to use it without asking the Hub."""
+    """Where the model was delivered before, add the hint how to use it without the Hub."""
     try:
-        facts = _hub_facts(read_manifest(target.store, target.manifest_key))
+        facts = _hub_facts(read_manifest(target.store, target.place.manifest_key))
     except (NotFoundError, IntegrityError):
         return error
     if facts.get("modelID") != model_id:
         return error
-    hint = f"To use what was delivered before without asking the Hub: --set modelRevision={facts['commit']}"
+    hint = f"To use the model as delivered before, without the Hub: --set modelRevision={facts['commit']}"
     return UnavailableError(error.message, hint=hint, **error.details)
 
 
-def _pinned_and_there(target: Target, model_id: str, revision: str, exclude: tuple[str, ...]) -> Delivered | None:
+def _delivered_before(target: Target, model_id: str, revision: str, exclude: tuple[str, ...]) -> Delivered | None:
     if not _COMMIT.fullmatch(revision):
         return None
     try:
-        manifest = read_manifest(target.store, target.manifest_key)
-    except (NotFoundError, IntegrityError):  # what to do about it is decided with the source at hand
+        manifest = read_manifest(target.store, target.place.manifest_key)
+    except (NotFoundError, IntegrityError):  # handled once the source is open
         return None
     facts = _hub_facts(manifest)
     if (facts.get("modelID"), facts.get("commit"), manifest.about.get("exclude")) != (
@@ -155,7 +151,7 @@ def _pinned_and_there(target: Target, model_id: str, revision: str, exclude: tup
     if any(sizes.get(entry.path) != entry.size for entry in manifest.files):
         return None
     return Delivered(
-        key=target.key,
+        key=target.place.key,
         status="unchanged",
         source=f"{model_id} at {revision[:12]}",
         content_sha256=manifest.content_sha256,

@@ -1,28 +1,27 @@
-"""What a delivery did, as data, and how it speaks to a person meanwhile: lines on standard error, never on output."""
+"""The report of a delivery."""
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 Status = Literal["delivered", "replaced", "unchanged"]
-"""`delivered`: it was not there. `replaced`: something else was. `unchanged`: the same content was there already."""
+"""`delivered`: nothing was there. `replaced`: other content was. `unchanged`: the same content was already there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """One model or one file of data, and what was done for it.
+    """One delivered model or dataset.
 
     Attributes:
-        key: Where it is: a model's prefix, or the key of a file of data.
+        key: The model's or dataset's key.
         status: What was done.
-        source: Where it came from, in words.
-        content_sha256: The manifest's hash over all files; equal exactly where the content is equal.
-        files: How many files it has.
-        size: Their bytes.
-        transferred_files: How many of them were transferred by this call.
-        transferred_bytes: Their bytes.
+        source: The source, for messages.
+        content_sha256: The manifest's hash over all files; equal if and only if the content is equal.
+        files: The number of its files.
+        size: Their size in bytes.
+        transferred_files: The number of files that this call transferred.
+        transferred_bytes: Their size in bytes.
         left_out: Files of the source that were not delivered, sorted.
     """
 
@@ -39,13 +38,13 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class DeliverReport:
-    """What a whole delivery did.
+    """What a delivery did.
 
     Attributes:
         store: The store's URL.
         model: The model; None where the values name none.
-        datasets: Each file that the data script makes, sorted by key.
-        script: `run`, `skipped` where everything it makes is there already, `none` where the values have no script.
+        datasets: Each dataset that the `dataScript` writes, sorted by key.
+        script: `run`; `skipped` where all its datasets are already delivered; `none` where the values have none.
     """
 
     store: str
@@ -54,10 +53,5 @@ class DeliverReport:
     script: Literal["run", "skipped", "none"] = "none"
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the report as plain JSON values."""
+        """Return the report as plain JSON values."""
         return asdict(self)
-
-
-def tell(sentence: str) -> None:
-    """Say something to the person who watches, on standard error."""
-    print(sentence, file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
-"""The data script alone: `python -m tuneyard.delivery.script_process VALUES --workdir DIR --downloads DIR`.
+"""The `dataScript` alone: `python -m tuneyard.delivery.script_process VALUES --workdir DIR --downloads DIR`.
 
-On Kubernetes it runs in a container without the store's keys, and `python -m tuneyard.delivery … --downloads DIR` then
-delivers what it wrote: that folder is all that the two containers share. Started again, it runs the script again.
+On Kubernetes it runs in a container without the store's credentials; `python -m tuneyard.delivery` with the same
+`--downloads` then delivers what it wrote. The containers share that folder alone. Each start runs the script.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tuneyard.delivery.script import check_sandbox, emptied, produced_files, run_script
+from tuneyard.delivery.script import check_sandbox, empty, produced_files, run_script
 from tuneyard.process import run_main
 from tuneyard.values import DeliverValues, read_values
 
@@ -18,8 +18,10 @@ from tuneyard.values import DeliverValues, read_values
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tuneyard.delivery.script_process", description="Run a dataScript.")
     parser.add_argument("values", type=Path, help="resolved values, as `tuneyard deliver --dry-run` prints them")
-    parser.add_argument("--workdir", type=Path, required=True, help="a folder of this process alone")
-    parser.add_argument("--downloads", type=Path, required=True, help="the folder that the delivery gets too")
+    parser.add_argument("--workdir", type=Path, required=True, help="a folder for this process alone")
+    parser.add_argument(
+        "--downloads", type=Path, required=True, help="the folder that the script writes to, shared with the delivery"
+    )
     return parser.parse_args()
 
 
@@ -32,7 +34,7 @@ def _main(arguments: argparse.Namespace) -> None:
         values.dataScript,
         arguments.workdir,
         with_hub_token=bool(values.hfTokenSecret.name),
-        downloads=emptied(arguments.downloads),
+        downloads=empty(arguments.downloads),
         locks=locks,
     )
     produced_files(output)

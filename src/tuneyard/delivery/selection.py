@@ -1,7 +1,7 @@
-"""Which files of a model are delivered: all but what a glob excludes and what could run code when it is loaded.
+"""Selects the files of a model to deliver: all but those that a glob excludes or that could run code when loaded.
 
-Pure: it looks at names alone. Python's pickle runs what it unpacks, so files of the formats that are pickles (or hold
-code, as Keras's may) never reach the store; where a model has no other weights, it is refused.
+Pure: it reads names alone. Python's pickle runs what it unpacks, so files in formats that are pickles (or can hold
+code, as Keras's may) never reach the store; a model that has no other weights is refused.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ UNSAFE = (
     ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".dill", ".ot", ".nemo",
     ".h5", ".hdf5", ".keras", ".msgpack",
 )  # fmt: skip
-"""Weights that are pickles or can hold code, and other frameworks' copies of the same weights."""
+"""Suffixes of weights that are pickles or can hold code, and of other frameworks' copies of the same weights."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What of a source is delivered.
+    """Which files of a source are delivered.
 
     Attributes:
-        files: What is, sorted by path.
-        left_out: The paths of what is not, sorted.
-        notices: What a person should be told about it, in sentences.
+        files: The files to deliver, sorted by path.
+        left_out: The paths of the others, sorted.
+        notices: Lines to log about the selection.
     """
 
     files: tuple[SourceFile, ...]
@@ -38,29 +38,26 @@ class Selection:
 
 
 def split_globs(text: str) -> tuple[str, ...]:
-    """Split a `downloadExcludeGlob` into its patterns, which commas or spaces divide."""
+    """Split a `downloadExcludeGlob` into its patterns, separated by commas or spaces."""
     return tuple(part for part in re.split(r"[,\s]+", text) if part)
 
 
 def select_model(files: tuple[SourceFile, ...], *, exclude: tuple[str, ...], name: str) -> Selection:
-    """Choose which files of a model are delivered.
+    """Select the files of a model to deliver.
 
     Args:
-        files: What the source offers.
+        files: The files of the source.
         exclude: Globs over whole paths, as `hf download --exclude` takes them: `*` also matches `/`, and a pattern that
-            ends at a `/` means everything below.
-        name: The source in words.
-
-    Returns:
-        The choice.
+            ends with a `/` matches everything below.
+        name: The source, for messages.
 
     Raises:
-        InvalidDataError: The only weights are pickles, a path is not allowed, or nothing is left.
+        InvalidDataError: The only weights are pickles, a path is not allowed, or no file is left.
     """
     patterns = [pattern + "*" if pattern.endswith("/") else pattern for pattern in exclude]
     excluded = {file.path for file in files if any(fnmatchcase(file.path, pattern) for pattern in patterns)}
     notices = [
-        f"downloadExcludeGlob: {pattern!r} matches no file of {name}"
+        f"The downloadExcludeGlob '{pattern}' matches no file of '{name}'."
         for pattern in patterns
         if not any(fnmatchcase(file.path, pattern) for file in files)
     ]
@@ -69,32 +66,32 @@ def select_model(files: tuple[SourceFile, ...], *, exclude: tuple[str, ...], nam
     if unsafe:
         if not any(file.path.lower().endswith(SAFE_WEIGHTS) for file in kept):
             raise _only_unsafe(unsafe, name)
-        notices.append(f"left out of {name}, since safetensors are there: {some(unsafe)}")
+        notices.append(f"Left out of '{name}', which has safetensors: {some(unsafe)}.")
     chosen = tuple(file for file in kept if file.path not in unsafe)
     _check_paths(chosen, name)
     if not chosen:
         raise InvalidDataError(
-            f"Nothing of {name} is left to deliver: downloadExcludeGlob excludes all of its {len(files)} files.",
+            f"No file of '{name}' is left to deliver: downloadExcludeGlob excludes all {len(files)}.",
             hint="Narrow downloadExcludeGlob.",
         )
     return Selection(files=chosen, left_out=tuple(sorted([*excluded, *unsafe])), notices=tuple(notices))
 
 
 def some(paths: list[str], *, most: int = 4) -> str:
-    """Name a few of many paths."""
+    """List a few of many paths, for messages."""
     named = ", ".join(paths[:most])
     return named if len(paths) <= most else f"{named} and {len(paths) - most} more"
 
 
 def is_unsafe(path: str) -> bool:
-    """Whether a file, by its name, is of a format that can run code when it is loaded."""
+    """Whether a file's name is that of a format that can run code when loaded."""
     name = path.lower()
     return name.endswith(UNSAFE) or name.endswith(".bin.index.json")
 
 
 def _only_unsafe(paths: list[str], name: str) -> InvalidDataError:
     return InvalidDataError(
-        f"The only weights of {name} are in formats that can run code when they are loaded: {some(paths)}.",
+        f"The only weights of '{name}' are in formats that can run code when loaded: {some(paths)}.",
         hint="Choose a model or revision with safetensors, convert them, or exclude them with downloadExcludeGlob.",
         problems=[Problem(where=path, what="is not a safe format", allowed="safetensors or GGUF") for path in paths],
     )
@@ -109,7 +106,7 @@ def _check_paths(files: tuple[SourceFile, ...], name: str) -> None:
             problems.append(Problem(where=repr(file.path), what=str(error)))
     if problems:
         raise InvalidDataError(
-            f"{name} has {len(problems)} files whose names no store can keep.",
+            f"'{name}' has {len(problems)} files with names that no store can keep.",
             hint="Rename them, or exclude them with downloadExcludeGlob.",
             problems=problems,
         )

@@ -1,7 +1,7 @@
-"""Where a model or a file comes from: the Hub, a folder of this machine, or another place in a store.
+"""The sources of a delivery: the Hub, a local folder, or another place in a store.
 
-All three look alike to the rest of the room: files with what is declared of them, and their bytes as streams. Nothing
-is staged. A source never says what may be delivered (`selection` does) and never hashes what it streams (`checks`).
+All three look alike to the rest of the room: files with their declared sizes and hashes, and their bytes as streams.
+Nothing is copied to this machine. A source neither selects files (`selection` does) nor hashes them (`checks` does).
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 from urllib.parse import unquote, urlsplit
 
 from tuneyard.errors import DeniedError, InvalidValuesError, NotFoundError, Problem
-from tuneyard.hub import Hub, HubFile, HubModel
-from tuneyard.store import Manifest, Store, open_store, read_manifest
+from tuneyard.store import OWN_FOLDER, Store, find_model_manifest, open_store, place_of_model
+
+if TYPE_CHECKING:
+    from tuneyard.hub import Hub, HubFile, HubModel
 
 _CHUNK_BYTES = 1024 * 1024
-_OWN = ".tuneyard"
-_NOT_CONTENT = frozenset({_OWN, ".git", ".cache"})  # folders of tools, at the top of a folder or a prefix
+_NOT_CONTENT = frozenset({OWN_FOLDER, ".git", ".cache"})  # folders of tools at the top of a folder or prefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +28,11 @@ class SourceFile:
     """A file that a source offers.
 
     Attributes:
-        path: Its path in the source, parts joined by `/`.
+        path: Its path in the source, with `/` between the parts.
         size: Its size in bytes.
-        sha256: Its SHA-256, where the source declares it.
-        git_blob: Its git blob id, where the source declares that instead.
-        etag: What changes when its bytes change, where the source has neither.
+        sha256: Its SHA-256 where the source declares it.
+        git_blob: Its git blob id where the source declares that instead.
+        etag: Its ETag where the source declares neither.
     """
 
     path: str
@@ -42,7 +43,7 @@ class SourceFile:
 
     @property
     def version(self) -> str:
-        """One text that is equal only for equal bytes; empty where the source declares nothing."""
+        """A text that is equal only for equal bytes; empty where the source declares nothing."""
         if self.sha256:
             return f"sha256:{self.sha256}"
         if self.git_blob:
@@ -51,25 +52,25 @@ class SourceFile:
 
 
 class Source(Protocol):
-    """Where files come from."""
+    """A source of files."""
 
     @property
     def name(self) -> str:
-        """The source in words, for messages."""
+        """The source, for messages."""
         ...
 
     @property
     def about(self) -> dict[str, Any]:
-        """The source as facts for the manifest."""
+        """Facts about the source, for the manifest."""
         ...
 
     @property
     def files(self) -> tuple[SourceFile, ...]:
-        """Every file it offers, sorted by path."""
+        """Its files, sorted by path."""
         ...
 
     def read(self, file: SourceFile) -> Iterator[bytes]:
-        """Stream one of its files. May be called from several threads at once."""
+        """Stream one of its files. May be called from several threads."""
         ...
 
 
@@ -78,7 +79,7 @@ class HubSource:
 
     Args:
         hub: The Hub.
-        model: The model, as `Hub.resolve` gave it.
+        model: The model that `Hub.resolve` returned.
     """
 
     def __init__(self, hub: Hub, model: HubModel) -> None:
@@ -94,7 +95,7 @@ class HubSource:
         self.files = tuple(
             SourceFile(path=file.path, size=file.size, sha256=file.sha256 or "", git_blob=file.git_blob or "")
             for file in model.files
-            if not is_tools(file.path)
+            if not is_tool_path(file.path)
         )
 
     def read(self, file: SourceFile) -> Iterator[bytes]:
@@ -103,24 +104,24 @@ class HubSource:
 
 
 class FolderSource:
-    """A folder of this machine.
+    """A local folder.
 
-    Links to files are followed within the folder, and into the Hub's own cache, which is made of them. Others are
-    refused: a model that somebody made could bring any file of this machine into a store with them. Links to folders
-    are not followed.
+    Links to files are followed within the folder and into the Hub's cache, which consists of them. Others are refused:
+    with them, a model made by somebody else could copy any file of this machine to a store. Links to folders are not
+    followed.
 
     Args:
         folder: The folder.
-        only: Offer these paths alone; all where None.
-        name: The source in words; the folder where empty.
+        only: Offer only these paths; all where None.
+        name: The source, for messages; the folder where empty.
     """
 
     def __init__(self, folder: Path, *, only: tuple[str, ...] | None = None, name: str = "") -> None:
         if not folder.is_dir():
-            what = "is a file, not a folder" if folder.exists() else "is not there"
+            what = "is a file" if folder.exists() else "does not exist"
             raise NotFoundError(
-                f"The folder {folder} to deliver from {what}.",
-                hint="A modelID that begins with ./, ../, ~ or / is a folder; a model on the Hub is organisation/name.",
+                f"The folder '{folder}' to deliver from {what}.",
+                hint="A modelID that begins with ./, ../, ~ or / is a folder; one on the Hub is organisation/name.",
                 path=str(folder),
             )
         self._folder = folder
@@ -139,10 +140,12 @@ class FolderSource:
         try:
             stream = path.open("rb")
         except FileNotFoundError as error:
-            raise NotFoundError(f"The file {path} is no longer there.", hint="Run it again.", path=str(path)) from error
+            raise NotFoundError(
+                f"The file '{path}' no longer exists.", hint="Deliver again.", path=str(path)
+            ) from error
         except PermissionError as error:
             raise DeniedError(
-                f"The file {path} may not be read.", hint=f"Check its owner and mode: ls -l {path}", path=str(path)
+                f"The file '{path}' may not be read.", hint=f"Check its owner and mode: ls -l {path}", path=str(path)
             ) from error
         with stream:
             self._check_within(path, _opened(stream, path))
@@ -152,26 +155,26 @@ class FolderSource:
     def _check_within(self, path: Path, real: Path) -> None:
         if not any(place in real.parents for place in self._within):
             raise DeniedError(
-                f"The file {path} is a link out of its folder, to {real}; it was not delivered.",
-                hint="Put a copy in its place, if you trust whoever made the link: cp -L",
+                f"The file '{path}' is a link out of its folder, to '{real}'; it was not delivered.",
+                hint="If you trust the link, replace it with a copy: cp -L",
                 path=str(path),
                 target=str(real),
             )
 
 
 class StoreSource:
-    """Another place in a store; where a manifest lies there, only what it names, with its hashes.
+    """Another place in a store; where it has a manifest, only the files that it names, with their hashes.
 
     Args:
         store: The store.
-        prefix: Where in it; ends at a `/`.
+        prefix: The place; ends with a `/`.
     """
 
     def __init__(self, store: Store, prefix: str) -> None:
         self._store, self._prefix = store, prefix
         self.name = f"{prefix} in {store.url}"
         self.about: dict[str, Any] = {"kind": "store", "store": store.url, "prefix": prefix}
-        manifest = self._manifest()
+        manifest = find_model_manifest(store, prefix.rstrip("/"))
         if manifest is not None:
             self.about["content_sha256"] = manifest.content_sha256
             files = [SourceFile(path=entry.path, size=entry.size, sha256=entry.sha256) for entry in manifest.files]
@@ -179,31 +182,23 @@ class StoreSource:
             files = list(self._listed())
         if not files:
             raise NotFoundError(
-                f"There is nothing to deliver at {self.name}.",
-                hint="Check the bucket and the prefix; a modelID of this form is s3://bucket/prefix.",
+                f"There is nothing to deliver at '{self.name}'.",
+                hint="Check the bucket and the prefix. The form of this modelID is 's3://bucket/prefix'.",
                 key=prefix,
             )
-        self.files = tuple(sorted((file for file in files if not is_tools(file.path)), key=lambda file: file.path))
+        self.files = tuple(sorted((file for file in files if not is_tool_path(file.path)), key=lambda file: file.path))
 
     def read(self, file: SourceFile) -> Iterator[bytes]:
         """Stream an object."""
         return self._store.read(self._prefix + file.path)
 
-    def _manifest(self) -> Manifest | None:
-        for name in (f"{_OWN}/manifest.json", "manifest.json"):
-            try:
-                return read_manifest(self._store, self._prefix + name)
-            except NotFoundError:
-                continue
-        return None
-
     def _listed(self) -> Iterator[SourceFile]:
         for info in self._store.list(self._prefix):
             path = info.key.removeprefix(self._prefix)
-            if path.startswith(f"{_OWN}/delivering"):
+            if info.key == place_of_model(self._prefix.rstrip("/")).journal_key:
                 raise NotFoundError(
-                    f"The delivery to {self.name} has not finished, so there is no whole model there.",
-                    hint="Let it finish, or run it again, and then deliver from there.",
+                    f"The delivery to '{self.name}' has not finished, so the model there is incomplete.",
+                    hint="Wait until it has finished, or run that delivery again, then deliver from there.",
                     key=self._prefix,
                 )
             yield SourceFile(path=path, size=info.size, etag=info.etag)
@@ -214,31 +209,31 @@ def open_source(model_id: str, revision: str, *, store: Store, hub: Callable[[],
 
     Args:
         model_id: `organisation/name` on the Hub; a folder (`./x`, `../x`, `~/x`, `/x`, `file:///x`); `s3://bucket/prefix`
-            in the store that is delivered to; or `https://host:port/bucket/prefix` in another S3 server.
-        revision: A branch, tag or commit of the Hub's; empty for its newest, and for every other source.
-        store: The store that is delivered to.
-        hub: Opens the Hub, where one is needed.
+            in the store to deliver to; or `https://host:port/bucket/prefix` on another S3 server.
+        revision: A branch, tag or commit on the Hub; empty for the newest one, and for every other source.
+        store: The store to deliver to.
+        hub: Opens the Hub where it is needed.
 
     Returns:
         The source, with its files listed.
 
     Raises:
-        InvalidValuesError: The id is of none of these forms.
-        NotFoundError, DeniedError, UnavailableError: The source is not there, or can't be had.
+        InvalidValuesError: The id has none of these forms.
+        NotFoundError, DeniedError, UnavailableError: The source is missing, denied or unreachable.
     """
     scheme, separator, rest = model_id.partition("://")
     folder = not separator and model_id.startswith((".", "/", "~"))
     if not separator and not folder:
-        the_hub = hub()
-        return HubSource(the_hub, the_hub.resolve(model_id, revision))
+        opened = hub()
+        return HubSource(opened, opened.resolve(model_id, revision))
     if revision:
         raise InvalidValuesError(
-            f"The modelRevision {revision!r} pins a model of the Hub, and the modelID {model_id} names none.",
+            f"The modelRevision '{revision}' pins a model on the Hub, but the modelID '{model_id}' names none.",
             hint="Leave modelRevision empty.",
-            problems=[Problem(where="modelRevision", what="can't be honoured", value=revision)],
+            problems=[Problem(where="modelRevision", what="applies to models on the Hub alone", value=revision)],
         )
     if folder:
-        return FolderSource(Path(os.path.abspath(Path(model_id).expanduser())))  # noqa: PTH100  (links stay links)
+        return FolderSource(Path(os.path.abspath(Path(model_id).expanduser())))  # noqa: PTH100  (links are kept)
     if scheme == "file" and rest.startswith("/"):
         return FolderSource(Path(unquote(rest)))
     if scheme == "s3" and "/" in rest.strip("/"):
@@ -251,14 +246,16 @@ def open_source(model_id: str, revision: str, *, store: Store, hub: Callable[[],
     allowed = (
         "organisation/name, ./folder, /folder, file:///folder, s3://bucket/prefix, https://host:port/bucket/prefix"
     )
-    problem = Problem(where="modelID", what="names no source", value=model_id, allowed=allowed)
-    raise InvalidValuesError(f"The modelID {model_id!r} names no model.", hint=f"It is {allowed}.", problems=[problem])
+    problem = Problem(where="modelID", what="names no model", value=model_id, allowed=allowed)
+    raise InvalidValuesError(
+        f"The modelID '{model_id}' names no model.", hint=f"Allowed: {allowed}.", problems=[problem]
+    )
 
 
 def _opened(stream: BinaryIO, path: Path) -> Path:
-    """Tell which file is open, where the system says so; a path may lead elsewhere by now."""
+    """Return the path of the open file where the system reports it; its name may lead elsewhere by now."""
     try:
-        return Path(os.readlink(f"/proc/self/fd/{stream.fileno()}"))  # noqa: PTH115  (no path of ours)
+        return Path(os.readlink(f"/proc/self/fd/{stream.fileno()}"))  # noqa: PTH115  (not a path of ours)
     except OSError:
         return path.resolve()
 
@@ -266,15 +263,15 @@ def _opened(stream: BinaryIO, path: Path) -> Path:
 def _walk(folder: Path) -> Iterator[str]:
     for parent, folders, names in os.walk(folder):
         top = Path(parent)
-        folders[:] = [name for name in folders if not is_tools((top / name).relative_to(folder).as_posix())]
+        folders[:] = [name for name in folders if not is_tool_path((top / name).relative_to(folder).as_posix())]
         for name in names:
             path = top / name
             if not path.exists():
-                raise NotFoundError(f"The link {path} leads to no file.", hint="Remove it, or restore its target.")
+                raise NotFoundError(f"The link '{path}' leads to no file.", hint="Remove it, or restore its target.")
             if path.is_file():
                 yield path.relative_to(folder).as_posix()
 
 
-def is_tools(path: str) -> bool:
-    """Tell whether a path lies in a folder of tools (`.tuneyard`, `.git`), which is no content."""
+def is_tool_path(path: str) -> bool:
+    """Return whether a path lies in a folder of tools (`.tuneyard`, `.git`), which is not content."""
     return path.partition("/")[0] in _NOT_CONTENT

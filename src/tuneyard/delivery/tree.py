@@ -1,31 +1,32 @@
-"""One delivery: the files of a source to a place in the store, each verified on the way, the manifest last.
+"""One delivery: the files of a source to a place in the store, each verified as it is copied, the manifest last.
 
-A model is one such delivery, each file of data another. The order that makes a reader safe at every moment: the journal
-is taken, an old manifest is deleted, files are written and stale ones removed, the manifest is created, the journal
-removed. Whoever is killed in between leaves no manifest, and a journal from which the next one goes on.
+A model is one delivery, each dataset another. This order keeps readers safe at every moment: take the journal, delete
+an old manifest, write files and delete stale ones, create the manifest, delete the journal. A process that is killed
+in between leaves no manifest, and a journal from which the next one resumes.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, cast
 
 from tuneyard.delivery.checks import Held, checked, same_content
 from tuneyard.delivery.journal import Journal, OpenJournal, read_journal
-from tuneyard.delivery.report import Delivered, Status, tell
+from tuneyard.delivery.report import Delivered, Status
 from tuneyard.delivery.selection import Selection, some
-from tuneyard.delivery.sources import Source, SourceFile, is_tools
+from tuneyard.delivery.sources import Source, SourceFile, is_tool_path
 from tuneyard.errors import ConflictError, IntegrityError, InvalidValuesError, NotFoundError, UnavailableError
 from tuneyard.progress import Advance, progress_bar
-from tuneyard.store import FileEntry, Kind, Manifest, Store, check_relative, read_manifest, write_manifest
+from tuneyard.store import FileEntry, Manifest, Place, Store, check_relative, in_parallel, read_manifest, write_manifest
 from tuneyard.whereabouts import more_room
 
-_PARALLEL_FILES = 4
+logger = logging.getLogger(__name__)
+
 _FEW_FILES = 4
 
 
@@ -35,47 +36,41 @@ class Target:
 
     Attributes:
         store: The store.
-        prefix: What the files' paths are relative to; ends at a `/`.
-        manifest_key: Where the manifest goes.
-        journal_key: Where the journal lies meanwhile.
-        kind: What the manifest says it is.
-        key: The place in the user's words.
-        setting: The values' key that names the place.
-        only: The one path that is delivered, where the prefix is shared with others; None where all of it is its own.
+        place: Where the model or dataset lies in it.
+        setting: The key of the values that names the place.
     """
 
     store: Store
-    prefix: str
-    manifest_key: str
-    journal_key: str
-    kind: Kind
-    key: str
+    place: Place
     setting: str
-    only: str | None = None
 
     def owned(self, keys: Iterable[str]) -> frozenset[str]:
-        """Keep the keys of this delivery's own content.
+        """Select the keys that belong to this delivery.
 
-        Manifests and journals are content of the bucket, which others may write: whatever they name, nothing is
-        deleted that lies outside the place that the values name.
+        Others may write manifests and journals in the bucket: whatever these name, nothing outside the place that the
+        values name is deleted.
 
         Args:
-            keys: Whole keys, from a manifest or a journal.
+            keys: Keys from a manifest or a journal.
         """
-        return frozenset(key for key in keys if key.startswith(self.prefix) and self._is_own(key[len(self.prefix) :]))
+        return frozenset(
+            key
+            for key in keys
+            if key.startswith(self.place.prefix) and self._is_own(key.removeprefix(self.place.prefix))
+        )
 
     def _is_own(self, path: str) -> bool:
-        if self.only is not None:
-            return path == self.only
+        if self.place.kind == "dataset":  # its folder is shared with other datasets
+            return self.place.prefix + path == self.place.key
         try:
-            return not is_tools(check_relative(path))
+            return not is_tool_path(check_relative(path))
         except InvalidValuesError:
             return False
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What is to be done: `status` at the end, files that need no transfer, objects to remove."""
+    """What a delivery does: its `status` at the end, the files that need no transfer, the objects to delete."""
 
     status: Status
     done: dict[str, Held]
@@ -84,7 +79,7 @@ class _Plan:
 
 
 def _check_nothing() -> None:
-    """Accept any files: what data holds is checked where it is trained on."""
+    """Accept any files: datasets are checked before they are trained on."""
 
 
 def deliver_tree(
@@ -97,42 +92,44 @@ def deliver_tree(
     stop: threading.Event,
     check: Callable[[], None] = _check_nothing,
 ) -> Delivered:
-    """Deliver the chosen files of a source.
+    """Deliver the selected files of a source.
 
     Args:
-        target: Where to.
-        source: Where from.
-        selection: Which of its files.
+        target: The place to deliver to.
+        source: The source.
+        selection: The files to deliver.
         about: Facts for the manifest besides the source's own.
-        allow_overwrite: Replace what is there and differs.
-        stop: Ends the transfers early when set; it is set when one of them fails.
-        check: Called when all files are in the store and before the manifest is; raises where they must not be used.
+        allow_overwrite: Replace content that differs.
+        stop: Cancels the transfers when set; set when one of them fails.
+        check: Called with all files in the store, before the manifest is written; raises where they must not be used.
 
     Returns:
-        What was done.
+        What was delivered.
 
     Raises:
-        ConflictError: Something else is there and may not be replaced, or another process delivers to the same place.
-        IntegrityError: A file is not what its source declares.
-        NotFoundError, DeniedError, UnavailableError: The source or the store is not there or can't be had.
+        ConflictError: Other content is there and may not be replaced, or another process delivers to the same place.
+        IntegrityError: A file differs from what its source declares.
+        NotFoundError, DeniedError, UnavailableError: The source or the store is missing, denied or unreachable.
     """
     plan = _plan(target, source, selection, allow_overwrite=allow_overwrite)
     if isinstance(plan, Manifest):
-        _bring_facts_up_to_date(target, plan, _facts(source, selection, _held(plan), about))
+        _update_facts(target, plan, _facts(source, selection, _held(plan), about))
         return _delivered(target, source, selection, plan, status="unchanged")
     files = selection.files
     rest = [file for file in files if file.path not in plan.done]
     _check_room(target, source, rest)
     stale = target.owned(plan.stale)
     journal = OpenJournal(
-        target.store, target.journal_key, plan.journal, done=plan.done, stale=stale, source=source.name
+        target.store, target.place.journal_key, plan.journal, done=plan.done, stale=stale, source=source.name
     )
-    target.store.delete([target.manifest_key])
+    target.store.delete([target.place.manifest_key])
     if plan.done:
-        tell(f"{len(plan.done)} of {len(files)} files of {source.name} are at {target.key} already")
+        logger.info(
+            "%d of %d files of '%s' are already at '%s'.", len(plan.done), len(files), source.name, target.place.key
+        )
     _transfer(target, source, rest, journal, stop)
     manifest = Manifest(
-        kind=target.kind,
+        kind=target.place.kind,
         files=tuple(FileEntry(path, held.size, held.sha256) for path, held in journal.done.items()),
         about=_facts(source, selection, journal.done, about),
     )
@@ -140,32 +137,30 @@ def deliver_tree(
     check()
     journal.confirm()
     target.store.delete(sorted(stale))
-    write_manifest(target.store, target.manifest_key, manifest)
+    write_manifest(target.store, target.place.manifest_key, manifest)
     journal.remove()
     return _delivered(target, source, selection, manifest, status=plan.status, rest=rest)
 
 
 def _plan(target: Target, source: Source, selection: Selection, *, allow_overwrite: bool) -> _Plan | Manifest:
-    """Compare with what is there; a manifest where there is nothing to do."""
-    journal = read_journal(target.store, target.journal_key)
+    """Compare the selection with the store; the manifest that is there where nothing is to be done."""
+    journal = read_journal(target.store, target.place.journal_key)
     sizes = object_sizes(target, [file.path for file in selection.files])
     chosen = {file.path: file for file in selection.files}
-    manifest = _manifest_there(target, allow_overwrite=allow_overwrite)
+    manifest = _existing_manifest(target, allow_overwrite=allow_overwrite)
     if manifest is not None:
         held = _held(manifest)
         same = {path for path, file in chosen.items() if path in held and same_content(source, file, held[path])}
-        stale = frozenset(target.prefix + path for path in held if path not in chosen)
+        stale = frozenset(target.place.prefix + path for path in held if path not in chosen)
         if stale or len(same) < len(chosen):
             if not allow_overwrite:
                 raise _differs(target, source, chosen, held, same)
         elif all(sizes.get(path) == held[path].size for path in held):
             if journal is not None:  # killed between the manifest and the journal's removal
-                target.store.delete([target.journal_key])
+                target.store.delete([target.place.journal_key])
             return manifest
         else:
-            tell(
-                f"some of the files that the manifest of {target.key} names are damaged or gone; delivering them again"
-            )
+            logger.info("Files of '%s' are damaged or missing; delivering them.", target.place.key)
         done = {path: held[path] for path in same if sizes.get(path) == held[path].size}
         return _Plan("replaced" if stale or len(same) < len(chosen) else "delivered", done, stale, journal)
     if journal is not None:
@@ -174,8 +169,10 @@ def _plan(target: Target, source: Source, selection: Selection, *, allow_overwri
             for path, held in journal.done.items()
             if path in chosen and sizes.get(path) == held.size and same_content(source, chosen[path], held)
         }
-        gone = frozenset(target.prefix + path for path in journal.done if path not in chosen)
-        return _Plan("delivered", done, (journal.stale - {target.prefix + path for path in chosen}) | gone, journal)
+        gone = frozenset(target.place.prefix + path for path in journal.done if path not in chosen)
+        return _Plan(
+            "delivered", done, (journal.stale - {target.place.prefix + path for path in chosen}) | gone, journal
+        )
     done = _adopt(target, source, chosen, sizes, allow_overwrite=allow_overwrite)
     return _Plan("replaced" if sizes.keys() - done.keys() else "delivered", done, frozenset(), None)
 
@@ -190,17 +187,19 @@ def _facts(source: Source, selection: Selection, done: Mapping[str, Held], about
     }
 
 
-def _bring_facts_up_to_date(target: Target, manifest: Manifest, facts: dict[str, Any]) -> None:
-    """Note the newest commit or script that the same content came from; another kind of source changes nothing."""
+def _update_facts(target: Target, manifest: Manifest, facts: dict[str, Any]) -> None:
+    """Record the newest commit or script that gave the same content; another kind of source changes nothing."""
     before: Any = manifest.about.get("source")
     kind = cast("dict[str, Any]", before).get("kind") if isinstance(before, dict) else None
     if kind == facts["source"]["kind"] and dict(manifest.about) != facts:
-        write_manifest(target.store, target.manifest_key, Manifest(manifest.kind, manifest.files, facts), replace=True)
+        write_manifest(
+            target.store, target.place.manifest_key, Manifest(manifest.kind, manifest.files, facts), replace=True
+        )
 
 
-def _manifest_there(target: Target, *, allow_overwrite: bool) -> Manifest | None:
+def _existing_manifest(target: Target, *, allow_overwrite: bool) -> Manifest | None:
     try:
-        return read_manifest(target.store, target.manifest_key)
+        return read_manifest(target.store, target.place.manifest_key)
     except NotFoundError:
         return None
     except IntegrityError:
@@ -212,32 +211,39 @@ def _manifest_there(target: Target, *, allow_overwrite: bool) -> Manifest | None
 def _adopt(
     target: Target, source: Source, chosen: dict[str, SourceFile], sizes: dict[str, int], *, allow_overwrite: bool
 ) -> dict[str, Held]:
-    """Take over objects that someone put there without a manifest, where they are the same; never write over others."""
+    """Adopt equal objects that are there without a manifest; never overwrite others."""
     if not sizes:
         return {}
-    tell(f"{len(sizes)} objects lie at {target.key} without a manifest; comparing them with {source.name}")
+    logger.info(
+        "%d objects are at '%s' without a manifest; comparing them with '%s'.",
+        len(sizes),
+        target.place.key,
+        source.name,
+    )
     done: dict[str, Held] = {}
     for path, size in sizes.items():
         if size != chosen[path].size:
             continue
-        held = Held(size=size, sha256=_stored_sha256(target.store, target.prefix + path), version=chosen[path].version)
-        # the version is the source's, so it may not vouch for the bytes here
+        held = Held(
+            size=size, sha256=_stored_sha256(target.store, target.place.prefix + path), version=chosen[path].version
+        )
+        # compared without the version, which is the source's and proves nothing about these bytes
         if same_content(source, chosen[path], Held(held.size, held.sha256)):
             done[path] = held
     others = sorted(sizes.keys() - done.keys())
     if others and not allow_overwrite:
         raise ConflictError(
-            f"Objects without a manifest lie at {target.key} and differ from {source.name}: {some(others)}.",
+            f"Objects at '{target.place.key}' have no manifest and differ from '{source.name}': {some(others)}.",
             hint=_HINT.format(setting=target.setting),
-            key=target.key,
+            key=target.place.key,
             differing=others,
         )
     return done
 
 
 def _check_room(target: Target, source: Source, files: list[SourceFile]) -> None:
-    """Before anything is fetched, look whether a folder's disk can hold it, whatever sizes a source declares."""
-    place = target.store.local_path(target.manifest_key)
+    """Check that the disk of a folder can hold the files, before any is fetched."""
+    place = target.store.local_path(target.place.manifest_key)
     if place is None:
         return
     while not place.exists():
@@ -245,10 +251,10 @@ def _check_room(target: Target, source: Source, files: list[SourceFile]) -> None
     free, needed = shutil.disk_usage(place).free, sum(file.size for file in files)
     if needed > free:
         raise UnavailableError(
-            f"There is no room for {source.name} at {target.key} in {target.store.url}: "
-            f"it needs {needed} bytes, and {free} are free.",
+            f"'{target.store.url}' has no room for '{source.name}' at '{target.place.key}': "
+            f"{needed} bytes are needed, {free} are free.",
             hint=f"{more_room(place)}; or deliver to another store.",
-            key=target.key,
+            key=target.place.key,
             needed=needed,
             free=free,
         )
@@ -261,69 +267,53 @@ def _transfer(
         return
 
     def one(file: SourceFile, advance: Advance) -> None:
-        if stop.is_set():
-            raise CancelledError
-        chunks = checked(source, file, advance=advance, stop=stop)
-        digest = target.store.write(target.prefix + file.path, chunks)
+        digest = target.store.write(target.place.prefix + file.path, checked(source, file, advance=advance))
         journal.add(file.path, Held(size=digest.size, sha256=digest.sha256, version=file.version))
 
     total = sum(file.size for file in files)
-    largest_first = sorted(files, key=lambda file: -file.size)  # so that no large one is left to run alone at the end
-    with (
-        progress_bar(f"Delivering {source.name}", total, "bytes") as advance,
-        ThreadPoolExecutor(_PARALLEL_FILES, thread_name_prefix="deliver") as pool,
-    ):
-        futures = [pool.submit(one, file, advance) for file in largest_first]
-        try:
-            wait(futures, return_when=FIRST_EXCEPTION)
-        finally:
-            if any(not future.done() or future.exception() for future in futures):
-                stop.set()
-            for future in futures:
-                future.cancel()
-    failures = [error for future in futures if not future.cancelled() and (error := future.exception())]
-    for error in failures:
-        if not isinstance(error, CancelledError):
-            raise error
+    largest_first = sorted(
+        files, key=lambda file: -file.size
+    )  # so that no large file is left to transfer alone at the end
+    with progress_bar(f"Delivering {source.name}", total, "bytes") as advance:
+        in_parallel(one, largest_first, advance, stop=stop)
 
 
 def _check_present(target: Target, manifest: Manifest) -> None:
-    """Ask the store for every file once more before a manifest vouches for them."""
+    """Check that the store holds every file, before a manifest names them."""
     sizes = object_sizes(target, [entry.path for entry in manifest.files])
     for entry in manifest.files:
         if sizes.get(entry.path) != entry.size:
             raise IntegrityError(
-                f"The store holds {sizes.get(entry.path, 'no')} bytes at {target.prefix}{entry.path}, "
-                f"and {entry.size} were written.",
-                hint="Run it again; another process may have written to the same place.",
-                key=target.prefix + entry.path,
+                f"The store holds {sizes.get(entry.path, 'no')} bytes at '{target.place.prefix}{entry.path}', "
+                f"but {entry.size} were written.",
+                hint="Deliver again. Another process may have written to the same place.",
+                key=target.place.prefix + entry.path,
             )
 
 
 def object_sizes(target: Target, paths: list[str]) -> dict[str, int]:
-    """Ask a store which of some files it holds, and how large they are.
+    """Return the sizes in bytes of those files that the store holds.
 
     Args:
-        target: Where they would be.
-        paths: Their paths, relative to the target's prefix.
-
-    Returns:
-        The sizes in bytes of those that are there.
+        target: The place of the files.
+        paths: Their paths, relative to its prefix.
     """
     if len(paths) > _FEW_FILES:
         wanted = frozenset(paths)
-        listed = ((info.key.removeprefix(target.prefix), info.size) for info in target.store.list(target.prefix))
+        listed = (
+            (info.key.removeprefix(target.place.prefix), info.size) for info in target.store.list(target.place.prefix)
+        )
         return {path: size for path, size in listed if path in wanted}
     sizes: dict[str, int] = {}
     for path in paths:
         try:
-            sizes[path] = target.store.head(target.prefix + path).size
+            sizes[path] = target.store.head(target.place.prefix + path).size
         except NotFoundError:
             continue
     return sizes
 
 
-_HINT = "Set allowOverwrite to true to replace it, or choose another {setting}."
+_HINT = "Replace it with --set allowOverwrite=true, or choose another {setting}."
 
 
 def _differs(
@@ -332,16 +322,16 @@ def _differs(
     groups = {
         "differ": sorted(path for path in chosen if path in held and path not in same),
         "are new": sorted(path for path in chosen if path not in held),
-        "are gone": sorted(path for path in held if path not in chosen),
+        "are missing from the source": sorted(path for path in held if path not in chosen),
     }
     words = "; ".join(f"{len(paths)} {what} ({some(paths)})" for what, paths in groups.items() if paths)
     return ConflictError(
-        f"What is at {target.key} in {target.store.url} is not {source.name}: of the files, {words}.",
+        f"What '{target.store.url}' holds at '{target.place.key}' differs from '{source.name}': of the files, {words}.",
         hint=_HINT.format(setting=target.setting),
-        key=target.key,
+        key=target.place.key,
         differing=groups["differ"],
         new=groups["are new"],
-        gone=groups["are gone"],
+        gone=groups["are missing from the source"],
     )
 
 
@@ -369,7 +359,7 @@ def _delivered(
 ) -> Delivered:
     moved = rest or []
     return Delivered(
-        key=target.key,
+        key=target.place.key,
         status=status,
         source=source.name,
         content_sha256=manifest.content_sha256,

@@ -1,9 +1,9 @@
-"""What a model's files may ask of the libraries that load them: data, and never code from anywhere.
+"""Checks that loading a model's files can run no code and read nothing outside of the model.
 
-`selection` looks at names when a model is delivered. This looks into the files once they are on this machine, before
-they are loaded for training or serving, since a bucket may hold what no delivery of ours brought. A repository's own
-code (`auto_map` and the `.py` files) is not refused: nothing here ever runs it, and many models carry it beside an
-architecture that transformers has too.
+`selection` checks names when a model is delivered. This module checks the files once they are on this machine, before
+they are loaded for training or serving, since a bucket may hold models that no delivery wrote. A repository's own code
+(`auto_map` and `.py` files) is not refused: it is never run, and many models carry it beside an architecture that
+transformers has too.
 """
 
 from __future__ import annotations
@@ -24,41 +24,41 @@ _INDEX = ".safetensors.index.json"
 _LARGEST_BYTES = 64 * 1024 * 1024
 _READ = ("config.json", "generation_config.json", "tokenizer_config.json", _ADAPTER)
 _ELSEWHERE = re.compile(r"^[/~]|^[A-Za-z]:|\\|(^|/)\.\.?(/|$)|[\x00-\x1f]|://|@")
-"""Names that lead out of the model's own folder."""
+"""Names that lead out of the model's folder."""
 _KERNELS = ("attn_implementation", "experts_implementation")
-"""Settings whose value may be a repository of compiled code on the Hub."""
+"""Settings whose value may name a repository of compiled code on the Hub."""
 
 
 class _Missing(Problem):
-    """A file that the model itself says it has, and which is not there."""
+    """A file that the model itself names, and that is missing."""
 
 
 def vet_model(folder: Path, paths: Iterable[str], *, where: str) -> None:
-    """Look into a model's or an adapter's files before anything loads them.
+    """Check a model's or adapter's files before anything loads them.
 
     Args:
-        folder: The folder, verified.
-        paths: What its manifest names.
-        where: The model in the user's words.
+        folder: Its verified folder.
+        paths: The paths in its manifest.
+        where: The model, for messages.
 
     Raises:
-        InvalidDataError: A file is of a format that runs code when it is loaded, or asks for code or files from
-            elsewhere; with every such file. Or the model lacks weights that its own files name: then it is nobody's
-            attack, but incomplete.
+        InvalidDataError: A file is of a format that runs code when loaded, or names code or files elsewhere; with
+            every such file. Or the model is incomplete: it lacks weights that its own files name.
     """
     named = frozenset(paths)
     problems = list(_problems(folder, named))
     suspicious = [problem for problem in problems if not isinstance(problem, _Missing)]
     if suspicious:
         raise InvalidDataError(
-            f"The model {where} is not plain weights and settings: {suspicious[0].where} {suspicious[0].what}.",
-            hint="Use a model in plain safetensors, without code of its own; don't trust whoever made this one.",
+            f"The model '{where}' is not plain weights and settings: '{suspicious[0].where}' {suspicious[0].what}.",
+            hint="Use a model in plain safetensors without code of its own, and don't trust the origin of this one.",
             problems=suspicious,
         )
     if problems:
         first = problems[0]
+        value = f" ({first.value})" if first.value else ""
         raise InvalidDataError(
-            f"The model {where} is incomplete: {first.where} {first.what}{f' ({first.value})' if first.value else ''}.",
+            f"The model '{where}' is incomplete: '{first.where}' {first.what}{value}.",
             hint="Deliver it again, and check that downloadExcludeGlob leaves none of its weights out.",
             problems=problems,
         )
@@ -67,7 +67,7 @@ def vet_model(folder: Path, paths: Iterable[str], *, where: str) -> None:
 def _problems(folder: Path, named: frozenset[str]) -> Iterator[Problem]:
     for path in sorted(named):
         if is_unsafe(path):
-            yield Problem(path, "is of a format that can run code when it is loaded", allowed="safetensors")
+            yield Problem(path, "is in a format that can run code when loaded", allowed="safetensors")
         elif path in _READ or path.endswith(_INDEX):
             settings = _settings(folder / path)
             if isinstance(settings, str):
@@ -81,24 +81,24 @@ def _problems(folder: Path, named: frozenset[str]) -> Iterator[Problem]:
 
 
 def _settings(path: Path) -> dict[str, Any] | str:
-    """Read a file of settings; what is wrong with it where it can't be."""
+    """Read a file of settings; what is wrong with it where it can't be read."""
     if path.stat().st_size > _LARGEST_BYTES:
         return f"is larger than {_LARGEST_BYTES} bytes"
     try:
         document: object = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
         return "is not JSON"
-    return cast("dict[str, Any]", document) if isinstance(document, dict) else "is no map"
+    return cast("dict[str, Any]", document) if isinstance(document, dict) else "is not a JSON object"
 
 
 def _wrong_settings(path: str, settings: dict[str, Any]) -> Iterator[Problem]:
-    for key, value in _everything(settings):
+    for key, value in _all_settings(settings):
         if key == "trust_remote_code" and value:
-            yield Problem(path, "asks for a repository's code to be trusted", f"{key}: {value!r}"[:80])
+            yield Problem(path, "trusts a repository's code", f"{key}: {value!r}"[:80])
         elif any(kernel in key for kernel in _KERNELS) and _is_elsewhere(value):
-            yield Problem(path, "names compiled code of a repository", f"{key}: {value!r}"[:80])
+            yield Problem(path, "names compiled code in a repository", f"{key}: {value!r}"[:80])
         elif key == "custom_generate" and value:
-            yield Problem(path, "names code that would generate", f"{key}: {value!r}"[:80])
+            yield Problem(path, "names code for generation", f"{key}: {value!r}"[:80])
 
 
 def _wrong_index(path: str, index: dict[str, Any], named: frozenset[str]) -> Iterator[Problem]:
@@ -110,22 +110,22 @@ def _wrong_index(path: str, index: dict[str, Any], named: frozenset[str]) -> Ite
     for file in sorted({str(file) for file in cast("dict[str, Any]", weights).values()}):
         whole = f"{beside}/{file}" if beside else file
         if _ELSEWHERE.search(file) or not file.endswith(".safetensors"):
-            yield Problem(path, "names weights that are not the model's own safetensors", repr(file)[:80])
+            yield Problem(path, "names weights other than the model's own safetensors", repr(file)[:80])
         elif whole not in named:
-            yield _Missing(path, "names a file that is not there", repr(file)[:80])
+            yield _Missing(path, "names a file that is missing", repr(file)[:80])
 
 
 def _wrong_adapter(settings: dict[str, Any], named: frozenset[str]) -> Iterator[Problem]:
     kind = settings.get("peft_type")
     if kind not in _ADAPTERS:
-        yield Problem(_ADAPTER, "is of a kind that is not loaded", f"peft_type: {kind!r}"[:80], ", ".join(_ADAPTERS))
+        yield Problem(_ADAPTER, "is of a type that can't be loaded", f"peft_type: {kind!r}"[:80], ", ".join(_ADAPTERS))
     if (
         kind == "PROMPT_TUNING" and settings.get("inference_mode") is not True
-    ):  # else peft asks a tokenizer for its text
-        yield Problem(_ADAPTER, "would begin its prompt anew", f"inference_mode: {settings.get('inference_mode')!r}")
+    ):  # else PEFT would load a tokenizer for its text
+        yield Problem(_ADAPTER, "would initialize its prompt", f"inference_mode: {settings.get('inference_mode')!r}")
     if settings.get("megatron_config") is not None:
         yield Problem(_ADAPTER, "names a package to import", f"megatron_core: {settings.get('megatron_core')!r}"[:80])
-    if _ADAPTER_WEIGHTS not in named:  # peft would look for them on the Hub
+    if _ADAPTER_WEIGHTS not in named:  # PEFT would look for them on the Hub
         yield _Missing(_ADAPTER, f"has no {_ADAPTER_WEIGHTS} beside it")
 
 
@@ -135,8 +135,8 @@ def _is_elsewhere(value: object) -> bool:
     return isinstance(value, str) and any(mark in value for mark in "/:@\\")
 
 
-def _everything(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Give every setting, however deep it lies."""
+def _all_settings(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield every setting, at any depth."""
     waiting: list[Any] = [settings]
     while waiting:
         one: Any = waiting.pop()

@@ -1,22 +1,24 @@
-"""Whether a model that is about to be delivered is whole: every weight that its config names, and no other.
+"""Checks that a model to be delivered is complete: it holds every weight that its config names, and no other.
 
-Only the headers of the weight files are read. With torch and transformers installed the
-library's own model is what they are compared with; without them (the image that delivers) what names and shapes alone
-contradict is found, and the rest before a training starts.
+Only the headers of the weight files are read. With torch and transformers installed, they are compared with the
+library's own model; without them (in the image that delivers) only contradictions of names and shapes are found, and
+the rest is checked before a training starts.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from tuneyard.delivery.report import tell
 from tuneyard.delivery.vetting import vet_model
 from tuneyard.errors import InvalidDataError
 from tuneyard.models import Read, check_whole, incomplete, structure_problems, write_outline
+
+logger = logging.getLogger(__name__)
 
 _CONFIG = "config.json"
 _INDEX = "model.safetensors.index.json"
@@ -26,12 +28,12 @@ _CHUNK_BYTES = 1 << 20
 
 
 def check_weights(name: str, files: Mapping[str, int], read: Read) -> None:
-    """Check that the chosen files of a model are a whole one.
+    """Check that the selected files are a complete model.
 
     Args:
-        name: The model's source in words.
-        files: Path and size in bytes of each file that is delivered of it.
-        read: Opens one as a stream.
+        name: The model's source, for messages.
+        files: Path and size in bytes of each file to deliver.
+        read: Opens a file as a stream.
 
     Raises:
         IncompleteModelError: Weights or files are missing, unexpected or of another shape, each named.
@@ -45,18 +47,18 @@ def check_weights(name: str, files: Mapping[str, int], read: Read) -> None:
         tensors = write_outline(files, read, folder, where=name)
         config = _settings(folder / _CONFIG)
         if config is None:
-            return  # reported where the model is loaded: training and serving look into every file of settings
+            return  # reported before the model is loaded: training and serving check every file of settings
         if problems := structure_problems(tensors, _settings(folder / _INDEX), config):
             raise incomplete(name, problems)
         _compare(folder, name)
 
 
 def check_folder(folder: Path, *, where: str) -> None:
-    """Check that a model's verified folder is a whole one, as a delivery does: for whoever loads it by other means.
+    """Check, as a delivery does, that a verified folder holds a complete model.
 
     Args:
         folder: The folder.
-        where: The model in the user's words.
+        where: The model, for messages.
 
     Raises:
         IncompleteModelError, InvalidDataError: As `check_weights`.
@@ -75,10 +77,10 @@ def _compare(folder: Path, name: str) -> None:
     try:
         vet_model(folder, [path.name for path in folder.iterdir()], where=name)
     except InvalidDataError as error:
-        tell(f"The weights of {name} were not compared: {error.message}")
+        logger.info("The weights of '%s' were not compared: %s", name, error.message)
         return
     if notice := check_whole(folder, where=name):
-        tell(notice)
+        logger.info("%s", notice)
 
 
 def _settings(path: Path) -> dict[str, Any] | None:

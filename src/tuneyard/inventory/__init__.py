@@ -1,7 +1,7 @@
-"""What lies in a store: whole, damaged, or left over; verified without a run, and cleaned up without a loss.
+"""The contents of a store: complete, damaged or left over; verified without a run, and cleaned up without loss.
 
-The room's public face; everything else in it is private. It reads what `deliver` and `checkpoints` wrote by their
-manifests alone, and sits above both. It starts nothing and repairs nothing.
+The room's public face; the rest of it is private. It reads what `delivery` and `checkpoints` wrote by the manifests
+alone, and sits above both. It neither starts nor repairs anything.
 """
 
 from tuneyard.inventory.listing import Inventory, Leftover, Part, take_inventory

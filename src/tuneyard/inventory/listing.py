@@ -1,50 +1,48 @@
-"""One listing of a place in the store, sorted into parts that a manifest names and what is left over.
+"""One listing of a key, sorted into parts with a manifest (`store.places`) and leftovers.
 
-Only names are looked at, and the manifests read; `verifying` reads the bytes. Where things lie:
-
-    <model>/.tuneyard/manifest.json            names files below <model>/
-    <folder>/.tuneyard/<file>.manifest.json    names <folder>/<file>
-    <experiment>/checkpoint-…/manifest.json    names files beside it
-
-A file that belongs to none of these shapes is somebody else's, and nobody's business here.
+Only keys are listed and manifests read; `verifying` reads the bytes. Objects that belong to no place of Tuneyard's are
+somebody else's and are ignored.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from tuneyard.checkpoints import CheckpointRef
+from tuneyard.checkpoints import FINAL_NAMES, CheckpointRef
 from tuneyard.errors import IntegrityError, NotFoundError
-from tuneyard.store import Kind, Manifest, ObjectInfo, Store, read_manifest, split_key
+from tuneyard.store import (
+    MANIFEST,
+    Kind,
+    Manifest,
+    ObjectInfo,
+    Place,
+    Store,
+    place_of_dataset,
+    place_of_result,
+    place_with_journal,
+    place_with_manifest,
+    read_manifest,
+    split_key,
+)
 
 Why = Literal["not committed", "not named", "delivery under way"]
-"""`not committed`: a checkpoint without a manifest. `not named`: beside a manifest that does not name it.
-`delivery under way`: the journal of a delivery, or what has arrived while one is there."""
-
-_OWN = ".tuneyard"
-_FINALS = ("checkpoint-final", "checkpoint-final-merged")
-# Nothing of ours lies at the top of a bucket: a manifest or a journal put there must not speak for all of it.
-_MANIFEST = re.compile(
-    rf"(?P<place>[^/]+/.+)/(?:(?P<model>{_OWN}/manifest\.json)|{_OWN}/(?P<file>[^/]+)\.manifest\.json"
-    r"|(?P<checkpoint>checkpoint-[^/]+)/manifest\.json)"
-)
-_JOURNAL = re.compile(rf"(?P<place>[^/]+/.+)/{_OWN}/(?:(?P<file>[^/]+)\.)?delivering\.json")
+"""`not committed`: of a checkpoint without a manifest. `not named`: beside a manifest that does not name it.
+`delivery under way`: the journal of a delivery, or an object that arrived since."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One thing that a manifest makes visible: a model, a file of data, a checkpoint, a final model.
+    """A model, dataset, checkpoint or final model: whatever has a manifest.
 
     Attributes:
-        key: Where it lies: the model's or checkpoint's key, or the file's.
+        key: The key of the model, dataset or checkpoint.
         kind: What it is.
-        manifest_key: Where its manifest lies.
-        prefix: What the manifest's paths are relative to; ends at a `/`.
-        manifest: The manifest, or None where it can't be read.
+        manifest_key: The key of its manifest.
+        prefix: What the manifest's paths are relative to; ends with a `/`.
+        manifest: The manifest; None where it can't be read.
         problem: Why it can't be read; empty otherwise.
     """
 
@@ -58,14 +56,14 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """An object that lies where Tuneyard writes, and that nothing names.
+    """An object in a place of Tuneyard's that no manifest names.
 
     Attributes:
         info: The object.
-        why: What it is.
-        touched: When a process last wrote it, or the journal of the delivery that it is of.
-        checkpoint: The checkpoint it would belong to, where it is of one.
-        experiment: That checkpoint's experiment, also for what lies in a final model's place.
+        why: Why no manifest names it.
+        touched: When it was last written, or the journal of its delivery.
+        checkpoint: The checkpoint that it would belong to; None where it is of none.
+        experiment: That checkpoint's or final model's experiment; empty where it is of none.
     """
 
     info: ObjectInfo
@@ -77,14 +75,14 @@ class Leftover:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """What lies under a key.
+    """The contents of a key.
 
     Attributes:
-        key: The key that was looked at.
-        parts: Everything that has a manifest, by key.
-        leftovers: Everything that nothing names, by key.
-        experiments: The experiments there, by HEAD or run.json or a checkpoint.
-        sizes: The size of every object, by key.
+        key: The key that was listed.
+        parts: Everything that has a manifest, sorted by key.
+        leftovers: Everything that no manifest names, sorted by key.
+        experiments: The experiments, identified by HEAD, run.json or a checkpoint.
+        sizes: The size of every object in bytes, by key.
     """
 
     key: str
@@ -95,22 +93,22 @@ class Inventory:
 
 
 def take_inventory(store: Store, key: str) -> Inventory:
-    """List what lies under a key, and read the manifests.
+    """List the objects under a key, and read the manifests.
 
     Args:
         store: The store.
-        key: A bucket, an experiment, a model, a folder of any of these, or one file of data.
+        key: A bucket, an experiment, a model, a folder of any of these, or a dataset.
 
     Raises:
-        NotFoundError: Nothing is there.
-        UnavailableError, DeniedError: The store can't be reached, or refuses the credentials.
+        NotFoundError: There are none.
+        UnavailableError, DeniedError: The store can't be reached, or denies access.
     """
     key = key.strip("/")
     objects = list(store.list(f"{key}/")) or _one_file(store, key)
     if not objects:
         raise NotFoundError(
-            f"There is nothing under {key} in {store.url}.",
-            hint="A key is bucket/path, such as default-bucket/experiments/NAME.",
+            f"There is nothing under '{key}' in '{store.url}'.",
+            hint="A key is BUCKET/PATH, such as default-bucket/experiments/NAME.",
             key=key,
         )
     parts = [part for info in objects if (part := _part(store, info.key))]
@@ -124,12 +122,11 @@ def take_inventory(store: Store, key: str) -> Inventory:
 
 
 def _one_file(store: Store, key: str) -> list[ObjectInfo]:
-    folder, slash, name = key.rpartition("/")
-    if not slash or "/" not in folder:
+    if key.count("/") < 2:
         return []
     split_key(key)
     found: list[ObjectInfo] = []
-    for one in (key, f"{folder}/{_OWN}/{name}.manifest.json"):
+    for one in (key, place_of_dataset(key).manifest_key):
         try:
             found.append(store.head(one))
         except NotFoundError:
@@ -138,28 +135,26 @@ def _one_file(store: Store, key: str) -> list[ObjectInfo]:
 
 
 def _part(store: Store, key: str) -> Part | None:
-    match = _MANIFEST.fullmatch(key)
-    if match is None:
+    place = place_with_manifest(key) or _published(key)
+    if place is None:
         return None
-    place = match["place"]
-    if match["checkpoint"]:
-        where = f"{place}/{match['checkpoint']}"
-        final = match["checkpoint"] in _FINALS
-        if not final and CheckpointRef.from_name(place, match["checkpoint"]) is None:
-            return None
-        kind: Kind = "final" if final else "checkpoint"
-        prefix = f"{where}/"
-    elif match["model"]:
-        where, kind, prefix = place, "model", f"{place}/"
-    else:
-        where, kind, prefix = f"{place}/{match['file']}", "dataset", f"{place}/"
     try:
         manifest = read_manifest(store, key)
     except IntegrityError as error:
-        return Part(where, kind, key, prefix, None, error.message)
+        return Part(place.key, place.kind, key, place.prefix, None, error.message)
     except NotFoundError:  # deleted since it was listed
         return None
-    return Part(where, kind, key, prefix, manifest)
+    return Part(place.key, place.kind, key, place.prefix, manifest)
+
+
+def _published(manifest_key: str) -> Place | None:
+    folder, _, file = manifest_key.rpartition("/")
+    experiment, _, name = folder.rpartition("/")
+    if file != MANIFEST or "/" not in experiment:  # an experiment is never a whole bucket
+        return None
+    if name in FINAL_NAMES:
+        return place_of_result(folder)
+    return place_of_result(folder, "checkpoint") if CheckpointRef.from_name(experiment, name) else None
 
 
 def _leftovers(objects: Sequence[ObjectInfo], parts: Sequence[Part]) -> Iterator[Leftover]:
@@ -177,7 +172,7 @@ def _leftovers(objects: Sequence[ObjectInfo], parts: Sequence[Part]) -> Iterator
             if part is None or part.manifest:
                 why: Why = "not named" if part else "not committed"
                 yield Leftover(info, why, info.modified, checkpoint, folder.rpartition("/")[0])
-        elif _JOURNAL.fullmatch(info.key):
+        elif place_with_journal(info.key):
             yield Leftover(info, "delivery under way", info.modified)
         elif journal := _delivery_of(info.key, journals, experiments):
             yield Leftover(info, "delivery under way", max(journal, info.modified))
@@ -186,15 +181,15 @@ def _leftovers(objects: Sequence[ObjectInfo], parts: Sequence[Part]) -> Iterator
 
 
 def _subject_of_journal(key: str) -> str:
-    """Give what a delivery's journal is about: a file, or a model with a `/` at its end; empty for other keys."""
-    match = _JOURNAL.fullmatch(key)
-    if match is None:
+    """Return the dataset's key or the model's prefix that a journal is about; empty for other keys."""
+    place = place_with_journal(key)
+    if place is None:
         return ""
-    return f"{match['place']}/{match['file'] or ''}"
+    return place.prefix if place.kind == "model" else place.key
 
 
 def _delivery_of(key: str, journals: dict[str, datetime], experiments: set[str]) -> datetime | None:
-    """Give when the journal of the delivery was written that an object would be of, and in no experiment within it."""
+    """Return when the journal of the delivery that an object would belong to was written; None where there is none."""
     if key in journals:
         return journals[key]
     for place in _above(key):
@@ -206,7 +201,7 @@ def _delivery_of(key: str, journals: dict[str, datetime], experiments: set[str])
 
 
 def _in_a_model(key: str, places: dict[str, Part], experiments: set[str]) -> bool:
-    """Tell whether an object lies in a model whose manifest is readable, and in no experiment within it."""
+    """Return whether an object lies in a model with a readable manifest, and in no experiment within it."""
     for place in _above(key):
         if place in experiments:
             return False
@@ -222,12 +217,12 @@ def _above(key: str) -> Iterator[str]:
 
 
 def _checkpoint_of(key: str) -> tuple[str, CheckpointRef | None]:
-    """Find the checkpoint's folder that an object lies in; empty where it lies in none."""
+    """Return the folder of the checkpoint or final model that an object lies in; empty where it lies in none."""
     parts = key.split("/")
     for place, name in enumerate(parts[1:-1], start=1):
         prefix = "/".join(parts[:place])
         ref = CheckpointRef.from_name(prefix, name)
-        if ref or name in _FINALS:
+        if ref or name in FINAL_NAMES:
             return f"{prefix}/{name}", ref
     return "", None
 

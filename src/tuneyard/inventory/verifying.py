@@ -1,12 +1,11 @@
-"""Every byte under a key against the manifests that name it, and what decides beside them: HEAD, run.json, metrics.
+"""Verifies every byte under a key against its manifest, and HEAD, run.json and metrics beside them.
 
-It tells all damage it finds, not the first alone, and changes nothing.
+It reports all damage, not only the first, and changes nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Literal
@@ -18,19 +17,18 @@ from tuneyard.checkpoints.seal import check_seal
 from tuneyard.errors import IntegrityError, NotFoundError
 from tuneyard.inventory.listing import Inventory, Part, take_inventory
 from tuneyard.progress import Advance
-from tuneyard.store import FileEntry, Manifest, Store, verify
-from tuneyard.store.limits import PARALLEL_FILES
+from tuneyard.store import FileEntry, Manifest, Store, in_parallel, place_of_result, verify
 
 State = Literal["whole", "damaged"]
 
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """One thing that is not as it was written.
+    """One damaged object.
 
     Attributes:
         key: The object.
-        what: What is wrong with it, as a sentence.
+        what: What is wrong with it, in a sentence.
     """
 
     key: str
@@ -39,11 +37,11 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class PartState:
-    """A part and how it is.
+    """A part and its state.
 
     Attributes:
         part: The part.
-        state: Whether all of it is as it was written.
+        state: Whether every file of it is undamaged.
     """
 
     part: Part
@@ -52,13 +50,13 @@ class PartState:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What was found under a key.
+    """The result of a verification.
 
     Attributes:
-        inventory: What lies there.
-        parts: Each part and how it is.
-        damage: Everything that is damaged.
-        resume: For each experiment, what a relaunch would do.
+        inventory: The contents of the key.
+        parts: Each part and its state.
+        damage: All damage.
+        resume: What a relaunch would do, for each experiment.
     """
 
     inventory: Inventory
@@ -67,7 +65,7 @@ class Verified:
     resume: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
-        """Give it as JSON can hold it."""
+        """Return it as plain JSON values."""
         return {
             "key": self.inventory.key,
             "parts": [
@@ -99,7 +97,7 @@ def verify_place(store: Store, key: str, *, advance: Advance | None = None) -> V
 
     Raises:
         NotFoundError: Nothing is there.
-        UnavailableError, DeniedError: The store can't be reached, or refuses the credentials.
+        UnavailableError, DeniedError: The store can't be reached, or denies access.
     """
     inventory = take_inventory(store, key)
     damage = {part.key: list(_damage_of_part(store, part, advance)) for part in inventory.parts}
@@ -119,27 +117,26 @@ def _damage_of_part(store: Store, part: Part, advance: Advance | None) -> Iterat
         yield Damage(part.manifest_key, part.problem)
         return
     if part.manifest.kind != part.kind:
-        yield Damage(part.manifest_key, f"{part.manifest_key} is the manifest of another kind: {part.manifest.kind}.")
+        yield Damage(part.manifest_key, f"'{part.manifest_key}' is a manifest of another kind: '{part.manifest.kind}'.")
     try:
         if part.kind == "checkpoint":
             prefix, _, name = part.key.rpartition("/")
             ref = CheckpointRef.from_name(prefix, name)
-            assert ref is not None  # the listing has looked
+            assert ref is not None  # checked by the listing
             read_checkpoint(store, ref, ())
         elif part.kind == "final":
             check_seal(part.manifest.about, where=part.manifest_key)
     except IntegrityError as error:
         yield Damage(part.manifest_key, error.message)
 
-    def one(entry: FileEntry) -> Damage | None:
+    def one(entry: FileEntry, advance: Advance) -> Damage | None:
         try:
             verify(store, part.prefix, Manifest(kind=part.kind, files=(entry,)), advance=advance)
         except IntegrityError as error:
             return Damage(part.prefix + entry.path, error.message)
         return None
 
-    with ThreadPoolExecutor(PARALLEL_FILES, thread_name_prefix="verify") as pool:
-        yield from (found for found in pool.map(one, part.manifest.files) if found)
+    yield from (found for found in in_parallel(one, part.manifest.files, advance) if found)
 
 
 def _damage_of_experiment(store: Store, prefix: str, inventory: Inventory) -> Iterator[Damage]:
@@ -151,18 +148,19 @@ def _damage_of_experiment(store: Store, prefix: str, inventory: Inventory) -> It
         found = None
     else:
         if found is None:
-            yield Damage(f"{prefix}/HEAD", f"{prefix}/HEAD is not there, and checkpoints or a run's record are.")
+            yield Damage(f"{prefix}/HEAD", f"'{prefix}/HEAD' is missing, but there are checkpoints or a run.json.")
     if found:
         head, _ = found
         for ref in (head.checkpoint, head.best):
             if ref and ref.key not in keys:
-                yield Damage(ref.manifest_key, f"{ref.manifest_key} is not there, and HEAD names it.")
-        if head.finished and f"{prefix}/checkpoint-final" not in keys:
-            where = f"{prefix}/checkpoint-final/manifest.json"
-            yield Damage(where, f"{where} is not there, and HEAD says that the run is finished.")
+                yield Damage(ref.manifest_key, f"'{ref.manifest_key}' is missing, but HEAD names it.")
+        final = place_of_result(f"{prefix}/checkpoint-final")
+        if head.finished and final.key not in keys:
+            where = final.manifest_key
+            yield Damage(where, f"'{where}' is missing, but HEAD marks the run as finished.")
     try:
         if read_record(store, prefix) is None:
-            yield Damage(f"{prefix}/run.json", f"{prefix}/run.json is not there.")
+            yield Damage(f"{prefix}/run.json", f"'{prefix}/run.json' is missing.")
     except IntegrityError as error:
         yield Damage(str(error.details["key"]), error.message)
     yield from _damage_of_metrics(store, prefix, inventory, found[0].checkpoint if found else None)
@@ -171,7 +169,7 @@ def _damage_of_experiment(store: Store, prefix: str, inventory: Inventory) -> It
 def _damage_of_metrics(
     store: Store, prefix: str, inventory: Inventory, newest: CheckpointRef | None
 ) -> Iterator[Damage]:
-    """Compare the published rows with those that the newest checkpoint carries."""
+    """Compare the published rows with those of the newest checkpoint."""
     where = f"{prefix}/{METRICS_FILE}"
     rows = Experiment(store, prefix).read_metrics()
     try:
@@ -183,7 +181,7 @@ def _damage_of_metrics(
     manifests = [part.manifest for part in inventory.parts if newest and part.key == newest.key and part.manifest]
     for entry in (entry for manifest in manifests for entry in manifest.files if entry.path == METRICS_FILE):
         if sha256(rows[: entry.size]).hexdigest() != entry.sha256:
-            yield Damage(where, f"{where} does not begin with the rows that the newest checkpoint carries.")
+            yield Damage(where, f"'{where}' does not begin with the rows of the newest checkpoint.")
 
 
 def _relaunch(store: Store, prefix: str, inventory: Inventory, whole: set[str]) -> str:
@@ -201,7 +199,7 @@ def _relaunch(store: Store, prefix: str, inventory: Inventory, whole: set[str]) 
     usable = sorted((ref for ref in committed if not (head and head.supersedes(ref))), reverse=True)
     for ref in usable:
         if ref.key in whole:
-            return f"goes on from step {ref.step} ({ref.name})"
+            return f"resumes from step {ref.step} ({ref.name})"
     return "stops with exit code 7: no checkpoint verifies" if usable else "trains from the start"
 
 

@@ -6,7 +6,6 @@ Loads no torch, so that a finished run launched again ends in a moment, before a
 from __future__ import annotations
 
 import json
-import os
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -16,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.checkpoints import Experiment, RunRecord
+from tuneyard.delivery import find_dataset
 from tuneyard.errors import NotFoundError
 from tuneyard.job.fingerprint import assumed, fingerprint
 from tuneyard.models import find_base
 from tuneyard.progress import Notify
-from tuneyard.store import Manifest, Store, default_store_url, open_store, pull, read_manifest
+from tuneyard.store import Manifest, Store, find_store, pull
 from tuneyard.values import FinetuneValues, canonical_json, public_values, resolve_batch_sizes, values_sha256
 
 _WEIGHTS = (".safetensors", ".gguf")
@@ -77,8 +77,8 @@ class Inputs:
 
 
 def open_values_store(values: FinetuneValues) -> Store:
-    """Open the store of a process: the one its environment names, else the values' own, else the local one."""
-    return open_store(os.environ.get("TUNEYARD_STORE") or values.bucketStorageHost or default_store_url())
+    """Open the store of a training process: `TUNEYARD_STORE`, else the values' own, else the local one."""
+    return find_store(fallback=values.bucketStorageHost)
 
 
 def run_name(values: FinetuneValues) -> str:
@@ -115,7 +115,7 @@ def find_inputs(values: FinetuneValues, store: Store) -> Inputs:
     )
     base = Input(values.basemodel, find_base(store, values.basemodel).content_sha256)
     keys = dict.fromkeys([*training_keys(values), *validation_keys(values)])
-    datasets = tuple(Input(key, delivered_dataset(store, key).content_sha256) for key in keys)
+    datasets = tuple(Input(key, find_dataset(store, key).content_sha256) for key in keys)
     digests = {entry.key: entry.content_sha256 for entry in datasets}
     frozen = fingerprint(values, base.content_sha256, digests, sizes)
     versions = {"python": platform.python_version(), **{name: metadata.version(name) for name in VERSIONED}}
@@ -159,7 +159,7 @@ def wait_for_delivery(
         try:
             find_base(store, values.basemodel)
             for key in dict.fromkeys([*training_keys(values), *validation_keys(values)]):
-                delivered_dataset(store, key)
+                find_dataset(store, key)
         except NotFoundError as error:
             if not told:
                 notify(f"waiting up to {seconds:.0f} s: {error.message}")
@@ -206,31 +206,10 @@ def pull_dataset(store: Store, key: str, workdir: Path) -> Path:
         The file; read it, never write into it.
 
     Raises:
-        NotFoundError, IntegrityError: As `delivered_dataset` and `pull`.
+        NotFoundError, IntegrityError: As `find_dataset` and `pull`.
     """
     folder, _, name = key.rpartition("/")
-    return pull(store, f"{folder}/", delivered_dataset(store, key), workdir / "data" / key) / name
-
-
-def delivered_dataset(store: Store, key: str) -> Manifest:
-    """Read a delivered data file's manifest.
-
-    Raises:
-        NotFoundError: Where it is not there.
-        IntegrityError: Where it names anything but that file.
-    """
-    folder, _, name = key.rpartition("/")
-    where = f"{folder}/.tuneyard/{name}.manifest.json"
-    try:
-        manifest = read_manifest(store, where)
-    except NotFoundError as error:
-        raise NotFoundError(
-            f"the dataset {key!r} is not in {store.url}, or its delivery has not finished",
-            hint=f"tuneyard deliver with a dataScript that writes {name}, and bucketDataDir={folder}/",
-            key=key,
-        ) from error
-    manifest.check_only(name, where=where)
-    return manifest
+    return pull(store, f"{folder}/", find_dataset(store, key), workdir / "data" / key) / name
 
 
 def pull_settings(store: Store, key: str, manifest: Manifest, folder: Path) -> Path:

@@ -1,7 +1,7 @@
-"""Models: where they lie in a store, what their files hold, what transformers makes of them, whether they are whole.
+"""Models: their manifests, the contents of their files, loading them, and checking that they are complete.
 
 The room's public face; the rest of it is private. It sits above `store` and `hub`, so that delivery, plan, training and
-serving look at a model in one way. Importing it loads no torch; `load_model` and `outline_model` do when called.
+serving read models in one way. Importing it loads no torch; `load_model` and `outline_model` do when called.
 """
 
 from tuneyard.models.entries import IDENTITY, OF_THE_LOADER, read_entries, without_dropout
@@ -17,14 +17,13 @@ from tuneyard.models.loading import (
     require_library,
 )
 from tuneyard.models.outline import Read, write_outline
-from tuneyard.models.published import ADAPTER_CONFIG, MANIFESTS, find_base, find_manifest, is_adapter, kind_in_words
+from tuneyard.models.published import ADAPTER_CONFIG, find_base, find_manifest, is_adapter, kind_in_words
 from tuneyard.models.structure import INDEX, structure_problems
 
 __all__ = [
     "ADAPTER_CONFIG",
     "IDENTITY",
     "INDEX",
-    "MANIFESTS",
     "OF_THE_LOADER",
     "Read",
     "Tensor",

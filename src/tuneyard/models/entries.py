@@ -1,8 +1,8 @@
-"""Entries of a model's config.json that differ from the delivered file: which a run may change, and what is read back.
+"""Entries of a model's config.json that a run changes, and how they are read back.
 
-A run may train its model with other entries (`run_conf.model_args`). An adapter has no config.json of its own, so the
-manifest carries them to whatever loads its base. There they are data from a bucket: plain JSON, and never an entry that
-decides what a model is, which code runs, or which files are read. Loads no torch.
+A run may train its model with other entries (`run_conf.model_args`). An adapter has no config.json of its own, so its
+manifest carries them to whatever loads its base. There they are untrusted data from a bucket: plain JSON, and never an
+entry that decides what a model is, which code runs, or which files are read. Loads no torch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tuneyard.errors import InvalidDataError, Problem
 IDENTITY = (
     "model_type", "architectures", "auto_map", "quantization_config", "tie_word_embeddings", "transformers_version",
 )  # fmt: skip
-"""Entries of a config that say what the model is."""
+"""Entries of a config that define what the model is."""
 
 OF_THE_LOADER = frozenset({"dtype", "attn_implementation", "experts_implementation"})
 """Arguments of `from_pretrained` that are no entries of a config, and that values may set."""
@@ -32,7 +32,7 @@ _ARGUMENTS = frozenset({
     "use_safetensors", "variant", "weights_only", "where",
 })
 # fmt: on
-"""Other arguments of `from_pretrained`, which takes entries of a config among them, and of our loading."""
+"""Other arguments of `from_pretrained`, which also accepts entries of a config, and of our loading."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,99}")
 _LARGEST_BYTES = 65_536
@@ -42,31 +42,31 @@ def read_entries(about: Mapping[str, Any], *, where: str) -> dict[str, Any]:
     """Read the entries that an adapter was trained with from its manifest.
 
     Args:
-        about: The facts of the manifest, whoever may have written them.
+        about: The facts of the manifest, which are not trusted.
         where: The adapter, for messages.
 
     Returns:
         The entries; none where the manifest has none.
 
     Raises:
-        InvalidDataError: They are not plain JSON values by name, or one is more than a number of the model.
+        InvalidDataError: They are not plain JSON values by name, or one is not allowed to change.
     """
     given = about.get("config")
     if given is None:
         return {}
     if not isinstance(given, dict):
-        raise _refused(where, [Problem("config", "is no mapping of entries", str(given)[:80])])
+        raise _refused(where, [Problem("config", "is not a mapping of entries", str(given)[:80])])
     entries = cast("dict[str, Any]", given)
     problems = [Problem(f"config.{path}", what) for path, what in _unfit("", entries)]
     if not problems and len(json.dumps(entries)) > _LARGEST_BYTES:
-        problems = [Problem("config", "is larger than settings are", allowed=f"{_LARGEST_BYTES} bytes of JSON")]
+        problems = [Problem("config", "is too large for settings", allowed=f"{_LARGEST_BYTES} bytes of JSON")]
     if problems:
         raise _refused(where, problems)
     return entries
 
 
 def without_dropout(entries: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what decides nothing of an answer: dropout acts in training alone.
+    """Return entries without dropout, which has no effect outside of training.
 
     Args:
         entries: Entries of a config.
@@ -75,14 +75,14 @@ def without_dropout(entries: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _unfit(above: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Give the path of each entry that may not be set, and why; at any depth, as for the parts of a config."""
+    """Yield the path of each entry that may not be set, and why; at any depth, since a config has parts."""
     if isinstance(value, dict):
         for name, entry in cast("dict[str, Any]", value).items():
             path = f"{above}{name}"
             if not _NAME.fullmatch(name):
-                yield path[:80], "is no name of a setting"
+                yield path[:80], "is not the name of a setting"
             elif name in IDENTITY or name in OF_THE_LOADER or name in _ARGUMENTS:
-                yield path, "says what a model is or how it is loaded, and can't come with an adapter"
+                yield path, "defines what a model is or how it is loaded, and can't come with an adapter"
             else:
                 yield from _unfit(f"{path}.", entry)
     elif isinstance(value, list):
@@ -91,12 +91,12 @@ def _unfit(above: str, value: Any) -> Iterator[tuple[str, str]]:
     elif isinstance(value, float) and value - value != 0:
         yield above.rstrip("."), "is not a finite number"
     elif not isinstance(value, str | int | float | None):
-        yield above.rstrip("."), f"is no plain value ({type(value).__name__})"
+        yield above.rstrip("."), f"is not a plain value ({type(value).__name__})"
 
 
 def _refused(where: str, problems: list[Problem]) -> InvalidDataError:
     return InvalidDataError(
-        f"The manifest of the adapter {where} holds settings of its base that can't be used: {problems[0]}.",
-        hint="Publish it anew: finetune under another checkpointsRemote.",
+        f"The manifest of the adapter '{where}' holds settings of its base that can't be used: {problems[0]}.",
+        hint="Finetune again, under another checkpointsRemote.",
         problems=problems,
     )

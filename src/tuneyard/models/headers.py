@@ -21,7 +21,7 @@ _METADATA = "__metadata__"
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """What a header says of one tensor.
+    """A tensor's entry in a header.
 
     Attributes:
         dtype: The format's name of its type, such as `BF16`.
@@ -34,10 +34,10 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A whole header.
+    """A header.
 
     Attributes:
-        raw: Its bytes as they stand at the beginning of the file, the length included.
+        raw: Its bytes at the beginning of the file, including the length.
         tensors: The tensors by name.
     """
 
@@ -46,18 +46,18 @@ class Header:
 
 
 def read_header(stream: Iterator[bytes], *, where: str, size: int) -> Header:
-    """Read the header of a safetensors file; no more of the stream is read than that.
+    """Read the header of a safetensors file, and no more of the stream.
 
     Args:
-        stream: The file's bytes from its beginning; closed where it can be.
-        where: The file in the user's words.
+        stream: The file's bytes from its beginning; closed afterwards if it can be.
+        where: The file, for messages.
         size: The file's size in bytes.
 
     Returns:
         The header.
 
     Raises:
-        InvalidDataError: The file is not safetensors, or cut.
+        InvalidDataError: The file is not safetensors, or truncated.
     """
     try:
         read = _upto(stream, b"", LENGTH_BYTES)
@@ -65,7 +65,7 @@ def read_header(stream: Iterator[bytes], *, where: str, size: int) -> Header:
             raise _unreadable(where, "is shorter than a header's length")
         (length,) = struct.unpack("<Q", read[:LENGTH_BYTES])
         if length > min(_LONGEST_BYTES, size - LENGTH_BYTES):
-            raise _unreadable(where, "declares a header that is longer than it may be", str(length))
+            raise _unreadable(where, "declares a header that is too long", str(length))
         raw = _upto(stream, read, LENGTH_BYTES + length)[: LENGTH_BYTES + length]
     finally:
         close = getattr(stream, "close", None)
@@ -95,12 +95,12 @@ def _tensors(text: bytes, where: str) -> dict[str, Tensor]:
             if name != _METADATA
         }
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _unreadable(where, "has a header that is not one of safetensors") from error
+        raise _unreadable(where, "has a header that is not that of safetensors") from error
 
 
 def _unreadable(where: str, what: str, value: str = "") -> InvalidDataError:
     return InvalidDataError(
-        f"{where} {what}.",
-        hint="Download the file again from where it came from, then deliver the model again.",
+        f"The file '{where}' {what}.",
+        hint="Download the file again from its source, then deliver the model again.",
         problems=[Problem(where, what, value)],
     )

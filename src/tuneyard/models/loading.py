@@ -1,8 +1,8 @@
-"""A causal language model from a verified folder by transformers, and the refusal of one that lacks a weight.
+"""Loads a causal language model from a verified folder by transformers, and refuses one that lacks a weight.
 
-transformers fills what a folder lacks with random numbers and passes over what it doesn't know, with a report in its
-log. Here both are errors that name the weights, in the two ways a model is loaded: with its weights, and as an outline
-on torch's meta device, which has every module, name and shape and takes no memory.
+transformers fills missing weights with random numbers and ignores unknown ones, with a report in its log. Here both are
+errors that name the weights, in both ways of loading a model: with its weights, and as an outline on torch's meta
+device, which has every module, name and shape and uses no memory.
 """
 
 from __future__ import annotations
@@ -37,40 +37,40 @@ def load_model(folder: Path, *, where: str, **keywords: Any) -> PreTrainedModel:
 
     Args:
         folder: The model's verified folder.
-        where: The model in the user's words.
+        where: The model, for messages.
         keywords: More arguments of `from_pretrained`, such as dtype and attn_implementation.
 
     Returns:
-        The model, on the CPU unless `device_map` says otherwise.
+        The model, on the CPU unless `device_map` differs.
 
     Raises:
-        IncompleteModelError: Its files lack a weight, hold one that it hasn't, or one of another shape.
-        InvalidDataError: It is no model that transformers can load without code of its own.
+        IncompleteModelError: Its files lack a weight, or hold one that is unexpected or of another shape.
+        InvalidDataError: transformers can't load it without code of its own.
     """
     return _load(None, folder, where, keywords)
 
 
 def require_library() -> None:
-    """Refuse to go on where transformers and torch are not installed.
+    """Check that transformers and torch are installed.
 
     Raises:
         NotFoundError: They are not.
     """
     if not library_is_here():
         raise NotFoundError(
-            "Looking into a model needs torch and transformers, which are not installed.",
-            hint='pip install "tuneyard[train]"',
+            "Loading a model needs torch and transformers, which are not installed.",
+            hint='Install them: pip install "tuneyard[train]"',
         )
 
 
 def outline_model(folder: Path, *, where: str, architecture: str | None = None, **keywords: Any) -> PreTrainedModel:
-    """Build a model on the meta device and compare it with what its files hold.
+    """Build a model on the meta device, and compare it with the contents of its files.
 
     Args:
         folder: A model's folder, or its outline (`write_outline`).
-        where: The model in the user's words.
+        where: The model, for messages.
         architecture: The name of transformers' class; that for causal language models where None.
-        keywords: More arguments of `from_pretrained`; without a dtype among them, that of the files is taken.
+        keywords: More arguments of `from_pretrained`; the dtype is that of the files by default.
 
     Returns:
         The model without weights.
@@ -82,49 +82,49 @@ def outline_model(folder: Path, *, where: str, architecture: str | None = None, 
 
 
 def check_whole(folder: Path, *, where: str) -> str:
-    """Compare what a model's files hold with the library's model of the architecture that its config names.
+    """Compare the contents of a model's files with the library's model of the architecture that its config names.
 
     Args:
         folder: A model's folder, or its outline (`write_outline`), vetted.
-        where: The model in the user's words.
+        where: The model, for messages.
 
     Returns:
-        Why it was not compared, in a sentence; empty where it was.
+        A sentence with the reason where it was not compared; empty where it was.
 
     Raises:
-        IncompleteModelError: Its files lack a weight, hold one that it hasn't, or one of another shape.
+        IncompleteModelError: Its files lack a weight, or hold one that is unexpected or of another shape.
     """
     if not library_is_here():
-        return f"The weights of {where} were not compared: torch and transformers are not installed."
+        return f"The weights of '{where}' were not compared: torch and transformers are not installed."
     import transformers
 
     named: Any = json.loads((folder / "config.json").read_bytes()).get("architectures")
     architecture = str(named[0]) if isinstance(named, list) and named else ""
     if not hasattr(transformers, architecture):
-        return f"The weights of {where} were not compared: transformers has no architecture {architecture!r}."
+        return f"The weights of '{where}' were not compared: transformers has no architecture '{architecture}'."
     try:
         outline_model(folder, where=where, architecture=architecture)
     except IncompleteModelError:
         raise
     except InvalidDataError as error:
-        return f"The weights of {where} were not compared: {error.message}"
+        return f"The weights of '{where}' were not compared: {error.message}"
     return ""
 
 
 def load_adapter(base: PreTrainedModel, folder: Path, *, where: str) -> PeftModel:
-    """Put a saved adapter on its base by PEFT.
+    """Load a saved adapter onto its base by PEFT.
 
     Args:
-        base: The model it was trained on; its modules are replaced in place.
+        base: The model that it was trained on; its modules are replaced in place.
         folder: The adapter's verified folder.
-        where: The adapter in the user's words.
+        where: The adapter, for messages.
 
     Returns:
         The model with the adapter, in evaluation mode.
 
     Raises:
         IncompleteModelError: The folder lacks weights that its own configuration names.
-        InvalidDataError: It is no adapter that PEFT can put on this base.
+        InvalidDataError: PEFT can't load it onto this base.
     """
     from peft import PeftModel
 
@@ -135,10 +135,10 @@ def load_adapter(base: PreTrainedModel, folder: Path, *, where: str) -> PeftMode
         except _unusable() as error:
             reason = reason_of(error)
             raise InvalidDataError(
-                f"The adapter {where!r} can't be put on its base: {reason}", hint=_HINT, problems=[]
+                f"The adapter '{where}' can't be loaded onto its base: {reason}", hint=_HINT, problems=[]
             ) from error
     for warning in caught:
-        if "missing adapter keys" in str(warning.message):  # PEFT would leave those as they begin
+        if "missing adapter keys" in str(warning.message):  # PEFT would leave those at their initial values
             raise incomplete(
                 where, [Problem("adapter_model.safetensors", "lacks weights that adapter_config.json names")]
             )
@@ -151,7 +151,7 @@ def _load(architecture: str | None, folder: Path, where: str, keywords: Mapping[
 
     kind: Any = getattr(transformers, architecture) if architecture else transformers.AutoModelForCausalLM
     try:
-        # False, not None: None would ask on the terminal whether to run the repository's code
+        # False, not None, which would prompt on the terminal whether to run the repository's code
         model, found = kind.from_pretrained(
             folder,
             local_files_only=True,
@@ -163,19 +163,19 @@ def _load(architecture: str | None, folder: Path, where: str, keywords: Mapping[
         )
     except _unusable() as error:
         reason = reason_of(error)
-        raise InvalidDataError(f"The model {where!r} can't be loaded: {reason}", hint=_HINT, problems=[]) from error
+        raise InvalidDataError(f"The model '{where}' can't be loaded: {reason}", hint=_HINT, problems=[]) from error
     if problems := _problems(found):
         raise incomplete(where, problems)
     for config in (model.config, model.config.get_text_config()):
-        config.return_dict = True  # outputs are read by name, whatever a config.json says
+        config.return_dict = True  # outputs are read by name, even where config.json disables it
     return model
 
 
 def reason_of(error: BaseException) -> str:
-    """Write what a library reports on one line, without credentials, cut where it is long; its kind where it is empty.
+    """Return an exception's text on one line, without credentials, and truncated; its type where it is empty.
 
     Args:
-        error: What it raised.
+        error: What a library raised.
     """
     text = without_credentials(" ".join(str(error).split()))
     if not text or isinstance(error, KeyError):  # whose text is the key alone
@@ -192,13 +192,13 @@ def _unusable() -> tuple[type[BaseException], ...]:
 
 
 def _problems(found: Mapping[str, Any]) -> list[Problem]:
-    """Name what transformers reports of a loaded model."""
+    """Return what transformers reports of a loaded model."""
     shapes = {name: (given, wanted) for name, given, wanted in found["mismatched_keys"]}
     kinds = (
         [Problem(name, "is missing") for name in grouped(found["missing_keys"])],
         [Problem(name, "is not a weight of this model") for name in grouped(found["unexpected_keys"])],
         [
-            Problem(name, "has another shape than config.json says", str(tuple(given)), str(tuple(wanted)))
+            Problem(name, "has another shape than config.json declares", str(tuple(given)), str(tuple(wanted)))
             for name, (given, wanted) in sorted(shapes.items())
         ],
         [Problem("weights", "can't be read", str(message)) for message in found.get("error_msgs") or ()],
@@ -207,10 +207,10 @@ def _problems(found: Mapping[str, Any]) -> list[Problem]:
 
 
 def incomplete(where: str, problems: Collection[Problem]) -> IncompleteModelError:
-    """Make the error that names what does not fit.
+    """Return the error for an incomplete model.
 
     Args:
-        where: The model in the user's words.
+        where: The model, for messages.
         problems: Each weight or file, at least one.
     """
     first = next(iter(problems))

@@ -1,7 +1,7 @@
-"""A model folder without its weights: settings as they are, and of each weight file the header before a hole.
+"""A model's folder without its weights: the settings, and of each weight file the header before a hole.
 
-What transformers needs to tell which weights a model has, which its files hold and of what shape, is all in there. The
-holes take no room on disk where the file system has sparse files.
+It holds all that transformers needs to determine which weights a model has, which ones its files hold, and their
+shapes. The holes use no disk space where the file system has sparse files.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ _WEIGHTS = ".safetensors"
 _LARGEST_SETTINGS = 64 * 1024 * 1024
 
 Read = Callable[[str], Iterator[bytes]]
-"""Opens a file of the model, by its path, as a stream from its beginning."""
+"""Opens a file of the model by its path, as a stream from its beginning."""
 
 
 def write_outline(files: Mapping[str, int], read: Read, folder: Path, *, where: str) -> dict[str, dict[str, Tensor]]:
     """Write a model's outline.
 
-    Only files at the top count, since transformers loads no others.
+    Only files at the top are included, since transformers loads no others.
 
     Args:
         files: Path and size in bytes of each of the model's files.
-        read: Opens one.
-        folder: Where the outline goes; made if need be.
-        where: The model in the user's words.
+        read: Opens a file.
+        folder: The folder to write to, created if necessary.
+        where: The model, for messages.
 
     Returns:
         The tensors of each weight file.
 
     Raises:
-        InvalidDataError: A weight file is not safetensors, or a settings file is too large to be one.
+        InvalidDataError: A weight file is not safetensors, or a file of settings is too large.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, dict[str, Tensor]] = {}
@@ -51,6 +51,8 @@ def write_outline(files: Mapping[str, int], read: Read, folder: Path, *, where: 
                 file.truncate(size)
         elif path in _SETTINGS or path.endswith(_INDEX):
             if size > _LARGEST_SETTINGS:
-                raise InvalidDataError(f"{where}/{path} is larger than {_LARGEST_SETTINGS} bytes.", problems=[])
+                raise InvalidDataError(
+                    f"The file '{where}/{path}' is larger than {_LARGEST_SETTINGS} bytes.", problems=[]
+                )
             (folder / path).write_bytes(b"".join(read(path)))
     return tensors

@@ -1,8 +1,8 @@
-"""What a model's headers, index and config contradict each other in, told without torch.
+"""Finds contradictions between a model's headers, index and config, without torch.
 
-This finds what can be found by names and shapes alone: files that an index leaves out, layers that are not there, a
-head that is neither there nor tied. Which weights an architecture has in full only transformers knows (`loading`);
-that is asked wherever it is installed, and always before a training.
+These are what names and shapes alone reveal: files that an index leaves out, missing layers, a head that is neither
+there nor tied. Only transformers knows all weights of an architecture (`loading`); it is used wherever it is installed,
+and always before training.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NUMBERED = re.compile(r"(.*?)\.(\d+)\.")
 _LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _FEW_LAYERS = 1000
 _WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "base_model.model.")
-"""What torch's and PEFT's wrappers put before every name where a wrapped model's state was saved as it was."""
+"""The prefixes of torch's and PEFT's wrappers, where the state of a wrapped model was saved."""
 
 
 def structure_problems(
@@ -36,7 +36,7 @@ def structure_problems(
         config: `config.json`.
 
     Returns:
-        What contradicts, each with the file or the weights by name; empty where nothing does.
+        Each contradiction with the name of the file or weights.
     """
     held = {name: tensor for file in tensors.values() for name, tensor in file.items()}
     return [
@@ -49,7 +49,7 @@ def structure_problems(
 
 def _of_files(tensors: Mapping[str, Mapping[str, Tensor]], index: Mapping[str, Any] | None) -> Iterator[Problem]:
     if _SINGLE in tensors:
-        return  # transformers loads this one and looks at no index
+        return  # transformers loads this one and ignores an index
     weight_map = cast("dict[str, str]", index.get("weight_map")) if index else None
     for file in sorted(tensors):
         if shard := _SHARD.fullmatch(file):
@@ -58,7 +58,7 @@ def _of_files(tensors: Mapping[str, Mapping[str, Tensor]], index: Mapping[str, A
                 yield Problem(missing[0], "is missing", allowed=f"{int(shard[2])} weight files")
                 break
     if weight_map is None:
-        yield Problem(INDEX, "is missing, so that no weight file would be loaded", allowed=f"{_SINGLE}, or an index")
+        yield Problem(INDEX, "is missing, so no weight file would be loaded", allowed=f"{_SINGLE}, or an index")
         return
     for file in sorted({*weight_map.values()} - set(tensors)):
         yield Problem(file, f"is missing, and {INDEX} names it")
@@ -86,7 +86,7 @@ def _siblings(file: str, count: int) -> list[str]:
 def _of_wrappers(held: Mapping[str, Tensor]) -> Iterator[Problem]:
     for wrapper in _WRAPPERS:
         if held and all(name.startswith(wrapper) for name in held):
-            what = f"begins with '{wrapper}', which is a training wrapper's name, as every weight of the model does"
+            what = f"begins, like every weight, with '{wrapper}', the prefix of a training wrapper"
             yield Problem(next(iter(held)), what, suggestion=next(iter(held)).removeprefix(wrapper))
             return
 
@@ -103,7 +103,7 @@ def _of_layers(held: Mapping[str, Tensor], config: Mapping[str, Any]) -> Iterato
     if not numbers:
         return
     stack = max(numbers, key=lambda prefix: len(numbers[prefix]))
-    # A config can declare any number: as many as can be named are looked for.
+    # A config can declare any number of layers: only a bounded number is checked.
     missing = sorted(set(range(min(declared, max(numbers[stack]) + _FEW_LAYERS))) - numbers[stack])
     if missing:
         which = grouped(f"{stack}.{number}.*" for number in missing)[0]
@@ -116,7 +116,7 @@ def _of_head(held: Mapping[str, Tensor], config: Mapping[str, Any]) -> Iterator[
         return
     matrices = [name for name, tensor in held.items() if len(tensor.shape) == 2 and rows in tensor.shape]
     if len(matrices) == 1:
-        what = "is the only weight with a row for each token, and config.json says that the output's are its own"
+        what = "is the only weight with a row for each token, but config.json declares separate output weights"
         yield Problem(matrices[0], what, suggestion="lm_head.weight, which is missing")
 
 

@@ -1,4 +1,4 @@
-"""What loading raises for files that are no model; a module of its own, since the Hub's client is slow to import."""
+"""What loading raises for files that are not a model; a separate module, since the Hub's client is slow to import."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ UNUSABLE = (
     OSError, ValueError, LookupError, TypeError, AttributeError, ImportError, RuntimeError, ArithmeticError,
     AssertionError, NotImplementedError, StrictDataclassError,
 )  # fmt: skip
-"""What transformers raises for files that are no model; it documents nowhere which it will be.
+"""What transformers raises for files that are not a model, which it does not document.
 
-A config whose entry has another type than its dataclass says is a `StrictDataclassError`, which is nothing else.
+A `StrictDataclassError`, for an entry of a config with the wrong type, has no other base class among these.
 """

@@ -25,7 +25,8 @@ def check_delivered(store_url: str, values: VerbValues) -> None:
     Raises:
         NotFoundError: If one has not.
     """
-    from tuneyard.job.inputs import delivered_dataset, training_keys, validation_keys
+    from tuneyard.delivery import find_dataset
+    from tuneyard.job.inputs import training_keys, validation_keys
     from tuneyard.models import find_base
     from tuneyard.store import open_store
     from tuneyard.values import FinetuneValues
@@ -35,7 +36,7 @@ def check_delivered(store_url: str, values: VerbValues) -> None:
     store = open_store(store_url)
     find_base(store, values.basemodel)
     for key in dict.fromkeys([*training_keys(values), *validation_keys(values)]):
-        delivered_dataset(store, key)
+        find_dataset(store, key)
 
 
 def check_model(store: Store, model: str, run: str, info: RunInfo | None) -> None:
@@ -50,7 +51,9 @@ def check_model(store: Store, model: str, run: str, info: RunInfo | None) -> Non
     Raises:
         NotFoundError: If there is no such model.
     """
-    manifest = f"{model}/manifest.json"
+    from tuneyard.store import place_of_result
+
+    manifest = place_of_result(model).manifest_key
     try:
         store.head(manifest)
     except NotFoundError as error:
@@ -120,8 +123,10 @@ def delete_experiment(store: Store, experiment: str) -> int:
     Returns:
         How many objects were removed.
     """
+    from tuneyard.store import MANIFEST
+
     keys = [entry.key for entry in store.list(f"{experiment.rstrip('/')}/")]
-    keys.sort(key=lambda key: (not key.endswith("/HEAD"), not key.endswith("/manifest.json"), key))
+    keys.sort(key=lambda key: (not key.endswith("/HEAD"), not key.endswith(f"/{MANIFEST}"), key))
     rest = iter(keys)
     while batch := list(islice(rest, _AT_ONCE)):
         store.delete(batch)

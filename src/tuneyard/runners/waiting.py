@@ -29,16 +29,17 @@ class RunEndedError(TuneyardError):
         hint = info.hint or f"See its log: tuneyard logs {info.key}"
         super().__init__(f"{ended}: {reason}" if reason else f"{ended}.", hint=hint, run=info.to_dict())
         self.info = info
+        self.exit_code = _exit_code_of(info)
 
     def __reduce__(self) -> tuple[type[RunEndedError], tuple[RunInfo]]:
         return type(self), (self.info,)
 
-    @property
-    def run_exit_code(self) -> int:
-        """The exit code of a command that waited for the run: the run's own, or 8 if it left none."""
-        if self.info.exit_code is not None and self.info.status != "stopped":
-            return self.info.exit_code
-        return TERMINATED if self.info.status == "stopped" else UnavailableError.exit_code
+
+def _exit_code_of(info: RunInfo) -> int:
+    """What a command that waited for the run ends with: the run's own code; 8 where it vanished without one."""
+    if info.exit_code is not None and info.status != "stopped":
+        return info.exit_code
+    return TERMINATED if info.status == "stopped" else UnavailableError.exit_code
 
 
 _ENDED = {"failed": "failed", "stopped": "was stopped", "interrupted": "was interrupted"}

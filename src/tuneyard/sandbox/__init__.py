@@ -1,8 +1,8 @@
-"""A sandbox for a program that others wrote: what it may write and read, and which processes it may touch.
+"""A sandbox for untrusted programs: what they may write and read, and which processes they may reach.
 
-Three locks of Linux, none of which needs rights: Landlock, and where that is missing or old, namespaces or a filter of
-system calls. `find_locks` says which of them this machine has and what they hold together; `command` puts a program
-behind them. It knows nothing of what the program is for.
+It uses three mechanisms of Linux that need no privileges: Landlock and, where that is missing or old, namespaces or a
+filter of system calls. `find_locks` returns those that this machine has and what they restrict together; `command`
+returns the command that runs a program under them.
 """
 
 from tuneyard.sandbox.locks import HOLDS, Hold, Locks, find_locks

@@ -1,4 +1,4 @@
-"""`python -m tuneyard.sandbox PLAN_FILE COMMAND…`: locks itself as the plan says, and becomes the command."""
+"""`python -m tuneyard.sandbox PLAN_FILE COMMAND…`: applies the plan to itself, then executes the command."""
 
 from __future__ import annotations
 
@@ -13,4 +13,4 @@ from tuneyard.sandbox.plan import Plan, lock
 if __name__ == "__main__":
     given = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     lock(Plan(**given["plan"]), Locks(**given["locks"]))
-    os.execv(sys.argv[2], sys.argv[2:])  # noqa: S606  (an argument list, and no shell)
+    os.execv(sys.argv[2], sys.argv[2:])  # noqa: S606  (an argument list, not a shell)

@@ -1,4 +1,4 @@
-"""System calls that Python has no function for, with errors as exceptions."""
+"""System calls that Python lacks, with errors as exceptions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _CAPABILITIES = 64
 
 
 def libc() -> ctypes.CDLL:
-    """Open the C library of this process."""
+    """Return the C library of this process."""
     return ctypes.CDLL(None, use_errno=True)
 
 
@@ -19,10 +19,10 @@ def call(number: int, *arguments: int | bytes | None) -> int:
 
     Args:
         number: The call's number.
-        arguments: Numbers, and bytes for what a pointer points to.
+        arguments: Numbers, and bytes for pointers.
 
     Returns:
-        What the kernel returns.
+        The kernel's result.
 
     Raises:
         OSError: The kernel refuses.
@@ -34,10 +34,10 @@ def call(number: int, *arguments: int | bytes | None) -> int:
 
 
 def checked(result: int) -> int:
-    """Give back what a call returned.
+    """Return the result of a call, if it did not fail.
 
     Raises:
-        OSError: It is negative: the call failed.
+        OSError: The result is negative.
     """
     if result < 0:
         number = ctypes.get_errno()
@@ -46,15 +46,15 @@ def checked(result: int) -> int:
 
 
 def give_up_privileges(*, from_capability: int) -> None:
-    """Let no program that this process becomes gain or keep rights of root.
+    """Keep programs that this process executes from gaining or keeping privileges of root.
 
     Args:
-        from_capability: The first capability to give up; those below it stay root's.
+        from_capability: The first capability to drop; root keeps those below it.
 
     Raises:
         OSError: The kernel refuses.
     """
     library = libc()
     for capability in range(from_capability, _CAPABILITIES):
-        library.prctl(_DROP_BOUND, capability, 0, 0, 0)  # only root has any: they would let it look into processes
+        library.prctl(_DROP_BOUND, capability, 0, 0, 0)  # root's, which reach other processes
     checked(library.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0))

@@ -1,15 +1,16 @@
-"""Landlock: rules on paths that a process lays on itself and on all it starts, for ever, without rights of its own.
+"""Landlock: rules on paths that a process imposes permanently on itself and its children, without privileges.
 
-What it holds depends on the version of its interface (ABI) that the kernel has, see
+What they restrict depends on the kernel's version of the interface (ABI), see
 https://docs.kernel.org/userspace-api/landlock.html:
 
-    1 (Linux 5.13)   writing, making, renaming and removing outside the folders named; reading what is hidden; looking
-                     into processes outside (ptrace, /proc/<pid>/environ)
-    2 (5.19)         as 1, and files may be moved between folders of the script's own
+    1 (Linux 5.13)   writing, creating, renaming and removing outside the given folders; reading hidden paths;
+                     inspecting processes outside (ptrace, /proc/<pid>/environ)
+    2 (5.19)         as 1, but files may be moved between writable folders
     3 (6.2)          truncation too
-    6 (6.12)         signals to processes outside, and abstract sockets of theirs
+    6 (6.12)         signals to processes outside, and their abstract sockets
 
-No version holds changes of mode, owner or times. 4, 5 and 7 add what is not used here: TCP ports, ioctl, audit.
+No version restricts changes of mode, owner or times. 4, 5 and 7 add features that are not used here: TCP ports, ioctl,
+audit.
 """
 
 from __future__ import annotations
@@ -24,21 +25,21 @@ from tuneyard.sandbox.calls import call, give_up_privileges
 from tuneyard.sandbox.places import DEVICES, all_but
 
 TRUNCATION, SIGNALS = 3, 6
-"""The first versions that hold these."""
+"""The first versions that restrict these."""
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on every architecture
 _VERSION_FLAG = 1
 _PATH_BENEATH = 1
 _WRITE_FILE, _READ_FILE, _TRUNCATE = 1 << 1, 1 << 2, 1 << 14
-_FOLDERS = sum(1 << bit for bit in range(4, 13))  # remove and make
+_FOLDERS = sum(1 << bit for bit in range(4, 13))  # remove and create
 _REFER = 1 << 13
 _SCOPED = 3  # abstract sockets and signals
 _MOVING = 2
-_KEPT_CAPABILITIES = 2  # root's own rights over owners and modes of files stay
+_KEPT_CAPABILITIES = 2  # root keeps its capabilities over owners and modes of files
 
 
 def version() -> int:
-    """Ask the kernel which version of Landlock it has; 0 for none."""
+    """Return the kernel's version of Landlock; 0 for none."""
     if sys.platform != "linux":
         return 0
     try:
@@ -48,13 +49,13 @@ def version() -> int:
 
 
 def restrict(abi: int, *, writable: Iterable[Path], hidden: Iterable[Path], shown: Iterable[Path]) -> None:
-    """Confine this process and all that it starts, for ever.
+    """Confine this process and its children permanently.
 
     Args:
         abi: The version to use, at most the kernel's.
-        writable: Folders that may be written into.
+        writable: Folders that may be written to.
         hidden: Files and folders that may not be read.
-        shown: Files and folders that may be read although they lie in what is hidden.
+        shown: Files and folders within hidden ones that may be read.
 
     Raises:
         OSError: The kernel refuses.
@@ -78,7 +79,7 @@ def restrict(abi: int, *, writable: Iterable[Path], hidden: Iterable[Path], show
 def _allow(ruleset: int, path: Path, rights: int, on_files: int) -> None:
     try:
         where = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except OSError:  # not there, or not ours to look at
+    except OSError:  # missing, or not accessible
         return
     try:
         if not path.is_dir():

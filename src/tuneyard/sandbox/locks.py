@@ -1,4 +1,4 @@
-"""Which locks a machine has, and what they hold together."""
+"""The locks that a machine has, and what they restrict together."""
 
 from __future__ import annotations
 
@@ -15,30 +15,29 @@ from tuneyard.sandbox import landlock, seccomp
 Hold = Literal[
     "writes", "truncation", "reads", "processes", "signals", "abstract sockets", "shared memory", "modes and times"
 ]  # fmt: skip
-"""What a lock may hold, each for what lies outside the program's own folders and processes:
+"""What a lock may restrict, outside of the program's own folders and processes:
 
-writes: nothing is written, made, renamed or removed. truncation: no file is cut. reads: hidden places can't be read.
-processes: none is looked into or traced. signals: none is signalled. abstract sockets: none is connected to.
-shared memory: none is opened or changed, in `/dev/shm` or by System V's calls. modes and times: no file's mode, owner
-or times change.
+writes: to write, create, rename or remove. truncation: to truncate a file. reads: to read hidden paths. processes: to
+inspect or trace a process. signals: to send one. abstract sockets: to connect to one. shared memory: to open or change
+any, in `/dev/shm` or by System V's calls. modes and times: to change a file's mode, owner or times.
 """
 
 HOLDS: tuple[Hold, ...] = get_args(Hold)
 
 SUFFICIENT: frozenset[Hold] = frozenset({"writes", "truncation", "reads", "processes", "signals"})
-"""What has to be held where a sandbox is required. The rest takes Linux 6.12, or namespaces."""
+"""What a required sandbox has to restrict. The rest needs Linux 6.12 or namespaces."""
 
 _SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Locks:
-    """The locks that a program is put behind.
+    """The locks that confine a program.
 
     Attributes:
         landlock: The version of Landlock's interface to use; 0 for none.
-        namespaces: Whether namespaces are used.
-        seccomp: Whether system calls that truncate are filtered.
+        namespaces: Whether to use namespaces.
+        seccomp: Whether to filter system calls that truncate.
     """
 
     landlock: int = 0
@@ -47,7 +46,7 @@ class Locks:
 
     @property
     def held(self) -> tuple[Hold, ...]:
-        """What they hold together."""
+        """What they restrict together."""
         held: set[Hold] = set()
         if self.landlock:
             held |= {"writes", "reads", "processes"}
@@ -61,11 +60,11 @@ class Locks:
 
     @property
     def sufficient(self) -> bool:
-        """Whether they hold enough for a program that is not trusted."""
+        """Whether they are sufficient for an untrusted program."""
         return SUFFICIENT.issubset(self.held)
 
     def __str__(self) -> str:
-        """Name them."""
+        """List the locks."""
         used = [f"Landlock {self.landlock}"] if self.landlock else []
         used += ["namespaces"] if self.namespaces else []
         used += ["seccomp"] if self.seccomp else []
@@ -76,7 +75,7 @@ def find_locks(*, newest_landlock: int | None = None) -> Locks:
     """Find the locks to use on this machine: Landlock, and a second one where it is missing or old.
 
     Args:
-        newest_landlock: The version of Landlock at most, as an older kernel has it; the kernel's own where None.
+        newest_landlock: The highest version of Landlock to use, as on an older kernel; the kernel's own where None.
     """
     version = landlock.version()
     return _find(version if newest_landlock is None else min(version, newest_landlock))
@@ -94,7 +93,7 @@ def _find(version: int) -> Locks:
 
 
 def _work(locks: Locks) -> bool:
-    """Try locks on a program that does nothing: a kernel may have them, and its administrator forbid them."""
+    """Try locks on a program that does nothing: an administrator may have disabled them."""
     from tuneyard.sandbox.plan import Plan, command
 
     with tempfile.TemporaryDirectory(prefix="tuneyard-sandbox-") as folder:

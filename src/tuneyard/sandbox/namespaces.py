@@ -1,12 +1,12 @@
-"""Namespaces: a view of the machine in which all is read-only but what may be written, and what is hidden is not there.
+"""Namespaces: a view of the machine that is read-only outside of writable folders, and lacks hidden paths.
 
-The lock for kernels whose Landlock is missing or old, where a user may make namespaces of his own (not in most
-containers). It holds modes, owners and times too, and shows no process but the program's own. What keeps the network
-apart is not used: a program is meant to reach it, and abstract sockets with it. Needs Linux 5.12 (`mount_setattr`).
+The lock for kernels whose Landlock is missing or old, where users may create namespaces (not in most containers). It
+also restricts modes, owners and times, and shows no processes but the program's own. A network namespace is not used,
+since programs may reach the network, and abstract sockets with it. Needs Linux 5.12 (`mount_setattr`).
 
     this process  →  the first process of the new namespaces  →  the program
 
-The middle one stays: what the program leaves behind ends with it.
+When the middle process ends, the kernel kills everything that the program has left running.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _STAGE, _NOTHING, _NO_FOLDER = "/dev/shm", ".no-file", ".no-folder"  # noqa: S10
 
 
 def enter(*, writable: Iterable[Path], hidden: Iterable[Path], shown: Iterable[Path]) -> None:
-    """Return in a new process that sees only what it may; the process that called stays, and ends as that one does.
+    """Return in a new, confined process; the calling process waits for it and ends as it does.
 
     Args:
-        writable: Folders that may be written into.
-        hidden: Files and folders that are not to be seen.
-        shown: Files and folders to be seen although they lie in what is hidden.
+        writable: Folders that may be written to.
+        hidden: Files and folders to hide.
+        shown: Files and folders within hidden ones to show.
 
     Raises:
         OSError: The kernel or its administrator does not allow it.
@@ -51,7 +51,7 @@ def enter(*, writable: Iterable[Path], hidden: Iterable[Path], shown: Iterable[P
     _mount("none", "/", None, _REC | _PRIVATE)
     _mount("proc", "/proc", "proc", _NO_SUID | _NO_DEV | _NO_EXEC)
     _devices()
-    # Read before anything is covered.
+    # Resolved before anything is covered.
     places = [path.resolve() for path in writable]
     covered = list(_covered(hidden, [*places, *(path.resolve() for path in shown)]))
     for path in places:
@@ -61,13 +61,13 @@ def enter(*, writable: Iterable[Path], hidden: Iterable[Path], shown: Iterable[P
     _set(Path("/"), read_only=True)
     for path in (*places, Path("/dev/shm")):  # noqa: S108
         _set(path, read_only=False)
-    os.chdir(current)  # it was open on what lies below the mounts made here
+    os.chdir(current)  # it still refers to the folder below the new mounts
     give_up_privileges(from_capability=0)
     _become_child()
 
 
 def _covered(hidden: Iterable[Path], kept: Iterable[Path]) -> Iterable[Path]:
-    """Give what is hidden and there, without what is kept of it."""
+    """Yield the existing hidden paths, without what is kept of them."""
     keep = frozenset(kept)
     for path in {one.resolve() for one in hidden}:
         if path.exists() and not any(path == one or one in path.parents for one in keep):
@@ -75,7 +75,7 @@ def _covered(hidden: Iterable[Path], kept: Iterable[Path]) -> Iterable[Path]:
 
 
 def _devices() -> None:
-    """Make a `/dev` of the few devices that any program may use, with memory of its own to share."""
+    """Create a `/dev` of the few devices that any program may use, with its own shared memory."""
     _mount("none", _STAGE, "tmpfs", _NO_SUID | _NO_EXEC)
     stage = Path(_STAGE)
     for name in (Path(device).name for device in DEVICES if Path(device).is_char_device()):
@@ -101,7 +101,7 @@ def _set(path: Path, *, read_only: bool) -> None:
 
 
 def _become_child() -> None:
-    """Go on in a child that dies with this process; this process waits for it and ends as it does."""
+    """Continue in a child that dies with this process; this process waits for it and ends as it does."""
     child = os.fork()
     if child:
         _end_as(child)
@@ -110,10 +110,10 @@ def _become_child() -> None:
 
 def _end_as(child: int) -> NoReturn:
     ended, status = os.wait()
-    while ended != child:  # the first process of a namespace inherits what others leave
+    while ended != child:  # the first process of a namespace inherits orphans
         ended, status = os.wait()
     code = os.waitstatus_to_exitcode(status)
     number = -code if code < 0 else max(0, code - 128)
-    if number in signal.valid_signals():  # no signal ends the first process of a namespace: it passes on the number
+    if number in signal.valid_signals():  # signals don't end the first process of a namespace: it returns the number
         os.kill(os.getpid(), number)
     os._exit(128 + number if code < 0 else code)

@@ -1,12 +1,12 @@
-"""Which places of a machine hold what is not everyone's: keys, tokens, settings, other programs' state.
+"""The private paths of a machine: keys, tokens, settings, other programs' state.
 
-A list of names would never be complete, so rules decide. Private are:
+A list of names would never be complete, so rules decide. These are private:
 
-* the hidden entries (`.aws`, `.config`, `.netrc`, …) at the top of a home, of the current folder and of those above it;
-* every place that a variable of the environment names which the program itself is not given (`KUBECONFIG`,
-  `XDG_DATA_HOME`, `GOOGLE_APPLICATION_CREDENTIALS`, …), but for what in it the program needs;
-* files of the shared temporary folders that their owner alone may read (`/tmp/krb5cc_1000`);
-* what a symbolic link in any of these leads to.
+* the hidden entries (`.aws`, `.config`, `.netrc`, …) at the top of a home, of the current folder and of its parents;
+* every path in a variable of the environment that the program does not get (`KUBECONFIG`, `XDG_DATA_HOME`,
+  `GOOGLE_APPLICATION_CREDENTIALS`, …), except for what the program needs of it;
+* files in the shared temporary folders that only their owner may read (`/tmp/krb5cc_1000`);
+* the targets of symbolic links in any of these.
 """
 
 from __future__ import annotations
@@ -27,40 +27,40 @@ _PUBLIC = (
     "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store",
     "/etc/ssl/certs", "/etc/ssl/cert.pem", "/etc/pki/tls/certs", "/etc/pki/ca-trust/extracted", "/etc/ca-certificates",
 )  # fmt: skip
-"""Where programs and the certificates of authorities lie, the same for every user; never hidden."""
+"""Programs and the certificates of authorities, which are the same for every user and never hidden."""
 
 _SYSTEM = ("/", "/etc", "/proc", "/sys", "/dev", "/run", "/var", "/tmp", "/home", "/opt", "/mnt", "/srv")  # noqa: S108
-"""Places too wide to be what a variable means; what lies in them may be hidden."""
+"""Folders too general to be hidden because a variable names them; what lies in them may be hidden."""
 
 _ALWAYS = ("/var/run/secrets", "/run/secrets", "/run/user")
 _TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108
 _OF_THE_SHELL = frozenset({"HOME", "PWD", "OLDPWD", "_", "PATH", "SHELL", "PYTHONPATH", "VIRTUAL_ENV", "TMPDIR"})
-"""Variables that name the user's own folders and programs, and no secret."""
+"""Variables that name the user's folders and programs, and no secret."""
 
 _PATH_IN_TEXT = re.compile(r"(?:^|(?<=[\s=:,;'\"]))[~/][^\s:,;'\"]*")
 _PLACE_NAME = re.compile(r"(HOME|DIR|FILE|PATH|ROOT|FOLDER|STORE|CACHE|CONFIG|CREDENTIALS?|KEY|TOKEN)$")
 _LINKS_DEPTH, _LINKS_ENTRIES = 2, 20_000
-"""How deep, and among how many entries, links are looked for in a private place: `~/.config/gh/hosts.yml` is two deep;
-caches hold millions of files, and links into a workspace further down."""
+"""The depth, and the number of entries, up to which links in a private folder are followed: `~/.config/gh/hosts.yml` is
+two deep; caches hold millions of files, and links into a workspace further down."""
 
 
 def interpreter_places() -> list[Path]:
-    """List what this Python needs to start and to import packages, wherever it is installed."""
+    """List the paths that this Python needs to start and to import packages, wherever it is installed."""
     found = [sys.prefix, sys.base_prefix, os.path.realpath(sys.executable), *sys.path]
     return [path for path in dict.fromkeys(map(Path, filter(None, found))) if path.exists()]
 
 
 def private_places(environ: Mapping[str, str], given: Mapping[str, str], *, current: Path | None = None) -> list[Path]:
-    """List what a program should not read of the user's.
+    """List the user's paths that a program must not read.
 
     Args:
         environ: The user's environment.
-        given: The program's own; what its variables name is not private, but for its home, which it may write.
-        current: The folder that the user is in; the process's own where None.
+        given: The program's own; paths in its variables are not private, except its home, which it may write to.
+        current: The user's current folder; the process's own where None.
 
     Returns:
-        Files and folders, resolved, each there or not. None of them holds the home itself, the current folder, or a
-        place that the program is given.
+        Files and folders, resolved, which need not exist. None contains the home itself, the current folder, or a path
+        that the program is given.
     """
     current = (current or Path.cwd()).resolve()
     homes = {Path(environ.get("HOME") or "~").expanduser().resolve(), _home_of_user()}
@@ -79,11 +79,11 @@ def private_places(environ: Mapping[str, str], given: Mapping[str, str], *, curr
 
 
 def all_but(folder: Path, hidden: frozenset[Path]) -> Iterator[Path]:
-    """Give paths that together hold all there is in a folder, but for what is hidden.
+    """Yield paths that together cover a folder, except for what is hidden.
 
     Args:
         folder: The folder.
-        hidden: Resolved paths; what lies in one of them is hidden too.
+        hidden: Resolved paths; everything within them is hidden too.
     """
     if folder in hidden:
         return
@@ -92,7 +92,7 @@ def all_but(folder: Path, hidden: frozenset[Path]) -> Iterator[Path]:
         return
     with contextlib.suppress(OSError):
         for path in sorted(folder.iterdir()):
-            if not path.is_symlink():  # where it leads is another one's to allow
+            if not path.is_symlink():  # its target has to be allowed by itself
                 yield from all_but(path, hidden)
 
 
@@ -106,17 +106,17 @@ def _home_of_user() -> Path:
 
     try:
         return Path(pwd.getpwuid(os.getuid()).pw_dir).resolve()
-    except KeyError:  # a user that the machine does not know, as in a container
+    except KeyError:  # a user that the machine lacks, as in a container
         return Path("/")
 
 
 def _named(name: str, value: str, current: Path) -> Iterator[Path]:
-    """Give the places that a variable names: paths anywhere in its text, a `file://` URL, or one from here."""
-    parts = value.split(os.pathsep)  # a part may have spaces in it
+    """Yield the paths in a variable: absolute ones in its text, a `file://` URL, or relative to `current`."""
+    parts = value.split(os.pathsep)  # a part may contain spaces
     found = [unquote(urlsplit(value).path)] if value.startswith("file://") else []
     found += [part for part in parts if part.startswith(("/", "~"))] + _PATH_IN_TEXT.findall(value)
     for text in found:
-        with contextlib.suppress(RuntimeError, OSError, ValueError):  # `~` of nobody, too long, or with a null in it
+        with contextlib.suppress(RuntimeError, OSError, ValueError):  # `~` of an unknown user, too long, or a null
             yield Path(text).expanduser().resolve()
     for part in filter(None, parts):
         with contextlib.suppress(OSError, ValueError):
@@ -127,15 +127,15 @@ def _named(name: str, value: str, current: Path) -> Iterator[Path]:
 
 
 def _parts(place: Path, kept: frozenset[Path]) -> Iterator[Path]:
-    """Give what of a place is private: all of it, but for what is kept, or nothing where it is public."""
+    """Yield the private parts of a path: all of it except for what is kept, or nothing where it is public."""
     path = Path(os.path.realpath(place))
     public = path in kept or any(path == one or one in path.parents for one in map(Path, _PUBLIC))
-    if not public and not path.is_symlink():  # one that leads to itself
+    if not public and not path.is_symlink():  # a link to itself
         yield from all_but(path, kept)
 
 
 def _own_files(folder: str) -> Iterator[Path]:
-    """Give the files at the top of a folder that their owner alone may open."""
+    """Yield the files at the top of a folder that only their owner may open."""
     with contextlib.suppress(OSError):
         for entry in os.scandir(folder or "/nowhere"):
             with contextlib.suppress(OSError):
@@ -145,7 +145,7 @@ def _own_files(folder: str) -> Iterator[Path]:
 
 
 def _links(place: Path) -> Iterator[Path]:
-    """Give the links in a place, one level after the other, as far as the limits go."""
+    """Yield the links in a folder, level by level, up to the limits."""
     level, left = [str(place)], _LINKS_ENTRIES
     for _ in range(_LINKS_DEPTH):
         below: list[str] = []

@@ -1,4 +1,4 @@
-"""What a program in the sandbox may write and read, and the command that puts it there."""
+"""What a program in the sandbox may write and read, and the command that runs it there."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tuneyard.sandbox.locks import Locks
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a program may do, whichever lock holds it to that.
+    """What a program may do, whichever locks enforce it.
 
     Attributes:
-        writable: Folders that it may write into, and read.
+        writable: Folders that it may write to, and read.
         hidden: Files and folders that it may not read.
-        shown: Files and folders that it may read although they lie in what is hidden.
+        shown: Files and folders within hidden ones that it may read.
     """
 
     writable: tuple[str, ...] = ()
@@ -29,29 +29,29 @@ class Plan:
     def __post_init__(self) -> None:
         folders = [Path(folder) for folder in self.writable]
         inside = [one for one in map(Path, self.hidden) if any(folder in (one, *one.parents) for folder in folders)]
-        if inside:  # Landlock's rules add up: what lies in a folder of the program's own can't be hidden from it
-            raise ValueError(f"{inside[0]} can't be hidden in a folder that may be written into")
+        if inside:  # Landlock's rules add up: nothing within a writable folder can be hidden
+            raise ValueError(f"'{inside[0]}' can't be hidden within a writable folder.")
 
 
 def command(plan: Plan, locks: Locks, program: Sequence[str], *, file: Path) -> list[str]:
-    """Write the command that runs a program in the sandbox, and the file that it reads its plan from.
+    """Return the command that runs a program in the sandbox, and write the file with its plan.
 
     Args:
-        plan: What it may do.
-        locks: What holds it to that.
-        program: The program's own command.
-        file: Where the plan goes: it may be longer than an argument can be.
+        plan: What the program may do.
+        locks: The locks that enforce it.
+        program: The program's command.
+        file: The file for the plan, which may be too long for an argument.
     """
     file.write_text(json.dumps({"plan": asdict(plan), "locks": asdict(locks)}), encoding="utf-8")
     return python("-m", "tuneyard.sandbox", str(file), *program)
 
 
 def lock(plan: Plan, locks: Locks) -> None:
-    """Lock this process and all that it starts, for ever; with namespaces it goes on as another process.
+    """Confine this process and its children permanently; with namespaces it continues as another process.
 
     Args:
         plan: What it may do.
-        locks: What holds it to that.
+        locks: The locks that enforce it.
 
     Raises:
         OSError: One of the locks can't be used.

@@ -1,8 +1,8 @@
-"""A filter of system calls that closes what Landlock leaves open before its version 3: truncation.
+"""A filter of system calls for what Landlock does not restrict before its version 3: truncation.
 
-A file can be cut by its path alone (`truncate`), and by opening it for reading with O_TRUNC, which old Landlock takes
-for reading. A filter can't tell whose file it is: the program cuts its own by writing to them. Calls whose arguments a
-filter can't read (`openat2`, io_uring) are answered as a kernel without them does.
+A file can be truncated by its path alone (`truncate`), and by opening it for reading with O_TRUNC, which old Landlock
+allows as reading. A filter can't distinguish files: the program truncates its own by opening them for writing. Calls
+whose arguments a filter can't read (`openat2`, io_uring) fail as on a kernel without them.
 See https://docs.kernel.org/userspace-api/seccomp_filter.html.
 """
 
@@ -31,12 +31,12 @@ _CALLS = {"x86_64": (0xC000003E, 76, 2, 257), "aarch64": (0xC00000B7, 45, _ABSEN
 
 
 def is_known() -> bool:
-    """Tell whether the filter is written for this machine."""
+    """Return whether the filter supports this machine."""
     return platform.machine() in _CALLS and platform.system() == "Linux"
 
 
 def forbid_truncation() -> None:
-    """Let this process, and all that it starts, truncate nothing that it may not open for writing.
+    """Keep this process and its children from truncating what they may not open for writing.
 
     Raises:
         OSError: The kernel refuses.
@@ -49,7 +49,7 @@ def forbid_truncation() -> None:
 
 
 def _program(architecture: int, truncate: int, open_: int, openat: int) -> bytes:
-    """Write the filter; a jump skips so many lines where its test is true, or where it is false."""
+    """Return the filter; a jump skips so many lines where its test is true, or where it is false."""
     allow, denied, unknown = (_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _ERROR | errno.EACCES), (_RETURN, 0, 0, _NO_CALL)
     lines = [(_LOAD, 0, 0, _ARCHITECTURE), (_EQUAL, 1, 0, architecture), unknown, (_LOAD, 0, 0, _NUMBER)]
     lines += [(_AT_LEAST, 0, 1, _X32), unknown]
@@ -57,6 +57,6 @@ def _program(architecture: int, truncate: int, open_: int, openat: int) -> bytes
         lines += [(_EQUAL, 0, 1, number), answer]
     for number, flags in ((open_, 1), (openat, 2)):
         lines += [(_EQUAL, 0, 6, number), (_LOAD, 0, 0, _ARGUMENTS + 8 * flags), (_AND, 0, 0, _TRUNCATE | os.O_ACCMODE)]
-        # Opening that asks for writing is Landlock's to judge; this asks for none.
+        # Opening for writing is left to Landlock; this is without writing.
         lines += [(_EQUAL, 1, 0, _TRUNCATE | os.O_RDONLY), (_EQUAL, 0, 1, _TRUNCATE | os.O_ACCMODE), denied, allow]
     return b"".join(struct.pack("HBBI", *line) for line in [*lines, allow])

@@ -15,7 +15,6 @@ from typing import Any, cast
 from tuneyard.errors import IntegrityError, InvalidValuesError, NotFoundError, Problem
 from tuneyard.models import (
     ADAPTER_CONFIG,
-    MANIFESTS,
     find_manifest,
     is_adapter,
     kind_in_words,
@@ -24,7 +23,16 @@ from tuneyard.models import (
 )
 from tuneyard.progress import progress_bar
 from tuneyard.serving.names import base_name, check_distinct, own_name, told_names
-from tuneyard.store import Manifest, Store, link_named, open_store, pull, verify_folder
+from tuneyard.store import (
+    Manifest,
+    Store,
+    link_named,
+    open_store,
+    place_of_model,
+    place_of_result,
+    pull,
+    verify_folder,
+)
 from tuneyard.values import InferenceValues
 from tuneyard.values.places import ModelPlace, model_place
 from tuneyard.whereabouts import command
@@ -168,8 +176,8 @@ def _look_up(store: Store, key: str) -> _Found:
 
 
 def _look_into(folder: Path) -> _Found:
-    for name in MANIFESTS:
-        path = folder / name
+    for place in (place_of_model(str(folder)), place_of_result(str(folder))):
+        path = Path(place.manifest_key)
         if path.is_file():
             return _servable(_Found(str(folder), Manifest.from_json(path.read_bytes(), where=str(path)), None))
     raise NotFoundError(

@@ -1,31 +1,54 @@
-"""Object stores: bytes under keys, in a folder or on any S3 server, with manifests that say what is whole.
+"""Object stores: bytes under keys, in a folder or on any S3 server, with manifests that list complete trees of files.
 
-The room's public face; everything else in it is private. It sits above `errors`, `progress` and `address` alone, and
-knows nothing of models, runs or values.
+The room's public face; the rest of it is private. It sits above `errors`, `progress` and `address`, and knows nothing
+of runs or values.
 """
 
 from tuneyard.store.keys import check_relative, split_key, split_prefix
-from tuneyard.store.location import STORE_VARIABLE, default_store_url, find_store, open_store
+from tuneyard.store.location import STORE_VARIABLE, configured_store, default_store_url, find_store, open_store
 from tuneyard.store.manifest import FileEntry, Kind, Manifest, read_manifest, write_manifest
 from tuneyard.store.objects import Digest, ObjectInfo, Store, Stored
+from tuneyard.store.parallel import in_parallel
+from tuneyard.store.places import (
+    MANIFEST,
+    OWN_FOLDER,
+    Place,
+    find_model_manifest,
+    place_of_dataset,
+    place_of_model,
+    place_of_result,
+    place_with_journal,
+    place_with_manifest,
+)
 from tuneyard.store.transfer import download, hash_file, link_named, pull, upload, upload_tree, verify, verify_folder
 
 __all__ = [
+    "MANIFEST",
+    "OWN_FOLDER",
     "STORE_VARIABLE",
     "Digest",
     "FileEntry",
     "Kind",
     "Manifest",
     "ObjectInfo",
+    "Place",
     "Store",
     "Stored",
     "check_relative",
+    "configured_store",
     "default_store_url",
     "download",
+    "find_model_manifest",
     "find_store",
     "hash_file",
+    "in_parallel",
     "link_named",
     "open_store",
+    "place_of_dataset",
+    "place_of_model",
+    "place_of_result",
+    "place_with_journal",
+    "place_with_manifest",
     "pull",
     "read_manifest",
     "split_key",

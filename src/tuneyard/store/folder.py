@@ -3,9 +3,9 @@
 Bytes go through the operating system and not through obstore's `LocalStore`, which has no conditional update, no fsync
 and leaves half-written files beside their targets. Here every write goes to `root/.store/tmp`, is synced, and is then
 renamed under a lock on its key; all changes of one key take that lock, so a check and the rename after it are one step.
-What a killed writer leaves in `.store/tmp` is never visible and is removed by the next process that opens the store.
+What a killed writer leaves in `.store/tmp` is never visible, and the next process that opens the store removes it.
 
-Whoever may write into the folder may also break these promises: it is the user's own disk, not a server.
+Any program that may write to the folder may also break these guarantees: it is the user's disk, not a server.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ _HASHED_BYTES = 1024 * 1024  # files up to this size have their content's hash f
 class FolderStore:
     """A `Store` in a folder of this machine.
 
-    Safe for any number of processes on one machine, and over NFS where it passes `flock` on. Etags are content hashes
+    Safe for any number of processes on one machine, and over NFS where it forwards `flock`. Etags are content hashes
     up to 1 MiB, so two bodies never share one; above that, size, inode and times.
 
     Args:
-        root: The folder; made when something is first written.
+        root: The folder; created on the first write.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = Path(os.path.abspath(root))  # noqa: PTH100  (Path.resolve would follow links)
         if self._root.exists() and not self._root.is_dir():
-            raise ConflictError(f"The store's folder {self._root} is a file.", hint=self._another)
+            raise ConflictError(f"The store's folder '{self._root}' is a file.", hint=self._hint)
         self._sweep()
 
     @property
@@ -69,7 +69,7 @@ class FolderStore:
         return f"FolderStore({str(self._root)!r})"
 
     def local_path(self, key: str) -> Path:
-        """Tell where this object lies as a file."""
+        """Return the path of the object's file."""
         bucket, path = split_key(key)
         return self._root / bucket / path
 
@@ -80,26 +80,26 @@ class FolderStore:
             return Stored(body=body, etag=_etag_of(os.fstat(file.fileno()), body))
 
     def put(self, key: str, body: bytes) -> str:
-        """Write a small object over whatever is there; atomic."""
+        """Write a small object, replacing any other; atomic."""
         return self._publish(key, [body])[0]
 
     def create(self, key: str, body: bytes) -> str:
-        """Write a small object only where nothing is; one winner."""
+        """Write a small object only where none exists; one writer wins."""
 
         def nothing_there(target: Path) -> None:
             if os.path.lexists(target):
-                raise AlreadyExistsError(f"There is already an object at {key} in {self.url}.", key=key)
+                raise AlreadyExistsError(f"There is already an object at '{key}' in '{self.url}'.", key=key)
 
         return self._publish(key, [body], check=nothing_there)[0]
 
     def replace(self, key: str, body: bytes, *, etag: str) -> str:
-        """Write a small object only over the version that `etag` names; one winner."""
+        """Replace the version of a small object that `etag` names; one writer wins."""
 
         def that_version(target: Path) -> None:
             found = _etag_at(target)
             if found != etag:
                 raise ChangedError(
-                    f"The object at {key} in {self.url} is no longer the version that was read.",
+                    f"The object at '{key}' in '{self.url}' is no longer the version that was read.",
                     key=key,
                     expected=etag,
                     found=found or "",
@@ -108,7 +108,7 @@ class FolderStore:
         return self._publish(key, [body], check=that_version)[0]
 
     def head(self, key: str) -> ObjectInfo:
-        """Ask what is known of an object."""
+        """Return an object's size, version and time."""
         path = self.local_path(key)
         with self._failures(key), _open_for_reading(path) as file:
             return _info(key, os.fstat(file.fileno()), file)
@@ -119,13 +119,13 @@ class FolderStore:
         found: list[ObjectInfo] = []
         with self._failures(prefix):
             for file_path, key in _walk(self._root / bucket / path, prefix, frozenset()):
-                # a file may be deleted between the listing and the look at it
+                # a file may be deleted between the listing and its opening
                 with contextlib.suppress(FileNotFoundError), _open_for_reading(file_path) as file:
                     found.append(_info(key, os.fstat(file.fileno()), file))
         return iter(sorted_by_key(found))
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Delete objects, and the folders that are empty after it; missing ones are passed over."""
+        """Delete objects, and the folders that this leaves empty; missing ones are ignored."""
         for key in keys:
             target = self.local_path(key)
             with self._failures(key):
@@ -168,7 +168,7 @@ class FolderStore:
 
     def _copy(self, chunks: Iterable[bytes], file: BinaryIO, key: str) -> Digest:
         digest, size = hashlib.sha256(), 0
-        for chunk in chunks:  # what goes wrong in here is its maker's to tell
+        for chunk in chunks:  # errors of the iterator are its own, not the store's
             digest.update(chunk)
             size += len(chunk)
             with self._failures(key, writing=True):
@@ -183,14 +183,14 @@ class FolderStore:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 temporary.rename(target)
             except FileNotFoundError:
-                # a delete beside us took the folder away as empty, between the two calls
+                # a concurrent delete removed the empty folder between the two calls
                 if temporary.exists():
                     continue
                 raise
             except (NotADirectoryError, FileExistsError, IsADirectoryError) as error:
                 raise ConflictError(
-                    f"The key {key} can't be written in {self.url}: an object lies above or below it.",
-                    hint="Choose a key that is neither a folder of other objects nor below an object.",
+                    f"The key '{key}' can't be written in '{self.url}': an object lies above or below it.",
+                    hint="Choose a key that is neither a folder of objects nor below an object.",
                     key=key,
                 ) from error
             break
@@ -204,7 +204,7 @@ class FolderStore:
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / secrets.token_hex(16)
             file = path.open("x+b")
-            fcntl.flock(file, fcntl.LOCK_EX)  # tells a sweep that its writer lives
+            fcntl.flock(file, fcntl.LOCK_EX)  # a sweep leaves locked files alone
             if path.exists():
                 break
             file.close()  # a sweep was faster than the lock
@@ -212,7 +212,7 @@ class FolderStore:
             yield file, path
         finally:
             path.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # what was to be kept is flushed; the rest may find no room
+            with contextlib.suppress(OSError):  # what is kept is flushed; the rest may find no space
                 file.close()
 
     def _sweep(self) -> None:
@@ -240,8 +240,8 @@ class FolderStore:
                 except BlockingIOError as error:
                     if time.monotonic() > deadline:
                         raise UnavailableError(
-                            f"Another process has held the lock of {key} in {self.url} for {_LOCK_SECONDS:.0f} s.",
-                            hint=f"Look for a stopped process of Tuneyard: {command('tuneyard runs')}",
+                            f"Another process has held the lock of '{key}' in '{self.url}' for {_LOCK_SECONDS:.0f} s.",
+                            hint=f"Check for a suspended process of Tuneyard: {command('tuneyard runs')}",
                             key=key,
                         ) from error
                     time.sleep(wait_seconds)
@@ -252,8 +252,8 @@ class FolderStore:
         real, root = target.parent.resolve(), self._root.resolve()
         if real != root and root not in real.parents:
             raise DeniedError(
-                f"The key {key} of {self.url} leads out of the store, over a symbolic link to {real}.",
-                hint="Tuneyard writes only inside the store's own folder; write to where the link leads instead.",
+                f"The key '{key}' of '{self.url}' leads out of the store, by a symbolic link to '{real}'.",
+                hint="Tuneyard writes only within the store's folder. Use the link's target as the store.",
                 key=key,
             )
 
@@ -274,18 +274,18 @@ class FolderStore:
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             if writing:
                 raise self._refused(key, error) from error
-            raise NotFoundError(f"There is no object at {key} in {self.url}.", key=key, store=self.url) from error
+            raise NotFoundError(f"There is no object at '{key}' in '{self.url}'.", key=key, store=self.url) from error
         except OSError as error:
             raise self._refused(key, error) from error
 
     def _refused(self, key: str, error: OSError) -> TuneyardError:
         kind = kind_of(error)
-        hint = more_room(self._root) if issubclass(kind, FullError) else self._another
-        text = f"The object {key} can't be read or written in {self.url}: {error.strerror}."
+        hint = more_room(self._root) if issubclass(kind, FullError) else self._hint
+        text = f"The object '{key}' can't be read or written in '{self.url}': {error.strerror}."
         return kind(text, hint=hint, key=key, store=self.url)
 
     @property
-    def _another(self) -> str:
+    def _hint(self) -> str:
         look = fitting(f"Check who owns it (ls -ld {self._root})", "Check the pod's volume")
         names = fitting("--store URL or export TUNEYARD_STORE=URL", assignment("TUNEYARD_STORE", "URL"))
         with contextlib.suppress(TuneyardError):
@@ -299,7 +299,7 @@ def _open_for_reading(path: Path) -> BinaryIO:
 
 
 def _walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[Path, str]]:
-    """Yield every file under a folder with its key; a linked folder that holds itself is entered once."""
+    """Yield every file under a folder with its key; a folder that links to itself is entered once."""
     try:
         status = folder.stat()
         entries = list(os.scandir(folder))
@@ -311,7 +311,7 @@ def _walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> Itera
     for entry in entries:
         try:
             mode = entry.stat().st_mode
-        except FileNotFoundError:  # gone since, or a link to nothing
+        except FileNotFoundError:  # deleted meanwhile, or a broken link
             continue
         if S_ISDIR(mode):
             yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", above | {here})
@@ -344,7 +344,7 @@ def _etag_of_written(file: BinaryIO, digest: Digest) -> str:
 
 
 def _etag_of_status(status: os.stat_result) -> str:
-    # not the change time: a rename moves it
+    # not the change time, which a rename updates
     return f"{status.st_size:x}-{status.st_ino:x}-{status.st_mtime_ns:x}"
 
 

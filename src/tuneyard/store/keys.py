@@ -1,7 +1,7 @@
-"""Which keys there are: `bucket/path/in/bucket`, the same rule for a folder and for S3.
+"""The keys that are allowed: `bucket/path/in/bucket`, by the same rule for folders and S3.
 
-What one store could not keep, or a folder would take as another place (`..`, an absolute path, a backslash), is refused
-for all of them, so that a recipe that works on one works on the others.
+What one store could not hold, or a folder would take for another place (`..`, an absolute path, a backslash), is
+refused for all of them, so that values that are valid for one store are valid for every store.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def split_key(key: str) -> tuple[str, str]:
 
 
 def split_prefix(prefix: str) -> tuple[str, str]:
-    """Split a prefix into its bucket and the path in it, which is empty or ends at a `/`.
+    """Split a prefix into its bucket and the path in it, which is empty or ends with a `/`.
 
     Raises:
         InvalidValuesError: The prefix is not allowed.
@@ -55,7 +55,7 @@ def split_prefix(prefix: str) -> tuple[str, str]:
 
 
 def check_relative(path: str) -> str:
-    """Give back a path under a prefix, where it is a plain relative one.
+    """Return a path below a prefix after checking that it is a plain relative one.
 
     Raises:
         InvalidValuesError: The path is absolute, leaves its prefix, or could not be part of a key.
@@ -69,19 +69,19 @@ def check_relative(path: str) -> str:
 def _wrong_bucket(bucket: str) -> str:
     if not bucket:
         return "has no bucket before its first `/`"
-    return "" if _BUCKET.fullmatch(bucket) else f"has {bucket!r} for a bucket (3 to 63 of a-z, 0-9, `.` and `-`)"
+    return "" if _BUCKET.fullmatch(bucket) else f"has the bucket {bucket!r} (allowed: 3 to 63 of a-z, 0-9, `.` and `-`)"
 
 
 def _wrong_path(path: str) -> str:
     if not path:
         return "has no path"
     if any(ord(character) < 32 or ord(character) == 127 for character in path):
-        return "has a control character in it"
+        return "has a control character"
     if "\\" in path:
-        return "has a backslash in it"
+        return "has a backslash"
     for part in path.split("/"):
         if part in {"", ".", ".."}:
-            return f"has {part!r} for a part"
+            return f"has the part {part!r}"
         if len(part.encode("utf-8", "surrogatepass")) > _PART_BYTES:
             return f"has a part of more than {_PART_BYTES} bytes"
     if any(0xD800 <= ord(character) <= 0xDFFF for character in path):
@@ -92,7 +92,7 @@ def _wrong_path(path: str) -> str:
 def _invalid(what: str, value: str, wrong: str) -> InvalidValuesError:
     problem = Problem(where=what, what=wrong, value=repr(value), allowed=_ALLOWED)
     return InvalidValuesError(
-        f"The {what} {value!r} of an object store {wrong}.",
+        f"The object store's {what} {value!r} {wrong}.",
         hint=f"Allowed: {_ALLOWED}; for example default-bucket/models/tiny.",
         problems=[problem],
     )

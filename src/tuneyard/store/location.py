@@ -1,6 +1,6 @@
-"""From a text to a store: which one is meant, and opened.
+"""From a text to a store: which one is configured, and how it is opened.
 
-`address` decides what a text names; keys begin with the bucket, and credentials come from the environment.
+`address` reads the text; keys begin with the bucket, and credentials come from the environment.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tuneyard.store.folder import FolderStore
 from tuneyard.store.objects import Store
 
 STORE_VARIABLE = "TUNEYARD_STORE"
-"""The environment's store: it wins over the values', and an option wins over it."""
+"""The variable that names the store. It takes precedence over values, and an option over it."""
 
 
 def open_store(
@@ -25,18 +25,15 @@ def open_store(
 
     Args:
         url: `file:///folder`, `s3://` (AWS, or the endpoint in `AWS_ENDPOINT_URL_S3`/`AWS_ENDPOINT_URL`),
-            `https://host:port` or `http://host:port` (any S3 server), or a path that can't be taken for anything else.
-        ca_bundle: A PEM file of certificate authorities to trust besides the system's; wins over `AWS_CA_BUNDLE`.
+            `https://host:port` or `http://host:port` (any S3 server), or an unambiguous path.
+        ca_bundle: A PEM file of authorities to trust besides the system's, instead of `AWS_CA_BUNDLE`.
         environ: Where `AWS_*` is read from; the process's own environment where None.
         named_by: The option, variable or key that the text comes from, for the message.
 
-    Returns:
-        The store.
-
     Raises:
-        InvalidValuesError: The text, or a setting in `AWS_*`, is not one Tuneyard can take.
-        DeniedError: An S3 server is named and there are no credentials for it.
-        NotFoundError: The CA bundle or a named AWS profile is not there.
+        InvalidValuesError: The text, or a setting in `AWS_*`, is not supported.
+        DeniedError: There are no credentials for the S3 server.
+        NotFoundError: The CA bundle or the AWS profile does not exist.
     """
     address = parse_address(url, named_by=named_by)
     if address.folder is not None:
@@ -53,11 +50,11 @@ def find_store(
     ca_bundle: Path | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Store:
-    """Open the store that is meant: the one given, that of `TUNEYARD_STORE`, the fallback, or this machine's own.
+    """Open the configured store: the one given, else `TUNEYARD_STORE`, else the fallback, else this machine's own.
 
     Args:
-        given: What `--store` or a program names; an empty text is refused, never passed over.
-        fallback: What is better than this machine's own: the values' store, or that of the run at hand.
+        given: The value of `--store`, or of a program's argument; an empty text is refused, not ignored.
+        fallback: What is preferred to this machine's own: the values' store, or that of a run.
         ca_bundle: As for `open_store`.
         environ: Where `TUNEYARD_STORE`, `TUNEYARD_HOME` and `AWS_*` are read from; the process's own where None.
 
@@ -65,15 +62,30 @@ def find_store(
         InvalidValuesError, DeniedError, NotFoundError: As for `open_store`.
     """
     environ = os.environ if environ is None else environ
+    url = configured_store(given, fallback=fallback, environ=environ)
+    named_by = STORE_VARIABLE if given is None and environ.get(STORE_VARIABLE) else "store"
+    return open_store(
+        default_store_url(environ) if url is None else url, ca_bundle=ca_bundle, environ=environ, named_by=named_by
+    )
+
+
+def configured_store(
+    given: str | None = None, *, fallback: str | None = None, environ: Mapping[str, str] | None = None
+) -> str | None:
+    """Return the text that names the configured store, in the order of `find_store`; None where nothing names one.
+
+    Args:
+        given: As for `find_store`.
+        fallback: As for `find_store`.
+        environ: Where `TUNEYARD_STORE` is read from; the process's own environment where None.
+    """
     if given is not None:
-        return open_store(given, ca_bundle=ca_bundle, environ=environ)
-    if of_environment := environ.get(STORE_VARIABLE):
-        return open_store(of_environment, ca_bundle=ca_bundle, environ=environ, named_by=STORE_VARIABLE)
-    return open_store(fallback or default_store_url(environ), ca_bundle=ca_bundle, environ=environ)
+        return given
+    return (os.environ if environ is None else environ).get(STORE_VARIABLE) or fallback or None
 
 
 def default_store_url(environ: Mapping[str, str] | None = None) -> str:
-    """Name the store that is used where none is configured: the folder `store` in Tuneyard's own.
+    """Return the URL of the store that is used where none is configured: the folder `store` in Tuneyard's own.
 
     Args:
         environ: Where `TUNEYARD_HOME` is read from; the process's own environment where None.

@@ -1,7 +1,7 @@
-"""Manifests: the one list of files, sizes and SHA-256 that says an object tree is whole.
+"""Manifests: the list of files, sizes and SHA-256 hashes that makes a tree of objects complete.
 
-A manifest is written last, by a conditional create, and a reader trusts only what it names. It knows nothing of where
-its files lie: paths are relative to a prefix that the caller holds. `transfer` moves and verifies what it names.
+A manifest is written last, by a conditional create, and readers trust only the files that it names. Its paths are
+relative to a prefix that the caller holds (`places`). `transfer` copies and verifies the files.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tuneyard.store.objects import Store
 from tuneyard.whereabouts import installation
 
 FORMAT = 1
-"""The version of the JSON form. Raised when an older reader would misread a newer manifest."""
+"""The version of the JSON form; incremented when older readers would misread a newer manifest."""
 
 Kind = Literal["model", "dataset", "checkpoint", "final"]
 
@@ -31,12 +31,12 @@ class FileEntry:
     """One file of a manifest.
 
     Attributes:
-        path: Where it lies, relative to the manifest's prefix.
+        path: Its path, relative to the manifest's prefix.
         size: Its size in bytes.
         sha256: Its SHA-256, 64 hex digits.
 
     Raises:
-        InvalidValuesError: The path leaves its prefix, or size or hash can't be one.
+        InvalidValuesError: The path leaves its prefix, or size or hash is impossible.
     """
 
     path: str
@@ -46,19 +46,19 @@ class FileEntry:
     def __post_init__(self) -> None:
         check_relative(self.path)
         if self.size < 0:
-            raise InvalidValuesError(f"The file {self.path} can't have a size of {self.size} bytes.")
+            raise InvalidValuesError(f"The file '{self.path}' can't have a size of {self.size} bytes.")
         if not _SHA256.fullmatch(self.sha256):
-            raise InvalidValuesError(f"The file {self.path} can't have the SHA-256 {self.sha256!r}.")
+            raise InvalidValuesError(f"The file '{self.path}' can't have the SHA-256 {self.sha256!r}.")
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A whole tree of files, named one by one.
+    """A complete tree of files.
 
     Attributes:
         kind: What the files are.
-        files: The files, sorted by path whatever order they came in.
-        about: Facts for people and for later steps (where it came from, which step); plain JSON values.
+        files: The files, sorted by path.
+        about: Facts for people and for later steps (its source, its training step); plain JSON values.
 
     Raises:
         InvalidValuesError: A path is named twice, or one file lies under another.
@@ -77,7 +77,7 @@ class Manifest:
             parent = path.rpartition("/")[0]
             while parent:
                 if parent in paths:
-                    raise InvalidValuesError(f"A manifest can't name {parent} and, below it, {path}.")
+                    raise InvalidValuesError(f"A manifest can't name '{parent}' and, below it, '{path}'.")
                 parent = parent.rpartition("/")[0]
         object.__setattr__(self, "files", files)
 
@@ -88,25 +88,25 @@ class Manifest:
 
     @property
     def content_sha256(self) -> str:
-        """A SHA-256 over the files' paths, sizes and hashes alone: equal exactly where the content is equal."""
+        """A SHA-256 over the files' paths, sizes and hashes: equal if and only if the content is equal."""
         rows = [[entry.path, entry.size, entry.sha256] for entry in self.files]
         return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()
 
     def check_only(self, path: str, *, where: str) -> None:
-        """Check that the manifest names one file alone: that of data whose name its own key has.
+        """Check that the manifest names one file alone, as that of a dataset does.
 
         Args:
             path: The file's path.
-            where: The manifest's key, for the error's words.
+            where: The manifest's key, for messages.
 
         Raises:
             IntegrityError: It names another file, or more than one.
         """
         if [entry.path for entry in self.files] != [path]:
-            raise _damaged(where, f"does not name {path} alone")
+            raise _damaged(where, f"does not name '{path}' alone")
 
     def to_json(self) -> bytes:
-        """Write the manifest as JSON, always the same bytes for the same manifest."""
+        """Return the manifest as JSON: always the same bytes for the same manifest."""
         document = {
             "format": FORMAT,
             "kind": self.kind,
@@ -121,11 +121,11 @@ class Manifest:
         """Read a manifest from its JSON.
 
         Args:
-            body: What `to_json` wrote.
-            where: The manifest's key, for the error's words.
+            body: What `to_json` returned.
+            where: The manifest's key, for messages.
 
         Raises:
-            IntegrityError: It is damaged, or of a format that this version does not know.
+            IntegrityError: It is damaged, or of an unknown format.
         """
         try:
             document: Any = json.loads(body)
@@ -136,7 +136,7 @@ class Manifest:
         fields = cast("dict[str, Any]", document)
         if fields["format"] != FORMAT:
             raise IntegrityError(
-                f"The manifest {where} has format {fields['format']!r}, and this version of Tuneyard reads {FORMAT}.",
+                f"The manifest '{where}' has the format {fields['format']!r}; this version of Tuneyard reads {FORMAT}.",
                 hint=f"Update Tuneyard: {installation('')}",
                 key=where,
                 format=fields["format"],
@@ -145,13 +145,13 @@ class Manifest:
 
 
 def write_manifest(store: Store, key: str, manifest: Manifest, *, replace: bool = False) -> str:
-    """Write a manifest, which makes its files visible; the last step of every delivery and publication.
+    """Write a manifest, which makes its files visible: the last step of every delivery and publication.
 
     Args:
-        store: Where its files already lie.
-        key: Where the manifest goes.
-        manifest: What to write.
-        replace: Write over a manifest that is there, instead of refusing.
+        store: The store that already holds its files.
+        key: The manifest's key.
+        manifest: The manifest.
+        replace: Replace a manifest that is there, instead of raising.
 
     Returns:
         The manifest's etag.
@@ -166,8 +166,8 @@ def write_manifest(store: Store, key: str, manifest: Manifest, *, replace: bool 
         return store.create(key, body)
     except AlreadyExistsError as error:
         raise AlreadyExistsError(
-            f"Another manifest is already at {key} in {store.url}.",
-            hint="Choose another place, or allow overwriting where the values have a switch for it.",
+            f"There is already a manifest at '{key}' in '{store.url}'.",
+            hint="Choose another key, or set allowOverwrite=true for a delivery.",
             key=key,
         ) from error
 
@@ -176,8 +176,8 @@ def read_manifest(store: Store, key: str) -> Manifest:
     """Read a manifest.
 
     Raises:
-        NotFoundError: None is there, so whatever lies beside it is not whole.
-        IntegrityError: It is damaged, or of a format that this version does not know.
+        NotFoundError: There is none: whatever lies beside its key is incomplete.
+        IntegrityError: It is damaged, or of an unknown format.
     """
     return Manifest.from_json(store.get(key).body, where=key)
 
@@ -192,13 +192,13 @@ def _manifest(fields: dict[str, Any], where: str) -> Manifest:
     except (KeyError, TypeError, AttributeError, InvalidValuesError) as error:
         raise _damaged(where, f"can't be read ({error!r})") from error
     if fields.get("content_sha256") != manifest.content_sha256:
-        raise _damaged(where, "names other files than its own content hash")
+        raise _damaged(where, "has a content hash that its files contradict")
     return manifest
 
 
 def _damaged(where: str, what: str) -> IntegrityError:
     return IntegrityError(
-        f"The manifest {where} {what}.",
-        hint="Deliver or publish it again; what lies beside it can't be trusted.",
+        f"The manifest '{where}' {what}.",
+        hint="Deliver or publish it again: the files beside it can't be trusted.",
         key=where,
     )

@@ -1,7 +1,7 @@
-"""What every object store promises: the `Store` protocol and the small values its verbs give back.
+"""The contract of every object store: the `Store` protocol and the small values that its methods return.
 
-This is the contract alone. `folder` and `s3` keep it, `tests/contract` proves it for both; nothing else may be assumed
-of a store. A key is always `bucket/path/in/bucket` (`keys` says which keys are allowed).
+`folder` and `s3` implement it, `tests/contract` tests both; nothing else may be assumed of a store. A key is always
+`bucket/path/in/bucket` (`keys` defines which are allowed).
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """What a store knows of an object without reading it.
+    """An object's metadata.
 
     Attributes:
-        key: The object's whole key, bucket first.
+        key: Its key, bucket first.
         size: Its size in bytes.
-        etag: Names this version of the object; two different bodies never share one.
-        modified: When it was last written, with a time zone.
+        etag: Identifies its version; two different bodies never share one.
+        modified: The time of the last write, with a time zone.
     """
 
     key: str
@@ -32,7 +32,7 @@ class ObjectInfo:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A whole small object: its bytes, and the version that `Store.replace` may name."""
+    """A small object: its bytes, and the version to pass to `Store.replace`."""
 
     body: bytes
     etag: str
@@ -40,23 +40,23 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """The size in bytes and the SHA-256 (64 hex digits) of bytes that went by."""
+    """The size in bytes and the SHA-256 (64 hex digits) of a stream."""
 
     size: int
     sha256: str
 
 
 class Store(Protocol):
-    """A server of objects: bytes under keys, and nothing more.
+    """Bytes under keys.
 
-    Every verb raises `UnavailableError` where the store can't be reached, `DeniedError` where it refuses the
-    credentials, and `NotFoundError` where the object or its bucket is not there: three different things. A store may
-    be used from several threads at once.
+    Every method raises `UnavailableError` where the store can't be reached, `DeniedError` where it denies access, and
+    `NotFoundError` where the object or its bucket does not exist: three different outcomes. A store may be used from
+    several threads at once.
     """
 
     @property
     def url(self) -> str:
-        """Where this store is, without credentials; `open_store` takes it back."""
+        """The store's URL, without credentials; `open_store` accepts it."""
         ...
 
     def get(self, key: str) -> Stored:
@@ -65,12 +65,12 @@ class Store(Protocol):
         Memory: the object's size. Use `read` for anything large.
 
         Raises:
-            NotFoundError: It is not there.
+            NotFoundError: It does not exist.
         """
         ...
 
     def put(self, key: str, body: bytes) -> str:
-        """Write a small object over whatever is there.
+        """Write a small object, replacing any other.
 
         Atomic: a reader sees the old body or the new one, never a mix, and a crash leaves one of the two.
 
@@ -80,84 +80,81 @@ class Store(Protocol):
         ...
 
     def create(self, key: str, body: bytes) -> str:
-        """Write a small object only where nothing is.
+        """Write a small object only where none exists.
 
-        Of any number of simultaneous calls one wins, so the bodies that contenders write must differ (put a nonce into
-        them): an answer that was lost on the way is recognised by reading back and comparing.
+        Of any number of simultaneous calls one wins. The bodies of contenders must differ (add a nonce): a lost
+        response is detected by reading back and comparing.
 
         Returns:
             The new object's etag.
 
         Raises:
-            AlreadyExistsError: An object with another body is there.
+            AlreadyExistsError: An object with another body exists.
         """
         ...
 
     def replace(self, key: str, body: bytes, *, etag: str) -> str:
-        """Write a small object only over the version that `etag` names.
+        """Replace the version of a small object that `etag` names.
 
-        Atomic, and one winner, as with `create`; here too the bodies must differ.
+        Atomic, and one writer wins, as with `create`; the bodies must differ here too.
 
         Returns:
             The new version's etag.
 
         Raises:
-            ChangedError: Another version is there, or none.
+            ChangedError: Another version exists, or none.
         """
         ...
 
     def head(self, key: str) -> ObjectInfo:
-        """Ask what is known of an object.
+        """Return an object's metadata.
 
         Raises:
-            NotFoundError: It is not there.
+            NotFoundError: It does not exist.
         """
         ...
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """List every object under a prefix, however deep, sorted by key.
+        """List every object under a prefix, at any depth, sorted by key.
 
         Memory: one `ObjectInfo` per object. Unfinished writes are never listed.
 
         Args:
-            prefix: A key's beginning; it ends at a `/`.
+            prefix: The beginning of keys; ends with a `/`.
         """
         ...
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Delete objects; those that are not there are passed over.
+        """Delete objects; missing ones are ignored.
 
-        Not atomic as a whole: a crash leaves some of them deleted. Delete first what names the others (a manifest).
+        Not atomic as a whole: a crash leaves some of them deleted. Delete a manifest before the objects that it names.
         """
         ...
 
     def write(self, key: str, chunks: Iterable[bytes]) -> Digest:
-        """Write an object of any size from a stream, over whatever is there.
+        """Write an object of any size from a stream, replacing any other.
 
-        Atomic: nothing is visible before the last byte has arrived, and an error in `chunks` or a crash leaves what was
-        there before. A crash may leave an unfinished upload, which no verb shows.
+        Atomic: nothing is visible before the last byte has arrived, and an error in `chunks` or a crash leaves the old
+        object. A crash may leave an unfinished upload, which no method lists.
         Memory: concurrency x chunk (`limits`), whatever the object's size.
-
-        Returns:
-            Size and SHA-256 of what was written.
         """
         ...
 
     def read(self, key: str, *, offset: int = 0) -> Iterator[bytes]:
-        """Read an object of any size as a stream, from `offset` bytes on.
+        """Read an object of any size as a stream, starting at byte `offset`.
 
-        Memory: a few chunks, whatever the object's size. All chunks come from one version of the object;
-        where that is overwritten on the way and can't be had any more, `UnavailableError` ends the stream.
+        Memory: a few chunks, whatever the object's size. All chunks come from one version of the object; where that is
+        overwritten meanwhile and no longer available, `UnavailableError` ends the stream.
 
         Raises:
-            NotFoundError: It is not there; raised at the first chunk.
+            NotFoundError: It does not exist; raised at the first chunk.
         """
         ...
 
     def local_path(self, key: str) -> Path | None:
-        """Tell where this object lies as a file, or None where the store is no folder.
+        """Return the path of the object's file; None where the store is not a folder.
 
-        For reading alone; the file need not be there.
+        For reading only; the file need not exist.
         """
         ...
 

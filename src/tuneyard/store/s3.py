@@ -1,8 +1,8 @@
 """The store on an S3 server (`s3://`, `https://host:port`), over obstore: AWS, MinIO or any other.
 
-One obstore client per bucket, path style, made when first needed. Only what every S3 server has is used: conditional
-puts (`If-None-Match`, `If-Match`), multipart, bulk delete. `s3_settings` says where a server is, `s3_errors` what it
-meant; retries are obstore's own, and nothing here adds to them.
+One obstore client per bucket, path style, created on first use. Only what every S3 server has is used: conditional puts
+(`If-None-Match`, `If-Match`), multipart, bulk delete. `s3_settings` reads the configuration, `s3_errors` translates
+errors; retries are obstore's own.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig, S3Credential
 
 _AWS = "s3://"
-_FIRST_RETRIES = 4  # a wrong address is told in seconds; once a server has answered, an outage is waited out
+_FIRST_RETRIES = 4  # a wrong address fails within seconds; once a server has answered, an outage is waited for
 _RETRY_FOR = timedelta(minutes=3)
 _CONNECT_SECONDS = 3
-_READ_SECONDS = 120  # also bounds how slowly one part may go up: 140 KB/s
+_READ_SECONDS = 120  # also the limit for the upload of one part: 140 KB/s at least
 _REQUEST_SECONDS = 24 * 3600  # obstore's 30 s would cut a long download short
 _DELETE_AT_ONCE = 1000  # S3's own limit
 
@@ -44,7 +44,7 @@ class S3ServerStore:
     """A `Store` on one S3 server; the first part of each key is the bucket.
 
     Args:
-        endpoint: `https://host:port` or `http://host:port`; empty for what the environment says, or AWS.
+        endpoint: `https://host:port` or `http://host:port`; empty for the one that the environment names, or AWS.
         ca_bundle: A PEM file of certificate authorities to trust besides the system's.
         environ: Where `AWS_*` is read from.
     """
@@ -64,7 +64,7 @@ class S3ServerStore:
         return f"S3ServerStore({self.url!r})"
 
     def local_path(self, key: str) -> None:
-        """Tell that no object of a server lies on this machine."""
+        """Return None: no object of a server is a local file."""
         split_key(key)
 
     def get(self, key: str) -> Stored:
@@ -75,25 +75,25 @@ class S3ServerStore:
             return Stored(body=result.bytes().to_bytes(), etag=result.meta["e_tag"] or "")
 
     def put(self, key: str, body: bytes) -> str:
-        """Write a small object over whatever is there; atomic."""
+        """Write a small object, replacing any other; atomic."""
         return self._put(key, body, "overwrite")
 
     def create(self, key: str, body: bytes) -> str:
-        """Write a small object only where nothing is; one winner."""
+        """Write a small object only where none exists; one writer wins."""
         try:
             return self._put(key, body, "create")
         except AlreadyExistsError as error:
-            return self._own_after_all(key, body, error)
+            return self._etag_if_own(key, body, error)
 
     def replace(self, key: str, body: bytes, *, etag: str) -> str:
-        """Write a small object only over the version that `etag` names; one winner."""
+        """Replace the version of a small object that `etag` names; one writer wins."""
         try:
             return self._put(key, body, {"e_tag": etag})
         except ChangedError as error:
-            return self._own_after_all(key, body, error)
+            return self._etag_if_own(key, body, error)
 
     def head(self, key: str) -> ObjectInfo:
-        """Ask what is known of an object."""
+        """Return an object's metadata."""
         bucket, path = split_key(key)
         client = self._client(bucket)
         with self._explained(bucket, path):
@@ -101,7 +101,7 @@ class S3ServerStore:
                 return _info(bucket, obstore.head(client, path))
             except (BaseError, FileNotFoundError) as error:
                 if 400 <= status_of(error) < 500:
-                    # answers to HEAD have no body, so neither has the reason: ask for it with a listing
+                    # responses to HEAD have no body, and so no error code: a listing gets one
                     obstore.list_with_delimiter(client, path)
                 if status_of(error) == 404:
                     raise missing(self.url, key) from error
@@ -117,7 +117,7 @@ class S3ServerStore:
         return iter(sorted_by_key(found))
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Delete objects, a thousand with one request, in their order; missing ones are passed over."""
+        """Delete objects, a thousand per request, in their order; missing ones are ignored."""
         for bucket, group in itertools.groupby(map(split_key, keys), key=lambda pair: pair[0]):
             paths = [path for _, path in group]
             for start in range(0, len(paths), _DELETE_AT_ONCE):
@@ -142,13 +142,13 @@ class S3ServerStore:
                         client, path, parts, use_multipart=True, chunk_size=PART_BYTES, max_concurrency=STREAM_PARTS
                     )
         except BaseException:
-            if stream.failure:  # it only came through obstore, and is its maker's to tell
+            if stream.failure:  # the iterator's own error, which only passed through obstore
                 raise stream.failure from None
             raise
         return stream.digest()
 
     def read(self, key: str, *, offset: int = 0) -> Iterator[bytes]:
-        """Read an object of any size as a stream; a broken connection goes on within the same version."""
+        """Read an object of any size as a stream; after a broken connection it continues within the same version."""
         bucket, path = split_key(key)
         with self._explained(bucket, path):
             try:
@@ -156,7 +156,7 @@ class S3ServerStore:
                 options: Any = {"range": {"offset": offset}} if offset else None
                 result = obstore.get(client, path, options=options)
             except BaseError as error:
-                if offset and status_of(error) == 416:  # there is nothing from here on
+                if offset and status_of(error) == 416:  # the object ends before the offset
                     return
                 raise
             for chunk in result.stream(min_chunk_size=CHUNK_BYTES):
@@ -167,10 +167,10 @@ class S3ServerStore:
         with self._explained(bucket, path):
             return obstore.put(self._client(bucket), path, body, mode=mode, use_multipart=False)["e_tag"] or ""
 
-    def _own_after_all(self, key: str, body: bytes, conflict: ConflictError) -> str:
-        """Give the etag where what is there is what was just sent; else raise the conflict.
+    def _etag_if_own(self, key: str, body: bytes, conflict: ConflictError) -> str:
+        """Return the etag of an object that has just been sent; otherwise raise the conflict.
 
-        A retried request finds its own first try when the answer to that was lost.
+        A retried request finds its own first attempt if the response to that was lost.
         """
         with contextlib.suppress(NotFoundError):
             found = self.get(key)
@@ -190,14 +190,14 @@ class S3ServerStore:
         try:
             yield
         except (BaseError, FileNotFoundError) as error:
-            told = explain(error, self.url, bucket, path)
-            self._reached = self._reached or not isinstance(told, UnavailableError)
-            raise told from error
+            explained = explain(error, self.url, bucket, path)
+            self._reached = self._reached or not isinstance(explained, UnavailableError)
+            raise explained from error
         self._reached = True
 
 
 class _Stream:
-    """Chunks on their way: joined to parts, hashed, and their maker's failure kept apart from the server's."""
+    """Chunks to send: joined to parts, hashed, with the iterator's errors kept apart from the server's."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self._chunks = iter(chunks)
@@ -207,7 +207,7 @@ class _Stream:
         self.failure: BaseException | None = None
 
     def take(self, size: int) -> bytearray:
-        """Take at least `size` bytes, or what is left."""
+        """Take at least `size` bytes, or the rest."""
         taken = bytearray()
         while len(taken) < size:
             try:
@@ -233,7 +233,7 @@ class _Stream:
         return chunk
 
     def digest(self) -> Digest:
-        """Give size and hash of all that went by."""
+        """Return the size and hash of all chunks so far."""
         return Digest(size=self._size, sha256=self._sha256.hexdigest())
 
 
@@ -269,7 +269,7 @@ def _provider(settings: S3Settings) -> Callable[[], S3Credential] | None:
     keys = settings.keys
     if keys is None:
         return None
-    # a provider and not options: obstore would join options with AWS_SESSION_TOKEN of the process
+    # a provider instead of options, which obstore would combine with AWS_SESSION_TOKEN of the process
     return lambda: {
         "access_key_id": keys.access_key_id,
         "secret_access_key": keys.secret_access_key,

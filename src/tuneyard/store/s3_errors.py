@@ -1,7 +1,7 @@
-"""From what an S3 server or the network said to Tuneyard's errors: unreachable, denied and missing stay apart.
+"""Translates errors of an S3 server or the network to Tuneyard's: unreachable, denied and missing stay apart.
 
-The server's own error code decides wherever there is one, since status codes mislead (versitygw answers 404 to an
-unknown access key). Only the code goes into a message, never the server's text, which may quote what was signed.
+The server's error code decides where there is one, since status codes mislead (versitygw answers 404 to an unknown
+access key). Messages contain only the code, never the server's text, which may quote what was signed.
 """
 
 from __future__ import annotations
@@ -41,24 +41,24 @@ _INSUFFICIENT_STORAGE = 507
 
 
 def code_of(error: BaseException) -> str:
-    """Give the server's error code, or an empty string where it sent none."""
+    """Return the server's error code; empty where it sent none."""
     found = _CODE.search(str(error))
     return (found[1] or found[2]) if found else ""
 
 
 def status_of(error: BaseException) -> int:
-    """Give the HTTP status of an answer, or 0 where none came."""
+    """Return the HTTP status of the response; 0 where there was none."""
     found = _STATUS.search(str(error))
     return int(found[1]) if found else 0
 
 
 def explain(error: BaseException, server: str, bucket: str, path: str) -> TuneyardError:
-    """Make one of Tuneyard's errors of what obstore raised.
+    """Return Tuneyard's error for one of obstore.
 
     Args:
         error: What obstore raised.
         server: The server's URL.
-        bucket: The bucket asked.
+        bucket: The bucket.
         path: The object or prefix in it.
 
     Returns:
@@ -70,7 +70,7 @@ def explain(error: BaseException, server: str, bucket: str, path: str) -> Tuneya
     if code == "NoSuchBucket":
         return _no_bucket(server, bucket)
     if code == "InvalidBucketName":
-        return InvalidValuesError(f"The object store {server} takes no bucket of the name {bucket!r}.")
+        return InvalidValuesError(f"The object store '{server}' allows no bucket named '{bucket}'.")
     if code in _REGION or status in {301, 307, 308}:
         return _wrong_region(server, bucket, code)
     if code in _WRONG_KEYS or status in {401, 403} or code == "AccessDenied":
@@ -83,17 +83,17 @@ def _about_object(error: BaseException, code: str, status: int, key: str, server
 
     if code in _BELOW_OR_ABOVE:
         return ConflictError(
-            f"The key {key} can't be written in {server}: an object lies above or below it.",
-            hint="Choose a key that is neither a folder of other objects nor below an object.",
+            f"The key '{key}' can't be written in '{server}': an object lies above or below it.",
+            hint="Choose a key that is neither a folder of objects nor below an object.",
             key=key,
         )
-    # a 404 without a code is no answer of an S3 server, whatever obstore takes it for
+    # a 404 without a code is not from an S3 server, whatever obstore takes it for
     if code in {"NoSuchKey", "PreconditionFailed"} or status in {409, 412}:
         if isinstance(error, exceptions.AlreadyExistsError):
-            return AlreadyExistsError(f"There is already an object at {key} in {server}.", key=key, store=server)
+            return AlreadyExistsError(f"There is already an object at '{key}' in '{server}'.", key=key, store=server)
         if isinstance(error, exceptions.PreconditionError):
             return ChangedError(
-                f"The object at {key} in {server} is no longer the version that was read.", key=key, store=server
+                f"The object at '{key}' in '{server}' is no longer the version that was read.", key=key, store=server
             )
     return missing(server, key) if code == "NoSuchKey" else None
 
@@ -101,47 +101,47 @@ def _about_object(error: BaseException, code: str, status: int, key: str, server
 def _about_server(text: str, code: str, status: int, key: str, server: str) -> TuneyardError:
     if "HTTP request to an HTTPS server" in text:
         return UnavailableError(
-            f"The object store {server} speaks TLS only.", hint=f"Use https{server[4:]}.", store=server
+            f"The object store '{server}' accepts only TLS.", hint=f"Use https{server[4:]}.", store=server
         )
     if code in _FULL or status == _INSUFFICIENT_STORAGE:
         clean = f"tuneyard gc {key.partition('/')[0]}/experiments"
         return FullError(
-            f"The object store {server} has no room for {key} ({code or status}).",
+            f"The object store '{server}' has no room for '{key}' ({code or status}).",
             hint="Make room on the server, raise the bucket's quota, or clean up: "
-            + fitting(clean, f"{clean} --store {server}, on a machine that reaches it"),
+            + fitting(clean, f"{clean} --store {server}, on a machine that can reach it"),
             store=server,
         )
     if status >= 500 or status == 429:
         return UnavailableError(
-            f"The object store {server} could not serve {key}: {code or 'HTTP'} {status}.",
-            hint="Try again; look at the server's own log and disk if it stays.",
+            f"The object store '{server}' failed on '{key}': {code or 'HTTP'} {status}.",
+            hint="Try again. If the error persists, check the server's log and disk.",
             store=server,
         )
     if not code:
         return _not_s3(server, f"HTTP {status}")
     return TuneyardError(
-        f"The object store {server} refused a request for {key}: {code} {status}.", key=key, store=server
+        f"The object store '{server}' refused a request for '{key}': {code} {status}.", key=key, store=server
     )
 
 
 def missing(server: str, key: str) -> NotFoundError:
-    """Make the error for an object that is not there, in a bucket that is."""
-    return NotFoundError(f"There is no object at {key} in {server}.", key=key, store=server)
+    """Return the error for a missing object in an existing bucket."""
+    return NotFoundError(f"There is no object at '{key}' in '{server}'.", key=key, store=server)
 
 
-def _not_s3(server: str, said: str) -> UnavailableError:
-    # never "missing": whoever resumes would take that for a fresh start
+def _not_s3(server: str, response: str) -> UnavailableError:
+    # never "missing", which a resume would take for a fresh start
     return UnavailableError(
-        f"What answers at {server} does not answer as an S3 server does ({said}).",
-        hint="Check the address, and whether a proxy stands between.",
+        f"The server at '{server}' does not respond like an S3 server ({response}).",
+        hint="Check the address, and for a proxy in between.",
         store=server,
     )
 
 
 def _no_bucket(server: str, bucket: str) -> NotFoundError:
     return NotFoundError(
-        f"There is no bucket {bucket} in the object store {server}.",
-        hint="Create it with the server's own tools, or correct the first part of the key.",
+        f"There is no bucket '{bucket}' in the object store '{server}'.",
+        hint="Create it with the server's tools, or correct the first part of the key.",
         bucket=bucket,
         store=server,
     )
@@ -149,8 +149,9 @@ def _no_bucket(server: str, bucket: str) -> NotFoundError:
 
 def _wrong_region(server: str, bucket: str, code: str) -> InvalidValuesError:
     return InvalidValuesError(
-        f"The bucket {bucket} of {server} is in another region than requests are signed for ({code or 'redirected'}).",
-        hint=f"Name the bucket's region: {assignment('AWS_REGION', '…')}",
+        f"The bucket '{bucket}' of '{server}' is in another region than requests are signed for "
+        f"({code or 'redirected'}).",
+        hint=f"Set the bucket's region: {assignment('AWS_REGION', '…')}",
         store=server,
     )
 
@@ -158,7 +159,7 @@ def _wrong_region(server: str, bucket: str, code: str) -> InvalidValuesError:
 def _denied(server: str, key: str, code: str) -> DeniedError:
     if code in _WRONG_KEYS:
         return DeniedError(
-            f"The object store {server} does not accept the credentials ({code}).",
+            f"The object store '{server}' does not accept the credentials ({code}).",
             hint=fitting(
                 "Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or the profile in AWS_PROFILE.",
                 f"Check the keys in {setting('AWS_ACCESS_KEY_ID')}.",
@@ -168,14 +169,14 @@ def _denied(server: str, key: str, code: str) -> DeniedError:
         )
     if code == "RequestTimeTooSkewed":
         return DeniedError(
-            f"The object store {server} refuses requests because this machine's clock is off.",
-            hint=fitting("Set the clock: timedatectl status", "Have the clock of the pod's node set."),
+            f"The object store '{server}' refuses requests because this machine's clock is wrong.",
+            hint=fitting("Set the clock: timedatectl status", "Set the clock of the pod's node."),
             store=server,
             code=code,
         )
     return DeniedError(
-        f"The object store {server} denies access to {key}" + (f" ({code})." if code else "."),
-        hint="Ask for the right to read, list and write there, or use other credentials.",
+        f"The object store '{server}' denies access to '{key}'" + (f" ({code})." if code else "."),
+        hint="Request permission to read, list and write there, or use other credentials.",
         key=key,
         store=server,
         code=code,
@@ -186,13 +187,13 @@ def _unreachable(text: str, server: str) -> UnavailableError:
     certificate = _CERTIFICATE.search(text)
     if certificate:
         return UnavailableError(
-            f"The TLS certificate of the object store {server} is not trusted ({certificate[1]}).",
-            hint=f"Name the authority that signed it: {assignment('AWS_CA_BUNDLE', '/path/to/ca.pem')}",
+            f"The TLS certificate of the object store '{server}' is not trusted ({certificate[1]}).",
+            hint=f"Configure the authority that signed it: {assignment('AWS_CA_BUNDLE', '/path/to/ca.pem')}",
             store=server,
         )
     if "InvalidContentType" in text:
         return UnavailableError(
-            f"The object store {server} does not speak TLS.", hint=f"Use http{server[5:]}.", store=server
+            f"The object store '{server}' does not support TLS.", hint=f"Use http{server[5:]}.", store=server
         )
     if "list response" in text:
         return _not_s3(server, "no listing")
@@ -201,11 +202,11 @@ def _unreachable(text: str, server: str) -> UnavailableError:
     elif "dns error" in text:
         why = "its name can't be resolved"
     elif "timed out" in text or "TimedOut" in text or "deadline" in text:
-        why = "no answer in time"
+        why = "no response in time"
     else:
         why = "the connection broke"
     return UnavailableError(
-        f"The object store {server} can't be reached: {why}.",
-        hint="Check the address, and that the server runs and is reachable from here.",
+        f"The object store '{server}' can't be reached: {why}.",
+        hint="Check the address, and that the server is running and reachable from here.",
         store=server,
     )

@@ -1,9 +1,8 @@
-"""What the environment says about an S3 server: endpoint, region, keys, certificate authorities, proxy.
+"""An S3 server's settings from the environment: endpoint, region, credentials, certificate authorities, proxy.
 
-obstore reads most `AWS_*` names by itself. What it does not read and others do (`AWS_PROFILE`, `AWS_CA_BUNDLE`,
-`AWS_MAX_ATTEMPTS`) is translated here, and the authorities in `TUNEYARD_CA_FILE` are trusted where that file is there;
-what would change where bytes go and can't be honoured is refused by name.
-Nothing here contacts anything.
+obstore reads most `AWS_*` names by itself. What it does not read and other clients do (`AWS_PROFILE`, `AWS_CA_BUNDLE`,
+`AWS_MAX_ATTEMPTS`) is translated here, and the authorities in `TUNEYARD_CA_FILE` are trusted where that file exists.
+Unsupported settings that would change where bytes are sent are refused by name. Nothing is contacted.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from tuneyard.whereabouts import assignment, fitting, setting
 
 _TRUE = {"1", "true", "yes", "on"}
 
-# each would send bytes elsewhere, or unprotected, and has no meaning for a server with buckets in its path
+# each would send bytes elsewhere or unprotected, or has no meaning for a server with buckets in its path
 _REFUSED = (
     "AWS_S3_EXPRESS",
     "AWS_UNSIGNED_PAYLOAD",
@@ -41,7 +40,7 @@ _NOT_STATIC = ("credential_process", "credential_source", "role_arn", "sso_accou
 
 @dataclass(frozen=True, slots=True)
 class AccessKeys:
-    """Static credentials. Their secrets appear in no repr."""
+    """Static credentials, left out of every repr."""
 
     access_key_id: str = field(repr=False)
     secret_access_key: str = field(repr=False)
@@ -53,13 +52,13 @@ class S3Settings:
     """How to reach one S3 server.
 
     Attributes:
-        endpoint: `https://host:port` or `http://host:port`; empty for AWS itself.
+        endpoint: `https://host:port` or `http://host:port`; empty for AWS.
         region: The region that requests are signed for.
-        keys: Static credentials, or None where obstore finds its own (web identity, container, instance).
+        keys: Static credentials; None where obstore finds others (web identity, container, instance).
         ca: Certificate authorities to trust besides the system's, as PEM.
-        proxy_url: The proxy of the environment, where this endpoint has to go past it; else empty, and the
-            environment's own rules hold.
-        max_retries: How often a request is tried again once the server has been reached.
+        proxy_url: The environment's proxy where the endpoint must bypass it; empty where the environment's own rules
+            apply.
+        max_retries: How often a request is retried once the server has been reached.
     """
 
     endpoint: str
@@ -81,12 +80,12 @@ def read_settings(endpoint: str, environ: Mapping[str, str], ca_bundle: Path | N
     Args:
         endpoint: `https://host:port` or `http://host:port`; empty to take it from `environ`.
         environ: The environment.
-        ca_bundle: A PEM file that wins over `AWS_CA_BUNDLE`.
+        ca_bundle: A PEM file that takes precedence over `AWS_CA_BUNDLE`.
 
     Raises:
-        InvalidValuesError: A setting can't be honoured, or can't be read.
+        InvalidValuesError: A setting is not supported, or can't be read.
         DeniedError: There are no credentials, or half of them.
-        NotFoundError: The CA bundle or the named profile is not there.
+        NotFoundError: The CA bundle or the profile does not exist.
     """
     _refuse(environ)
     profile = _profile(environ)
@@ -96,10 +95,10 @@ def read_settings(endpoint: str, environ: Mapping[str, str], ca_bundle: Path | N
         region=environ.get("AWS_REGION")
         or environ.get("AWS_DEFAULT_REGION")
         or profile.get("region")
-        or "us-east-1",  # what servers other than AWS expect where nobody has said anything
+        or "us-east-1",  # the default of servers other than AWS
         keys=_keys(environ, profile, endpoint),
         ca=_authorities(ca_bundle or environ.get("AWS_CA_BUNDLE") or profile.get("ca_bundle"), environ),
-        proxy_url=_proxy_to_pass(endpoint),
+        proxy_url=_proxy_to_bypass(endpoint),
         max_retries=_retries(environ),
     )
 
@@ -110,16 +109,16 @@ def _refuse(environ: Mapping[str, str]) -> None:
         wrong.append("AWS_CONDITIONAL_PUT")
     if wrong:
         raise InvalidValuesError(
-            f"Tuneyard can't honour {' and '.join(wrong)} for its object store.",
+            f"Tuneyard does not support {' and '.join(wrong)} for its object store.",
             hint=fitting(
-                f"Unset it: unset {' '.join(wrong)}", f"Take it out of the values: {', '.join(map(setting, wrong))}."
+                f"Unset it: unset {' '.join(wrong)}", f"Remove it from the values: {', '.join(map(setting, wrong))}."
             ),
-            problems=[Problem(where=name, what="can't be honoured", value=environ[name]) for name in wrong],
+            problems=[Problem(where=name, what="is not supported", value=environ[name]) for name in wrong],
         )
 
 
 def _endpoint(environ: Mapping[str, str], profile: Mapping[str, str]) -> str:
-    """Give the endpoint that the environment names for `s3://`; empty for AWS itself."""
+    """Return the endpoint that the environment names for `s3://`; empty for AWS."""
     names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
     named = [(name, environ.get(name, "")) for name in names]
     for name, text in (*named, ("the AWS profile's endpoint_url", profile.get("endpoint_url", ""))):
@@ -127,8 +126,8 @@ def _endpoint(environ: Mapping[str, str], profile: Mapping[str, str]) -> str:
             endpoint = parse_address(text, named_by=name).endpoint
             if not endpoint:
                 raise InvalidValuesError(
-                    f"{name} is {text!r}, which is not the endpoint of an S3 server.",
-                    hint="Give it as https://host:port.",
+                    f"{name} is '{text}', which is not the endpoint of an S3 server.",
+                    hint="Set it to https://HOST:PORT.",
                 )
             return endpoint
     return ""
@@ -141,7 +140,7 @@ def _keys(environ: Mapping[str, str], profile: Mapping[str, str], endpoint: str)
     if key or secret:
         missing = "AWS_SECRET_ACCESS_KEY" if key else "AWS_ACCESS_KEY_ID"
         raise DeniedError(
-            f"{missing} is not set, while the other half of the credentials for {endpoint or 'AWS'} is.",
+            f"{missing} is not set, but the other half of the credentials for '{endpoint or 'AWS'}' is.",
             hint=f"Set it: {assignment(missing, '…')}",
         )
     if any(environ.get(name) for name in _READ_BY_OBSTORE) or environ.get("AWS_SKIP_SIGNATURE", "").lower() in _TRUE:
@@ -152,13 +151,13 @@ def _keys(environ: Mapping[str, str], profile: Mapping[str, str], endpoint: str)
     if any(profile.get(name) for name in _NOT_STATIC):
         name = profile["name"]
         raise DeniedError(
-            f"The AWS profile {name} has no static keys, and Tuneyard does not read its other kinds of credentials.",
-            hint=f'Turn them into keys: eval "$(aws configure export-credentials --profile {name} --format env)"',
+            f"The AWS profile '{name}' has no static keys, and Tuneyard reads no others.",
+            hint=f'Export them as keys: eval "$(aws configure export-credentials --profile {name} --format env)"',
         )
     if not endpoint and environ.get("AWS_EC2_METADATA_DISABLED", "").lower() not in _TRUE:
         return None  # on AWS, the machine itself may have a role
     raise DeniedError(
-        f"There are no credentials for the object store {endpoint or 'AWS'}.",
+        f"There are no credentials for the object store '{endpoint or 'AWS'}'.",
         hint=fitting(
             "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE.",
             f"Name the Secret with its keys: {assignment('AWS_ACCESS_KEY_ID', '')}",
@@ -167,7 +166,7 @@ def _keys(environ: Mapping[str, str], profile: Mapping[str, str], endpoint: str)
 
 
 def _profile(environ: Mapping[str, str]) -> Mapping[str, str]:
-    """Read what both AWS files say of the profile; `name` is added."""
+    """Read the profile from both AWS files; `name` is added."""
     named = environ.get("AWS_PROFILE") or environ.get("AWS_DEFAULT_PROFILE")
     name = named or "default"
     folder = Path(environ.get("HOME") or os.path.expanduser("~")) / ".aws"  # noqa: PTH111  (Path.home raises)
@@ -178,7 +177,7 @@ def _profile(environ: Mapping[str, str]) -> Mapping[str, str]:
     if in_config is None and in_credentials is None:
         if named:
             raise NotFoundError(
-                f"There is no AWS profile {named} in {credentials} or {config}.",
+                f"There is no AWS profile '{named}' in '{credentials}' or '{config}'.",
                 hint=f"List them: aws configure list-profiles; or remove {setting('AWS_PROFILE')}.",
                 profile=named,
             )
@@ -193,15 +192,17 @@ def _section(path: Path, name: str) -> Mapping[str, str] | None:
     except FileNotFoundError:
         return None
     except PermissionError as error:
-        raise DeniedError(f"{path} may not be read.", hint=f"Check it: ls -l {path}") from error
+        raise DeniedError(f"The file '{path}' may not be read.", hint=f"Check it: ls -l {path}") from error
     except (configparser.Error, UnicodeDecodeError):
         # from None: the parser's own message quotes the line, and that may be a secret
-        raise InvalidValuesError(f"{path} is not a file of AWS profiles.", hint="Correct or remove it.") from None
+        raise InvalidValuesError(
+            f"The file '{path}' does not hold AWS profiles.", hint="Correct or remove it."
+        ) from None
     return dict(parser[name]) if parser.has_section(name) else None
 
 
 def _authorities(bundle: str | Path | None, environ: Mapping[str, str]) -> bytes | None:
-    """Give what a user names, and besides it the place's own, which may not be there."""
+    """Return the authorities that the user configured, and the site's where their file exists."""
     site = environ.get("TUNEYARD_CA_FILE")
     known = [_certificates(bundle), _certificates(site) if site and Path(site).is_file() else None]
     return b"\n".join(pem for pem in known if pem) or None
@@ -215,19 +216,19 @@ def _certificates(path: str | Path | None) -> bytes | None:
         pem = path.read_bytes()
     except (FileNotFoundError, IsADirectoryError) as error:
         raise NotFoundError(
-            f"There is no CA bundle {path}.", hint=f"Correct or remove {setting('AWS_CA_BUNDLE')}.", path=str(path)
+            f"There is no CA bundle '{path}'.", hint=f"Correct or remove {setting('AWS_CA_BUNDLE')}.", path=str(path)
         ) from error
     except PermissionError as error:
-        raise DeniedError(f"The CA bundle {path} may not be read.", hint=f"Check it: ls -l {path}") from error
+        raise DeniedError(f"The CA bundle '{path}' may not be read.", hint=f"Check it: ls -l {path}") from error
     if b"-----BEGIN CERTIFICATE-----" not in pem:
         raise InvalidValuesError(
-            f"The CA bundle {path} has no PEM certificate in it.", hint="Give a file with BEGIN CERTIFICATE lines."
+            f"The CA bundle '{path}' contains no PEM certificate.", hint="Use a file with BEGIN CERTIFICATE lines."
         )
     return pem
 
 
-def _proxy_to_pass(endpoint: str) -> str:
-    """Give the environment's proxy where the endpoint is this machine itself: no proxy reaches that."""
+def _proxy_to_bypass(endpoint: str) -> str:
+    """Return the environment's proxy where the endpoint is this machine, which no proxy can reach."""
     parts = urlsplit(endpoint)
     if not parts.hostname or not is_loopback(parts.hostname):
         return ""
@@ -236,7 +237,7 @@ def _proxy_to_pass(endpoint: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host is this machine itself, by its name or address alone."""
+    """Return whether a host is this machine, by its name or address alone."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
@@ -250,5 +251,5 @@ def _retries(environ: Mapping[str, str]) -> int:
     if not text:
         return 10
     if not text.isdecimal() or not 1 <= int(text) <= 100:
-        raise InvalidValuesError(f"AWS_MAX_ATTEMPTS is {text!r}.", hint="Set it to a number from 1 to 100.")
+        raise InvalidValuesError(f"AWS_MAX_ATTEMPTS is '{text}'.", hint="Set it to a number from 1 to 100.")
     return int(text) - 1

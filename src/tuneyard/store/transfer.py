@@ -1,6 +1,6 @@
 """Files to and from a store: hashed on the way, verified before they are visible under their names.
 
-`upload` and `download` move one file, `upload_tree` and `pull` a folder with `limits.PARALLEL_FILES` at once, `verify`
+`upload` and `download` move one file, `upload_tree` and `pull` a folder, several files at once (`parallel`); `verify`
 and `verify_folder` only read and compare. None of them writes or deletes a manifest: that stays the caller's last step.
 """
 
@@ -10,46 +10,41 @@ import hashlib
 import os
 import shutil
 import tempfile
-import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import TypeVar
 
 from tuneyard.errors import IntegrityError, NotFoundError, TuneyardError
 from tuneyard.progress import Advance
-from tuneyard.store.limits import CHUNK_BYTES, PARALLEL_FILES
+from tuneyard.store.limits import CHUNK_BYTES
 from tuneyard.store.manifest import FileEntry, Manifest
 from tuneyard.store.objects import Digest, Store
-
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
+from tuneyard.store.parallel import in_parallel
 
 _PARTIAL = ".tuneyard-partial-"
-_HINT = "Deliver or publish it again; the bytes that are there can't be used."
+_HINT = "Deliver or publish it again: the bytes in the store can't be used."
 
 
 def upload(store: Store, path: Path, key: str, *, advance: Advance | None = None) -> Digest:
-    """Upload one file, and ask the store whether all of it arrived.
+    """Upload one file, and check that the store holds all of it.
 
     Args:
-        store: Where to.
+        store: The store to upload to.
         path: The file.
-        key: Its key there.
+        key: Its key.
         advance: Called with the bytes of each chunk read.
 
     Returns:
         Size and SHA-256 of the bytes sent.
 
     Raises:
-        NotFoundError: The file is not there.
+        NotFoundError: The file does not exist.
         IntegrityError: The store holds another number of bytes than were sent.
     """
     digest = store.write(key, _file_chunks(path, advance))
     held = store.head(key).size
     if held != digest.size:
         raise IntegrityError(
-            f"{store.url} holds {held} bytes of {key}, and {digest.size} were sent.",
+            f"The store '{store.url}' holds {held} bytes of '{key}', but {digest.size} were sent.",
             hint="Upload it again.",
             key=key,
             expected=digest.size,
@@ -59,48 +54,48 @@ def upload(store: Store, path: Path, key: str, *, advance: Advance | None = None
 
 
 def upload_tree(store: Store, folder: Path, prefix: str, *, advance: Advance | None = None) -> list[FileEntry]:
-    """Upload every file of a folder, however deep, several at once.
+    """Upload every file of a folder, at any depth, several at once.
 
-    A crash leaves some of the files; nobody trusts them before a manifest names them.
+    A crash leaves some of the files, which no reader trusts before a manifest names them.
 
     Args:
-        store: Where to.
+        store: The store to upload to.
         folder: The folder; links to files in it are followed.
-        prefix: Where its files go; ends at a `/`.
+        prefix: The prefix of its files' keys; ends with a `/`.
         advance: Called, from several threads, with the bytes of each chunk read.
 
     Returns:
-        The files, sorted by path, as a manifest takes them.
+        The files for a manifest, sorted by path.
 
     Raises:
-        NotFoundError: The folder is not there.
+        NotFoundError: The folder does not exist.
     """
     if not folder.is_dir():
-        raise NotFoundError(f"There is no folder {folder} to upload.", path=str(folder))
+        raise NotFoundError(f"There is no folder '{folder}' to upload.", path=str(folder))
     paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
     def one(path: str, advance: Advance) -> FileEntry:
         digest = upload(store, folder / path, prefix + path, advance=advance)
         return FileEntry(path=path, size=digest.size, sha256=digest.sha256)
 
-    return sorted(_in_parallel(one, paths, advance))
+    return sorted(in_parallel(one, paths, advance))
 
 
 def download(store: Store, key: str, path: Path, *, expect: FileEntry, advance: Advance | None = None) -> None:
-    """Download one object; the file appears under its name only when it is whole and right.
+    """Download one object; the file appears under its name only once it is complete and verified.
 
     A crash leaves at most a hidden partial file beside it, which the next `pull` into the folder removes.
 
     Args:
-        store: Where from.
+        store: The store to download from.
         key: The object.
-        path: The file to make; its folder is made too, and a file that is there is replaced.
-        expect: The size and SHA-256 it has to have.
+        path: The file to create, with its folder; an existing file is replaced.
+        expect: The expected size and SHA-256.
         advance: Called with the bytes of each chunk.
 
     Raises:
-        NotFoundError: The object is not there.
-        IntegrityError: Its size or SHA-256 is another.
+        NotFoundError: The object does not exist.
+        IntegrityError: Its size or SHA-256 differs.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=_PARTIAL, dir=path.parent)
@@ -117,25 +112,25 @@ def download(store: Store, key: str, path: Path, *, expect: FileEntry, advance: 
 
 
 def pull(store: Store, prefix: str, manifest: Manifest, folder: Path, *, advance: Advance | None = None) -> Path:
-    """Bring every file of a manifest to this machine, each verified before it is visible under its name.
+    """Download every file of a manifest, each verified before it is visible under its name.
 
-    Files that are in the folder already and verify are kept, so a killed pull goes on where it was. From a folder store
-    nothing is copied: the files are verified where they lie, and linked to. What the manifest does not name is never in
-    the folder, whatever lies beside it in the store: libraries look for files by name.
+    Files that are already in the folder and verify are kept, so a killed pull resumes. From a folder store nothing is
+    copied: the files are verified in place and linked to. The folder never holds a file that the manifest does not
+    name, whatever lies beside it in the store: libraries find files by name.
 
     Args:
-        store: Where from.
-        prefix: Where the manifest's files lie; ends at a `/`.
-        manifest: Which files.
-        folder: Where to; what else is in it is removed.
+        store: The store to download from.
+        prefix: The prefix of the manifest's files; ends with a `/`.
+        manifest: The files.
+        folder: The folder to download to; other files in it are deleted.
         advance: Called, from several threads, with the bytes of each chunk; `manifest.size` in all.
 
     Returns:
-        The folder that holds the files: read from it, never write into it.
+        The folder that holds the files; never write to it.
 
     Raises:
         NotFoundError: A file that the manifest names is not in the store.
-        IntegrityError: A file has another size or SHA-256 than the manifest says.
+        IntegrityError: A file's size or SHA-256 differs from the manifest.
     """
     if manifest.files:
         first = manifest.files[0].path
@@ -154,7 +149,7 @@ def pull(store: Store, prefix: str, manifest: Manifest, folder: Path, *, advance
             return
         download(store, prefix + entry.path, path, expect=entry, advance=advance)
 
-    _in_parallel(one, manifest.files, advance)
+    in_parallel(one, manifest.files, advance)
     named = {folder / entry.path for entry in manifest.files}
     for path in folder.rglob("*"):
         if path not in named and (path.is_file() or path.is_symlink()):
@@ -163,12 +158,12 @@ def pull(store: Store, prefix: str, manifest: Manifest, folder: Path, *, advance
 
 
 def link_named(folder: Path, manifest: Manifest, target: Path) -> Path:
-    """Make a folder of links to the files that a manifest names, and to nothing else.
+    """Create a folder of links to the files that a manifest names.
 
     Args:
-        folder: Where the files lie.
-        manifest: Which files.
-        target: The folder to make; removed first where it is there.
+        folder: The folder of the files.
+        manifest: The files.
+        target: The folder to create; an existing one is replaced.
 
     Returns:
         The folder.
@@ -182,16 +177,16 @@ def link_named(folder: Path, manifest: Manifest, target: Path) -> Path:
 
 
 def verify(store: Store, prefix: str, manifest: Manifest, *, advance: Advance | None = None) -> None:
-    """Read every file of a manifest in the store and compare; nothing is kept.
+    """Verify every file of a manifest in the store.
 
     Args:
-        store: Where the files lie.
-        prefix: Under which prefix; ends at a `/`.
-        manifest: Which files, with what sizes and hashes.
+        store: The store.
+        prefix: The prefix of the files; ends with a `/`.
+        manifest: The files with their sizes and hashes.
         advance: Called, from several threads, with the bytes of each chunk.
 
     Raises:
-        IntegrityError: A file is missing, or has another size or SHA-256.
+        IntegrityError: A file is missing, or its size or SHA-256 differs.
     """
 
     def one(entry: FileEntry, advance: Advance) -> None:
@@ -201,19 +196,19 @@ def verify(store: Store, prefix: str, manifest: Manifest, *, advance: Advance | 
         except NotFoundError as error:
             raise _missing(key, entry) from error
 
-    _in_parallel(one, manifest.files, advance)
+    in_parallel(one, manifest.files, advance)
 
 
 def verify_folder(folder: Path, manifest: Manifest, *, advance: Advance | None = None) -> None:
-    """Read every file of a manifest in a folder of this machine and compare.
+    """Verify every file of a manifest in a local folder.
 
     Args:
-        folder: Where the files lie; what the manifest does not name is passed over.
-        manifest: Which files, with what sizes and hashes.
+        folder: The folder; files that the manifest does not name are ignored.
+        manifest: The files with their sizes and hashes.
         advance: Called, from several threads, with the bytes of each chunk.
 
     Raises:
-        IntegrityError: A file is missing, or has another size or SHA-256.
+        IntegrityError: A file is missing, or its size or SHA-256 differs.
     """
 
     def one(entry: FileEntry, advance: Advance) -> None:
@@ -223,40 +218,16 @@ def verify_folder(folder: Path, manifest: Manifest, *, advance: Advance | None =
         except NotFoundError as error:
             raise _missing(str(path), entry) from error
 
-    _in_parallel(one, manifest.files, advance)
+    in_parallel(one, manifest.files, advance)
 
 
 def hash_file(path: Path, *, advance: Advance | None = None) -> Digest:
-    """Read a file of this machine for its size and SHA-256.
+    """Return the size and SHA-256 of a local file.
 
     Raises:
-        NotFoundError: It is not there.
+        NotFoundError: It does not exist.
     """
     return _digest(_file_chunks(path, advance))
-
-
-def _in_parallel(
-    work: Callable[[_Item, Advance], _Result], items: Iterable[_Item], advance: Advance | None
-) -> list[_Result]:
-    """Do a piece of work for each item on a few threads; the first error, or Ctrl-C, stops all of them."""
-    stop = threading.Event()
-
-    def advance_or_stop(amount: float) -> None:
-        if stop.is_set():
-            raise CancelledError
-        if advance:
-            advance(amount)
-
-    with ThreadPoolExecutor(PARALLEL_FILES, thread_name_prefix="transfer") as pool:
-        futures = [pool.submit(work, item, advance_or_stop) for item in items]
-        try:
-            wait(futures, return_when=FIRST_EXCEPTION)
-            first = next((future for future in futures if future.done() and future.exception()), None)
-        finally:
-            stop.set()
-            for future in futures:
-                future.cancel()
-        return [future.result() for future in ([first] if first else futures)]
 
 
 def _above(path: Path, relative: str) -> Path:
@@ -271,11 +242,11 @@ def _file_chunks(path: Path, advance: Advance | None = None) -> Iterator[bytes]:
                 if advance:
                     advance(len(chunk))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        raise NotFoundError(f"There is no file {path}.", path=str(path)) from error
+        raise NotFoundError(f"There is no file '{path}'.", path=str(path)) from error
 
 
 def _counted(chunks: Iterable[bytes], limit: int) -> Iterator[bytes]:
-    """Pass chunks on, but stop soon after `limit`: an object far too long would only fill the disk."""
+    """Yield chunks, but stop soon after `limit`: an object that is far too long would only fill the disk."""
     seen = 0
     for chunk in chunks:
         yield chunk
@@ -302,7 +273,7 @@ def _check(where: str, expect: FileEntry, found: Digest) -> None:
     if found.size != expect.size:
         size = f"more than {expect.size}" if found.size > expect.size else f"only {found.size}"
         raise IntegrityError(
-            f"{where} has {size} bytes, and its manifest says {expect.size}.",
+            f"'{where}' has {size} bytes, but its manifest names {expect.size}.",
             hint=_HINT,
             key=where,
             expected=expect.size,
@@ -310,7 +281,7 @@ def _check(where: str, expect: FileEntry, found: Digest) -> None:
         )
     if found.sha256 != expect.sha256:
         raise IntegrityError(
-            f"{where} has the SHA-256 {found.sha256}, and its manifest says {expect.sha256}.",
+            f"'{where}' has the SHA-256 {found.sha256}, but its manifest names {expect.sha256}.",
             hint=_HINT,
             key=where,
             expected=expect.sha256,
@@ -320,5 +291,5 @@ def _check(where: str, expect: FileEntry, found: Digest) -> None:
 
 def _missing(where: str, expect: FileEntry) -> TuneyardError:
     return IntegrityError(
-        f"{where} is not there, and its manifest says {expect.size} bytes.", hint=_HINT, key=where, expected=expect.size
+        f"'{where}' is missing, but its manifest names it.", hint=_HINT, key=where, expected=expect.size
     )

@@ -22,7 +22,7 @@ from tuneyard.network.batches import EncodedRows, Row
 from tuneyard.network.model import name_base
 from tuneyard.network.rehearsal import changed_entries
 from tuneyard.progress import progress_bar
-from tuneyard.store import Manifest, Store, pull
+from tuneyard.store import MANIFEST, Manifest, Store, pull
 from tuneyard.train.agreement import Text
 from tuneyard.train.merge import merge_adapter, never
 from tuneyard.train.prepare import Prepared
@@ -195,7 +195,7 @@ def publish_merged(
             **error.details,
         ) from error
     for path in final.iterdir():
-        ours = path.name.startswith("adapter_") or path.name == "manifest.json"
+        ours = path.name.startswith("adapter_") or path.name == MANIFEST
         settings = path.name == "generation_config.json"
         if path.is_file() and not ours and (settings or not (merged / path.name).exists()):
             shutil.copy(path, merged)

@@ -25,7 +25,7 @@ from typing import Any
 
 from tuneyard.errors import TERMINATED, TuneyardError, UnavailableError
 from tuneyard.interpreter import python
-from tuneyard.process import TERMINATION_LOG, pass_on_last_words
+from tuneyard.process import TERMINATION_LOG, forward_message
 from tuneyard.train.signals import StopRequest
 
 POLL_SECONDS = 0.2
@@ -96,7 +96,7 @@ def supervise(
     with tempfile.TemporaryDirectory(prefix="tuneyard-") as folder:
         messages = [Path(folder) / f"termination-message-{local}" for local in range(group.processes)]
         code = _supervise(_start(module, arguments, group, messages), group, stop, trouble)
-        pass_on_last_words(code, messages)
+        forward_message(code, messages)
     del store
     return code
 

@@ -72,7 +72,7 @@ def manifest_of(delivery: Delivery, name: str) -> Manifest:
     return read_manifest(delivery.store, f"{DATASETS}/.tuneyard/{name}.manifest.json")
 
 
-def test_every_file_of_data_arrives_with_a_manifest_of_its_own(delivery: Delivery, script: Scripts) -> None:
+def test_every_dataset_is_delivered_with_its_own_manifest(delivery: Delivery, script: Scripts) -> None:
     text = script("train.jsonl", "more.jsonl")
     delivered = deliver(delivery, text)
     assert [(one.key, one.status) for one in delivered] == [
@@ -97,7 +97,7 @@ def test_the_jobs_folder_is_empty_after_delivery(delivery: Delivery, script: Scr
     assert home.name.startswith("home-")
 
 
-def test_a_script_that_has_not_changed_is_not_run_again(delivery: Delivery, script: Scripts) -> None:
+def test_an_unchanged_script_is_not_run_again(delivery: Delivery, script: Scripts) -> None:
     first = deliver(delivery, script("train.jsonl", "more.jsonl"))
     again = deliver(delivery, script("train.jsonl", "more.jsonl"))
     assert script.runs == 1
@@ -106,7 +106,7 @@ def test_a_script_that_has_not_changed_is_not_run_again(delivery: Delivery, scri
     ]
 
 
-def test_a_script_is_run_again_where_one_of_its_files_is_gone(delivery: Delivery, script: Scripts) -> None:
+def test_a_script_is_run_again_where_one_of_its_files_is_missing(delivery: Delivery, script: Scripts) -> None:
     deliver(delivery, script("train.jsonl", "more.jsonl"))
     delivery.store.delete([f"{DATASETS}/.tuneyard/more.jsonl.manifest.json"])
     again = deliver(delivery, script("train.jsonl", "more.jsonl"))
@@ -117,7 +117,7 @@ def test_a_script_is_run_again_where_one_of_its_files_is_gone(delivery: Delivery
     assert again[0].transferred_files == 0  # the object was there, and was the same
 
 
-def test_another_script_with_the_same_rows_leaves_them_and_is_remembered(delivery: Delivery, script: Scripts) -> None:
+def test_another_script_with_the_same_rows_is_recorded(delivery: Delivery, script: Scripts) -> None:
     deliver(delivery, script("train.jsonl"))
     assert deliver(delivery, script("train.jsonl", comment="# 2"))[0].status == "unchanged"
     deliver(delivery, script("train.jsonl", comment="# 2"))
@@ -136,7 +136,7 @@ def test_other_rows_under_the_same_name_are_a_conflict(delivery: Delivery, scrip
     verify(delivery.store, f"{DATASETS}/", before)
 
 
-def test_allow_overwrite_runs_the_script_again_and_replaces(delivery: Delivery, script: Scripts) -> None:
+def test_allow_overwrite_runs_the_script_and_replaces(delivery: Delivery, script: Scripts) -> None:
     deliver(delivery, script("train.jsonl"))
     assert deliver(delivery, script("train.jsonl"), allowOverwrite=True)[0].status == "unchanged"
     assert deliver(delivery, script("train.jsonl", rows=4), allowOverwrite=True)[0].status == "replaced"
@@ -154,15 +154,15 @@ def test_a_damaged_manifest_beside_it_stops_only_its_own_file(delivery: Delivery
     assert deliver(delivery, script("a.jsonl"), allowOverwrite=True)[0].status == "delivered"
 
 
-def test_files_in_folders_keep_their_place(delivery: Delivery) -> None:
+def test_files_in_folders_keep_their_paths(delivery: Delivery) -> None:
     text = 'import os\nos.mkdir("/downloads/datasets/de")\nopen("/downloads/datasets/de/a.jsonl", "w").write("{}\\n")'
     assert [one.key for one in deliver(delivery, text)] == [f"{DATASETS}/de/a.jsonl"]
     manifest = read_manifest(delivery.store, f"{DATASETS}/de/.tuneyard/a.jsonl.manifest.json")
     verify(delivery.store, f"{DATASETS}/de/", manifest)
 
 
-def test_data_without_a_row_is_refused_and_nothing_is_written(delivery: Delivery) -> None:
-    with pytest.raises(InvalidDataError, match=r"wrote train\.jsonl without a single row"):
+def test_a_dataset_without_a_row_is_refused_and_nothing_is_written(delivery: Delivery) -> None:
+    with pytest.raises(InvalidDataError, match=r"wrote .train\.jsonl. without a single row"):
         deliver(delivery, 'open("/downloads/datasets/train.jsonl", "w").write("\\n")')
     assert delivery.paths("default-bucket/") == []
 
@@ -173,12 +173,12 @@ def test_a_failing_script_leaves_nothing_in_the_store(delivery: Delivery) -> Non
     assert delivery.paths("default-bucket/") == []
 
 
-def test_model_and_data_are_delivered_by_one_process_and_the_script_sees_no_key(delivery: Delivery) -> None:
+def test_one_process_delivers_model_and_datasets_and_the_script_gets_no_key(delivery: Delivery) -> None:
     delivery.hub.add_model("org/tiny", FILES)
     text = (
         "import json, os\n"
         'open("/downloads/datasets/env.jsonl", "w").write(json.dumps(dict(os.environ)) + "\\n")\n'
-        'print("said by the script")'
+        'print("printed by the script")'
     )
     secrets = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "TUNEYARD_API_KEY"), "canary")
     given = {"modelID": "org/tiny", "bucketModelPath": "default-bucket/models/tiny", "hfTokenSecret": {"name": "hf"}}
@@ -187,7 +187,7 @@ def test_model_and_data_are_delivered_by_one_process_and_the_script_sees_no_key(
     known = json.loads(delivery.store.get(f"{DATASETS}/env.jsonl").body)
     assert "canary" not in known.values()
     assert known["HF_TOKEN"] == "hf_right"
-    assert "said by the script" in result.stderr
+    assert "printed by the script" in result.stderr
     (line,) = result.stdout.splitlines()
     report = json.loads(line)
     assert report["model"]["status"] == "delivered"

@@ -28,7 +28,7 @@ def wait_for_done(delivery: Delivery, *paths: str) -> None:
 
 
 @pytest.mark.parametrize("held", ["config.json", "model-2.safetensors"])
-def test_a_killed_delivery_goes_on_with_the_files_that_are_missing(delivery: Delivery, held: str) -> None:
+def test_a_killed_delivery_resumes_with_the_missing_files(delivery: Delivery, held: str) -> None:
     delivery.hub.add_model("org/tiny", FILES)
     delivery.hub.faults[held] = Fault(times=1, hold_after=len(FILES[held]) // 2)
     others = [path for path in FILES if path != held]
@@ -94,13 +94,13 @@ def test_sigterm_ends_the_data_script_too(delivery: Delivery) -> None:
             if found:
                 break
             time.sleep(0.1)
-        told = found[0].read_text()
+        pid = found[0].read_text()
         process.send_signal(signal.SIGTERM)
         assert process.wait(300) == 143
     finally:
         process.kill()
         process.wait()
-    assert not Path(f"/proc/{told}").exists()
+    assert not Path(f"/proc/{pid}").exists()
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_sigterm_ends_the_data_script_too(delivery: Delivery) -> None:
         ({"HF_TOKEN": "hf_wrong"}, 5, "refuses the token that was sent for org/none"),
     ],
 )
-def test_a_mistake_is_one_sentence_and_a_hint_without_a_traceback(
+def test_an_error_is_one_sentence_and_a_hint_without_a_traceback(
     delivery: Delivery, faults: dict[str, str], code: int, sentence: str
 ) -> None:
     result = delivery.process(faults, modelID="org/none", bucketModelPath=MODEL)

@@ -24,7 +24,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("how", BROKEN)
-def test_a_folder_that_is_no_whole_model_is_refused_by_name_and_moves_nothing(
+def test_an_incomplete_folder_is_refused_by_name_and_nothing_is_transferred(
     delivery: Delivery, model: Path, how: str
 ) -> None:
     breaks, name = BROKEN[how]
@@ -47,7 +47,7 @@ def test_an_incomplete_model_does_not_replace_a_whole_one(delivery: Delivery, mo
     assert read_manifest(delivery.store, MANIFEST) == before
 
 
-def test_an_incomplete_model_of_the_hub_is_never_visible(delivery: Delivery, model: Path) -> None:
+def test_an_incomplete_model_on_the_hub_is_never_visible(delivery: Delivery, model: Path) -> None:
     BROKEN["one projection gone"][0](model)
     delivery.hub.add_model("org/tiny", files(model))
     with pytest.raises(InvalidDataError, match="q_proj"):
@@ -60,14 +60,14 @@ def test_an_incomplete_model_of_the_hub_is_never_visible(delivery: Delivery, mod
     assert delivery.hub.fetched("model.safetensors") == fetched  # what is here is not fetched again
 
 
-def test_a_whole_model_of_the_hub_in_shards_is_delivered(delivery: Delivery, model: Path) -> None:
+def test_a_complete_model_on_the_hub_in_shards_is_delivered(delivery: Delivery, model: Path) -> None:
     shard(model)
     delivery.hub.add_model("org/tiny", files(model))
     assert delivery.run().model.status == "delivered"
     assert f"{MODEL}/.tuneyard/manifest.json" == MANIFEST
 
 
-def test_an_exclude_that_leaves_a_shard_out_is_refused_with_the_excludes_name(delivery: Delivery, model: Path) -> None:
+def test_an_exclude_that_leaves_a_shard_out_is_refused_with_its_key(delivery: Delivery, model: Path) -> None:
     shard(model)
     with pytest.raises(InvalidDataError, match="model-00002-of-00003") as caught:
         delivery.run(modelID=str(model), downloadExcludeGlob="*-00002-*")
@@ -75,7 +75,7 @@ def test_an_exclude_that_leaves_a_shard_out_is_refused_with_the_excludes_name(de
 
 
 @pytest.mark.parametrize("how", STRUCTURAL)
-def test_an_image_without_torch_finds_what_names_and_shapes_show(
+def test_an_image_without_torch_finds_what_names_and_shapes_reveal(
     delivery: Delivery, model: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = importlib.util.find_spec
@@ -90,11 +90,11 @@ def test_an_image_without_torch_finds_what_names_and_shapes_show(
     assert delivery.paths() == []
 
 
-def test_an_architecture_that_is_not_known_here_is_delivered_with_a_notice(
-    delivery: Delivery, model: Path, capsys: pytest.CaptureFixture[str]
+def test_an_unknown_architecture_is_delivered_with_a_notice(
+    delivery: Delivery, model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     from lab.broken_models import configure
 
     configure(model, architectures=["TomorrowsForCausalLM"])
     delivery.run(modelID=str(model))
-    assert "has no architecture 'TomorrowsForCausalLM'" in capsys.readouterr().err
+    assert "has no architecture 'TomorrowsForCausalLM'" in caplog.text

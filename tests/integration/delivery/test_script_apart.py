@@ -33,7 +33,7 @@ def _deliver(delivery: Delivery, **given: object) -> subprocess.CompletedProcess
     return subprocess.run(command, env=delivery.env, capture_output=True, text=True, timeout=120)
 
 
-def test_what_the_script_wrote_is_delivered_without_running_it_again(delivery: Delivery) -> None:
+def test_the_scripts_files_are_delivered_without_running_it_again(delivery: Delivery) -> None:
     given = {"dataScript": SCRIPT, "bucketDataDir": DATA}
     assert _run_script(delivery, **given).returncode == 0
     done = _deliver(delivery, **given)
@@ -43,14 +43,14 @@ def test_what_the_script_wrote_is_delivered_without_running_it_again(delivery: D
     assert (dataset["key"], dataset["status"]) == (f"{DATA}/rows.jsonl", "delivered")
 
 
-def test_a_script_is_never_run_beside_the_stores_keys_where_another_container_runs_it(delivery: Delivery) -> None:
+def test_a_script_of_another_container_is_never_run_beside_the_stores_keys(delivery: Delivery) -> None:
     done = _deliver(delivery, dataScript=SCRIPT, bucketDataDir=DATA)
     assert done.returncode == 3, done.stderr
     assert "the script ran" not in done.stderr
     assert not (delivery.folder / "work").exists()
 
 
-def test_what_an_earlier_script_wrote_is_gone_before_the_next_one_runs(delivery: Delivery) -> None:
+def test_files_of_an_earlier_script_are_deleted_before_the_next_runs(delivery: Delivery) -> None:
     assert _run_script(delivery, dataScript=SCRIPT, bucketDataDir=DATA).returncode == 0
     other = SCRIPT.replace("rows.jsonl", "other.jsonl")
     assert _run_script(delivery, dataScript=other, bucketDataDir=DATA).returncode == 0
@@ -64,7 +64,7 @@ def test_a_script_that_fails_is_exit_3_and_leaves_nothing(delivery: Delivery) ->
     assert list((delivery.folder / "downloads" / "datasets").iterdir()) == []
 
 
-def test_what_confines_the_script_is_logged(delivery: Delivery) -> None:
+def test_the_sandbox_of_the_script_is_logged(delivery: Delivery) -> None:
     done = _run_script(delivery, dataScript=SCRIPT, bucketDataDir=DATA)
     assert "dataScript is confined by" in done.stderr
     assert "not held: " in done.stderr

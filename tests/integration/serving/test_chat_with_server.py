@@ -197,7 +197,7 @@ def test_messages_that_can_not_be_answered_are_invalid_data(endpoint):
         ask(endpoint, "tuned", [{"role": "alien", "content": "Hello"}])
 
 
-def test_a_server_that_is_not_there_is_unavailable():
+def test_an_unreachable_server_is_unavailable():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"

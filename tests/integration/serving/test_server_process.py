@@ -38,7 +38,7 @@ def test_tampered_weights_never_become_ready(copied, tmp_path, name):
     path.write_bytes(body)
     code, said = ended(serving.start(serving.values(), copied, tmp_path / "w"))
     assert code == 7
-    assert f"error: {name} has the SHA-256" in said
+    assert f"error: '{name}' has the SHA-256" in said
     assert "hint:" in said
     assert "Traceback" not in said
 
@@ -46,7 +46,7 @@ def test_tampered_weights_never_become_ready(copied, tmp_path, name):
 def test_a_model_that_is_not_there_is_exit_4(copied, tmp_path):
     code, said = ended(serving.start(serving.values("s3://default-bucket/models/none"), copied, tmp_path / "w"))
     assert code == 4
-    assert "error: There is no model at default-bucket/models/none" in said
+    assert "error: There is no model at 'default-bucket/models/none'" in said
 
 
 def test_flags_that_need_vllm_are_exit_3_by_name(copied, tmp_path):

@@ -114,7 +114,7 @@ def test_a_checkpoint_is_no_base(store, tmp_path):
     (checkpoint,) = [path.name for path in (store / REMOTE).glob("checkpoint-[0-9]*")][-1:]
     done = plan(store, on(f"{REMOTE}/{checkpoint}"), tmp_path)
     assert done.returncode == 3
-    assert "a checkpoint to go on training from" in done.stderr.replace("\n", " ")
+    assert "a checkpoint to resume training from" in done.stderr.replace("\n", " ")
 
 
 def deliver_to(store, source, target, tmp_path, **more):

@@ -315,7 +315,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(stopped):
     store, values, workdir, (older, newest) = stopped
     flip_a_bit(store / REMOTE / newest / "optimizer.pt")
     said = train(values, store, workdir)
-    assert f"{newest} is damaged and passed over" in said
+    assert f"'{newest}' is damaged and skipped" in said
     assert f"resuming from step {older.split('-')[1]}" in said
 
 
@@ -331,7 +331,7 @@ def test_no_checkpoint_left_that_verifies_is_exit_7_and_never_a_fresh_start(stop
 def test_an_accelerator_that_is_not_there_is_exit_8_unless_the_cpu_is_allowed(store, tmp_path):
     values = changed(gpuResource="amd.com/gpu", **{ARGUMENTS + "max_steps": 2, ARGUMENTS + "eval_strategy": "no"})
     said = train(values, store, tmp_path / "work", code=8)
-    assert "1 accelerator(s) were asked for" in said
+    assert "The values request 1 accelerator(s)" in said
     assert "TUNEYARD_DEVICE=cpu" in said
     train(values, store, tmp_path / "work", TUNEYARD_DEVICE="cpu")
     assert final_sha256(store)
@@ -340,7 +340,7 @@ def test_an_accelerator_that_is_not_there_is_exit_8_unless_the_cpu_is_allowed(st
 @pytest.mark.parametrize(
     ("changes", "code", "words"),
     [
-        ({"basemodel": "default-bucket/models/absent"}, 4, "There is no model at default-bucket/models/absent in"),
+        ({"basemodel": "default-bucket/models/absent"}, 4, "There is no model at 'default-bucket/models/absent' in"),
         ({CONF: {"peft_type": "LOHA"}}, 3, "finetuning_config.peft_conf.peft_type: is not trained by this version"),
         ({"distributedType": "auto-deepspeed-stage3"}, 3, "distributedType: is not trained by this version"),
         ({ARGUMENTS + "save_only_model": True}, 3, "can't be resumed from"),

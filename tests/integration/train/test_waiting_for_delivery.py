@@ -20,7 +20,7 @@ def _told_to_wait(process) -> str:
 def test_it_goes_on_as_soon_as_everything_is_delivered(tmp_path: Path):
     store = tmp_path / "store"
     process = start(SHORT, store, tmp_path / "work", TUNEYARD_WAIT_SECONDS="500")
-    assert "There is no model at default-bucket/models/tiny in" in _told_to_wait(process)
+    assert "There is no model at 'default-bucket/models/tiny' in" in _told_to_wait(process)
     lay_out(store)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 0, said

@@ -22,7 +22,7 @@ DAMAGES: dict[str, Callable[[Store, str], None]] = {
 
 
 def damaging(store: Store, key: str, damage: Callable[[Store, str], None]) -> Store:
-    """Give the store; as soon as all files of the folder that `key` lies in are written, that one is damaged.
+    """Return the store; as soon as all files of the folder that `key` lies in are written, that one is damaged.
 
     The uploads ask for each file by itself; what comes after them begins with a listing.
     """
@@ -41,7 +41,7 @@ def damaging(store: Store, key: str, damage: Callable[[Store, str], None]) -> St
 
 @pytest.mark.parametrize("name", ["model.safetensors", "rng_state.pth"])
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_checkpoint_whose_file_did_not_stay_whole_is_not_committed(
+def test_a_checkpoint_with_an_incomplete_file_is_not_committed(
     store: Store, tmp_path: Path, damage: str, name: str
 ) -> None:
     publish_steps(store, tmp_path, 10)
@@ -49,7 +49,7 @@ def test_a_checkpoint_whose_file_did_not_stay_whole_is_not_committed(
     attempt = experiment(damaging(store, key, DAMAGES[damage])).claim(record())
     attempt.begin(CheckpointRef.at(PREFIX, 10, 1))
     folder = make_checkpoint(tmp_path / "20", 20)
-    with pytest.raises(IntegrityError, match=f"{name} did not arrive whole") as caught:
+    with pytest.raises(IntegrityError, match=f"{name}. is incomplete") as caught:
         attempt.publish(folder, 20, {"best": None})
     assert caught.value.details["key"] == key
     with pytest.raises(NotFoundError):
@@ -65,12 +65,10 @@ def test_a_checkpoint_whose_file_did_not_stay_whole_is_not_committed(
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_final_model_whose_file_did_not_stay_whole_is_not_published(
-    store: Store, tmp_path: Path, damage: str
-) -> None:
+def test_a_final_model_with_an_incomplete_file_is_not_published(store: Store, tmp_path: Path, damage: str) -> None:
     key = f"{PREFIX}/checkpoint-final/model.safetensors"
     attempt = experiment(damaging(store, key, DAMAGES[damage])).claim(record())
-    with pytest.raises(IntegrityError, match=r"model\.safetensors did not arrive whole"):
+    with pytest.raises(IntegrityError, match=r"model\.safetensors. is incomplete"):
         attempt.publish_final(make_checkpoint(tmp_path / "final", 30), "checkpoint-final", {})
     with pytest.raises(NotFoundError):
         store.head(f"{PREFIX}/checkpoint-final/manifest.json")

@@ -60,49 +60,49 @@ MUTATIONS: dict[str, Mutation] = {
 
 @pytest.mark.parametrize("mutation", MUTATIONS)
 @pytest.mark.parametrize("name", [*FILES, "manifest.json"])
-def test_a_damaged_file_is_told_and_the_checkpoint_before_is_taken(
+def test_a_damaged_file_is_reported_and_the_checkpoint_before_is_used(
     store: Store, tmp_path: Path, name: str, mutation: str
 ) -> None:
     publish_steps(store, tmp_path, 10, 20)
     key, other = (f"{PREFIX}/checkpoint-{step}-1/{name}" for step in (20, 10))
     MUTATIONS[mutation](store, key, other)
-    told: list[str] = []
-    restored = experiment(store).restore(tmp_path / "work", on_damage=told.append)
+    notices: list[str] = []
+    restored = experiment(store).restore(tmp_path / "work", on_damage=notices.append)
     assert restored is not None
     assert restored.ref.step == 10
     assert is_checkpoint_of(restored.path, 10)
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["checkpoint-10"]
-    assert len(told) == 1
-    assert key in told[0]
+    assert len(notices) == 1
+    assert key in notices[0]
 
 
 @pytest.mark.parametrize("mutation", ["flip", "delete"])
-def test_where_none_verifies_the_error_names_the_file_and_nothing_starts_over(
+def test_without_any_that_verifies_the_error_names_the_file_and_nothing_starts_over(
     store: Store, tmp_path: Path, mutation: str
 ) -> None:
     publish_steps(store, tmp_path, 10, 20)
     keys = [f"{PREFIX}/checkpoint-{step}-1/optimizer.pt" for step in (20, 10)]
     for key in keys:
         MUTATIONS[mutation](store, key, key)
-    told: list[str] = []
+    notices: list[str] = []
     with pytest.raises(IntegrityError) as caught:
-        experiment(store).restore(tmp_path / "work", on_damage=told.append)
+        experiment(store).restore(tmp_path / "work", on_damage=notices.append)
     assert caught.value.exit_code == 7
     assert keys[0] in caught.value.message
     assert "1 more" in caught.value.message
     assert caught.value.details["damaged"] == keys
     assert "backup" in caught.value.hint
-    assert len(told) == 2
+    assert len(notices) == 2
 
 
-def test_a_checkpoint_that_only_head_knows_is_damage_and_no_fresh_start(store: Store, tmp_path: Path) -> None:
+def test_a_checkpoint_that_only_head_names_is_damage_and_not_a_fresh_start(store: Store, tmp_path: Path) -> None:
     publish_steps(store, tmp_path, 10)
     store.delete([info.key for info in store.list(f"{PREFIX}/checkpoint-10-1/")])
-    with pytest.raises(IntegrityError, match=r"checkpoint-10-1/manifest\.json is not there, and HEAD names it"):
+    with pytest.raises(IntegrityError, match=r"checkpoint-10-1/manifest\.json. is missing, but HEAD names it"):
         experiment(store).restore(tmp_path / "work", on_damage=lambda _: None)
 
 
-def test_files_without_a_manifest_are_no_checkpoint(store: Store, tmp_path: Path) -> None:
+def test_files_without_a_manifest_are_not_a_checkpoint(store: Store, tmp_path: Path) -> None:
     publish_steps(store, tmp_path, 10)
     for name in FILES:
         store.put(f"{PREFIX}/checkpoint-20-1/{name}", b"half")
@@ -111,32 +111,32 @@ def test_files_without_a_manifest_are_no_checkpoint(store: Store, tmp_path: Path
     assert restored.ref.step == 10
 
 
-def test_a_changed_fact_of_a_manifest_is_damage_though_its_files_are_whole(store: Store, tmp_path: Path) -> None:
+def test_a_changed_fact_of_a_manifest_is_damage(store: Store, tmp_path: Path) -> None:
     publish_steps(store, tmp_path, 10, 20)
     key = f"{PREFIX}/checkpoint-20-1/manifest.json"
     body = store.get(key).body
     changed = body.replace(b'"best": null', b'"best": {"step": 10, "attempt": 1}')
     assert changed != body
     store.put(key, changed)
-    told: list[str] = []
-    restored = experiment(store).restore(tmp_path / "work", on_damage=told.append)
+    notices: list[str] = []
+    restored = experiment(store).restore(tmp_path / "work", on_damage=notices.append)
     assert restored is not None
     assert restored.ref.step == 10
-    assert f"{key} is damaged" in told[0]
+    assert f"'{key}' is damaged" in notices[0]
 
 
-def test_a_damaged_head_is_told_and_the_manifests_are_taken(store: Store, tmp_path: Path) -> None:
+def test_a_damaged_head_is_reported_and_the_manifests_are_used(store: Store, tmp_path: Path) -> None:
     publish_steps(store, tmp_path, 10, 20)
     flip(store, f"{PREFIX}/HEAD", "")
-    told: list[str] = []
-    restored = experiment(store).restore(tmp_path / "work", on_damage=told.append)
+    notices: list[str] = []
+    restored = experiment(store).restore(tmp_path / "work", on_damage=notices.append)
     assert restored is not None
     assert restored.ref.step == 20
-    assert told[0].startswith(f"{PREFIX}/HEAD is damaged")
+    assert notices[0].startswith(f"'{PREFIX}/HEAD' is damaged")
 
 
 @pytest.mark.parametrize("mutation", ["flip", "truncate", "empty", "delete"])
-def test_a_damaged_or_lost_head_is_made_again_by_the_next_claim(store: Store, tmp_path: Path, mutation: str) -> None:
+def test_the_next_claim_rebuilds_a_damaged_or_lost_head(store: Store, tmp_path: Path, mutation: str) -> None:
     publish_steps(store, tmp_path, 10)
     publish_steps(store, tmp_path, 20)
     MUTATIONS[mutation](store, f"{PREFIX}/HEAD", "")
@@ -147,14 +147,14 @@ def test_a_damaged_or_lost_head_is_made_again_by_the_next_claim(store: Store, tm
     assert restored.ref.step == 20
 
 
-def test_a_damaged_head_without_any_checkpoint_is_no_fresh_start(store: Store, tmp_path: Path) -> None:
+def test_a_damaged_head_without_any_checkpoint_is_not_a_fresh_start(store: Store, tmp_path: Path) -> None:
     experiment(store).claim(record())
     flip(store, f"{PREFIX}/HEAD", "")
-    with pytest.raises(IntegrityError, match="HEAD is damaged"):
+    with pytest.raises(IntegrityError, match=r"HEAD. is damaged"):
         experiment(store).restore(tmp_path / "work", on_damage=lambda _: None)
 
 
-def test_a_local_copy_that_was_damaged_is_fetched_again(store: Store, tmp_path: Path) -> None:
+def test_a_damaged_local_copy_is_downloaded_again(store: Store, tmp_path: Path) -> None:
     publish_steps(store, tmp_path, 10)
     experiment(store).restore(tmp_path / "work", on_damage=no_damage)
     local = tmp_path / "work" / "checkpoint-10" / "optimizer.pt"
@@ -207,9 +207,7 @@ WEIRD = ("../../other/run/x", "1/../2", "1", 1.5, True, -1, 0, None, [], {}, 10*
 
 @pytest.mark.parametrize("value", WEIRD, ids=map(repr, WEIRD))
 @pytest.mark.parametrize("name", ["step", "attempt"])
-def test_a_reference_that_somebody_made_up_is_damage_and_leads_nowhere(
-    store: Store, tmp_path: Path, name: str, value: object
-) -> None:
+def test_an_invented_reference_is_damage(store: Store, tmp_path: Path, name: str, value: object) -> None:
     publish_steps(store, tmp_path, 1)
     if (name, value) == ("step", 0) and value is not False:
         return  # a checkpoint before the first step is one

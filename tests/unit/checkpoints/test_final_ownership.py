@@ -46,7 +46,7 @@ class Overtaken:
         self._armed = True
 
     def publish(self) -> bool:
-        """Let the older attempt publish; whether it was told that it was overtaken."""
+        """Let the older attempt publish; return whether it found out that it was overtaken."""
         folder = make_checkpoint(self._folder / "older", 1)
         try:
             self.older.publish_final(folder, "checkpoint-final", {})
@@ -69,15 +69,15 @@ class Overtaken:
         self.files = {info.key for info in self._store.list(f"{FINAL}/")}
 
 
-# Between the last question for the owner and the call that it was asked for lies a moment in which no store can tell.
+# No store can detect a change of owner between the last check of it and the call that it was checked for.
 ASKED_FOR = (f"delete {MANIFEST}", f"create {MANIFEST}")
 
 
 @pytest.mark.parametrize("call", CALLS)
 def test_an_attempt_overtaken_by_a_claim_commits_no_final_model(store: Store, tmp_path: Path, call: int) -> None:
     made = Overtaken(store, tmp_path, call, publishes=False)
-    told = made.publish()
-    assert told == (made.newer is not None), made.calls
+    refused = made.publish()
+    assert refused == (made.newer is not None), made.calls
     if made.newer is None:
         return
     head = experiment(store).head()
@@ -93,8 +93,8 @@ def test_an_attempt_overtaken_by_a_published_final_model_leaves_it_in_place(
     store: Store, tmp_path: Path, call: int
 ) -> None:
     made = Overtaken(store, tmp_path, call, publishes=True)
-    told = made.publish()
-    assert told == (made.newer is not None), made.calls
+    refused = made.publish()
+    assert refused == (made.newer is not None), made.calls
     if made.newer is None:
         return
     where = made.calls[call - 1]
@@ -107,7 +107,7 @@ def test_an_attempt_overtaken_by_a_published_final_model_leaves_it_in_place(
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_successor_s_files_stay_though_earlier_ones_are_cleared_away(store: Store, tmp_path: Path, call: int) -> None:
+def test_a_successors_files_stay_when_earlier_ones_are_deleted(store: Store, tmp_path: Path, call: int) -> None:
     """An earlier attempt has left a file that the older one's model lacks and its successor's has again."""
     folder = make_checkpoint(tmp_path / "first", 0)
     (folder / EXTRA).write_bytes(b"{}")

@@ -29,12 +29,12 @@ def _run_trials(store: Store, tmp_path: Path, trials: int, *, seed: int) -> None
     check_kill_trials(store, PREFIX, tmp_path, lines)
 
 
-def test_after_each_of_20_kills_the_newest_committed_checkpoint_comes_back(store: Store, tmp_path: Path) -> None:
+def test_the_newest_committed_checkpoint_survives_20_kills(store: Store, tmp_path: Path) -> None:
     _run_trials(store, tmp_path, 20, seed=20261123)
 
 
 @pytest.mark.soak
-def test_after_each_of_200_kills_the_newest_committed_checkpoint_comes_back(store: Store, tmp_path: Path) -> None:
+def test_the_newest_committed_checkpoint_survives_200_kills(store: Store, tmp_path: Path) -> None:
     _run_trials(store, tmp_path, 200, seed=1)
 
 

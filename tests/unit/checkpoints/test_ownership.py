@@ -37,7 +37,7 @@ def two_attempts(store: Store, tmp_path: Path) -> tuple[Attempt, Attempt]:
     return older, newer
 
 
-def test_the_older_of_two_attempts_can_write_nothing_more(store: Store, tmp_path: Path) -> None:
+def test_the_older_of_two_attempts_can_write_nothing(store: Store, tmp_path: Path) -> None:
     older, newer = two_attempts(store, tmp_path)
     newer.publish(make_checkpoint(tmp_path / "20", 20), 20, {"best": None})
     newer.publish_final(tmp_path / "20", "checkpoint-final", {})
@@ -61,7 +61,7 @@ def test_the_older_of_two_attempts_can_write_nothing_more(store: Store, tmp_path
 
 
 @pytest.mark.parametrize("stop_at", range(1, 30))
-def test_an_attempt_overtaken_at_any_moment_of_a_publish_spoils_nothing(
+def test_an_attempt_overtaken_at_any_moment_of_a_publish_damages_nothing(
     store: Store, tmp_path: Path, stop_at: int
 ) -> None:
     """Before its k-th call to the store, another attempt takes over, publishes, and finishes."""
@@ -89,7 +89,7 @@ def test_an_attempt_overtaken_at_any_moment_of_a_publish_spoils_nothing(
     except LostOwnershipError:
         assert taken
     else:
-        assert not taken, "an attempt that was overtaken has to be told"
+        assert not taken, "an attempt that was overtaken has to raise"
         return
     head = experiment(store).head()
     assert head is not None
@@ -110,7 +110,7 @@ def test_the_number_of_calls_of_a_publish_is_covered_by_the_test_above(store: St
     assert 15 < len(calls) < 29, calls
 
 
-def test_a_checkpoint_that_a_later_attempt_superseded_is_not_gone_on_from(store: Store, tmp_path: Path) -> None:
+def test_a_superseded_checkpoint_is_not_resumed_from(store: Store, tmp_path: Path) -> None:
     publish_steps(store, tmp_path, 10, 20)
     late = f"{PREFIX}/checkpoint-20-1/optimizer.pt"
     whole = store.get(late).body
@@ -169,7 +169,7 @@ def test_of_two_first_claims_with_other_settings_one_is_refused(store: Store) ->
         assert sorted(pool.map(claim, [8, 16])) == ["claimed", "refused"]
 
 
-def test_other_settings_are_a_conflict_that_names_them_and_changes_nothing(store: Store, tmp_path: Path) -> None:
+def test_other_settings_are_a_conflict_that_names_them(store: Store, tmp_path: Path) -> None:
     settings = {"method": "sft", "peft.r": 8, "data.sha256": "a" * 64, "gone": [1, 2], "same": None}
     experiment(store).claim(record(**settings))
     before = snapshot(store)
@@ -179,7 +179,7 @@ def test_other_settings_are_a_conflict_that_names_them_and_changes_nothing(store
             work(record(**other))
         assert caught.value.exit_code == 6
         assert caught.value.message == (
-            f"{PREFIX} was begun with other settings; "
+            f"The experiment '{PREFIX}' was started with other settings: "
             f'data.sha256: "{"a" * 64}" → "{"b" * 64}", gone: [1, 2] → not set, new: not set → 0.5, peft.r: 8 → 16.'
         )
         assert "checkpointsRemote" in caught.value.hint
@@ -187,20 +187,20 @@ def test_other_settings_are_a_conflict_that_names_them_and_changes_nothing(store
     assert snapshot(store) == before
 
 
-def test_the_same_settings_are_no_conflict_whatever_python_calls_them(store: Store) -> None:
+def test_equal_settings_of_other_python_types_are_no_conflict(store: Store) -> None:
     experiment(store).claim(record(modules=("q", "v"), r=8))
     experiment(store).check(record(r=8, modules=["q", "v"]))
     assert experiment(store).claim(record(r=8, modules=["q", "v"])).number == 2
 
 
-def test_the_settings_are_still_known_where_head_was_lost(store: Store) -> None:
+def test_the_fingerprint_is_known_without_head(store: Store) -> None:
     experiment(store).claim(record(r=8))
     store.delete([f"{PREFIX}/HEAD"])
     with pytest.raises(ConflictError, match="r: 8 → 16"):
         experiment(store).claim(record(r=16))
 
 
-def test_starting_over_leaves_earlier_checkpoints_behind(store: Store, tmp_path: Path) -> None:
+def test_a_fresh_start_supersedes_earlier_checkpoints(store: Store, tmp_path: Path) -> None:
     publish_steps(store, tmp_path, 10, 20)
     attempt = experiment(store).claim(record(), resume=False)
     assert experiment(store).committed() == []
@@ -209,7 +209,7 @@ def test_starting_over_leaves_earlier_checkpoints_behind(store: Store, tmp_path:
     assert [ref.name for ref in experiment(store).committed()] == ["checkpoint-5-2"]
 
 
-def test_no_two_bodies_of_head_are_alike(store: Store, tmp_path: Path) -> None:
+def test_no_two_bodies_of_head_are_equal(store: Store, tmp_path: Path) -> None:
     seen: set[bytes] = set()
 
     def look(verb: str, key: str) -> None:
@@ -225,9 +225,7 @@ def test_no_two_bodies_of_head_are_alike(store: Store, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lost", ["create", "replace", "write"])
-def test_a_write_whose_answer_was_lost_is_recognised_when_it_is_done_again(
-    store: Store, tmp_path: Path, lost: str
-) -> None:
+def test_a_write_whose_response_was_lost_is_recognised_on_retry(store: Store, tmp_path: Path, lost: str) -> None:
     """Every answer is lost once: the publish has to be tried again, and commits one checkpoint."""
     seen: set[tuple[str, str]] = set()
 

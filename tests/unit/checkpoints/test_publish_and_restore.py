@@ -30,7 +30,7 @@ from tuneyard.errors import (
 from tuneyard.store import Store
 
 
-def test_a_published_checkpoint_comes_back_as_it_was(store: Store, tmp_path: Path) -> None:
+def test_a_published_checkpoint_is_restored_unchanged(store: Store, tmp_path: Path) -> None:
     publish_steps(store, tmp_path, 10, 20)
     restored = experiment(store).restore(tmp_path / "work", on_damage=no_damage)
     assert restored is not None
@@ -41,7 +41,7 @@ def test_a_published_checkpoint_comes_back_as_it_was(store: Store, tmp_path: Pat
     assert restored.best is None
 
 
-def test_a_restored_checkpoint_is_a_copy_that_may_be_spoilt(store: Store, tmp_path: Path) -> None:
+def test_a_restored_checkpoint_is_a_copy_that_may_be_changed(store: Store, tmp_path: Path) -> None:
     publish_steps(store, tmp_path, 10)
     restored = experiment(store).restore(tmp_path / "work", on_damage=no_damage)
     assert restored is not None
@@ -58,7 +58,7 @@ def test_nothing_published_restores_nothing(store: Store, tmp_path: Path) -> Non
     assert experiment(store).restore(tmp_path / "work", on_damage=no_damage) is None
 
 
-def test_the_best_checkpoint_comes_back_too(store: Store, tmp_path: Path) -> None:
+def test_the_best_checkpoint_is_restored_too(store: Store, tmp_path: Path) -> None:
     attempt = experiment(store).claim(record())
     for step, best in ((10, 10), (20, 10)):
         attempt.publish(make_checkpoint(tmp_path / str(step), step), step, {"best": best})
@@ -72,18 +72,18 @@ def test_the_best_checkpoint_comes_back_too(store: Store, tmp_path: Path) -> Non
     assert head.best == CheckpointRef.at(PREFIX, 10, 1)
 
 
-def test_a_damaged_best_checkpoint_is_told_and_forgotten(store: Store, tmp_path: Path) -> None:
+def test_a_damaged_best_checkpoint_is_reported_and_skipped(store: Store, tmp_path: Path) -> None:
     attempt = experiment(store).claim(record())
     for step in (10, 20):
         attempt.publish(make_checkpoint(tmp_path / str(step), step), step, {"best": 10})
     store.put(f"{PREFIX}/checkpoint-10-1/model.safetensors", b"damaged")
-    told: list[str] = []
-    restored = experiment(store).restore(tmp_path / "work", on_damage=told.append)
+    notices: list[str] = []
+    restored = experiment(store).restore(tmp_path / "work", on_damage=notices.append)
     assert restored is not None
     assert restored.ref.step == 20
     assert restored.best is None
-    assert len(told) == 1
-    assert "checkpoint-10-1/model.safetensors" in told[0]
+    assert len(notices) == 1
+    assert "checkpoint-10-1/model.safetensors" in notices[0]
 
 
 def test_a_best_checkpoint_that_is_not_committed_cant_be_named(store: Store, tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_a_best_checkpoint_that_is_not_committed_cant_be_named(store: Store, tmp
     assert experiment(store).committed() == []
 
 
-def test_files_that_are_here_and_verify_are_not_read_from_the_store(store: Store, tmp_path: Path) -> None:
+def test_local_files_that_verify_are_not_downloaded(store: Store, tmp_path: Path) -> None:
     publish_steps(store, tmp_path, 10)
     experiment(store).restore(tmp_path / "work", on_damage=no_damage)
     (tmp_path / "work" / "checkpoint-10" / "scheduler.pt").unlink()
@@ -105,7 +105,7 @@ def test_files_that_are_here_and_verify_are_not_read_from_the_store(store: Store
     assert read == [f"{PREFIX}/checkpoint-10-1/scheduler.pt"]
 
 
-def test_a_restore_that_was_cut_off_goes_on_where_it_was(store: Store, tmp_path: Path) -> None:
+def test_an_interrupted_restore_resumes(store: Store, tmp_path: Path) -> None:
     publish_steps(store, tmp_path, 10)
 
     def cut_off(verb: str, key: str) -> None:
@@ -131,7 +131,7 @@ def test_progress_counts_every_byte_of_a_restore_once(store: Store, tmp_path: Pa
     assert sum(amounts) == sum(FILES.values())
 
 
-def test_publishing_the_same_again_changes_nothing(store: Store, tmp_path: Path) -> None:
+def test_publishing_the_same_files_twice_changes_nothing(store: Store, tmp_path: Path) -> None:
     attempt = experiment(store).claim(record())
     folder = make_checkpoint(tmp_path / "10", 10)
     first = attempt.publish(folder, 10, {"best": None})
@@ -155,7 +155,7 @@ def test_a_folder_without_a_required_file_is_not_published(store: Store, tmp_pat
     attempt = experiment(store).claim(record())
     folder = make_checkpoint(tmp_path / "10", 10)
     (folder / missing).unlink()
-    with pytest.raises(IntegrityError, match="could not go on from it") as caught:
+    with pytest.raises(IntegrityError, match="could not resume from it") as caught:
         attempt.publish(folder, 10, {"best": None})
     assert missing[:9] in caught.value.message
     assert list(store.list(f"{PREFIX}/checkpoint-10-1/")) == []
@@ -165,23 +165,23 @@ def test_a_folder_with_a_manifest_of_its_own_is_not_published(store: Store, tmp_
     attempt = experiment(store).claim(record())
     folder = make_checkpoint(tmp_path / "10", 10)
     (folder / "manifest.json").write_text("{}")
-    with pytest.raises(ConflictError, match=r"has a file manifest\.json"):
+    with pytest.raises(ConflictError, match=r"has a file .manifest\.json"):
         attempt.publish(folder, 10, {"best": None})
-    with pytest.raises(ConflictError, match=r"has a file manifest\.json"):
+    with pytest.raises(ConflictError, match=r"has a file .manifest\.json"):
         attempt.publish_final(folder, "checkpoint-final", {})
 
 
-def test_a_checkpoint_that_was_committed_without_a_required_file_is_passed_over(store: Store, tmp_path: Path) -> None:
+def test_a_committed_checkpoint_without_a_required_file_is_skipped(store: Store, tmp_path: Path) -> None:
     publish_steps(store, tmp_path, 10)
     lax = Experiment(store, PREFIX)
     folder = make_checkpoint(tmp_path / "20", 20)
     (folder / "optimizer.pt").unlink()
     lax.claim(record()).publish(folder, 20, {"best": None})
-    told: list[str] = []
-    restored = experiment(store).restore(tmp_path / "work", on_damage=told.append)
+    notices: list[str] = []
+    restored = experiment(store).restore(tmp_path / "work", on_damage=notices.append)
     assert restored is not None
     assert restored.ref.step == 10
-    assert "does not name optimizer.pt" in told[0]
+    assert "does not name optimizer.pt" in notices[0]
 
 
 def test_a_final_model_marks_the_run_finished(store: Store, tmp_path: Path) -> None:
@@ -230,8 +230,8 @@ def test_a_store_that_cant_be_reached_is_never_taken_for_an_empty_one(store: Sto
     for error in (UnavailableError("not now"), DeniedError("not you")):
         for verb in ("list", "get", "read"):
 
-            def refuse(asked: str, _key: str, verb: str = verb, error: Exception = error) -> None:
-                if asked == verb:
+            def refuse(called: str, _key: str, verb: str = verb, error: Exception = error) -> None:
+                if called == verb:
                     raise error
 
             with pytest.raises(type(error)):
@@ -251,7 +251,7 @@ def test_a_prefix_has_to_be_a_key(store: Store) -> None:
     assert Experiment(store, f"{PREFIX}/").prefix == PREFIX
 
 
-def test_run_json_tells_who_trained_from_where(store: Store, tmp_path: Path) -> None:
+def test_run_json_records_each_attempt_and_its_start(store: Store, tmp_path: Path) -> None:
     publish_steps(store, tmp_path, 10)
     publish_steps(store, tmp_path, 20)
     run = json.loads(store.get(f"{PREFIX}/run.json").body)

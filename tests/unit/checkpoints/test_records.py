@@ -48,7 +48,7 @@ def test_head_comes_back_as_it_was_written(head: Head) -> None:
 
 
 @given(facts=st.dictionaries(st.text(), JSON, max_size=5), place=st.floats(0, 1), bit=st.integers(0, 7))
-def test_one_flipped_bit_of_a_sealed_document_is_found_or_means_nothing(
+def test_a_flipped_bit_of_a_sealed_document_is_found_or_has_no_effect(
     facts: dict[str, object], place: float, bit: int
 ) -> None:
     facts.pop("sha256", None)
@@ -57,31 +57,31 @@ def test_one_flipped_bit_of_a_sealed_document_is_found_or_means_nothing(
     try:
         found = from_sealed_json(bytes(body), where="there")
     except IntegrityError as error:
-        assert "there is damaged" in error.message
+        assert "'there' is damaged" in error.message
     else:
         found.pop("sha256")
         assert found == facts
 
 
-def test_a_head_of_a_newer_format_is_refused_and_never_written_over(store: Store) -> None:
+def test_a_head_of_a_newer_format_is_refused_and_never_overwritten(store: Store) -> None:
     experiment(store).claim(record())
     newer = to_sealed_json({"format": 2, "attempt": 1})
     store.put(f"{PREFIX}/HEAD", newer)
     for work in (experiment(store).head, lambda: experiment(store).claim(record())):
-        with pytest.raises(IntegrityError, match=r"HEAD has format 2, and this version of Tuneyard reads 1"):
+        with pytest.raises(IntegrityError, match=r"HEAD. has the format 2; this version of Tuneyard reads 1"):
             work()
     assert store.get(f"{PREFIX}/HEAD").body == newer
 
 
-def test_head_and_run_json_in_one_another_s_place_are_damage(store: Store) -> None:
+def test_swapped_head_and_run_json_are_damage(store: Store) -> None:
     exp = experiment(store)
     exp.claim(record())
     head, run = (store.get(f"{PREFIX}/{name}").body for name in ("HEAD", "run.json"))
     store.put(f"{PREFIX}/HEAD", run)
     store.put(f"{PREFIX}/run.json", head)
-    with pytest.raises(IntegrityError, match=r"HEAD is damaged"):
+    with pytest.raises(IntegrityError, match=r"HEAD. is damaged"):
         read_head(store, PREFIX)
-    with pytest.raises(IntegrityError, match=r"run\.json can't be read"):
+    with pytest.raises(IntegrityError, match=r"run\.json. can't be read"):
         exp.claim(record())
 
 
@@ -150,17 +150,17 @@ def test_run_json_comes_back_as_it_was_written() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"format": 1, "attempts": []}', b"\xff"])
-def test_a_damaged_run_json_is_told(body: bytes) -> None:
-    with pytest.raises(IntegrityError, match=r"bucket/run\.json is damaged"):
+def test_a_damaged_run_json_is_reported(body: bytes) -> None:
+    with pytest.raises(IntegrityError, match=r"bucket/run\.json. is damaged"):
         RunRecord.from_json(body, where="bucket/run.json")
 
 
-def test_a_run_json_of_another_version_is_told() -> None:
-    with pytest.raises(IntegrityError, match=r"bucket/run\.json can't be read as the record of a run"):
+def test_a_run_json_of_another_version_is_reported() -> None:
+    with pytest.raises(IntegrityError, match=r"bucket/run\.json. can't be read as the record of a run"):
         RunRecord.from_json(to_sealed_json({"format": 2, "attempts": []}), where="bucket/run.json")
 
 
-def test_every_flipped_bit_of_run_json_is_told() -> None:
+def test_every_flipped_bit_of_run_json_is_reported() -> None:
     written = record(r=8, name="Ärger").to_json()
     for at in range(len(written)):
         for bit in range(8):
@@ -173,12 +173,12 @@ def test_every_flipped_bit_of_run_json_is_told() -> None:
             assert read == record(r=8, name="Ärger"), f"byte {at}, bit {bit}"  # between words
 
 
-def test_a_damaged_run_json_is_told_and_does_not_stop_a_training(store: Store) -> None:
+def test_a_damaged_run_json_is_reported_and_does_not_stop_a_training(store: Store) -> None:
     experiment(store).claim(record())
     store.put(f"{PREFIX}/run.json", b"damaged")
-    told: list[str] = []
-    assert experiment(store).claim(record(), on_damage=told.append).number == 2
-    assert ["run.json is damaged" in sentence for sentence in told] == [True]
+    notices: list[str] = []
+    assert experiment(store).claim(record(), on_damage=notices.append).number == 2
+    assert ["run.json' is damaged" in sentence for sentence in notices] == [True]
     assert [entry["number"] for entry in json.loads(store.get(f"{PREFIX}/run.json").body)["attempts"]] == [2]
 
 
@@ -192,22 +192,22 @@ def test_rows_after_the_restored_step_are_dropped_so_that_each_appears_once(tmp_
     assert MetricsLog(tmp_path / "metrics.jsonl", rows=again.snapshot()).rows() == []
 
 
-def test_a_torn_last_row_is_passed_over_and_a_damaged_one_is_told() -> None:
+def test_an_incomplete_last_row_is_ignored_and_a_damaged_one_reported() -> None:
     assert list(parse_rows(b'{"step": 1}\n{"step": 2, "lo')) == [{"step": 1}]
     assert list(parse_rows(b"")) == []
     for line in (b"{", b"[1]", b'{"loss": 1}', b'{"step": "1"}'):
-        with pytest.raises(IntegrityError, match=r"metrics\.jsonl has no row of metrics on line 2"):
+        with pytest.raises(IntegrityError, match=r"Line 2 of metrics\.jsonl is not a row of metrics"):
             list(parse_rows(b'{"step": 1}\n' + line + b'\n{"step": 3}\n'))
 
 
-def test_a_number_that_json_has_no_word_for_is_null(tmp_path: Path) -> None:
+def test_a_number_that_json_lacks_is_null(tmp_path: Path) -> None:
     log = MetricsLog(tmp_path / "metrics.jsonl")
     log.append({"step": 1, "loss": math.nan, "grad_norm": math.inf, "lr": 0.1})
     assert log.snapshot() == b'{"step": 1, "loss": null, "grad_norm": null, "lr": 0.1}\n'
 
 
 def test_a_row_needs_a_step(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="int under 'step', not None"):
+    with pytest.raises(ValueError, match="int as 'step', not None"):
         MetricsLog(tmp_path / "metrics.jsonl").append({"loss": 1.0})
 
 

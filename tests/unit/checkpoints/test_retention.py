@@ -31,7 +31,7 @@ REFS = st.builds(CheckpointRef.at, st.just(PREFIX), st.integers(0, 40), st.integ
     protected=st.sets(REFS, max_size=3),
     attempt=st.integers(1, 4),
 )
-def test_the_newest_the_protected_and_later_attempts_always_stay(
+def test_the_newest_the_protected_and_later_attempts_are_always_kept(
     committed: set[CheckpointRef], keep: int | None, protected: set[CheckpointRef], attempt: int
 ) -> None:
     doomed = to_prune(RetentionPolicy(keep=keep), committed, protected=protected, attempt=attempt)
@@ -61,7 +61,7 @@ def test_the_bucket_keeps_the_newest_and_the_best_alone(store: Store, tmp_path: 
     assert is_checkpoint_of(restored.best, 20)
 
 
-def test_the_best_of_a_kept_older_checkpoint_stays_while_that_one_does(store: Store, tmp_path: Path) -> None:
+def test_the_best_of_a_kept_older_checkpoint_is_kept_with_it(store: Store, tmp_path: Path) -> None:
     attempt = experiment(store).claim(record())
     for step, best in ((10, 10), (20, 10), (30, 30)):
         attempt.publish(make_checkpoint(tmp_path / f"{step}", step), step, {"best": best})
@@ -70,7 +70,7 @@ def test_the_best_of_a_kept_older_checkpoint_stays_while_that_one_does(store: St
     assert [ref.step for ref in attempt.prune(RetentionPolicy(keep=2))] == [10, 20]
 
 
-def test_a_manifest_goes_before_its_files(store: Store, tmp_path: Path) -> None:
+def test_a_manifest_is_deleted_before_its_files(store: Store, tmp_path: Path) -> None:
     deleted: list[str] = []
     watched = FaultyStore(store, before=lambda verb, key: deleted.append(key) if verb == "delete" else None)
     attempt = experiment(watched).claim(record())
@@ -82,7 +82,7 @@ def test_a_manifest_goes_before_its_files(store: Store, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", [None, 5])
-def test_what_an_ended_attempt_left_without_a_manifest_goes(store: Store, tmp_path: Path, keep: int | None) -> None:
+def test_leftovers_of_an_ended_attempt_are_deleted(store: Store, tmp_path: Path, keep: int | None) -> None:
     publish_steps(store, tmp_path, 10)
     store.put(f"{PREFIX}/checkpoint-20-1/optimizer.pt", b"half")
     store.put(f"{PREFIX}/checkpoint-final/model.safetensors", b"not a checkpoint")
@@ -96,7 +96,7 @@ def test_what_an_ended_attempt_left_without_a_manifest_goes(store: Store, tmp_pa
     assert "checkpoint-10-1/manifest.json" in left
 
 
-def test_superseded_checkpoints_go_where_anything_does(store: Store, tmp_path: Path) -> None:
+def test_superseded_checkpoints_are_deleted_where_any_are(store: Store, tmp_path: Path) -> None:
     publish_steps(store, tmp_path, 10, 20)
     attempt = experiment(store).claim(record())
     attempt.begin(CheckpointRef.at(PREFIX, 10, 1))

@@ -156,7 +156,7 @@ def _on_a_terminal(desk: Path, words: tuple[str, ...], **environment: str) -> tu
 
 def _is_ascii(shown: bytes) -> None:
     assert shown.isascii(), [line for line in shown.splitlines() if not line.isascii()]
-    for failure in (b"Traceback", b"UnicodeEncodeError", b"itself went wrong"):
+    for failure in (b"Traceback", b"UnicodeEncodeError", b"Internal error"):
         assert failure not in shown, shown.decode()
 
 

@@ -1,4 +1,4 @@
-"""The output sink, the error table and the words a bar is made of."""
+"""The output sink and the texts of progress."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ import json
 
 import pytest
 
-from tuneyard.cli._errors import TABLE
 from tuneyard.cli._follow import describe
 from tuneyard.cli._output import Output, duration, table
-from tuneyard.errors import TuneyardError
 from tuneyard.runners import RunProgress
-from tuneyard.runners.waiting import RunEndedError
 
 
 def test_data_goes_to_stdout_and_talk_to_stderr(capsys):
@@ -61,10 +58,3 @@ def test_progress_says_step_loss_rate_and_time_left():
     assert describe(RunProgress(0, 0, phase="loading")) == "loading"
     done = RunProgress(20, 20, 0.5, seconds_per_step=1.0, seconds_left=3.0)
     assert describe(done) == "step 20 of 20 (100 %), loss 0.5000"
-
-
-def test_the_table_of_errors_goes_from_the_special_to_the_general():
-    kinds = [kind for kind, _ in TABLE]
-    for place, kind in enumerate(kinds):
-        assert not any(issubclass(later, kind) for later in kinds[place + 1 :]), kind
-    assert kinds.index(RunEndedError) < kinds.index(TuneyardError)

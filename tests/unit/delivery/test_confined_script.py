@@ -131,7 +131,7 @@ print(run_script(sys.argv[1], Path(sys.argv[2]), with_hub_token=False))
 
 
 @pytest.mark.parametrize("escape", ESCAPES.values(), ids=list(ESCAPES))
-def test_a_script_neither_leaves_its_folder_nor_sees_a_key(tmp_path: Path, escape: str) -> None:
+def test_a_script_neither_leaves_its_folder_nor_reads_a_key(tmp_path: Path, escape: str) -> None:
     environment = lay_out(tmp_path)
     tried = "\n".join(f"    {line}" for line in escape.splitlines())
     script = f"""
@@ -143,7 +143,7 @@ try:
     outcome = "escaped"
 except (OSError, subprocess.CalledProcessError) as error:
     outcome = type(error).__name__
-open("/downloads/datasets/told.jsonl", "w").write(json.dumps({{"outcome": outcome, "env": dict(os.environ)}}))
+open("/downloads/datasets/result.jsonl", "w").write(json.dumps({{"outcome": outcome, "env": dict(os.environ)}}))
 """
     source = str(Path(__file__).parents[3] / "src")
     done = subprocess.run(
@@ -155,9 +155,9 @@ open("/downloads/datasets/told.jsonl", "w").write(json.dumps({{"outcome": outcom
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    told = json.loads((Path(done.stdout.strip()) / "told.jsonl").read_text())
-    assert told["outcome"] != "escaped"
-    assert "canary" not in json.dumps(told["env"])
+    result = json.loads((Path(done.stdout.strip()) / "result.jsonl").read_text())
+    assert result["outcome"] != "escaped"
+    assert "canary" not in json.dumps(result["env"])
     there = {path.relative_to(tmp_path / "outside").as_posix() for path in (tmp_path / "outside").rglob("*")}
     assert {name for name in there if not (tmp_path / "outside" / name).is_dir()} == set(OUTSIDE)
     assert {name for name in there if "new" in name} == set()
@@ -166,7 +166,7 @@ open("/downloads/datasets/told.jsonl", "w").write(json.dumps({{"outcome": outcom
     assert not (tmp_path / "user" / ".bashrc").exists()
 
 
-def test_a_confined_script_still_does_what_scripts_do(tmp_path: Path) -> None:
+def test_a_confined_script_can_do_its_work(tmp_path: Path) -> None:
     script = """
 import hashlib, json, multiprocessing, os, pathlib, shutil, socket, sqlite3, ssl, subprocess, tempfile, threading
 ssl.create_default_context()
@@ -188,7 +188,7 @@ client = socket.create_connection(server.getsockname())
 
 
 @pytest.mark.parametrize("newest", [None, 0], ids=["this kernel's", "without Landlock"])
-def test_a_script_reads_what_is_the_user_s_to_give(tmp_path: Path, newest: int | None) -> None:
+def test_a_script_reads_public_files_of_the_user(tmp_path: Path, newest: int | None) -> None:
     locks = find_locks(newest_landlock=newest)
     if locks == Locks():
         pytest.skip("there is no other lock here")
@@ -202,13 +202,13 @@ def test_a_script_reads_what_is_the_user_s_to_give(tmp_path: Path, newest: int |
     assert (output / "rows.jsonl").read_text() == "{}"
 
 
-def test_the_hubs_token_is_no_secret_from_a_script_that_the_values_give_it_to(tmp_path: Path) -> None:
+def test_a_script_reads_the_hubs_token_where_values_configure_it(tmp_path: Path) -> None:
     (tmp_path / "t").write_text("given")
     environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path / "user"), "HF_TOKEN_PATH": str(tmp_path / "t")}
     script = (
-        "import os\ntry: said = open(os.environ['HF_TOKEN_PATH']).read()\nexcept KeyError: said = 'not given'\n"
-        "open('/downloads/datasets/a.jsonl', 'w').write(said)"
+        "import os\ntry: token = open(os.environ['HF_TOKEN_PATH']).read()\nexcept KeyError: token = 'not given'\n"
+        "open('/downloads/datasets/a.jsonl', 'w').write(token)"
     )
-    for given, said in ((True, "given"), (False, "not given")):
+    for given, token in ((True, "given"), (False, "not given")):
         output = run_script(script, tmp_path / "work", with_hub_token=given, environ=environ)
-        assert (output / "a.jsonl").read_text() == said
+        assert (output / "a.jsonl").read_text() == token

@@ -46,7 +46,7 @@ def test_a_missing_shard_is_an_incomplete_model(tmp_path: Path, names: list[str]
     assert error
     absent = next(name for name in names if name not in there)
     assert error.message == (
-        f"The model default-bucket/models/m is incomplete: {INDEX} names a file that is not there ({absent!r})."
+        f"The model 'default-bucket/models/m' is incomplete: '{INDEX}' names a file that is missing ({absent!r})."
     )
     assert error.hint == "Deliver it again, and check that downloadExcludeGlob leaves none of its weights out."
     assert [problem.value for problem in error.problems] == [repr(name) for name in names if name not in there]
@@ -73,13 +73,13 @@ def test_a_name_that_leads_elsewhere_is_suspicious(tmp_path: Path, name: str) ->
     error = vetted(tmp_path, *SHARDS, name, there=SHARDS[:1])
     assert error
     assert "is not plain weights and settings" in error.message
-    assert "don't trust whoever made this one" in error.hint
+    assert "don't trust the origin of this one" in error.hint
     assert [problem.value for problem in error.problems] == [repr(name)]
 
 
 def test_an_adapter_without_its_weights_is_incomplete(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
     with pytest.raises(
-        InvalidDataError, match=r"is incomplete: adapter_config\.json has no adapter_model\.safetensors"
+        InvalidDataError, match=r"is incomplete: .adapter_config\.json. has no adapter_model\.safetensors"
     ):
         vet_model(tmp_path, ["adapter_config.json"], where="an adapter")

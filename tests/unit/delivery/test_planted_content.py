@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 
 from lab.deliveries import safetensors
-from tuneyard.delivery import DeliverReport, deliver
+from tuneyard.delivery import DeliverReport, deliver, find_dataset
 from tuneyard.delivery.datasets import script_sha256
 from tuneyard.delivery.journal import read_journal
 from tuneyard.errors import ConflictError, IntegrityError
-from tuneyard.job.inputs import delivered_dataset
 from tuneyard.store import FileEntry, Manifest, Store, open_store, read_manifest
 from tuneyard.values import DeliverValues
 
@@ -68,7 +67,7 @@ def others(store: Store) -> set[str]:
     return found & set(OTHERS)
 
 
-def test_a_model_s_journal_deletes_only_below_its_own_place(store: Store, tmp_path: Path) -> None:
+def test_a_planted_journal_of_a_model_deletes_only_below_its_own_place(store: Store, tmp_path: Path) -> None:
     store.put(f"{MODEL}/old.bin", b"left by a delivery")
     held = {"size": 2, "sha256": "0" * 64}
     done = {"../tiny-2/model.safetensors": held, "/etc/passwd": held, "gone.bin": held}
@@ -80,7 +79,7 @@ def test_a_model_s_journal_deletes_only_below_its_own_place(store: Store, tmp_pa
     assert names == {"config.json", "model.safetensors", ".tuneyard/manifest.json", ".tuneyard/notes"}
 
 
-def test_a_file_of_data_s_journal_deletes_nothing_beside_that_file(store: Store, tmp_path: Path) -> None:
+def test_a_planted_journal_of_a_dataset_deletes_nothing_beside_it(store: Store, tmp_path: Path) -> None:
     held = {"size": 15, "sha256": "0" * 64}
     for stale in ([*OTHERS, *TRICKS], f"{DATA}/other.jsonl"):
         store.put(f"{DATA}/.tuneyard/own.jsonl.delivering.json", journal(stale, {"other.jsonl": held}))
@@ -88,7 +87,7 @@ def test_a_file_of_data_s_journal_deletes_nothing_beside_that_file(store: Store,
         assert others(store) == set(OTHERS)
 
 
-def test_a_planted_manifest_deletes_nothing_that_is_another_s(store: Store, tmp_path: Path) -> None:
+def test_a_planted_manifest_deletes_nothing_of_others(store: Store, tmp_path: Path) -> None:
     store.put(f"{DATA}/.tuneyard/own.jsonl.manifest.json", manifest("dataset", "own.jsonl", "other.jsonl"))
     with pytest.raises(ConflictError):
         deliver_data(store, tmp_path)
@@ -115,7 +114,7 @@ NO_JOURNALS = {
 
 
 @pytest.mark.parametrize("body", NO_JOURNALS.values(), ids=list(NO_JOURNALS))
-def test_what_is_no_journal_steers_nothing_and_is_no_internal_error(store: Store, tmp_path: Path, body: bytes) -> None:
+def test_an_invalid_journal_is_ignored(store: Store, tmp_path: Path, body: bytes) -> None:
     store.put(f"{MODEL}/config.json", b"xx")
     store.put(f"{MODEL}/.tuneyard/delivering.json", body)
     found = read_journal(store, f"{MODEL}/.tuneyard/delivering.json")
@@ -127,7 +126,7 @@ def test_what_is_no_journal_steers_nothing_and_is_no_internal_error(store: Store
 
 
 @pytest.mark.parametrize("key", [f"{MODEL}/.tuneyard/manifest.json", f"{DATA}/.tuneyard/own.jsonl.manifest.json"])
-def test_a_manifest_that_no_reader_can_take_apart_is_damage(store: Store, tmp_path: Path, key: str) -> None:
+def test_a_manifest_that_cannot_be_parsed_is_damage(store: Store, tmp_path: Path, key: str) -> None:
     store.put(key, b"[" * 100_000)
     with pytest.raises(IntegrityError):
         read_manifest(store, key)
@@ -136,20 +135,20 @@ def test_a_manifest_that_no_reader_can_take_apart_is_damage(store: Store, tmp_pa
 
 
 @pytest.mark.parametrize("outputs", [["../../other-bucket/x.jsonl"], ["/etc/passwd"], ["own.jsonl", "a//b"], "x", [1]])
-def test_planted_outputs_of_a_script_are_not_believed(store: Store, tmp_path: Path, outputs: object) -> None:
+def test_planted_outputs_of_a_script_are_not_trusted(store: Store, tmp_path: Path, outputs: object) -> None:
     source = {"kind": "dataScript", "script_sha256": script_sha256(SCRIPT), "outputs": outputs}
     store.put(f"{DATA}/.tuneyard/planted.jsonl.manifest.json", manifest("dataset", "planted.jsonl", source=source))
     report = deliver_data(store, tmp_path)
     assert (report.script, [one.key for one in report.datasets]) == ("run", [f"{DATA}/own.jsonl"])
 
 
-def test_a_file_of_data_whose_manifest_names_others_is_not_that_file(store: Store, tmp_path: Path) -> None:
+def test_a_dataset_whose_manifest_names_another_file_is_damaged(store: Store, tmp_path: Path) -> None:
     source = {"kind": "dataScript", "script_sha256": script_sha256(SCRIPT), "outputs": ["own.jsonl"]}
     for paths in (("other.jsonl",), ("own.jsonl", "other.jsonl"), ()):
         body = manifest("dataset", *paths, source=source)
         store.put(f"{DATA}/.tuneyard/own.jsonl.manifest.json", body)
-        with pytest.raises(IntegrityError, match=r"does not name own.jsonl alone"):
-            delivered_dataset(store, f"{DATA}/own.jsonl")
+        with pytest.raises(IntegrityError, match=r"does not name .own.jsonl. alone"):
+            find_dataset(store, f"{DATA}/own.jsonl")
     store.put(f"{DATA}/.tuneyard/own.jsonl.manifest.json", manifest("dataset", "other.jsonl", source=source))
     with pytest.raises(ConflictError):  # not "delivered before"
         deliver_data(store, tmp_path)

@@ -45,25 +45,25 @@ def refused(folder: Path, files: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("files", [PLAIN, ADAPTER, {"config.json": {}}, {}], ids=["model", "adapter", "bare", "none"])
-def test_plain_files_are_taken(tmp_path: Path, files: dict[str, Any]) -> None:
+def test_plain_files_are_accepted(tmp_path: Path, files: dict[str, Any]) -> None:
     vet(tmp_path, files)
 
 
 @pytest.mark.parametrize("kind", ["LORA", "VERA", "IA3", "PROMPT_TUNING"])
-def test_the_kinds_of_adapters_that_are_loaded_are_taken(tmp_path: Path, kind: str) -> None:
+def test_supported_adapters_are_accepted(tmp_path: Path, kind: str) -> None:
     vet(tmp_path, {**ADAPTER, "adapter_config.json": {**LORA, "peft_type": kind}})
 
 
 @pytest.mark.parametrize("ending", [*UNSAFE, ".BIN", ".bin.index.json"])
 def test_a_format_that_can_run_code_is_refused(tmp_path: Path, ending: str) -> None:
     found = refused(tmp_path, {**PLAIN, f"sub/weights{ending}": b"{}"})
-    assert found == [(f"sub/weights{ending}", "is of a format that can run code when it is loaded")]
+    assert found == [(f"sub/weights{ending}", "is in a format that can run code when loaded")]
 
 
-COMPILED = "names compiled code of a repository"
+COMPILED = "names compiled code in a repository"
 SETTINGS = {
-    "trust_remote_code": ({"trust_remote_code": True}, "asks for a repository's code to be trusted"),
-    "trust_remote_code as text": ({"trust_remote_code": "yes"}, "asks for a repository's code to be trusted"),
+    "trust_remote_code": ({"trust_remote_code": True}, "trusts a repository's code"),
+    "trust_remote_code as text": ({"trust_remote_code": "yes"}, "trusts a repository's code"),
     "an attention kernel": ({"attn_implementation": "org/kernel"}, COMPILED),
     "an attention kernel of a revision": ({"_attn_implementation": "kernel@main"}, COMPILED),
     "an attention kernel's function": ({"_attn_implementation_internal": "kernel:f"}, COMPILED),
@@ -73,21 +73,21 @@ SETTINGS = {
         COMPILED,
     ),
     "a kernel of experts": ({"experts_implementation": "org/kernel"}, COMPILED),
-    "code that generates": ({"custom_generate": "org/code"}, "names code that would generate"),
+    "code that generates": ({"custom_generate": "org/code"}, "names code for generation"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("depth", ["at the top", "in a map", "in a list"])
 @pytest.mark.parametrize("file", ["config.json", "generation_config.json", "tokenizer_config.json"])
 @pytest.mark.parametrize("rule", SETTINGS)
-def test_settings_that_ask_for_code_are_refused(tmp_path: Path, rule: str, file: str, depth: str) -> None:
+def test_settings_that_name_code_are_refused(tmp_path: Path, rule: str, file: str, depth: str) -> None:
     settings, what = SETTINGS[rule]
     placed = {"at the top": settings, "in a map": {"a": {"b": settings}}, "in a list": {"a": [1, [settings]]}}[depth]
     assert refused(tmp_path, {**PLAIN, file: placed}) == [(file, what)]
 
 
 @pytest.mark.parametrize("rule", SETTINGS)
-def test_settings_of_an_adapter_that_ask_for_code_are_refused(tmp_path: Path, rule: str) -> None:
+def test_settings_of_an_adapter_that_name_code_are_refused(tmp_path: Path, rule: str) -> None:
     settings, what = SETTINGS[rule]
     assert refused(tmp_path, {**ADAPTER, "adapter_config.json": {**LORA, **settings}}) == [
         ("adapter_config.json", what)
@@ -96,16 +96,16 @@ def test_settings_of_an_adapter_that_ask_for_code_are_refused(tmp_path: Path, ru
 
 @pytest.mark.parametrize("body", [b"", b"\xff\xfe", b"{", b'{"a":' * 60_000], ids=["empty", "binary", "cut", "deep"])
 @pytest.mark.parametrize("file", ["config.json", "adapter_config.json", "model.safetensors.index.json"])
-def test_settings_that_are_no_json_are_refused(tmp_path: Path, file: str, body: bytes) -> None:
+def test_settings_that_are_not_json_are_refused(tmp_path: Path, file: str, body: bytes) -> None:
     assert (file, "is not JSON") in refused(tmp_path, {**PLAIN, **ADAPTER, file: body})
 
 
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json", "model.safetensors.index.json"])
-def test_settings_that_are_no_map_are_refused(tmp_path: Path, file: str) -> None:
-    assert refused(tmp_path, {**PLAIN, file: b"[]"}) == [(file, "is no map")]
+def test_settings_that_are_not_an_object_are_refused(tmp_path: Path, file: str) -> None:
+    assert refused(tmp_path, {**PLAIN, file: b"[]"}) == [(file, "is not a JSON object")]
 
 
-def test_settings_of_a_vast_size_are_refused_unread(tmp_path: Path) -> None:
+def test_too_large_settings_are_refused_unread(tmp_path: Path) -> None:
     with (tmp_path / "config.json").open("wb") as file:
         file.truncate(65 * 1024 * 1024)
     with pytest.raises(InvalidDataError, match="is larger than 67108864 bytes"):
@@ -116,11 +116,11 @@ def test_settings_of_a_vast_size_are_refused_unread(tmp_path: Path) -> None:
     "elsewhere",
     ["../outside.safetensors", "/etc/passwd", "own.py", "https://x/y.safetensors"],
 )
-def test_an_index_that_names_other_weights_than_the_model_s_own_is_refused(tmp_path: Path, elsewhere: str) -> None:
+def test_an_index_that_names_weights_of_another_model_is_refused(tmp_path: Path, elsewhere: str) -> None:
     index = {"weight_map": {"a": "model-1.safetensors", "b": elsewhere}}
     files = {key: value for key, value in PLAIN.items() if not key.startswith("sub/")}
     found = refused(tmp_path, {**files, "model.safetensors.index.json": index})
-    assert found == [("model.safetensors.index.json", "names weights that are not the model's own safetensors")]
+    assert found == [("model.safetensors.index.json", "names weights other than the model's own safetensors")]
 
 
 @pytest.mark.parametrize("index", [{}, {"weight_map": []}, {"weight_map": None}])
@@ -130,12 +130,12 @@ def test_an_index_without_weights_is_refused(tmp_path: Path, index: dict[str, An
 
 
 ADAPTERS = {
-    "another kind": ({"peft_type": "XLORA"}, "is of a kind that is not loaded"),
-    "no kind": ({"peft_type": None}, "is of a kind that is not loaded"),
-    "a kind that is no text": ({"peft_type": ["LORA"]}, "is of a kind that is not loaded"),
+    "another kind": ({"peft_type": "XLORA"}, "is of a type that can't be loaded"),
+    "no kind": ({"peft_type": None}, "is of a type that can't be loaded"),
+    "a kind that is no text": ({"peft_type": ["LORA"]}, "is of a type that can't be loaded"),
     "a prompt that begins anew": (
         {"peft_type": "PROMPT_TUNING", "inference_mode": False},
-        "would begin its prompt anew",
+        "would initialize its prompt",
     ),
     "a package": ({"megatron_config": {"a": 1}, "megatron_core": "evil"}, "names a package to import"),
 }  # fmt: skip
@@ -158,6 +158,6 @@ def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
     assert len(refused(tmp_path, files)) == 3
 
 
-def test_only_what_the_manifest_names_is_looked_at(tmp_path: Path) -> None:
+def test_only_files_in_the_manifest_are_checked(tmp_path: Path) -> None:
     (tmp_path / "evil.pkl").write_bytes(b"")
     vet(tmp_path, PLAIN)

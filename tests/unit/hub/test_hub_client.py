@@ -178,7 +178,7 @@ def test_a_refused_token_is_denied_and_told_as_such(server: HubServer) -> None:
     assert "hf_wrong" not in str(caught.value) + caught.value.hint
 
 
-def test_a_server_that_is_not_there_is_unavailable() -> None:
+def test_an_unreachable_server_is_unavailable() -> None:
     with hub_server() as gone:
         url = gone.url
     hub = Hub(endpoint=url, patience=Patience(attempts=2, sleep=lambda _: None, notify=lambda _: None))

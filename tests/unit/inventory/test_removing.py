@@ -32,7 +32,7 @@ def _keys(store: Store) -> set[str]:
     return {info.key for info in store.list("bucket/")}
 
 
-def test_what_an_ended_attempt_left_goes_at_once_and_the_rest_stays(store: Store, tmp_path: Path):
+def test_leftovers_of_an_ended_attempt_are_removed_at_once(store: Store, tmp_path: Path):
     put_run(store, RUN, tmp_path, 10, final=False)
     store.put(f"{RUN}/checkpoint-20-1/optimizer.pt", b"half")
     experiment(store, RUN).claim(record())
@@ -41,7 +41,7 @@ def test_what_an_ended_attempt_left_goes_at_once_and_the_rest_stays(store: Store
     assert before - _keys(store) == {f"{RUN}/checkpoint-20-1/optimizer.pt"}
 
 
-def test_what_the_owning_attempt_may_still_be_writing_stays_until_it_is_old(store: Store, tmp_path: Path):
+def test_objects_of_the_owning_attempt_are_kept_until_they_are_old(store: Store, tmp_path: Path):
     put_run(store, RUN, tmp_path, 10, final=False)
     half = f"{RUN}/checkpoint-20-1/optimizer.pt"
     store.put(half, b"half")
@@ -78,7 +78,7 @@ def test_files_of_other_people_stay(store: Store, tmp_path: Path):
     assert _keys(store) == before
 
 
-def test_beside_a_manifest_that_cannot_be_read_nothing_goes(store: Store, tmp_path: Path):
+def test_nothing_is_removed_beside_an_unreadable_manifest(store: Store, tmp_path: Path):
     put_run(store, RUN, tmp_path, 10, final=False)
     put_model(store, "bucket/models/m", tmp_path / "m", {"config.json": b"{}"})
     store.put(f"{RUN}/checkpoint-10-1/manifest.json", b"{")
@@ -101,9 +101,7 @@ PLANTED = {
 
 
 @pytest.mark.parametrize(("planted", "whole"), PLANTED.values(), ids=list(PLANTED))
-def test_what_somebody_planted_makes_no_leftovers_of_other_things(
-    store: Store, tmp_path: Path, planted: str, whole: bool
-):
+def test_planted_manifests_make_no_leftovers_of_others(store: Store, tmp_path: Path, planted: str, whole: bool):
     put_run(store, RUN, tmp_path, 10)
     put_data(store, "bucket/datasets/d.jsonl", tmp_path / "d", b"{}\n")
     for key in ("bucket/notes.txt", "bucket/datasets/notes.txt", f"{RUN}/loss.svg", f"{RUN}/events/x"):

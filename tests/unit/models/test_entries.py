@@ -39,7 +39,7 @@ def test_an_entry_that_names_code_or_files_is_refused_by_name_at_any_depth(name)
     "config",
     [["a"], "text", 1, {"rope_theta": float("nan")}, {"rope_theta": float("inf")}, {"x": "y" * 70_000}, {1: 2}],
 )
-def test_what_is_no_mapping_of_plain_values_is_refused(config):
+def test_anything_but_a_mapping_of_plain_values_is_refused(config):
     with pytest.raises((InvalidDataError, TypeError)):
         read_entries({"config": config}, where="a")
 
@@ -72,5 +72,5 @@ def test_every_argument_of_the_librarys_own_loading_is_refused():
             read_entries({"config": {name: "x"}}, where="a")
 
 
-def test_dropout_decides_nothing_of_an_answer():
+def test_dropout_has_no_effect_on_an_answer():
     assert without_dropout({"attention_dropout": 0.3, "resid_pdrop": 0.1, **ROTATION}) == ROTATION

@@ -91,13 +91,13 @@ def test_an_outline_holds_no_weight(whole, tmp_path):
     ("body", "words"),
     [
         (b"1234", "shorter than a header"),
-        (b"\xff" * 64, "longer than it may be"),
-        ((9).to_bytes(8, "little") + b"not json!", "not one of safetensors"),
-        ((6).to_bytes(8, "little") + b"[1, 2]", "not one of safetensors"),
-        ((16).to_bytes(8, "little") + b'{"a": {"no": 1}}', "not one of safetensors"),
+        (b"\xff" * 64, "header that is too long"),
+        ((9).to_bytes(8, "little") + b"not json!", "not that of safetensors"),
+        ((6).to_bytes(8, "little") + b"[1, 2]", "not that of safetensors"),
+        ((16).to_bytes(8, "little") + b'{"a": {"no": 1}}', "not that of safetensors"),
     ],
 )
-def test_a_file_that_is_no_safetensors_is_refused_by_name(body, words, tmp_path):
+def test_a_file_that_is_not_safetensors_is_refused_by_name(body, words, tmp_path):
     with pytest.raises(InvalidDataError, match=words) as caught:
         write_outline({"model.safetensors": len(body)}, lambda _: iter([body]), tmp_path, where="bucket/m")
     assert "bucket/m/model.safetensors" in caught.value.message

@@ -132,7 +132,7 @@ def test_a_taken_port_is_refused_by_number_and_passed_over_when_any_will_do():
 def test_a_run_that_did_not_succeed_is_an_error_with_the_run_s_code(info, code, words):
     with pytest.raises(RunEndedError, match=words) as caught:
         raise_if_not_succeeded(info)
-    assert caught.value.run_exit_code == code
+    assert caught.value.exit_code == code
     assert pickle.loads(pickle.dumps(caught.value)).info == info
 
 

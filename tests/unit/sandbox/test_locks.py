@@ -67,14 +67,14 @@ PROGRAM = """
 import ctypes, json, os, signal, socket, subprocess, sys
 there, victim, name, attacks = sys.argv[1], int(sys.argv[2]), "\\0" + sys.argv[3], json.loads(sys.argv[4])
 segment = int(sys.argv[5])
-told = {}
+outcomes = {}
 for attack, code in attacks.items():
     try:
         exec(code)
-        told[attack] = "done"
+        outcomes[attack] = "done"
     except (OSError, subprocess.CalledProcessError, AssertionError) as error:
-        told[attack] = repr(error)
-print(json.dumps(told))
+        outcomes[attack] = repr(error)
+print(json.dumps(outcomes))
 """
 VICTIM = "import socket, sys, time; s = socket.socket(socket.AF_UNIX); s.bind('\\0' + sys.argv[1]); s.listen(9); print(flush=True); time.sleep(600)"  # noqa: E501
 
@@ -138,18 +138,18 @@ LEVELS = [Locks(abi, namespaces=second) for abi in range(1, 8) for second in (Fa
 LEVELS += [Locks(1, seccomp=True), Locks(2, seccomp=True), Locks(namespaces=True)]
 
 
-def test_every_attack_works_where_nothing_holds_it(place: Place) -> None:
+def test_every_attack_succeeds_without_a_lock(place: Place) -> None:
     assert set(place.attack(None).values()) == {"done"}
 
 
 @pytest.mark.parametrize("locks", LEVELS, ids=str)
-def test_each_level_holds_exactly_what_is_said_of_it(place: Place, locks: Locks) -> None:
+def test_each_level_restricts_exactly_what_it_reports(place: Place, locks: Locks) -> None:
     if locks.landlock > KERNEL:
         pytest.skip(f"this kernel has Landlock {KERNEL}")
     if locks.namespaces and not namespaces_work():
         pytest.skip("users may make no namespaces here")
-    told = place.attack(locks)
-    done = {hold: {name for name in ATTACKS[hold] if told[name] == "done"} for hold in HOLDS}
+    outcomes = place.attack(locks)
+    done = {hold: {name for name in ATTACKS[hold] if outcomes[name] == "done"} for hold in HOLDS}
     assert done == {hold: set() if hold in locks.held else set(ATTACKS[hold]) for hold in HOLDS}
 
 
@@ -158,14 +158,14 @@ def namespaces_work() -> bool:
 
 
 @pytest.mark.parametrize(("abi", "held"), [(1, 3), (2, 3), (3, 4), (4, 4), (5, 4), (6, 6), (7, 6)])
-def test_the_levels_differ_by_what_the_kernels_documentation_says(abi: int, held: int) -> None:
+def test_the_levels_differ_as_the_kernels_documentation_states(abi: int, held: int) -> None:
     assert len(Locks(abi).held) == held
     assert Locks(abi).sufficient == (abi >= 6)
     assert ("truncation" in Locks(abi).held) == (abi >= 3)
     assert ("signals" in Locks(abi).held) == (abi >= 6)
 
 
-def test_the_second_lock_is_taken_where_the_first_is_old_and_not_otherwise() -> None:
+def test_the_second_lock_is_used_only_where_the_first_is_old() -> None:
     for abi in range(8):
         locks = find_locks(newest_landlock=abi)
         assert locks.landlock == min(abi, KERNEL)
@@ -176,7 +176,7 @@ def test_the_second_lock_is_taken_where_the_first_is_old_and_not_otherwise() -> 
     assert find_locks() == find_locks(newest_landlock=99)
 
 
-def test_nothing_is_said_to_hold_without_a_lock() -> None:
+def test_nothing_is_reported_as_restricted_without_a_lock() -> None:
     assert (Locks().held, Locks().sufficient, str(Locks())) == ((), False, "none")
     assert set(HOLDS) > SUFFICIENT
 
@@ -191,8 +191,8 @@ def test_a_program_behind_a_lock_ends_as_it_does_without(tmp_path: Path, locks: 
         program = command(plan, locks, [sys.executable, "-I", "-c", code], file=tmp_path / "plan.json")
         return subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=60, input="given")
 
-    done = run("import sys; print(sys.stdin.read(), sys.argv); print('told', file=sys.stderr); sys.exit(9)")
-    assert (done.returncode, done.stdout, done.stderr) == (9, "given ['-c']\n", "told\n")
+    done = run("import sys; print(sys.stdin.read(), sys.argv); print('outcomes', file=sys.stderr); sys.exit(9)")
+    assert (done.returncode, done.stdout, done.stderr) == (9, "given ['-c']\n", "outcomes\n")
     assert run("import os; os.kill(os.getpid(), 9)").returncode == -signal.SIGKILL
     assert run("import os; os.abort()").returncode == -signal.SIGABRT
     write = "open('a', 'w').write('x'); open('a', 'w').truncate(0); open('/dev/null', 'w').write('x')"
@@ -200,7 +200,7 @@ def test_a_program_behind_a_lock_ends_as_it_does_without(tmp_path: Path, locks: 
     assert run("import os; print(os.cpu_count(), os.path.exists('/dev/shm'))").stdout.endswith("True\n")
 
 
-def test_what_a_program_leaves_behind_ends_with_it_in_namespaces(tmp_path: Path) -> None:
+def test_namespaces_end_what_a_program_leaves_running(tmp_path: Path) -> None:
     if not namespaces_work():
         pytest.skip("users may make no namespaces here")
     code = (
@@ -225,13 +225,13 @@ def _commands_running() -> Iterator[list[str]]:
             yield process.cmdline()
 
 
-def test_what_is_shown_can_be_read_in_a_place_that_is_hidden(tmp_path: Path) -> None:
+def test_shown_paths_within_hidden_ones_can_be_read(tmp_path: Path) -> None:
     inside = tmp_path / "home" / ".local" / "python" / "lib"
     inside.mkdir(parents=True)
     (inside / "module.py").write_text("shown")
     (tmp_path / "home" / ".local" / "key").write_text("canary")
     (tmp_path / "own").mkdir()
-    with pytest.raises(ValueError, match="can't be hidden in a folder that may be written into"):
+    with pytest.raises(ValueError, match="can't be hidden within a writable folder"):
         Plan(hidden=(str(tmp_path / "home" / ".local"),), writable=(str(tmp_path / "home"),))
     hidden = (str(tmp_path / "home" / ".local"),)
     code = (

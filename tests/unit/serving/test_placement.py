@@ -140,7 +140,7 @@ def test_what_could_run_code_is_refused_wherever_it_stands(place, tmp_path, part
     further = FINAL.replace("run-1", "run-2")
     put(place, tmp_path, further, evil_adapter if part == "further" else ADAPTER, type="adapter", base=recorded)
     model = f"s3://{BASE}" if part in ("model", "further") else f"s3://{FINAL}"
-    what = "asks for a repository's code" if part in ("model", "base") else "is of a kind that is not loaded"
+    what = "trusts a repository's code" if part in ("model", "base") else "is of a type that can't be loaded"
     with pytest.raises(InvalidDataError, match=what):
         placed(place, tmp_path, model, adapters={"two": further} if part == "further" else {})
 
@@ -161,7 +161,7 @@ def test_a_further_adapter_of_another_base_is_an_integrity_error(place, tmp_path
 def test_what_has_no_manifest_is_not_found(place, tmp_path):
     put_run(place, tmp_path)
     place.store.delete([f"{FINAL}/manifest.json"])
-    with pytest.raises(NotFoundError, match="not finished") as caught:
+    with pytest.raises(NotFoundError, match="is incomplete") as caught:
         placed(place, tmp_path)
     assert "tuneyard runs" in caught.value.hint
 
@@ -176,7 +176,7 @@ def test_a_base_that_is_gone_is_not_found(place, tmp_path):
 def test_a_checkpoint_of_training_is_no_model_to_serve(place, tmp_path):
     key = "default-bucket/experiments/run-1/checkpoint-4-1"
     put(place, tmp_path, key, {"config.json": "{}"}, "checkpoint")
-    with pytest.raises(InvalidValuesError, match="to go on training from"):
+    with pytest.raises(InvalidValuesError, match="to resume training from"):
         placed(place, tmp_path, f"s3://{key}")
 
 

@@ -49,7 +49,7 @@ def test_the_bytes_are_synced_before_the_name_and_the_name_after_it(
     assert all(folder.visible == NEW for folder in folders), "a folder is synced when the name is in it"
 
 
-def test_every_new_folder_s_own_name_is_synced_too(tmp_path: Path, synced: list[Synced]) -> None:
+def test_the_name_of_every_new_folder_is_synced_too(tmp_path: Path, synced: list[Synced]) -> None:
     store = open_store(tmp_path.as_uri())
     store.put("bucket/runs/other", b"")
     synced.clear()

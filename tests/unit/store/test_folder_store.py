@@ -23,7 +23,7 @@ def test_nothing_but_objects_lies_in_a_bucket(tmp_path: Path) -> None:
     assert list((tmp_path / ".store/tmp").iterdir()) == []
 
 
-def test_a_delete_takes_empty_folders_with_it_but_never_the_bucket(tmp_path: Path) -> None:
+def test_a_delete_removes_empty_folders_but_never_the_bucket(tmp_path: Path) -> None:
     store = open_store(tmp_path.as_uri())
     store.put("bucket/a/b/c", b"")
     store.put("bucket/a/d", b"")
@@ -34,7 +34,7 @@ def test_a_delete_takes_empty_folders_with_it_but_never_the_bucket(tmp_path: Pat
 
 
 @pytest.mark.parametrize("verb", ["put", "create", "write", "delete"])
-def test_a_link_out_of_the_store_is_not_followed_by_what_changes(tmp_path: Path, verb: str) -> None:
+def test_writes_do_not_follow_a_link_out_of_the_store(tmp_path: Path, verb: str) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "key").write_bytes(b"theirs")
@@ -50,7 +50,7 @@ def test_a_link_out_of_the_store_is_not_followed_by_what_changes(tmp_path: Path,
     assert [path.name for path in outside.iterdir()] == ["key"]
 
 
-def test_a_put_over_a_link_replaces_the_link_and_not_where_it_leads(tmp_path: Path) -> None:
+def test_a_put_over_a_link_replaces_the_link_and_not_its_target(tmp_path: Path) -> None:
     (tmp_path / "outside").write_bytes(b"theirs")
     store = open_store((tmp_path / "store").as_uri())
     store.put("bucket/other", b"")
@@ -85,7 +85,7 @@ def test_an_object_can_not_be_a_folder_of_others(tmp_path: Path) -> None:
     assert [info.key for info in store.list("bucket/")] == ["bucket/a/b"]
 
 
-def test_equal_sizes_in_one_moment_still_have_other_etags(tmp_path: Path) -> None:
+def test_objects_of_equal_size_and_time_have_different_etags(tmp_path: Path) -> None:
     store = open_store(tmp_path.as_uri())
     etags = {store.put("bucket/key", f"{number:08d}".encode()) for number in range(200)}
     assert len(etags) == 200
@@ -121,7 +121,7 @@ def start_writer(url: str) -> subprocess.Popen[str]:
     return writer
 
 
-def test_what_a_killed_writer_left_is_removed_by_the_next_process_to_open(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_writer_are_removed_on_the_next_open(tmp_path: Path) -> None:
     with start_writer(tmp_path.as_uri()) as writer:
         writer.kill()
     assert len(list((tmp_path / ".store/tmp").iterdir())) == 1
@@ -129,7 +129,7 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_process_to_open(tmp_pa
     assert list((tmp_path / ".store/tmp").iterdir()) == []
 
 
-def test_what_a_living_writer_works_on_is_left_alone(tmp_path: Path) -> None:
+def test_files_of_a_running_writer_are_kept(tmp_path: Path) -> None:
     with start_writer(tmp_path.as_uri()) as writer:
         store = open_store(tmp_path.as_uri())
         assert len(list((tmp_path / ".store/tmp").iterdir())) == 1

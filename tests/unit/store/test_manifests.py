@@ -44,7 +44,7 @@ def test_a_path_that_leaves_the_prefix_is_refused(path: str) -> None:
 
 
 @pytest.mark.parametrize(("size", "sha256"), [(-1, "a" * 64), (1, "a" * 63), (1, "A" * 64), (1, "")])
-def test_a_size_or_hash_that_can_not_be_one_is_refused(size: int, sha256: str) -> None:
+def test_an_impossible_size_or_hash_is_refused(size: int, sha256: str) -> None:
     with pytest.raises(InvalidValuesError):
         FileEntry("file", size, sha256)
 
@@ -52,7 +52,7 @@ def test_a_size_or_hash_that_can_not_be_one_is_refused(size: int, sha256: str) -
 def test_a_path_twice_or_a_file_below_a_file_is_refused() -> None:
     with pytest.raises(InvalidValuesError, match="twice"):
         Manifest("model", (ONE, FileEntry("config.json", 3, "c" * 64)))
-    with pytest.raises(InvalidValuesError, match=r"below it, config\.json/x"):
+    with pytest.raises(InvalidValuesError, match=r"below it, .config\.json/x"):
         Manifest("model", (ONE, FileEntry("config.json/x", 3, "c" * 64)))
 
 
@@ -80,19 +80,19 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("damage", DAMAGED)
-def test_a_damaged_manifest_is_told_by_its_key(damage: str) -> None:
-    with pytest.raises(IntegrityError, match=r"The manifest bucket/manifest\.json ") as caught:
+def test_a_damaged_manifest_is_reported_with_its_key(damage: str) -> None:
+    with pytest.raises(IntegrityError, match=r"The manifest 'bucket/manifest\.json' ") as caught:
         Manifest.from_json(DAMAGED[damage], where="bucket/manifest.json")
     assert caught.value.hint
 
 
-def test_a_newer_format_asks_for_a_newer_tuneyard() -> None:
+def test_a_newer_format_requires_a_newer_tuneyard() -> None:
     with pytest.raises(IntegrityError, match="format 99") as caught:
         Manifest.from_json(changed(format=99), where="bucket/manifest.json")
     assert "pip install --upgrade tuneyard" in caught.value.hint
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_at_all_make_it_fail_otherwise(body: bytes) -> None:
+def test_any_bytes_are_a_manifest_or_damage(body: bytes) -> None:
     with pytest.raises(IntegrityError):
         Manifest.from_json(body)

@@ -1,4 +1,4 @@
-"""From URLs to stores, and what a URL that is none is told."""
+"""Opening stores by URL or path, the order in which one is chosen, and what is refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_a_folder_is_a_store_by_url_and_by_path(tmp_path: Path) -> None:
     assert (folder / "bucket/key").read_bytes() == b"body"
 
 
-def test_opening_a_folder_makes_nothing(tmp_path: Path) -> None:
+def test_opening_a_folder_creates_nothing(tmp_path: Path) -> None:
     store = open_store((tmp_path / "store").as_uri())
     assert list(store.list("bucket/")) == []
     assert not (tmp_path / "store").exists()
@@ -42,7 +42,7 @@ def test_an_s3_server_is_a_store(url: str, opened: str | None) -> None:
 
 
 @pytest.mark.parametrize("url", ["", "minio:9000", "s3://bucket", "ftp://store.example", "file:relative"])
-def test_what_names_no_store_is_refused_and_makes_no_folder(
+def test_a_text_that_names_no_store_is_refused_and_creates_no_folder(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -51,7 +51,7 @@ def test_what_names_no_store_is_refused_and_makes_no_folder(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_store_that_is_meant_is_the_first_that_is_named(tmp_path: Path) -> None:
+def test_the_first_configured_store_is_used(tmp_path: Path) -> None:
     environ = {"TUNEYARD_STORE": str(tmp_path / "environment"), "TUNEYARD_HOME": str(tmp_path / "home")}
     fallback = (tmp_path / "values").as_uri()
     assert find_store("/given", fallback=fallback, environ=environ).url == "file:///given"
@@ -61,7 +61,7 @@ def test_the_store_that_is_meant_is_the_first_that_is_named(tmp_path: Path) -> N
     assert find_store(environ=environ).url == default_store_url(environ)
 
 
-def test_an_empty_name_is_refused_and_not_passed_over(tmp_path: Path) -> None:
+def test_an_empty_name_is_refused_and_not_ignored(tmp_path: Path) -> None:
     with pytest.raises(InvalidValuesError, match="store: is empty"):
         find_store("", environ={"TUNEYARD_STORE": str(tmp_path)})
 

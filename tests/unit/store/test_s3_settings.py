@@ -1,4 +1,4 @@
-"""What the environment says about an S3 server: honoured, translated, or refused by name."""
+"""Settings of an S3 server from the environment: used, translated, or refused by name."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def test_keys_and_region_come_from_the_environment(tmp_path: Path) -> None:
     assert read(tmp_path, **KEYS).region == "us-east-1"
 
 
-def test_no_secret_is_in_what_settings_print(tmp_path: Path) -> None:
+def test_the_repr_of_settings_has_no_secret(tmp_path: Path) -> None:
     assert "hush-hush" not in repr(read(tmp_path, **KEYS))
 
 
-def test_the_endpoint_of_s3_wins_over_the_general_one(tmp_path: Path) -> None:
+def test_the_endpoint_of_s3_takes_precedence_over_the_general_one(tmp_path: Path) -> None:
     general = {"AWS_ENDPOINT_URL": "https://general.example"}
     special = {"AWS_ENDPOINT_URL_S3": "http://special.example:9000"}
     assert read(tmp_path, "", **KEYS, **general, **special).endpoint == "http://special.example:9000"
@@ -51,7 +51,7 @@ def test_the_endpoint_of_s3_wins_over_the_general_one(tmp_path: Path) -> None:
     "endpoint",
     ["ftp://x", "https://", "https://x/path", "https://x?y=z", "https://x:port", "minio:9000", "/a/folder", "s3://"],
 )
-def test_an_endpoint_that_is_none_is_refused(tmp_path: Path, endpoint: str) -> None:
+def test_an_invalid_endpoint_is_refused(tmp_path: Path, endpoint: str) -> None:
     with pytest.raises(InvalidValuesError, match="AWS_ENDPOINT_URL"):
         read(tmp_path, "", **KEYS, AWS_ENDPOINT_URL=endpoint)
 
@@ -62,7 +62,7 @@ def test_an_endpoint_with_credentials_is_refused_without_repeating_them(tmp_path
     assert "hush-hush" not in caught.value.message + caught.value.hint
 
 
-def test_a_profile_gives_keys_region_and_endpoint(tmp_path: Path) -> None:
+def test_a_profile_sets_keys_region_and_endpoint(tmp_path: Path) -> None:
     write_profiles(
         tmp_path,
         "[lab]\naws_access_key_id = lab-id\naws_secret_access_key = 100%sure\naws_session_token = t\n",
@@ -77,7 +77,7 @@ def test_a_profile_gives_keys_region_and_endpoint(tmp_path: Path) -> None:
     assert from_environment.keys.access_key_id == "an-id"
 
 
-def test_the_default_profile_is_used_unasked(tmp_path: Path) -> None:
+def test_the_default_profile_is_used_without_a_variable(tmp_path: Path) -> None:
     write_profiles(tmp_path, "[default]\naws_access_key_id = i\naws_secret_access_key = s\n")
     settings = read(tmp_path)
     assert settings.keys
@@ -90,36 +90,36 @@ def test_profiles_may_lie_elsewhere(tmp_path: Path) -> None:
     assert settings.keys
 
 
-def test_a_profile_that_is_not_there_is_not_found(tmp_path: Path) -> None:
+def test_a_missing_profile_is_not_found(tmp_path: Path) -> None:
     write_profiles(tmp_path, "[lab]\naws_access_key_id = i\naws_secret_access_key = s\n")
-    with pytest.raises(NotFoundError, match="no AWS profile lap "):
+    with pytest.raises(NotFoundError, match="no AWS profile 'lap' "):
         read(tmp_path, AWS_PROFILE="lap")
 
 
 @pytest.mark.parametrize("kind", ["sso_session = x", "role_arn = arn:x", "credential_process = /bin/x"])
-def test_a_profile_of_another_kind_says_how_to_turn_it_into_keys(tmp_path: Path, kind: str) -> None:
+def test_a_profile_without_static_keys_hints_how_to_export_them(tmp_path: Path, kind: str) -> None:
     write_profiles(tmp_path, config=f"[profile lab]\n{kind}\n")
-    with pytest.raises(DeniedError, match="profile lab has no static keys") as caught:
+    with pytest.raises(DeniedError, match="profile 'lab' has no static keys") as caught:
         read(tmp_path, AWS_PROFILE="lab")
     assert "export-credentials --profile lab" in caught.value.hint
 
 
-def test_a_file_that_holds_no_profiles_is_told_without_its_text(tmp_path: Path) -> None:
+def test_an_invalid_file_of_profiles_is_reported_without_its_text(tmp_path: Path) -> None:
     write_profiles(tmp_path, "hush-hush\n")
-    with pytest.raises(InvalidValuesError, match="not a file of AWS profiles") as caught:
+    with pytest.raises(InvalidValuesError, match="does not hold AWS profiles") as caught:
         read(tmp_path, AWS_PROFILE="lab")
     assert "hush-hush" not in caught.value.message + caught.value.hint
     assert caught.value.__suppress_context__  # the parser's error quotes the line
 
 
 @pytest.mark.parametrize("left_out", KEYS)
-def test_half_of_the_credentials_is_told_by_the_missing_name(tmp_path: Path, left_out: str) -> None:
+def test_half_of_the_credentials_is_reported_with_the_missing_name(tmp_path: Path, left_out: str) -> None:
     with pytest.raises(DeniedError, match=f"{left_out} is not set"):
         read(tmp_path, **{name: value for name, value in KEYS.items() if name != left_out})
 
 
-def test_no_credentials_at_all_are_denied_before_anything_is_asked(tmp_path: Path) -> None:
-    with pytest.raises(DeniedError, match=r"no credentials for the object store https://store\.example:9000"):
+def test_missing_credentials_are_denied_before_any_request(tmp_path: Path) -> None:
+    with pytest.raises(DeniedError, match=r"no credentials for the object store .https://store\.example:9000"):
         open_store(URL, environ={"HOME": str(tmp_path)})
 
 
@@ -135,7 +135,7 @@ def test_credentials_that_obstore_finds_itself_are_left_to_it(tmp_path: Path, en
     assert read(tmp_path, **environ).keys is None
 
 
-def test_on_aws_the_machine_may_have_a_role_unless_that_is_switched_off(tmp_path: Path) -> None:
+def test_on_aws_the_machines_role_is_used_unless_disabled(tmp_path: Path) -> None:
     assert read(tmp_path, "").keys is None
     with pytest.raises(DeniedError):
         read(tmp_path, "", AWS_EC2_METADATA_DISABLED="true")
@@ -154,12 +154,12 @@ def test_on_aws_the_machine_may_have_a_role_unless_that_is_switched_off(tmp_path
         ("AWS_MAX_ATTEMPTS", "0"),
     ],
 )
-def test_a_setting_that_can_not_be_honoured_is_refused_by_name(tmp_path: Path, name: str, value: str) -> None:
+def test_an_unsupported_setting_is_refused_by_name(tmp_path: Path, name: str, value: str) -> None:
     with pytest.raises(InvalidValuesError, match=name):
         read(tmp_path, **KEYS, **{name: value})
 
 
-def test_the_same_settings_switched_off_are_fine(tmp_path: Path) -> None:
+def test_unsupported_settings_that_are_off_are_accepted(tmp_path: Path) -> None:
     assert read(tmp_path, **KEYS, AWS_USE_FIPS_ENDPOINT="false", AWS_CONDITIONAL_PUT="etag", AWS_MAX_ATTEMPTS="3")
     assert read(tmp_path, **KEYS, AWS_MAX_ATTEMPTS="3").max_retries == 2
 
@@ -173,15 +173,15 @@ def test_a_ca_bundle_comes_from_the_argument_or_the_environment(tmp_path: Path) 
     assert read(tmp_path, ca_bundle=mine, **KEYS, AWS_CA_BUNDLE=str(other)).ca == mine.read_bytes()
 
 
-def test_a_ca_bundle_that_is_none_is_told_by_its_path(tmp_path: Path) -> None:
+def test_an_invalid_ca_bundle_is_reported_with_its_path(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match=r"nothing\.pem"):
         read(tmp_path, **KEYS, AWS_CA_BUNDLE=str(tmp_path / "nothing.pem"))
     (tmp_path / "key.pem").write_text("-----BEGIN PRIVATE KEY-----")
-    with pytest.raises(InvalidValuesError, match=r"key\.pem has no PEM certificate"):
+    with pytest.raises(InvalidValuesError, match=r"key\.pem. contains no PEM certificate"):
         read(tmp_path, **KEYS, AWS_CA_BUNDLE=str(tmp_path / "key.pem"))
 
 
-def test_a_proxy_of_the_environment_is_passed_only_for_this_machine(
+def test_a_proxy_of_the_environment_is_bypassed_only_for_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("https_proxy", "http://proxy.example:3128")

@@ -1,4 +1,4 @@
-"""Which keys there are, and what a refusal says."""
+"""Which keys are allowed, and how others are refused."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def test_a_key_without_a_bucket_and_a_path_is_refused(key: str) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "/", "bucket", "bucket/x", "bucket//", "bucket/../"])
-def test_a_prefix_has_a_bucket_and_ends_at_a_slash(prefix: str) -> None:
+def test_a_prefix_has_a_bucket_and_ends_with_a_slash(prefix: str) -> None:
     with pytest.raises(InvalidValuesError):
         split_prefix(prefix)
 
 
-def test_a_key_that_s3_would_not_take_is_refused_for_its_length() -> None:
+def test_a_key_that_is_too_long_for_s3_is_refused() -> None:
     parts = "/".join(["x" * 200] * 5)
     assert split_key(f"bucket/{parts}")[1] == parts
     with pytest.raises(InvalidValuesError, match="1024 bytes"):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import secrets
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -27,7 +26,7 @@ from tuneyard.interpreter import pod_python
 from tuneyard.job.supported import refuse_unsupported
 from tuneyard.models import library_is_here
 from tuneyard.runners.base import Launch
-from tuneyard.store import STORE_VARIABLE, find_store
+from tuneyard.store import configured_store, find_store
 from tuneyard.values import FinetuneValues
 
 logger = logging.getLogger(__name__)
@@ -80,7 +79,7 @@ def estimate(
         why = "" if inside else ", since torch is not installed here"
         logger.info("Estimating in a short pod in the cluster%s.", why)
         return from_pod()
-    if store is None and not os.environ.get(STORE_VARIABLE) and not values.bucketStorageHost:
+    if configured_store(store, fallback=values.bucketStorageHost) is None:
         raise UsageError("The values name no store.", hint="Name it: --set bucketStorageHost=https://…")
     try:
         return estimate_here(values, find_store(store, fallback=values.bucketStorageHost), here=False)

@@ -6,7 +6,6 @@ names the store for this machine, no Job is needed.
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import replace
 
@@ -17,6 +16,7 @@ from tuneyard.errors import UnavailableError
 from tuneyard.interpreter import pod_python
 from tuneyard.runners.info import RunInfo
 from tuneyard.runners.published import check_removable, delete_published
+from tuneyard.store import configured_store
 
 REMOVAL_SECONDS = 600
 _LOOK_SECONDS = 1.0
@@ -40,7 +40,7 @@ def remove_published(reader: Reader, tools: Tools, info: RunInfo, owner: Documen
         UnavailableError: If the store was not reached.
     """
     check_removable(info, target=" --on kubernetes")
-    if store := os.environ.get("TUNEYARD_STORE"):
+    if store := configured_store():
         return delete_published(replace(info, store=store))
     job = removal_job(owner, f"{info.name}-removal")
     name = job["metadata"]["name"]
