@@ -22,7 +22,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerF
 from tuneyard.data import bound_template, read_tokenizer, stop_token_ids, template_problem
 from tuneyard.errors import InvalidDataError, InvalidValuesError, Problem
 from tuneyard.models import ADAPTER_CONFIG, load_adapter, load_model
-from tuneyard.serving.decoding import SpecialTokens
+from tuneyard.serving.answers.decoding import SpecialTokens
 from tuneyard.serving.flags import AppSettings
 from tuneyard.serving.placement import Placement, Weights
 from tuneyard.serving.template import ChatTemplate
@@ -39,7 +39,7 @@ _INIT_LEAVES_BASE = (True, False, "gaussian", "eva", None)
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedModel:
     """A model ready to answer.
 
     Attributes:
@@ -67,7 +67,7 @@ class Loaded:
     stop_words: tuple[str, ...]
 
 
-def load_models(placement: Placement, settings: AppSettings, device: str) -> tuple[Loaded, ...]:
+def load_models(placement: Placement, settings: AppSettings, device: str) -> tuple[LoadedModel, ...]:
     """Load all that one server serves.
 
     Args:
@@ -118,7 +118,7 @@ def _virtual_tokens(model: PeftModel) -> int:
     return int(cast("Any", config).num_virtual_tokens)
 
 
-def _loaded(names: Sequence[str], parent: str, model: Any, own: Weights, base: Weights, limit: int) -> Loaded:
+def _loaded(names: Sequence[str], parent: str, model: Any, own: Weights, base: Weights, limit: int) -> LoadedModel:
     folder = own.folder if (own.folder / _TOKENIZER).exists() else base.folder
     tokenizer = read_tokenizer(folder, name=own.where)
     if why := template_problem(tokenizer):
@@ -138,7 +138,9 @@ def _loaded(names: Sequence[str], parent: str, model: Any, own: Weights, base: W
         bound_template(tokenizer)
     template = ChatTemplate(tokenizer, special, generation.eos_token_id or ()) if tokenizer.chat_template else None
     stop_words = (words,) if isinstance(words, str) else tuple(words)
-    return Loaded(tuple(names), parent, model, tokenizer, generation, limit, longest, special, template, stop_words)
+    return LoadedModel(
+        tuple(names), parent, model, tokenizer, generation, limit, longest, special, template, stop_words
+    )
 
 
 def _generation(tokenizer: PreTrainedTokenizerFast, folder: Path) -> GenerationConfig:

@@ -7,7 +7,7 @@ whatever else lies beside them in a bucket. Loads no model; knows nothing of wha
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -23,11 +23,12 @@ from tuneyard.models import (
     without_dropout,
 )
 from tuneyard.progress import progress_bar
-from tuneyard.serving.names import base_name, check_distinct, own_name, told_names
 from tuneyard.store import Manifest, Store, link_named, open_store, pull, verify_folder
 from tuneyard.values import InferenceValues
 from tuneyard.values.places import ModelPlace, model_place
 from tuneyard.whereabouts import command
+
+_NAMES_FLAG = "vllm_engine_args.served_model_name"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ def place_models(values: InferenceValues, store: Store, workdir: Path) -> Placem
     found = _find(place, values, store, workdir)
     # A model of the Hub goes by its id, as vLLM has it.
     own = place.where if place.kind == "hub" else own_name(found.where, found.about)
-    asked = told_names(values.vllm_engine_args.get("served_model_name")) or (own,)
+    asked = served_names(values.vllm_engine_args.get("served_model_name")) or (own,)
     config: dict[str, Any] = {}
     if found.is_adapter:
         config = read_entries(found.about, where=found.where)
@@ -267,4 +268,70 @@ def _check_same(adapter: str, base: str, *, expected: str, found: str) -> None:
             key=base,
             expected=expected,
             found=found,
+        )
+
+
+def served_names(value: Any) -> tuple[str, ...]:
+    """Read `served_model_name`, one name or a list of names as in vLLM.
+
+    Args:
+        value: The flag's value; None where it isn't set.
+
+    Returns:
+        The names; empty where none are set.
+
+    Raises:
+        InvalidValuesError: It holds something else.
+    """
+    names: list[Any] = cast("list[Any]", value) if isinstance(value, list) else [] if value in (None, "") else [value]
+    if all(isinstance(name, str | int) and not isinstance(name, bool) and str(name).strip() for name in names):
+        return tuple(str(name) for name in names)
+    problem = Problem(_NAMES_FLAG, "is not a name or a list of names", repr(value))
+    raise InvalidValuesError(f"{_NAMES_FLAG} is not a name or a list of names.", problems=[problem])
+
+
+def own_name(where: str, about: Mapping[str, Any]) -> str:
+    """Name a model by the last part of its key, or by its run where a run has published it.
+
+    Args:
+        where: Its key or folder.
+        about: What its manifest records about it.
+    """
+    parts = where.rstrip("/").split("/")
+    if not parts[-1].startswith("checkpoint-"):
+        return parts[-1]
+    if len(parts) > 2:  # bucket/…/run/checkpoint-final
+        return parts[-2]
+    return str(about.get("run") or parts[-1])
+
+
+def base_name(where: str, *, taken: Sequence[str]) -> str:
+    """Name the base model of an adapter by the last part of its key, or by `base-…` where that is taken.
+
+    Args:
+        where: Its key.
+        taken: The names of the adapters.
+    """
+    name = own_name(where, {})
+    while name in taken:
+        name = f"base-{name}"
+    return name
+
+
+def check_distinct(names: Sequence[str]) -> None:
+    """Check that no two models have the same name.
+
+    Args:
+        names: The names of all models.
+
+    Raises:
+        InvalidValuesError: Two models have the same name.
+    """
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        problem = Problem("adapters", "sets a name that another model has", ", ".join(twice))
+        raise InvalidValuesError(
+            f"Two models would have the name {twice[0]!r}.",
+            hint=f"Set other names in adapters or in {_NAMES_FLAG}.",
+            problems=[problem],
         )

@@ -81,14 +81,14 @@ def serve_app(
     import uvicorn
     from transformers.utils import logging
 
-    from tuneyard.serving.answering import Models
     from tuneyard.serving.app import build_app
+    from tuneyard.serving.generation import ModelManager
     from tuneyard.serving.loading import load_models
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     _tell(f"loading {', '.join(placement.served)} on {device}")
-    models = Models(load_models(placement, settings, device), seed=settings.seed)
+    models = ModelManager(load_models(placement, settings, device), seed=settings.seed)
     config = uvicorn.Config(
         build_app(models, key), log_level="warning", access_log=False, timeout_graceful_shutdown=finish_seconds
     )

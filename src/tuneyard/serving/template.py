@@ -16,8 +16,9 @@ import jinja2
 from transformers import BatchEncoding, PreTrainedTokenizerFast
 
 from tuneyard.data import template_messages
-from tuneyard.serving.decoding import SpecialTokens
-from tuneyard.serving.forms import AnswerForm, learn_form
+from tuneyard.serving.answers.decoding import SpecialTokens
+from tuneyard.serving.answers.forms import AnswerForm, learn_form
+from tuneyard.serving.errors import TemplateError
 
 Messages = Sequence[Mapping[str, Any]]
 Tools = list[dict[str, Any]]
@@ -29,19 +30,6 @@ _FAILURES = (
 _MOST_FORMS = 64
 _OTHER = "~"
 """A name that no function has."""
-
-
-class Unrenderable(Exception):  # noqa: N818 - carries a reason to the handlers, which answer with it
-    """Raised where a chat template can't take a request, or leaves a part of it out.
-
-    Args:
-        message: What is wrong.
-        field: The request's field.
-    """
-
-    def __init__(self, message: str, field: str) -> None:
-        super().__init__(message)
-        self.message, self.field = message, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +71,7 @@ class ChatTemplate:
             options: Variables of the template's own (`chat_template_kwargs`).
 
         Raises:
-            Unrenderable: The template can't take it, or leaves the tools, a call or a tool's result out.
+            TemplateError: The template can't take it, or leaves the tools, a call or a tool's result out.
         """
         messages = prompt_messages(messages)
         text = self._rendered(messages, tools, options)
@@ -98,7 +86,7 @@ class ChatTemplate:
         try:
             return self._render(messages, tools, True, options)
         except _FAILURES as error:
-            raise Unrenderable(f"The model's chat template can't take these messages: {error}", "messages") from error
+            raise TemplateError(f"The model's chat template can't take these messages: {error}", "messages") from error
 
     def _render(
         self, messages: Messages, tools: Tools | None, add_generation_prompt: bool, options: Mapping[str, Any]
@@ -129,7 +117,7 @@ class ChatTemplate:
     def _refuse_tools_left_out(self, messages: Messages, tools: Tools, options: Mapping[str, Any], text: str) -> None:
         without = self._compared(messages, None, options) or ""  # a template may refuse a tool's result without tools
         if text == without:
-            raise Unrenderable(
+            raise TemplateError(
                 "The model's chat template does not render tools, so the model would not see them.", "tools"
             )
         for number, tool in enumerate(tools):
@@ -138,7 +126,7 @@ class ChatTemplate:
                 continue
             other = {**tool, "function": {**tool["function"], "name": _OTHER}}
             if self._compared(messages, [*tools[:number], other, *tools[number + 1 :]], options) == text:
-                raise Unrenderable(
+                raise TemplateError(
                     f"The model's chat template leaves out tools.{number}, so the model would not see it.", "tools"
                 )
 
@@ -176,12 +164,12 @@ def prompt_messages(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any
         messages: In OpenAI's form.
 
     Raises:
-        Unrenderable: The arguments of a tool call are no JSON.
+        TemplateError: The arguments of a tool call are no JSON.
     """
     try:
         taken = template_messages({**message, "content": _text(message.get("content"))} for message in messages)
     except ValueError as error:
-        raise Unrenderable(f"The arguments of a tool call are no JSON: {error}", "messages") from error
+        raise TemplateError(f"The arguments of a tool call are no JSON: {error}", "messages") from error
     # The server gives reasoning as `reasoning_content`; gpt-oss's template reads it as `thinking`.
     return [{"thinking": one["reasoning"], **one} if one.get("reasoning") else one for one in taken]
 
@@ -217,6 +205,6 @@ def _refuse_missing(calls: list[tuple[int, str]], text: str, others: str) -> Non
             raise _left_out(number, "tool_calls")
 
 
-def _left_out(number: int, part: str) -> Unrenderable:
+def _left_out(number: int, part: str) -> TemplateError:
     message = f"The model's chat template leaves out messages.{number}.{part}, so the model would not see it."
-    return Unrenderable(message, "messages")
+    return TemplateError(message, "messages")

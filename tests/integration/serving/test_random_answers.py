@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 from lab import serving
 from lab.answers import ALL, MESSAGES, NO_CALLS, NO_TOOLS, QUESTION, TOOLS, answer, made
 from lab.reciting import make_qwen
-from tuneyard.serving.answering import Models
 from tuneyard.serving.app import build_app
-from tuneyard.serving.loading import Loaded
+from tuneyard.serving.generation import ModelManager
+from tuneyard.serving.loading import LoadedModel
 
 CONTENT_MARKS = {"gpt-oss", "muse_glimmer", "hunyuan", "cohere-r7b", "cohere2"}
 PIECES = (
@@ -72,15 +72,17 @@ def reciting_app(root: Path) -> tuple[Reciter, openai.AsyncOpenAI]:
     from transformers import GenerationConfig, Qwen2ForCausalLM
 
     model = Qwen2ForCausalLM.from_pretrained(make_qwen(root / "qwen")).eval()
-    loaded: list[Loaded] = []
+    loaded: list[LoadedModel] = []
     for name in ALL:
         one = made(name, root)
         stops = one.tokenizer.convert_tokens_to_ids(list(ALL[name].stops))
         generation = GenerationConfig(eos_token_id=stops, pad_token_id=stops[0], do_sample=False)
         loaded.append(
-            Loaded((name,), "", model, one.tokenizer, generation, 4096, 50, one.special, one.template, stop_words=())
+            LoadedModel(
+                (name,), "", model, one.tokenizer, generation, 4096, 50, one.special, one.template, stop_words=()
+            )
         )
-    transport = httpx2.ASGITransport(app=build_app(Models(loaded), serving.KEY))
+    transport = httpx2.ASGITransport(app=build_app(ModelManager(loaded), serving.KEY))
     http = httpx2.AsyncClient(transport=transport)
     return Reciter(model), openai.AsyncOpenAI(
         base_url="http://in-process/v1", api_key=serving.KEY, max_retries=0, http_client=http

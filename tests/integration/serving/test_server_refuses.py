@@ -15,10 +15,10 @@ TAKEN_OUT = ("/load_model", "/reset", "/v1/responses", "/v1/audio/transcriptions
 
 @pytest.fixture(scope="module")
 def routes() -> list[str]:
-    from tuneyard.serving.answering import Models
     from tuneyard.serving.app import build_app
+    from tuneyard.serving.generation import ModelManager
 
-    return [route.path for route in build_app(Models(()), "key").routes]
+    return [route.path for route in build_app(ModelManager(()), "key").routes]
 
 
 def test_the_app_has_these_routes_and_no_others(routes):

@@ -15,11 +15,12 @@ from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from lab.tiny_models import make_tokenizer
-from tuneyard.serving.decoding import SpecialTokens, TokenDecoder
-from tuneyard.serving.forms import AnswerForm
-from tuneyard.serving.parsing import AnswerParser, Content, Part, Reasoning, ToolCall
-from tuneyard.serving.replies import ChatReply, Ending, GenerationFailed, TextReply, events
-from tuneyard.serving.streams import AnswerReader, StopWords, text_of
+from tuneyard.serving.answers.decoding import SpecialTokens, TokenDecoder
+from tuneyard.serving.answers.forms import AnswerForm
+from tuneyard.serving.answers.parsing import AnswerParser, Content, Part, Reasoning, ToolCall
+from tuneyard.serving.answers.reader import AnswerReader, StopWords, text_of
+from tuneyard.serving.errors import GenerationError
+from tuneyard.serving.responses import ChatResponse, Ending, TextResponse, events
 
 texts = st.text(alphabet="abx", max_size=30)
 
@@ -91,7 +92,7 @@ PARTS: list[Part | Ending] = [
 ]
 
 
-def streamed(reply: ChatReply, parts: list[Part | Ending], failure: Exception | None = None) -> list[str]:
+def streamed(reply: ChatResponse, parts: list[Part | Ending], failure: Exception | None = None) -> list[str]:
     async def source() -> AsyncGenerator[Part | Ending]:
         for part in parts:
             yield part
@@ -111,7 +112,7 @@ def chunks(sent: list[str]) -> list[dict[str, Any]]:
 
 
 def test_a_chat_s_stream_is_made_of_openai_s_chunks_and_says_what_the_whole_says():
-    got = [ChatCompletionChunk.model_validate(chunk) for chunk in chunks(streamed(ChatReply("1", "m"), PARTS))]
+    got = [ChatCompletionChunk.model_validate(chunk) for chunk in chunks(streamed(ChatResponse("1", "m"), PARTS))]
     deltas = [chunk.choices[0].delta for chunk in got]
     assert deltas[0].role == "assistant"
     assert "".join(delta.content or "" for delta in deltas) == "It is 🛶\n\n"
@@ -122,7 +123,7 @@ def test_a_chat_s_stream_is_made_of_openai_s_chunks_and_says_what_the_whole_says
     ]
     assert [chunk.choices[0].finish_reason for chunk in got] == [None] * (len(got) - 1) + ["tool_calls"]
     assert not any(chunk.usage for chunk in got)
-    whole = ChatCompletion.model_validate(ChatReply("1", "m").whole(PARTS[:-1], Ending("tool_calls", 5, 7)))
+    whole = ChatCompletion.model_validate(ChatResponse("1", "m").whole(PARTS[:-1], Ending("tool_calls", 5, 7)))
     message = whole.choices[0].message
     assert message.content == "It is 🛶\n\n"
     assert message.model_extra == {"reasoning_content": "So."}
@@ -130,7 +131,7 @@ def test_a_chat_s_stream_is_made_of_openai_s_chunks_and_says_what_the_whole_says
     assert whole.usage and whole.usage.total_tokens == 12
 
 
-@pytest.mark.parametrize("kind", [ChatReply, TextReply])
+@pytest.mark.parametrize("kind", [ChatResponse, TextResponse])
 def test_usage_comes_when_asked_for_in_a_last_chunk_without_choices(kind):
     ending: list[Part | Ending] = [Content("a"), Ending("stop", 5, 7)]
     assert all("usage" not in chunk for chunk in chunks(streamed(kind("1", "m"), ending)))
@@ -141,15 +142,17 @@ def test_usage_comes_when_asked_for_in_a_last_chunk_without_choices(kind):
 
 
 def test_a_completion_s_chunks_hold_text():
-    got = chunks(streamed(TextReply("1", "m"), [Content("a"), Content("b"), Ending("length", 1, 2)]))
+    got = chunks(streamed(TextResponse("1", "m"), [Content("a"), Content("b"), Ending("length", 1, 2)]))
     assert "".join(chunk["choices"][0]["text"] for chunk in got) == "ab"
     assert got[-1]["choices"][0]["finish_reason"] == "length"
-    whole = Completion.model_validate(TextReply("1", "m").whole([Content("a"), Content("b")], Ending("length", 1, 2)))
+    whole = Completion.model_validate(
+        TextResponse("1", "m").whole([Content("a"), Content("b")], Ending("length", 1, 2))
+    )
     assert whole.choices[0].text == "ab"
 
 
 def test_what_breaks_in_the_midst_of_a_stream_is_an_event_of_its_own():
-    got = chunks(streamed(ChatReply("1", "m"), [Content("a")], GenerationFailed("It broke.")))
+    got = chunks(streamed(ChatResponse("1", "m"), [Content("a")], GenerationError("It broke.")))
     assert got[-1]["error"]["message"] == "It broke."
     assert got[-1]["error"]["type"] == "server_error"
 
@@ -165,7 +168,7 @@ def test_a_stream_that_waits_says_so():
 
     async def collect() -> list[str]:
         sent: list[str] = []
-        async for event in events(ChatReply("1", "m"), source(), waiting_seconds=0.01):
+        async for event in events(ChatResponse("1", "m"), source(), waiting_seconds=0.01):
             sent.append(event)
             if event.startswith(":"):
                 go_on.set()
@@ -187,7 +190,7 @@ def test_a_stream_that_nobody_reads_on_closes_its_source():
             closed.append(True)
 
     async def leave() -> None:
-        stream = events(ChatReply("1", "m"), source(), waiting_seconds=0.01)
+        stream = events(ChatResponse("1", "m"), source(), waiting_seconds=0.01)
         async for event in stream:
             if event.startswith(":"):
                 break

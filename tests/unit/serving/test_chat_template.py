@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from lab.answers import ALL, NO_CALLS, NO_TOOLS, QUESTION, TOOLS, answer, call, made
-from tuneyard.serving.template import ChatTemplate, Unrenderable, prompt_messages
+from tuneyard.serving.errors import TemplateError
+from tuneyard.serving.template import ChatTemplate, prompt_messages
 
 RESULT = {"role": "tool", "tool_call_id": "abcdefgh1", "name": "measure", "content": "nine metres"}
 CALLED = {"role": "assistant", "content": "", "tool_calls": [call("measure", boat="Anna")]}
@@ -31,9 +32,9 @@ def test_tools_that_a_template_does_not_render_are_refused(root: Path, name: str
     if name not in NO_TOOLS:
         assert "measure" in rendered(name, root, [QUESTION], tools=TOOLS)
         return
-    with pytest.raises(Unrenderable, match="does not render tools") as refused:
+    with pytest.raises(TemplateError, match="does not render tools") as refused:
         rendered(name, root, [QUESTION], tools=TOOLS)
-    assert refused.value.field == "tools"
+    assert refused.value.param == "tools"
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -41,9 +42,9 @@ def test_calls_and_results_are_rendered_or_refused(root: Path, name: str) -> Non
     tools = None if name in NO_TOOLS else TOOLS
     try:
         text = rendered(name, root, [QUESTION, CALLED, RESULT], tools=tools)
-    except Unrenderable as refused:
+    except TemplateError as refused:
         assert name in NO_CALLS, refused
-        assert refused.field == "messages"
+        assert refused.param == "messages"
     else:
         assert text.count("measure") > rendered(name, root, [QUESTION], tools=tools).count("measure")
         assert "Anna" in text
@@ -52,7 +53,7 @@ def test_calls_and_results_are_rendered_or_refused(root: Path, name: str) -> Non
 
 def test_one_of_several_calls_that_is_left_out_is_refused(root: Path) -> None:
     calls = [call("measure", boat="Anna"), call("weigh_2", boat="Bert")]
-    with pytest.raises(Unrenderable, match=r"leaves out messages\.1\.tool_calls"):
+    with pytest.raises(TemplateError, match=r"leaves out messages\.1\.tool_calls"):
         rendered("gpt-oss", root, [QUESTION, {**CALLED, "tool_calls": calls}, RESULT], tools=TOOLS)
     assert "Bert" in rendered("qwen-2.5", root, [QUESTION, {**CALLED, "tool_calls": calls}, RESULT], tools=TOOLS)
 
@@ -63,7 +64,7 @@ def test_a_call_whose_content_names_its_function_is_not_mistaken_for_a_call_left
 
 
 def test_a_tool_s_result_that_a_template_passes_over_is_refused(root: Path) -> None:
-    with pytest.raises(Unrenderable, match=r"leaves out messages\.1\.content"):
+    with pytest.raises(TemplateError, match=r"leaves out messages\.1\.content"):
         rendered("zephyr", root, [QUESTION, RESULT])
 
 
@@ -72,7 +73,7 @@ def test_a_system_message_that_a_template_passes_over_is_refused(root: Path, nam
     """Both render one at the beginning, and no other."""
     system, reply = {"role": "system", "content": "Be brief."}, {"role": "assistant", "content": "Nine metres."}
     assert "Be brief." in rendered(name, root, [system, QUESTION])
-    with pytest.raises(Unrenderable, match=r"leaves out messages\.2\.content"):
+    with pytest.raises(TemplateError, match=r"leaves out messages\.2\.content"):
         rendered(name, root, [QUESTION, reply, system, QUESTION])
 
 
@@ -99,9 +100,9 @@ def test_each_tool_has_to_be_rendered(root: Path, kind: str) -> None:
         }
         messages = [{"role": "user", "content": "measure weigh_2"}]
         if kind in refused:
-            with pytest.raises(Unrenderable, match=refused[kind]) as error:
+            with pytest.raises(TemplateError, match=refused[kind]) as error:
                 template.prompt(messages, TOOLS, {})
-            assert error.value.field == "tools"
+            assert error.value.param == "tools"
         else:
             assert template.prompt(messages, TOOLS, {}).inputs
     finally:
@@ -109,12 +110,12 @@ def test_each_tool_has_to_be_rendered(root: Path, kind: str) -> None:
 
 
 def test_what_a_template_raises_is_a_reason(root: Path) -> None:
-    with pytest.raises(Unrenderable, match="roles must alternate"):
+    with pytest.raises(TemplateError, match="roles must alternate"):
         rendered("mistral", root, [QUESTION, QUESTION])
     # joins text and arguments, which come as what they say
-    with pytest.raises(Unrenderable, match="can't take these messages"):
+    with pytest.raises(TemplateError, match="can't take these messages"):
         rendered("deepseek-v3", root, [QUESTION, CALLED, RESULT])
-    with pytest.raises(Unrenderable, match="no JSON"):
+    with pytest.raises(TemplateError, match="no JSON"):
         function = {"name": "measure", "arguments": "{"}
         rendered("qwen-2.5", root, [QUESTION, {**CALLED, "tool_calls": [{"id": "1", "function": function}]}])
 

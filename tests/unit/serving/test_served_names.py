@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tuneyard.errors import InvalidValuesError
-from tuneyard.serving.names import base_name, check_distinct, own_name, told_names
+from tuneyard.serving.placement import base_name, check_distinct, own_name, served_names
 
 
 @pytest.mark.parametrize(
@@ -28,12 +28,12 @@ def test_a_base_never_takes_the_name_of_its_adapter():
 
 
 def test_names_are_told_as_vllm_takes_them():
-    assert told_names(None) == told_names("") == ()
-    assert told_names("one") == ("one",)
-    assert told_names(["one", "two"]) == ("one", "two")
+    assert served_names(None) == served_names("") == ()
+    assert served_names("one") == ("one",)
+    assert served_names(["one", "two"]) == ("one", "two")
     for wrong in (True, {"a": 1}, ["one", ""], 0.5):
         with pytest.raises(InvalidValuesError, match="served_model_name"):
-            told_names(wrong)
+            served_names(wrong)
 
 
 def test_one_name_for_two_models_is_refused():

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from tuneyard.serving.decoding import SpecialTokens, without_special
-from tuneyard.serving.forms import AnswerForm
-from tuneyard.serving.toolcalls import CallSyntax, ReadCall
+from tuneyard.serving.answers.decoding import SpecialTokens, without_special
+from tuneyard.serving.answers.forms import AnswerForm
+from tuneyard.serving.answers.toolcalls import CallSyntax, ReadCall
 
 _ID_LENGTH = 9  # Mistral's templates refuse an id of any other length, and all others take any
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, cast
 
-from tuneyard.serving.readings import (
+from tuneyard.serving.answers.readings import (
     Path,
     fits_json,
     gap,

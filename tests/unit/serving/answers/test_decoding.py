@@ -10,7 +10,7 @@ import pytest
 
 from lab.chat_families import FAMILIES, make_family_tokenizer
 from lab.tiny_models import make_tokenizer
-from tuneyard.serving.decoding import SpecialTokens, TokenDecoder, without_special
+from tuneyard.serving.answers.decoding import SpecialTokens, TokenDecoder, without_special
 
 STYLES = ("chatml", "llama3", "mistral", "zephyr", "plain")
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tuneyard.serving.toolcalls import FIRST, CallSyntax, learn_calls, probe_tools, word_call
+from tuneyard.serving.answers.toolcalls import FIRST, CallSyntax, learn_calls, probe_tools, word_call
 
 Render = Callable[[Sequence[Mapping[str, Any]], "list[dict[str, Any]] | None", bool], "str | None"]
 """Renders messages and tools, with a generation prompt or without; None where the template refuses them."""

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lab.answers import ALL, MESSAGES, NO_CALLS, TOOLS, answer, call, made, parsed
-from tuneyard.serving.parsing import AnswerParser, Content, ToolCall, typed_arguments
-from tuneyard.serving.toolcalls import Found
+from tuneyard.serving.answers.parsing import AnswerParser, Content, ToolCall, typed_arguments
+from tuneyard.serving.answers.toolcalls import Found
 
 CONTENT_MARKS = {"gpt-oss", "muse_glimmer", "hunyuan", "cohere-r7b", "cohere2"}
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Literal
 
-from tuneyard.serving.decoding import TokenDecoder
-from tuneyard.serving.parsing import AnswerParser, Content, Part, Reasoning, ToolCall
+from tuneyard.serving.answers.decoding import TokenDecoder
+from tuneyard.serving.answers.parsing import AnswerParser, Content, Part, Reasoning, ToolCall
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 
