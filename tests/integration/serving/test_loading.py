@@ -62,7 +62,7 @@ def test_the_dtype_asked_for_is_used(laid_out, tmp_path):
 def test_a_context_of_more_than_the_model_can_is_refused(laid_out, tmp_path):
     (full,) = load(laid_out.store, tmp_path, f"s3://{serving.FULL}", {"max_model_len": 64})
     assert full.limit == 64
-    with pytest.raises(InvalidValuesError, match="more than the model's 2048"):
+    with pytest.raises(InvalidValuesError, match="exceeds the model's context of 2048"):
         load(laid_out.store, tmp_path, f"s3://{serving.FULL}", {"max_model_len": 4096})
 
 

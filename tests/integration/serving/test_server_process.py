@@ -76,7 +76,7 @@ def test_a_port_that_is_taken_is_exit_8_before_anything_is_loaded(copied, tmp_pa
         code, said = ended(server)
     assert code == 8
     assert f"Port {port} of 127.0.0.1" in said
-    assert "verifying" not in said
+    assert "Verifying" not in said
 
 
 def test_a_secret_that_is_not_there_is_exit_3_and_names_the_variable(copied, tmp_path):
@@ -92,9 +92,9 @@ def test_an_empty_key_where_the_values_name_one_is_exit_3(copied, tmp_path, key,
     values = serving.values(apiKeySecret={"name": "server", "key": "api-key"}, **more)
     code, said = ended(serving.start(values, copied, tmp_path / "w", key=key))
     assert code == 3
-    assert "The server's key is empty, and apiKeySecret names one (server, key api-key)" in said
+    assert "The server's key is empty, but apiKeySecret names one (Secret 'server', key 'api-key')" in said
     assert "export TUNEYARD_API_KEY=" in said
-    assert "verifying" not in said
+    assert "Verifying" not in said
 
 
 def test_a_server_without_a_key_is_open_says_so_and_ends_what_it_began_at_sigterm(laid_out, tmp_path):

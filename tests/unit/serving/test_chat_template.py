@@ -113,9 +113,9 @@ def test_what_a_template_raises_is_a_reason(root: Path) -> None:
     with pytest.raises(TemplateError, match="roles must alternate"):
         rendered("mistral", root, [QUESTION, QUESTION])
     # joins text and arguments, which come as what they say
-    with pytest.raises(TemplateError, match="can't take these messages"):
+    with pytest.raises(TemplateError, match="can't render these messages"):
         rendered("deepseek-v3", root, [QUESTION, CALLED, RESULT])
-    with pytest.raises(TemplateError, match="no JSON"):
+    with pytest.raises(TemplateError, match="not JSON"):
         function = {"name": "measure", "arguments": "{"}
         rendered("qwen-2.5", root, [QUESTION, {**CALLED, "tool_calls": [{"id": "1", "function": function}]}])
 

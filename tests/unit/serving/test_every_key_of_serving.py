@@ -74,7 +74,7 @@ def test_a_flag_of_vllm_is_honoured_named_as_without_effect_or_refused_by_our_ow
     for flag, value in {"dtype": "float32", "max_model_len": 64, "seed": 3}.items():
         assert app_settings({flag: value}) != plain
     for flag in TUNING:
-        assert app_settings({flag: 1}).passed_over == (flag,)
+        assert app_settings({flag: 1}).ignored == (flag,)
     for flag in (*NEUTRAL, "a_flag_of_next_year"):
         with pytest.raises(TuneyardError, match=f"vllm_engine_args.{flag}"):
             app_settings({flag: "another"})

@@ -192,7 +192,7 @@ def test_an_adapter_that_names_no_base_is_refused_alone_and_served_on_a_model(pl
 
 def test_a_model_among_the_adapters_is_refused(place, tmp_path):
     put_run(place, tmp_path)
-    with pytest.raises(InvalidValuesError, match=r"adapters\.x is no adapter"):
+    with pytest.raises(InvalidValuesError, match=r"adapters\.x is not an adapter"):
         placed(place, tmp_path, f"s3://{BASE}", adapters={"x": BASE})
 
 
@@ -211,7 +211,7 @@ def test_a_folder_is_served_where_its_manifest_verifies(place, tmp_path):
     with pytest.raises(IntegrityError, match=r"config\.json"):
         placed(place, tmp_path, str(folder))
     (folder / ".tuneyard/manifest.json").unlink()
-    with pytest.raises(NotFoundError, match="could be verified"):
+    with pytest.raises(NotFoundError, match="no verifiable model"):
         placed(place, tmp_path, str(folder))
 
 
