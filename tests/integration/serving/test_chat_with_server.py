@@ -92,7 +92,7 @@ def test_a_cut_answer_is_shown_as_cut_beside_the_answer(endpoint, caplog):
     out, notes = console(), console()
     answers = run_once(endpoint, "What is a yard?", ["tiny"], console=out, notes=notes, **SHORT)
     assert out.file.getvalue() == answers["tiny"] + "\n"
-    assert notes.file.getvalue() == "The answer of 'tiny' was cut: it has the 8 tokens of --max-tokens.\n"
+    assert notes.file.getvalue() == "The answer of 'tiny' was cut: --max-tokens is 8.\n"
     assert answers.cut == ["tiny"]
     ask(endpoint, "tiny", QUESTION, **SHORT)
     assert "was cut" in caplog.text
@@ -117,7 +117,7 @@ def test_an_answer_that_ended_by_itself_has_no_such_note(endpoint, caplog):
 def test_a_conversation_shows_that_an_answer_was_cut(endpoint):
     out = console()
     run_chat(endpoint, ["tiny"], console=out, read_line=typed("What is a yard?"), **SHORT)
-    assert "The answer of 'tiny' was cut: it has the 8 tokens of --max-tokens." in out.file.getvalue()
+    assert "The answer of 'tiny' was cut: --max-tokens is 8." in out.file.getvalue()
     out = console(300)
     run_chat(endpoint, compare=True, console=out, read_line=typed("What is a yard?"), **SHORT)
     assert out.file.getvalue().count("was cut") == 2
@@ -163,8 +163,8 @@ def test_in_a_comparison_each_remembers_its_own_answers(endpoint, tmp_path):
 def test_ctrl_c_at_the_prompt_says_how_to_leave_and_goes_on(endpoint):
     out = console()
     run_chat(endpoint, ["tiny"], console=out, read_line=typed("^C", "/help", "/nonsense"))
-    assert "Ctrl-D or /exit leaves" in out.file.getvalue()
-    assert out.file.getvalue().count("/reset forgets") == 2
+    assert "Ctrl-D or /exit exits" in out.file.getvalue()
+    assert out.file.getvalue().count("/reset clears") == 2
 
 
 def test_a_refused_question_does_not_end_the_conversation(endpoint, tmp_path):
@@ -239,7 +239,9 @@ def breaking_off(*sent: bytes):
         thread.join()
 
 
-@pytest.mark.parametrize(("sent", "what"), [((PIECE,), "went away"), ((PIECE, b"data: {oops\n\n"), "in no form")])
+@pytest.mark.parametrize(
+    ("sent", "what"), [((PIECE,), "disconnected"), ((PIECE, b"data: {oops\n\n"), "that is not JSON")]
+)
 def test_what_was_said_before_a_server_went_away_stays(sent, what):
     pieces: list[str] = []
     with breaking_off(*sent) as endpoint, open_client(endpoint) as client, pytest.raises(UnavailableError, match=what):
@@ -252,5 +254,5 @@ def test_an_answer_that_breaks_off_is_kept_in_the_conversation(tmp_path):
     out, kept = console(), tmp_path / "kept.jsonl"
     with breaking_off(PIECE) as endpoint:
         run_chat(endpoint, ["x"], console=out, read_line=typed("What is a yard?", f"/save {kept}"))
-    assert "went away in the middle" in out.file.getvalue()
+    assert "disconnected in the middle" in out.file.getvalue()
     assert json.loads(kept.read_text())["messages"][1]["content"] == "so far"

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from tuneyard.chatting import Conversation, Endpoint, read_question
-from tuneyard.chatting.show import in_turn, printable, two_answers
+from tuneyard.chatting.display import in_turn, printable, two_answers
 from tuneyard.errors import NotFoundError, UsageError
 
 
