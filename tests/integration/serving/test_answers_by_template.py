@@ -134,7 +134,7 @@ def found(calls: Any) -> list[tuple[str, dict[str, Any]]]:
 
 
 @pytest.mark.parametrize("name", SAID)
-def test_an_answer_is_taken_apart_by_the_template_of_its_model(client: openai.OpenAI, name: str) -> None:
+def test_answer_is_parsed_by_the_template_of_its_model(client: openai.OpenAI, name: str) -> None:
     said = SAID[name]
     answer = ask(client, name)
     message = answer.choices[0].message
@@ -146,7 +146,7 @@ def test_an_answer_is_taken_apart_by_the_template_of_its_model(client: openai.Op
 
 
 @pytest.mark.parametrize("name", SAID)
-def test_a_stream_is_the_same_answer(client: openai.OpenAI, name: str) -> None:
+def test_stream_is_the_same_answer(client: openai.OpenAI, name: str) -> None:
     said = SAID[name]
     content, reasoning, calls, reasons = "", "", [], []
     for chunk in ask(client, name, stream=True):
@@ -163,7 +163,7 @@ def test_a_stream_is_the_same_answer(client: openai.OpenAI, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, said in SAID.items() if said.calls])
-def test_a_call_goes_back_with_its_result(client: openai.OpenAI, name: str) -> None:
+def test_call_can_be_sent_back_with_its_result(client: openai.OpenAI, name: str) -> None:
     message = ask(client, name).choices[0].message
     results = [{"role": "tool", "tool_call_id": call.id, "content": "nine metres"} for call in message.tool_calls]
     back = [*QUESTION, message.model_dump(exclude_none=True), *results]
@@ -171,13 +171,13 @@ def test_a_call_goes_back_with_its_result(client: openai.OpenAI, name: str) -> N
     assert client.chat.completions.create(messages=back, **asked).usage.prompt_tokens > 0
 
 
-def test_one_call_at_a_time_is_one_call(client: openai.OpenAI) -> None:
+def test_parallel_tool_calls_false_returns_one_call(client: openai.OpenAI) -> None:
     answer = ask(client, "qwen/calls-twice", parallel_tool_calls=False)
     assert found(answer.choices[0].message.tool_calls) == [ANNA]
     assert answer.choices[0].finish_reason == "tool_calls"
 
 
-def test_tools_that_may_not_be_used_are_not_called(client: openai.OpenAI) -> None:
+def test_tool_choice_none_returns_no_calls(client: openai.OpenAI) -> None:
     answer = ask(client, "qwen/calls", tool_choice="none")
     assert answer.choices[0].message.content == CALL.join(
         ("\n", "\n")
@@ -195,19 +195,19 @@ def test_tools_for_a_template_without_them_are_refused(client: openai.OpenAI, na
     assert client.chat.completions.create(model=name, messages=QUESTION, **asked).choices
 
 
-def test_stop_words_count_in_what_is_written_and_end_it_there(client: openai.OpenAI) -> None:
+def test_stop_word_within_reasoning_ends_the_answer(client: openai.OpenAI) -> None:
     answer = ask(client, "qwen/thinks", stop=["two"])
     assert answer.choices[0].message.content == "<think>\nI see:\n "
     assert answer.choices[0].finish_reason == "stop"
 
 
-def test_a_stop_word_may_be_a_special_token(client: openai.OpenAI) -> None:
+def test_stop_word_may_be_a_special_token(client: openai.OpenAI) -> None:
     answer = ask(client, "org/gemma-3", stop=["<start_of_turn>"])
     assert answer.choices[0].message.content == "Yes."
     assert answer.choices[0].finish_reason == "stop"
 
 
-def test_every_model_is_found_by_its_name(client: openai.OpenAI) -> None:
+def test_every_model_is_retrieved_by_its_name(client: openai.OpenAI) -> None:
     listed = {model.id: model for model in client.models.list()}
     assert set(listed) == {*SAID, "qwen"}
     for name in listed:

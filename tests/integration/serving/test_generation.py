@@ -50,7 +50,7 @@ async def answer(models: ModelManager, one: LoadedModel, **asked: Any) -> tuple[
     return text_of([part for part in parts if not isinstance(part, Ending)], Content), parts[-1]
 
 
-def test_a_server_with_a_seed_draws_the_same_when_it_starts_anew(laid_out, tmp_path):
+def test_server_seed_repeats_samples_after_a_restart(laid_out, tmp_path):
     one = load(laid_out.store, tmp_path)
 
     async def three(seed: int | None) -> list[str]:
@@ -62,7 +62,7 @@ def test_a_server_with_a_seed_draws_the_same_when_it_starts_anew(laid_out, tmp_p
     assert len(set(first)) == 3
 
 
-def test_words_of_the_model_s_own_end_an_answer_before_them(laid_out, tmp_path):
+def test_stop_strings_of_the_generation_config_end_an_answer(laid_out, tmp_path):
     plain = load(laid_out.store, tmp_path / "plain")
     text, _ = asyncio.run(answer(ModelManager([plain]), plain))
     word = text[4:7]
@@ -75,20 +75,20 @@ def test_words_of_the_model_s_own_end_an_answer_before_them(laid_out, tmp_path):
     assert ending.completion_tokens < 30
 
 
-def test_a_length_in_the_model_s_own_settings_is_no_limit(laid_out, tmp_path):
+def test_lengths_of_the_generation_config_are_no_limit(laid_out, tmp_path):
     one = changed(laid_out, tmp_path, max_new_tokens=3, max_length=5)
     _, ending = asyncio.run(answer(ModelManager([one]), one))
     assert ending.completion_tokens == 30
 
 
-def test_other_ways_to_search_in_the_model_s_own_settings_change_nothing(laid_out, tmp_path):
+def test_other_search_strategies_of_the_generation_config_are_ignored(laid_out, tmp_path):
     plain = load(laid_out.store, tmp_path / "plain")
     text, _ = asyncio.run(answer(ModelManager([plain]), plain))
     one = changed(laid_out, tmp_path, num_beams=4, penalty_alpha=0.6, top_k=4, prompt_lookup_num_tokens=3)
     assert asyncio.run(answer(ModelManager([one]), one))[0] == text
 
 
-def test_a_model_that_breaks_is_a_failure_and_the_next_question_is_answered(laid_out, tmp_path):
+def test_failing_model_is_an_error_and_the_next_request_is_answered(laid_out, tmp_path):
     one = load(laid_out.store, tmp_path)
     weights = one.model.lm_head.weight
     sound = weights.detach().clone()
@@ -105,7 +105,7 @@ def test_a_model_that_breaks_is_a_failure_and_the_next_question_is_answered(laid
     assert asyncio.run(ask())
 
 
-def test_a_server_that_stops_says_that_the_answer_was_not_complete(laid_out, tmp_path):
+def test_stopping_server_reports_an_incomplete_answer(laid_out, tmp_path):
     one = load(laid_out.store, tmp_path)
 
     async def ask() -> None:
@@ -118,7 +118,7 @@ def test_a_server_that_stops_says_that_the_answer_was_not_complete(laid_out, tmp
     asyncio.run(ask())
 
 
-def test_an_answer_left_alone_is_ended(laid_out, tmp_path):
+def test_abandoned_answer_is_ended(laid_out, tmp_path):
     one = load(laid_out.store, tmp_path)
 
     async def leave() -> None:
@@ -134,7 +134,7 @@ def test_an_answer_left_alone_is_ended(laid_out, tmp_path):
     asyncio.run(leave())
 
 
-def test_names_are_found_and_no_others(laid_out, tmp_path):
+def test_find_returns_known_names_only(laid_out, tmp_path):
     one = load(laid_out.store, tmp_path)
     models = ModelManager([one])
     assert models.find("full") is one
@@ -143,7 +143,7 @@ def test_names_are_found_and_no_others(laid_out, tmp_path):
         models.find("other")
 
 
-def test_a_chat_question_has_the_room_that_the_context_leaves(laid_out, tmp_path):
+def test_limit_of_a_chat_is_the_rest_of_the_context(laid_out, tmp_path):
     one = load(laid_out.store, tmp_path, flags={"max_model_len": 100})
     asked = {"model": "full", "messages": [{"role": "user", "content": "Hello"}]}
     for limit in ({}, {"max_tokens": 7}, {"max_tokens": 7, "max_completion_tokens": 9}, {"max_tokens": 500}):

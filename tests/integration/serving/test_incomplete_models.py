@@ -35,7 +35,7 @@ def broken(request, whole, tmp_path):
 
 
 @pytest.mark.parametrize("broken", BROKEN, indirect=True)
-def test_a_training_on_it_is_refused_by_the_weights_name(broken, tmp_path):
+def test_training_on_it_is_refused_with_the_weight_s_name(broken, tmp_path):
     store, name = broken
     values = FinetuneValues.model_validate(VALUES)
     with pytest.raises(InvalidDataError) as caught:

@@ -144,7 +144,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("examples", [50, pytest.param(2000, marks=pytest.mark.soak)])
-def test_a_stream_of_any_answer_is_the_whole_answer(root: Path, examples: int) -> None:
+def test_stream_of_any_answer_is_the_whole_answer(root: Path, examples: int) -> None:
     reciter, client = reciting_app(root)
 
     @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))

@@ -66,18 +66,18 @@ def test_each_name_answers_with_its_own_weights(server, laid_out, model):
     assert said(server, model) == expected(laid_out.beside, NAMES[model])
 
 
-def test_the_adapters_change_what_the_base_says(laid_out):
+def test_adapters_change_the_base_s_answers(laid_out):
     assert len({expected(laid_out.beside, adapter) for adapter in NAMES.values()}) == len(NAMES)
 
 
-def test_models_asked_at_the_same_time_do_not_disturb_one_another(server, laid_out):
+def test_concurrent_requests_to_several_models_are_independent(server, laid_out):
     asked = [*NAMES] * 6
     with ThreadPoolExecutor(6) as pool:
         answers = list(pool.map(lambda model: said(server, model), asked))
     assert answers == [expected(laid_out.beside, NAMES[model]) for model in asked]
 
 
-def test_all_names_are_listed_the_one_asked_for_first_and_adapters_with_their_base(server):
+def test_models_are_listed_requested_first_and_adapters_with_their_base(server):
     _, listed = server.ask("/v1/models")
     assert [(card["id"], card["parent"]) for card in listed["data"]] == [
         ("tuned", "tiny"),
@@ -88,7 +88,7 @@ def test_all_names_are_listed_the_one_asked_for_first_and_adapters_with_their_ba
     assert server.ready()["models"] == [card["id"] for card in listed["data"]]
 
 
-def test_a_stream_says_the_same_and_counts_the_same(server):
+def test_stream_has_the_same_text_and_usage_as_the_whole(server):
     _, whole = server.ask("/v1/completions", {"model": "tiny", "prompt": "A yard", "max_tokens": 9, "temperature": 0})
     asked = {"model": "tiny", "prompt": "A yard", "max_tokens": 9, "temperature": 0}
     *chunks, last = streamed(server, "/v1/completions", {**asked, "stream_options": {"include_usage": True}})
@@ -97,14 +97,14 @@ def test_a_stream_says_the_same_and_counts_the_same(server):
     assert whole["usage"]["completion_tokens"] == 9
 
 
-def test_a_streamed_chat_begins_with_a_role_and_ends_with_a_reason(server):
+def test_streamed_chat_begins_with_a_role_and_ends_with_a_reason(server):
     chunks = streamed(server, "/v1/chat/completions", chat("tiny"))
     assert chunks[0]["choices"][0]["delta"]["role"] == "assistant"
     assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == said(server, "tiny")
     assert chunks[-1]["choices"][0]["finish_reason"] == "length"
 
 
-def test_an_answer_ends_at_the_stop_tokens_of_its_own_model(server):
+def test_answer_ends_at_the_stop_tokens_of_its_own_model(server):
     """The adapter `brief` names every token as one that ends an answer; its base does not."""
     status, answer = server.ask("/v1/chat/completions", chat("brief"))
     assert (status, answer["choices"][0]["finish_reason"], answer["usage"]["completion_tokens"]) == (200, "stop", 1)
@@ -152,13 +152,13 @@ def client(server: serving.Server) -> openai.OpenAI:
 
 
 @pytest.mark.parametrize("seed", [0, 7, -1, 2**62])
-def test_a_seed_gives_the_answer_that_it_gives_transformers_alone(client, laid_out, seed):
+def test_seed_gives_the_same_answer_as_plain_transformers(client, laid_out, seed):
     for model, adapter in NAMES.items():
         answer = client.chat.completions.create(model=model, messages=QUESTION, seed=seed, **SAMPLED)
         assert answer.choices[0].message.content == sampled_alone(laid_out.beside, adapter, seed)
 
 
-def test_a_seed_gives_the_same_answer_among_others_and_whatever_ran_before(client, laid_out):
+def test_seed_gives_the_same_answer_among_concurrent_requests(client, laid_out):
     """Of the same model and of another one, with the same seed, another one and none, whole and streamed."""
 
     def ask(model: str, seed: int | None, stream: bool) -> str:
@@ -179,7 +179,7 @@ def test_a_seed_gives_the_same_answer_among_others_and_whatever_ran_before(clien
     assert len(set(without)) == len(without)
 
 
-def test_without_a_limit_an_answer_has_the_rest_of_the_context(client):
+def test_answer_without_a_limit_may_fill_the_context(client):
     long = "A yard " * 120  # the rest is still more than the 1,024 tokens that a server of transformers would allow
     chat = client.chat.completions.create(model="other", messages=[{"role": "user", "content": long}], temperature=0)
     assert (chat.usage.total_tokens, chat.choices[0].finish_reason) == (2048, "length")
@@ -189,7 +189,7 @@ def test_without_a_limit_an_answer_has_the_rest_of_the_context(client):
 
 
 @pytest.mark.parametrize("path", ["chat", "text"])
-def test_a_stream_tells_the_tokens_when_asked_for_them_and_only_then(client, path):
+def test_stream_has_usage_only_when_requested(client, path):
     def ask(**more: Any) -> list[Any]:
         rest = {"model": "tiny", "max_tokens": 4, "temperature": 0, "stream": True, **more}
         if path == "chat":
@@ -206,12 +206,12 @@ def test_a_stream_tells_the_tokens_when_asked_for_them_and_only_then(client, pat
     assert last.usage.total_tokens == last.usage.prompt_tokens + 4
 
 
-def test_the_newer_name_of_the_limit_is_honoured(server):
+def test_max_completion_tokens_is_honoured(server):
     _, answer = server.ask("/v1/chat/completions", chat("tiny", max_tokens=None, max_completion_tokens=3))
     assert answer["usage"]["completion_tokens"] == 3
 
 
-def test_an_answer_takes_only_the_room_that_the_question_leaves(server):
+def test_answer_is_limited_to_the_rest_of_the_context(server):
     body = {"model": "tiny", "prompt": "a" * 4000, "max_tokens": 500, "temperature": 0}
     status, answer = server.ask("/v1/completions", body)
     while status == 400:  # a few tokens at a time, until the question fits
@@ -223,7 +223,7 @@ def test_an_answer_takes_only_the_room_that_the_question_leaves(server):
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_an_answer_that_nobody_waits_for_any_more_is_not_finished(server, stream):
+def test_answer_of_a_disconnected_client_is_not_finished(server, stream):
     """The next question to the same model is answered while a long answer of another model still goes on."""
     long = {"max_tokens": 900}
     finished = threading.Event()
@@ -247,11 +247,11 @@ def test_an_answer_that_nobody_waits_for_any_more_is_not_finished(server, stream
     assert first, "the answer was computed to its end for nobody"
 
 
-def test_flags_of_vllm_s_engine_are_told_in_one_line(server):
+def test_ignored_engine_flags_are_logged(server):
     assert "Flags without effect where vLLM is not installed: gpu_memory_utilization." in server.log.read_text()
 
 
-def test_the_prompts_of_two_hundred_conversations_have_the_tokens_they_were_trained_with(server, laid_out):
+def test_prompts_of_200_conversations_have_the_token_ids_of_training(server, laid_out):
     from lab.training import conversations
     from tuneyard.data import ChatEncoder, load_tokenizer, read_rows
 

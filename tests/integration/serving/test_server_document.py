@@ -33,7 +33,7 @@ def document(server: serving.Server) -> Any:
     return schemathesis.openapi.from_url(f"{server.url.removesuffix('/v1')}/openapi.json", headers=KEY)
 
 
-def test_the_document_names_every_route(document: Any) -> None:
+def test_document_has_every_route(document: Any) -> None:
     named = {(found.ok().method.upper(), found.ok().path) for found in document.get_all_operations()}
     assert named == set(OPERATIONS)
     routes = {route.path for route in build_app(ModelManager(()), serving.KEY).routes}
@@ -52,7 +52,7 @@ def shorten(body: dict[str, Any]) -> None:
 @pytest.mark.parametrize("examples", [40, pytest.param(1000, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("mode", GenerationMode)
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
-def test_every_answer_is_one_that_the_document_has(
+def test_every_response_is_documented(
     document: Any, method: str, path: str, mode: GenerationMode, examples: int
 ) -> None:
     operation = document[path][method]

@@ -43,7 +43,7 @@ def test_tampered_weights_never_become_ready(copied, tmp_path, name):
     assert "Traceback" not in said
 
 
-def test_a_model_that_is_not_there_is_exit_4(copied, tmp_path):
+def test_missing_model_is_exit_4(copied, tmp_path):
     code, said = ended(serving.start(serving.values("s3://default-bucket/models/none"), copied, tmp_path / "w"))
     assert code == 4
     assert "error: There is no model at default-bucket/models/none" in said
@@ -59,7 +59,7 @@ def test_flags_that_need_vllm_are_exit_3_by_name(copied, tmp_path):
     )
 
 
-def test_an_accelerator_that_is_not_there_is_exit_8(copied, tmp_path):
+def test_missing_accelerator_is_exit_8(copied, tmp_path):
     import torch
 
     if torch.cuda.is_available() or torch.backends.mps.is_available():
@@ -69,7 +69,7 @@ def test_an_accelerator_that_is_not_there_is_exit_8(copied, tmp_path):
     assert "TUNEYARD_DEVICE=cpu" in said
 
 
-def test_a_port_that_is_taken_is_exit_8_before_anything_is_loaded(copied, tmp_path):
+def test_port_in_use_is_exit_8_before_anything_is_loaded(copied, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         server = serving.start(serving.values(), copied, tmp_path / "w", port=port)
@@ -79,7 +79,7 @@ def test_a_port_that_is_taken_is_exit_8_before_anything_is_loaded(copied, tmp_pa
     assert "Verifying" not in said
 
 
-def test_a_secret_that_is_not_there_is_exit_3_and_names_the_variable(copied, tmp_path):
+def test_missing_secret_is_exit_3_and_names_the_variable(copied, tmp_path):
     values = serving.values(env_vars={"HF_TOKEN": {"name": "hub", "key": "token"}})
     code, said = ended(serving.start(values, copied, tmp_path / "w"))
     assert code == 3
@@ -88,7 +88,7 @@ def test_a_secret_that_is_not_there_is_exit_3_and_names_the_variable(copied, tmp
 
 @pytest.mark.parametrize("more", [{}, {"httpRoute": {"enabled": True, "parentRefs": [{"name": "gate"}]}}])
 @pytest.mark.parametrize("key", ["", "\n"], ids=["empty", "white"])
-def test_an_empty_key_where_the_values_name_one_is_exit_3(copied, tmp_path, key, more):
+def test_empty_key_where_the_values_name_one_is_exit_3(copied, tmp_path, key, more):
     values = serving.values(apiKeySecret={"name": "server", "key": "api-key"}, **more)
     code, said = ended(serving.start(values, copied, tmp_path / "w", key=key))
     assert code == 3
@@ -97,7 +97,7 @@ def test_an_empty_key_where_the_values_name_one_is_exit_3(copied, tmp_path, key,
     assert "Verifying" not in said
 
 
-def test_a_server_without_a_key_is_open_says_so_and_ends_what_it_began_at_sigterm(laid_out, tmp_path):
+def test_open_server_is_logged_as_open_and_finishes_answers_at_sigterm(laid_out, tmp_path):
     server = serving.start(serving.values(f"s3://{serving.FULL}"), laid_out.store, tmp_path / "w", key="")
     try:
         assert server.ready()["models"] == ["full"]

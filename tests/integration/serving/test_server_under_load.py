@@ -132,7 +132,7 @@ def settled(process: psutil.Process, look: str, most: int) -> int:
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("count", [60, pytest.param(1000, marks=pytest.mark.soak)])
-def test_many_clients_at_once_are_answered_as_one_and_nothing_of_them_stays(laid_out, tmp_path, count):
+def test_many_concurrent_clients_get_the_same_answers_and_leak_nothing(laid_out, tmp_path, count):
     adapters = {"other": serving.OTHER}
     running = serving.start(serving.values(adapters=adapters), laid_out.store, tmp_path)
     try:

@@ -26,7 +26,7 @@ texts = st.text(alphabet="abx", max_size=30)
 
 
 @given(st.lists(texts, max_size=8), st.lists(st.text(alphabet="abx", min_size=1, max_size=4), min_size=1, max_size=3))
-def test_a_stream_says_what_the_whole_text_says_before_its_first_stop_word(pieces, words):
+def test_streamed_text_equals_the_whole_text_up_to_its_first_stop_word(pieces, words):
     stop = StopWords(words)
     shown = "".join(stop.feed(piece) for piece in pieces) + stop.rest()
     whole = "".join(pieces)
@@ -71,13 +71,13 @@ def read(tokenizer: Any, text: str, *, stops: tuple[str, ...] = ()) -> tuple[lis
         ("", (), "", "length"),
     ],
 )
-def test_an_answer_ends_at_a_stop_token_or_before_a_stop_word_else_it_was_cut(tokenizer, text, stops, shown, reason):
+def test_answer_ends_at_a_stop_token_or_before_a_stop_word_else_is_cut(tokenizer, text, stops, shown, reason):
     parts, reader = read(tokenizer, text, stops=stops)
     assert text_of(parts, Content) == shown
     assert reader.finish_reason == reason
 
 
-def test_the_token_that_ends_an_answer_is_counted_and_none_after_it(tokenizer):
+def test_stop_token_is_the_last_token_counted(tokenizer):
     _, reader = read(tokenizer, "a<|im_end|>bcd")
     assert reader.tokens == 2
 
@@ -111,7 +111,7 @@ def chunks(sent: list[str]) -> list[dict[str, Any]]:
     return [json.loads(event.removeprefix("data: ")) for event in sent[:-1]]
 
 
-def test_a_chat_s_stream_is_made_of_openai_s_chunks_and_says_what_the_whole_says():
+def test_chat_stream_has_openai_chunks_equal_to_the_whole_completion():
     got = [ChatCompletionChunk.model_validate(chunk) for chunk in chunks(streamed(ChatResponse("1", "m"), PARTS))]
     deltas = [chunk.choices[0].delta for chunk in got]
     assert deltas[0].role == "assistant"
@@ -132,7 +132,7 @@ def test_a_chat_s_stream_is_made_of_openai_s_chunks_and_says_what_the_whole_says
 
 
 @pytest.mark.parametrize("kind", [ChatResponse, TextResponse])
-def test_usage_comes_when_asked_for_in_a_last_chunk_without_choices(kind):
+def test_requested_usage_is_in_a_last_chunk_without_choices(kind):
     ending: list[Part | Ending] = [Content("a"), Ending("stop", 5, 7)]
     assert all("usage" not in chunk for chunk in chunks(streamed(kind("1", "m"), ending)))
     *others, last = chunks(streamed(kind("1", "m", include_usage=True), ending))
@@ -141,7 +141,7 @@ def test_usage_comes_when_asked_for_in_a_last_chunk_without_choices(kind):
     assert all(chunk["usage"] is None for chunk in others)
 
 
-def test_a_completion_s_chunks_hold_text():
+def test_completion_chunks_have_text():
     got = chunks(streamed(TextResponse("1", "m"), [Content("a"), Content("b"), Ending("length", 1, 2)]))
     assert "".join(chunk["choices"][0]["text"] for chunk in got) == "ab"
     assert got[-1]["choices"][0]["finish_reason"] == "length"
@@ -151,13 +151,13 @@ def test_a_completion_s_chunks_hold_text():
     assert whole.choices[0].text == "ab"
 
 
-def test_what_breaks_in_the_midst_of_a_stream_is_an_event_of_its_own():
+def test_error_within_a_stream_is_an_event():
     got = chunks(streamed(ChatResponse("1", "m"), [Content("a")], GenerationError("It broke.")))
     assert got[-1]["error"]["message"] == "It broke."
     assert got[-1]["error"]["type"] == "server_error"
 
 
-def test_a_stream_that_waits_says_so():
+def test_waiting_stream_sends_comments():
     """A comment, which clients pass over: reasoning may take minutes before there is anything to send."""
     go_on = asyncio.Event()
 
@@ -179,7 +179,7 @@ def test_a_stream_that_waits_says_so():
     assert len(chunks([event for event in sent if not event.startswith(":")])) == 3
 
 
-def test_a_stream_that_nobody_reads_on_closes_its_source():
+def test_abandoned_stream_closes_its_source():
     closed: list[bool] = []
 
     async def source() -> AsyncGenerator[Part | Ending]:
