@@ -31,6 +31,13 @@ from tuneyard.serving.errors import RequestError
 _UNREADABLE = "unreadable"
 """pydantic's type of the errors about a whole body whose message is for the client as it is."""
 
+_IN_WORDS = {
+    "extra_forbidden": "is not supported by this server",
+    "missing": "is missing",
+    "model_attributes_type": "Input should be an object",
+}
+"""For pydantic's types of errors whose own message is about Python."""
+
 _NotEmpty = Annotated[str, Field(min_length=1)]
 _TEMPLATE_PARAMETERS = frozenset(
     {
@@ -260,7 +267,7 @@ def describe_problems(problems: Sequence[Mapping[str, Any]]) -> RequestError:
     """
     if problems[0]["type"] == _UNREADABLE:
         return RequestError(problems[0]["msg"])
-    found = [(".".join(map(str, one["loc"][1:])), _in_words(one["type"], one["msg"])) for one in problems]
+    found = [(".".join(map(str, one["loc"][1:])), _IN_WORDS.get(one["type"], one["msg"])) for one in problems]
     if problems[0]["type"] == "json_invalid" or not found[0][0]:
         return RequestError("The request's body is not a JSON object.", code="invalid_json")
     return RequestError("; ".join(f"{where}: {what}" for where, what in found), param=found[0][0].split(".")[0])
@@ -275,7 +282,3 @@ def _check_texts(body: dict[str, Any]) -> None:
         raise PydanticCustomError(_UNREADABLE, message, {"half": half}) from error
     except RecursionError as error:
         raise PydanticCustomError(_UNREADABLE, "The request is nested too deeply.") from error
-
-
-def _in_words(kind: str, otherwise: str) -> str:
-    return {"extra_forbidden": "is not supported by this server", "missing": "is missing"}.get(kind, otherwise)

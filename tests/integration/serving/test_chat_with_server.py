@@ -1,4 +1,4 @@
-"""The chat against a real server: questions, streams, history, comparison, and what it says when it is refused."""
+"""The chat against a real server: questions, streams, history, comparison, and its errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHORT = {"max_tokens": 8, "temperature": 0.0}
 
 @dataclass
 class Launched:
-    """What runs tell of a server."""
+    """The state of a launched server."""
 
     url: str | None
     api_key_file: str | None

@@ -42,10 +42,10 @@ def changed(laid_out: Any, tmp_path: Path, **generation: Any) -> LoadedModel:
     return load(tmp_path / "store", tmp_path / "work", "default-bucket/models/changed")
 
 
-async def answer(models: ModelManager, one: LoadedModel, **asked: Any) -> tuple[str, Ending]:
-    body = {"model": one.names[0], "prompt": "A yard", "max_tokens": 30, "temperature": 0, **asked}
-    question = text_task(CompletionRequest.model_validate({k: v for k, v in body.items() if v is not None}), one)
-    parts = [part async for part in models.answer(one, question)]
+async def answer(models: ModelManager, one: LoadedModel, **fields: Any) -> tuple[str, Ending]:
+    body = {"model": one.names[0], "prompt": "A yard", "max_tokens": 30, "temperature": 0, **fields}
+    task = text_task(CompletionRequest.model_validate({k: v for k, v in body.items() if v is not None}), one)
+    parts = [part async for part in models.answer(one, task)]
     assert isinstance(parts[-1], Ending)
     return text_of([part for part in parts if not isinstance(part, Ending)], Content), parts[-1]
 
@@ -57,8 +57,8 @@ def test_server_seed_repeats_samples_after_a_restart(laid_out, tmp_path):
         models = ModelManager([one], seed=seed)
         return [(await answer(models, one, temperature=2))[0] for _ in range(3)]
 
-    first, again, other = (asyncio.run(three(seed)) for seed in (3, 3, None))
-    assert first == again != other
+    first, second, other = (asyncio.run(three(seed)) for seed in (3, 3, None))
+    assert first == second != other
     assert len(set(first)) == 3
 
 
@@ -123,13 +123,13 @@ def test_abandoned_answer_is_ended(laid_out, tmp_path):
 
     async def leave() -> None:
         models = ModelManager([one])
-        question = text_task(CompletionRequest.model_validate({"model": "full", "prompt": "A"}), one)
-        parts = models.answer(one, question)
+        task = text_task(CompletionRequest.model_validate({"model": "full", "prompt": "A"}), one)
+        parts = models.answer(one, task)
         await anext(parts)
         await parts.aclose()
         ending = (await answer(models, one, max_tokens=1))[1]
         assert ending.completion_tokens == 1
-        assert question.reader.tokens < 500
+        assert task.reader.tokens < 500
 
     asyncio.run(leave())
 
@@ -145,11 +145,11 @@ def test_find_returns_known_names_only(laid_out, tmp_path):
 
 def test_limit_of_a_chat_is_the_rest_of_the_context(laid_out, tmp_path):
     one = load(laid_out.store, tmp_path, flags={"max_model_len": 100})
-    asked = {"model": "full", "messages": [{"role": "user", "content": "Hello"}]}
+    fields = {"model": "full", "messages": [{"role": "user", "content": "Hello"}]}
     for limit in ({}, {"max_tokens": 7}, {"max_tokens": 7, "max_completion_tokens": 9}, {"max_tokens": 500}):
-        question = chat_task(ChatCompletionRequest.model_validate({**asked, **limit}), one)
-        room = 100 - question.tokens
+        task = chat_task(ChatCompletionRequest.model_validate({**fields, **limit}), one)
+        room = 100 - task.tokens
         wanted = {"": room, "7": 7, "9": 9, "500": room}[
             str(limit.get("max_completion_tokens", limit.get("max_tokens", "")))
         ]
-        assert question.config.max_new_tokens == wanted
+        assert task.config.max_new_tokens == wanted

@@ -127,12 +127,12 @@ def test_no_hostile_model_runs_code(
     store = tmp_path / "store"
     shutil.copytree(laid_out.store / "default-bucket" / "models", store / "default-bucket" / "models")
     outcomes = [_try(lambda: _deliver(store, folder, work)), *_loads(store, work, model)]
-    # again, as if someone who may write to the bucket had put it there, pickles and all
+    # once more, as if someone with write access had put it into the bucket, pickles included
     shutil.rmtree(store / "default-bucket" / "models" / "hostile", ignore_errors=True)
     base = read_manifest(open_store(store.as_uri()), f"{serving.BASE}/.tuneyard/manifest.json").content_sha256
     about = {"base": {"key": serving.BASE, "content_sha256": base}} if model.adapter else {}
     serving.put(store, KEY, folder, kind="model", about=about)
-    outcomes += _loads(store, tmp_path / "again", model)
+    outcomes += _loads(store, tmp_path / "second", model)
     assert not canary.exists(), outcomes
     assert not events, events
     for outcome in outcomes:

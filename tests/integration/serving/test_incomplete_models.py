@@ -51,7 +51,7 @@ def test_neither_server_loads_it(broken, tmp_path):
     with pytest.raises(InvalidDataError) as caught:
         load_models(place_models(values, store, tmp_path / "work"), app_settings({}), "cpu")
     assert name in str(caught.value)
-    with pytest.raises(InvalidDataError) as caught:  # what is asked before vLLM is started
+    with pytest.raises(InvalidDataError) as caught:  # the check before vLLM is started
         placed = place_models(values, store, tmp_path / "other").model
         check_folder(placed.folder, where=placed.where)
     assert name in str(caught.value) or "embed" in name  # which of two matrices is missing shows later

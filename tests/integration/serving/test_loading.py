@@ -120,7 +120,7 @@ def test_adapter_that_lacks_weights_is_refused(laid_out, tmp_path):
 
 
 def test_pickled_weights_are_never_opened(laid_out, tmp_path):
-    """Vetting refuses them before; the libraries are told so too."""
+    """Vetting refuses them before; the libraries are configured to refuse them too."""
     from tuneyard.serving.loading import load_models
 
     folder, canary = tmp_path / "pickled", tmp_path / "canary"

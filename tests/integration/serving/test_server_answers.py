@@ -1,4 +1,4 @@
-"""A real server's answers: those of the very weights that were published, for every name, streamed or whole."""
+"""A real server's answers: those of the published weights, for every name, streamed or whole."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ QUESTION = [{"role": "user", "content": "What is a yard?"}]
 
 
 class KeepOriginal:
-    """What values say of the tokenizer where they change nothing."""
+    """The values of a tokenizer that is kept as it is."""
 
     chat_template_name = "keep-original"
     missing_pad_token_strategy = "bos-repurpose"
@@ -32,7 +32,7 @@ def chat(model: str, **more: Any) -> dict[str, Any]:
     return {"model": model, "messages": QUESTION, "max_tokens": 12, "temperature": 0, **more}
 
 
-def said(server: serving.Server, model: str, **more: Any) -> str:
+def content_of(server: serving.Server, model: str, **more: Any) -> str:
     status, answer = server.ask("/v1/chat/completions", chat(model, **more))
     assert status == 200, answer
     return answer["choices"][0]["message"]["content"]
@@ -48,7 +48,7 @@ def streamed(server: serving.Server, path: str, body: dict[str, Any]) -> list[di
 
 @cache
 def expected(beside: Path, adapter: str) -> str:
-    """What transformers and peft alone say with the same weights."""
+    """The answer of plain transformers and peft with the same weights."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -63,7 +63,7 @@ def expected(beside: Path, adapter: str) -> str:
 
 @pytest.mark.parametrize("model", NAMES)
 def test_each_name_answers_with_its_own_weights(server, laid_out, model):
-    assert said(server, model) == expected(laid_out.beside, NAMES[model])
+    assert content_of(server, model) == expected(laid_out.beside, NAMES[model])
 
 
 def test_adapters_change_the_base_s_answers(laid_out):
@@ -71,10 +71,10 @@ def test_adapters_change_the_base_s_answers(laid_out):
 
 
 def test_concurrent_requests_to_several_models_are_independent(server, laid_out):
-    asked = [*NAMES] * 6
+    names = [*NAMES] * 6
     with ThreadPoolExecutor(6) as pool:
-        answers = list(pool.map(lambda model: said(server, model), asked))
-    assert answers == [expected(laid_out.beside, NAMES[model]) for model in asked]
+        answers = list(pool.map(lambda model: content_of(server, model), names))
+    assert answers == [expected(laid_out.beside, NAMES[model]) for model in names]
 
 
 def test_models_are_listed_requested_first_and_adapters_with_their_base(server):
@@ -90,8 +90,8 @@ def test_models_are_listed_requested_first_and_adapters_with_their_base(server):
 
 def test_stream_has_the_same_text_and_usage_as_the_whole(server):
     _, whole = server.ask("/v1/completions", {"model": "tiny", "prompt": "A yard", "max_tokens": 9, "temperature": 0})
-    asked = {"model": "tiny", "prompt": "A yard", "max_tokens": 9, "temperature": 0}
-    *chunks, last = streamed(server, "/v1/completions", {**asked, "stream_options": {"include_usage": True}})
+    request = {"model": "tiny", "prompt": "A yard", "max_tokens": 9, "temperature": 0}
+    *chunks, last = streamed(server, "/v1/completions", {**request, "stream_options": {"include_usage": True}})
     assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == whole["choices"][0]["text"]
     assert (last["choices"], last["usage"]) == ([], whole["usage"])
     assert whole["usage"]["completion_tokens"] == 9
@@ -100,7 +100,7 @@ def test_stream_has_the_same_text_and_usage_as_the_whole(server):
 def test_streamed_chat_begins_with_a_role_and_ends_with_a_reason(server):
     chunks = streamed(server, "/v1/chat/completions", chat("tiny"))
     assert chunks[0]["choices"][0]["delta"]["role"] == "assistant"
-    assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == said(server, "tiny")
+    assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == content_of(server, "tiny")
     assert chunks[-1]["choices"][0]["finish_reason"] == "length"
 
 
@@ -111,23 +111,23 @@ def test_answer_ends_at_the_stop_tokens_of_its_own_model(server):
 
 
 def test_stop_words_end_an_answer_before_them(server):
-    full = said(server, "other")
+    full = content_of(server, "other")
     word = full[3:5]
-    assert said(server, "other", stop=word) == full[: full.index(word)]
+    assert content_of(server, "other", stop=word) == full[: full.index(word)]
     chunks = streamed(server, "/v1/chat/completions", chat("other", stop=[word]))
     assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == full[: full.index(word)]
 
 
 def test_temperature_decides_whether_to_sample(server):
-    greedy = {said(server, "tiny", temperature=0) for _ in range(3)}
-    sampled = {said(server, "tiny", temperature=2, seed=seed) for seed in range(3)}
+    greedy = {content_of(server, "tiny", temperature=0) for _ in range(3)}
+    sampled = {content_of(server, "tiny", temperature=2, seed=seed) for seed in range(3)}
     assert len(greedy) == 1
     assert len(sampled) > 1
 
 
 @cache
 def sampled_alone(beside: Path, adapter: str, seed: int) -> str:
-    """What transformers and peft alone draw after `torch.manual_seed`."""
+    """The sample of plain transformers and peft after `torch.manual_seed`."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -159,7 +159,7 @@ def test_seed_gives_the_same_answer_as_plain_transformers(client, laid_out, seed
 
 
 def test_seed_gives_the_same_answer_among_concurrent_requests(client, laid_out):
-    """Of the same model and of another one, with the same seed, another one and none, whole and streamed."""
+    """Among requests to the same and other models, with the same, another and no seed, whole and streamed."""
 
     def ask(model: str, seed: int | None, stream: bool) -> str:
         answer = client.chat.completions.create(
@@ -169,13 +169,13 @@ def test_seed_gives_the_same_answer_among_concurrent_requests(client, laid_out):
             return answer.choices[0].message.content or ""
         return "".join(chunk.choices[0].delta.content or "" for chunk in answer)
 
-    asked = [(model, seed, stream) for model in NAMES for seed in (5, 5, None, 6) for stream in (False, True)] * 2
+    requests = [(model, seed, stream) for model in NAMES for seed in (5, 5, None, 6) for stream in (False, True)] * 2
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda each: ask(*each), asked))
-    for (model, seed, _), answer in zip(asked, answers, strict=True):
+        answers = list(pool.map(lambda each: ask(*each), requests))
+    for (model, seed, _), answer in zip(requests, answers, strict=True):
         if seed is not None:
             assert answer == sampled_alone(laid_out.beside, NAMES[model], seed)
-    without = [answer for (_, seed, _), answer in zip(asked, answers, strict=True) if seed is None]
+    without = [answer for (_, seed, _), answer in zip(requests, answers, strict=True) if seed is None]
     assert len(set(without)) == len(without)
 
 
@@ -224,12 +224,12 @@ def test_answer_is_limited_to_the_rest_of_the_context(server):
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_answer_of_a_disconnected_client_is_not_finished(server, stream):
-    """The next question to the same model is answered while a long answer of another model still goes on."""
+    """The next request to the same model is answered while a long answer of another model is running."""
     long = {"max_tokens": 900}
     finished = threading.Event()
 
     def other() -> None:
-        said(server, "other", **long)
+        content_of(server, "other", **long)
         finished.set()
 
     going_on = threading.Thread(target=other)
@@ -241,10 +241,10 @@ def test_answer_of_a_disconnected_client_is_not_finished(server, stream):
     if stream:
         assert connection.getresponse().readline()
     connection.close()
-    said(server, "tuned", max_tokens=1)
+    content_of(server, "tuned", max_tokens=1)
     first = not finished.is_set()
     going_on.join()
-    assert first, "the answer was computed to its end for nobody"
+    assert first, "the answer was generated to its end"
 
 
 def test_ignored_engine_flags_are_logged(server):

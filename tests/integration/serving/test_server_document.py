@@ -1,4 +1,4 @@
-"""The server keeps to its own document: schemathesis reads it, and asks what it allows and what it does not."""
+"""The server conforms to its own document: schemathesis sends what it allows and what it does not."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tuneyard.serving.app import build_app
 from tuneyard.serving.generation import ModelManager
 
 KEY = {"Authorization": f"Bearer {serving.KEY}"}
-# A request may be in order and not be honoured: this template, this length, this keyword.
+# A valid request may still be refused: by its template, length or keyword.
 NOT_PROMISED = {"positive_data_acceptance"}
 OPERATIONS = [
     ("POST", "/v1/chat/completions"),
@@ -42,7 +42,7 @@ def test_document_has_every_route(document: Any) -> None:
 
 
 def shorten(body: dict[str, Any]) -> None:
-    """Ask for one token where a longest answer is asked for or could be: a whole context takes seconds."""
+    """Limit the answer to one token where a limit is valid: a whole context takes seconds."""
     longest = {name: body.get(name) for name in ("max_tokens", "max_completion_tokens")}
     if all(length is None or (type(length) is int and length >= 1) for length in longest.values()):
         body.update({name: 1 for name, length in longest.items() if length is not None})

@@ -1,4 +1,4 @@
-"""What a real server refuses: everything without the key, and questions it can't answer, each with a reason."""
+"""The refusals of a real server: everything without the key, and requests it can't answer, each with a reason."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 GOOD = {"model": "tuned", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD")
-TAKEN_OUT = ("/load_model", "/reset", "/v1/responses", "/v1/audio/transcriptions", "/docs", "/redoc")
+UNSERVED = ("/load_model", "/reset", "/v1/responses", "/v1/audio/transcriptions", "/docs", "/redoc")
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def test_app_has_exactly_these_routes(routes):
 
 
 def test_every_path_needs_the_key_with_every_method(server, routes):
-    for path in [*routes, *TAKEN_OUT, "/", "/nowhere", "//v1/models", "/v1/models/"]:
+    for path in [*routes, *UNSERVED, "/", "/nowhere", "//v1/models", "/v1/models/"]:
         for method in METHODS:
             for key in ("", "wrong"):
                 status, _ = server.raw(path, json.dumps(GOOD).encode(), method, key)
@@ -35,7 +35,7 @@ def test_every_path_needs_the_key_with_every_method(server, routes):
 
 
 def test_unserved_paths_are_not_found(server):
-    for path in TAKEN_OUT:
+    for path in UNSERVED:
         for method in ("GET", "POST"):
             assert server.raw(path, b"{}", method)[0] == 404, (path, method)
     assert server.ask("/health") == (200, {"status": "ok"})
@@ -142,7 +142,7 @@ def test_message_may_have_text_parts(server):
 
 
 def test_oversized_body_is_refused_by_its_content_length(server):
-    """Only the size is told: a server that wanted the body would wait for it."""
+    """Only the header is sent: a server that reads the body would wait for it."""
     host, port = server.url.split("/")[2].split(":")
     with closing(HTTPConnection(host, int(port), timeout=60)) as connection:
         connection.putrequest("POST", "/v1/chat/completions")
@@ -153,7 +153,7 @@ def test_oversized_body_is_refused_by_its_content_length(server):
 
 
 def chunked(server, chunks) -> tuple[int, str]:
-    """Send a body of which no size is told; give the status and the error's code."""
+    """Send a body without a content length; return the status and the error's code."""
     host, port = server.url.split("/")[2].split(":")
     with closing(HTTPConnection(host, int(port), timeout=60)) as connection:
         headers = {"Authorization": f"Bearer {server.key}", "Content-Type": "application/json"}
@@ -163,7 +163,7 @@ def chunked(server, chunks) -> tuple[int, str]:
 
 
 def test_chunked_body_is_limited(server):
-    """One byte more than the limit is too much, of a request that would be answered otherwise."""
+    """One byte more than the limit is refused, of a request that would be answered otherwise."""
     good = json.dumps(GOOD).encode()
     space = [b" " * (1 << 20)] * 15
     rest = (1 << 20) - len(good)
@@ -173,7 +173,7 @@ def test_chunked_body_is_limited(server):
 
 
 def test_endless_body_is_abandoned(server):
-    """It is given up; how the client learns of it depends on what it has sent by then."""
+    """How the client notices depends on what it has sent by then."""
     sent = 0
 
     def endless():

@@ -174,8 +174,8 @@ _NAMES = (
 def test_any_request_with_the_key_gets_an_answer_or_an_error(
     server: serving.Server, path: str, fields: dict[str, Any], roles: list[str], text: str
 ) -> None:
-    asked = {"messages": [{"role": role, "content": text} for role in roles]} if path == CHAT else {"prompt": text}
-    body = json.dumps({"model": "tuned", "max_tokens": 1, **asked, **fields})
+    request = {"messages": [{"role": role, "content": text} for role in roles]} if path == CHAT else {"prompt": text}
+    body = json.dumps({"model": "tuned", "max_tokens": 1, **request, **fields})
     status, answer = server.raw(path, body.encode())
     assert status in (200, 400, 404), (status, answer, body)
     if status != 200:

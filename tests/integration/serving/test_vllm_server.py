@@ -20,7 +20,7 @@ pytestmark = [
 ]
 
 
-def said(server: serving.Server, model: str) -> str:
+def content_of(server: serving.Server, model: str) -> str:
     status, answer = server.ask("/v1/chat/completions", {**QUESTION, "model": model})
     assert status == 200, answer
     return answer["choices"][0]["message"]["content"]
@@ -41,8 +41,8 @@ def test_vllm_answers_as_our_own_server_and_has_no_open_route(tmp_path):
         assert theirs.ready()["models"] == ["tuned", "tiny", "other"]
         assert connect(theirs.url, theirs.key).models == ("tuned", "other", "tiny")
         for model in ("tuned", "other"):
-            assert said(theirs, model) == said(ours, model)
-        assert said(theirs, "tiny") not in (said(theirs, "tuned"), said(theirs, "other"))
+            assert content_of(theirs, model) == content_of(ours, model)
+        assert content_of(theirs, "tiny") not in (content_of(theirs, "tuned"), content_of(theirs, "other"))
         for path in ("/health", "/metrics", "/version", "/tokenize", "/invocations", "/v1/models", "/docs", "/nowhere"):
             for method in ("GET", "POST"):
                 assert theirs.raw(path, b"{}", method, "")[0] == 401, path

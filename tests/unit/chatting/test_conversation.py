@@ -1,4 +1,4 @@
-"""What was said so far, and how it is shown and saved."""
+"""Conversations, and how they are shown and saved."""
 
 from __future__ import annotations
 

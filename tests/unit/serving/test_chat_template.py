@@ -160,12 +160,12 @@ def test_template_named_tool_use_is_used_with_tools(root: Path) -> None:
 def test_messages_reach_the_template_as_in_training() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     arguments = json.dumps({"boat": "Anna"})
-    (asked, called) = prompt_messages(
+    (question, called) = prompt_messages(
         [
             {"role": "user", "content": parts},
             {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]},
         ]
     )
-    assert asked == {"role": "user", "content": "a b"}
+    assert question == {"role": "user", "content": "a b"}
     assert called["content"] == ""
     assert called["tool_calls"][0]["function"]["arguments"] == {"boat": "Anna"}

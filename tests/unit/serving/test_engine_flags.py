@@ -1,4 +1,4 @@
-"""vLLM's flags in our own app: honoured, told, or refused by name."""
+"""vLLM's flags in our own server: honoured, ignored, or refused by name."""
 
 from __future__ import annotations
 

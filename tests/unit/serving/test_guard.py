@@ -1,4 +1,4 @@
-"""The key at the door, asked as ASGI servers ask it."""
+"""The guard of the API key, called as ASGI servers call it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tuneyard.serving.guard import RequireKey, key_of_environment
 
 
 class Inside:
-    """The guarded app: remembers who came in."""
+    """The guarded app: records the scopes that reach it."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []

@@ -55,7 +55,7 @@ def test_adapter_is_placed_with_its_base_under_two_names(place, tmp_path):
     base = put_run(place, tmp_path)
     placement = placed(place, tmp_path)
     assert placement.served == ("run-1", "base")
-    assert placement.asked == ("run-1",)
+    assert placement.requested == ("run-1",)
     assert placement.model.content_sha256 == base
     assert (placement.model.folder / "sub/weights").read_text() == "base"
     assert (placement.adapters[0].weights.folder / "adapter_config.json").exists()
@@ -71,7 +71,7 @@ def test_model_with_adapters_is_served_under_all_names(place, tmp_path):
     put_run(place, tmp_path)
     placement = placed(place, tmp_path, f"s3://{BASE}", adapters={"one": FINAL, "two": FINAL})
     assert placement.served == ("base", "one", "two")
-    assert placement.asked == ("base",)
+    assert placement.requested == ("base",)
 
 
 def test_full_model_is_placed_alone(place, tmp_path):
@@ -147,7 +147,7 @@ def test_files_that_could_run_code_are_refused_anywhere(place, tmp_path, part):
 
 def test_base_other_than_the_trained_one_is_an_integrity_error(place, tmp_path):
     put_run(place, tmp_path, sha256="0" * 64)
-    with pytest.raises(IntegrityError, match="trained on another model than the one at default-bucket/models/base"):
+    with pytest.raises(IntegrityError, match="trained on another model than the one at 'default-bucket/models/base'"):
         placed(place, tmp_path)
 
 
@@ -224,10 +224,10 @@ def test_hub_model_is_pinned_and_verified_as_by_a_delivery(place, tmp_path, monk
         assert placement.served == ("someone/tiny",)
         assert (placement.model.folder / "model.safetensors").read_bytes() == files["model.safetensors"]
         assert list(place.store.list("hub/")) == []
-        asked = len(hub.seen)
+        before = len(hub.seen)
         assert placed(place, tmp_path, "someone/tiny").model.folder == placement.model.folder
-        again = [seen.path for seen in hub.seen[asked:]]
-        assert not [path for path in again if path.endswith("model.safetensors")]
+        later = [seen.path for seen in hub.seen[before:]]
+        assert not [path for path in later if path.endswith("model.safetensors")]
 
 
 @pytest.mark.s3

@@ -152,7 +152,7 @@ def test_config_entries_of_training_are_merged_into_hf_overrides(tmp_path):
         assert words.count("--hf-overrides") == 1
     assert json.loads(following(command(where), "--hf-overrides")[0]) == {"rope_theta": 50.0}
     with pytest.raises(
-        InvalidValuesError, match=r"hf_overrides\.rope_theta differs from what b/0 was trained with|rope_theta: is"
+        InvalidValuesError, match=r"hf_overrides\.rope_theta: differs from what b/0 was trained with"
     ) as caught:
         command(where, vllm_engine_args={"hf_overrides": {"rope_theta": 7.0}})
     assert caught.value.exit_code == 3

@@ -1,4 +1,4 @@
-"""What does not parse is content, unchanged; and a stream in pieces says what the whole answer says."""
+"""Text that does not parse is content, unchanged, and an answer in pieces parses as the whole answer."""
 
 from __future__ import annotations
 
@@ -64,15 +64,15 @@ def test_special_token_is_shown_only_where_an_unparsed_part_began(root: Path) ->
 @pytest.mark.parametrize("kind", ["call", "calls", "code", "reasoning and call", "content and call"])
 @pytest.mark.parametrize("name", [name for name in ALL if name not in CONTENT_MARKS])
 def test_answer_cut_anywhere_loses_nothing(root: Path, name: str, kind: str) -> None:
-    said = answer(name, root, MESSAGES[kind])
-    if said is None:
+    text = answer(name, root, MESSAGES[kind])
+    if text is None:
         assert name in NO_CALLS or kind == "calls"
         return
-    for end in range(0, len(said), 3):
-        content, reasoning, calls = parsed(name, root, said[:end])
+    for end in range(0, len(text), 3):
+        content, reasoning, calls = parsed(name, root, text[:end])
         if not calls and not reasoning:
             # all of it, but for special tokens and an empty reasoning that was complete
-            wanted, got = made(name, root).bare(said[:end]), made(name, root).bare(content)
+            wanted, got = made(name, root).bare(text[:end]), made(name, root).bare(content)
             assert wanted.endswith(got)
             assert not wanted[: len(wanted) - len(got)].strip() or "think>" in wanted[: len(wanted) - len(got)]
 
@@ -104,7 +104,9 @@ PIECES = (
     pieces=st.lists(st.sampled_from(PIECES), max_size=14),
     seed=st.integers(0, 1000),
 )
-def test_any_text_parses_the_same_in_pieces_and_loses_nothing(root: Path, name: str, pieces: list[str], seed: int) -> None:
+def test_any_text_parses_the_same_in_pieces_and_loses_nothing(
+    root: Path, name: str, pieces: list[str], seed: int
+) -> None:
     text = "".join(pieces)
     whole = parsed(name, root, text)
     assert parsed(name, root, text, pieces=random.Random(seed)) == whole
