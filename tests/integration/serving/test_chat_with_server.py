@@ -54,7 +54,7 @@ def test_endpoint_lists_tuned_models_first(server, tmp_path):
     endpoint = Endpoint.of(Launched(server.url, str(tmp_path / "key")))
     assert endpoint.models == ("tuned", "brief", "other", "tiny")
     assert endpoint.bases["tuned"] == "tiny"
-    with pytest.raises(UsageError, match="no server"):
+    with pytest.raises(UsageError, match="not a server"):
         Endpoint.of(Launched(None, None))
 
 
