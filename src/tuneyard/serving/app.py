@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 from typing import Any, Literal, TypeVar, cast
 
 from fastapi import Depends, FastAPI, Path, Request
@@ -20,7 +21,6 @@ from openai.types.chat import ChatCompletion
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-import tuneyard
 from tuneyard.serving.answers.parsing import Part
 from tuneyard.serving.connections import WatchConnection
 from tuneyard.serving.errors import ErrorResponse, RequestError
@@ -83,7 +83,7 @@ def build_app(models: ModelManager, key: str) -> FastAPI:
 
     app = FastAPI(
         title="Tuneyard",
-        version=tuneyard.__version__,
+        version=version("tuneyard"),
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
