@@ -17,8 +17,8 @@ from lab.chat_families import FAMILIES, Family, make_family_tokenizer
 from tuneyard.data import Conversation, Message
 from tuneyard.data.rendering import Renderer
 from tuneyard.errors import InvalidDataError
-from tuneyard.serving.decoding import SpecialTokens, without_special
-from tuneyard.serving.parsing import AnswerParser, Content, Reasoning, ToolCall
+from tuneyard.serving.answers.decoding import SpecialTokens, without_special
+from tuneyard.serving.answers.parsing import AnswerParser, Content, Reasoning, ToolCall
 from tuneyard.serving.template import ChatTemplate, Prompt
 
 _GEMMA4 = ("<|turn>", "<|tool_call>", "<tool_call|>", '<|"|>', "<|channel>", "<channel|>")

@@ -1,6 +1,6 @@
-"""A small server for tests: a tiny base and adapters in a folder store, and a real process that serves them.
+"""A small server for tests: a tiny base model and adapters in a folder store, and a real process that serves them.
 
-Plain functions, not fixtures. The adapters' weights are random and large enough to change the answers.
+Plain functions, no fixtures. The adapters' weights are random and large enough to change the answers.
 """
 
 from __future__ import annotations
@@ -114,14 +114,14 @@ class Server:
     def ask(
         self, path: str, body: Any = None, *, method: str | None = None, key: str | None = None
     ) -> tuple[int, dict[str, Any]]:
-        """Ask one route; return the status and the JSON that came."""
+        """Send a request; return the status and the JSON of the response."""
         status, text = self.raw(
             path, body if isinstance(body, bytes | None) else json.dumps(body).encode(), method, key
         )
         return status, json.loads(text or "{}")
 
     def raw(self, path: str, body: bytes | None, method: str | None = None, key: str | None = None) -> tuple[int, str]:
-        """Ask one route with raw bytes."""
+        """Send a request with raw bytes; return the status and the text of the response."""
         host, port = self.url.split("/")[2].split(":")
         connection = http.client.HTTPConnection(host, int(port), timeout=300)
         key = self.key if key is None else key
@@ -133,7 +133,7 @@ class Server:
         return answer
 
     def stop(self) -> int:
-        """Return it to end, and return its exit code."""
+        """Stop it, and return its exit code."""
         self.process.terminate()
         return self.process.wait(300)
 
@@ -148,7 +148,7 @@ def start(
     python: str = sys.executable,
     **more: str,
 ) -> Server:
-    """Start `python -m tuneyard.serving`, on a free port where none is named."""
+    """Start `python -m tuneyard.serving`, on a free port by default."""
     from tuneyard.values import InferenceValues, canonical_json
 
     workdir.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
-"""Questions to an endpoint: an answer as a stream, as a whole, or from two models at once.
+"""Requests to an endpoint: an answer as a stream, as a whole, or from two models at once.
 
-The conversation's messages are the caller's; nothing is remembered here.
+The caller keeps the conversation's messages; nothing is stored here.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from tuneyard.chatting.endpoint import Endpoint, open_client
-from tuneyard.chatting.refusals import refusals
+from tuneyard.chatting.errors import translate_errors
 
 if TYPE_CHECKING:
     from openai import OpenAI
 
-logger = logging.getLogger("tuneyard.chatting")
+logger = logging.getLogger(__name__)
 
 Message = Mapping[str, Any]
 """`{"role": …, "content": …}`, as in OpenAI's protocol."""
 
-_CUT = "length"  # OpenAI's reason for an answer that ends at a limit
+_CUT = "length"  # OpenAI's finish reason of an answer that ends at a limit
 
 
 def ask(
@@ -32,25 +32,25 @@ def ask(
     max_tokens: int | None = None,
     temperature: float | None = None,
 ) -> str:
-    """Ask a model, and wait for its whole answer.
+    """Send messages to a model and wait for its whole answer.
 
     Args:
-        endpoint: Where it is served.
-        model: Its name there.
+        endpoint: The server.
+        model: The model's name there.
         messages: The conversation so far; its last message is the question.
-        max_tokens: The longest answer; the server's own limit where None.
+        max_tokens: The most tokens of the answer; the server's limit where None.
         temperature: 0 for the same answer every time; the model's own setting where None.
 
     Returns:
-        The answer's text. That it was cut at a limit is logged.
+        The answer's text. A warning is logged where it was cut at a limit.
 
     Raises:
         UnavailableError: The server can't be reached, or fails.
-        DeniedError: It refuses the key.
-        NotFoundError: It serves no model of that name.
-        InvalidDataError: It can't take the messages.
+        DeniedError: The server refuses the key.
+        NotFoundError: The server has no model of that name.
+        InvalidDataError: The server refuses the messages.
     """
-    with open_client(endpoint) as client, refusals(endpoint.url, model, target=endpoint.target):
+    with open_client(endpoint) as client, translate_errors(endpoint.url, model, target=endpoint.target):
         done = client.chat.completions.create(
             model=model, messages=_sent(messages), **_sampling(max_tokens, temperature)
         )
@@ -67,20 +67,20 @@ def ask_both(
     max_tokens: int | None = None,
     temperature: float | None = None,
 ) -> dict[str, str]:
-    """Ask base and tuned the same, both at once.
+    """Send the same messages to base and tuned model, both at once.
 
     Args:
-        endpoint: Where they are served.
+        endpoint: The server.
         messages: The conversation so far; its last message is the question.
-        models: Two names; base and tuned where None.
-        max_tokens: The longest answer.
+        models: Two names; base and tuned model where None.
+        max_tokens: The most tokens of an answer.
         temperature: 0 for the same answers every time.
 
     Returns:
-        The answers by the model's name, the base first.
+        The answers by the model's name, the base model's first.
 
     Raises:
-        NotFoundError: There are no two to ask; and all that `ask` raises.
+        NotFoundError: There are no two models to compare; and everything that `ask` raises.
     """
     names = endpoint.chosen(models, compare=True)
     with ThreadPoolExecutor(len(names), thread_name_prefix="ask") as pool:
@@ -94,19 +94,19 @@ class AnswerStream:
     """An answer piece by piece.
 
     Args:
-        pieces: The pieces, none of them empty; returns whether the answer was cut.
+        pieces: The pieces, none of them empty; the generator returns whether the answer was cut.
     """
 
     def __init__(self, pieces: Generator[str, None, bool]) -> None:
         self.cut = False
-        """Whether the answer ended at a limit; known when its last piece is there."""
+        """Whether the answer ended at a limit; set after its last piece."""
         self._pieces = pieces
 
     def __iter__(self) -> Iterator[str]:
         self.cut = yield from self._pieces
 
     def close(self) -> None:
-        """Close the connection, and with it the answer."""
+        """Close the connection, which ends the answer."""
         self._pieces.close()
 
 
@@ -119,16 +119,16 @@ def chat_stream(
     temperature: float | None = None,
     target: str = "",
 ) -> AnswerStream:
-    """Ask a model, and give its answer piece by piece as it is made.
+    """Send messages to a model and stream its answer.
 
-    The question is sent when the first piece is taken. Closing the stream closes the connection, and the server stops
-    generating.
+    The request is sent when the first piece is requested. Closing the stream closes the connection, and the server
+    stops generating.
 
     Args:
         client: From `open_client`.
         model: The model's name there.
         messages: The conversation so far; its last message is the question.
-        max_tokens: The longest answer; the server's own limit where None.
+        max_tokens: The most tokens of the answer; the server's limit where None.
         temperature: 0 for the same answer every time; the model's own setting where None.
         target: As for `Endpoint`.
 
@@ -136,7 +136,7 @@ def chat_stream(
         The answer.
 
     Raises:
-        UnavailableError: While it is read: the server can't be reached, or went away; and all else that `ask` raises.
+        UnavailableError: While it is read: the server can't be reached, or disconnected; and all that `ask` raises.
     """
     return AnswerStream(_pieces(client, model, messages, _sampling(max_tokens, temperature), target))
 
@@ -145,7 +145,7 @@ def _pieces(
     client: OpenAI, model: str, messages: Sequence[Message], sampling: Mapping[str, Any], target: str
 ) -> Generator[str, None, bool]:
     cut = False
-    with refusals(str(client.base_url).rstrip("/"), model, target=target):
+    with translate_errors(str(client.base_url).rstrip("/"), model, target=target):
         stream = client.chat.completions.create(model=model, messages=_sent(messages), stream=True, **sampling)
         with stream:
             for chunk in stream:
@@ -157,13 +157,13 @@ def _pieces(
 
 
 def cut_note(model: str, max_tokens: int | None) -> str:
-    """Say that an answer was cut.
+    """Write the note that an answer was cut.
 
     Args:
-        model: Whose it is.
-        max_tokens: The longest answer that was asked for; None where the context alone is the limit.
+        model: The model's name.
+        max_tokens: The requested limit; None where the context alone is the limit.
     """
-    limit = "the model's context is full" if max_tokens is None else f"it has the {max_tokens} tokens of --max-tokens"
+    limit = "the model's context is full" if max_tokens is None else f"--max-tokens is {max_tokens}"
     return f"The answer of {model!r} was cut: {limit}."
 
 

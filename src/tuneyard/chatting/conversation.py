@@ -1,4 +1,4 @@
-"""What was said so far, kept so that the next question is understood. No server and no terminal in here."""
+"""A conversation's messages, which give the next question its context. Knows neither server nor terminal."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class Conversation:
 
     def __init__(self, system: str | None = None) -> None:
         self.system = system or None
-        self._said: list[dict[str, str]] = []
+        self._turns: list[dict[str, str]] = []
 
     @property
     def messages(self) -> list[dict[str, str]]:
-        """All messages, as a model is asked with."""
+        """All messages, as a request sends them."""
         first = [{"role": "system", "content": self.system}] if self.system else []
-        return [*first, *(dict(message) for message in self._said)]
+        return [*first, *(dict(message) for message in self._turns)]
 
     def ask(self, question: str) -> list[dict[str, str]]:
         """Add a question.
@@ -32,29 +32,29 @@ class Conversation:
         Returns:
             All messages.
         """
-        self._said.append({"role": "user", "content": question})
+        self._turns.append({"role": "user", "content": question})
         return self.messages
 
     def answer(self, text: str) -> None:
-        """Add what was answered, be it whole or stopped in the middle; no answer at all takes the question back.
+        """Add an answer, whole or stopped in the middle; an empty answer removes the question.
 
         Args:
             text: The answer.
         """
         if text:
-            self._said.append({"role": "assistant", "content": text})
-        elif self._said and self._said[-1]["role"] == "user":
-            self._said.pop()
+            self._turns.append({"role": "assistant", "content": text})
+        elif self._turns and self._turns[-1]["role"] == "user":
+            self._turns.pop()
 
     def reset(self) -> None:
-        """Forget all that was said; the system message stays."""
-        self._said.clear()
+        """Remove all messages but the system message."""
+        self._turns.clear()
 
     def save(self, path: Path) -> None:
-        """Write it as one more line of a JSONL file, in the form that finetuning takes.
+        """Append it as a line to a JSONL file, in the format of training data.
 
         Args:
-            path: The file; made where it is missing.
+            path: The file; created where it does not exist.
         """
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"messages": self.messages}, ensure_ascii=False) + "\n")

@@ -1,4 +1,4 @@
-"""Where served models answer: the URL, the key and the names. Knows how to ask a server what it serves."""
+"""An endpoint of served models: its URL, its key and the models' names, listed from the server."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
-from tuneyard.chatting.refusals import refusals
+from tuneyard.chatting.errors import translate_errors
 from tuneyard.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from openai import OpenAI
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-CONNECT_SECONDS = 5.0
-ANSWER_SECONDS = 600.0
-"""How long the next piece of an answer may take: a CPU reads a long conversation for minutes before its first word."""
+_CONNECT_SECONDS = 5.0
+_READ_SECONDS = 600.0
+"""The timeout of the next piece of an answer: a CPU processes a long conversation for minutes before the first."""
 
 
 class Served(Protocol):
-    """What is known of a server that was launched: `runs.RunInfo` is one."""
+    """The state of a launched server: `runners.RunInfo` is one."""
 
     @property
     def url(self) -> str | None:
@@ -30,7 +30,7 @@ class Served(Protocol):
 
     @property
     def api_key_file(self) -> str | None:
-        """The file its key lies in; None where it has none."""
+        """The file that holds its key; None where it has none."""
         ...
 
 
@@ -39,11 +39,11 @@ class Endpoint:
     """A server of models.
 
     Attributes:
-        url: With or without `/v1` at its end.
-        key: What it is asked with; empty where it wants none.
-        models: The names that answer, finetuned ones first.
-        bases: For each finetuned adapter among them, the name of the model it stands on.
-        target: What a command adds to reach the server's target (` --on kubernetes`), for hints; empty here.
+        url: The URL, with or without `/v1` at its end.
+        key: The API key; empty for an open server.
+        models: The models' names, finetuned ones first.
+        bases: The name of the base model of each finetuned adapter among them.
+        target: The options that select the server's target in hints (` --on kubernetes`); empty for this machine.
     """
 
     url: str
@@ -57,33 +57,33 @@ class Endpoint:
         """Connect to a server that was launched on this machine.
 
         Args:
-            server: What is known of it, for example `tuneyard.find(NAME).info()`.
+            server: Its state, such as `tuneyard.find(NAME).info()`.
 
         Returns:
-            The endpoint with the names that answer there.
+            The endpoint with the names of its models.
 
         Raises:
-            UsageError: It is no server.
-            UnavailableError: It does not answer.
-            DeniedError: It refuses the key.
+            UsageError: The run is not a server.
+            UnavailableError: The server does not answer.
+            DeniedError: The server refuses the key.
         """
         if not server.url:
-            raise UsageError("This run is no server, so it can't be talked with.", hint="See them: tuneyard runs")
+            raise UsageError("This run is not a server.", hint="List the servers: tuneyard runs")
         path = server.api_key_file
         return connect(server.url, Path(path).read_text(encoding="utf-8").strip() if path else "")
 
     def chosen(self, models: Sequence[str] | None, *, compare: bool) -> tuple[str, ...]:
-        """Say which models are meant: those named, the first, or base and tuned to compare.
+        """Select the models: the given ones, the first, or base and tuned model to compare.
 
         Args:
-            models: Names; None or empty where none were named.
-            compare: Whether two are to be compared.
+            models: Names; None or empty for the default.
+            compare: Whether to compare two models.
 
         Returns:
-            One name, or two where models are compared: the base first.
+            One name, or two to compare: the base model first.
 
         Raises:
-            NotFoundError: A name is not served here, or there are no two to compare.
+            NotFoundError: The server has no model of a name, or no two to compare.
         """
         names = tuple(models or ())
         for name in names:
@@ -101,28 +101,28 @@ class Endpoint:
             return self.bases[tuned], tuned
         raise NotFoundError(
             f"The server at {self.url} has no base and tuned model to compare; it serves {', '.join(self.models)}.",
-            hint="Serve a run's adapter (its checkpoint-final of a LoRA finetuning): its base is served beside it.",
+            hint="Serve the checkpoint-final of a LoRA finetuning: the base model is served beside the adapter.",
             models=list(self.models),
         )
 
 
 def connect(url: str, key: str = "", *, target: str = "") -> Endpoint:
-    """Ask a server which models it serves.
+    """Connect to a server and list its models.
 
     Args:
-        url: With or without `/v1` at its end.
-        key: What it is asked with; empty where it wants none.
+        url: The URL, with or without `/v1` at its end.
+        key: The API key; empty for an open server.
         target: As for `Endpoint`.
 
     Returns:
         The endpoint, finetuned models first.
 
     Raises:
-        UnavailableError: It does not answer.
-        DeniedError: It refuses the key.
+        UnavailableError: The server does not answer.
+        DeniedError: The server refuses the key.
     """
     endpoint = Endpoint(url, key)
-    with open_client(endpoint) as client, refusals(url, target=target):
+    with open_client(endpoint) as client, translate_errors(url, target=target):
         cards = [card.model_dump() for card in client.models.list().data]
     bases = {str(card["id"]): str(card["parent"]) for card in cards if card.get("parent")}
     names = [str(card["id"]) for card in cards]
@@ -130,16 +130,16 @@ def connect(url: str, key: str = "", *, target: str = "") -> Endpoint:
 
 
 def open_client(endpoint: Endpoint) -> OpenAI:
-    """Open a client of the endpoint; close it, or use it in a `with`.
+    """Open a client of an endpoint; close it, or use it in a `with` block.
 
     Args:
-        endpoint: Where to.
+        endpoint: The server.
     """
     import openai
 
     url = endpoint.url.rstrip("/")
-    timeout: Any = openai.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
-    # A proxy of the environment is for other machines: it could not reach this one's loopback address.
+    timeout: Any = openai.Timeout(_READ_SECONDS, connect=_CONNECT_SECONDS)
+    # A proxy of the environment can't reach this machine's loopback address.
     direct = (urlsplit(url).hostname or "") in LOOPBACK
     return openai.OpenAI(
         base_url=url if url.endswith("/v1") else f"{url}/v1",
@@ -151,10 +151,10 @@ def open_client(endpoint: Endpoint) -> OpenAI:
 
 
 def unknown_model(endpoint: Endpoint, name: str) -> NotFoundError:
-    """Build the error for a name that is not served."""
+    """Build the error for a name that the server does not have."""
     return NotFoundError(
         f"The server at {endpoint.url} serves no model {name!r}; it serves {', '.join(endpoint.models)}.",
-        hint=f"Ask for {endpoint.models[0]}." if endpoint.models else "",
+        hint=f"List the servers: tuneyard runs{endpoint.target}",
         model=name,
         models=list(endpoint.models),
     )

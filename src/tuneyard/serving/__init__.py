@@ -1,7 +1,7 @@
-"""Serving models on an OpenAI-compatible endpoint: by vLLM where it is installed, else by transformers' serving parts.
+"""Serving models on an OpenAI-compatible endpoint: with vLLM where it is installed, else with our own server.
 
-The room's public face; the rest of it is private. `python -m tuneyard.serving VALUES --workdir DIR` serves as a
-process. Importing it loads no torch: that happens when models are loaded.
+The room's public face; the rest is private. `python -m tuneyard.serving VALUES --workdir DIR` runs the server as a
+process. Importing this loads no torch: that happens when models are loaded.
 """
 
 from tuneyard.serving.placement import Adapter, Placement, Weights, place_models

@@ -1,8 +1,8 @@
-"""`python -m tuneyard.serving VALUES --workdir DIR`: serve what a values file says, until a signal comes.
+"""`python -m tuneyard.serving VALUES --workdir DIR`: serve the models of a values file until a signal.
 
-Reads the values file and the documented environment, nothing else. The key that clients have to send is that of
-`TUNEYARD_API_KEY`, else of `VLLM_API_KEY`; without either, anyone who can reach the server may ask. Ends with the
-documented exit codes: 143 after SIGTERM.
+Reads the values file and the documented environment, nothing else. Clients have to send the key in
+`TUNEYARD_API_KEY`, else that in `VLLM_API_KEY`; without either, the server is open to anyone who can reach it. Exits
+with the documented codes: 143 after SIGTERM.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tuneyard.serving.placement import Placement
 
 _END_SECONDS = 15
-"""Of the grace period, what isn't for answers: five seconds of the chart's preStop, ten for ending the engine."""
+"""The part of the grace period not left to running answers: 5 s of the chart's preStop, 10 s to end the engine."""
 
 
 def main() -> int:
@@ -35,12 +35,12 @@ def main() -> int:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tuneyard.serving", description="Serve as a values file says.")
+    parser = argparse.ArgumentParser(prog="python -m tuneyard.serving", description="Serve a values file's models.")
     parser.add_argument("values", type=Path, help="the resolved values, as one JSON file")
-    parser.add_argument("--workdir", type=Path, required=True, help="a folder of this server on this machine")
+    parser.add_argument("--workdir", type=Path, required=True, help="the server's own folder on this machine")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
-    parser.add_argument("--port", type=int, help="the port; 0 for any that is free, the values' port if left out")
-    parser.add_argument("--ready-file", type=Path, help="a file to write when every model answers")
+    parser.add_argument("--port", type=int, help="the port; 0 for any free one; the values' port by default")
+    parser.add_argument("--ready-file", type=Path, help="a file to write once every model answers")
     return parser.parse_args()
 
 
@@ -58,44 +58,46 @@ def _serve(options: argparse.Namespace, workdir: Path) -> None:
     ready: Path | None = options.ready_file.resolve() if options.ready_file else None
     if ready:
         ready.unlink(missing_ok=True)
-    door = open_port(options.host, values.port if options.port is None else options.port)
+    listener = open_port(options.host, values.port if options.port is None else options.port)
     store = find_store(fallback=values.bucket_storage.host)
     key = key_of_environment()
     _check_key(values, key)
-    # What can be refused is refused before gigabytes are pulled.
+    # Refuse what can be refused before gigabytes are pulled.
     device = choose_device(values.gpuResource, values.gpus, key="gpus")
     if vllm.is_installed():
-        _serve_by_vllm(values, place_models(values, store, workdir), door, workdir, key, ready, on_cpu=device == "cpu")
+        _serve_by_vllm(
+            values, place_models(values, store, workdir), listener, workdir, key, ready, on_cpu=device == "cpu"
+        )
         return
     settings = app_settings(values.vllm_engine_args)
     if device != "cpu" and values.gpus > 1:
-        problem = Problem("gpus", "needs vLLM, which is not installed here", str(values.gpus), "1")
-        raise InvalidValuesError(f"{values.gpus} accelerators for one server need vLLM.", problems=[problem])
+        problem = Problem("gpus", "needs vLLM, which is not installed", str(values.gpus), "1")
+        raise InvalidValuesError(f"A server with {values.gpus} accelerators needs vLLM.", problems=[problem])
     placement = place_models(values, store, workdir)
-    os.environ["HF_HUB_OFFLINE"] = "1"  # everything is here now: nothing may ask a hub
+    os.environ["HF_HUB_OFFLINE"] = "1"  # every file is here: no library may contact a hub
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    serve_app(placement, settings, device, door, key=key, ready_file=ready, finish_seconds=_finish_seconds(values))
+    serve_app(placement, settings, device, listener, key=key, ready_file=ready, finish_seconds=_finish_seconds(values))
 
 
 def _check_key(values: InferenceValues, key: str) -> None:
-    """Refuse to serve everyone where the values name a key."""
+    """Refuse to start an open server where the values name a key."""
     if values.apiKeySecret.name and not key:
         name, key_name = values.apiKeySecret.name, values.apiKeySecret.key
         raise InvalidValuesError(
-            f"The server's key is empty, and apiKeySecret names one ({name}, key {key_name}); anyone could ask it.",
+            f"The server's key is empty, but apiKeySecret names one (Secret '{name}', key '{key_name}').",
             hint=fitting(
                 "Set it in the environment: export TUNEYARD_API_KEY=…",
-                f"Make it anew: kubectl delete secret {name} && "
+                f"Recreate the Secret: kubectl delete secret {name} && "
                 f"kubectl create secret generic {name} --from-literal={key_name}=…",
             ),
-            problems=[Problem("apiKeySecret", "holds no text", allowed="a text that clients have to send")],
+            problems=[Problem("apiKeySecret", "is empty", allowed="the key that clients have to send")],
         )
 
 
 def _serve_by_vllm(
     values: InferenceValues,
     placement: Placement,
-    door: socket,
+    listener: socket,
     workdir: Path,
     key: str,
     ready: Path | None,
@@ -107,8 +109,8 @@ def _serve_by_vllm(
     from tuneyard.serving.readiness import local_url
 
     check_folder(placement.model.folder, where=placement.model.where)
-    host, port = door.getsockname()[:2]
-    door.close()
+    host, port = listener.getsockname()[:2]
+    listener.close()
     finish = _finish_seconds(values)
     command = vllm.build_command(
         values, placement, host=host, port=port, guarded=bool(key), on_cpu=on_cpu, finish_seconds=finish
@@ -126,18 +128,18 @@ def _serve_by_vllm(
 
 
 def _finish_seconds(values: InferenceValues) -> int:
-    """How long answers under way may go on after SIGTERM: what the pod has, less its preStop and the end of it all."""
+    """Return how long running answers may continue after SIGTERM: the pod's grace period less `_END_SECONDS`."""
     return max(5, values.terminationGracePeriodSeconds - _END_SECONDS)
 
 
 def _environment(values: InferenceValues) -> dict[str, str]:
-    """Take the values' `env_vars`; those of a Secret have to be there already, as a cluster puts them."""
+    """Return the texts of `env_vars`; the cluster has to have set those that come from a Secret."""
     texts = {name: value for name, value in values.env_vars.items() if isinstance(value, str)}
     absent = [name for name in values.env_vars if name not in texts and name not in os.environ]
     if absent:
-        problems = [Problem(f"env_vars.{name}", "comes from a Secret, and none is there") for name in absent]
+        problems = [Problem(f"env_vars.{name}", "comes from a Secret and is not set") for name in absent]
         raise InvalidValuesError(
-            f"{', '.join(absent)} should come from a Secret of the cluster.",
+            f"The environment lacks {', '.join(absent)}, which the values take from a Secret.",
             hint=f"Set it in the environment: export {absent[0]}=…",
             problems=problems,
         )

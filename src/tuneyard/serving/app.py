@@ -1,31 +1,70 @@
-"""Our own server's app: the routes below and no others, and the key before everything.
+"""The app of our own server: routes typed by the request and response models, which FastAPI writes the document from.
 
-Errors have OpenAI's shape. FastAPI's pages of documentation are not served.
+Errors have OpenAI's shape. FastAPI's documentation pages are not served. Sits on `generation`; knows nothing of how
+models are loaded.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from importlib.metadata import version
+from typing import Any, Literal, TypeVar, cast
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Path, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.security import HTTPBearer
+from openai.types import Completion
+from openai.types.chat import ChatCompletion
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from tuneyard.serving.answering import Models
-from tuneyard.serving.clients import WatchClient
+from tuneyard.serving.answers.parsing import Part
+from tuneyard.serving.connections import WatchConnection
+from tuneyard.serving.errors import ErrorResponse, RequestError
+from tuneyard.serving.generation import GenerationTask, ModelManager
 from tuneyard.serving.guard import RequireKey
-from tuneyard.serving.handlers import chat_handler, find_model, text_handler
-from tuneyard.serving.openapi import openapi_document
-
-ROUTES = frozenset(
-    {"/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/models/{model:path}", "/health", "/openapi.json"}
+from tuneyard.serving.loading import LoadedModel
+from tuneyard.serving.requests import (
+    ChatCompletionRequest,
+    CompletionRequest,
+    GenerationRequest,
+    describe_problems,
 )
+from tuneyard.serving.responses import ChatResponse, Ending, ModelCard, TextResponse, events, new_identifier
+from tuneyard.serving.tasks import chat_task, refuse_oversized, text_task
+
+_Request = TypeVar("_Request", bound=GenerationRequest)
+_EVENT = {
+    "type": "object",
+    "properties": {"data": {"type": "string", "description": "A chunk of the answer as JSON; the last is [DONE]"}},
+    "required": ["data"],
+}
+_STREAMED: dict[str, Any] = {"content": {"text/event-stream": {"itemSchema": _EVENT}}}
+_ERRORS = {
+    400: "The request is invalid or can't be honoured",
+    401: "The key is missing or wrong",
+    404: "There is no such model",
+    413: "The request is too large",
+}
 
 
-def build_app(models: Models, key: str) -> FastAPI:
+class ModelList(BaseModel):
+    """`GET /v1/models`."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelCard]
+
+
+class Health(BaseModel):
+    """`GET /health`."""
+
+    status: Literal["ok"] = "ok"
+
+
+def build_app(models: ModelManager, key: str) -> FastAPI:
     """Build the app.
 
     Args:
@@ -42,50 +81,117 @@ def build_app(models: Models, key: str) -> FastAPI:
         yield
         models.drain(0)
 
-    async def health() -> dict[str, str]:
-        return {"status": "ok"}
-
-    async def list_models() -> dict[str, Any]:
-        return {"object": "list", "data": [models.card(name) for name in models.names]}
-
-    async def show_model(model: str) -> dict[str, Any]:
-        find_model(models, model)
-        return models.card(model)
-
-    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.add_api_route("/v1/chat/completions", chat_handler(models).handle, methods=["POST"], response_model=None)
-    app.add_api_route("/v1/completions", text_handler(models).handle, methods=["POST"], response_model=None)
-    app.add_api_route("/v1/models", list_models, methods=["GET"])
-    app.add_api_route("/v1/models/{model:path}", show_model, methods=["GET"])
-    app.add_api_route("/health", health, methods=["GET"])
-    document = openapi_document(models.names, guarded=bool(key))
-    app.openapi = lambda: document
-    app.add_exception_handler(HTTPException, _refused)
-    app.add_exception_handler(RequestValidationError, _not_json)
-    app.add_exception_handler(Exception, _failed)
-    app.add_middleware(cast("Any", WatchClient))
+    app = FastAPI(
+        title="Tuneyard",
+        version=version("tuneyard"),
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        # Puts the scheme into the document. `RequireKey` checks the key before routing, so that paths without a route
+        # and the document itself are guarded too.
+        dependencies=[Depends(HTTPBearer(scheme_name="key", auto_error=False))] if key else [],
+        exception_handlers={
+            RequestError: _request_error,
+            RequestValidationError: _invalid_request,
+            HTTPException: _http_error,
+            Exception: _internal_error,
+        },
+    )
+    app.openapi_version = "3.2.0"  # the first that describes the events of a stream
+    app.add_middleware(cast("Any", WatchConnection))
     if key:
         app.add_middleware(cast("Any", RequireKey), key=key)
+    _add_generation_routes(app, models)
+    _add_model_routes(app, models)
     return app
 
 
-async def _refused(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
-    detail = cast("Any", error.detail)
-    facts: dict[str, Any] = detail if isinstance(detail, dict) else {"message": f"{request.url.path}: {detail}"}
-    return _error(error.status_code, facts)
+def _add_generation_routes(app: FastAPI, models: ModelManager) -> None:
+    route: dict[str, Any] = {
+        "response_model_exclude_unset": True,
+        "responses": {200: _STREAMED, **_errors(400, 401, 404, 413)},
+    }
+
+    @app.post("/v1/chat/completions", summary="Answer a conversation", response_model=ChatCompletion, **route)
+    async def create_chat_completion(request: ChatCompletionRequest) -> Any:
+        response = ChatResponse(new_identifier("chatcmpl"), request.model, request.wants_usage)
+        return await _answer(models, request, chat_task, response)
+
+    @app.post("/v1/completions", summary="Continue a text", response_model=Completion, **route)
+    async def create_completion(request: CompletionRequest) -> Any:
+        response = TextResponse(new_identifier("cmpl"), request.model, request.wants_usage)
+        return await _answer(models, request, text_task, response)
 
 
-async def _not_json(request: Request, error: Exception) -> JSONResponse:
-    del request, error
-    return _error(400, {"message": "The request's body is not a JSON object.", "code": "invalid_json"})
+def _add_model_routes(app: FastAPI, models: ModelManager) -> None:
+    # An enumeration in the document alone: an unknown name is 404, not a validation error.
+    served_name: Any = Path(json_schema_extra={"enum": list(models.names)})
+
+    @app.get("/v1/models", summary="List the models", responses=_errors(401))
+    async def list_models() -> ModelList:
+        return ModelList(data=[models.card(name) for name in models.names])
+
+    @app.get("/v1/models/{model:path}", summary="Describe a model", responses=_errors(401, 404))
+    async def show_model(model: str = served_name) -> ModelCard:
+        return models.card(model)
+
+    @app.get("/health", summary="Check that the server answers", responses=_errors(401))
+    async def check_health() -> Health:
+        return Health()
 
 
-async def _failed(request: Request, error: Exception) -> JSONResponse:
+def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Describe error responses; with a default among them, FastAPI adds no 422, which this server never sends."""
+    described: dict[int | str, dict[str, Any]] = {
+        status: {"model": ErrorResponse, "description": _ERRORS[status]} for status in statuses
+    }
+    return {**described, "default": {"model": ErrorResponse, "description": "Any other error"}}
+
+
+async def _answer(
+    models: ModelManager,
+    request: _Request,
+    make_task: Callable[[_Request, LoadedModel], GenerationTask],
+    response: ChatResponse,
+) -> StreamingResponse | dict[str, Any]:
+    """Answer a request, as a stream or as the body of a whole completion.
+
+    Raises:
+        RequestError: It can't be honoured, or not be answered to its end.
+    """
+    model = models.find(request.model)
+    refuse_oversized(request, model)
+    task = await asyncio.to_thread(make_task, request, model)
+    generated = models.answer(model, task)
+    if request.stream:
+        return StreamingResponse(events(response, generated), media_type="text/event-stream")
+    parts: list[Part] = []
+    try:
+        async for part in generated:
+            if isinstance(part, Ending):
+                return response.whole(parts, part)
+            parts.append(part)
+    finally:
+        await generated.aclose()
+    raise AssertionError("an answer ends with its ending")
+
+
+async def _request_error(request: Request, error: Exception) -> JSONResponse:
     del request
-    return _error(500, {"message": f"The request could not be answered: {error}"})
+    assert isinstance(error, RequestError)
+    return JSONResponse(error.response.model_dump(), status_code=error.status)
 
 
-def _error(status: int, facts: dict[str, Any]) -> JSONResponse:
-    kind = "server_error" if status >= 500 else "invalid_request_error"
-    return JSONResponse({"error": {"type": kind, "param": None, "code": None, **facts}}, status_code=status)
+async def _invalid_request(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    return await _request_error(request, describe_problems(error.errors()))
+
+
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    message = f"{request.url.path}: {error.detail}"
+    return await _request_error(request, RequestError(message, status=error.status_code))
+
+
+async def _internal_error(request: Request, error: Exception) -> JSONResponse:
+    return await _request_error(request, RequestError(f"The request could not be answered: {error}", status=500))

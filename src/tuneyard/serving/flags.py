@@ -1,7 +1,7 @@
-"""vLLM's flags as our own app understands them: honoured, without meaning here, or refused by name.
+"""vLLM's flags in our own server: honoured, without effect, or refused by name.
 
 The tables below are the whole list. A flag that changes answers and can't be honoured is refused; one that only tunes
-vLLM's engine is told in one line. Not used where vLLM itself serves.
+vLLM's engine is logged. Not used where vLLM itself serves.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from tuneyard.errors import InvalidValuesError, Problem
 
 OWN = {"host": "--host", "port": "--port", "api_key": "TUNEYARD_API_KEY", "middleware": "nothing", "model": "model"}
-"""Flags that Tuneyard sets itself, whoever serves, and where to say it instead."""
+"""Flags that Tuneyard sets itself with either server, and what to set instead."""
 
 # fmt: off
 TUNING = frozenset({
@@ -26,7 +26,7 @@ TUNING = frozenset({
     "optimization_level", "scheduling_policy", "swap_space", "uvicorn_log_level",
 })
 # fmt: on
-"""Flags of speed, memory and logs: without them the answers are the same."""
+"""Flags of speed, memory and logs, which don't change answers."""
 
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "data_parallel_size": (1,),
@@ -40,7 +40,7 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "tokenizer_mode": ("auto", "hf"),
     "trust_remote_code": (False,),
 }
-"""Flags that can only be taken with the values that ask for nothing."""
+"""Flags of which only the values that request nothing are accepted."""
 
 DTYPES = {
     "auto": "auto",
@@ -56,23 +56,23 @@ _ELSEWHERE = ("served_model_name", "revision")  # read by placement
 
 @dataclass(frozen=True, slots=True)
 class AppSettings:
-    """What our own app honours of vLLM's flags.
+    """The flags of vLLM that our own server honours.
 
     Attributes:
-        dtype: torch's name of a dtype, or `auto` for the weights' own.
-        max_model_len: The most tokens of a prompt and its answer; None for what the model can.
-        seed: Seeds the sampling when the server starts; None for chance.
-        passed_over: Flags that have no meaning here.
+        dtype: torch's name of a dtype, or `auto` for that of the weights.
+        max_model_len: The most tokens of a prompt and its answer; None for the model's own limit.
+        seed: Seeds the server's sampling; None for a random seed.
+        ignored: Flags without effect here.
     """
 
     dtype: str
     max_model_len: int | None
     seed: int | None
-    passed_over: tuple[str, ...]
+    ignored: tuple[str, ...]
 
 
 def app_settings(flags: Mapping[str, Any]) -> AppSettings:
-    """Read vLLM's flags for our own app.
+    """Read vLLM's flags for our own server.
 
     Args:
         flags: `vllm_engine_args`, written with `_`.
@@ -81,7 +81,7 @@ def app_settings(flags: Mapping[str, Any]) -> AppSettings:
         The settings.
 
     Raises:
-        InvalidValuesError: Flags that can't be honoured, all of them.
+        InvalidValuesError: Some flags can't be honoured; it names all of them.
     """
     problems = [*own_flags(flags)]
     readers: dict[str, Callable[[Any], Any]] = {"dtype": _dtype, "max_model_len": _length, "seed": _seed}
@@ -93,20 +93,20 @@ def app_settings(flags: Mapping[str, Any]) -> AppSettings:
                 problems.append(read[name])
         elif name in NEUTRAL and value not in NEUTRAL[name]:
             allowed = " or ".join(str(each).lower() for each in NEUTRAL[name])
-            problems.append(Problem(_where(name), "needs vLLM, which is not installed here", str(value), allowed))
+            problems.append(Problem(_where(name), "needs vLLM, which is not installed", str(value), allowed))
         elif name not in NEUTRAL and name not in TUNING and name not in _ELSEWHERE and name not in OWN:
-            problems.append(Problem(_where(name), "needs vLLM, which is not installed here", str(value)))
+            problems.append(Problem(_where(name), "needs vLLM, which is not installed", str(value)))
     if problems:
         raise InvalidValuesError(
             f"The server can't honour {', '.join(problem.where for problem in problems)}.",
             hint="Leave them out, or install vLLM where the model is served.",
             problems=problems,
         )
-    return AppSettings(**read, passed_over=tuple(name for name in flags if name in TUNING))
+    return AppSettings(**read, ignored=tuple(name for name in flags if name in TUNING))
 
 
 def own_flags(flags: Mapping[str, Any]) -> list[Problem]:
-    """Find flags that Tuneyard sets itself.
+    """Find the flags that Tuneyard sets itself.
 
     Args:
         flags: `vllm_engine_args`, written with `_`.
@@ -126,17 +126,17 @@ def _where(name: str) -> str:
 
 
 def _dtype(value: Any) -> str | Problem:
-    return DTYPES.get(value) or Problem(_where("dtype"), "is no dtype", str(value), ", ".join(DTYPES))
+    return DTYPES.get(value) or Problem(_where("dtype"), "is not a dtype", str(value), ", ".join(DTYPES))
 
 
 def _length(value: Any) -> int | Problem | None:
-    """Read `max_model_len` as vLLM does: 4096, 4k (4,000), 4K (4,096); auto and -1 are what the model can."""
+    """Read `max_model_len` as vLLM does: 4096, 4k (4,000), 4K (4,096); auto and -1 are the model's own limit."""
     if value in ("auto", -1, "-1"):
         return None
     match = re.fullmatch(r"(\d+)([kKmM]?)", str(value))
     if match and int(match[1]) > 0 and not isinstance(value, bool):
         return int(match[1]) * _UNITS[match[2]]
-    return Problem(_where("max_model_len"), "is no number of tokens", str(value), "4096, 4K or auto")
+    return Problem(_where("max_model_len"), "is not a number of tokens", str(value), "4096, 4K or auto")
 
 
 def _seed(value: Any) -> int | Problem:

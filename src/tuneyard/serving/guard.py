@@ -1,7 +1,7 @@
-"""The key at the door: no route of a server answers without it, `/health` included.
+"""The API key: an ASGI middleware that guards every path of a server, `/health` and unknown paths included.
 
-An ASGI middleware in plain Python, so that it stands before our own app and, by `--middleware`, before vLLM's, whose
-own key guards only a few prefixes. Probes and scrapers send the key too; there is no list of exceptions to get wrong.
+Plain Python, so that it wraps our own app and, through `--middleware`, vLLM's, whose own key guards only a few
+prefixes. Probes and scrapers send the key too; there is no list of exceptions to get wrong.
 """
 
 from __future__ import annotations
@@ -25,50 +25,52 @@ _POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
 
 
 def key_of_environment(environ: Mapping[str, str] | None = None) -> str:
-    """Read the key that clients have to send; empty where anyone who can reach the server may ask.
+    """Read the key that clients have to send; empty for a server that is open to anyone who can reach it.
 
-    Whitespace around it is no part of it, as of what a client sends: Secrets are often made of a line with its end.
+    Surrounding whitespace is stripped, as in what a client sends: Secrets are often made from a line with its end.
 
     Args:
-        environ: Where to read; the process's own environment where None.
+        environ: The environment to read; the process's own where None.
     """
     source = os.environ if environ is None else environ
     return next((key for name in KEY_VARIABLES if (key := source.get(name, "").strip())), "")
 
 
 class RequireKey:
-    """Lets a request through only with `Authorization: Bearer <key>`.
+    """Passes on only requests with `Authorization: Bearer <key>`.
 
     Args:
-        app: What is guarded.
-        key: The key; that of the environment where None, which is how vLLM makes one.
+        app: The guarded app.
+        key: The key; that of the environment where None, since vLLM passes no arguments to a middleware.
 
     Raises:
-        DeniedError: There is no key to ask for: a guard that lets everyone in would be a lie.
+        DeniedError: There is no key: a guard that lets everyone in would be a trap.
     """
 
     def __init__(self, app: App, key: str | None = None) -> None:
         key = key_of_environment() if key is None else key
         if not key:
-            raise DeniedError("There is no key to guard the server with.", hint=f"Set {KEY_VARIABLES[0]}.")
+            raise DeniedError(
+                "There is no key to guard the server with.", hint=f"Set {KEY_VARIABLES[0]} in the environment."
+            )
         self._app = app
         self._expected = _digest(f"Bearer {key}".encode())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
-        if scope["type"] == "lifespan" or self._may_enter(scope):
+        if scope["type"] == "lifespan" or self._is_allowed(scope):
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
         else:
             await _refuse(send)
 
-    def _may_enter(self, scope: Scope) -> bool:
+    def _is_allowed(self, scope: Scope) -> bool:
         given = [value for name, value in scope.get("headers", ()) if name.lower() == b"authorization"]
         if len(given) != 1:
             return False
         scheme, _, token = given[0].partition(b" ")
-        # Compared as hashes: the time taken tells neither content nor length.
+        # Hashes are compared, so the time taken depends on neither content nor length.
         return hmac.compare_digest(_digest(scheme.title() + b" " + token.strip()), self._expected)
 
 

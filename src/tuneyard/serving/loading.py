@@ -1,8 +1,7 @@
 """From verified folders to models in memory: one set of base weights, and a tree of modules for each adapter on it.
 
-An adapter's model is a copy of the base's modules around the very same weights, so base and adapters answer at the same
-time, each from a thread of its own, and nothing is ever switched. What it costs is the modules (a few MB) and the
-adapter.
+An adapter's model is a copy of the base model's modules around the same weights, so base model and adapters answer at
+the same time, each in its own thread, and no adapter is ever switched. It costs the modules (a few MB) and the adapter.
 """
 
 from __future__ import annotations
@@ -22,34 +21,34 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerF
 from tuneyard.data import bound_template, read_tokenizer, stop_token_ids, template_problem
 from tuneyard.errors import InvalidDataError, InvalidValuesError, Problem
 from tuneyard.models import ADAPTER_CONFIG, load_adapter, load_model
-from tuneyard.serving.decoding import SpecialTokens
+from tuneyard.serving.answers.decoding import SpecialTokens
 from tuneyard.serving.flags import AppSettings
 from tuneyard.serving.placement import Placement, Weights
 from tuneyard.serving.template import ChatTemplate
 
-logger = logging.getLogger("tuneyard.serving")
+logger = logging.getLogger(__name__)
 
 _WITHOUT_POSITIONS = 2048
-"""The context, in tokens, of an architecture that has no limit of its own (Mamba, Bloom)."""
+"""The context, in tokens, of an architecture without a limit of its own (Mamba, Bloom)."""
 
 _TOKENIZER = "tokenizer_config.json"
 _GENERATION = "generation_config.json"
 _INIT_LEAVES_BASE = (True, False, "gaussian", "eva", None)
-"""Ways to begin an adapter that don't change the base's weights; peft repeats the way when it loads one."""
+"""Initializations that leave the base weights unchanged; peft repeats an adapter's initialization when it loads it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """A model ready to answer.
+class LoadedModel:
+    """A model in memory, ready to generate.
 
     Attributes:
-        names: What it answers to.
-        parent: The base's name where it is an adapter; empty otherwise.
+        names: Its names.
+        parent: The name of its base model where it is an adapter; empty otherwise.
         model: The model, or an adapter's `PeftModel`.
-        tokenizer: Its own: an adapter may have been trained with another chat template than its base.
-        generation: How it answers where a request sets nothing, with every token that ends an answer.
+        tokenizer: Its own: an adapter may have been trained with another chat template than its base model.
+        generation: The defaults of its generation, with every token that ends an answer.
         limit: The most tokens of a prompt and its answer.
-        longest_token: The characters of the longest token there is.
+        longest_token: The number of characters of its longest token.
         special: Its special tokens.
         template: Its chat template; None where it has none.
         stop_words: Words that end every answer.
@@ -67,8 +66,8 @@ class Loaded:
     stop_words: tuple[str, ...]
 
 
-def load_models(placement: Placement, settings: AppSettings, device: str) -> tuple[Loaded, ...]:
-    """Load all that one server serves.
+def load_models(placement: Placement, settings: AppSettings, device: str) -> tuple[LoadedModel, ...]:
+    """Load everything that one server serves.
 
     Args:
         placement: Verified folders and names.
@@ -79,9 +78,9 @@ def load_models(placement: Placement, settings: AppSettings, device: str) -> tup
         The models, that of the values' `model` first.
 
     Raises:
-        IncompleteModelError: A model's files lack a weight, hold one that it hasn't, or one of another shape.
-        InvalidDataError: Files are right, but no model that transformers and peft can load.
-        InvalidValuesError: `max_model_len` is more than the model can.
+        IncompleteModelError: A model's files lack a weight, or hold one that it doesn't have or of another shape.
+        InvalidDataError: The files are intact, but transformers or peft can't load them.
+        InvalidValuesError: `max_model_len` exceeds the model's context.
     """
     base = _load_base(placement.model, settings.dtype, device, placement.config)
     limit = _limit(base, settings.max_model_len)
@@ -90,41 +89,41 @@ def load_models(placement: Placement, settings: AppSettings, device: str) -> tup
         model = _put_on(base, adapter.weights)
         left = limit - _virtual_tokens(model)
         loaded.append(_loaded(adapter.names, placement.names[0], model, adapter.weights, placement.model, left))
-    return tuple(sorted(loaded, key=lambda one: one.names != placement.asked))
+    return tuple(sorted(loaded, key=lambda model: model.names != placement.requested))
 
 
 def _load_base(weights: Weights, dtype: str, device: str, config: Mapping[str, Any]) -> PreTrainedModel:
     loaded = load_model(weights.folder, where=weights.where, dtype=dtype, **config)
     model = loaded.eval().requires_grad_(False)
-    model.generation_config.stop_strings = None  # `stop_words` end an answer, and before them
+    model.generation_config.stop_strings = None  # `stop_words` end an answer instead, and are not part of it
     return cast("Any", model).to(device)
 
 
 def _put_on(base: PreTrainedModel, adapter: Weights) -> Any:
     config = json.loads((adapter.folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     shares = config.get("init_lora_weights", True) in _INIT_LEAVES_BASE
-    # The memo makes every parameter stand for itself in the copy.
+    # The memo makes the copy share every parameter.
     memo: dict[int, Any] = {id(weight): weight for weight in base.parameters()} if shares else {}
     return load_adapter(copy.deepcopy(base, memo), adapter.folder, where=adapter.where)
 
 
 def _virtual_tokens(model: PeftModel) -> int:
-    """How many positions a trained prompt takes."""
+    """Return how many positions a trained prompt takes."""
     config = model.active_peft_config
     if not config.is_prompt_learning:
         return 0
-    # every position follows from the cache: the warning would come with each answer
+    # every position follows from the cache; the warning would appear for each answer
     warnings.filterwarnings("ignore", message="Position ids are not supported for parameter efficient tuning")
     return int(cast("Any", config).num_virtual_tokens)
 
 
-def _loaded(names: Sequence[str], parent: str, model: Any, own: Weights, base: Weights, limit: int) -> Loaded:
+def _loaded(names: Sequence[str], parent: str, model: Any, own: Weights, base: Weights, limit: int) -> LoadedModel:
     folder = own.folder if (own.folder / _TOKENIZER).exists() else base.folder
     tokenizer = read_tokenizer(folder, name=own.where)
     if why := template_problem(tokenizer):
         raise InvalidDataError(
-            f"The tokenizer of {own.where} {why}.",
-            hint="Name one of them default in its tokenizer_config.json and deliver the model again, or finetune it "
+            f"The tokenizer of '{own.where}' {why}.",
+            hint="Name one of them default in its tokenizer_config.json and deliver it anew, or finetune the model "
             "with finetuning_config.data_conf.chat_template_name=chat-ml.",
             problems=[Problem(own.where, f"its tokenizer {why}")],
         )
@@ -138,7 +137,9 @@ def _loaded(names: Sequence[str], parent: str, model: Any, own: Weights, base: W
         bound_template(tokenizer)
     template = ChatTemplate(tokenizer, special, generation.eos_token_id or ()) if tokenizer.chat_template else None
     stop_words = (words,) if isinstance(words, str) else tuple(words)
-    return Loaded(tuple(names), parent, model, tokenizer, generation, limit, longest, special, template, stop_words)
+    return LoadedModel(
+        tuple(names), parent, model, tokenizer, generation, limit, longest, special, template, stop_words
+    )
 
 
 def _generation(tokenizer: PreTrainedTokenizerFast, folder: Path) -> GenerationConfig:
@@ -148,13 +149,13 @@ def _generation(tokenizer: PreTrainedTokenizerFast, folder: Path) -> GenerationC
     generation.eos_token_id = list(stops) or None
     pads = [number for number in (tokenizer.pad_token_id, *stops) if isinstance(number, int)]
     generation.pad_token_id = pads[0] if pads else None
-    generation.num_beams = 1  # streams show tokens as they are chosen
+    generation.num_beams = 1  # a stream sends tokens as they are chosen
     generation.max_length = None
     return generation
 
 
 def _limit(model: PreTrainedModel, wanted: int | None) -> int:
-    # models that take images too have their text's settings apart
+    # models that also take images keep the settings of text apart
     most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if not isinstance(most, int):
         if wanted is None:
@@ -165,6 +166,8 @@ def _limit(model: PreTrainedModel, wanted: int | None) -> int:
             )
         return wanted or _WITHOUT_POSITIONS
     if wanted is not None and wanted > most:
-        problem = Problem("vllm_engine_args.max_model_len", "is more than the model can", str(wanted), f"up to {most}")
-        raise InvalidValuesError(f"max_model_len {wanted} is more than the model's {most} tokens.", problems=[problem])
+        problem = Problem("vllm_engine_args.max_model_len", "exceeds the model's context", str(wanted), f"up to {most}")
+        raise InvalidValuesError(
+            f"max_model_len {wanted} exceeds the model's context of {most} tokens.", problems=[problem]
+        )
     return wanted or most

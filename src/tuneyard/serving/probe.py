@@ -1,7 +1,7 @@
-"""`python -m tuneyard.serving.probe --port PORT`: whether the server here answers, for Kubernetes' probes.
+"""`python -m tuneyard.serving.probe --port PORT`: check that the local server answers, for Kubernetes' probes.
 
-It lets each model of `/v1/models` make one token, with the pod's own key. Plain Python, since it runs all the time:
-no torch, no client library. Exit code 0 where every model answers, else 1 and a sentence.
+Requests one token of each model in `/v1/models`, with the pod's own key. Plain Python, since it runs every few seconds:
+no torch, no client library. Exits with 0 when every model answers, else with 1 and the reason.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from tuneyard.serving.readiness import complete_once
 
 
 def main() -> int:
-    """Ask, and return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tuneyard.serving.probe", description="Ask the server here.")
+    """Probe the server, and return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tuneyard.serving.probe", description="Check the local server.")
     parser.add_argument("--port", type=int, required=True, help="the port it listens on")
-    parser.add_argument("--timeout-seconds", type=float, default=15.0, help="how long each answer may take")
+    parser.add_argument("--timeout-seconds", type=float, default=15.0, help="the timeout of each request")
     options = parser.parse_args()
     url, key = f"http://127.0.0.1:{options.port}", key_of_environment()
     try:
@@ -36,10 +36,10 @@ def main() -> int:
 def _models(url: str, key: str, timeout_seconds: float) -> list[str]:
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     request = urllib.request.Request(f"{url}/v1/models", headers=headers)  # noqa: S310  (http, to this machine)
-    past_proxies = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with past_proxies.open(request, timeout=timeout_seconds) as answer:
-        told = cast("dict[str, Any]", json.loads(answer.read()))
-    models = [str(one["id"]) for one in told["data"]]
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with direct.open(request, timeout=timeout_seconds) as response:
+        listed = cast("dict[str, Any]", json.loads(response.read()))
+    models = [str(card["id"]) for card in listed["data"]]
     if not models:
         raise LookupError("it serves no model")
     return models

@@ -1,7 +1,7 @@
-"""Whether a server answers: asked by a real completion through its own door, never by a port that is open.
+"""Readiness of a server: whether its models answer a real completion over HTTP, not whether a port is open.
 
-A client in plain Python: it is used by the server on itself and by whoever waits for it. It goes past proxies, since it
-asks the machine it names.
+A client in plain Python, used by the server on itself and by whoever waits for it. It ignores proxies: the server is
+on this machine or reached through a tunnel.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 
 from tuneyard.errors import DeniedError, NotFoundError, UnavailableError
 
-_LOOK_SECONDS = 0.2
-_ONE_TRY_SECONDS = 300.0
+_POLL_SECONDS = 0.2
+_REQUEST_SECONDS = 300.0
 
 
 def wait_ready(
@@ -28,28 +28,28 @@ def wait_ready(
     model: str,
     timeout_seconds: float,
     *,
-    still_there: Callable[[], object] | None = None,
+    check_alive: Callable[[], object] | None = None,
 ) -> None:
     """Wait until a model answers with a token.
 
     Args:
         url: The endpoint, with or without `/v1` at its end.
-        key: What it is asked with; empty where it wants none.
-        model: The name to ask for.
+        key: The API key; empty for an open server.
+        model: The model's name.
         timeout_seconds: How long to wait in all.
-        still_there: Called between tries; raises where waiting makes no sense any more.
+        check_alive: Called before each request; raises when there is nothing left to wait for.
 
     Raises:
-        UnavailableError: It does not answer in time.
-        DeniedError: It refuses the key.
-        NotFoundError: It answers, and serves no model of that name.
+        UnavailableError: The model does not answer in time.
+        DeniedError: The server refuses the key.
+        NotFoundError: The server has no model of that name.
     """
     until = time.monotonic() + timeout_seconds
     while True:
-        if still_there:
-            still_there()
+        if check_alive:
+            check_alive()
         try:
-            complete_once(url, key, model, timeout_seconds=max(1.0, min(_ONE_TRY_SECONDS, until - time.monotonic())))
+            complete_once(url, key, model, timeout_seconds=max(1.0, min(_REQUEST_SECONDS, until - time.monotonic())))
         except UnavailableError as error:
             if time.monotonic() >= until:
                 raise UnavailableError(
@@ -58,24 +58,24 @@ def wait_ready(
                     url=url,
                     model=model,
                 ) from error
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_POLL_SECONDS)
         else:
             return
 
 
 def complete_once(url: str, key: str, model: str, *, timeout_seconds: float) -> None:
-    """Let a model make one token, as a chat or, where it has no chat template, as a plain completion.
+    """Request one token of a model, by a chat or, where it has no chat template, by a plain completion.
 
     Args:
         url: The endpoint.
-        key: What it is asked with.
-        model: The name to ask for.
-        timeout_seconds: How long it may take.
+        key: The API key; empty for an open server.
+        model: The model's name.
+        timeout_seconds: The timeout of each request.
 
     Raises:
-        UnavailableError: It can't be reached, or fails.
-        DeniedError: It refuses the key.
-        NotFoundError: It serves no model of that name.
+        UnavailableError: The server can't be reached, or fails.
+        DeniedError: The server refuses the key.
+        NotFoundError: The server has no model of that name.
     """
     rest = {"model": model, "max_tokens": 1, "temperature": 0}
     chat = {**rest, "messages": [{"role": "user", "content": "Hello"}]}
@@ -85,17 +85,17 @@ def complete_once(url: str, key: str, model: str, *, timeout_seconds: float) -> 
     if status == 200 and answer.get("choices"):
         return
     if status in (401, 403):
-        raise DeniedError(f"The server at {url} refuses the key.", hint="Give it the one the server was started with.")
+        raise DeniedError(f"The server at {url} refuses the key.", hint="Use the key that the server was started with.")
     if status == 404:
         raise NotFoundError(f"The server at {url} serves no model {model!r}.", url=url, model=model)
     raise UnavailableError(f"The server at {url} answered with status {status}.", url=url, status=status)
 
 
 def local_url(host: str, port: int) -> str:
-    """Write the endpoint of a server on this machine, as its own clients here reach it.
+    """Return the URL at which clients on this machine reach a server.
 
     Args:
-        host: What it listens on; the address for all of them becomes the loopback one.
+        host: The address it listens on; a wildcard becomes the loopback address.
         port: Its port.
     """
     host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104  (read, not bound)
@@ -103,13 +103,13 @@ def local_url(host: str, port: int) -> str:
 
 
 def write_ready(path: Path, url: str, models: Sequence[str], engine: str) -> None:
-    """Say in a file that the server answers; it is there whole or not at all.
+    """Write the file that reports the server ready, atomically.
 
     Args:
         path: The file.
         url: The endpoint.
-        models: The names that answer, the one that was asked for first.
-        engine: What serves them.
+        models: The names that answer, those of the values' `model` first.
+        engine: The server's engine, `vllm` or `transformers`.
     """
     facts = {"url": url, "models": list(models), "pid": os.getpid(), "engine": engine}
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,22 +1,43 @@
-"""OpenAI's requests as far as they are honoured here, checked before anything is computed.
+"""The requests of OpenAI's protocol that our own server honours, as the models that type its routes.
 
-Fields that request something the server can't do are refused by name, never passed over; those that request nothing
-(`n: 1`, `presence_penalty: 0`) are taken.
+A field that requests what the server can't do is refused by name, never ignored; values that request nothing
+(`n: 1`, `presence_penalty: 0`) are accepted. Everything here is checked before anything is computed.
 """
 
 from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
-from fastapi import HTTPException
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 from transformers import PreTrainedTokenizerFast
 from transformers.utils.chat_template_utils import render_jinja_template
 
-_Request = TypeVar("_Request", bound="GenerationRequest")
+from tuneyard.serving.errors import RequestError
+
+_UNREADABLE = "unreadable"
+"""pydantic's type of the errors about a whole body whose message is for the client as it is."""
+
+_IN_WORDS = {
+    "extra_forbidden": "is not supported by this server",
+    "missing": "is missing",
+    "model_attributes_type": "Input should be an object",
+}
+"""For pydantic's types of errors whose own message is about Python."""
+
 _NotEmpty = Annotated[str, Field(min_length=1)]
 _TEMPLATE_PARAMETERS = frozenset(
     {
@@ -25,11 +46,11 @@ _TEMPLATE_PARAMETERS = frozenset(
         *inspect.signature(render_jinja_template).parameters,
     }
 )
-"""What transformers itself gives a chat template, or takes for itself."""
+"""The names that transformers passes to a chat template itself, and its own parameters."""
 
 
 def _number_or_bool(value: Any, *, number: bool) -> Any:
-    """Keep true and 1 apart, and false and 0, which are equal in Python."""
+    """Distinguish true from 1 and false from 0, which are equal in Python."""
     if value is not None and isinstance(value, bool) == number:
         raise ValueError("has to be a number" if number else "has to be true or false")
     return value
@@ -42,11 +63,11 @@ _No = Annotated[Literal[False], BeforeValidator(partial(_number_or_bool, number=
 
 
 class GenerationRequest(BaseModel):
-    """What chats and completions have in common."""
+    """The fields that chats and completions have in common."""
 
     model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
     prompt_field: ClassVar[str]
-    """The field that holds what is answered."""
+    """The field that holds the prompt."""
 
     model: str
     stream: bool | None = None
@@ -64,20 +85,31 @@ class GenerationRequest(BaseModel):
     stream_options: StreamOptions | None = None
 
     _body: dict[str, Any] = PrivateAttr(default_factory=dict[str, Any])
+    """The JSON as it came: chat templates render some of it in the order of its keys, which the fields lose."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def texts_are_unicode(cls, body: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Refuse what JSON can write and no text can hold, wherever it is; keep the body."""
+        if isinstance(body, dict):
+            _check_texts(cast("dict[str, Any]", body))
+        request = handler(body)
+        request._body = body
+        return request
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """The words that the answer ends before."""
+        """The stop words, which end the answer before them."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
     @property
     def characters(self) -> int:
-        """How long the texts of the prompt are."""
+        """The length of the prompt's texts."""
         raise NotImplementedError
 
     @property
     def limit(self) -> int | None:
-        """The most tokens of the answer; None for all that the prompt leaves."""
+        """The most tokens of the answer; None for what the prompt leaves of the context."""
         return self.max_tokens
 
     @property
@@ -87,7 +119,7 @@ class GenerationRequest(BaseModel):
 
 
 class StreamOptions(BaseModel):
-    """What a stream has besides the answer."""
+    """What a stream holds besides the answer."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -105,7 +137,7 @@ class TextPart(BaseModel):
 
 
 class RequestMessage(BaseModel):
-    """One message. What a template may want besides (names, tool calls) is passed on."""
+    """One message. Further fields that a template may read (a name, reasoning) are passed on."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -115,13 +147,13 @@ class RequestMessage(BaseModel):
 
     @property
     def characters(self) -> int:
-        """How long its text is."""
+        """The length of its text."""
         parts = [self.content] if isinstance(self.content, str) else [part.text for part in self.content or ()]
         return sum(map(len, parts))
 
 
 class CalledFunction(BaseModel):
-    """What an earlier answer called."""
+    """The function that an earlier answer called."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -130,7 +162,7 @@ class CalledFunction(BaseModel):
 
 
 class MessageToolCall(BaseModel):
-    """A call in an earlier answer."""
+    """A tool call in an earlier answer."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -147,7 +179,7 @@ class OfferedFunction(BaseModel):
 
 
 class OfferedTool(BaseModel):
-    """A tool on offer; functions are the only kind."""
+    """A tool that the model may call; functions are the only kind."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -165,7 +197,7 @@ class ChatCompletionRequest(GenerationRequest):
     tools: list[OfferedTool] | None = None
     tool_choice: Literal["auto", "none"] | None = None
     parallel_tool_calls: bool | None = None
-    response_format: PlainFormat | None = None
+    response_format: TextFormat | None = None
     logprobs: _No | None = None
     top_logprobs: _Zero | None = None
     chat_template_kwargs: dict[str, Any] | None = None
@@ -181,28 +213,28 @@ class ChatCompletionRequest(GenerationRequest):
 
     @property
     def characters(self) -> int:
-        """How long the texts of the messages are."""
+        """The length of the messages' texts."""
         return sum(message.characters for message in self.messages)
 
     @property
     def limit(self) -> int | None:
-        """The most tokens of the answer; None for all that the prompt leaves."""
+        """The most tokens of the answer; None for what the prompt leaves of the context."""
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
     @property
     def given_messages(self) -> list[dict[str, Any]]:
-        """The messages as they came: templates render some of what is in them in the order that it has."""
+        """The messages as they came, without fields that are null."""
         given = cast("list[dict[str, Any]]", self._body["messages"])
         return [{key: value for key, value in message.items() if value is not None} for message in given]
 
     @property
     def offered_tools(self) -> list[dict[str, Any]] | None:
-        """The tools that the model is offered, as they came; None where there are none."""
+        """The tools as they came; None where the model is offered none."""
         return self._body["tools"] if self.tools and self.tool_choice != "none" else None
 
 
-class PlainFormat(BaseModel):
-    """The only form of an answer there is."""
+class TextFormat(BaseModel):
+    """The only supported response format."""
 
     type: Literal["text"]
 
@@ -220,45 +252,33 @@ class CompletionRequest(GenerationRequest):
 
     @property
     def characters(self) -> int:
-        """How long the prompt is."""
+        """The length of the prompt."""
         return len(self.prompt)
 
 
-def read_request(kind: type[_Request], body: dict[str, Any]) -> _Request:
-    """Check a request.
+def describe_problems(problems: Sequence[Mapping[str, Any]]) -> RequestError:
+    """Put what FastAPI found wrong with a request's body into one error.
 
     Args:
-        kind: Which.
-        body: The JSON that came.
+        problems: pydantic's errors, each with a location that begins with `body`.
 
     Returns:
-        The request.
-
-    Raises:
-        HTTPException: 400 with everything that is wrong with it.
+        An error with the status 400 that names every field at fault.
     """
-    _refuse_unwritable(body)
-    try:
-        request = kind.model_validate(body)
-        request._body = body  # pyright: ignore[reportPrivateUsage]
-        return request
-    except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False, include_input=False)
-        wrong = [(".".join(str(part) for part in one["loc"]), _words(one["type"], one["msg"])) for one in found]
-        message = "; ".join(f"{where}: {what}" for where, what in wrong)
-        raise HTTPException(400, {"message": message, "param": wrong[0][0].split(".")[0]}) from error
+    if problems[0]["type"] == _UNREADABLE:
+        return RequestError(problems[0]["msg"])
+    found = [(".".join(map(str, one["loc"][1:])), _IN_WORDS.get(one["type"], one["msg"])) for one in problems]
+    if problems[0]["type"] == "json_invalid" or not found[0][0]:
+        return RequestError("The request's body is not a JSON object.", code="invalid_json")
+    return RequestError("; ".join(f"{where}: {what}" for where, what in found), param=found[0][0].split(".")[0])
 
 
-def _refuse_unwritable(body: dict[str, Any]) -> None:
-    """Refuse what JSON can write and no text can hold, wherever it stands: no tokenizer takes it, and no answer."""
+def _check_texts(body: dict[str, Any]) -> None:
     try:
         json.dumps(body, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        message = f"A text of the request has {error.object[error.start]!a} in it, which is half of a character."
-        raise HTTPException(400, {"message": message}) from error
+        half = f"{error.object[error.start]!a}"
+        message = "A text of the request has {half} in it, which is half of a character."
+        raise PydanticCustomError(_UNREADABLE, message, {"half": half}) from error
     except RecursionError as error:
-        raise HTTPException(400, {"message": "The request is nested too deeply."}) from error
-
-
-def _words(kind: str, otherwise: str) -> str:
-    return {"extra_forbidden": "is not supported by this server", "missing": "is missing"}.get(kind, otherwise)
+        raise PydanticCustomError(_UNREADABLE, "The request is nested too deeply.") from error

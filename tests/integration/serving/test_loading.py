@@ -36,7 +36,7 @@ def test_adapters_share_the_weights_of_their_base(laid_out, tmp_path):
         assert shared == own
 
 
-def test_an_adapter_whose_beginning_changes_the_base_gets_weights_of_its_own(laid_out, tmp_path):
+def test_adapter_whose_initialization_changes_the_base_gets_its_own_copy(laid_out, tmp_path):
     """peft repeats PiSSA's beginning when it loads an adapter, which writes into the base's weights."""
     import torch
 
@@ -52,17 +52,17 @@ def test_an_adapter_whose_beginning_changes_the_base_gets_weights_of_its_own(lai
     assert adapted.names == ("pissa",)
 
 
-def test_the_dtype_asked_for_is_used(laid_out, tmp_path):
+def test_requested_dtype_is_used(laid_out, tmp_path):
     import torch
 
     (full,) = load(laid_out.store, tmp_path, f"s3://{serving.FULL}", {"dtype": "bfloat16"})
     assert full.model.dtype == torch.bfloat16
 
 
-def test_a_context_of_more_than_the_model_can_is_refused(laid_out, tmp_path):
+def test_max_model_len_beyond_the_model_s_context_is_refused(laid_out, tmp_path):
     (full,) = load(laid_out.store, tmp_path, f"s3://{serving.FULL}", {"max_model_len": 64})
     assert full.limit == 64
-    with pytest.raises(InvalidValuesError, match="more than the model's 2048"):
+    with pytest.raises(InvalidValuesError, match="exceeds the model's context of 2048"):
         load(laid_out.store, tmp_path, f"s3://{serving.FULL}", {"max_model_len": 4096})
 
 
@@ -77,7 +77,7 @@ def tiny(tmp_path, kind, config):
     return one
 
 
-def test_the_context_of_a_model_that_takes_images_too_is_that_of_its_text(tmp_path):
+def test_context_of_a_multimodal_model_is_that_of_its_text_config(tmp_path):
     from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 
     size = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2}
@@ -90,7 +90,7 @@ def test_the_context_of_a_model_that_takes_images_too_is_that_of_its_text(tmp_pa
     assert tiny(tmp_path, Gemma3ForConditionalGeneration, config).limit == 4096
 
 
-def test_a_model_that_names_no_longest_context_gets_one_and_the_log_has_it(tmp_path, caplog):
+def test_model_without_a_context_limit_gets_a_logged_default(tmp_path, caplog):
     from transformers import BloomConfig, BloomForCausalLM
 
     config = BloomConfig(vocab_size=1024, hidden_size=32, n_layer=2, n_head=2)
@@ -98,7 +98,7 @@ def test_a_model_that_names_no_longest_context_gets_one_and_the_log_has_it(tmp_p
     assert "the context is 2048 tokens. Set another with vllm_engine_args.max_model_len." in caplog.text
 
 
-def test_right_bytes_that_are_no_model_are_refused_in_one_sentence(laid_out, tmp_path):
+def test_verified_files_that_are_no_model_are_refused(laid_out, tmp_path):
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd/config.json").write_text('{"model_type": "nothing-known"}')
     serving.put(laid_out.store, "default-bucket/models/odd", tmp_path / "odd", kind="model")
@@ -106,7 +106,7 @@ def test_right_bytes_that_are_no_model_are_refused_in_one_sentence(laid_out, tmp
         load(laid_out.store, tmp_path, "s3://default-bucket/models/odd")
 
 
-def test_an_adapter_that_lacks_weights_is_refused(laid_out, tmp_path):
+def test_adapter_that_lacks_weights_is_refused(laid_out, tmp_path):
     from safetensors.torch import load_file, save_file
 
     folder = serving.make_adapter(laid_out.beside / "base", tmp_path / "lacking", seed=6)
@@ -119,8 +119,8 @@ def test_an_adapter_that_lacks_weights_is_refused(laid_out, tmp_path):
         load(laid_out.store, tmp_path, f"s3://{serving.BASE}", adapters={"x": "default-bucket/models/lacking"})
 
 
-def test_weights_that_are_a_pickle_are_never_opened_whoever_let_them_through(laid_out, tmp_path):
-    """Vetting refuses them before; the libraries are told so too."""
+def test_pickled_weights_are_never_opened(laid_out, tmp_path):
+    """Vetting refuses them before; the libraries are configured to refuse them too."""
     from tuneyard.serving.loading import load_models
 
     folder, canary = tmp_path / "pickled", tmp_path / "canary"
@@ -157,7 +157,7 @@ ODD_TEMPLATES = {
 
 
 @pytest.mark.parametrize("template", ODD_TEMPLATES)
-def test_a_model_without_a_default_template_is_refused(template, tmp_path):
+def test_model_without_a_default_template_is_refused(template, tmp_path):
     from lab.tiny_models import make_model
 
     given, why = ODD_TEMPLATES[template]
@@ -171,7 +171,7 @@ def test_a_model_without_a_default_template_is_refused(template, tmp_path):
     assert "chat_template_name=chat-ml" in caught.value.hint
 
 
-def test_a_model_whose_named_templates_have_a_default_is_served(tmp_path):
+def test_model_whose_named_templates_have_a_default_is_loaded(tmp_path):
     from lab.tiny_models import CHATML, make_model
 
     folder = make_model(tmp_path / "model")

@@ -18,24 +18,24 @@ def _probe(server, **env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_server_that_answers_is_ready(server):
+def test_answering_server_is_ready(server):
     done = _probe(server, TUNEYARD_API_KEY=server.key)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_without_its_key_a_server_is_not_ready(server):
+def test_probe_without_the_key_is_not_ready(server):
     done = _probe(server)
     assert done.returncode == 1
     assert done.stderr.startswith("not ready: ")
 
 
-def test_where_nothing_listens_nothing_is_ready(server):
+def test_probe_of_a_closed_port_is_not_ready(server):
     command = [sys.executable, "-m", "tuneyard.serving.probe", "--port", "9"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
 
 
-def test_the_probe_loads_no_model_library():
+def test_probe_imports_no_model_library():
     script = "import sys, tuneyard.serving.probe; print(*{'torch', 'transformers', 'httpx2'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.strip() == ""

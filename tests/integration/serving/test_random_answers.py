@@ -1,4 +1,4 @@
-"""Any answer at all, through OpenAI's own client: a stream says what the whole answer says, and neither ever breaks.
+"""Random answers through OpenAI's own client: a stream equals the whole answer, and neither ever fails.
 
 The answers are random changes of what each template teaches: marks that are cut, doubled or misplaced, half a call,
 special tokens anywhere. transformers generates them; a hook decides each token.
@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 from lab import serving
 from lab.answers import ALL, MESSAGES, NO_CALLS, NO_TOOLS, QUESTION, TOOLS, answer, made
 from lab.reciting import make_qwen
-from tuneyard.serving.answering import Models
 from tuneyard.serving.app import build_app
-from tuneyard.serving.loading import Loaded
+from tuneyard.serving.generation import ModelManager
+from tuneyard.serving.loading import LoadedModel
 
 CONTENT_MARKS = {"gpt-oss", "muse_glimmer", "hunyuan", "cohere-r7b", "cohere2"}
 PIECES = (
@@ -56,8 +56,8 @@ class Reciter:
 
 
 @dataclass(frozen=True)
-class Said:
-    """An answer as a client has it."""
+class Received:
+    """An answer as a client receives it."""
 
     content: str
     reasoning: str
@@ -72,15 +72,17 @@ def reciting_app(root: Path) -> tuple[Reciter, openai.AsyncOpenAI]:
     from transformers import GenerationConfig, Qwen2ForCausalLM
 
     model = Qwen2ForCausalLM.from_pretrained(make_qwen(root / "qwen")).eval()
-    loaded: list[Loaded] = []
+    loaded: list[LoadedModel] = []
     for name in ALL:
         one = made(name, root)
         stops = one.tokenizer.convert_tokens_to_ids(list(ALL[name].stops))
         generation = GenerationConfig(eos_token_id=stops, pad_token_id=stops[0], do_sample=False)
         loaded.append(
-            Loaded((name,), "", model, one.tokenizer, generation, 4096, 50, one.special, one.template, stop_words=())
+            LoadedModel(
+                (name,), "", model, one.tokenizer, generation, 4096, 50, one.special, one.template, stop_words=()
+            )
         )
-    transport = httpx2.ASGITransport(app=build_app(Models(loaded), serving.KEY))
+    transport = httpx2.ASGITransport(app=build_app(ModelManager(loaded), serving.KEY))
     http = httpx2.AsyncClient(transport=transport)
     return Reciter(model), openai.AsyncOpenAI(
         base_url="http://in-process/v1", api_key=serving.KEY, max_retries=0, http_client=http
@@ -110,15 +112,15 @@ def random_request(rng: random.Random, name: str, ids: list[int]) -> dict[str, A
     return request
 
 
-async def whole(client: openai.AsyncOpenAI, request: dict[str, Any]) -> Said:
+async def whole(client: openai.AsyncOpenAI, request: dict[str, Any]) -> Received:
     (choice,) = (got := await client.chat.completions.create(**request)).choices
     calls = [(call.function.name, call.function.arguments) for call in choice.message.tool_calls or ()]
     assert choice.message.content is not None or calls
     reasoning = getattr(choice.message, "reasoning_content", "")
-    return Said(choice.message.content or "", reasoning, calls, choice.finish_reason, got.usage.completion_tokens)
+    return Received(choice.message.content or "", reasoning, calls, choice.finish_reason, got.usage.completion_tokens)
 
 
-async def streamed(client: openai.AsyncOpenAI, request: dict[str, Any]) -> Said:
+async def streamed(client: openai.AsyncOpenAI, request: dict[str, Any]) -> Received:
     content, reasoning, calls, reasons, tokens = "", "", [], [], 0
     async for chunk in await client.chat.completions.create(
         **request, stream=True, stream_options={"include_usage": True}
@@ -132,7 +134,7 @@ async def streamed(client: openai.AsyncOpenAI, request: dict[str, Any]) -> Said:
         calls += [(call.function.name, call.function.arguments) for call in choice.delta.tool_calls or ()]
         reasons += [choice.finish_reason] if choice.finish_reason else []
     (reason,) = reasons
-    return Said(content, reasoning, calls, reason, tokens)
+    return Received(content, reasoning, calls, reason, tokens)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +144,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("examples", [50, pytest.param(2000, marks=pytest.mark.soak)])
-def test_a_stream_of_any_answer_is_the_whole_answer(root: Path, examples: int) -> None:
+def test_stream_of_any_answer_is_the_whole_answer(root: Path, examples: int) -> None:
     reciter, client = reciting_app(root)
 
     @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -154,16 +156,16 @@ def test_a_stream_of_any_answer_is_the_whole_answer(root: Path, examples: int) -
         reciter.ids = [*one.tokenizer(text, add_special_tokens=False)["input_ids"], stop]
         request = random_request(rng, name, reciter.ids)
 
-        async def both() -> tuple[Said, Said]:
+        async def both() -> tuple[Received, Received]:
             return await whole(client, request), await streamed(client, request)
 
-        said, pieces = asyncio.run(both())
-        assert pieces == said
-        assert all(isinstance(json.loads(arguments), dict) for _, arguments in said.calls)
-        assert said.tokens <= request["max_tokens"]
-        if name not in CONTENT_MARKS and not said.calls and not said.reasoning and "think" not in text.lower():
-            written = one.tokenizer.decode(reciter.ids[: said.tokens], skip_special_tokens=True)
+        received, pieces = asyncio.run(both())
+        assert pieces == received
+        assert all(isinstance(json.loads(arguments), dict) for _, arguments in received.calls)
+        assert received.tokens <= request["max_tokens"]
+        if name not in CONTENT_MARKS and not received.calls and not received.reasoning and "think" not in text.lower():
+            written = one.tokenizer.decode(reciter.ids[: received.tokens], skip_special_tokens=True)
             # Both bare: ordinary tokens may spell a special one, and one that began what did not parse is shown.
-            assert one.bare(said.content) == one.bare(written.partition(request.get("stop") or "\0")[0])
+            assert one.bare(received.content) == one.bare(written.partition(request.get("stop") or "\0")[0])
 
     check()

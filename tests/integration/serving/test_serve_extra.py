@@ -74,13 +74,13 @@ def hidden(tmp_path: Path) -> dict[str, str]:
     return {"PYTHONPATH": str(folder), "HIDDEN_PACKAGES": json.dumps(hidden_from("serve"))}
 
 
-def test_what_is_hidden_is_what_training_alone_needs() -> None:
+def test_hidden_packages_are_those_of_training_alone() -> None:
     hidden = hidden_from("serve")
     assert {"datasets", "trl", "tensorboard", "matplotlib", "pyarrow", "pytest"} <= set(hidden)
     assert not {"torch", "transformers", "peft", "fastapi", "openai", "pydantic"} & set(hidden)
 
 
-def test_a_server_with_nothing_but_its_extra_answers(laid_out, tmp_path: Path, hidden: dict[str, str]) -> None:
+def test_server_with_only_its_extra_answers(laid_out, tmp_path: Path, hidden: dict[str, str]) -> None:
     adapters = {"other": serving.OTHER}
     running = serving.start(serving.values(adapters=adapters), laid_out.store, tmp_path / "w", **hidden)
     try:
@@ -97,7 +97,7 @@ def test_a_server_with_nothing_but_its_extra_answers(laid_out, tmp_path: Path, h
         running.process.wait()
 
 
-def test_without_what_the_extra_brings_the_server_could_not(laid_out, tmp_path: Path, hidden: dict[str, str]) -> None:
+def test_server_without_a_package_of_its_extra_fails(laid_out, tmp_path: Path, hidden: dict[str, str]) -> None:
     """So hiding is what it is taken for."""
     less = json.dumps([*json.loads(hidden["HIDDEN_PACKAGES"]), "peft"])
     running = serving.start(serving.values(), laid_out.store, tmp_path / "w", **{**hidden, "HIDDEN_PACKAGES": less})

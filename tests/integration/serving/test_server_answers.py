@@ -1,4 +1,4 @@
-"""A real server's answers: those of the very weights that were published, for every name, streamed or whole."""
+"""A real server's answers: those of the published weights, for every name, streamed or whole."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ QUESTION = [{"role": "user", "content": "What is a yard?"}]
 
 
 class KeepOriginal:
-    """What values say of the tokenizer where they change nothing."""
+    """The values of a tokenizer that is kept as it is."""
 
     chat_template_name = "keep-original"
     missing_pad_token_strategy = "bos-repurpose"
@@ -32,7 +32,7 @@ def chat(model: str, **more: Any) -> dict[str, Any]:
     return {"model": model, "messages": QUESTION, "max_tokens": 12, "temperature": 0, **more}
 
 
-def said(server: serving.Server, model: str, **more: Any) -> str:
+def content_of(server: serving.Server, model: str, **more: Any) -> str:
     status, answer = server.ask("/v1/chat/completions", chat(model, **more))
     assert status == 200, answer
     return answer["choices"][0]["message"]["content"]
@@ -48,7 +48,7 @@ def streamed(server: serving.Server, path: str, body: dict[str, Any]) -> list[di
 
 @cache
 def expected(beside: Path, adapter: str) -> str:
-    """What transformers and peft alone say with the same weights."""
+    """The answer of plain transformers and peft with the same weights."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -63,21 +63,21 @@ def expected(beside: Path, adapter: str) -> str:
 
 @pytest.mark.parametrize("model", NAMES)
 def test_each_name_answers_with_its_own_weights(server, laid_out, model):
-    assert said(server, model) == expected(laid_out.beside, NAMES[model])
+    assert content_of(server, model) == expected(laid_out.beside, NAMES[model])
 
 
-def test_the_adapters_change_what_the_base_says(laid_out):
+def test_adapters_change_the_base_s_answers(laid_out):
     assert len({expected(laid_out.beside, adapter) for adapter in NAMES.values()}) == len(NAMES)
 
 
-def test_models_asked_at_the_same_time_do_not_disturb_one_another(server, laid_out):
-    asked = [*NAMES] * 6
+def test_concurrent_requests_to_several_models_are_independent(server, laid_out):
+    names = [*NAMES] * 6
     with ThreadPoolExecutor(6) as pool:
-        answers = list(pool.map(lambda model: said(server, model), asked))
-    assert answers == [expected(laid_out.beside, NAMES[model]) for model in asked]
+        answers = list(pool.map(lambda model: content_of(server, model), names))
+    assert answers == [expected(laid_out.beside, NAMES[model]) for model in names]
 
 
-def test_all_names_are_listed_the_one_asked_for_first_and_adapters_with_their_base(server):
+def test_models_are_listed_requested_first_and_adapters_with_their_base(server):
     _, listed = server.ask("/v1/models")
     assert [(card["id"], card["parent"]) for card in listed["data"]] == [
         ("tuned", "tiny"),
@@ -88,46 +88,46 @@ def test_all_names_are_listed_the_one_asked_for_first_and_adapters_with_their_ba
     assert server.ready()["models"] == [card["id"] for card in listed["data"]]
 
 
-def test_a_stream_says_the_same_and_counts_the_same(server):
+def test_stream_has_the_same_text_and_usage_as_the_whole(server):
     _, whole = server.ask("/v1/completions", {"model": "tiny", "prompt": "A yard", "max_tokens": 9, "temperature": 0})
-    asked = {"model": "tiny", "prompt": "A yard", "max_tokens": 9, "temperature": 0}
-    *chunks, last = streamed(server, "/v1/completions", {**asked, "stream_options": {"include_usage": True}})
+    request = {"model": "tiny", "prompt": "A yard", "max_tokens": 9, "temperature": 0}
+    *chunks, last = streamed(server, "/v1/completions", {**request, "stream_options": {"include_usage": True}})
     assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == whole["choices"][0]["text"]
     assert (last["choices"], last["usage"]) == ([], whole["usage"])
     assert whole["usage"]["completion_tokens"] == 9
 
 
-def test_a_streamed_chat_begins_with_a_role_and_ends_with_a_reason(server):
+def test_streamed_chat_begins_with_a_role_and_ends_with_a_reason(server):
     chunks = streamed(server, "/v1/chat/completions", chat("tiny"))
     assert chunks[0]["choices"][0]["delta"]["role"] == "assistant"
-    assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == said(server, "tiny")
+    assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == content_of(server, "tiny")
     assert chunks[-1]["choices"][0]["finish_reason"] == "length"
 
 
-def test_an_answer_ends_at_the_stop_tokens_of_its_own_model(server):
+def test_answer_ends_at_the_stop_tokens_of_its_own_model(server):
     """The adapter `brief` names every token as one that ends an answer; its base does not."""
     status, answer = server.ask("/v1/chat/completions", chat("brief"))
     assert (status, answer["choices"][0]["finish_reason"], answer["usage"]["completion_tokens"]) == (200, "stop", 1)
 
 
 def test_stop_words_end_an_answer_before_them(server):
-    full = said(server, "other")
+    full = content_of(server, "other")
     word = full[3:5]
-    assert said(server, "other", stop=word) == full[: full.index(word)]
+    assert content_of(server, "other", stop=word) == full[: full.index(word)]
     chunks = streamed(server, "/v1/chat/completions", chat("other", stop=[word]))
     assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == full[: full.index(word)]
 
 
 def test_temperature_decides_whether_to_sample(server):
-    greedy = {said(server, "tiny", temperature=0) for _ in range(3)}
-    sampled = {said(server, "tiny", temperature=2, seed=seed) for seed in range(3)}
+    greedy = {content_of(server, "tiny", temperature=0) for _ in range(3)}
+    sampled = {content_of(server, "tiny", temperature=2, seed=seed) for seed in range(3)}
     assert len(greedy) == 1
     assert len(sampled) > 1
 
 
 @cache
 def sampled_alone(beside: Path, adapter: str, seed: int) -> str:
-    """What transformers and peft alone draw after `torch.manual_seed`."""
+    """The sample of plain transformers and peft after `torch.manual_seed`."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -152,14 +152,14 @@ def client(server: serving.Server) -> openai.OpenAI:
 
 
 @pytest.mark.parametrize("seed", [0, 7, -1, 2**62])
-def test_a_seed_gives_the_answer_that_it_gives_transformers_alone(client, laid_out, seed):
+def test_seed_gives_the_same_answer_as_plain_transformers(client, laid_out, seed):
     for model, adapter in NAMES.items():
         answer = client.chat.completions.create(model=model, messages=QUESTION, seed=seed, **SAMPLED)
         assert answer.choices[0].message.content == sampled_alone(laid_out.beside, adapter, seed)
 
 
-def test_a_seed_gives_the_same_answer_among_others_and_whatever_ran_before(client, laid_out):
-    """Of the same model and of another one, with the same seed, another one and none, whole and streamed."""
+def test_seed_gives_the_same_answer_among_concurrent_requests(client, laid_out):
+    """Among requests to the same and other models, with the same, another and no seed, whole and streamed."""
 
     def ask(model: str, seed: int | None, stream: bool) -> str:
         answer = client.chat.completions.create(
@@ -169,17 +169,17 @@ def test_a_seed_gives_the_same_answer_among_others_and_whatever_ran_before(clien
             return answer.choices[0].message.content or ""
         return "".join(chunk.choices[0].delta.content or "" for chunk in answer)
 
-    asked = [(model, seed, stream) for model in NAMES for seed in (5, 5, None, 6) for stream in (False, True)] * 2
+    requests = [(model, seed, stream) for model in NAMES for seed in (5, 5, None, 6) for stream in (False, True)] * 2
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda each: ask(*each), asked))
-    for (model, seed, _), answer in zip(asked, answers, strict=True):
+        answers = list(pool.map(lambda each: ask(*each), requests))
+    for (model, seed, _), answer in zip(requests, answers, strict=True):
         if seed is not None:
             assert answer == sampled_alone(laid_out.beside, NAMES[model], seed)
-    without = [answer for (_, seed, _), answer in zip(asked, answers, strict=True) if seed is None]
+    without = [answer for (_, seed, _), answer in zip(requests, answers, strict=True) if seed is None]
     assert len(set(without)) == len(without)
 
 
-def test_without_a_limit_an_answer_has_the_rest_of_the_context(client):
+def test_answer_without_a_limit_may_fill_the_context(client):
     long = "A yard " * 120  # the rest is still more than the 1,024 tokens that a server of transformers would allow
     chat = client.chat.completions.create(model="other", messages=[{"role": "user", "content": long}], temperature=0)
     assert (chat.usage.total_tokens, chat.choices[0].finish_reason) == (2048, "length")
@@ -189,7 +189,7 @@ def test_without_a_limit_an_answer_has_the_rest_of_the_context(client):
 
 
 @pytest.mark.parametrize("path", ["chat", "text"])
-def test_a_stream_tells_the_tokens_when_asked_for_them_and_only_then(client, path):
+def test_stream_has_usage_only_when_requested(client, path):
     def ask(**more: Any) -> list[Any]:
         rest = {"model": "tiny", "max_tokens": 4, "temperature": 0, "stream": True, **more}
         if path == "chat":
@@ -206,12 +206,12 @@ def test_a_stream_tells_the_tokens_when_asked_for_them_and_only_then(client, pat
     assert last.usage.total_tokens == last.usage.prompt_tokens + 4
 
 
-def test_the_newer_name_of_the_limit_is_honoured(server):
+def test_max_completion_tokens_is_honoured(server):
     _, answer = server.ask("/v1/chat/completions", chat("tiny", max_tokens=None, max_completion_tokens=3))
     assert answer["usage"]["completion_tokens"] == 3
 
 
-def test_an_answer_takes_only_the_room_that_the_question_leaves(server):
+def test_answer_is_limited_to_the_rest_of_the_context(server):
     body = {"model": "tiny", "prompt": "a" * 4000, "max_tokens": 500, "temperature": 0}
     status, answer = server.ask("/v1/completions", body)
     while status == 400:  # a few tokens at a time, until the question fits
@@ -223,13 +223,13 @@ def test_an_answer_takes_only_the_room_that_the_question_leaves(server):
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_an_answer_that_nobody_waits_for_any_more_is_not_finished(server, stream):
-    """The next question to the same model is answered while a long answer of another model still goes on."""
+def test_answer_of_a_disconnected_client_is_not_finished(server, stream):
+    """The next request to the same model is answered while a long answer of another model is running."""
     long = {"max_tokens": 900}
     finished = threading.Event()
 
     def other() -> None:
-        said(server, "other", **long)
+        content_of(server, "other", **long)
         finished.set()
 
     going_on = threading.Thread(target=other)
@@ -241,17 +241,17 @@ def test_an_answer_that_nobody_waits_for_any_more_is_not_finished(server, stream
     if stream:
         assert connection.getresponse().readline()
     connection.close()
-    said(server, "tuned", max_tokens=1)
+    content_of(server, "tuned", max_tokens=1)
     first = not finished.is_set()
     going_on.join()
-    assert first, "the answer was computed to its end for nobody"
+    assert first, "the answer was generated to its end"
 
 
-def test_flags_of_vllm_s_engine_are_told_in_one_line(server):
-    assert "without vLLM these flags mean nothing: gpu_memory_utilization" in server.log.read_text()
+def test_ignored_engine_flags_are_logged(server):
+    assert "Flags without effect where vLLM is not installed: gpu_memory_utilization." in server.log.read_text()
 
 
-def test_the_prompts_of_two_hundred_conversations_have_the_tokens_they_were_trained_with(server, laid_out):
+def test_prompts_of_200_conversations_have_the_token_ids_of_training(server, laid_out):
     from lab.training import conversations
     from tuneyard.data import ChatEncoder, load_tokenizer, read_rows
 

@@ -17,7 +17,7 @@ from lab import serving
 
 
 def ended(server: serving.Server) -> tuple[int, str]:
-    """Wait until a server that can't start has ended; give its code and what it said."""
+    """Wait until a server that can't start has ended; return its code and its log."""
     code = server.process.wait(120)
     assert not server.ready_file.exists()
     return code, server.log.read_text()
@@ -36,68 +36,68 @@ def test_tampered_weights_never_become_ready(copied, tmp_path, name):
     body = bytearray(path.read_bytes())
     body[len(body) // 2] ^= 1
     path.write_bytes(body)
-    code, said = ended(serving.start(serving.values(), copied, tmp_path / "w"))
+    code, log = ended(serving.start(serving.values(), copied, tmp_path / "w"))
     assert code == 7
-    assert f"error: '{name}' has the SHA-256" in said
-    assert "hint:" in said
-    assert "Traceback" not in said
+    assert f"error: '{name}' has the SHA-256" in log
+    assert "hint:" in log
+    assert "Traceback" not in log
 
 
-def test_a_model_that_is_not_there_is_exit_4(copied, tmp_path):
-    code, said = ended(serving.start(serving.values("s3://default-bucket/models/none"), copied, tmp_path / "w"))
+def test_missing_model_is_exit_4(copied, tmp_path):
+    code, log = ended(serving.start(serving.values("s3://default-bucket/models/none"), copied, tmp_path / "w"))
     assert code == 4
-    assert "error: There is no model at 'default-bucket/models/none'" in said
+    assert "error: There is no model at 'default-bucket/models/none'" in log
 
 
 def test_flags_that_need_vllm_are_exit_3_by_name(copied, tmp_path):
     values = serving.values(vllm_engine_args={"tensor_parallel_size": 2, "quantization": "fp8"})
-    code, said = ended(serving.start(values, copied, tmp_path / "w"))
+    code, log = ended(serving.start(values, copied, tmp_path / "w"))
     assert code == 3
-    assert "vllm_engine_args.tensor_parallel_size, vllm_engine_args.quantization" in said.replace(
+    assert "vllm_engine_args.tensor_parallel_size, vllm_engine_args.quantization" in log.replace(
         "vllm_engine_args.quantization, vllm_engine_args.tensor_parallel_size",
         "vllm_engine_args.tensor_parallel_size, vllm_engine_args.quantization",
     )
 
 
-def test_an_accelerator_that_is_not_there_is_exit_8(copied, tmp_path):
+def test_missing_accelerator_is_exit_8(copied, tmp_path):
     import torch
 
     if torch.cuda.is_available() or torch.backends.mps.is_available():
         pytest.skip("this machine has an accelerator")
-    code, said = ended(serving.start(serving.values(gpuResource="nvidia.com/gpu"), copied, tmp_path / "w"))
+    code, log = ended(serving.start(serving.values(gpuResource="nvidia.com/gpu"), copied, tmp_path / "w"))
     assert code == 8
-    assert "TUNEYARD_DEVICE=cpu" in said
+    assert "TUNEYARD_DEVICE=cpu" in log
 
 
-def test_a_port_that_is_taken_is_exit_8_before_anything_is_loaded(copied, tmp_path):
+def test_port_in_use_is_exit_8_before_anything_is_loaded(copied, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         server = serving.start(serving.values(), copied, tmp_path / "w", port=port)
-        code, said = ended(server)
+        code, log = ended(server)
     assert code == 8
-    assert f"Port {port} of 127.0.0.1" in said
-    assert "verifying" not in said
+    assert f"Port {port} of 127.0.0.1" in log
+    assert "Verifying" not in log
 
 
-def test_a_secret_that_is_not_there_is_exit_3_and_names_the_variable(copied, tmp_path):
+def test_missing_secret_is_exit_3_and_names_the_variable(copied, tmp_path):
     values = serving.values(env_vars={"HF_TOKEN": {"name": "hub", "key": "token"}})
-    code, said = ended(serving.start(values, copied, tmp_path / "w"))
+    code, log = ended(serving.start(values, copied, tmp_path / "w"))
     assert code == 3
-    assert "HF_TOKEN" in said
+    assert "HF_TOKEN" in log
 
 
 @pytest.mark.parametrize("more", [{}, {"httpRoute": {"enabled": True, "parentRefs": [{"name": "gate"}]}}])
 @pytest.mark.parametrize("key", ["", "\n"], ids=["empty", "white"])
-def test_an_empty_key_where_the_values_name_one_is_exit_3(copied, tmp_path, key, more):
+def test_empty_key_where_the_values_name_one_is_exit_3(copied, tmp_path, key, more):
     values = serving.values(apiKeySecret={"name": "server", "key": "api-key"}, **more)
-    code, said = ended(serving.start(values, copied, tmp_path / "w", key=key))
+    code, log = ended(serving.start(values, copied, tmp_path / "w", key=key))
     assert code == 3
-    assert "The server's key is empty, and apiKeySecret names one (server, key api-key)" in said
-    assert "export TUNEYARD_API_KEY=" in said
-    assert "verifying" not in said
+    assert "The server's key is empty, but apiKeySecret names one (Secret 'server', key 'api-key')" in log
+    assert "export TUNEYARD_API_KEY=" in log
+    assert "Verifying" not in log
 
 
-def test_a_server_without_a_key_is_open_says_so_and_ends_what_it_began_at_sigterm(laid_out, tmp_path):
+def test_open_server_is_logged_as_open_and_finishes_answers_at_sigterm(laid_out, tmp_path):
     server = serving.start(serving.values(f"s3://{serving.FULL}"), laid_out.store, tmp_path / "w", key="")
     try:
         assert server.ready()["models"] == ["full"]

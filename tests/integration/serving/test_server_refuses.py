@@ -1,4 +1,4 @@
-"""What a real server refuses: everything without the key, and questions it can't answer, each with a reason."""
+"""The refusals of a real server: everything without the key, and requests it can't answer, each with a reason."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ import pytest
 
 GOOD = {"model": "tuned", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD")
-TAKEN_OUT = ("/load_model", "/reset", "/v1/responses", "/v1/audio/transcriptions", "/docs", "/redoc")
+UNSERVED = ("/load_model", "/reset", "/v1/responses", "/v1/audio/transcriptions", "/docs", "/redoc")
 
 
 @pytest.fixture(scope="module")
 def routes() -> list[str]:
-    from tuneyard.serving.answering import Models
     from tuneyard.serving.app import build_app
+    from tuneyard.serving.generation import ModelManager
 
-    return [route.path for route in build_app(Models(()), "key").routes]
+    return [route.path for route in build_app(ModelManager(()), "key").routes]
 
 
-def test_the_app_has_these_routes_and_no_others(routes):
+def test_app_has_exactly_these_routes(routes):
     models = {"/v1/models", "/v1/models/{model:path}"}
     assert set(routes) == {"/v1/chat/completions", "/v1/completions", "/health", "/openapi.json", *models}
 
 
-def test_every_route_wants_the_key_by_every_method(server, routes):
-    for path in [*routes, *TAKEN_OUT, "/", "/nowhere", "//v1/models", "/v1/models/"]:
+def test_every_path_needs_the_key_with_every_method(server, routes):
+    for path in [*routes, *UNSERVED, "/", "/nowhere", "//v1/models", "/v1/models/"]:
         for method in METHODS:
             for key in ("", "wrong"):
                 status, _ = server.raw(path, json.dumps(GOOD).encode(), method, key)
                 assert status == 401, (path, method, key)
 
 
-def test_with_the_key_what_was_taken_out_is_not_there(server):
-    for path in TAKEN_OUT:
+def test_unserved_paths_are_not_found(server):
+    for path in UNSERVED:
         for method in ("GET", "POST"):
             assert server.raw(path, b"{}", method)[0] == 404, (path, method)
     assert server.ask("/health") == (200, {"status": "ok"})
 
 
-def test_an_unknown_model_is_not_found_and_the_names_are_told(server):
+def test_unknown_model_is_not_found_and_the_names_are_listed(server):
     for path, body in (("/v1/chat/completions", GOOD), ("/v1/completions", {"prompt": "Hello"})):
         for name in ("nobody", "tuned@main", "tuned:x.gguf", "../base", ""):
             status, answer = server.ask(path, {**body, "model": name})
@@ -52,7 +52,7 @@ def test_an_unknown_model_is_not_found_and_the_names_are_told(server):
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'"text"', b"\xff\xfe", b"[" * 100_000])
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
-def test_a_body_that_is_no_object_is_a_bad_request(server, path, body):
+def test_body_that_is_not_an_object_is_a_bad_request(server, path, body):
     status, answer = server.ask(path, body)
     assert status == 400
     assert answer["error"]["type"] == "invalid_request_error"
@@ -93,7 +93,7 @@ WRONG_CHATS = {
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("words", WRONG_CHATS)
-def test_a_chat_that_can_not_be_answered_is_a_bad_request_that_says_why(server, words, stream):
+def test_invalid_chat_is_a_bad_request_with_the_reason(server, words, stream):
     body = {name: value for name, value in {**GOOD, "stream": stream, **WRONG_CHATS[words]}.items() if value is not ...}
     status, answer = server.ask("/v1/chat/completions", body)
     assert status == 400, answer
@@ -113,13 +113,13 @@ def test_a_chat_that_can_not_be_answered_is_a_bad_request_that_says_why(server, 
         {"suffix": "x"},
     ],
 )
-def test_a_completion_that_can_not_be_made_is_a_bad_request(server, more):
+def test_invalid_completion_is_a_bad_request(server, more):
     body = {name: value for name, value in {"model": "tuned", "prompt": "a", **more}.items() if value is not ...}
     status, answer = server.ask("/v1/completions", body)
     assert status == 400, answer
 
 
-def test_fields_that_ask_for_nothing_are_taken(server):
+def test_fields_that_request_nothing_are_accepted(server):
     nothing = {
         "n": 1,
         "user": "me",
@@ -136,13 +136,13 @@ def test_fields_that_ask_for_nothing_are_taken(server):
     assert status == 200, answer
 
 
-def test_a_message_may_come_in_parts_of_text(server):
+def test_message_may_have_text_parts(server):
     parts = [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo"}]
     assert server.ask("/v1/chat/completions", {**GOOD, "messages": [{"role": "user", "content": parts}]})[0] == 200
 
 
-def test_a_body_beyond_any_context_is_not_read(server):
-    """Only the size is told: a server that wanted the body would wait for it."""
+def test_oversized_body_is_refused_by_its_content_length(server):
+    """Only the header is sent: a server that reads the body would wait for it."""
     host, port = server.url.split("/")[2].split(":")
     with closing(HTTPConnection(host, int(port), timeout=60)) as connection:
         connection.putrequest("POST", "/v1/chat/completions")
@@ -153,7 +153,7 @@ def test_a_body_beyond_any_context_is_not_read(server):
 
 
 def chunked(server, chunks) -> tuple[int, str]:
-    """Send a body of which no size is told; give the status and the error's code."""
+    """Send a body without a content length; return the status and the error's code."""
     host, port = server.url.split("/")[2].split(":")
     with closing(HTTPConnection(host, int(port), timeout=60)) as connection:
         headers = {"Authorization": f"Bearer {server.key}", "Content-Type": "application/json"}
@@ -162,8 +162,8 @@ def chunked(server, chunks) -> tuple[int, str]:
         return answer.status, json.loads(answer.read()).get("error", {}).get("code")
 
 
-def test_a_body_of_unknown_size_is_read_only_so_far(server):
-    """One byte more than the limit is too much, of a request that would be answered otherwise."""
+def test_chunked_body_is_limited(server):
+    """One byte more than the limit is refused, of a request that would be answered otherwise."""
     good = json.dumps(GOOD).encode()
     space = [b" " * (1 << 20)] * 15
     rest = (1 << 20) - len(good)
@@ -172,8 +172,8 @@ def test_a_body_of_unknown_size_is_read_only_so_far(server):
     assert chunked(server, iter([b"a" * (1 << 20)] * 25)) == (413, "too_large")
 
 
-def test_a_body_without_end_is_not_read_without_end(server):
-    """It is given up; how the client learns of it depends on what it has sent by then."""
+def test_endless_body_is_abandoned(server):
+    """How the client notices depends on what it has sent by then."""
     sent = 0
 
     def endless():
@@ -188,5 +188,5 @@ def test_a_body_without_end_is_not_read_without_end(server):
     assert server.ask("/health")[0] == 200
 
 
-def test_after_all_that_nothing_has_broken_inside(server):
+def test_log_has_no_traceback_afterwards(server):
     assert "Traceback" not in server.log.read_text()

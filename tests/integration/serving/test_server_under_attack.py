@@ -54,7 +54,7 @@ def _tamper(rng: random.Random, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("number", range(TAMPERED))
-def test_a_tampered_model_is_never_placed(laid_out, tmp_path: Path, number: int) -> None:
+def test_tampered_model_is_never_placed(laid_out, tmp_path: Path, number: int) -> None:
     rng = random.Random(f"{SEED} {number}")
     store = tmp_path / "store"
     shutil.copytree(laid_out.store, store)
@@ -66,7 +66,7 @@ def test_a_tampered_model_is_never_placed(laid_out, tmp_path: Path, number: int)
     assert caught.value.exit_code in (4, 7), how
 
 
-def test_a_tampered_model_never_becomes_ready(laid_out, tmp_path: Path) -> None:
+def test_tampered_model_never_becomes_ready(laid_out, tmp_path: Path) -> None:
     store = tmp_path / "store"
     shutil.copytree(laid_out.store, store)
     weights = store / serving.TUNED / "adapter_model.safetensors"
@@ -98,7 +98,7 @@ def _raw(server: serving.Server, request: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("number", range(len(KEYS)))
-def test_nothing_but_the_key_opens_a_route(server: serving.Server, number: int) -> None:
+def test_only_the_key_opens_a_route(server: serving.Server, number: int) -> None:
     headers = "".join(f"Authorization: {key}\r\n" for key in KEYS[number])
     for path in ("/health", "/v1/models", f"/v1/models?api_key={serving.KEY}"):
         request = (
@@ -108,7 +108,7 @@ def test_nothing_but_the_key_opens_a_route(server: serving.Server, number: int) 
         assert status in (b"401", b"400"), (path, status)  # 400: uvicorn takes no such header
 
 
-def test_no_spelling_of_a_path_goes_round_the_key(server: serving.Server) -> None:
+def test_no_spelling_of_a_path_bypasses_the_key(server: serving.Server) -> None:
     paths = (
         "/%68ealth",
         "//health",
@@ -137,7 +137,7 @@ def test_no_spelling_of_a_path_goes_round_the_key(server: serving.Server) -> Non
         max_size=4,
     )
 )
-def test_no_other_headers_open_the_guard(headers: list[tuple[bytes, bytes]]) -> None:
+def test_no_other_headers_pass_the_guard(headers: list[tuple[bytes, bytes]]) -> None:
     entered: list[Any] = []
     sent: list[Any] = []
 
@@ -171,11 +171,11 @@ _NAMES = (
     roles=st.lists(st.sampled_from(["user", "assistant", "system", "tool", "alien"]), min_size=1, max_size=3),
     text=st.text(max_size=40),
 )
-def test_whatever_is_asked_with_the_key_has_an_answer_or_a_reason(
+def test_any_request_with_the_key_gets_an_answer_or_an_error(
     server: serving.Server, path: str, fields: dict[str, Any], roles: list[str], text: str
 ) -> None:
-    asked = {"messages": [{"role": role, "content": text} for role in roles]} if path == CHAT else {"prompt": text}
-    body = json.dumps({"model": "tuned", "max_tokens": 1, **asked, **fields})
+    request = {"messages": [{"role": role, "content": text} for role in roles]} if path == CHAT else {"prompt": text}
+    body = json.dumps({"model": "tuned", "max_tokens": 1, **request, **fields})
     status, answer = server.raw(path, body.encode())
     assert status in (200, 400, 404), (status, answer, body)
     if status != 200:
@@ -184,7 +184,7 @@ def test_whatever_is_asked_with_the_key_has_an_answer_or_a_reason(
 
 @pytest.mark.parametrize("size", [1_000_000, pytest.param(15_000_000, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
-def test_a_vast_prompt_is_refused_and_the_server_goes_on(server: serving.Server, path: str, size: int) -> None:
+def test_oversized_prompt_is_refused_and_the_server_continues(server: serving.Server, path: str, size: int) -> None:
     text = "".join(random.Random(SEED).choices(string.ascii_letters + " ", k=size))
     body = (
         {**GOOD, "messages": [{"role": "user", "content": text}]}

@@ -16,15 +16,15 @@ from lab import serving
 QUESTION = {"messages": [{"role": "user", "content": "What is a yard?"}], "temperature": 0}
 SEED = 6
 SECONDS = 240
-"""Only ends a broken test: nothing here asserts how long something takes."""
+"""Only ends a broken test; nothing here asserts a duration."""
 
 
 class Client:
     """One request over a connection of its own.
 
     Args:
-        server: Who is asked.
-        random_: Decides when a client goes.
+        server: The server.
+        random_: The generator that decides when a client disconnects.
     """
 
     def __init__(self, server: serving.Server, random_: random.Random) -> None:
@@ -114,16 +114,16 @@ WANTED = {
 
 
 async def clients(server: serving.Server, count: int, seed: int) -> Counter[tuple[str, int]]:
-    """Let so many clients ask at once, and count what they were answered."""
+    """Run so many clients at once, and count the statuses that they got."""
     random_ = random.Random(seed)
     kinds = [random_.choice(list(WANTED)) for _ in range(count)]
-    asked = [getattr(Client(server, random_), kind)() for kind in kinds]
-    answered = await asyncio.wait_for(asyncio.gather(*asked), SECONDS)
-    return Counter(zip(kinds, answered, strict=True))
+    requests = [getattr(Client(server, random_), kind)() for kind in kinds]
+    statuses = await asyncio.wait_for(asyncio.gather(*requests), SECONDS)
+    return Counter(zip(kinds, statuses, strict=True))
 
 
 def settled(process: psutil.Process, look: str, most: int) -> int:
-    """Wait until no more than so many of something are left, and give how many there are."""
+    """Wait until at most so many are left, and return their number."""
     until = time.monotonic() + 300
     while (count := getattr(process, look)()) > most and time.monotonic() < until:
         time.sleep(0.2)
@@ -132,22 +132,22 @@ def settled(process: psutil.Process, look: str, most: int) -> int:
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("count", [60, pytest.param(1000, marks=pytest.mark.soak)])
-def test_many_clients_at_once_are_answered_as_one_and_nothing_of_them_stays(laid_out, tmp_path, count):
+def test_many_concurrent_clients_get_the_same_answers_and_leak_nothing(laid_out, tmp_path, count):
     adapters = {"other": serving.OTHER}
     running = serving.start(serving.values(adapters=adapters), laid_out.store, tmp_path)
     try:
         running.ready()
         process = psutil.Process(running.process.pid)
         alone = asyncio.run(Client(running, random.Random(0)).whole({**QUESTION, "model": "tuned"}))
-        asyncio.run(clients(running, count, SEED))  # whatever is kept for good is kept by now
+        asyncio.run(clients(running, count, SEED))  # warms up every cache
         before = settled(process, "num_fds", 0 if count < 0 else 64), process.memory_info().rss
         answered = asyncio.run(clients(running, count, SEED + 1))
         assert {kind for kind, _ in answered} == set(WANTED)
         assert {(kind, status) for kind, status in answered if status not in WANTED[kind]} == set()
         assert settled(process, "num_fds", before[0]) <= before[0]
         assert process.memory_info().rss - before[1] < 64 << 20
-        again = asyncio.run(Client(running, random.Random(0)).whole({**QUESTION, "model": "tuned"}))
-        assert json.loads(again[1])["choices"] == json.loads(alone[1])["choices"]
+        after = asyncio.run(Client(running, random.Random(0)).whole({**QUESTION, "model": "tuned"}))
+        assert json.loads(after[1])["choices"] == json.loads(alone[1])["choices"]
         assert "Traceback" not in running.log.read_text()
         assert running.stop() == 143
     finally:

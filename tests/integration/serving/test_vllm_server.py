@@ -20,14 +20,14 @@ pytestmark = [
 ]
 
 
-def said(server: serving.Server, model: str) -> str:
+def content_of(server: serving.Server, model: str) -> str:
     status, answer = server.ask("/v1/chat/completions", {**QUESTION, "model": model})
     assert status == 200, answer
     return answer["choices"][0]["message"]["content"]
 
 
 @pytest.mark.timeout(900)
-def test_vllm_answers_as_our_own_app_does_and_has_no_open_route(tmp_path):
+def test_vllm_answers_as_our_own_server_and_has_no_open_route(tmp_path):
     serving.lay_out(tmp_path / "store", tmp_path / "beside", hidden=256)  # vLLM's CPU kernels want heads of 64
     adapters = {"other": serving.OTHER}
     flags = {"max_model_len": 256, "enforce_eager": True, "dtype": "float32", "max_num_seqs": 4}
@@ -41,8 +41,8 @@ def test_vllm_answers_as_our_own_app_does_and_has_no_open_route(tmp_path):
         assert theirs.ready()["models"] == ["tuned", "tiny", "other"]
         assert connect(theirs.url, theirs.key).models == ("tuned", "other", "tiny")
         for model in ("tuned", "other"):
-            assert said(theirs, model) == said(ours, model)
-        assert said(theirs, "tiny") not in (said(theirs, "tuned"), said(theirs, "other"))
+            assert content_of(theirs, model) == content_of(ours, model)
+        assert content_of(theirs, "tiny") not in (content_of(theirs, "tuned"), content_of(theirs, "other"))
         for path in ("/health", "/metrics", "/version", "/tokenize", "/invocations", "/v1/models", "/docs", "/nowhere"):
             for method in ("GET", "POST"):
                 assert theirs.raw(path, b"{}", method, "")[0] == 401, path

@@ -1,4 +1,4 @@
-"""What was said so far, and how it is shown and saved."""
+"""Conversations, and how they are shown and saved."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import pytest
 from rich.console import Console
 
 from tuneyard.chatting import Conversation, Endpoint, read_question
-from tuneyard.chatting.show import in_turn, printable, two_answers
+from tuneyard.chatting.display import in_turn, printable, two_answers
 from tuneyard.errors import NotFoundError, UsageError
 
 
-def test_a_conversation_grows_by_questions_and_answers():
+def test_conversation_grows_by_questions_and_answers():
     talk = Conversation("Be brief.")
     assert talk.ask("One?") == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "One?"}]
     talk.answer("Yes.")
     assert [message["role"] for message in talk.ask("Two?")] == ["system", "user", "assistant", "user"]
 
 
-def test_a_question_that_was_not_answered_is_taken_back():
+def test_empty_answer_removes_the_question():
     talk = Conversation()
     talk.ask("One?")
     talk.answer("")
@@ -41,7 +41,7 @@ def test_messages_are_a_copy():
     assert talk.messages[0]["content"] == "One?"
 
 
-def test_a_saved_conversation_is_a_line_of_training_data(tmp_path):
+def test_saved_conversation_is_a_line_of_training_data(tmp_path):
     talk = Conversation()
     talk.ask("Größe?")
     talk.answer("Klein.")
@@ -51,7 +51,7 @@ def test_a_saved_conversation_is_a_line_of_training_data(tmp_path):
     assert [json.loads(line)["messages"] for line in lines] == [talk.messages] * 2
 
 
-def test_what_steers_a_terminal_is_taken_out():
+def test_control_characters_are_removed():
     assert printable("a\x1b[2Jb\x07\tc\nd\x9b") == "a[2Jb\tc\nd"
 
 
@@ -61,23 +61,23 @@ def shown(width: int) -> str:
     return out.file.getvalue()
 
 
-def test_two_answers_stand_side_by_side_where_there_is_room():
+def test_two_answers_are_side_by_side_on_a_wide_terminal():
     lines = shown(100).splitlines()
     assert any("left [bold]words[/]" in line and "right words" in line for line in lines)
 
 
-def test_two_answers_stand_below_one_another_where_it_is_narrow():
+def test_two_answers_are_stacked_on_a_narrow_terminal():
     lines = shown(60).splitlines()
     left, right = (next(at for at, line in enumerate(lines) if word in line) for word in ("left", "right"))
     assert left < right
     assert any("base" in line for line in lines[:left])
 
 
-def test_on_a_pipe_answers_stand_below_their_names():
+def test_answers_on_a_pipe_have_headings():
     assert in_turn({"base": " a\n", "tuned": "b"}) == "## base\n\na\n\n## tuned\n\nb"
 
 
-def test_base_and_tuned_are_found_by_what_the_server_tells():
+def test_base_and_tuned_model_are_found_by_the_model_list():
     endpoint = Endpoint("http://here/v1", "", ("tuned", "other", "base"), {"tuned": "base", "other": "base"})
     assert endpoint.chosen(None, compare=False) == ("tuned",)
     assert endpoint.chosen(None, compare=True) == ("base", "tuned")
@@ -85,21 +85,21 @@ def test_base_and_tuned_are_found_by_what_the_server_tells():
     assert endpoint.chosen(["other", "tuned"], compare=True) == ("other", "tuned")
 
 
-def test_an_unknown_model_is_told_with_the_names_there_are():
+def test_error_for_an_unknown_model_lists_the_names():
     with pytest.raises(NotFoundError, match="serves no model 'x'; it serves tuned, base"):
         Endpoint("http://here/v1", "", ("tuned", "base")).chosen(["x"], compare=False)
 
 
-def test_a_server_of_one_model_has_nothing_to_compare():
+def test_server_with_one_model_has_nothing_to_compare():
     with pytest.raises(NotFoundError, match="no base and tuned model to compare"):
         Endpoint("http://here/v1", "", ("full",)).chosen(None, compare=True)
 
 
-def test_the_key_is_not_shown_with_the_endpoint():
+def test_repr_of_an_endpoint_hides_the_key():
     assert "s3cret" not in repr(Endpoint("http://here/v1", "s3cret"))
 
 
-def test_a_question_comes_from_the_argument_or_from_a_pipe():
+def test_question_is_read_from_the_argument_or_a_pipe():
     assert read_question(" What? ") == "What?"
     assert read_question(None, io.StringIO("What\nnow?\n")) == "What\nnow?"
     with pytest.raises(UsageError, match="empty"):

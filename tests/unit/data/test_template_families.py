@@ -82,8 +82,8 @@ def test_what_a_family_has_a_form_for_is_not_refused(encoders, name):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_our_own_server_makes_the_ids_that_were_trained(encoders, name):
-    from tuneyard.serving.decoding import SpecialTokens
-    from tuneyard.serving.requests import ChatCompletionRequest, read_request
+    from tuneyard.serving.answers.decoding import SpecialTokens
+    from tuneyard.serving.requests import ChatCompletionRequest
     from tuneyard.serving.template import ChatTemplate
 
     encoder = encoders(name)
@@ -96,8 +96,8 @@ def test_our_own_server_makes_the_ids_that_were_trained(encoders, name):
         for number, (sequence, (start, _)) in zip(answers, learnt, strict=True):
             messages = [message.as_dict() for message in conversation.messages[:number]]
             asked = {"model": "m", "messages": messages, "tools": conversation.tools and list(conversation.tools)}
-            body = read_request(
-                ChatCompletionRequest, {key: value for key, value in asked.items() if value is not None}
+            body = ChatCompletionRequest.model_validate(
+                {key: value for key, value in asked.items() if value is not None}
             )
             served = template.prompt(body.given_messages, body.offered_tools, {}).inputs["input_ids"].tolist()
             assert served == [sequence.input_ids[:start]], kind

@@ -15,17 +15,18 @@ from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from lab.tiny_models import make_tokenizer
-from tuneyard.serving.decoding import SpecialTokens, TokenDecoder
-from tuneyard.serving.forms import AnswerForm
-from tuneyard.serving.parsing import AnswerParser, Content, Part, Reasoning, ToolCall
-from tuneyard.serving.replies import ChatReply, Ending, GenerationFailed, TextReply, events
-from tuneyard.serving.streams import AnswerReader, StopWords, text_of
+from tuneyard.serving.answers.decoding import SpecialTokens, TokenDecoder
+from tuneyard.serving.answers.forms import AnswerForm
+from tuneyard.serving.answers.parsing import AnswerParser, Content, Part, Reasoning, ToolCall
+from tuneyard.serving.answers.reader import AnswerReader, StopWords, text_of
+from tuneyard.serving.errors import GenerationError
+from tuneyard.serving.responses import ChatResponse, Ending, TextResponse, events
 
 texts = st.text(alphabet="abx", max_size=30)
 
 
 @given(st.lists(texts, max_size=8), st.lists(st.text(alphabet="abx", min_size=1, max_size=4), min_size=1, max_size=3))
-def test_a_stream_says_what_the_whole_text_says_before_its_first_stop_word(pieces, words):
+def test_streamed_text_equals_the_whole_text_up_to_its_first_stop_word(pieces, words):
     stop = StopWords(words)
     shown = "".join(stop.feed(piece) for piece in pieces) + stop.rest()
     whole = "".join(pieces)
@@ -70,13 +71,13 @@ def read(tokenizer: Any, text: str, *, stops: tuple[str, ...] = ()) -> tuple[lis
         ("", (), "", "length"),
     ],
 )
-def test_an_answer_ends_at_a_stop_token_or_before_a_stop_word_else_it_was_cut(tokenizer, text, stops, shown, reason):
+def test_answer_ends_at_a_stop_token_or_before_a_stop_word_else_is_cut(tokenizer, text, stops, shown, reason):
     parts, reader = read(tokenizer, text, stops=stops)
     assert text_of(parts, Content) == shown
     assert reader.finish_reason == reason
 
 
-def test_the_token_that_ends_an_answer_is_counted_and_none_after_it(tokenizer):
+def test_stop_token_is_the_last_token_counted(tokenizer):
     _, reader = read(tokenizer, "a<|im_end|>bcd")
     assert reader.tokens == 2
 
@@ -91,7 +92,7 @@ PARTS: list[Part | Ending] = [
 ]
 
 
-def streamed(reply: ChatReply, parts: list[Part | Ending], failure: Exception | None = None) -> list[str]:
+def streamed(reply: ChatResponse, parts: list[Part | Ending], failure: Exception | None = None) -> list[str]:
     async def source() -> AsyncGenerator[Part | Ending]:
         for part in parts:
             yield part
@@ -110,8 +111,8 @@ def chunks(sent: list[str]) -> list[dict[str, Any]]:
     return [json.loads(event.removeprefix("data: ")) for event in sent[:-1]]
 
 
-def test_a_chat_s_stream_is_made_of_openai_s_chunks_and_says_what_the_whole_says():
-    got = [ChatCompletionChunk.model_validate(chunk) for chunk in chunks(streamed(ChatReply("1", "m"), PARTS))]
+def test_chat_stream_has_openai_chunks_equal_to_the_whole_completion():
+    got = [ChatCompletionChunk.model_validate(chunk) for chunk in chunks(streamed(ChatResponse("1", "m"), PARTS))]
     deltas = [chunk.choices[0].delta for chunk in got]
     assert deltas[0].role == "assistant"
     assert "".join(delta.content or "" for delta in deltas) == "It is 🛶\n\n"
@@ -122,7 +123,7 @@ def test_a_chat_s_stream_is_made_of_openai_s_chunks_and_says_what_the_whole_says
     ]
     assert [chunk.choices[0].finish_reason for chunk in got] == [None] * (len(got) - 1) + ["tool_calls"]
     assert not any(chunk.usage for chunk in got)
-    whole = ChatCompletion.model_validate(ChatReply("1", "m").whole(PARTS[:-1], Ending("tool_calls", 5, 7)))
+    whole = ChatCompletion.model_validate(ChatResponse("1", "m").whole(PARTS[:-1], Ending("tool_calls", 5, 7)))
     message = whole.choices[0].message
     assert message.content == "It is 🛶\n\n"
     assert message.model_extra == {"reasoning_content": "So."}
@@ -130,8 +131,8 @@ def test_a_chat_s_stream_is_made_of_openai_s_chunks_and_says_what_the_whole_says
     assert whole.usage and whole.usage.total_tokens == 12
 
 
-@pytest.mark.parametrize("kind", [ChatReply, TextReply])
-def test_usage_comes_when_asked_for_in_a_last_chunk_without_choices(kind):
+@pytest.mark.parametrize("kind", [ChatResponse, TextResponse])
+def test_requested_usage_is_in_a_last_chunk_without_choices(kind):
     ending: list[Part | Ending] = [Content("a"), Ending("stop", 5, 7)]
     assert all("usage" not in chunk for chunk in chunks(streamed(kind("1", "m"), ending)))
     *others, last = chunks(streamed(kind("1", "m", include_usage=True), ending))
@@ -140,21 +141,23 @@ def test_usage_comes_when_asked_for_in_a_last_chunk_without_choices(kind):
     assert all(chunk["usage"] is None for chunk in others)
 
 
-def test_a_completion_s_chunks_hold_text():
-    got = chunks(streamed(TextReply("1", "m"), [Content("a"), Content("b"), Ending("length", 1, 2)]))
+def test_completion_chunks_have_text():
+    got = chunks(streamed(TextResponse("1", "m"), [Content("a"), Content("b"), Ending("length", 1, 2)]))
     assert "".join(chunk["choices"][0]["text"] for chunk in got) == "ab"
     assert got[-1]["choices"][0]["finish_reason"] == "length"
-    whole = Completion.model_validate(TextReply("1", "m").whole([Content("a"), Content("b")], Ending("length", 1, 2)))
+    whole = Completion.model_validate(
+        TextResponse("1", "m").whole([Content("a"), Content("b")], Ending("length", 1, 2))
+    )
     assert whole.choices[0].text == "ab"
 
 
-def test_what_breaks_in_the_midst_of_a_stream_is_an_event_of_its_own():
-    got = chunks(streamed(ChatReply("1", "m"), [Content("a")], GenerationFailed("It broke.")))
+def test_error_within_a_stream_is_an_event():
+    got = chunks(streamed(ChatResponse("1", "m"), [Content("a")], GenerationError("It broke.")))
     assert got[-1]["error"]["message"] == "It broke."
     assert got[-1]["error"]["type"] == "server_error"
 
 
-def test_a_stream_that_waits_says_so():
+def test_waiting_stream_sends_comments():
     """A comment, which clients pass over: reasoning may take minutes before there is anything to send."""
     go_on = asyncio.Event()
 
@@ -165,7 +168,7 @@ def test_a_stream_that_waits_says_so():
 
     async def collect() -> list[str]:
         sent: list[str] = []
-        async for event in events(ChatReply("1", "m"), source(), waiting_seconds=0.01):
+        async for event in events(ChatResponse("1", "m"), source(), waiting_seconds=0.01):
             sent.append(event)
             if event.startswith(":"):
                 go_on.set()
@@ -176,7 +179,7 @@ def test_a_stream_that_waits_says_so():
     assert len(chunks([event for event in sent if not event.startswith(":")])) == 3
 
 
-def test_a_stream_that_nobody_reads_on_closes_its_source():
+def test_abandoned_stream_closes_its_source():
     closed: list[bool] = []
 
     async def source() -> AsyncGenerator[Part | Ending]:
@@ -187,7 +190,7 @@ def test_a_stream_that_nobody_reads_on_closes_its_source():
             closed.append(True)
 
     async def leave() -> None:
-        stream = events(ChatReply("1", "m"), source(), waiting_seconds=0.01)
+        stream = events(ChatResponse("1", "m"), source(), waiting_seconds=0.01)
         async for event in stream:
             if event.startswith(":"):
                 break

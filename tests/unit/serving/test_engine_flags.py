@@ -1,4 +1,4 @@
-"""vLLM's flags in our own app: honoured, told, or refused by name."""
+"""vLLM's flags in our own server: honoured, ignored, or refused by name."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from tuneyard.errors import InvalidValuesError
 from tuneyard.serving.flags import NEUTRAL, TUNING, app_settings
 
 
-def test_what_changes_answers_is_honoured():
+def test_flags_that_change_answers_are_honoured():
     settings = app_settings({"dtype": "half", "max_model_len": "4K", "seed": "7", "served_model_name": "x"})
     assert (settings.dtype, settings.max_model_len, settings.seed) == ("float16", 4096, 7)
-    assert settings.passed_over == ()
+    assert settings.ignored == ()
 
 
 @pytest.mark.parametrize(("given", "tokens"), [(512, 512), ("4k", 4000), ("1M", 1 << 20), ("auto", None), (-1, None)])
-def test_a_length_is_read_as_vllm_reads_it(given, tokens):
+def test_max_model_len_is_parsed_as_in_vllm(given, tokens):
     assert app_settings({"max_model_len": given}).max_model_len == tokens
 
 
-def test_what_only_tunes_the_engine_is_told():
+def test_engine_tuning_flags_are_listed_as_ignored():
     settings = app_settings({"gpu_memory_utilization": 0.9, "max_num_seqs": 8})
-    assert settings.passed_over == ("gpu_memory_utilization", "max_num_seqs")
+    assert settings.ignored == ("gpu_memory_utilization", "max_num_seqs")
 
 
-def test_neutral_values_are_taken():
+def test_neutral_values_are_accepted():
     for name, values in NEUTRAL.items():
         for value in values:
-            assert app_settings({name: value}).passed_over == ()
+            assert app_settings({name: value}).ignored == ()
 
 
-def test_every_flag_that_can_not_be_honoured_is_named_at_once():
+def test_error_names_every_flag_that_can_not_be_honoured():
     flags = {
         "tensor_parallel_size": 2,
         "quantization": "fp8",

@@ -63,18 +63,18 @@ def test_every_key_is_in_one_table() -> None:
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_a_key_changes_what_is_started(key: str, store: Store, tmp_path: Path) -> None:
+def test_each_key_changes_the_command(key: str, store: Store, tmp_path: Path) -> None:
     plain = {"model": f"s3://{FIRST}"}
     before = started(plain, store, tmp_path)
     assert started({**plain, key: KEYS[key]}, store, tmp_path) != before
 
 
-def test_a_flag_of_vllm_is_honoured_named_as_without_effect_or_refused_by_our_own_server() -> None:
+def test_own_server_honours_ignores_or_refuses_each_vllm_flag() -> None:
     plain = app_settings({})
     for flag, value in {"dtype": "float32", "max_model_len": 64, "seed": 3}.items():
         assert app_settings({flag: value}) != plain
     for flag in TUNING:
-        assert app_settings({flag: 1}).passed_over == (flag,)
+        assert app_settings({flag: 1}).ignored == (flag,)
     for flag in (*NEUTRAL, "a_flag_of_next_year"):
         with pytest.raises(TuneyardError, match=f"vllm_engine_args.{flag}"):
             app_settings({flag: "another"})

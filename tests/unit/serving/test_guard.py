@@ -1,4 +1,4 @@
-"""The key at the door, asked as ASGI servers ask it."""
+"""The guard of the API key, called as ASGI servers call it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tuneyard.serving.guard import RequireKey, key_of_environment
 
 
 class Inside:
-    """The guarded app: remembers who came in."""
+    """The guarded app: records the scopes that reach it."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -41,7 +41,7 @@ def bearer(token: bytes) -> tuple[bytes, bytes]:
 
 
 @pytest.mark.parametrize("header", [bearer(b"right"), (b"Authorization", b"bearer right"), bearer(b" right ")])
-def test_the_right_key_enters(header):
+def test_right_key_is_accepted(header):
     assert enter("http", header) == (["http"], [])
 
 
@@ -60,7 +60,7 @@ def test_the_right_key_enters(header):
         [bearer(b"\xff\x00right")],
     ],
 )
-def test_anything_else_is_refused_in_openai_s_words(headers):
+def test_other_credentials_get_openai_s_error(headers):
     seen, sent = enter("http", *headers)
     assert seen == []
     assert sent[0]["status"] == 401
@@ -69,23 +69,23 @@ def test_anything_else_is_refused_in_openai_s_words(headers):
     assert "Authorization: Bearer" in error["message"]
 
 
-def test_a_websocket_needs_the_key_too():
+def test_websocket_needs_the_key():
     seen, sent = enter("websocket")
     assert seen == []
     assert sent == [{"type": "websocket.close", "code": 1008}]
     assert enter("websocket", bearer(b"right"))[0] == ["websocket"]
 
 
-def test_the_start_of_the_app_needs_no_key():
+def test_lifespan_needs_no_key():
     assert enter("lifespan")[0] == ["lifespan"]
 
 
-def test_a_guard_without_a_key_is_refused():
+def test_guard_without_a_key_raises():
     with pytest.raises(DeniedError, match="no key"):
         RequireKey(Inside(), "")
 
 
-def test_the_key_comes_from_the_environment_ours_first():
+def test_key_of_environment_prefers_our_variable():
     assert key_of_environment({"TUNEYARD_API_KEY": "a", "VLLM_API_KEY": "b"}) == "a"
     assert key_of_environment({"TUNEYARD_API_KEY": "", "VLLM_API_KEY": "b"}) == "b"
     assert key_of_environment({}) == ""

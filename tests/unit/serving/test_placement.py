@@ -51,30 +51,30 @@ def placed(place: Place, tmp_path: Path, model: str = f"s3://{FINAL}", **more: A
     return place_models(values, place.store, tmp_path / "work")
 
 
-def test_an_adapter_brings_its_base_and_both_have_names(place, tmp_path):
+def test_adapter_is_placed_with_its_base_under_two_names(place, tmp_path):
     base = put_run(place, tmp_path)
     placement = placed(place, tmp_path)
     assert placement.served == ("run-1", "base")
-    assert placement.asked == ("run-1",)
+    assert placement.requested == ("run-1",)
     assert placement.model.content_sha256 == base
     assert (placement.model.folder / "sub/weights").read_text() == "base"
     assert (placement.adapters[0].weights.folder / "adapter_config.json").exists()
 
 
-def test_a_told_name_is_that_of_the_adapter(place, tmp_path):
+def test_served_model_name_names_the_adapter(place, tmp_path):
     put_run(place, tmp_path)
     placement = placed(place, tmp_path, vllm_engine_args={"served-model-name": ["mine", "base"]})
     assert placement.served == ("mine", "base", "base-base")
 
 
-def test_a_model_with_adapters_is_served_under_all_names(place, tmp_path):
+def test_model_with_adapters_is_served_under_all_names(place, tmp_path):
     put_run(place, tmp_path)
     placement = placed(place, tmp_path, f"s3://{BASE}", adapters={"one": FINAL, "two": FINAL})
     assert placement.served == ("base", "one", "two")
-    assert placement.asked == ("base",)
+    assert placement.requested == ("base",)
 
 
-def test_a_full_model_stands_alone(place, tmp_path):
+def test_full_model_is_placed_alone(place, tmp_path):
     key = "default-bucket/experiments/full/checkpoint-final"
     put(place, tmp_path, key, {"config.json": "{}"}, type="model", base={"key": BASE, "content_sha256": "0" * 64})
     placement = placed(place, tmp_path, f"s3://{key}")
@@ -92,7 +92,7 @@ def test_only_files_that_the_manifest_names_can_be_loaded(place, tmp_path):
     assert names == ["config.json", "sub/weights"]
 
 
-def test_a_second_start_sees_what_is_there_now(place, tmp_path):
+def test_second_start_places_the_current_content(place, tmp_path):
     put_run(place, tmp_path)
     first = placed(place, tmp_path).model.folder
     (first / "left-over").write_text("x")
@@ -100,7 +100,7 @@ def test_a_second_start_sees_what_is_there_now(place, tmp_path):
 
 
 @pytest.mark.parametrize("part", [f"{BASE}/sub/weights", f"{FINAL}/adapter_config.json"])
-def test_a_tampered_file_of_the_base_or_the_adapter_is_an_integrity_error(place, tmp_path, part):
+def test_tampered_file_of_base_or_adapter_is_an_integrity_error(place, tmp_path, part):
     put_run(place, tmp_path)
     path = place.store.local_path(part)
     assert path is not None
@@ -110,7 +110,7 @@ def test_a_tampered_file_of_the_base_or_the_adapter_is_an_integrity_error(place,
         placed(place, tmp_path)
 
 
-def test_no_damage_to_any_file_is_ever_placed(place, tmp_path):
+def test_damage_to_any_file_is_never_placed(place, tmp_path):
     """Fifty damages: a flipped bit, a byte less, a byte more, a file gone; of the base and of the adapter."""
     put_run(place, tmp_path)
     paths = [place.store.local_path(f"{BASE}/{name}") for name in ("config.json", "sub/weights")]
@@ -131,7 +131,7 @@ def test_no_damage_to_any_file_is_ever_placed(place, tmp_path):
 
 
 @pytest.mark.parametrize("part", ["model", "base", "adapter", "further"])
-def test_what_could_run_code_is_refused_wherever_it_stands(place, tmp_path, part):
+def test_files_that_could_run_code_are_refused_anywhere(place, tmp_path, part):
     evil, sound = {"config.json": '{"trust_remote_code": true}'}, {"config.json": "{}"}
     evil_adapter = {**ADAPTER, "adapter_config.json": '{"peft_type": "XLORA"}'}
     sha256 = put(place, tmp_path, BASE, evil if part in ("model", "base") else sound, "model")
@@ -145,20 +145,20 @@ def test_what_could_run_code_is_refused_wherever_it_stands(place, tmp_path, part
         placed(place, tmp_path, model, adapters={"two": further} if part == "further" else {})
 
 
-def test_a_base_that_is_not_the_one_trained_on_is_an_integrity_error(place, tmp_path):
+def test_base_other_than_the_trained_one_is_an_integrity_error(place, tmp_path):
     put_run(place, tmp_path, sha256="0" * 64)
-    with pytest.raises(IntegrityError, match="trained on another model than the one at default-bucket/models/base"):
+    with pytest.raises(IntegrityError, match="trained on another model than the one at 'default-bucket/models/base'"):
         placed(place, tmp_path)
 
 
-def test_a_further_adapter_of_another_base_is_an_integrity_error(place, tmp_path):
+def test_further_adapter_of_another_base_is_an_integrity_error(place, tmp_path):
     put_run(place, tmp_path)
     put(place, tmp_path, "default-bucket/models/second", {"config.json": "{ }"}, "model")
     with pytest.raises(IntegrityError, match="trained on another model"):
         placed(place, tmp_path, "s3://default-bucket/models/second", adapters={"one": FINAL})
 
 
-def test_what_has_no_manifest_is_not_found(place, tmp_path):
+def test_model_without_manifest_is_not_found(place, tmp_path):
     put_run(place, tmp_path)
     place.store.delete([f"{FINAL}/manifest.json"])
     with pytest.raises(NotFoundError, match="is incomplete") as caught:
@@ -166,21 +166,21 @@ def test_what_has_no_manifest_is_not_found(place, tmp_path):
     assert "tuneyard runs" in caught.value.hint
 
 
-def test_a_base_that_is_gone_is_not_found(place, tmp_path):
+def test_missing_base_is_not_found(place, tmp_path):
     put_run(place, tmp_path)
     place.store.delete([f"{BASE}/.tuneyard/manifest.json"])
     with pytest.raises(NotFoundError, match="models/base"):
         placed(place, tmp_path)
 
 
-def test_a_checkpoint_of_training_is_no_model_to_serve(place, tmp_path):
+def test_training_checkpoint_can_not_be_served(place, tmp_path):
     key = "default-bucket/experiments/run-1/checkpoint-4-1"
     put(place, tmp_path, key, {"config.json": "{}"}, "checkpoint")
     with pytest.raises(InvalidValuesError, match="to resume training from"):
         placed(place, tmp_path, f"s3://{key}")
 
 
-def test_an_adapter_that_names_no_base_is_refused_alone_and_served_on_a_model(place, tmp_path):
+def test_adapter_without_recorded_base_is_served_only_on_a_given_model(place, tmp_path):
     put_run(place, tmp_path)
     put(place, tmp_path, "default-bucket/models/adapter", ADAPTER, "model")
     with pytest.raises(InvalidValuesError, match="names no base model") as caught:
@@ -190,19 +190,19 @@ def test_an_adapter_that_names_no_base_is_refused_alone_and_served_on_a_model(pl
     assert placement.served == ("base", "x")
 
 
-def test_a_model_among_the_adapters_is_refused(place, tmp_path):
+def test_model_among_the_adapters_is_refused(place, tmp_path):
     put_run(place, tmp_path)
-    with pytest.raises(InvalidValuesError, match=r"adapters\.x is no adapter"):
+    with pytest.raises(InvalidValuesError, match=r"adapters\.x is not an adapter"):
         placed(place, tmp_path, f"s3://{BASE}", adapters={"x": BASE})
 
 
-def test_two_models_of_one_name_are_refused(place, tmp_path):
+def test_two_models_with_one_name_are_refused(place, tmp_path):
     put_run(place, tmp_path)
     with pytest.raises(InvalidValuesError, match="'run-1'"):
         placed(place, tmp_path, adapters={"run-1": FINAL})
 
 
-def test_a_folder_is_served_where_its_manifest_verifies(place, tmp_path):
+def test_verified_folder_is_placed(place, tmp_path):
     put_run(place, tmp_path)
     folder = tmp_path / "store" / BASE
     placement = placed(place, tmp_path, str(folder))
@@ -211,11 +211,11 @@ def test_a_folder_is_served_where_its_manifest_verifies(place, tmp_path):
     with pytest.raises(IntegrityError, match=r"config\.json"):
         placed(place, tmp_path, str(folder))
     (folder / ".tuneyard/manifest.json").unlink()
-    with pytest.raises(NotFoundError, match="could be verified"):
+    with pytest.raises(NotFoundError, match="no verifiable model"):
         placed(place, tmp_path, str(folder))
 
 
-def test_a_model_of_the_hub_is_pinned_and_verified_as_a_delivery_does_it(place, tmp_path, monkeypatch):
+def test_hub_model_is_pinned_and_verified_as_by_a_delivery(place, tmp_path, monkeypatch):
     files = {"config.json": b"{}", "model.safetensors": safetensors("a.weight", b"weights"), "tokenizer.json": b"{}"}
     with hub_server() as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
@@ -224,14 +224,14 @@ def test_a_model_of_the_hub_is_pinned_and_verified_as_a_delivery_does_it(place, 
         assert placement.served == ("someone/tiny",)
         assert (placement.model.folder / "model.safetensors").read_bytes() == files["model.safetensors"]
         assert list(place.store.list("hub/")) == []
-        asked = len(hub.seen)
+        before = len(hub.seen)
         assert placed(place, tmp_path, "someone/tiny").model.folder == placement.model.folder
-        again = [seen.path for seen in hub.seen[asked:]]
-        assert not [path for path in again if path.endswith("model.safetensors")]
+        later = [seen.path for seen in hub.seen[before:]]
+        assert not [path for path in later if path.endswith("model.safetensors")]
 
 
 @pytest.mark.s3
-def test_from_s3_files_are_pulled_and_verified(s3_server, tmp_path):
+def test_files_from_s3_are_pulled_and_verified(s3_server, tmp_path):
     place = Place(s3_server.open(), f"{BUCKET}/", s3_server.env)
     base, final = f"{BUCKET}/serve/models/base", f"{BUCKET}/serve/run/checkpoint-final"
     sha256 = put(place, tmp_path, base, {"config.json": "{}", "sub/weights": "base"}, "model")
@@ -263,7 +263,7 @@ def put_tuned(place: Place, tmp_path: Path, name: str, base: str, config: dict[s
     return key
 
 
-def test_the_base_of_an_adapter_is_loaded_with_the_entries_it_was_trained_with(place, tmp_path):
+def test_base_is_loaded_with_the_config_entries_of_the_adapter_s_training(place, tmp_path):
     base = put_run(place, tmp_path)
     one = put_tuned(place, tmp_path, "one", base, ROTATION)
     two = put_tuned(place, tmp_path, "two", base, {**ROTATION, "attention_dropout": 0.1})
@@ -272,7 +272,7 @@ def test_the_base_of_an_adapter_is_loaded_with_the_entries_it_was_trained_with(p
 
 
 @pytest.mark.parametrize(("first", "second"), [(ROTATION, None), (None, ROTATION), (ROTATION, {"rope_theta": 7.0})])
-def test_adapters_that_need_their_base_otherwise_are_not_served_together(place, tmp_path, first, second):
+def test_adapters_with_conflicting_config_entries_are_refused(place, tmp_path, first, second):
     base = put_run(place, tmp_path)
     one, two = put_tuned(place, tmp_path, "one", base, first), put_tuned(place, tmp_path, "two", base, second)
     with pytest.raises(InvalidValuesError, match=r"adapters\.x was trained with another rope_parameters") as caught:
@@ -281,13 +281,13 @@ def test_adapters_that_need_their_base_otherwise_are_not_served_together(place, 
     assert f"--set model=s3://{two}" in caught.value.hint
 
 
-def test_an_adapter_does_not_change_the_model_that_the_values_name(place, tmp_path):
+def test_adapter_does_not_change_the_model_in_the_values(place, tmp_path):
     two = put_tuned(place, tmp_path, "two", put_run(place, tmp_path), ROTATION)
     with pytest.raises(InvalidValuesError, match=r"adapters\.x was trained with another rope_parameters"):
         placed(place, tmp_path, f"s3://{BASE}", adapters={"x": two})
 
 
-def test_a_manifest_that_would_bring_code_is_refused(place, tmp_path):
+def test_manifest_whose_config_entries_name_code_is_refused(place, tmp_path):
     base = put_run(place, tmp_path)
     for config in ({"auto_map": {"AutoModelForCausalLM": "evil.Model"}}, {"trust_remote_code": True}):
         key = put_tuned(place, tmp_path, "evil", base, config)

@@ -40,7 +40,7 @@ def following(words: list[str], flag: str) -> list[str]:
     return rest[:end]
 
 
-def test_the_model_its_names_and_the_door_are_told(tmp_path):
+def test_command_has_model_names_host_port_and_guard(tmp_path):
     words = command(placement(tmp_path))
     assert following(words, "--model") == [str(tmp_path / "base")]
     assert following(words, "--served-model-name") == ["base"]
@@ -49,15 +49,15 @@ def test_the_model_its_names_and_the_door_are_told(tmp_path):
     assert following(words, "--middleware") == [GUARD]
 
 
-def test_the_guard_is_a_class_under_the_name_that_vllm_is_told():
+def test_middleware_flag_names_the_guard_class():
     assert f"{RequireKey.__module__}.{RequireKey.__qualname__}" == GUARD
 
 
-def test_an_open_server_has_no_guard(tmp_path):
+def test_open_server_has_no_guard(tmp_path):
     assert "--middleware" not in command(placement(tmp_path), guarded=False)
 
 
-def test_adapters_are_told_with_the_room_they_need(tmp_path):
+def test_adapters_come_with_the_lora_limits_they_need(tmp_path):
     words = command(placement(tmp_path, LORA, {**LORA, "r": 4}))
     modules = [json.loads(word) for word in following(words, "--lora-modules")]
     assert [(module["name"], module["base_model_name"]) for module in modules] == [
@@ -69,7 +69,7 @@ def test_adapters_are_told_with_the_room_they_need(tmp_path):
     assert following(words, "--max-lora-rank") == ["32"]
 
 
-def test_the_tokenizer_that_an_adapter_was_trained_with_is_used(tmp_path):
+def test_tokenizer_of_the_adapter_is_used(tmp_path):
     where = placement(tmp_path, LORA)
     assert "--tokenizer" not in command(where)
     folder = where.adapters[0].weights.folder
@@ -80,7 +80,7 @@ def test_the_tokenizer_that_an_adapter_was_trained_with_is_used(tmp_path):
     assert following(words, "--generation-config") == [str(folder)]
 
 
-def test_flags_are_passed_on_as_vllm_reads_them_and_win_over_what_follows(tmp_path):
+def test_flags_are_written_for_vllm_and_override_defaults(tmp_path):
     flags = {
         "max-model-len": 512,
         "enforce_eager": True,
@@ -103,7 +103,7 @@ def test_flags_are_passed_on_as_vllm_reads_them_and_win_over_what_follows(tmp_pa
     assert following(words, "--served-model-name") == ["base"]
 
 
-def test_several_accelerators_share_one_model(tmp_path):
+def test_several_accelerators_set_tensor_parallelism(tmp_path):
     assert following(command(placement(tmp_path), gpus=4), "--tensor-parallel-size") == ["4"]
     assert "--tensor-parallel-size" not in command(placement(tmp_path), gpus=4, on_cpu=True)
 
@@ -117,7 +117,7 @@ def test_several_accelerators_share_one_model(tmp_path):
         {**LORA, "peft_type": "IA3"},
     ],
 )
-def test_an_adapter_that_vllm_can_not_serve_is_refused_with_the_way_out(tmp_path, config):
+def test_adapter_that_vllm_can_not_serve_is_refused_with_an_alternative(tmp_path, config):
     with pytest.raises(InvalidValuesError, match="vLLM can't serve") as caught:
         command(placement(tmp_path, config))
     assert "mergeAdapter=true" in caught.value.hint
@@ -128,7 +128,7 @@ def test_flags_that_tuneyard_sets_are_refused(tmp_path):
         command(placement(tmp_path), vllm_engine_args={"port": 1})
 
 
-def test_the_key_is_in_the_environment_and_never_in_the_command(tmp_path):
+def test_key_is_in_the_environment_and_not_in_the_command(tmp_path):
     values = InferenceValues.model_validate({"model": "s3://bucket/models/base"})
     environment = build_environment(values, "s3cret", {"PATH": "/bin"})
     assert environment["VLLM_API_KEY"] == environment["TUNEYARD_API_KEY"] == "s3cret"
@@ -137,14 +137,14 @@ def test_the_key_is_in_the_environment_and_never_in_the_command(tmp_path):
     assert "VLLM_API_KEY" not in build_environment(values, "", {})
 
 
-def test_answers_under_way_may_end(tmp_path):
+def test_shutdown_timeout_lets_running_answers_end(tmp_path):
     assert following(command(placement(tmp_path)), "--shutdown-timeout") == ["45"]
     assert following(command(placement(tmp_path), vllm_engine_args={"shutdown_timeout": 3}), "--shutdown-timeout") == [
         "3"
     ]
 
 
-def test_entries_that_an_adapter_was_trained_with_join_the_overrides_of_the_values(tmp_path):
+def test_config_entries_of_training_are_merged_into_hf_overrides(tmp_path):
     where = replace(placement(tmp_path, LORA), config={"rope_theta": 50.0})
     for given in ({"sliding_window": 8}, '{"sliding_window": 8}'):
         words = command(where, vllm_engine_args={"hf_overrides": given})
@@ -152,7 +152,7 @@ def test_entries_that_an_adapter_was_trained_with_join_the_overrides_of_the_valu
         assert words.count("--hf-overrides") == 1
     assert json.loads(following(command(where), "--hf-overrides")[0]) == {"rope_theta": 50.0}
     with pytest.raises(
-        InvalidValuesError, match=r"hf_overrides\.rope_theta is another than b/0 was trained with|rope_theta: is"
+        InvalidValuesError, match=r"hf_overrides\.rope_theta: differs from what b/0 was trained with"
     ) as caught:
         command(where, vllm_engine_args={"hf_overrides": {"rope_theta": 7.0}})
     assert caught.value.exit_code == 3

@@ -1,4 +1,4 @@
-"""What does not parse is content, unchanged; and a stream in pieces says what the whole answer says."""
+"""Text that does not parse is content, unchanged, and an answer in pieces parses as the whole answer."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lab.answers import ALL, MESSAGES, NO_CALLS, TOOLS, answer, call, made, parsed
-from tuneyard.serving.parsing import AnswerParser, Content, ToolCall, typed_arguments
-from tuneyard.serving.toolcalls import Found
+from tuneyard.serving.answers.parsing import AnswerParser, Content, ToolCall, typed_arguments
+from tuneyard.serving.answers.toolcalls import Found
 
 CONTENT_MARKS = {"gpt-oss", "muse_glimmer", "hunyuan", "cohere-r7b", "cohere2"}
 
@@ -46,7 +46,7 @@ ODD = {
 
 @pytest.mark.parametrize("odd", ODD)
 @pytest.mark.parametrize("name", [name for name in ALL if name not in CONTENT_MARKS])
-def test_what_does_not_parse_is_content_unchanged(root: Path, name: str, odd: str) -> None:
+def test_text_that_does_not_parse_is_content_unchanged(root: Path, name: str, odd: str) -> None:
     text = ODD[odd]
     if "</think>" in text and made(name, root).prompt.within_reasoning:
         return  # there the prompt has opened reasoning, and this ends it
@@ -55,7 +55,7 @@ def test_what_does_not_parse_is_content_unchanged(root: Path, name: str, odd: st
         assert parsed(name, root, text, pieces=random.Random(seed)) == (text, "", [])
 
 
-def test_a_special_token_is_shown_only_where_it_began_what_does_not_parse(root: Path) -> None:
+def test_special_token_is_shown_only_where_an_unparsed_part_began(root: Path) -> None:
     text = "Yes.<|assistant|> [TOOL_CALLS] [no json"
     assert parsed("mistral-nemo", root, text) == ("Yes. [TOOL_CALLS] [no json", "", [])
     assert parsed("qwen-2.5", root, "<|im_start|>Yes.<|endoftext|>") == ("Yes.", "", [])
@@ -63,16 +63,16 @@ def test_a_special_token_is_shown_only_where_it_began_what_does_not_parse(root: 
 
 @pytest.mark.parametrize("kind", ["call", "calls", "code", "reasoning and call", "content and call"])
 @pytest.mark.parametrize("name", [name for name in ALL if name not in CONTENT_MARKS])
-def test_an_answer_that_is_cut_anywhere_loses_nothing(root: Path, name: str, kind: str) -> None:
-    said = answer(name, root, MESSAGES[kind])
-    if said is None:
+def test_answer_cut_anywhere_loses_nothing(root: Path, name: str, kind: str) -> None:
+    text = answer(name, root, MESSAGES[kind])
+    if text is None:
         assert name in NO_CALLS or kind == "calls"
         return
-    for end in range(0, len(said), 3):
-        content, reasoning, calls = parsed(name, root, said[:end])
+    for end in range(0, len(text), 3):
+        content, reasoning, calls = parsed(name, root, text[:end])
         if not calls and not reasoning:
             # all of it, but for special tokens and an empty reasoning that was complete
-            wanted, got = made(name, root).bare(said[:end]), made(name, root).bare(content)
+            wanted, got = made(name, root).bare(text[:end]), made(name, root).bare(content)
             assert wanted.endswith(got)
             assert not wanted[: len(wanted) - len(got)].strip() or "think>" in wanted[: len(wanted) - len(got)]
 
@@ -104,7 +104,9 @@ PIECES = (
     pieces=st.lists(st.sampled_from(PIECES), max_size=14),
     seed=st.integers(0, 1000),
 )
-def test_any_text_is_the_same_in_pieces_and_loses_nothing(root: Path, name: str, pieces: list[str], seed: int) -> None:
+def test_any_text_parses_the_same_in_pieces_and_loses_nothing(
+    root: Path, name: str, pieces: list[str], seed: int
+) -> None:
     text = "".join(pieces)
     whole = parsed(name, root, text)
     assert parsed(name, root, text, pieces=random.Random(seed)) == whole
@@ -132,7 +134,7 @@ CALL = '<tool_call>\n{"name": "measure", "arguments": {"boat": "Anna"}}\n</tool_
 
 
 @pytest.mark.parametrize("name", ["qwen-2.5", "qwen-3.5-think", "glm-4-moe", "phi-4-mini", "olmo-3", "cohere-r7b"])
-def test_a_long_call_is_read_only_when_it_may_have_ended(root: Path, name: str) -> None:
+def test_long_call_is_parsed_only_when_it_may_have_ended(root: Path, name: str) -> None:
     """Read with each token, a file of code would take minutes: the time grows with the square of its length."""
     one, reads = made(name, root), 0
     calls = one.prompt.form.calls
@@ -151,14 +153,14 @@ def test_a_long_call_is_read_only_when_it_may_have_ended(root: Path, name: str) 
     assert reads <= 3
 
 
-def test_without_tools_on_offer_a_call_is_content(root: Path) -> None:
+def test_call_without_tools_is_content(root: Path) -> None:
     assert "".join(part.text for part in read(root, "qwen-2.5", CALL) if isinstance(part, Content)) == CALL
     (call,) = read(root, "qwen-2.5", CALL, tools=TOOLS)
     assert isinstance(call, ToolCall)
     assert (call.name, call.arguments) == ("measure", '{"boat": "Anna"}')
 
 
-def test_bare_json_is_a_call_of_a_tool_on_offer_alone(root: Path) -> None:
+def test_bare_json_is_a_call_only_of_an_offered_tool(root: Path) -> None:
     for name, called in (("measure", True), ("nobody", False)):
         text = f'{{"name": "{name}", "parameters": {{"boat": "Anna"}}}}'
         content, _, calls = parsed("llama-3.1", root, text)
@@ -167,7 +169,7 @@ def test_bare_json_is_a_call_of_a_tool_on_offer_alone(root: Path) -> None:
     assert parsed("llama-3.1", root, text) == (text, "", [])
 
 
-def test_calls_of_different_space_and_order_are_calls(root: Path) -> None:
+def test_calls_with_other_spacing_and_order_are_parsed(root: Path) -> None:
     text = '<tool_call>{"arguments":{"boat":"Anna"},"name":"measure"}</tool_call>\n\n' + CALL
     assert parsed("qwen-2.5", root, text) == ("", "", [("measure", {"boat": "Anna"})] * 2)
 
@@ -177,12 +179,12 @@ def test_text_around_calls_is_content(root: Path) -> None:
     assert (content, len(calls)) == ("First.\nThen that.", 1)
 
 
-def test_one_call_at_a_time_ends_the_answer(root: Path) -> None:
+def test_answer_without_parallel_calls_ends_after_one(root: Path) -> None:
     parts = read(root, "qwen-2.5", f"{CALL}\n{CALL}", tools=TOOLS, parallel=False)
     assert len(parts) == 1
 
 
-def test_ids_have_nine_letters_and_digits_as_mistral_s_templates_want(root: Path) -> None:
+def test_call_ids_have_nine_alphanumeric_characters(root: Path) -> None:
     (call,) = read(root, "qwen-2.5", CALL, tools=TOOLS)
     assert isinstance(call, ToolCall)
     assert len(call.identifier) == 9
@@ -216,6 +218,6 @@ PARAMETERS = {
         ("either", "3", 3), ("either", "x", "x"), ("loop", "3", "3"), ("unknown", "3", "3"),
     ],
 )  # fmt: skip
-def test_texts_get_the_types_of_their_schema(key: str, text: str, value: object) -> None:
+def test_text_arguments_get_the_types_of_their_schema(key: str, text: str, value: object) -> None:
     given = typed_arguments({key: text}, PARAMETERS)[key]
     assert (given, type(given)) == (value, type(value))

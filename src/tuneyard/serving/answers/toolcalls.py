@@ -1,9 +1,8 @@
-"""How a chat template writes tool calls: learned from what it renders, and read back from a model's answer.
+"""The syntax of a chat template's tool calls: learned from what it renders, and read from a model's answer.
 
-Templates write calls in five ways: a JSON value that holds name and arguments; Python calls; a name followed by a JSON
+Templates write calls in five ways: a JSON value with name and arguments; Python calls; a name followed by a JSON
 object, by an object with quotes of its own, or by marked pairs. Which one, and with which marks around it, follows from
-the rendering of calls that are known. A way of reading is kept only if it gives back every one of them, so what no way
-reads is no call.
+the rendering of known calls. A syntax is used only if it reads back every one of them; what no syntax reads is no call.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, cast
 
-from tuneyard.serving.readings import (
+from tuneyard.serving.answers.readings import (
     Path,
     fits_json,
     gap,
@@ -33,12 +32,12 @@ from tuneyard.serving.readings import (
 Arguments = dict[str, Any]
 
 FIRST, SECOND = "probe_first", "probe_second"
-"""Names of the functions that a template is probed with."""
+"""Names of the functions in the probes."""
 
 _KEYS = ("key_one", "key_two")
 _WORDS: Arguments = {"key_one": "word one", "key_two": "word two"}
 _NUMBERS: Arguments = {"key_one": 7, "key_two": 8}
-_IDENTIFIERS = ("probe1234", "probe5678")  # nine letters and digits: Mistral's templates take no other
+_IDENTIFIERS = ("probe1234", "probe5678")  # nine letters and digits: Mistral's templates accept no others
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +45,10 @@ class ReadCall:
     """A tool call as a model wrote it.
 
     Attributes:
-        name: The function.
-        arguments: Its arguments, as JSON can hold them.
-        identifier: The id that the model gave it; empty where its template shows none.
-        typed: Whether the arguments have their types; where not, they are texts.
+        name: The function's name.
+        arguments: The arguments, as JSON can represent them.
+        identifier: The id that the model wrote; empty where the template shows none.
+        typed: Whether the arguments have their types; otherwise they are texts.
     """
 
     name: str
@@ -59,24 +58,24 @@ class ReadCall:
 
 
 Found = tuple[list[ReadCall], int]
-"""Calls, and the place in the text after them."""
+"""Calls, and the position in the text after them."""
 
 ReadOne = Callable[[str, re.Match[str]], "Found | None"]
-"""Reads what follows a mark, up to the mark that follows it; None where that is no call."""
+"""Reads the call between two marks; None where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallSyntax:
-    """One way of writing calls.
+    """A syntax of calls.
 
     Attributes:
-        opener: The text, without spaces, that calls that stand together begin with.
-        marked: Whether that begins nothing else, so that calls may follow content.
-        closer: A text, without spaces, that calls which stand together end with, so that they can be read before the
-            whole answer is there; empty where they end with none.
-        start: What comes before the first call's own part.
-        between: What comes between two calls; None where no two stand together.
-        end: What comes after the last.
+        opener: The text, without spaces, that a block of calls begins with.
+        marked: Whether nothing else begins with it, so that calls may follow content.
+        closer: A text, without spaces, that a block of calls ends with, so that it can be read before the whole answer
+            is complete; empty where there is none.
+        start: The text before the first call's own part.
+        between: The text between two calls; None where a block has only one.
+        end: The text after the last call.
         read_one: Reads a call's own part.
     """
 
@@ -92,10 +91,10 @@ class CallSyntax:
         """Read the calls that a text begins with.
 
         Args:
-            text: An answer from a place where calls may begin.
+            text: An answer from a position where calls may begin.
 
         Returns:
-            The calls, and where they end; None where the text begins with none, or not with all of one.
+            The calls and their end; None where the text begins with none, or with a part of one.
         """
         opened = self.start.match(text)
         found = self.read_one(text, opened) if opened else None
@@ -115,16 +114,16 @@ def _syntax(
 
     Args:
         read_one: Reads a call's own part.
-        opener: What comes before the first call, without what names it.
-        start: What comes before the first call's own part, as a pattern.
-        end: What comes after the last one.
-        between: What comes between two calls; empty where no two stand together.
-        bracket: What a call itself begins with.
+        opener: The text before the first call, without its name.
+        start: The text before the first call's own part, as a pattern.
+        end: The text after the last call.
+        between: The text between two calls; empty where a block has only one.
+        bracket: The first character of a call itself.
         name: The name in `between`.
     """
     word, core = opener.split(maxsplit=1)[0] if opener.strip() else "", end.strip()
     closer = core.split()[-1] if core else ""
-    # Between two calls the first one's end may stand, and no mark after it by which the second would be found.
+    # The first call's end may precede the second without a mark by which the second would be found.
     follows = between.strip().removeprefix(core).lstrip()
     findable = bool(word) and follows.startswith(word)
     return CallSyntax(
@@ -133,18 +132,18 @@ def _syntax(
         closer if findable or not between.strip().startswith(core) else "",
         re.compile(rf"\s*{start}"),
         re.compile(pattern(between, name)) if between else None,
-        # Where neither beginning nor end is marked, nothing else may be in the answer.
+        # Without any mark, the answer may hold nothing else.
         re.compile(rf"\s*{pattern(core)}" if core or word else r"\s*\Z"),
         read_one,
     )
 
 
 Write = Callable[[Sequence[Mapping[str, Any]]], "str | None"]
-"""Renders an answer of a few calls, without reasoning and without what ends an answer; None where that fails."""
+"""Renders an answer of calls, without reasoning and stop token; None where the template refuses it."""
 
 
 def probe_tools() -> list[dict[str, Any]]:
-    """Return the tools that a template is probed with, in OpenAI's form."""
+    """Return the tools of the probes, in OpenAI's form."""
     properties = {key: {"type": "string", "description": "A word."} for key in _KEYS}
     parameters = {"type": "object", "properties": properties, "required": []}
     return [
@@ -154,24 +153,24 @@ def probe_tools() -> list[dict[str, Any]]:
 
 
 def probe_call(arguments: Arguments, *, second: bool = False) -> dict[str, Any]:
-    """Return a call to probe with, in OpenAI's form."""
+    """Return a call for a probe, in OpenAI's form."""
     function = {"name": SECOND if second else FIRST, "arguments": arguments}
     return {"id": _IDENTIFIERS[second], "type": "function", "function": function}
 
 
 def word_call() -> dict[str, Any]:
-    """Return the call that every template that writes calls can write."""
+    """Return the call that every template with tool calls can write."""
     return probe_call(_WORDS)
 
 
 def learn_calls(write: Write) -> CallSyntax | None:
-    """Learn how a template writes tool calls.
+    """Learn a template's syntax of tool calls.
 
     Args:
         write: Renders answers that are calls.
 
     Returns:
-        The way of reading them; None where the template writes none, or in no way that can be read.
+        The syntax; None where the template writes no calls, or in a syntax that can't be read.
     """
     probes = {
         "one": [probe_call(_WORDS)],
@@ -194,7 +193,7 @@ def learn_calls(write: Write) -> CallSyntax | None:
 def _reads_back(
     syntax: CallSyntax, probes: Mapping[str, list[dict[str, Any]]], written: Mapping[str, str | None]
 ) -> bool:
-    """Whether every rendering gives back its calls; a template may leave out all calls but the first."""
+    """Whether every rendering is read back as its calls; a template may leave out all calls but the first."""
     for name, calls in probes.items():
         text = written.get(name)
         if text is None:
@@ -214,7 +213,7 @@ def _reads_back(
 
 @dataclass(frozen=True, slots=True)
 class _Renderings:
-    """What a template has rendered: one call, two, one without arguments, one with numbers."""
+    """A template's renderings: of one call, of two, of one without arguments, of one with numbers."""
 
     one: str
     two: str | None
@@ -305,7 +304,7 @@ def _python_call(node: ast.expr) -> ReadCall:
 
 
 class _Literals(ast.NodeTransformer):
-    """Reads JSON's words as Python's: models mix them."""
+    """Replaces JSON's literals by Python's: models mix them."""
 
     def visit_Name(self, node: ast.Name) -> ast.AST:
         words: dict[str, Any] = {"true": True, "false": False, "null": None}
@@ -315,11 +314,11 @@ class _Literals(ast.NodeTransformer):
 # A name, and then its arguments.
 
 Reader = Callable[[str, int], "tuple[Arguments, int] | None"]
-"""Reads the arguments that stand at a place of a text; None where there are none."""
+"""Reads the arguments at a position of a text; None where there are none."""
 
 
 def _named(renderings: _Renderings, at: int, end: int, reader: Reader, *, typed: bool = True) -> CallSyntax | None:
-    """Make the syntax of which the first call's arguments stand at a place of the rendering of one."""
+    """Make a syntax by the position of the arguments in the rendering of one call."""
     before = renderings.one[:at]
     if FIRST not in before:
         return None
@@ -328,7 +327,7 @@ def _named(renderings: _Renderings, at: int, end: int, reader: Reader, *, typed:
         place = renderings.two.rfind(SECOND)
         read = reader(renderings.two, at)
         if read is not None and place >= read[1]:
-            # What follows the second name is what follows the first one.
+            # The same text follows the second name as the first.
             between = renderings.two[read[1] : place] + SECOND + before[before.rfind(FIRST) + len(FIRST) :]
     opener = before[: before.find(FIRST)].strip()
     if not opener:
@@ -356,7 +355,7 @@ def _object_at(text: str, at: int) -> tuple[Arguments, int] | None:
 
 
 def _learn_quoted(renderings: _Renderings) -> CallSyntax | None:
-    """Learn objects whose keys stand bare and whose texts have quotes of their own, as Gemma 4 writes them."""
+    """Learn objects with unquoted keys and quotes of their own around texts, as Gemma 4 writes them."""
     quotes = _quotes(renderings)
     start = renderings.one.find("{", renderings.one.rfind(FIRST))
     end = renderings.one.rfind("}") + 1
@@ -386,7 +385,7 @@ def _learn_quoted(renderings: _Renderings) -> CallSyntax | None:
 
 
 def _quotes(renderings: _Renderings) -> tuple[str, str] | None:
-    """Find what stands around a text and not around a number."""
+    """Find the quotes: what surrounds a text but not a number."""
     if renderings.numbers is None:
         return None
     words, numbers = renderings.one, renderings.numbers

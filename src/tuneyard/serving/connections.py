@@ -1,32 +1,35 @@
-"""What happens between a client and the app: bodies have a limit, and a client that goes away is noticed at once.
+"""Connections of clients: an ASGI middleware that limits bodies and notices at once when a client disconnects.
 
-A plain ASGI middleware. A stream notices by itself; a whole answer would be computed to its end for nobody.
+Starlette ends a stream whose client has disconnected; a whole answer would be computed to its end for nobody.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 import uuid
 from collections.abc import MutableMapping
 from contextlib import suppress
+from contextvars import ContextVar
 from typing import Any
 
-from tuneyard.serving.answering import gone
+from tuneyard.serving.errors import RequestError
 from tuneyard.serving.guard import App, Receive, Scope, Send
 
-MOST_BYTES = 16 << 20
+MAX_BODY_BYTES = 16 << 20
 """The largest body of a request: far beyond any model's context."""
+
+disconnected: ContextVar[threading.Event | None] = ContextVar("disconnected", default=None)
+"""An event for each request, set by `WatchConnection` when its client disconnects."""
 
 _REQUEST_ID = b"x-request-id"
 
 
-class WatchClient:
-    """Reads a request ahead of the app, and sets `answering.gone` when its client goes away.
+class WatchConnection:
+    """Reads a request ahead of the app, and sets the event in `disconnected` when its client disconnects.
 
     Args:
-        app: What handles the request.
+        app: The app that handles the request.
     """
 
     def __init__(self, app: App) -> None:
@@ -37,56 +40,56 @@ class WatchClient:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if _declared_size(scope) > MOST_BYTES:
+        if _declared_size(scope) > MAX_BODY_BYTES:
             await _refuse(send)
             return
         request = _Request(receive, send, _header(scope, _REQUEST_ID) or str(uuid.uuid4()).encode())
         reader = asyncio.create_task(request.read())
-        token = gone.set(request.gone)
+        token = disconnected.set(request.disconnected)
         try:
             await self._app(scope, request.messages.get, request.send)
             if request.refused:
-                await reader  # what a client still sends would keep it from reading the refusal
+                await reader  # a client that is still sending would not read the response
                 await _refuse(send)
         finally:
-            gone.reset(token)
+            disconnected.reset(token)
             reader.cancel()
             with suppress(asyncio.CancelledError):
                 await reader
 
 
 class _Request:
-    """One request: what its client sends, as far as that may be, and what it is answered."""
+    """One request: its client's messages up to the limit, and the response to it."""
 
     def __init__(self, receive: Receive, send: Send, identifier: bytes) -> None:
-        self.gone = threading.Event()
+        self.disconnected = threading.Event()
         self.refused = False
-        """Whether the app's answer was left out, since its body was too large to give it."""
+        """Whether the app's response was withheld, since the body was too large to pass on."""
         self.messages: asyncio.Queue[MutableMapping[str, Any]] = asyncio.Queue()
         self._receive, self._send, self._identifier = receive, send, identifier
         self._too_large = False
 
     async def read(self) -> None:
-        """Pass on what the client sends; of a body that is too large, read the rest without keeping it."""
+        """Pass on the client's messages; read the rest of a body that is too large without keeping it."""
         size = 0
         while True:
             message = await self._receive()
             size += len(message.get("body", b""))
             ended = message["type"] == "http.disconnect"
-            if size > MOST_BYTES and not self._too_large:
+            if size > MAX_BODY_BYTES and not self._too_large:
                 self._too_large = True
-                self.gone.set()
+                self.disconnected.set()
                 self.messages.put_nowait({"type": "http.disconnect"})
             elif not self._too_large:
                 self.messages.put_nowait(message)
             if ended:
-                self.gone.set()
+                self.disconnected.set()
                 return
-            if self._too_large and (not message.get("more_body") or size > 2 * MOST_BYTES):
+            if self._too_large and (not message.get("more_body") or size > 2 * MAX_BODY_BYTES):
                 return
 
     async def send(self, message: MutableMapping[str, Any]) -> None:
-        """Answer with the request's id; what the app says of a body that it did not get is left out."""
+        """Send the response with the request's id; withhold the app's response to a body that it did not get."""
         if message["type"] == "http.response.start":
             self.refused = self._too_large
             message["headers"] = [*message.get("headers", ()), (_REQUEST_ID, self._identifier)]
@@ -104,8 +107,7 @@ def _declared_size(scope: Scope) -> int:
 
 
 async def _refuse(send: Send) -> None:
-    error = {"message": f"The request is larger than {MOST_BYTES} bytes.", "type": "invalid_request_error"}
-    body = json.dumps({"error": {**error, "param": None, "code": "too_large"}}).encode()
+    error = RequestError(f"The request is larger than {MAX_BODY_BYTES} bytes.", status=413, code="too_large")
     headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": 413, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": error.response.model_dump_json().encode()})

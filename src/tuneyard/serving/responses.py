@@ -1,6 +1,7 @@
-"""Answers in OpenAI's protocol: a completion as JSON, or its parts as server-sent events that end with `[DONE]`.
+"""Responses of OpenAI's protocol: a whole completion, or its parts as server-sent events that end with `[DONE]`.
 
-Reasoning is `reasoning_content` beside `content`, as most servers of open models have it.
+Reasoning is `reasoning_content` beside `content`, as most servers of open models have it. Written from the parts that
+`answers` reads; `app` sends them.
 """
 
 from __future__ import annotations
@@ -8,45 +9,43 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from tuneyard.serving.parsing import Content, Part, Reasoning, ToolCall
-from tuneyard.serving.streams import FinishReason, text_of
+from pydantic import BaseModel
+
+from tuneyard.serving.answers.parsing import Content, Part, Reasoning, ToolCall
+from tuneyard.serving.answers.reader import FinishReason, text_of
+from tuneyard.serving.errors import GenerationError
 
 DONE = "data: [DONE]\n\n"
 _WAITING = ": still generating\n\n"
 _WAITING_SECONDS = 15.0
-"""How often a stream sends a comment while no part is complete, so that neither a proxy nor a client gives it up."""
+"""How often a stream sends a comment while no part is complete, so that neither proxy nor client times out."""
 
 
-class GenerationFailed(Exception):  # noqa: N818 - carries a reason to the client
-    """Raised where an answer could not be generated to its end.
+class ModelCard(BaseModel):
+    """A model that is served, in OpenAI's shape; an adapter names its base as vLLM does."""
 
-    Args:
-        message: Why.
-        status: The status of an answer that is not a stream.
-    """
-
-    def __init__(self, message: str, status: int = 500) -> None:
-        super().__init__(message)
-        self.message, self.status = message, status
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it in OpenAI's form."""
-        return {"type": "server_error", "message": self.message, "param": None, "code": None}
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "tuneyard"
+    parent: str | None
+    max_model_len: int
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How an answer has ended.
+    """The end of an answer.
 
     Attributes:
-        finish_reason: Why.
-        prompt_tokens: The tokens of the prompt.
-        completion_tokens: The tokens of the answer.
+        finish_reason: Why it ended.
+        prompt_tokens: The number of tokens of the prompt.
+        completion_tokens: The number of tokens of the answer.
     """
 
     finish_reason: FinishReason
@@ -55,7 +54,7 @@ class Ending:
 
     @property
     def usage(self) -> dict[str, int]:
-        """The tokens, in OpenAI's form."""
+        """The token counts, in OpenAI's shape."""
         total = self.prompt_tokens + self.completion_tokens
         return {
             "prompt_tokens": self.prompt_tokens,
@@ -65,14 +64,14 @@ class Ending:
 
 
 @dataclass(frozen=True, slots=True)
-class ChatReply:
+class ChatResponse:
     """Writes one chat completion.
 
     Attributes:
         identifier: Its id.
         model: The requested name.
         include_usage: Whether a stream ends with the number of tokens.
-        created: When, in seconds since 1970.
+        created: The time of its creation, in seconds since 1970.
     """
 
     identifier: str
@@ -81,11 +80,14 @@ class ChatReply:
     created: int = field(default_factory=lambda: int(time.time()))
 
     def whole(self, parts: Sequence[Part], ending: Ending) -> dict[str, Any]:
-        """Write a whole answer.
+        """Write a whole completion.
 
         Args:
-            parts: All of it.
-            ending: How it has ended.
+            parts: All parts of the answer.
+            ending: Its end.
+
+        Returns:
+            The fields of a `ChatCompletion` that are set.
         """
         content, reasoning = text_of(parts, Content), text_of(parts, Reasoning)
         calls = [_call(part) for part in parts if isinstance(part, ToolCall)]
@@ -96,11 +98,11 @@ class ChatReply:
         return {**self._head("chat.completion"), "choices": [choice], "usage": ending.usage}
 
     def beginning(self) -> list[dict[str, Any]]:
-        """Write what comes before the first part."""
+        """Write the chunks before the first part."""
         return [self._chunk({"role": "assistant", "content": ""})]
 
     def piece(self, part: Part, number: int) -> dict[str, Any]:
-        """Write a part.
+        """Write the chunk of a part.
 
         Args:
             part: The part.
@@ -111,7 +113,7 @@ class ChatReply:
         return self._chunk({"content" if isinstance(part, Content) else "reasoning_content": part.text})
 
     def end(self, ending: Ending) -> list[dict[str, Any]]:
-        """Write what comes after the last part."""
+        """Write the chunks after the last part."""
         last = self._chunk({}, ending.finish_reason)
         usage = {**self._head("chat.completion.chunk"), "choices": [], "usage": ending.usage}
         return [last, usage] if self.include_usage else [last]
@@ -126,24 +128,24 @@ class ChatReply:
 
 
 @dataclass(frozen=True, slots=True)
-class TextReply(ChatReply):
-    """Writes one plain completion; attributes as those of a chat's."""
+class TextResponse(ChatResponse):
+    """Writes one plain completion; the attributes are those of a chat's."""
 
     def whole(self, parts: Sequence[Part], ending: Ending) -> dict[str, Any]:
-        """Write a whole answer."""
+        """Write a whole completion."""
         return {**self._text(text_of(parts, Content), ending.finish_reason), "usage": ending.usage}
 
     def beginning(self) -> list[dict[str, Any]]:
-        """Write what comes before the first part: nothing."""
+        """Write the chunks before the first part: none."""
         return []
 
     def piece(self, part: Part, number: int) -> dict[str, Any]:
-        """Write a part."""
+        """Write the chunk of a part."""
         del number
         return {**self._text(text_of([part], Content), None), **self._no_usage()}
 
     def end(self, ending: Ending) -> list[dict[str, Any]]:
-        """Write what comes after the last part."""
+        """Write the chunks after the last part."""
         last = {**self._text("", ending.finish_reason), **self._no_usage()}
         usage = {**self._head("text_completion"), "choices": [], "usage": ending.usage}
         return [last, usage] if self.include_usage else [last]
@@ -156,20 +158,29 @@ class TextReply(ChatReply):
         return {**self._head("text_completion"), "choices": [choice]}
 
 
-async def events(
-    reply: ChatReply, parts: AsyncGenerator[Part | Ending], *, waiting_seconds: float = _WAITING_SECONDS
-) -> AsyncIterator[str]:
-    """Write an answer as server-sent events.
+def new_identifier(prefix: str) -> str:
+    """Make the id of a response.
 
     Args:
-        reply: Writes them.
-        parts: The answer, and how it has ended; closed where nobody reads on.
-        waiting_seconds: After how long without a part a comment is sent.
+        prefix: What it begins with, such as `chatcmpl`.
+    """
+    return f"{prefix}-{uuid.uuid4().hex}"
+
+
+async def events(
+    response: ChatResponse, parts: AsyncGenerator[Part | Ending], *, waiting_seconds: float = _WAITING_SECONDS
+) -> AsyncIterator[str]:
+    """Write an answer as server-sent events (WHATWG's HTML standard, section 9.2).
+
+    Args:
+        response: Writes the chunks.
+        parts: The parts of the answer and its end; closed when the client stops reading.
+        waiting_seconds: The time without a part after which a comment is sent.
 
     Yields:
-        Events, whole ones.
+        Whole events.
     """
-    for chunk in reply.beginning():
+    for chunk in response.beginning():
         yield _event(chunk)
     calls = 0
     pending: asyncio.Task[Part | Ending] | None = None
@@ -182,17 +193,17 @@ async def events(
                 continue
             part, pending = pending.result(), None
             if isinstance(part, Ending):
-                for chunk in reply.end(part):
+                for chunk in response.end(part):
                     yield _event(chunk)
                 break
-            yield _event(reply.piece(part, calls))
+            yield _event(response.piece(part, calls))
             calls += isinstance(part, ToolCall)
-    except GenerationFailed as error:
-        yield _event({"error": error.as_dict()})
+    except GenerationError as error:
+        yield _event(error.response.model_dump())
     finally:
         if pending:
             pending.cancel()
-            with suppress(asyncio.CancelledError, StopAsyncIteration, GenerationFailed):
+            with suppress(asyncio.CancelledError, StopAsyncIteration, GenerationError):
                 await pending
         await parts.aclose()
     yield DONE

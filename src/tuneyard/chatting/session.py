@@ -1,8 +1,8 @@
-"""A conversation at the terminal: it streams, remembers, and Ctrl-C stops the answer, not the program.
+"""A conversation at the terminal: streamed, with history; Ctrl-C stops the answer, not the program.
 
-/reset          forget all that was said       /save FILE   keep the conversation as a line of JSONL
-/system TEXT    another system message         /help        this list
-/exit, Ctrl-D   leave
+/reset          clear the history              /save FILE   append the conversation to a JSONL file
+/system TEXT    set the system message         /help        list the commands
+/exit, Ctrl-D   exit
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuneyard.chatting.client import chat_stream, cut_note
+from tuneyard.chatting.comparison import Comparison, watch_comparison
 from tuneyard.chatting.conversation import Conversation
+from tuneyard.chatting.display import write
 from tuneyard.chatting.endpoint import Endpoint, open_client
-from tuneyard.chatting.once import watch_race
-from tuneyard.chatting.race import Race
-from tuneyard.chatting.show import write
 from tuneyard.errors import TuneyardError
 
 if TYPE_CHECKING:
@@ -25,10 +24,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 PROMPT = "> "
-HELP = "/reset forgets what was said, /system TEXT sets a system message, /save FILE keeps it as JSONL, /exit leaves."
+HELP = "/reset clears the history, /system TEXT sets a system message, /save FILE appends it as JSONL, /exit exits."
 
 ReadLine = Callable[[str], str]
-"""Shows a prompt and gives the line typed; raises EOFError at the end of input."""
+"""Shows a prompt and returns the typed line; raises EOFError at the end of input."""
 
 
 def run_chat(
@@ -42,27 +41,29 @@ def run_chat(
     console: Console | None = None,
     read_line: ReadLine | None = None,
 ) -> None:
-    """Talk until the end of input or `/exit`.
+    """Chat until the end of input or `/exit`.
 
     Args:
-        endpoint: Where the models are served.
-        models: Which to talk with; the endpoint's first, or base and tuned, where None.
-        compare: Whether two answer, side by side, each with its own history.
-        system: A system message to begin with.
-        max_tokens: The longest answer.
+        endpoint: The server.
+        models: The models; the endpoint's first, or base and tuned model, where None.
+        compare: Whether two models answer side by side, each with its own history.
+        system: The initial system message.
+        max_tokens: The most tokens of an answer.
         temperature: 0 for the same answers every time.
-        console: Where to write; standard output where None.
-        read_line: Where lines come from; the terminal where None.
+        console: The console to write on; standard output where None.
+        read_line: The source of lines; the terminal where None.
 
     Raises:
-        NotFoundError: A model is not served, or there are no two to compare.
+        NotFoundError: The server lacks a model, or has no two to compare.
     """
     from rich.console import Console
 
     out = console or Console()
     names = endpoint.chosen(models, compare=compare)
-    talk = _Talk(endpoint, names, out, system, max_tokens, temperature)
-    out.print(f"[bold]{' and '.join(names)}[/] at {endpoint.url}. Ctrl-C stops an answer, Ctrl-D leaves, /help helps.")
+    session = _Session(endpoint, names, out, system, max_tokens, temperature)
+    out.print(
+        f"[bold]{' and '.join(names)}[/] at {endpoint.url}. Ctrl-C stops an answer, Ctrl-D exits, /help shows help."
+    )
     read = read_line or _terminal()
     while True:
         try:
@@ -71,19 +72,19 @@ def run_chat(
             out.print()
             return
         except KeyboardInterrupt:
-            out.print("\n[dim]Ctrl-D or /exit leaves.[/]")
+            out.print("\n[dim]Ctrl-D or /exit exits.[/]")
             continue
         if line in ("/exit", "/quit"):
             return
         if line.startswith("/"):
-            talk.command(line)
+            session.command(line)
         elif line:
-            with suppress(KeyboardInterrupt):  # one more Ctrl-C, while the answer was being put away
-                talk.question(line)
+            with suppress(KeyboardInterrupt):  # another Ctrl-C while the answer is being stored
+                session.question(line)
 
 
-class _Talk:
-    """One conversation with each model, and where it is shown."""
+class _Session:
+    """A conversation with each model, and the console that shows them."""
 
     def __init__(
         self,
@@ -99,7 +100,7 @@ class _Talk:
         self._conversations = {name: Conversation(system) for name in names}
 
     def question(self, text: str) -> None:
-        """Ask, show the answer as it comes, and remember what of it was said."""
+        """Send a question, show the answer as it arrives, and store it."""
         try:
             if len(self._conversations) == 1:
                 self._one(text)
@@ -111,17 +112,17 @@ class _Talk:
                 self._console.print(f"hint: {error.hint}", markup=False)
 
     def command(self, line: str) -> None:
-        """Carry out a line that begins with `/`."""
+        """Run a command, a line that begins with `/`."""
         word, _, rest = line.partition(" ")
         rest = rest.strip()
         if word == "/reset":
             for conversation in self._conversations.values():
                 conversation.reset()
-            self._note("Forgotten.")
+            self._note("The history is cleared.")
         elif word == "/system":
             for conversation in self._conversations.values():
                 conversation.system = rest or None
-            self._note("The system message is set." if rest else "There is no system message now.")
+            self._note("The system message is set." if rest else "The system message is removed.")
         elif word == "/save" and rest:
             self._save(Path(rest).expanduser())
         else:
@@ -132,7 +133,7 @@ class _Talk:
             for conversation in self._conversations.values():
                 conversation.save(path)
         except OSError as error:
-            self._note(f"It could not be saved to {path}: {error.strerror}.")
+            self._note(f"The conversation could not be saved to '{path}': {error.strerror}.")
         else:
             self._note(f"Saved to {path}.")
 
@@ -170,22 +171,22 @@ class _Talk:
         return stream.cut
 
     def _cut_note(self, name: str) -> str:
-        return cut_note(name, self._max_tokens) + (" /reset begins anew." if self._max_tokens is None else "")
+        return cut_note(name, self._max_tokens) + (" /reset starts over." if self._max_tokens is None else "")
 
     def _both(self, text: str) -> None:
-        asked = {name: conversation.ask(text) for name, conversation in self._conversations.items()}
-        race = Race(self._endpoint, asked, max_tokens=self._max_tokens, temperature=self._temperature)
+        messages = {name: conversation.ask(text) for name, conversation in self._conversations.items()}
+        comparison = Comparison(self._endpoint, messages, max_tokens=self._max_tokens, temperature=self._temperature)
         try:
-            watch_race(race, self._console)
+            watch_comparison(comparison, self._console)
         except KeyboardInterrupt:
             self._note("Stopped.")
         finally:
-            answers = race.answers()
+            answers = comparison.answers()
             for name, conversation in self._conversations.items():
                 conversation.answer(answers[name])
-        for name in sorted(race.cut):
+        for name in sorted(comparison.cut):
             self._note(self._cut_note(name))
-        for error in race.errors.values():
+        for error in comparison.errors.values():
             raise error
 
     def _note(self, text: str) -> None:
@@ -195,5 +196,5 @@ class _Talk:
 def _terminal() -> ReadLine:
     """Python's own prompt, with line editing and history where the system has them."""
     with suppress(ImportError):
-        import readline  # noqa: F401  # pyright: ignore[reportUnusedImport]  (importing it is what turns it on)
+        import readline  # noqa: F401  # pyright: ignore[reportUnusedImport]  (importing it enables it)
     return input

@@ -1,7 +1,7 @@
-"""An answer's tokens on their way to its parts: decoded, ended before a stop word, and taken apart.
+"""Reading an answer token by token: decoded, ended before a stop word, and parsed into parts.
 
-The same for a stream and for a whole answer, which is the parts of the stream put together. Stop words end an answer
-without being part of it, so the end of a text that may be the beginning of one is held back until that is known.
+A whole answer is read in the same way as a stream: it is the stream's parts joined. Stop words end an answer without
+being part of it, so the end of a text that may be the start of one is held back until the next text decides.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Literal
 
-from tuneyard.serving.decoding import TokenDecoder
-from tuneyard.serving.parsing import AnswerParser, Content, Part, Reasoning, ToolCall
+from tuneyard.serving.answers.decoding import TokenDecoder
+from tuneyard.serving.answers.parsing import AnswerParser, Content, Part, Reasoning, ToolCall
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 
@@ -24,18 +24,18 @@ class StopWords:
 
     def __init__(self, words: Sequence[str]) -> None:
         self.ended = False
-        """Whether a stop word has come."""
+        """Whether a stop word was found."""
         self._words = tuple(words)
         self._held = ""
 
     def feed(self, text: str) -> str:
-        """Take more text.
+        """Add text.
 
         Args:
-            text: What was generated.
+            text: The text that was generated.
 
         Returns:
-            What of all text so far can be shown now and was not before.
+            The text that is certain to precede any stop word and was not returned before.
         """
         if self.ended:
             return ""
@@ -51,7 +51,7 @@ class StopWords:
         return shown
 
     def rest(self) -> str:
-        """Give what was held back, now that nothing comes any more."""
+        """Return the text held back, at the end of the answer."""
         held, self._held = self._held, ""
         return held
 
@@ -61,8 +61,8 @@ class AnswerReader:
 
     Args:
         decoder: Decodes its tokens.
-        parser: Takes its text apart.
-        stop_tokens: The tokens that end it.
+        parser: Parses its text.
+        stop_tokens: The ids of the tokens that end it.
         stop_words: The words that end it.
     """
 
@@ -70,7 +70,7 @@ class AnswerReader:
         self, decoder: TokenDecoder, parser: AnswerParser, *, stop_tokens: Collection[int], stop_words: Sequence[str]
     ) -> None:
         self.tokens = 0
-        """How many tokens were generated, the one that ends the answer included."""
+        """The number of generated tokens, the stop token included."""
         self._decoder, self._parser, self._stop_tokens = decoder, parser, stop_tokens
         self._words = StopWords(stop_words)
         self._stopped = False
@@ -84,19 +84,19 @@ class AnswerReader:
 
     @property
     def finish_reason(self) -> FinishReason:
-        """Why the answer has ended, in OpenAI's words; `length` where it was cut."""
+        """OpenAI's finish reason; `length` where the answer was cut."""
         if self._calls and (self.done or isinstance(self._last, ToolCall)):
             return "tool_calls"
         return "stop" if self.done else "length"
 
     def feed(self, token: int) -> list[Part]:
-        """Take one more token.
+        """Add a token.
 
         Args:
             token: Its id.
 
         Returns:
-            The parts of the answer that are certain now.
+            The parts of the answer that can no longer change.
         """
         if self.done:
             return []
@@ -104,14 +104,14 @@ class AnswerReader:
         if token in self._stop_tokens:
             self._stopped = True
             return []
-        return self._noted(self._parser.feed(self._words.feed(self._decoder.feed(token))))
+        return self._record(self._parser.feed(self._words.feed(self._decoder.feed(token))))
 
     def finish(self) -> list[Part]:
-        """Return what was held back, now that nothing follows."""
+        """Return the parts held back, at the end of the answer."""
         rest = self._words.feed(self._decoder.rest()) + self._words.rest()
-        return self._noted([*self._parser.feed(rest), *self._parser.finish()])
+        return self._record([*self._parser.feed(rest), *self._parser.finish()])
 
-    def _noted(self, parts: list[Part]) -> list[Part]:
+    def _record(self, parts: list[Part]) -> list[Part]:
         for part in parts:
             self._last = part
             self._calls = self._calls or isinstance(part, ToolCall)
@@ -129,5 +129,5 @@ def text_of(parts: Sequence[Part], kind: type[Content | Reasoning]) -> str:
 
 
 def _overlap(text: str, word: str) -> int:
-    """The length of the longest end of `text` that `word` begins with."""
+    """Return the length of the longest suffix of `text` that is a prefix of `word`."""
     return next((size for size in range(min(len(text), len(word) - 1), 0, -1) if word.startswith(text[-size:])), 0)

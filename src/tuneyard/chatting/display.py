@@ -1,4 +1,4 @@
-"""Answers on a terminal: one as it comes, or two side by side (below one another where it is narrow)."""
+"""Answers on a terminal: one as it arrives, or two side by side (below one another where it is narrow)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 SIDE_BY_SIDE_COLUMNS = 80
-"""From this width on, two answers stand side by side."""
+"""The least width, in columns, to show two answers side by side."""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def printable(text: str) -> str:
-    """Take out what would steer the terminal instead of being read; a model may write anything.
+    """Remove control characters, which a model may write to steer the terminal.
 
     Args:
         text: A piece of an answer.
@@ -25,7 +25,7 @@ def printable(text: str) -> str:
 
 
 def write(console: Console, text: str) -> None:
-    """Write a piece of an answer as it comes, without markup and without breaking lines anew."""
+    """Write a piece of an answer as it is, without markup and line wrapping."""
     console.print(printable(text), end="", markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
@@ -37,7 +37,7 @@ def two_answers(answers: Mapping[str, str], *, width: int) -> RenderableType:
         width: Columns of the terminal.
 
     Returns:
-        Something rich can print, or refresh while the answers grow.
+        A renderable to print, or to refresh while the answers grow.
     """
     from rich import box
     from rich.panel import Panel

@@ -1,8 +1,8 @@
-"""The form of a model's answers: what its chat template puts around reasoning, content and tool calls.
+"""The form of a model's answers: the marks that its chat template puts around reasoning, content and tool calls.
 
-Learned from the template alone, by rendering answers that are known and looking at what comes out; never from the name
-of an architecture. A template that renders no reasoning has no form for it, and what a model writes is its content.
-`parsing` reads answers by a form.
+Learned from the template alone, by rendering known answers and comparing; never from the name of an architecture. A
+template that renders no reasoning has no form for it, and all that a model writes is content. `parsing` reads answers
+by a form.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tuneyard.serving.toolcalls import FIRST, CallSyntax, learn_calls, probe_tools, word_call
+from tuneyard.serving.answers.toolcalls import FIRST, CallSyntax, learn_calls, probe_tools, word_call
 
 Render = Callable[[Sequence[Mapping[str, Any]], "list[dict[str, Any]] | None", bool], "str | None"]
-"""Renders messages and tools, with a generation prompt or without; None where the template refuses them."""
+"""Renders messages and tools, with or without a generation prompt; None where the template refuses them."""
 
 _QUESTION = {"role": "user", "content": "What comes next?"}
 _REASON, _CONTENT = "PROBE reasoning", "PROBE content"
@@ -26,7 +26,7 @@ _CLOSING = re.compile(r"</([A-Za-z][\w:.-]*)>|\[/([A-Z_]+)\]")
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A text that marks where a part begins or ends.
+    """A text that marks the beginning or end of a part.
 
     Attributes:
         before: The space that the template puts before it.
@@ -48,7 +48,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """What a part of an answer stands between; an empty `opening` where nothing has to be written before it."""
+    """The marks around a part of an answer; `opening` is empty where nothing precedes the part."""
 
     opening: Mark
     closing: Mark
@@ -62,9 +62,9 @@ class AnswerForm:
     """What a chat template puts around the parts of an answer.
 
     Attributes:
-        reasoning: What reasoning stands between; None where the template knows none.
-        content: What content stands between that no stop token ends; empty marks in most templates.
-        calls: How tool calls are written; None where the template writes none.
+        reasoning: The marks around reasoning; None where the template has none.
+        content: The marks around content, stop tokens aside; empty in most templates.
+        calls: The syntax of tool calls; None where the template writes none.
         calls_gap: The space between content and tool calls.
     """
 
@@ -74,7 +74,7 @@ class AnswerForm:
     calls_gap: str = ""
 
     def begins_reasoning(self, prompt: str) -> bool:
-        """Whether an answer to a prompt begins within reasoning, which the prompt has opened."""
+        """Whether the prompt opens reasoning, so that the answer begins within it."""
         return self.reasoning is not None and prompt.rstrip().endswith(self.reasoning.opening.core)
 
 
@@ -84,11 +84,11 @@ def learn_form(
     """Learn the form of answers from a chat template.
 
     Args:
-        render: Renders by it.
-        mark: Writes special tokens as `SpecialTokens.mark` does; the form's own texts are written so.
-        source: The template itself.
+        render: Renders with the template.
+        mark: Replaces special tokens as `SpecialTokens.mark` does; the form's texts have them replaced.
+        source: The template's source.
         stops: The texts that end an answer.
-        with_tools: Whether the model is offered tools.
+        with_tools: Whether the model may call tools.
 
     Returns:
         The form.
@@ -98,7 +98,7 @@ def learn_form(
     content = probe.around_content(reasoning)
     opening = content.opening.core
     if reasoning and opening and reasoning.closing.core.endswith(opening):
-        # What closes the reasoning ends where the content opens: a tool call may stand there instead.
+        # The end of the reasoning's closing mark opens the content; a tool call may take its place.
         core = reasoning.closing.core.removesuffix(opening)
         reasoning = Marks(reasoning.opening, Mark.of(reasoning.closing.before + core))
     calls = learn_calls(lambda calls: probe.block(calls, reasoning))
@@ -108,7 +108,7 @@ def learn_form(
 
 
 class _Probe:
-    """Answers that are known, as a template renders them after a question."""
+    """Known answers, as a template renders them after a question."""
 
     def __init__(
         self,
@@ -127,11 +127,11 @@ class _Probe:
         closing = "" if tag is None else f"</{tag['tag']}>" if tag["tag"] else f"[/{tag['word']}]"
         if tag and closing in source:
             self._opened = tag.group().strip(), closing
-            # An answer without reasoning may be rendered without what the prompt has opened.
+            # An answer without reasoning may be rendered without the mark that the prompt opens.
             self._starts.append(prompt[: tag.start()])
 
     def answer(self, **fields: Any) -> str | None:
-        """Return what a model writes after the prompt for a message with these fields."""
+        """Return the text that a model writes after the prompt for a message with these fields."""
         whole = self._render([_QUESTION, {"role": "assistant", "content": "", **fields}], self._tools, False)
         if whole is None:
             return None
@@ -151,11 +151,11 @@ class _Probe:
         return self._marks(answer, calls.opener) if calls.marked else None
 
     def opened_reasoning(self) -> Marks | None:
-        """Find the marks of reasoning that the prompt opens, where the template renders none that it is given."""
+        """Find the marks of reasoning that the prompt opens, where the template renders no given reasoning."""
         return self._around_lines(*self._opened) if self._opened else None
 
     def removed_reasoning(self) -> Marks | None:
-        """Find the marks of reasoning that the template takes out of a content."""
+        """Find the marks of reasoning that the template removes from content."""
         for tag, word in dict.fromkeys(_CLOSING.findall(self._source)):
             opening, closing = (f"<{tag}>", f"</{tag}>") if tag else (f"[{word}]", f"[/{word}]")
             answer = self.answer(content=f"{opening}\n{_REASON}\n{closing}\n\n{_CONTENT}")
@@ -164,7 +164,7 @@ class _Probe:
         return None
 
     def around_content(self, reasoning: Marks | None) -> Marks:
-        """Find the marks around content that has no reasoning; space alone is none."""
+        """Find the marks around content without reasoning; space alone is no mark."""
         before, found, after = (self.answer(content=_CONTENT) or "").partition(_CONTENT)
         if not found:
             return _NO_MARKS
@@ -175,7 +175,7 @@ class _Probe:
         return Marks(opening, Mark.of(after) if after.strip() else _NO_MARKS.closing)
 
     def block(self, calls: Sequence[Mapping[str, Any]], reasoning: Marks | None) -> str | None:
-        """Return what a model writes for tool calls, without reasoning."""
+        """Return the text that a model writes for tool calls, without reasoning."""
         answer = self.answer(tool_calls=calls)
         if answer is None and reasoning:
             answer = self.answer(tool_calls=calls, **_REASONING)
@@ -201,5 +201,5 @@ class _Probe:
         return Marks(opening, Mark.of(between))
 
     def _around_lines(self, opening: str, closing: str) -> Marks:
-        """Return marks that stand on lines of their own, as training writes them (`data.rendering`)."""
+        """Return marks on lines of their own, as training writes them (`data.rendering`)."""
         return Marks(Mark("", self._mark(opening), "\n"), Mark("\n", self._mark(closing), "\n\n"))

@@ -36,24 +36,24 @@ REFUSED = {("llama-3.1", "calls"), ("llama-3.2", "calls")}
 
 @pytest.mark.parametrize("kind", MESSAGES)
 @pytest.mark.parametrize("name", ALL)
-def test_what_a_model_learns_to_write_is_the_message_that_it_learned_from(root: Path, name: str, kind: str) -> None:
+def test_parsing_inverts_what_training_renders(root: Path, name: str, kind: str) -> None:
     message = MESSAGES[kind]
-    said = answer(name, root, message)
+    text = answer(name, root, message)
     without = "tool_calls" in message and name in NO_CALLS - {"deepseek-r1-distill"}
-    assert (said is None) == (without or (name, kind) in REFUSED)
-    if said is None:
+    assert (text is None) == (without or (name, kind) in REFUSED)
+    if text is None:
         return
-    content, reasoning, calls = parsed(name, root, said)
+    content, reasoning, calls = parsed(name, root, text)
     if (name, kind) not in LOST:
         wanted = [(one["function"]["name"], one["function"]["arguments"]) for one in message.get("tool_calls", ())]
         assert calls == ([] if name in NO_CALLS else wanted)
         assert reasoning == ("" if name in NO_REASONING else message.get("reasoning_content", ""))
         assert content.strip() == message.get("content", "").strip()
     for seed in range(5):
-        assert parsed(name, root, said, pieces=random.Random(seed)) == (content, reasoning, calls), seed
+        assert parsed(name, root, text, pieces=random.Random(seed)) == (content, reasoning, calls), seed
 
 
-def test_every_template_that_writes_calls_or_reasoning_has_a_form_for_it(root: Path) -> None:
+def test_every_template_with_calls_or_reasoning_has_a_form_for_it(root: Path) -> None:
     """The two lists above are what is true, and most templates are in neither."""
     forms = {name: made(name, root).prompt.form for name in ALL}
     assert {name for name, form in forms.items() if form.calls is None} == NO_CALLS

@@ -1,8 +1,8 @@
-"""An answer taken apart while it is generated: reasoning, content and tool calls, by the form of its chat template.
+"""Parsing of an answer while it is generated, into reasoning, content and tool calls, by the form of its chat template.
 
-What does not parse is content, unchanged: a tool call that is no JSON, reasoning that never ends, a mark that the
-template does not know. So nothing of an answer is ever lost, and the parts of a stream put together are the whole
-answer. The price is that reasoning and tool calls come out when they are complete: a stream can't take anything back.
+What does not parse is content, unchanged: a tool call that is not JSON, reasoning that never ends, a mark that the
+template does not have. So nothing of an answer is lost, and the parts of a stream joined are the whole answer. The
+price is that reasoning and tool calls are returned when they are complete: a stream can't take anything back.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from tuneyard.serving.decoding import SpecialTokens, without_special
-from tuneyard.serving.forms import AnswerForm
-from tuneyard.serving.toolcalls import CallSyntax, ReadCall
+from tuneyard.serving.answers.decoding import SpecialTokens, without_special
+from tuneyard.serving.answers.forms import AnswerForm
+from tuneyard.serving.answers.toolcalls import CallSyntax, ReadCall
 
-_ID_LENGTH = 9  # Mistral's templates refuse an id of any other length, and all others take any
+_ID_LENGTH = 9  # Mistral's templates refuse ids of any other length, and all others accept any
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +29,19 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Reasoning:
-    """What was thought before the answer."""
+    """The reasoning before an answer."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call of one of the tools.
+    """A tool call.
 
     Attributes:
         identifier: Its id in the conversation.
-        name: The function.
-        arguments: A JSON object, as text.
+        name: The function's name.
+        arguments: The arguments, a JSON object as text.
     """
 
     identifier: str
@@ -53,14 +53,14 @@ Part = Content | Reasoning | ToolCall
 
 
 class AnswerParser:
-    """Takes one answer apart.
+    """Parses one answer.
 
     Args:
         form: The form of answers of its chat template.
-        special: The tokenizer's special tokens, as they were when the form was learned.
-        within_reasoning: Whether the prompt has opened reasoning.
-        tools: The tools on offer, in OpenAI's form; None where a call would be content.
-        parallel: Whether an answer may be more than one call.
+        special: The tokenizer's special tokens, with which the form was learned.
+        within_reasoning: Whether the prompt opens reasoning.
+        tools: The tools that the model may call, in OpenAI's form; None where a call is content.
+        parallel: Whether an answer may have several calls.
     """
 
     def __init__(
@@ -73,16 +73,16 @@ class AnswerParser:
         parallel: bool = True,
     ) -> None:
         self.done = False
-        """Whether the answer is complete, whatever the model would still write."""
+        """Whether the answer is complete, even if the model would continue."""
         self._form, self._special, self._parallel = form, special, parallel
         functions = [cast("Mapping[str, Any]", tool["function"]) for tool in tools or ()]
         self._tools = {str(function["name"]): function.get("parameters") or {} for function in functions}
         self._calls: CallSyntax | None = form.calls if tools else None
         self._text = ""
-        self._at = 0  # where in the text the part begins that is being read
-        self._searched = 0  # how much of the text was searched for the end of that part
-        self._space = ""  # what of the template's own space may still come
-        self._spelled = False  # whether special tokens of a part that did not parse are shown
+        self._at = 0  # where in the text the current part begins
+        self._searched = 0  # up to where the text was searched for the end of that part
+        self._space = ""  # the rest of the template's own space that may still follow
+        self._spelled = False  # whether special tokens are spelled out, since a part did not parse
         self._state: Callable[[bool], Iterator[Part]] = self._begin
         if within_reasoning:
             self._state = self._reason
@@ -90,19 +90,19 @@ class AnswerParser:
         self._moved = False
 
     def feed(self, text: str) -> list[Part]:
-        """Take more of the answer.
+        """Add text.
 
         Args:
-            text: Decoded, with special tokens as characters of their own.
+            text: Decoded text, with special tokens as their characters.
 
         Returns:
-            The parts that are certain now.
+            The parts that can no longer change.
         """
         self._text += text
         return self._run(final=False)
 
     def finish(self) -> list[Part]:
-        """Return what was held back, now that nothing follows."""
+        """Return the parts held back, at the end of the answer."""
         return self._run(final=True)
 
     def _run(self, *, final: bool) -> list[Part]:
@@ -117,13 +117,13 @@ class AnswerParser:
         self._state, self._text, self._at, self._moved, self._searched = state, text, at, True, at
 
     def _find(self, mark: str) -> int:
-        """Find a mark in what has arrived of a part since the last search, so that a long part is read only once."""
+        """Find a mark in the text of a part that was not searched before, so that a long part is read only once."""
         start = max(self._at, self._searched - len(mark) + 1)
         self._searched = len(self._text)
         return self._text.find(mark, start)
 
     def _begin(self, final: bool) -> Iterator[Part]:
-        """At the beginning of a part: find out which."""
+        """Decide at the beginning of a part which kind it is."""
         self._drop_space()
         if not self._text:
             return
@@ -142,12 +142,12 @@ class AnswerParser:
         yield from ()
 
     def _drop_space(self) -> None:
-        """Drop the template's own space at the beginning of a part, and no more than that."""
+        """Drop the template's own space at the beginning of a part, and no more."""
         while self._space and self._text[:1] == self._space[0]:
             self._text, self._space = self._text[1:], self._space[1:]
 
     def _openings(self) -> Iterator[tuple[str, Callable[[int, str], None]]]:
-        """What a part may begin with, and what to do then with its place and the mark."""
+        """Yield the marks that a part may begin with, each with a handler of its place and the mark."""
         if self._may_reason and self._form.reasoning:
             yield self._form.reasoning.opening.core, lambda at, mark: self._go(self._reason, self._text, at + len(mark))
         if self._form.content.opening.core:
@@ -168,7 +168,7 @@ class AnswerParser:
         yield from ()
 
     def _reason(self, final: bool) -> Iterator[Part]:
-        """Within reasoning: wait for its end."""
+        """Wait within reasoning for its end."""
         assert self._form.reasoning is not None
         opening, closing = self._form.reasoning.opening, self._form.reasoning.closing
         self._may_reason = False
@@ -179,21 +179,21 @@ class AnswerParser:
                 yield from self._shown(self._text[: self._at])
                 self._go(self._content, self._text[self._at :])
             return
-        reasoning = self._text[self._at + _alike(self._text[self._at : end], opening.after) : end]
-        reasoning = reasoning[: len(reasoning) - _alike_backwards(reasoning, closing.before)]
+        reasoning = self._text[self._at + _common_prefix(self._text[self._at : end], opening.after) : end]
+        reasoning = reasoning[: len(reasoning) - _common_suffix(reasoning, closing.before)]
         if reasoning.strip():
             yield Reasoning(without_special(reasoning))
         self._space = closing.after
         self._go(self._begin, self._text[end + len(closing.core) :])
 
     def _content(self, final: bool) -> Iterator[Part]:
-        """Within content: pass it on, and watch for what may follow it."""
+        """Pass content on, and watch for the marks that may follow it."""
         text = self._text
         watched = list(self._watched())
         found = [(place, mark, space) for mark, space in watched if (place := text.find(mark)) >= 0]
         if found:
             place, mark, space = min(found)
-            kept = place - _alike_backwards(text[:place], space)
+            kept = place - _common_suffix(text[:place], space)
             yield from self._shown(text[:kept])
             if self._calls and mark == self._calls.opener:
                 self._go(self._call, text[kept:], place - kept)
@@ -206,22 +206,22 @@ class AnswerParser:
         yield from self._shown(text[: len(text) - held])
 
     def _watched(self) -> Iterator[tuple[str, str]]:
-        """The marks that may follow content, each with the space that the template puts before it."""
+        """Yield the marks that may follow content, each with the space that the template puts before it."""
         if self._form.content.closing.core:
             yield self._form.content.closing.core, self._form.content.closing.before
-        # Where content has an opening of its own, a call is a part beside it.
+        # Where content has an opening mark, a call is a part of its own.
         if self._calls and self._calls.marked and not self._form.content.opening.core:
             yield self._calls.opener, self._form.calls_gap
 
     def _call(self, final: bool) -> Iterator[Part]:
-        """Within tool calls: wait until they are complete."""
+        """Wait within tool calls until they are complete."""
         assert self._calls is not None
         ended = bool(self._calls.closer) and self._find(self._calls.closer) >= 0
         block = self._calls.read(self._text[self._at :]) if final or ended else None
         calls = block[0] if block else []
         if block and (self._calls.marked or all(call.name in self._tools for call in calls)):
             self.done = not self._parallel
-            yield from map(self._made, calls if self._parallel else calls[:1])
+            yield from map(self._tool_call, calls if self._parallel else calls[:1])
             self._go(self._after_calls, self._text[self._at + block[1] :])
         elif final:
             self._spelled = True
@@ -243,21 +243,21 @@ class AnswerParser:
         if shown:
             yield Content(shown)
 
-    def _made(self, call: ReadCall) -> ToolCall:
+    def _tool_call(self, call: ReadCall) -> ToolCall:
         arguments = call.arguments if call.typed else typed_arguments(call.arguments, self._tools.get(call.name, {}))
         written = without_special(json.dumps(arguments, ensure_ascii=False))
         return ToolCall(call.identifier or uuid.uuid4().hex[:_ID_LENGTH], without_special(call.name), written)
 
 
 def typed_arguments(arguments: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert arguments that are texts to the types of their schema.
+    """Convert arguments from text to the types of their schema.
 
     Args:
-        arguments: Texts, as some templates write every argument.
+        arguments: Texts; some templates write every argument as text.
         parameters: The function's JSON schema.
 
     Returns:
-        The arguments; one that is not of its type stays a text.
+        The arguments; one that does not parse as its type stays text.
     """
     properties = cast("Mapping[str, Any]", parameters.get("properties") or {})
     return {key: _typed(str(text), properties.get(key), parameters) for key, text in arguments.items()}
@@ -287,7 +287,7 @@ def _typed(text: str, schema: object, root: Mapping[str, Any]) -> Any:
 
 
 def _kinds(schema: object, root: Mapping[str, Any], depth: int = 8) -> Iterator[str]:
-    """Give the names of the types that a JSON schema allows."""
+    """Yield the names of the types that a JSON schema allows."""
     if not isinstance(schema, dict) or not depth:
         return
     fields = cast("dict[str, Any]", schema)
@@ -302,18 +302,18 @@ def _kinds(schema: object, root: Mapping[str, Any], depth: int = 8) -> Iterator[
         yield from _kinds(target, root, depth - 1)
 
 
-def _alike(text: str, space: str) -> int:
-    """How many characters a text begins with that the template's own space begins with too."""
+def _common_prefix(text: str, space: str) -> int:
+    """Return the length of the common prefix of a text and the template's own space."""
     pairs = enumerate(zip(text, space, strict=False))
     return next((place for place, (left, right) in pairs if left != right), min(len(text), len(space)))
 
 
-def _alike_backwards(text: str, space: str) -> int:
-    return _alike(text[::-1], space[::-1])
+def _common_suffix(text: str, space: str) -> int:
+    return _common_prefix(text[::-1], space[::-1])
 
 
 def _may_begin(text: str, mark: str, space: str) -> int:
-    """How many characters at a text's end may belong to a mark of which the rest is still to come."""
+    """Return how many characters at a text's end may belong to a mark that is not complete yet."""
     sizes = range(min(len(text), len(mark) - 1), 0, -1)
     begun = next((size for size in sizes if mark.startswith(text[-size:])), 0)
     before = text[: len(text) - begun][-len(space) :] if space else ""

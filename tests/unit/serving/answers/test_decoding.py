@@ -10,7 +10,7 @@ import pytest
 
 from lab.chat_families import FAMILIES, make_family_tokenizer
 from lab.tiny_models import make_tokenizer
-from tuneyard.serving.decoding import SpecialTokens, TokenDecoder, without_special
+from tuneyard.serving.answers.decoding import SpecialTokens, TokenDecoder, without_special
 
 STYLES = ("chatml", "llama3", "mistral", "zephyr", "plain")
 
@@ -29,7 +29,7 @@ def decoded(tokenizer: Any, ids: list[int]) -> str:
 
 
 @pytest.mark.parametrize("name", [*STYLES, "qwen-3", "gpt-oss", "glm-4-moe"])
-def test_any_tokens_give_what_decoding_all_of_them_gives(tmp_path: Path, name: str) -> None:
+def test_incremental_decoding_equals_decoding_all_tokens(tmp_path: Path, name: str) -> None:
     """Random tokens: broken UTF-8, special tokens in the midst of a character, spaces at the beginning."""
     tokenizer = load(tmp_path, name)
     rng = random.Random(20_261_126)
@@ -40,7 +40,7 @@ def test_any_tokens_give_what_decoding_all_of_them_gives(tmp_path: Path, name: s
 
 @pytest.mark.parametrize("name", STYLES)
 @pytest.mark.parametrize("text", ["Wie heißt 🛶? 日本語です。", "  def f():\n\treturn 1\n", "a  b . c ' s", "é" * 40])
-def test_a_text_comes_out_as_it_is_and_bit_by_bit(tmp_path: Path, name: str, text: str) -> None:
+def test_text_is_decoded_unchanged_and_incrementally(tmp_path: Path, name: str, text: str) -> None:
     tokenizer = load(tmp_path, name)
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     decoder = TokenDecoder(tokenizer, SpecialTokens(tokenizer))
@@ -50,7 +50,7 @@ def test_a_text_comes_out_as_it_is_and_bit_by_bit(tmp_path: Path, name: str, tex
     assert sum(map(bool, pieces)) > 1
 
 
-def test_broken_bytes_without_end_are_passed_on(tmp_path: Path) -> None:
+def test_endless_invalid_bytes_are_decoded(tmp_path: Path) -> None:
     tokenizer = load(tmp_path, "chatml")
     broken = tokenizer.convert_tokens_to_ids("Ģ")  # the byte 0x80, as byte-level tokenizers write it
     decoder = TokenDecoder(tokenizer, SpecialTokens(tokenizer))
@@ -59,7 +59,7 @@ def test_broken_bytes_without_end_are_passed_on(tmp_path: Path) -> None:
     assert "".join(pieces) + decoder.rest() == "\ufffd" * 200
 
 
-def test_a_special_token_is_one_character_and_text_is_none(tmp_path: Path) -> None:
+def test_special_token_is_one_character_and_its_text_is_not(tmp_path: Path) -> None:
     tokenizer = load(tmp_path, "gpt-oss")
     special = SpecialTokens(tokenizer)
     channel, start = tokenizer.convert_tokens_to_ids(["<|channel|>", "<|start|>"])
@@ -71,7 +71,7 @@ def test_a_special_token_is_one_character_and_text_is_none(tmp_path: Path) -> No
     assert without_special(marked) == "final<|no token|>"
 
 
-def test_the_characters_of_special_tokens_follow_from_the_tokenizer_alone(tmp_path: Path) -> None:
+def test_characters_of_special_tokens_depend_on_the_tokenizer_alone(tmp_path: Path) -> None:
     """Not from what was marked before: else an answer would depend on earlier requests."""
     tokenizer = load(tmp_path, "gpt-oss")
     one, other = SpecialTokens(tokenizer), SpecialTokens(tokenizer)
@@ -82,7 +82,7 @@ def test_the_characters_of_special_tokens_follow_from_the_tokenizer_alone(tmp_pa
     assert len({one.character(token) for token in tokens}) == len(tokens) > 5
 
 
-def test_the_chat_template_s_special_tokens_have_a_character_however_many_others_there_are(tmp_path: Path) -> None:
+def test_special_tokens_of_the_template_have_characters_among_thousands(tmp_path: Path) -> None:
     tokenizer = load(tmp_path, "gpt-oss")
     tokenizer.add_special_tokens({"additional_special_tokens": [f"<!{number:04}>" for number in range(3000)]})
     special = SpecialTokens(tokenizer)

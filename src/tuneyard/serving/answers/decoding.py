@@ -1,8 +1,8 @@
-"""Token ids to text, one at a time: exactly what decoding all of them gives, with special tokens kept apart.
+"""Decoding of token ids one at a time: exactly the text that decoding all of them gives, special tokens kept apart.
 
-A special token never is a part of an answer's words, but a chat template may mark a reasoning or a tool call with one.
-So `SpecialTokens` writes each as one character that no decoded text can hold, a lone surrogate, and takes it out again
-before anything leaves the server.
+A special token is never part of an answer's text, but a chat template may mark reasoning or a tool call with one. So
+`SpecialTokens` writes each as one character that no decoded text can contain, a lone surrogate, which is removed before
+anything leaves the server.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 _MOST = 0x800
 _UNFINISHED = "\ufffd"
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
-"""How SentencePiece's tokenizers write a byte."""
+"""A byte in the vocabulary of SentencePiece's tokenizers."""
 
 _LONGEST_RUN = 32
-"""Tokens after which bytes are passed on at the end of a character, and after twice as many wherever they are."""
+"""Pending tokens after which bytes are decoded at the end of a character; after twice as many, anywhere."""
 
 
 class SpecialTokens:
     """The special tokens of one tokenizer, each with the character that stands for it.
 
-    Which character it is follows from the tokenizer alone, so an answer is read the same way whatever came before.
-    There are 2,048 of them: where a tokenizer has more special tokens, those of its chat template come first.
+    The characters follow from the tokenizer alone, so reading an answer never depends on earlier requests. There are
+    2,048 of them: where a tokenizer has more special tokens, those in its chat template come first.
 
     Args:
         tokenizer: The tokenizer.
@@ -53,30 +53,30 @@ class SpecialTokens:
         return self._characters.get(self._tokens[token], "")
 
     def mark(self, text: str) -> str:
-        """Write each special token of a text as its character.
+        """Replace each special token in a text by its character.
 
         Args:
-            text: Such as a rendered chat template.
+            text: A text, such as a rendered chat template.
         """
         if self._find is None:
             return text
         return self._find.sub(lambda found: self._characters.get(found.group(), ""), text)
 
     def spell(self, text: str) -> str:
-        """Write special tokens in place of their characters."""
+        """Replace characters by the special tokens that they stand for."""
         return _SURROGATES.sub(lambda found: self._spelled.get(found.group(), ""), text)
 
 
 def without_special(text: str) -> str:
-    """Take the characters that stand for special tokens out of a text."""
+    """Remove the characters that stand for special tokens from a text."""
     return _SURROGATES.sub("", text)
 
 
 class TokenDecoder:
     """Decodes an answer's tokens as they are generated.
 
-    Text comes out when it can no longer change, so the pieces together are `tokenizer.decode` of all tokens without the
-    special ones. The method is that of text-generation-inference: two decodings of a short window, of which the
+    Text is returned when it can no longer change, so the pieces together are `tokenizer.decode` of all tokens without
+    the special ones. The method is that of text-generation-inference: a short window is decoded twice, and the
     difference is new.
 
     Args:
@@ -87,30 +87,30 @@ class TokenDecoder:
     def __init__(self, tokenizer: PreTrainedTokenizerFast, special: SpecialTokens) -> None:
         self._tokenizer, self._special = tokenizer, special
         self._window: list[int] = []
-        self._read = 0  # how many tokens of the window are out already
+        self._read = 0  # the number of tokens of the window whose text was returned
 
     def feed(self, token: int) -> str:
-        """Take one more token.
+        """Add a token.
 
         Args:
             token: Its id.
 
         Returns:
-            The text that is certain now, or the character of a special token; often empty.
+            The text that can no longer change, or the character of a special token; often empty.
         """
         if token in self._special:
             return self._special.character(token)
         self._window.append(token)
         text = self._decode(self._window)
         pending = len(self._window) - self._read
-        # Bytes that stand for themselves are a text only if all of them in a row are one.
+        # Byte tokens are decoded together: they are text only if the whole run of them is valid UTF-8.
         is_byte = _BYTE.fullmatch(str(self._tokenizer.convert_ids_to_tokens(token)))
         if (is_byte and pending < _LONGEST_RUN) or (text.endswith(_UNFINISHED) and pending < 2 * _LONGEST_RUN):
             return ""
         return self._new(text)
 
     def rest(self) -> str:
-        """Return what was held back, now that nothing follows."""
+        """Return the text held back, at the end of the answer."""
         return self._new(self._decode(self._window))
 
     def _new(self, text: str) -> str:
@@ -122,5 +122,5 @@ class TokenDecoder:
         return text[len(before) :]
 
     def _decode(self, tokens: list[int]) -> str:
-        # Spaces stay as they are: tidied up, a piece would differ from the same piece of the whole.
+        # Without clean-up of spaces, which would make a piece differ from the same piece of the whole text.
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
