@@ -35,10 +35,7 @@ if TYPE_CHECKING:
         UnavailableError,
         UsageError,
     )
-    from tuneyard.runners import RunInfo
-    from tuneyard.runners.forecast import Forecast
-    from tuneyard.runners.targets import Kubernetes
-    from tuneyard.runners.waiting import RunEndedError
+    from tuneyard.runners import Forecast, Kubernetes, RunEndedError, RunInfo
     from tuneyard.verbs import (
         chat,
         check_data,

@@ -19,20 +19,26 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
-from tuneyard.runners.base import STOP_SECONDS, Runner
-from tuneyard.runners.info import RunInfo, RunKey, Verb
-from tuneyard.runners.names import find_run
-from tuneyard.runners.targets import Target, runner_for
-from tuneyard.runners.waiting import changes, raise_if_not_succeeded
+from tuneyard.runners import (
+    STOP_SECONDS,
+    RunInfo,
+    RunKey,
+    Runner,
+    Target,
+    Verb,
+    changes,
+    find_run,
+    raise_if_not_succeeded,
+    runner_for,
+)
 
 if TYPE_CHECKING:
     from tuneyard.chatting import Message
     from tuneyard.data import Format
     from tuneyard.diagnosis import Report
     from tuneyard.inventory import Removal, Verified
-    from tuneyard.job.source import CheckedData, ShownRow
-    from tuneyard.runners.forecast import Forecast
-    from tuneyard.runners.plans import Plan, Sources
+    from tuneyard.job import CheckedData, ShownRow
+    from tuneyard.runners import Forecast, Plan, Sources
     from tuneyard.store import Store
     from tuneyard.values import DeliverValues, FinetuneValues, InferenceValues, NamespaceValues
 
@@ -174,7 +180,7 @@ class Client:
             NotFoundError: If a values file is not there.
             RunEndedError: If it was waited for and did not succeed.
         """
-        from tuneyard.runners.plans import plan_deliver
+        from tuneyard.runners import plan_deliver
 
         return self._launch(plan_deliver(self._sources(files, set, values, name), self.runner), wait=wait)
 
@@ -204,7 +210,7 @@ class Client:
             NotFoundError: If a values file, the base model, the namespace or its queue is not there.
             UnavailableError: If the store or the cluster can't be reached.
         """
-        from tuneyard.runners.forecast import forecast
+        from tuneyard.runners import forecast
 
         return forecast(self._sources(files, set, values, name), self.runner, inside=inside)
 
@@ -237,7 +243,7 @@ class Client:
             ConflictError: If a run of that name is running with other values.
             RunEndedError: If it was waited for and did not succeed.
         """
-        from tuneyard.runners.plans import plan_finetune
+        from tuneyard.runners import plan_finetune
 
         return self._launch(plan_finetune(self._sources(files, set, values, name), self.runner), wait=wait)
 
@@ -275,8 +281,7 @@ class Client:
             NotFoundError: If the run, or the model it should have published, is not there.
             RunEndedError: If it was waited for and ended before it answered.
         """
-        from tuneyard.runners.plans import plan_serve
-        from tuneyard.runners.waiting import wait_until_ready
+        from tuneyard.runners import plan_serve, wait_until_ready
 
         sources = self._sources(files, set, values, name)
         server = self._launch(plan_serve(sources, self.runner, run=run, merged=merged, port=port), wait=False)
@@ -334,7 +339,7 @@ class Client:
             UnavailableError: If it is not running or can't be reached.
         """
         from tuneyard.chatting import ask, ask_both, connect
-        from tuneyard.runners.waiting import find_server, wait_until_ready
+        from tuneyard.runners import find_server, wait_until_ready
 
         server = wait_until_ready(self.runner, find_server(self.runner, name).key)
         messages: list[Message] = [{"role": "system", "content": system}] if system else []
@@ -449,7 +454,7 @@ class Client:
             UsageError: If neither arguments nor values name data and a model.
             NotFoundError: If something named is not there.
         """
-        from tuneyard.job.source import check_source, open_source
+        from tuneyard.job import check_source, open_source
 
         job = self._job_values(self._sources(files, set, values, None), data, model)
         with open_source(job, self._open_store(), data, model, validation, format) as source:
@@ -483,7 +488,7 @@ class Client:
             NotFoundError: If something named is not there.
             UsageError: If neither arguments nor values name data and a model.
         """
-        from tuneyard.job.source import open_source, show_source
+        from tuneyard.job import open_source, show_source
 
         job = self._job_values(self._sources(files, set, values, None), data, model)
         with open_source(job, self._open_store(), data, model, (), format) as source:
@@ -586,13 +591,13 @@ class Client:
     def _sources(
         self, files: Sequence[File], set: Sequence[str], values: Mapping[str, Any] | Any | None, name: str | None
     ) -> Sources:
-        from tuneyard.runners.plans import Sources
+        from tuneyard.runners import Sources
 
         return Sources(files, set, values, name, self.store)
 
     def _job_values(self, sources: Sources, data: Sequence[File], model: str | None) -> FinetuneValues:
         from tuneyard.errors import UsageError
-        from tuneyard.runners.plans import load_finetune_values
+        from tuneyard.runners import load_finetune_values
 
         if not (sources.files or sources.sets or sources.values) and not (data and model):
             raise UsageError(

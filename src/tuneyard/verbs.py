@@ -8,7 +8,7 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from tuneyard.client import Client, File
-from tuneyard.runners.targets import Target
+from tuneyard.runners import Target
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,27 @@ def test_imports_point_downward_only():
                 continue
             if LAYER.get(other, 99) >= LAYER[room]:
                 wrong.append(f"{path.relative_to(SOURCE)}:{line}: {room} imports {target}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_rooms_import_one_another_by_their_faces_only():
+    wrong = []
+    for module, path in _modules():
+        room = _room(module)
+        if room == "__init__":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [name.name for name in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            targets = [node.module or ""] if isinstance(node, ast.ImportFrom) else names
+            for target in targets:
+                other = _room(target) if target.startswith("tuneyard") else room
+                if other == "__init__":
+                    wrong.append(f"{path.relative_to(SOURCE)}:{node.lineno}: imports the package's face")
+                elif other != room and target.count(".") > 1:
+                    wrong.append(f"{path.relative_to(SOURCE)}:{node.lineno}: imports the private {target}")
+                elif other != room and (SOURCE / other).is_dir():
+                    private = set(names) - set(import_module(target).__all__)
+                    wrong += [f"{path.relative_to(SOURCE)}:{node.lineno}: {target} has no public {n}" for n in private]
     assert not wrong, "\n".join(wrong)
 
 

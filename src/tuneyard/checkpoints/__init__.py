@@ -15,11 +15,13 @@ does not read the files, and leaves it to the trainer when to save.
 from tuneyard.checkpoints.attempt import FINAL_NAMES, Attempt, FinalName
 from tuneyard.checkpoints.events import EVENTS_FOLDER, EventFiles
 from tuneyard.checkpoints.experiment import Experiment, OnDamage, Restored
+from tuneyard.checkpoints.fetch import read_checkpoint
 from tuneyard.checkpoints.head import CheckpointRef, Head, Start, change_head, read_head
 from tuneyard.checkpoints.metrics import METRICS_FILE, MetricsLog, parse_rows
 from tuneyard.checkpoints.publisher import OnPublished, Publisher
-from tuneyard.checkpoints.record import AttemptEntry, RunRecord
+from tuneyard.checkpoints.record import AttemptEntry, RunRecord, read_record
 from tuneyard.checkpoints.retention import RetentionPolicy
+from tuneyard.checkpoints.seal import check_seal
 
 __all__ = [
     "EVENTS_FOLDER",
@@ -41,6 +43,9 @@ __all__ = [
     "RunRecord",
     "Start",
     "change_head",
+    "check_seal",
     "parse_rows",
+    "read_checkpoint",
     "read_head",
+    "read_record",
 ]

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 from tuneyard.cli._follow import follow
 from tuneyard.cli._output import Output
-from tuneyard.runners import RunInfo, Runner
-from tuneyard.runners.waiting import raise_if_not_succeeded
+from tuneyard.runners import RunInfo, Runner, raise_if_not_succeeded
 
 if TYPE_CHECKING:
-    from tuneyard.runners.plans import Plan
+    from tuneyard.runners import Plan
 
 
 def show_plan(plan: Plan, runner: Runner, out: Output) -> None:
@@ -21,8 +20,7 @@ def show_plan(plan: Plan, runner: Runner, out: Output) -> None:
         runner: Where it would run.
         out: How this command prints.
     """
-    from tuneyard.values import dump_yaml, public_values
-    from tuneyard.values.public import NOT_SHOWN
+    from tuneyard.values import NOT_SHOWN, dump_yaml, public_values
 
     for note in plan.notes:
         out.say(note)

@@ -21,6 +21,6 @@ def client(on: str, context: str | None = None, namespace: str | None = None, st
         UsageError: If a context or a namespace is given for this machine.
     """
     from tuneyard.client import Client
-    from tuneyard.runners.targets import target_of
+    from tuneyard.runners import target_of
 
     return Client(target_of(on, context=context, namespace=namespace), store=store)

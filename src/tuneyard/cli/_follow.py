@@ -14,8 +14,7 @@ from pathlib import Path
 from tuneyard.cli._output import Output, duration
 from tuneyard.errors import NotFoundError
 from tuneyard.progress import draw_bar
-from tuneyard.runners import RunInfo, RunKey, Runner, RunProgress
-from tuneyard.runners.waiting import changes
+from tuneyard.runners import RunInfo, RunKey, Runner, RunProgress, changes
 
 LINE_EVERY_SECONDS = 10.0
 

@@ -31,7 +31,7 @@ def chat(
     from tuneyard.cli._client import client
     from tuneyard.cli._output import Output
     from tuneyard.errors import UsageError
-    from tuneyard.runners.waiting import find_server, is_ready, wait_until_ready
+    from tuneyard.runners import find_server, is_ready, wait_until_ready
 
     out = Output(json, quiet)
     name, asked = _name_and_question(words or [])

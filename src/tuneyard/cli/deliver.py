@@ -22,7 +22,7 @@ def deliver(
     from tuneyard.cli._carry import carry_out, show_plan
     from tuneyard.cli._client import client
     from tuneyard.cli._output import Output
-    from tuneyard.runners.plans import Sources, plan_deliver
+    from tuneyard.runners import Sources, plan_deliver
 
     out = Output(json, quiet)
     runner = client(on, context, namespace).runner

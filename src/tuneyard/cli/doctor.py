@@ -42,7 +42,7 @@ def doctor(
         return
     from tuneyard.cli._output import Output
     from tuneyard.diagnosis import check_target
-    from tuneyard.runners.targets import target_of
+    from tuneyard.runners import target_of
 
     out = Output(json, quiet)
     found = check_target(

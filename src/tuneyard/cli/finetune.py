@@ -25,7 +25,7 @@ def finetune(
     from tuneyard.cli._carry import carry_out, show_plan
     from tuneyard.cli._client import client
     from tuneyard.cli._output import Output
-    from tuneyard.runners.plans import Sources, plan_finetune
+    from tuneyard.runners import Sources, plan_finetune
 
     out = Output(json, quiet)
     runner = client(on, context, namespace).runner

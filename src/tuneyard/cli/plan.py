@@ -12,7 +12,7 @@ from tuneyard.cli import options as o
 
 if TYPE_CHECKING:
     from tuneyard.estimate import Estimate
-    from tuneyard.runners.forecast import Forecast
+    from tuneyard.runners import Forecast
 
 _PARTS = {
     "runtime": "programs and libraries",
@@ -72,7 +72,7 @@ def _facts(rows: Sequence[tuple[str, str]]) -> str:
 
 def _estimate(estimate: Estimate) -> str:
     from tuneyard.cli._output import duration, table
-    from tuneyard.estimate.fit import gib
+    from tuneyard.estimate import gib
 
     share = estimate.trained / estimate.parameters
     work, sizes, disk = estimate.work, estimate.sizes, estimate.disk

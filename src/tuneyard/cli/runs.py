@@ -8,11 +8,10 @@ from typer import Context, Typer
 
 from tuneyard.cli import options as o
 from tuneyard.cli._confirm import confirm_deletion
-from tuneyard.runners.base import STOP_SECONDS
+from tuneyard.runners import STOP_SECONDS
 
 if TYPE_CHECKING:
-    from tuneyard.runners import RunInfo, Runner
-    from tuneyard.runners.info import Verb
+    from tuneyard.runners import RunInfo, Runner, Verb
 
 # Plain help, without boxes: it prints in half the time (0.13 s instead of 0.30 s on two slow cores).
 app = Typer(invoke_without_command=True, rich_markup_mode=None)
@@ -97,7 +96,7 @@ def watch(
     from tuneyard.cli._client import client
     from tuneyard.cli._follow import follow, follow_all
     from tuneyard.cli._output import Output
-    from tuneyard.runners.waiting import raise_if_not_succeeded
+    from tuneyard.runners import raise_if_not_succeeded
 
     out = Output(json, quiet)
     runner = client(on, context, namespace).runner
@@ -163,7 +162,7 @@ def delete(
 
 
 def _find(runner: Runner, reference: str, command: str, *, prefer: Verb | None = None) -> tuple[Runner, RunInfo]:
-    from tuneyard.runners.names import find_run
+    from tuneyard.runners import find_run
 
     return runner, find_run(runner.list(), reference, prefer=prefer, command=command, options=runner.options)
 

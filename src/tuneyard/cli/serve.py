@@ -35,8 +35,7 @@ def serve(
     from tuneyard.cli._carry import launch, show_plan
     from tuneyard.cli._client import client
     from tuneyard.cli._output import Output
-    from tuneyard.runners.plans import Sources, plan_serve
-    from tuneyard.runners.waiting import wait_until_ready
+    from tuneyard.runners import Sources, plan_serve, wait_until_ready
 
     out = Output(json, quiet)
     runner = client(on, context, namespace).runner

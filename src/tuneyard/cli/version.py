@@ -8,9 +8,9 @@ from tuneyard.cli import options as o
 def version(json: o.Json = False) -> None:
     """Print the version."""
     import platform
+    from importlib import metadata
 
-    import tuneyard
     from tuneyard.cli._output import Output
 
-    version = tuneyard.__version__
-    Output(json).data({"version": version, "python": platform.python_version()}, f"tuneyard {version}")
+    installed = metadata.version("tuneyard")
+    Output(json).data({"version": installed, "python": platform.python_version()}, f"tuneyard {installed}")

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from tuneyard.data.templates import CHAT_ML, KEEP_ORIGINAL, NAMED, TEMPLATE_NAMES, apply_named_template, is_one_token
 from tuneyard.errors import InvalidDataError, InvalidValuesError, NotFoundError, Problem
-from tuneyard.models import reason_of
-from tuneyard.models.unusable import UNUSABLE
+from tuneyard.models import UNUSABLE, reason_of
 from tuneyard.whereabouts import installation
 
 if TYPE_CHECKING:

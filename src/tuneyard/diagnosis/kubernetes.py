@@ -13,10 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tuneyard.cluster import Document, Reader, Tools
-from tuneyard.cluster.demand import Share
-from tuneyard.cluster.quantities import format_quantity, format_resource
-from tuneyard.cluster.quota import cohort_of, queue_shares
+from tuneyard.cluster import Document, Reader, Share, Tools, cohort_of, format_quantity, format_resource, queue_shares
 from tuneyard.diagnosis.check import Check, Report, from_error, ok, problem, report, skipped, warning
 from tuneyard.diagnosis.local import tool_version
 from tuneyard.diagnosis.pod_probe import probe_bucket

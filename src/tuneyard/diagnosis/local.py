@@ -80,9 +80,7 @@ def check_local(
 
 
 def _python() -> Check:
-    import tuneyard
-
-    return ok("python", f"Python {platform.python_version()}, tuneyard {tuneyard.__version__}")
+    return ok("python", f"Python {platform.python_version()}, tuneyard {version('tuneyard')}")
 
 
 def _packages(extra: str, names: tuple[str, ...]) -> Check:

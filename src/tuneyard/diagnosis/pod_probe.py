@@ -9,9 +9,7 @@ import json
 import secrets
 from typing import Any
 
-from tuneyard.cluster import Document, Tools
-from tuneyard.cluster.one_off_pod import run_one_off_pod
-from tuneyard.cluster.pods import Termination
+from tuneyard.cluster import Document, Termination, Tools, run_one_off_pod
 from tuneyard.diagnosis.check import Check, from_error, ok, problem, skipped
 from tuneyard.diagnosis.requirements import Requirements
 from tuneyard.errors import TuneyardError, error_of

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tuneyard.cluster.quantities import parse_quantity
+from tuneyard.cluster import parse_quantity
 from tuneyard.errors import InvalidValuesError, NotFoundError
 from tuneyard.values import DeliverValues, FinetuneValues, InferenceValues, load_values
 

@@ -20,7 +20,7 @@ from urllib.parse import quote, urlsplit
 from tuneyard.errors import UnavailableError
 
 if TYPE_CHECKING:
-    from tuneyard.store.s3_settings import S3Settings
+    from tuneyard.store import S3Settings
 
 _TIMEOUT_SECONDS = 30
 

@@ -145,7 +145,7 @@ def _raw_client(store: Store, environ: Mapping[str, str], ca_bundle: Path | None
     if store.url.startswith("file:"):
         yield None
         return
-    from tuneyard.store.s3_settings import read_settings
+    from tuneyard.store import read_settings
 
     settings = read_settings("" if store.url == "s3://" else store.url, environ, ca_bundle)
     if not settings.keys:

@@ -10,7 +10,7 @@ from tuneyard.diagnosis.check import Report
 from tuneyard.diagnosis.kubernetes import check_kubernetes
 from tuneyard.diagnosis.local import check_local
 from tuneyard.errors import UsageError
-from tuneyard.runners.targets import Kubernetes, Target
+from tuneyard.runners import Kubernetes, Target
 
 
 def check_target(

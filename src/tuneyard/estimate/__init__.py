@@ -5,8 +5,18 @@ no torch; an estimate does.
 """
 
 from tuneyard.estimate.estimate import Estimate, estimate
-from tuneyard.estimate.fit import Verdict, fits_here
+from tuneyard.estimate.fit import SMALLER, Verdict, fits_here, gib
 from tuneyard.estimate.memory import Memory
 from tuneyard.estimate.network import Network, build_network
 
-__all__ = ["Estimate", "Memory", "Network", "Verdict", "build_network", "estimate", "fits_here"]
+__all__ = [
+    "SMALLER",
+    "Estimate",
+    "Memory",
+    "Network",
+    "Verdict",
+    "build_network",
+    "estimate",
+    "fits_here",
+    "gib",
+]

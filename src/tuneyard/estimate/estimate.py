@@ -13,16 +13,14 @@ from typing import TYPE_CHECKING, Any
 from tuneyard.estimate.memory import Memory, estimate_memory, state_bytes, uncounted
 from tuneyard.estimate.network import Network, build_network
 from tuneyard.estimate.work import Work, largest_batch, measure_work, seconds_of
-from tuneyard.job.distribution import shards
-from tuneyard.job.inputs import pull_settings
-from tuneyard.job.supported import refuse_unsupported
+from tuneyard.job import pull_settings, refuse_unsupported, shards
 from tuneyard.models import find_base, require_library
 from tuneyard.store import Manifest, Store
 from tuneyard.values import BatchSizes, FinetuneValues, resolve_batch_sizes
 
 if TYPE_CHECKING:
     from tuneyard.data import Encoded
-    from tuneyard.network.tracing import Traced
+    from tuneyard.network import Traced
 
 _BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -129,7 +127,7 @@ def estimate(values: FinetuneValues, store: Store, *, here: bool = True) -> Esti
 
 
 def _check_rows(values: FinetuneValues, base: Any, rows: Sequence[Encoded]) -> None:
-    from tuneyard.network.rehearsal import check_rows
+    from tuneyard.network import check_rows
 
     lengths, largest = [len(row.input_ids) for row in rows], [max(row.input_ids) for row in rows]
     check_rows(base, lengths, largest, lambda number: rows[number].where, virtual_tokens=values.virtual_tokens)
@@ -165,8 +163,7 @@ def _estimate(
 
 
 def _trace(values: FinetuneValues, network: Network, batch: list[tuple[int, int]], *, accumulates: bool) -> Traced:
-    from tuneyard.network.dropout import switch_off
-    from tuneyard.network.tracing import Conversation, trace_step
+    from tuneyard.network import Conversation, switch_off, trace_step
 
     config = values.finetuning_config
     pairs = config.method == "dpo"

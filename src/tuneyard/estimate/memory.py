@@ -16,7 +16,7 @@ from tuneyard.estimate.work import Work
 from tuneyard.values import FinetuneValues
 
 if TYPE_CHECKING:
-    from tuneyard.network.recording import StepTrace
+    from tuneyard.network import StepTrace
 
 MIB = 2**20
 RUNTIME_BYTES = {"cpu": 560 * MIB, "accelerator": 1024 * MIB}

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneyard.delivery import vet_model
-from tuneyard.job.precision import Precision, precision_of
+from tuneyard.job import Precision, precision_of
 from tuneyard.models import INDEX, Tensor, incomplete, structure_problems, write_outline
 from tuneyard.store import Manifest, Store
 from tuneyard.values import FinetuneValues
@@ -88,8 +88,7 @@ def build_network(
     tensors = write_outline(sizes, lambda path: store.read(f"{key}/{path}"), scratch, where=values.basemodel)
     if problems := structure_problems(tensors, _settings(scratch / INDEX), _settings(scratch / "config.json") or {}):
         raise incomplete(values.basemodel, problems)
-    from tuneyard.network.model import add_adapter, hold_trained_in, quiet_libraries
-    from tuneyard.network.rehearsal import configured_outline, rehearse
+    from tuneyard.network import add_adapter, configured_outline, hold_trained_in, quiet_libraries, rehearse
 
     quiet_libraries()
     config = values.finetuning_config

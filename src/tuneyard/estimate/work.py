@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuneyard.errors import NotFoundError
-from tuneyard.job.inputs import pull_dataset, training_keys, validation_keys
+from tuneyard.job import pull_dataset, training_keys, validation_keys
 from tuneyard.progress import Notify
 from tuneyard.store import Store
 from tuneyard.values import BatchSizes, FinetuneValues
@@ -110,7 +110,7 @@ def measure_work(
 def _sequences(
     values: FinetuneValues, store: Store, base: Path, scratch: Path, notify: Notify
 ) -> tuple[list[Encoded], list[Encoded]]:
-    from tuneyard.job.rows import encoded_rows
+    from tuneyard.job import encoded_rows
 
     training = [pull_dataset(store, key, scratch) for key in training_keys(values)]
     validation = [pull_dataset(store, key, scratch) for key in validation_keys(values)]

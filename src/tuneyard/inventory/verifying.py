@@ -10,10 +10,17 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Literal
 
-from tuneyard.checkpoints import METRICS_FILE, CheckpointRef, Experiment, Head, parse_rows, read_head
-from tuneyard.checkpoints.fetch import read_checkpoint
-from tuneyard.checkpoints.record import read_record
-from tuneyard.checkpoints.seal import check_seal
+from tuneyard.checkpoints import (
+    METRICS_FILE,
+    CheckpointRef,
+    Experiment,
+    Head,
+    check_seal,
+    parse_rows,
+    read_checkpoint,
+    read_head,
+    read_record,
+)
 from tuneyard.errors import IntegrityError, NotFoundError
 from tuneyard.inventory.listing import Inventory, Part, take_inventory
 from tuneyard.progress import Advance

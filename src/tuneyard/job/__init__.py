@@ -10,3 +10,55 @@
 
 Below `estimate` and `train`, which both read it, and above `values`, `data`, `models` and `checkpoints`.
 """
+
+from tuneyard.job.distribution import shards
+from tuneyard.job.fingerprint import ROWS, TEMPLATE_TIME
+from tuneyard.job.inputs import (
+    Inputs,
+    experiment_key,
+    experiment_of,
+    find_inputs,
+    nothing_left,
+    open_values_store,
+    pull_dataset,
+    pull_settings,
+    run_name,
+    training_keys,
+    validation_keys,
+    wait_for_delivery,
+)
+from tuneyard.job.precision import Precision, precision_of
+from tuneyard.job.rows import encoded_rows, encoder_of
+from tuneyard.job.source import CheckedData, ShownRow, check_source, open_source, show_source
+from tuneyard.job.supported import refuse_unsupported
+from tuneyard.job.targets import WHERE, refuse_unmatched
+
+__all__ = [
+    "ROWS",
+    "TEMPLATE_TIME",
+    "WHERE",
+    "CheckedData",
+    "Inputs",
+    "Precision",
+    "ShownRow",
+    "check_source",
+    "encoded_rows",
+    "encoder_of",
+    "experiment_key",
+    "experiment_of",
+    "find_inputs",
+    "nothing_left",
+    "open_source",
+    "open_values_store",
+    "precision_of",
+    "pull_dataset",
+    "pull_settings",
+    "refuse_unmatched",
+    "refuse_unsupported",
+    "run_name",
+    "shards",
+    "show_source",
+    "training_keys",
+    "validation_keys",
+    "wait_for_delivery",
+]

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
-from tuneyard.values import BatchSizes, FinetuneValues
-from tuneyard.values.base import ClusterOnly, Values
+from tuneyard.values import BatchSizes, ClusterOnly, FinetuneValues, Values
 
 FORMAT = 2
 """Raised where a key's form changes: records of another format are compared in the keys that both have."""

@@ -18,8 +18,7 @@ from tuneyard.data import (
 from tuneyard.errors import InvalidDataError
 from tuneyard.job.mix import describe, mix_counts, mix_rows
 from tuneyard.progress import Notify, progress_bar
-from tuneyard.values import Dataset, FinetuneValues
-from tuneyard.values.finetuning import TrainingData
+from tuneyard.values import Dataset, FinetuneValues, TrainingData
 
 
 def encoder_of(values: FinetuneValues, base_folder: Path, *, name: str = "") -> ChatEncoder:

@@ -10,8 +10,7 @@ from tuneyard.device import VARIABLE
 from tuneyard.errors import InvalidValuesError, Problem
 from tuneyard.job.distribution import AS_DATA_PARALLEL, undone
 from tuneyard.progress import Notify
-from tuneyard.values import DpoArgs, FinetuneValues
-from tuneyard.values.servable import unserved_by_vllm
+from tuneyard.values import DpoArgs, FinetuneValues, unserved_by_vllm
 from tuneyard.whereabouts import installation
 
 PEFT_TYPES = ("LORA", "VERA", "IA3", "PROMPT_TUNING", "NO_PEFT")

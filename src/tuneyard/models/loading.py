@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuneyard.errors import IncompleteModelError, InvalidDataError, NotFoundError, Problem
 from tuneyard.models.names import grouped
-from tuneyard.values.public import without_credentials
+from tuneyard.values import without_credentials
 
 if TYPE_CHECKING:
     from peft import PeftModel

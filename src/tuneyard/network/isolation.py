@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from tuneyard.errors import InvalidDataError
-from tuneyard.models.unusable import UNUSABLE
+from tuneyard.models import UNUSABLE
 from tuneyard.network.attention import PER_CONVERSATION
 from tuneyard.network.balance import balance_weight
 from tuneyard.network.batches import EncodedRows, Row, flatten, moved

@@ -17,11 +17,11 @@ from transformers.pytorch_utils import Conv1D
 
 from tuneyard.device import Device
 from tuneyard.errors import InvalidValuesError, Problem
-from tuneyard.job.targets import WHERE, refuse_unmatched
+from tuneyard.job import WHERE, refuse_unmatched
 from tuneyard.models import load_model
 from tuneyard.network.prompts import FlatPromptModel
 from tuneyard.progress import Notify
-from tuneyard.values.adapters import PeftConf, QuantConf
+from tuneyard.values import PeftConf, QuantConf
 
 CONFIGS: Mapping[str, type[PeftConfig]] = {"LORA": LoraConfig, "VERA": VeraConfig, "IA3": IA3Config}
 """Adapters inside the base's modules; a prompt stands before them."""

@@ -36,12 +36,10 @@ from transformers.optimization import get_scheduler
 
 from tuneyard.device import Device
 from tuneyard.errors import InvalidDataError, InvalidValuesError, Problem
-from tuneyard.models import IDENTITY, OF_THE_LOADER, outline_model, reason_of
-from tuneyard.models.unusable import UNUSABLE
+from tuneyard.models import IDENTITY, OF_THE_LOADER, UNUSABLE, outline_model, reason_of
 from tuneyard.network.model import add_adapter
 from tuneyard.network.trackers import tracker_problems
-from tuneyard.values import FinetuneValues
-from tuneyard.values.without_effect import default_of
+from tuneyard.values import FinetuneValues, default_of
 
 _CONFIG = "finetuning_config."
 _ARGUMENTS = f"{_CONFIG}training_args."

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from transformers import AttentionInterface
 
-from tuneyard.models.unusable import UNUSABLE
+from tuneyard.models import UNUSABLE
 from tuneyard.network.attention import PER_CONVERSATION, per_conversation_attention
 from tuneyard.network.forms import Form, Forward
 from tuneyard.network.isolation import candidates

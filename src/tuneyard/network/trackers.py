@@ -11,8 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
 from tuneyard.errors import DeniedError, Problem, UnavailableError
-from tuneyard.models import reason_of
-from tuneyard.models.unusable import UNUSABLE
+from tuneyard.models import UNUSABLE, reason_of
 from tuneyard.values import FinetuneValues, Tracking
 
 _REPORT_TO = "finetuning_config.training_args.report_to"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from tuneyard.runners.info import RunInfo, RunKey, Verb
 
 if TYPE_CHECKING:
-    from tuneyard.cluster.demand import Finding
+    from tuneyard.cluster import Finding
     from tuneyard.estimate import Estimate, Verdict
     from tuneyard.values import DeliverValues, FinetuneValues, InferenceValues
 

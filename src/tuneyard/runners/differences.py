@@ -27,8 +27,7 @@ def differing_values(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[s
         one: Resolved values, as plain JSON.
         other: Others.
     """
-    from tuneyard.values import with_env
-    from tuneyard.values.public import NOT_SHOWN
+    from tuneyard.values import NOT_SHOWN, with_env
 
     def name_alone(_name: str, value: Any) -> Any:
         return NOT_SHOWN if isinstance(value, str) else value

@@ -11,7 +11,7 @@ from tuneyard.runners.names import check_name
 from tuneyard.runners.plans import Sources, load_finetune_values
 
 if TYPE_CHECKING:
-    from tuneyard.cluster.demand import Finding
+    from tuneyard.cluster import Finding
     from tuneyard.estimate import Estimate, Verdict
 
 

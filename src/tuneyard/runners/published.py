@@ -26,7 +26,7 @@ def check_delivered(store_url: str, values: VerbValues) -> None:
         NotFoundError: If one has not.
     """
     from tuneyard.delivery import find_dataset
-    from tuneyard.job.inputs import training_keys, validation_keys
+    from tuneyard.job import training_keys, validation_keys
     from tuneyard.models import find_base
     from tuneyard.store import open_store
     from tuneyard.values import FinetuneValues

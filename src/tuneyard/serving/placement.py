@@ -32,8 +32,7 @@ from tuneyard.store import (
     pull,
     verify_folder,
 )
-from tuneyard.values import InferenceValues
-from tuneyard.values.places import ModelPlace, model_place
+from tuneyard.values import InferenceValues, ModelPlace, model_place
 from tuneyard.whereabouts import command
 
 _NAMES_FLAG = "vllm_engine_args.served_model_name"

@@ -24,8 +24,7 @@ from tuneyard.models import ADAPTER_CONFIG
 from tuneyard.serving.flags import own_flags
 from tuneyard.serving.placement import Adapter, Placement
 from tuneyard.serving.readiness import wait_ready, write_ready
-from tuneyard.values import InferenceValues
-from tuneyard.values.servable import UNMERGEABLE, largest_rank, vllm_obstacles
+from tuneyard.values import UNMERGEABLE, InferenceValues, largest_rank, vllm_obstacles
 
 logger = logging.getLogger(__name__)
 

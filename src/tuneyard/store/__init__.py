@@ -20,6 +20,7 @@ from tuneyard.store.places import (
     place_with_journal,
     place_with_manifest,
 )
+from tuneyard.store.s3_settings import S3Settings, read_settings
 from tuneyard.store.transfer import download, hash_file, link_named, pull, upload, upload_tree, verify, verify_folder
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Manifest",
     "ObjectInfo",
     "Place",
+    "S3Settings",
     "Store",
     "Stored",
     "check_relative",
@@ -51,6 +53,7 @@ __all__ = [
     "place_with_manifest",
     "pull",
     "read_manifest",
+    "read_settings",
     "split_key",
     "split_prefix",
     "upload",

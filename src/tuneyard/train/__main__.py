@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tuneyard.job.inputs import Inputs
+    from tuneyard.job import Inputs
     from tuneyard.store import Store
     from tuneyard.train.meeting import Meeting
     from tuneyard.train.signals import StopRequest
@@ -59,7 +59,7 @@ def _options() -> argparse.Namespace:
 
 def _train(path: Path, workdir: Path, wait_seconds: float, open_store: Callable[[FinetuneValues], Store] | None) -> int:
     from tuneyard.errors import TERMINATED
-    from tuneyard.job.inputs import experiment_key, find_inputs, nothing_left, open_values_store, wait_for_delivery
+    from tuneyard.job import experiment_key, find_inputs, nothing_left, open_values_store, wait_for_delivery
     from tuneyard.train.links import key_of_run
     from tuneyard.train.meeting import facts_of, run_together
     from tuneyard.train.place import Place
@@ -102,7 +102,7 @@ def _prepare_and_train(
 
     logger.info("loading torch and transformers")
 
-    from tuneyard.network.model import quiet_libraries
+    from tuneyard.network import quiet_libraries
     from tuneyard.train.final import MERGE_STOPPED, merge_later
     from tuneyard.train.merge import MergeStopped
     from tuneyard.train.prepare import prepare

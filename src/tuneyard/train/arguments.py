@@ -13,9 +13,9 @@ from torch.distributed.distributed_c10d import (
 from transformers import TrainingArguments
 
 from tuneyard.errors import InvalidValuesError, Problem
-from tuneyard.job.distribution import shards
-from tuneyard.job.precision import precision_of
-from tuneyard.network.trackers import configure, limit_waiting
+from tuneyard.job import precision_of, shards
+from tuneyard.network import configure_mlflow as configure
+from tuneyard.network import limit_waiting
 from tuneyard.train.prepare import Prepared
 from tuneyard.values import FinetuneValues
 

@@ -16,18 +16,22 @@ import torch
 from transformers import TrainingArguments, set_seed
 
 from tuneyard.errors import ConflictError, InvalidValuesError, Problem
-from tuneyard.job.distribution import shards
-from tuneyard.job.fingerprint import ROWS
-from tuneyard.job.precision import Precision, precision_of
-from tuneyard.job.targets import WHERE
-from tuneyard.models import outline_model, reason_of
-from tuneyard.models.unusable import UNUSABLE
-from tuneyard.network.batches import EncodedRows, flatten, moved
-from tuneyard.network.dropout import disable_dropout
-from tuneyard.network.forms import Form
-from tuneyard.network.isolation import RowForm, prove_form
-from tuneyard.network.model import add_adapter, available_attention, hold_trained_in, load_base
-from tuneyard.network.rehearsal import config_arguments
+from tuneyard.job import ROWS, WHERE, Precision, precision_of, shards
+from tuneyard.models import UNUSABLE, outline_model, reason_of
+from tuneyard.network import (
+    EncodedRows,
+    Form,
+    RowForm,
+    add_adapter,
+    available_attention,
+    config_arguments,
+    disable_dropout,
+    flatten,
+    hold_trained_in,
+    load_base,
+    moved,
+    prove_form,
+)
 from tuneyard.progress import Notify, progress_bar
 from tuneyard.train.exchange import broadcast, gather
 from tuneyard.train.preferences import PairedRows, reference_log_probs

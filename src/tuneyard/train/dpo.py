@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from tuneyard.network.forms import Scores
+from tuneyard.network import Scores
 from tuneyard.train.preferences import answer_log_probs, flatten_pairs, preference_losses
 from tuneyard.train.trainer import SFTTrainer
 from tuneyard.values import DpoArgs

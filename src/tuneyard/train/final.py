@@ -16,11 +16,8 @@ from transformers import PreTrainedTokenizerBase
 from tuneyard.checkpoints import Attempt
 from tuneyard.delivery import vet_model
 from tuneyard.errors import IntegrityError
-from tuneyard.job.inputs import experiment_of, run_name
-from tuneyard.job.precision import precision_of
-from tuneyard.network.batches import EncodedRows, Row
-from tuneyard.network.model import name_base
-from tuneyard.network.rehearsal import changed_entries
+from tuneyard.job import experiment_of, precision_of, run_name
+from tuneyard.network import EncodedRows, Row, changed_entries, name_base
 from tuneyard.progress import progress_bar
 from tuneyard.store import MANIFEST, Manifest, Store, pull
 from tuneyard.train.agreement import Text

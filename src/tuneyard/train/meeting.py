@@ -25,7 +25,7 @@ from contextlib import suppress
 from typing import Any, Self
 
 from tuneyard.errors import TERMINATED, TuneyardError, UnavailableError
-from tuneyard.job.inputs import Inputs
+from tuneyard.job import Inputs
 from tuneyard.progress import Notify
 from tuneyard.train.links import Link, listen
 from tuneyard.train.place import Place

@@ -27,7 +27,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 
 from tuneyard.errors import IntegrityError
 from tuneyard.models import load_adapter, load_model, outline_model
-from tuneyard.network.model import make_savable
+from tuneyard.network import make_savable
 from tuneyard.train.agreement import Distance, Text, distance, largest_difference, other_choices, read_logits
 
 TOLERANCE = 1e-3

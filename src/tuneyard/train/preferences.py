@@ -18,8 +18,7 @@ import torch
 from torch.nn.functional import logsigmoid
 from torch.utils.data import Dataset
 
-from tuneyard.network.batches import IGNORED, EncodedRows, Row, flatten, moved
-from tuneyard.network.forms import Forward
+from tuneyard.network import IGNORED, EncodedRows, Forward, Row, flatten, moved
 from tuneyard.values import DpoArgs
 
 _Losses = Callable[[torch.Tensor, torch.Tensor, DpoArgs], torch.Tensor]

@@ -17,20 +17,20 @@ from typing import Any
 from tuneyard.data import SHARED_TEMPLATES, Encoded
 from tuneyard.delivery import vet_model
 from tuneyard.device import Device, choose_device
-from tuneyard.job.fingerprint import ROWS, TEMPLATE_TIME
-from tuneyard.job.inputs import (
+from tuneyard.job import (
+    ROWS,
+    TEMPLATE_TIME,
     Inputs,
+    encoded_rows,
     experiment_of,
+    precision_of,
     pull_dataset,
+    refuse_unsupported,
     training_keys,
     validation_keys,
 )
-from tuneyard.job.precision import precision_of
-from tuneyard.job.rows import encoded_rows
-from tuneyard.job.supported import refuse_unsupported
 from tuneyard.models import find_base
-from tuneyard.network.batches import EncodedRows
-from tuneyard.network.rehearsal import check_rows, configured_outline, rehearse, rehearse_adapter
+from tuneyard.network import EncodedRows, check_rows, configured_outline, rehearse, rehearse_adapter
 from tuneyard.progress import Notify, progress_bar
 from tuneyard.store import Store, pull
 from tuneyard.values import FinetuneValues, resolve_batch_sizes

@@ -21,7 +21,7 @@ def main(path: Path, workdir: Path) -> int:
 
     die_with_supervisor()  # before the imports, which take seconds
 
-    from tuneyard.job.inputs import open_values_store
+    from tuneyard.job import open_values_store
     from tuneyard.process import run_main
     from tuneyard.train.exchange import refuse_code
     from tuneyard.train.signals import StopRequest

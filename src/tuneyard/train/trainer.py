@@ -29,9 +29,7 @@ from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
-from tuneyard.network.batches import IGNORED, EncodedRows, flatten
-from tuneyard.network.forms import Form, Scores
-from tuneyard.network.isolation import RowForm
+from tuneyard.network import IGNORED, EncodedRows, Form, RowForm, Scores, flatten
 from tuneyard.train.divergence import Finite
 from tuneyard.train.exchange import gather_bytes
 from tuneyard.train.noise import EmbeddingNoise

@@ -34,14 +34,8 @@ from tuneyard.checkpoints import (
     RetentionPolicy,
 )
 from tuneyard.errors import TERMINATED, NotFoundError, UnavailableError
-from tuneyard.job.distribution import shards
-from tuneyard.job.inputs import experiment_of
-from tuneyard.job.rows import encoder_of
-from tuneyard.network.model import (
-    count_parameters,
-    name_base,
-    quiet_libraries,
-)
+from tuneyard.job import encoder_of, experiment_of, shards
+from tuneyard.network import count_parameters, name_base, quiet_libraries
 from tuneyard.progress import moving_bar, progress_bar
 from tuneyard.store import Manifest, Store
 from tuneyard.train.arguments import CHECKPOINTS, training_arguments
@@ -58,8 +52,7 @@ from tuneyard.train.sharded import ShardedTrainer
 from tuneyard.train.signals import StopRequest
 from tuneyard.train.tracking import guard_trackers
 from tuneyard.train.trainer import REQUIRED_FILES, SFTTrainer, Stopped
-from tuneyard.values import FinetuneValues
-from tuneyard.values.finetuning import EarlyStopping
+from tuneyard.values import EarlyStopping, FinetuneValues
 
 _TURN_SECONDS = 0.25
 _TELL_AFTER_SECONDS = 5.0

@@ -12,18 +12,26 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tuneyard.cluster import Document, Reader, Tools
-from tuneyard.cluster.capacity import Capacity, check_capacity
-from tuneyard.cluster.demand import Demand, Finding, demand_of, worst
-from tuneyard.cluster.one_off_pod import one_off_spec, run_one_off_pod
-from tuneyard.cluster.pods import Termination
-from tuneyard.cluster.quantities import format_quantity
+from tuneyard.cluster import (
+    Capacity,
+    Demand,
+    Document,
+    Finding,
+    Reader,
+    Termination,
+    Tools,
+    check_capacity,
+    demand_of,
+    format_quantity,
+    one_off_spec,
+    run_one_off_pod,
+    worst,
+)
 from tuneyard.errors import DeniedError, UnavailableError, UsageError, error_of
-from tuneyard.estimate import Estimate, Verdict
+from tuneyard.estimate import SMALLER, Estimate, Verdict
 from tuneyard.estimate import estimate as estimate_here
-from tuneyard.estimate.fit import SMALLER
 from tuneyard.interpreter import pod_python
-from tuneyard.job.supported import refuse_unsupported
+from tuneyard.job import refuse_unsupported
 from tuneyard.models import library_is_here
 from tuneyard.runners.base import Launch
 from tuneyard.store import configured_store, find_store

@@ -55,9 +55,15 @@ def resolved(verb: Verb, config: Document | None) -> dict[str, Any]:
         verb: What the run does.
         config: The ConfigMap.
     """
-    from tuneyard.values import DeliverValues, FinetuneValues, InferenceValues, canonical_json, with_env
-    from tuneyard.values.load import check_values
-    from tuneyard.values.public import NOT_SHOWN
+    from tuneyard.values import (
+        NOT_SHOWN,
+        DeliverValues,
+        FinetuneValues,
+        InferenceValues,
+        canonical_json,
+        check_values,
+        with_env,
+    )
 
     if config is None:
         return {}
@@ -77,7 +83,7 @@ def env_secrets(config: Document) -> set[str]:
     Args:
         config: The ConfigMap of a run's values.
     """
-    from tuneyard.values.public import ENV_KEYS
+    from tuneyard.values import ENV_KEYS
 
     own = f"{config['metadata']['name'].rpartition('-values-')[0]}-env-"
     given = json.loads((config.get("data") or {}).get("values.json") or "{}")

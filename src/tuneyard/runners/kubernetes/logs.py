@@ -13,9 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tuneyard.cluster import Document, Reader
-from tuneyard.cluster import pods as p
-from tuneyard.cluster.jobs import newest_attempt, node_index
+from tuneyard.cluster import Document, Reader, container_names, created, is_finished, newest_attempt, node_index
 from tuneyard.errors import NotFoundError, UnavailableError
 
 _LOOK_SECONDS = 1.0
@@ -43,7 +41,7 @@ class PodLogs:
 
     def lines(self, *, follow: bool, newest: bool) -> Iterator[str]:
         """Give the lines, oldest pod first; see `Runner.logs`."""
-        pods = sorted(self.pods(), key=p.created)
+        pods = sorted(self.pods(), key=created)
         if newest:
             pods = newest_attempt(pods)
         if follow:
@@ -55,7 +53,7 @@ class PodLogs:
             yield from self._read(pod)
 
     def _read(self, pod: Document) -> Iterator[str]:
-        for container in p.container_names(pod):
+        for container in container_names(pod):
             try:
                 yield from self._prefixed(pod, self.reader.log(pod["metadata"]["name"], container))
             except (NotFoundError, UnavailableError):
@@ -84,11 +82,11 @@ class PodLogs:
                     yield found.get()
                 return
             ended = self.has_ended()
-            pods = sorted(self.pods(), key=p.created)
+            pods = sorted(self.pods(), key=created)
 
     def _follow(self, pod: Document, found: queue.SimpleQueue[str]) -> None:
         name = pod["metadata"]["name"]
-        for container in p.container_names(pod):
+        for container in container_names(pod):
             restarts = -1
             while True:
                 now = self.reader.find("Pod", name)
@@ -104,9 +102,9 @@ class PodLogs:
                     except (NotFoundError, UnavailableError):
                         pass  # the node or the connection went; the next look shows whether the pod did
                     continue
-                if p.is_finished(now) or ("terminated" in state and now["spec"].get("restartPolicy") == "Never"):
+                if is_finished(now) or ("terminated" in state and now["spec"].get("restartPolicy") == "Never"):
                     break
-                if "terminated" in state and container != p.container_names(now)[-1]:
+                if "terminated" in state and container != container_names(now)[-1]:
                     break
                 if self.has_ended():
                     break

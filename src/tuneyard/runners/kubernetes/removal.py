@@ -9,9 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from tuneyard.cluster import Document, Reader, Tools
-from tuneyard.cluster import pods as p
-from tuneyard.cluster.one_off_pod import one_off_spec
+from tuneyard.cluster import Document, Reader, Tools, one_off_spec, termination_of
 from tuneyard.errors import UnavailableError
 from tuneyard.interpreter import pod_python
 from tuneyard.runners.info import RunInfo
@@ -78,7 +76,7 @@ def _removed(reader: Reader, name: str) -> int:
     until = time.monotonic() + REMOVAL_SECONDS
     while time.monotonic() < until:
         for pod in reader.list("Pod", {"batch.kubernetes.io/job-name": name}):
-            end = p.termination_of(pod)
+            end = termination_of(pod)
             if end and end.exit_code == 0:
                 *_, count = reader.log(pod["metadata"]["name"], "removal", tail_lines=1)
                 return int(count)

@@ -18,10 +18,21 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from tuneyard.cluster import Document, PortForward, Reader, State, Tools, deployment_state, job_state, render
-from tuneyard.cluster import queues as q
-from tuneyard.cluster.charts import WORKERS
-from tuneyard.cluster.jobs import STOPPED, newest_attempt
+from tuneyard.cluster import (
+    STOPPED,
+    WORKERS,
+    Document,
+    PortForward,
+    Reader,
+    State,
+    Tools,
+    deployment_state,
+    is_active,
+    job_state,
+    newest_attempt,
+    render,
+    workload_of,
+)
 from tuneyard.errors import ConflictError, DeniedError, NotFoundError, UnavailableError, UsageError
 from tuneyard.runners.base import STOP_SECONDS, Launch, Reached, Trained
 from tuneyard.runners.differences import differing_values
@@ -43,7 +54,7 @@ from tuneyard.runners.kubernetes.logs import PodLogs
 from tuneyard.runners.names import check_name
 
 if TYPE_CHECKING:
-    from tuneyard.cluster.demand import Finding
+    from tuneyard.cluster import Finding
     from tuneyard.estimate import Estimate, Verdict
     from tuneyard.runners.base import VerbValues
 
@@ -334,10 +345,10 @@ class KubernetesRunner:
         if STOPPED not in annotations:
             now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
             self._tools.patch("job", name, {"metadata": {"annotations": {STOPPED: now}}})
-        workload = q.workload_of(owner["metadata"]["uid"], self._reader.workloads())
+        workload = workload_of(owner["metadata"]["uid"], self._reader.workloads())
         if workload is not None:
             # Kueue would start a Job again that it has admitted and finds suspended; it has to take it back itself.
-            if q.is_active(workload):
+            if is_active(workload):
                 self._tools.patch("workloads.kueue.x-k8s.io", workload["metadata"]["name"], {"spec": {"active": False}})
         elif not owner["spec"].get("suspend"):
             self._tools.patch("job", name, {"spec": {"suspend": True}})

@@ -36,7 +36,7 @@ from tuneyard.runners.plans import EXPERIMENTS
 from tuneyard.runners.published import check_model, delete_published
 
 if TYPE_CHECKING:
-    from tuneyard.cluster.demand import Finding
+    from tuneyard.cluster import Finding
     from tuneyard.estimate import Estimate, Verdict
     from tuneyard.runners.base import VerbValues
 
