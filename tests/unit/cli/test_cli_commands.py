@@ -126,7 +126,7 @@ def test_a_file_that_is_no_yaml_is_told_with_its_name(tuneyard, tmp_path):
 def test_a_name_that_is_none_is_refused_with_the_nearest_one(tuneyard, finetune_file):
     done = tuneyard("finetune", "-f", finetune_file, "--name", "Lora_16")
     done.is_a_mistake(2)
-    assert "hint: Take --name lora-16" in done.err
+    assert "hint: Use --name lora-16" in done.err
 
 
 def test_a_base_model_that_was_not_delivered_is_told_before_anything_is_launched(tuneyard, finetune_file, tmp_path):

@@ -119,11 +119,11 @@ def test_a_taken_port_is_refused_by_number_and_passed_over_when_any_will_do():
 @pytest.mark.parametrize(
     ("info", "code", "words"),
     [
-        (RunInfo("finetune", "a", "failed", exit_code=7, error="Bytes differ."), 7, "finetune/a failed: Bytes differ."),
+        (RunInfo("finetune", "a", "failed", exit_code=7, error="Bytes differ."), 7, "The run 'finetune/a' failed: Bytes differ."),
         (
-            RunInfo("finetune", "a", "stopped", why="it was stopped on request", exit_code=143),
+            RunInfo("finetune", "a", "stopped", why="stopped on request", exit_code=143),
             143,
-            "was stopped: it was told",
+            "was stopped: stopped on request",
         ),
         (RunInfo("finetune", "a", "stopped", why="it was killed", exit_code=137), 143, "was stopped"),
         (RunInfo("finetune", "a", "interrupted", why="the machine restarted"), 8, "was interrupted: the machine"),

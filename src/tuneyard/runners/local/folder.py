@@ -137,13 +137,13 @@ class RunFolder:
             loading = self.key.verb == "serve" and not self.ready.exists()
             return "running", "loading the model" if loading else "", "", ""
         if end is None:
-            hint = f"{again}; it goes on from its newest checkpoint." if self.key.verb == "finetune" else f"{again}."
+            hint = f"{again}; it resumes from its newest checkpoint." if self.key.verb == "finetune" else f"{again}."
             return "interrupted", _INTERRUPTED_WHY, "", hint
         code, requested = end["code"], end["stop_asked"]
         if requested and code == KILLED:
             return "stopped", "it was killed before it had saved", "", f"{again}."
         if code in (TERMINATED, INTERRUPTED) or (requested and code == 0 and self.key.verb == "serve"):
-            return "stopped", "it was stopped on request", "", f"{again}."
+            return "stopped", "stopped on request", "", f"{again}."
         if code == 0:
             return "succeeded", "", "", ""
         error, hint = last_words(self.log, offset=record["log_offset"])
