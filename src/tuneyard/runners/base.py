@@ -66,6 +66,27 @@ class Launch:
 
 
 @dataclass(frozen=True, slots=True)
+class Draft:
+    """A launch before its target has chosen the store and what else it decides.
+
+    Attributes:
+        key: The verb and the name.
+        values: The resolved values.
+        store: The store that the user named; None takes the target's.
+        fallback: The store to prefer over the target's default.
+        experiment: Where the run publishes, or where what it serves was published.
+        port: The port that the user named.
+    """
+
+    key: RunKey
+    values: VerbValues
+    store: str | None = None
+    fallback: str | None = None
+    experiment: str | None = None
+    port: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Trained:
     """The published model of a finetuning run, as the source of a server's values.
 
@@ -120,25 +141,11 @@ class Runner(Protocol):
         """
         ...
 
-    def prepare(
-        self,
-        key: RunKey,
-        values: VerbValues,
-        *,
-        store: str | None,
-        fallback: str | None = None,
-        experiment: str | None = None,
-        port: int | None = None,
-    ) -> tuple[Launch, tuple[str, ...]]:
-        """Make the launch of resolved values, without starting or writing anything.
+    def prepare(self, draft: Draft) -> tuple[Launch, tuple[str, ...]]:
+        """Complete a draft, without starting or writing anything.
 
         Args:
-            key: The verb and the name.
-            values: The resolved values.
-            store: The store that the user named; None takes the target's.
-            fallback: The store to prefer over the target's default.
-            experiment: Where the run publishes, or what it serves was published.
-            port: The port that the user named.
+            draft: The launch so far.
 
         Returns:
             The launch, and notices about the values.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tuneyard.errors import NotFoundError, UsageError
-from tuneyard.runners.base import Launch, Runner
+from tuneyard.runners.base import Draft, Launch, Runner
 from tuneyard.runners.info import RunKey
 from tuneyard.runners.names import check_name, nearest_name
 
@@ -77,7 +77,7 @@ def plan_deliver(sources: Sources, runner: Runner) -> Plan:
     notices: list[str] = []
     values = _load(DeliverValues, sources, notices, below=runner.defaults("deliver"))
     key = RunKey("deliver", _name(sources, Path(values.bucketModelPath or "").name))
-    launch, notes = runner.prepare(key, values, store=sources.store)
+    launch, notes = runner.prepare(Draft(key, values, sources.store))
     return Plan(launch, (*notices, *notes))
 
 
@@ -103,7 +103,7 @@ def plan_finetune(sources: Sources, runner: Runner, *, dry_run: bool = False) ->
     name = _name(sources, Path(values.checkpointsRemote or "").name)
     experiment = values.checkpointsRemote or f"{EXPERIMENTS}/{name}"
     values = values.model_copy(update={"checkpointsRemote": experiment})
-    launch, notes = runner.prepare(RunKey("finetune", name), values, store=sources.store, experiment=experiment)
+    launch, notes = runner.prepare(Draft(RunKey("finetune", name), values, sources.store, experiment=experiment))
     try:
         runner.check_inputs(launch)
     except NotFoundError as error:
@@ -146,14 +146,15 @@ def plan_serve(
         sources = replace(sources, sets=[*own, *sources.sets])
     notices: list[str] = []
     values = _load(InferenceValues, sources, notices, below=below)
-    launch, notes = runner.prepare(
+    draft = Draft(
         RunKey("serve", name or _name(sources, values.model.rstrip("/").rpartition("/")[2])),
         values,
-        store=sources.store,
+        sources.store,
         fallback=trained.store if trained else None,
         experiment=trained.experiment if trained else None,
         port=port,
     )
+    launch, notes = runner.prepare(draft)
     return Plan(launch, (*notices, *notes))
 
 

@@ -119,7 +119,11 @@ def test_a_taken_port_is_refused_by_number_and_passed_over_when_any_will_do():
 @pytest.mark.parametrize(
     ("info", "code", "words"),
     [
-        (RunInfo("finetune", "a", "failed", exit_code=7, error="Bytes differ."), 7, "The run 'finetune/a' failed: Bytes differ."),
+        (
+            RunInfo("finetune", "a", "failed", exit_code=7, error="Bytes differ."),
+            7,
+            "The run 'finetune/a' failed: Bytes differ.",
+        ),
         (
             RunInfo("finetune", "a", "stopped", why="stopped on request", exit_code=143),
             143,

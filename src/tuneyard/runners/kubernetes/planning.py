@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tuneyard.errors import NotFoundError, UsageError
-from tuneyard.runners.base import Launch, Runner, Trained
-from tuneyard.runners.info import RunKey, Verb
+from tuneyard.runners.base import Draft, Launch, Runner, Trained
+from tuneyard.runners.info import Verb
 from tuneyard.runners.names import find_run
 from tuneyard.runners.plans import EXPERIMENTS
 
 if TYPE_CHECKING:
-    from tuneyard.runners.base import VerbValues
+    pass
 
 _KEY_TO_COME = "to-come"
 """The Secret of a server's API key before the server has a name: a name in the values wins."""
@@ -38,25 +38,26 @@ def defaults(verb: Verb) -> Mapping[str, Any]:
     return {"apiKeySecret": {"name": _KEY_TO_COME}} if verb == "serve" else {}
 
 
-def prepare(key: RunKey, values: VerbValues, *, store: str | None, experiment: str | None, port: int | None) -> Launch:
+def prepare(draft: Draft) -> Launch:
     """Make a launch with the store that its values name; see `Runner.prepare`."""
     from tuneyard.values import InferenceValues
 
+    values = draft.values
     serves = isinstance(values, InferenceValues)
-    if store is not None:
+    if draft.store is not None:
         host = "bucket_storage.host" if serves else "bucketStorageHost"
-        raise UsageError("--store is for this machine.", hint=f"Name the cluster's store: --set {host}={store}")
-    if port is not None:
+        raise UsageError("--store is for this machine.", hint=f"Name the cluster's store: --set {host}={draft.store}")
+    if draft.port is not None:
         raise UsageError(
             "--port is for this machine: tuneyard chat reaches a server in a cluster by itself.",
             hint="The container's port is a value: --set port=8000",
         )
     if not serves:
-        return Launch(key, values, values.bucketStorageHost, experiment=experiment)
+        return Launch(draft.key, values, values.bucketStorageHost, experiment=draft.experiment)
     if values.apiKeySecret.name in ("", _KEY_TO_COME):
-        secret = values.apiKeySecret.model_copy(update={"name": api_key_secret(key.name)})
+        secret = values.apiKeySecret.model_copy(update={"name": api_key_secret(draft.key.name)})
         values = values.model_copy(update={"apiKeySecret": secret})
-    return Launch(key, values, values.bucket_storage.host, experiment=experiment)
+    return Launch(draft.key, values, values.bucket_storage.host, experiment=draft.experiment)
 
 
 def api_key_secret(name: str) -> str:

@@ -34,7 +34,7 @@ from tuneyard.cluster import (
     workload_of,
 )
 from tuneyard.errors import ConflictError, DeniedError, NotFoundError, UnavailableError, UsageError
-from tuneyard.runners.base import STOP_SECONDS, Launch, Reached, Trained
+from tuneyard.runners.base import STOP_SECONDS, Draft, Launch, Reached, Trained
 from tuneyard.runners.differences import differing_values
 from tuneyard.runners.info import RunInfo, RunKey, RunProgress, Verb
 from tuneyard.runners.kubernetes import planning
@@ -56,7 +56,6 @@ from tuneyard.runners.names import check_name
 if TYPE_CHECKING:
     from tuneyard.cluster import Finding
     from tuneyard.estimate import Estimate, Verdict
-    from tuneyard.runners.base import VerbValues
 
 CONVERGE_SECONDS = 660.0
 """How long a launch waits for what is being stopped or deleted: a run may take its whole grace period to save."""
@@ -91,19 +90,9 @@ class KubernetesRunner:
         """Return a server's API key; see `Runner.defaults`."""
         return planning.defaults(verb)
 
-    def prepare(
-        self,
-        key: RunKey,
-        values: VerbValues,
-        *,
-        store: str | None,
-        fallback: str | None = None,
-        experiment: str | None = None,
-        port: int | None = None,
-    ) -> tuple[Launch, tuple[str, ...]]:
+    def prepare(self, draft: Draft) -> tuple[Launch, tuple[str, ...]]:
         """Take the store that the values name; see `Runner.prepare`."""
-        del fallback  # the values name the store
-        return planning.prepare(key, values, store=store, experiment=experiment, port=port), ()
+        return planning.prepare(draft), ()
 
     def check_inputs(self, launch: Launch) -> None:
         """Check nothing: the run waits for its inputs by itself; see `Runner.check_inputs`."""

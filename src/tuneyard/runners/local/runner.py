@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from tuneyard.errors import ConflictError, NotFoundError, TuneyardError, UnavailableError, UsageError
 from tuneyard.folders import home_folder, refusals
 from tuneyard.interpreter import python
-from tuneyard.runners.base import STOP_SECONDS, Launch, Reached, Trained
+from tuneyard.runners.base import STOP_SECONDS, Draft, Launch, Reached, Trained
 from tuneyard.runners.differences import differing_values
 from tuneyard.runners.info import VERBS, RunInfo, RunKey, Verb
 from tuneyard.runners.local import signals
@@ -38,7 +38,6 @@ from tuneyard.runners.published import check_model, delete_published
 if TYPE_CHECKING:
     from tuneyard.cluster import Finding
     from tuneyard.estimate import Estimate, Verdict
-    from tuneyard.runners.base import VerbValues
 
 _POLL_SECONDS = 0.1
 _KILL_SECONDS = 10.0
@@ -69,24 +68,15 @@ class LocalRunner:
         del verb
         return {}
 
-    def prepare(
-        self,
-        key: RunKey,
-        values: VerbValues,
-        *,
-        store: str | None,
-        fallback: str | None = None,
-        experiment: str | None = None,
-        port: int | None = None,
-    ) -> tuple[Launch, tuple[str, ...]]:
+    def prepare(self, draft: Draft) -> tuple[Launch, tuple[str, ...]]:
         """Choose the store; see `Runner.prepare`."""
         from tuneyard.store import find_store
         from tuneyard.values import cluster_only_keys
 
-        url = find_store(store, fallback=fallback).url
-        keys = cluster_only_keys(values)
+        url = find_store(draft.store, fallback=draft.fallback).url
+        keys = cluster_only_keys(draft.values)
         notes = (f"On this machine these keys don't apply: {', '.join(keys)}.",) if keys else ()
-        return Launch(key, values, url, experiment=experiment, port=port), notes
+        return Launch(draft.key, draft.values, url, experiment=draft.experiment, port=draft.port), notes
 
     def check_inputs(self, launch: Launch) -> None:
         """Look into the store; see `Runner.check_inputs`."""
