@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tuneyard.client import Client, Run
+    from tuneyard.client import Client
     from tuneyard.errors import (
         AcceleratorMissingError,
         AlreadyExistsError,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         UnavailableError,
         UsageError,
     )
-    from tuneyard.runners import Forecast, Kubernetes, RunEndedError, RunInfo
+    from tuneyard.runners import Forecast, Kubernetes, Run, RunEndedError, RunInfo
     from tuneyard.verbs import (
         chat,
         check_data,
@@ -109,7 +109,7 @@ _MODULES = {
     "Forecast": "tuneyard.runners.forecast",
     "Kubernetes": "tuneyard.runners.targets",
     "Problem": "tuneyard.errors",
-    "Run": "tuneyard.client",
+    "Run": "tuneyard.runners",
     "RunEndedError": "tuneyard.runners.waiting",
     "RunInfo": "tuneyard.runners",
 }

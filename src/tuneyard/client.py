@@ -15,20 +15,17 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from tuneyard.runners import (
     STOP_SECONDS,
+    Run,
     RunInfo,
-    RunKey,
     Runner,
     Target,
     Verb,
-    changes,
     find_run,
-    raise_if_not_succeeded,
     runner_for,
 )
 
@@ -49,7 +46,6 @@ File = str | PathLike[str]
 
 logger = logging.getLogger(__name__)
 
-_POLL_SECONDS = 0.5
 _NAMED_BY_ARGUMENTS: Mapping[str, Any] = {
     "basemodel": "default-bucket/models/named-by-argument",
     "finetuning_config": {
@@ -57,84 +53,6 @@ _NAMED_BY_ARGUMENTS: Mapping[str, Any] = {
     },
 }
 """Values need a model and data to be complete; a look at data names them by arguments instead."""
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A handle on one run. It holds no state: every method reads it anew.
-
-    Attributes:
-        key: The run's verb and name.
-        runner: What manages it.
-    """
-
-    key: RunKey
-    runner: Runner
-
-    @property
-    def name(self) -> str:
-        """The run's name."""
-        return self.key.name
-
-    @property
-    def url(self) -> str | None:
-        """The endpoint of a server (`http://…/v1`); None for other runs."""
-        return self.info().url
-
-    def info(self) -> RunInfo:
-        """Return the run's state.
-
-        Raises:
-            NotFoundError: If it has been deleted.
-        """
-        return self.runner.get(self.key)
-
-    def watch(self) -> Iterator[RunInfo]:
-        """Yield the run's state now and after each change, until it has ended.
-
-        Raises:
-            NotFoundError: If it has been deleted.
-        """
-        return changes(self.runner, self.key, every_seconds=max(_POLL_SECONDS, self.runner.poll_seconds))
-
-    def wait(self, *, timeout_seconds: float | None = None) -> RunInfo:
-        """Wait until the run has ended.
-
-        Raises:
-            RunEndedError: If it did not succeed.
-            UnavailableError: If it is still running after that time.
-        """
-        return raise_if_not_succeeded(self.runner.wait(self.key, timeout_seconds=timeout_seconds))
-
-    def logs(self, *, follow: bool = False) -> Iterator[str]:
-        """Yield the lines of the run's log; with `follow`, wait for more until it has ended."""
-        return self.runner.logs(self.key, follow=follow)
-
-    def stop(self, *, force: bool = False, timeout_seconds: float = STOP_SECONDS) -> RunInfo:
-        """Request that the run saves and stops, and wait until it has.
-
-        Args:
-            force: Whether to kill it if it has not stopped in time.
-            timeout_seconds: How long it may take.
-
-        Raises:
-            UnavailableError: If it is still running after that time and `force` is false.
-        """
-        return self.runner.stop(self.key, force=force, timeout_seconds=timeout_seconds)
-
-    def delete(self, *, data: bool = False) -> RunInfo:
-        """Delete what the target keeps of a run that has ended, and return its last state.
-
-        Args:
-            data: Whether to delete what a finetuning run has published in the store too. It can't be undone.
-
-        Raises:
-            ConflictError: If it is still running.
-            UsageError: If data is to be deleted of a run that publishes none.
-        """
-        if data:
-            self.runner.delete_data(self.key)
-        return self.runner.delete(self.key)
 
 
 class Client:

@@ -1,13 +1,14 @@
-"""Runs: work that lives on without its terminal, launched, listed, followed, stopped and deleted.
+"""Runners: what launches runs on a target, and lists, follows, stops and deletes them.
 
-    info        what is known of a run, one status vocabulary
-    names       which names are allowed, and which run is meant
-    base        the `Runner` protocol that every target implements
-    local       the runner of this machine
-    process     the supervisor that stays with one run
+    base, info, names   the `Runner` protocol, the state of a run, and which run a name refers to
+    plans, forecast     from values to a launch, and to a forecast
+    waiting, run        waiting for runs, and a handle on one
+    published           what a run reads and publishes in the store
+    targets             from a target to its runner
+    local/              the runner of this machine
+    kubernetes/         the runner of a cluster
 
-Sits above the rooms that do the work (it starts them as processes and imports none of them) and below the verbs
-(`tuneyard.client`).
+Sits above the rooms that do the work (it starts them as processes and imports none of them) and below the client.
 """
 
 from tuneyard.runners.base import STOP_SECONDS, Launch, Runner
@@ -16,6 +17,7 @@ from tuneyard.runners.info import ENDED, VERBS, RunInfo, RunKey, RunProgress, St
 from tuneyard.runners.local import LocalRunner
 from tuneyard.runners.names import check_name, find_run, nearest_name, parse_reference
 from tuneyard.runners.plans import Plan, Sources, load_finetune_values, plan_deliver, plan_finetune, plan_serve
+from tuneyard.runners.run import Run
 from tuneyard.runners.targets import Kubernetes, Target, runner_for, target_of
 from tuneyard.runners.waiting import (
     RunEndedError,
@@ -35,6 +37,7 @@ __all__ = [
     "Launch",
     "LocalRunner",
     "Plan",
+    "Run",
     "RunEndedError",
     "RunInfo",
     "RunKey",
