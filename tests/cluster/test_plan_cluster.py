@@ -89,7 +89,7 @@ def test_a_run_that_would_wait_is_reported_and_exits_8_with_check_only(lab, queu
             "would wait in LocalQueue 'one': amd.com/gpu: requested 1, free 0 of 1" in document["verdict"]["sentence"]
         )
         _, said = plan(lab, reached, f"queueName={queue}", words=["--check"], rc=8)
-        assert "hint: Launch it all the same: it waits by itself." in said
+        assert "hint: Launch it anyway: it starts once there is room." in said
     finally:
         lab.remove("taking")
 
@@ -103,7 +103,7 @@ NEVER = {
     "more memory than its limit": (
         ["queueName=", "gpuResource=", "resources.limits.memory=128Mi"],
         "memory",
-        "128 Mi is the most there is for it",
+        "at most 128 Mi is available",
     ),
 }
 
@@ -122,7 +122,7 @@ def test_nine_accelerators_never_fit_the_shared_queue_of_eight(lab, reached):
     batch = ["finetuning_config.batchsize_conf.total_train_batch_size=18", "finetuningGpus=9"]
     document, said = plan(lab, reached, f"queueName={QUEUE}", *batch, rc=3)
     assert "amd.com/gpu: requested 9, total 8" in finding(document, "queue")["sentence"]
-    assert "hint: Ask for less: finetuningGpus, nodes, resources.requests. Or have the queue's quota raised." in said
+    assert "hint: Request less: finetuningGpus, nodes, resources.requests. Or raise the queue's quota." in said
     assert document["estimate"]["processes"] == 9
 
 

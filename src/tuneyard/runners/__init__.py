@@ -1,13 +1,17 @@
-"""Runs: work that lives on without its terminal, launched, listed, followed, stopped and deleted.
+"""Runs: work that outlives its terminal; launched, listed, followed, stopped and deleted.
 
-    info        what is known of a run, one status vocabulary
-    names       which names are allowed, and which run is meant
+    info        the state of a run, one status vocabulary
+    names       which names are allowed, and which run a name refers to
+    plans       from values to a launch
+    forecast    from values to an estimate and a verdict
+    waiting     waiting for runs to change, end or answer
+    published   what a run reads and publishes in the store
     base        the `Runner` protocol that every target implements
     local       the runner of this machine
-    process     the supervisor that stays with one run
+    kubernetes  the runner of a cluster's namespace
+    targets     from a target to its runner
 
-Sits above the rooms that do the work (it starts them as processes and imports none of them) and below the verbs
-(`tuneyard.client`).
+Sits above the packages that do the work (it starts them as processes) and below the verbs (`tuneyard.client`).
 """
 
 from tuneyard.runners.base import STOP_SECONDS, Launch, Runner

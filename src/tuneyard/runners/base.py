@@ -1,4 +1,4 @@
-"""The runner: what every target does with runs. The verbs above it never ask which target it is.
+"""The runner: what every target does with runs. The verbs above it never depend on which target it is.
 
 `LocalRunner` (`local/`) is the one on this machine, `KubernetesRunner` (`kubernetes/`) the one of a cluster; both take
 the same `Launch`. What differs between targets before a launch (the store, the values a target sets, what can be
@@ -92,7 +92,7 @@ class Reached:
 
     Attributes:
         url: The endpoint (`http://…/v1`).
-        api_key: The key of its requests; empty where it takes none.
+        api_key: The key for requests; empty if it needs none.
     """
 
     url: str
@@ -104,7 +104,7 @@ class Runner(Protocol):
 
     @property
     def poll_seconds(self) -> float:
-        """How long to wait between two looks at a run."""
+        """How long to wait between two polls of a run."""
         ...
 
     @property
@@ -135,16 +135,16 @@ class Runner(Protocol):
         Args:
             key: The verb and the name.
             values: The resolved values.
-            store: The store that the user named; None takes the target's.
+            store: The store that the user named; None uses the target's.
             fallback: The store to prefer over the target's default.
-            experiment: Where the run publishes, or what it serves was published.
+            experiment: Where the run publishes, or where the model that it serves was published.
             port: The port that the user named.
 
         Returns:
             The launch, and notices about the values.
 
         Raises:
-            UsageError: If this target takes no such option.
+            UsageError: If this target does not support an option.
             InvalidValuesError: If the store is neither a URL nor clearly a path.
         """
         ...
@@ -153,7 +153,7 @@ class Runner(Protocol):
         """Check that what a finetuning run reads has been delivered, where this machine reaches the store.
 
         Raises:
-            NotFoundError: If the base model or a dataset has not.
+            NotFoundError: If the base model or a dataset has not been delivered.
         """
         ...
 
@@ -171,7 +171,7 @@ class Runner(Protocol):
         ...
 
     def preview(self, launch: Launch) -> list[dict[str, Any]]:
-        """Return the objects that a launch would write; none where it would start a process."""
+        """Return the objects that a launch would write; none if it would start a process."""
         ...
 
     def estimate(self, launch: Launch, *, store: str | None, inside: bool) -> Estimate:
@@ -183,7 +183,7 @@ class Runner(Protocol):
             inside: Whether to read model and data from inside the target.
 
         Raises:
-            UsageError: If this target takes no such option.
+            UsageError: If this target does not support an option.
             NotFoundError: If the base model is not delivered, or torch is not installed where it would be needed.
             InvalidDataError: If rows of the data can't be trained on.
             UnavailableError: If the store can't be reached.
@@ -195,17 +195,17 @@ class Runner(Protocol):
 
         Args:
             launch: What would be launched.
-            estimate: What it would take.
+            estimate: What it would use.
 
         Returns:
-            The verdict, and the findings it rests on.
+            The verdict, and the findings that it is based on.
         """
         ...
 
     def launch(self, launch: Launch) -> RunInfo:
-        """Start a run that outlives the caller, or join the one that already runs with the same values.
+        """Start a run that outlives the caller, or join the one that is running with the same values.
 
-        One name runs once: of two launches at the same time one starts the process and the other finds it.
+        A name runs once: of two concurrent launches one starts the process and the other joins it.
         A run that has ended is started again and resumes from what it published.
 
         Raises:

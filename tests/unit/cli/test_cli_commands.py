@@ -205,10 +205,10 @@ def test_the_run_s_name_comes_from_where_it_publishes(tuneyard, finetune_file, t
     assert tuneyard(*words, "--store", "store", "--dry-run", "--json").json["name"] == "r-sweep-4"
 
 
-def test_keys_that_mean_nothing_on_one_machine_are_told_in_one_line(tuneyard, finetune_file, tmp_path):
+def test_keys_without_effect_on_this_machine_are_one_note(tuneyard, finetune_file, tmp_path):
     _deliver_by_hand(tmp_path / "store")
     words = ("finetune", "-f", finetune_file, "--set", "storageClass=mlstorage", "--store", "store", "--dry-run")
-    notes = [line for line in tuneyard(*words).err.splitlines() if "don't apply" in line]
+    notes = [line for line in tuneyard(*words).err.splitlines() if "have no effect on this machine" in line]
     assert len(notes) == 1
     assert "storageClass" in notes[0]
     assert tuneyard(*words, "--quiet").err == ""

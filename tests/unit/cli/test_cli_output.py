@@ -14,7 +14,7 @@ from tuneyard.runners import RunProgress
 def test_data_goes_to_stdout_and_talk_to_stderr(capsys):
     out = Output()
     out.data({"a": 1}, "for people")
-    out.say("by the way")
+    out.note("by the way")
     assert capsys.readouterr() == ("for people\n", "by the way\n")
 
 
@@ -25,7 +25,7 @@ def test_json_is_one_document_with_the_schema_s_version(capsys):
 
 def test_quiet_leaves_the_talk_out_and_keeps_the_data(capsys):
     out = Output(quiet=True)
-    out.say("by the way")
+    out.note("by the way")
     out.data({}, "data")
     assert capsys.readouterr() == ("data\n", "")
 

@@ -111,7 +111,7 @@ def test_a_file_that_never_comes_is_given_up_after_bounded_tries(
 ) -> None:
     server.add_model("org/tiny", FILES)
     server.faults["model.safetensors"] = Fault(status=503)
-    with pytest.raises(UnavailableError, match="failed with HTTP 503 for org/tiny"):
+    with pytest.raises(UnavailableError, match="failed with HTTP 503 for 'org/tiny'"):
         read(hub, "model.safetensors")
     assert waits == [1.0, 2.0, 4.0, 8.0]
 
@@ -136,12 +136,12 @@ def test_a_retry_after_of_an_hour_is_told_and_not_waited_for(server: HubServer, 
 def test_another_size_than_declared_is_an_integrity_error(server: HubServer, hub: Hub, served: bytes) -> None:
     server.add_model("org/tiny", FILES)
     server.faults["model.safetensors"] = Fault(serve=served)
-    with pytest.raises(IntegrityError, match=r"declares 512000 bytes for model.safetensors and serves"):
+    with pytest.raises(IntegrityError, match=r"declares 512000 bytes for 'model.safetensors' and serves"):
         read(hub, "model.safetensors")
 
 
 def test_a_missing_model_is_not_found_and_its_page_is_named(server: HubServer, hub: Hub) -> None:
-    with pytest.raises(NotFoundError, match="There is no model org/none on http") as caught:
+    with pytest.raises(NotFoundError, match="There is no model 'org/none' on 'http") as caught:
         hub.resolve("org/none", "main")
     assert f"{server.url}/org/none" in caught.value.hint
 
@@ -155,7 +155,7 @@ def test_without_a_token_the_hint_for_a_missing_model_names_hf_token(server: Hub
 
 def test_a_missing_revision_is_not_found_and_is_named(server: HubServer, hub: Hub) -> None:
     server.add_model("org/tiny", FILES)
-    with pytest.raises(NotFoundError, match="org/tiny has no revision 'v9'") as caught:
+    with pytest.raises(NotFoundError, match="'org/tiny' has no revision 'v9'") as caught:
         hub.resolve("org/tiny", "v9")
     assert "modelRevision" in caught.value.hint
 
@@ -196,5 +196,5 @@ def test_what_is_no_hub_is_told_as_such(server: HubServer) -> None:
 
 
 def test_a_text_that_can_be_no_id_is_an_invalid_value(hub: Hub) -> None:
-    with pytest.raises(InvalidValuesError, match="can't be a model on the Hub"):
+    with pytest.raises(InvalidValuesError, match="is not a valid model id on the Hub"):
         hub.resolve("org/ti ny", "main")

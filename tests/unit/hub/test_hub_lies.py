@@ -48,12 +48,12 @@ def test_another_commit_than_the_one_requested_is_refused_before_its_files_are_l
 
 
 LIMITS = {
-    "redirects": (Limits(redirects=0), "sent on more than 0 times"),
+    "redirects": (Limits(redirects=0), "redirected more than 0 times"),
     "bytes of a page": (Limits(answer_bytes=10), "longer than 10 bytes"),
-    "seconds of a page": (Limits(answer_seconds=0), "was not done after 0 s"),
+    "seconds of a page": (Limits(answer_seconds=0), "was not complete after 0 s"),
     "pages": (Limits(pages=0), "pages without end"),
     "files": (Limits(files=2), "more than 2 files"),
-    "bytes in so many seconds": (Limits(slow_seconds=0, slow_bytes=1 << 30), "bytes came in"),
+    "bytes in so many seconds": (Limits(slow_seconds=0, slow_bytes=1 << 30), "bytes arrived in"),
 }
 
 
@@ -114,5 +114,5 @@ def test_a_row_of_any_other_form_is_none(odd: dict[str, Any]) -> None:
 @pytest.mark.parametrize("sha", [None, 7, "", "main", "a" * 39, "a" * 41, "A" * 40, "../etc"])
 def test_a_commit_of_any_other_form_is_none(sha: object) -> None:
     assert read_commit({"sha": "a" * 40}) == "a" * 40
-    with pytest.raises(ValueError, match="names no commit"):
+    with pytest.raises(ValueError, match="has no commit"):
         read_commit({"sha": sha})
