@@ -135,8 +135,8 @@ def answer(name: str, root: Path, message: dict[str, Any]) -> str | None:
         (turn,) = Renderer(made(name, root).tokenizer, ALL[name].stops).turns(conversation, conversation.answers)
     except InvalidDataError:
         return None
-    ends = [place for stop in ALL[name].stops if (place := turn.said.find(stop)) >= 0]
-    return turn.said[: min(ends, default=len(turn.said))]
+    ends = [place for stop in ALL[name].stops if (place := turn.rest.find(stop)) >= 0]
+    return turn.rest[: min(ends, default=len(turn.rest))]
 
 
 def parsed(name: str, root: Path, text: str, *, pieces: random.Random | None = None) -> tuple[str, str, list[Any]]:

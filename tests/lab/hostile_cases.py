@@ -432,7 +432,7 @@ def _refusals(rng: random.Random) -> Iterator[Case]:
         "no such revision": ("404 Not Found", {"X-Error-Code": "RevisionNotFound"}, 4, "has no revision"),
         "disabled": ("403 Forbidden", {"X-Error-Message": "Access to this resource is disabled."}, 5, "denies access"),
         "a wrong token": ("401 U", {"X-Error-Message": "Invalid credentials in Authorization header"}, 5, "the token"),
-        "an entry that is not there": ("404 Not Found", {"X-Error-Code": "EntryNotFound"}, 4, "not there on"),
+        "an entry that is not there": ("404 Not Found", {"X-Error-Code": "EntryNotFound"}, 4, "does not exist on"),
         "an unknown code": ("404 Not Found", {"X-Error-Code": "\x1b[31mEvil"}, 4, "There is no model"),
     }  # fmt: skip
     for what, (status, headers, code, sentence) in statuses.items():

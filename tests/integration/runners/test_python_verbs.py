@@ -43,7 +43,7 @@ def test_deliver_waits_and_the_handle_has_the_final_state(capfd):
 
 
 def test_a_failed_run_raises_its_error():
-    with pytest.raises(RunEndedError, match="deliver/facts failed") as caught:
+    with pytest.raises(RunEndedError, match="'deliver/facts' failed") as caught:
         tuneyard.deliver(values=_values("raise SystemExit('no rows today')"), name="facts")
     assert caught.value.info.exit_code == 3
     assert "no rows today" in str(caught.value)

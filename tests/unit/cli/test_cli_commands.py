@@ -126,7 +126,7 @@ def test_a_file_that_is_no_yaml_is_told_with_its_name(tuneyard, tmp_path):
 def test_a_name_that_is_none_is_refused_with_the_nearest_one(tuneyard, finetune_file):
     done = tuneyard("finetune", "-f", finetune_file, "--name", "Lora_16")
     done.is_a_mistake(2)
-    assert "hint: Take --name lora-16" in done.err
+    assert "hint: Use --name lora-16" in done.err
 
 
 def test_a_base_model_that_was_not_delivered_is_told_before_anything_is_launched(tuneyard, finetune_file, tmp_path):
@@ -310,7 +310,7 @@ def test_data_calls_a_pulled_model_by_its_key(tuneyard, tmp_path, finetune_file)
     _deliver_rows(tmp_path, style="plain")
     done = tuneyard("data", "check", "-f", finetune_file, "--store", "./store")
     done.is_a_mistake(3)
-    assert "The tokenizer of default-bucket/models/tiny has no chat template of its own to keep." in done.err
+    assert "The tokenizer of 'default-bucket/models/tiny' has no chat template of its own to keep." in done.err
     done = tuneyard(
         "data", "show", "-f", finetune_file, "--store", "./store", "--skip", "9",
         "--set", "finetuning_config.data_conf.chat_template_name=chat-ml",

@@ -61,10 +61,10 @@ def test_equal_conversations_have_one_digest_and_others_another():
         ({}, "f:7: the row has no messages (given: keys none)"),
         (
             {"conversations": [], "id": 1},
-            "f:7: the row has no messages: it has the shape sharegpt, and its file is read as messages "
+            "f:7: the row has no messages: it has the format sharegpt, but its file is read as messages "
             "(given: keys conversations, id); did you mean format sharegpt?",
         ),
-        ({"prompt": "a", "completion": "b"}, "f:7: the row has no messages: it has the shape prompt"),
+        ({"prompt": "a", "completion": "b"}, "f:7: the row has no messages: it has the format prompt"),
         ({"messages": "Hi"}, "f:7: messages is not a list (given: Hi); allowed: a list of {role, content}"),
         ({"messages": []}, "f:7: messages is empty"),
         ({"messages": ["Hi", A]}, "f:7: messages[0] is not an object (given: Hi); allowed: {role, content}"),
@@ -99,8 +99,8 @@ def test_equal_conversations_have_one_digest_and_others_another():
             {"messages": [U, U]},
             "f:7: no message is the assistant's, so there is nothing to train on (given: roles user, user)",
         ),
-        ({"messages": [A, U, A]}, "f:7: the assistant speaks first; a server always gets a user's message first"),
-        ({"messages": [{"role": "system", "content": "x"}, A]}, "f:7: the assistant speaks first"),
+        ({"messages": [A, U, A]}, "f:7: the first message is the assistant's; a server always gets a user's first"),
+        ({"messages": [{"role": "system", "content": "x"}, A]}, "f:7: the first message is the assistant's"),
         ({"messages": [U, A, U]}, "f:7: the last message is the user's; there is nothing to train on after it"),
         ({"messages": [U, A], "tools": {}}, "f:7: tools is not a list (given: {}); allowed: a list of JSON schemas"),
         ({"messages": [U | {"role": "\x1b[31mred"}]}, "(given: \\x1b[31mred)"),

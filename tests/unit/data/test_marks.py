@@ -153,11 +153,11 @@ def test_a_row_with_no_answer_left_to_learn_is_refused(folder: Path) -> None:
 
 def test_marks_on_other_messages_are_honoured_or_refused(folder: Path) -> None:
     assert len(learnt(encoder(folder), marked(0, train=False))) == 2  # a question is not learnt anyway
-    with pytest.raises(InvalidDataError, match=r"messages\[0\], the user's, as to be learnt"):
+    with pytest.raises(InvalidDataError, match=r"messages\[0\], the user's, as trained, but only"):
         encoder(folder).encode(read(marked(0, train=True)))
     whole = encoder(folder, completions_only=False)
     assert len(learnt(whole, marked(0, train=True))) == 1
-    with pytest.raises(InvalidDataError, match=r"messages\[0\], the user's, as not to be learnt"):
+    with pytest.raises(InvalidDataError, match=r"messages\[0\], the user's, as not trained, but"):
         whole.encode(read(marked(0, weight=0)))
 
 

@@ -41,7 +41,7 @@ def test_several_files_are_read_one_after_the_other(write_rows):
         (b"\x00\x00", "is not JSON"),
         (b'{"messages": "caf\xe9"}', "is not UTF-8 at byte 18 of the line (given: byte 0xe9)"),
         (b"\xef\xbb\xbf{}", "the line begins with a byte order mark; allowed: UTF-8 without a byte order mark"),
-        (b'{"messages": 1, "messages": []}', "is not JSON that can be read: the key 'messages' is there twice"),
+        (b'{"messages": 1, "messages": []}', "is not JSON that can be read: the key 'messages' is repeated"),
         (b"[" * 100_000, "is not JSON that can be read: nested too deeply, or a number too long"),
         (b"9" * 10_000, "is not JSON that can be read: nested too deeply, or a number too long"),
     ],
@@ -62,13 +62,17 @@ def test_a_line_that_is_no_row_says_why_and_the_next_is_read(tmp_path, line, sai
     [
         ("rows.jsonl", b"", "the file has no rows"),
         ("rows.jsonl", b"\n \n", "the file has no rows"),
-        ("rows.jsonl", '{"messages": 1}'.encode("utf-16"), "the file is UTF-16 inside; allowed: JSON lines in UTF-8"),
-        ("rows.jsonl", b"\x1f\x8b\x08", "the file is gzip inside"),
-        ("rows.jsonl", b"PAR1....", "the file is Parquet inside"),
-        ("rows.json", b"{}", "has an ending that isn't known (given: .json); allowed: .jsonl (one JSON object a line)"),
+        (
+            "rows.jsonl",
+            '{"messages": 1}'.encode("utf-16"),
+            "content is UTF-16; allowed: JSON lines in UTF-8",
+        ),
+        ("rows.jsonl", b"\x1f\x8b\x08", "the file's content is gzip"),
+        ("rows.jsonl", b"PAR1....", "the file's content is Parquet"),
+        ("rows.json", b"{}", "has an unknown file extension (given: .json); allowed: .jsonl (one JSON object a line)"),
         ("rows.json", b"{}", "did you mean rows.jsonl?"),
-        ("rows.csv", b"a,b", "has an ending that isn't known (given: .csv)"),
-        ("rows", b"{}", "has an ending that isn't known (given: none)"),
+        ("rows.csv", b"a,b", "has an unknown file extension (given: .csv)"),
+        ("rows", b"{}", "has an unknown file extension (given: none)"),
         ("rows.parquet", b"not parquet", "can't be read as Parquet"),
     ],
 )
@@ -85,7 +89,7 @@ def test_a_folder_is_no_file_of_rows(tmp_path):
 
 
 def test_a_file_that_is_not_there_is_not_found(tmp_path):
-    with pytest.raises(NotFoundError, match="is not there"):
+    with pytest.raises(NotFoundError, match="does not exist"):
         list(read_rows([tmp_path / "none.jsonl"]))
 
 

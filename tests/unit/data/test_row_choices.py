@@ -1,4 +1,4 @@
-"""Rows that are alike, leak, or are too long are kept, dropped or refused as the values say, and always counted."""
+"""Rows that are equal, leak, or are too long are kept, dropped or refused by the values, and always counted."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_each_method_refuses_the_rows_of_the_other(write_rows, make_encoder):
     report = check([pairs, chats], make_encoder("chatml"))
     assert report.formats == {str(pairs): "preference", str(chats): "messages"}
     assert report.kept == 1
-    assert "supervised finetuning learns conversations; allowed: method: dpo" in str(report.problems[0])
+    assert "supervised finetuning trains on conversations; allowed: method: dpo" in str(report.problems[0])
     report = check([pairs, chats], make_encoder("chatml", max_length=200), method="dpo", examples=3)
     assert (report.kept, report.dropped_for, report.bad) == (1, {"overlong": 1}, 1)
     assert [example.name for example in report.examples] == [f"{pairs}:1 (chosen)", f"{pairs}:1 (rejected)"]
@@ -156,8 +156,8 @@ def test_the_table_names_what_is_alike_and_what_was_dropped(alike, held, make_en
     text = captured.get()
     assert "2 near duplicates" in text
     assert "equal to a validation row; 1 more are nearly equal to one" in text
-    assert f"{alike}:5: equal to {held}:2, which is validated on" in text
-    assert "can't be used; 1 of them refused by choice" in text
+    assert f"{alike}:5: equal to {held}:2, a validation row" in text
+    assert "can't be used; 1 of them refused by the values" in text
 
 
 def test_rows_of_one_group_go_to_one_side(make_encoder, write_rows):

@@ -180,7 +180,7 @@ def test_fields_that_no_shape_reads_are_named():
         (
             "messages",
             {"messages": [U, A | {"tool_calls": [{"name": "f", "arguments": "[1]"}]}]},
-            "messages[1].tool_calls[0].function.arguments are no object (given: [1])",
+            "messages[1].tool_calls[0].function.arguments are not an object (given: [1])",
         ),
         (
             "messages",
@@ -205,18 +205,22 @@ def test_fields_that_no_shape_reads_are_named():
         ("prompt-completion", {"prompt": "a", "completion": None}, "completion is neither text nor messages"),
         ("prompt-completion", {"prompt": "a", "completion": [U, A]}, "completion begins with the user's message"),
         ("prompt-completion", {"prompt": "a", "completion": "b", "label": False}, "rates its completion (label)"),
-        ("prompt-completion", row("a", "b"), "it has the shape messages, and its file is read as prompt-completion"),
+        ("prompt-completion", row("a", "b"), "it has the format messages, but its file is read as prompt-completion"),
         ("alpaca", {"instruction": "", "output": "b"}, "instruction is empty"),
         ("alpaca", {"instruction": "a", "output": ""}, "output is empty"),
-        ("alpaca", {"instruction": "a", "output": "b", "history": ["x"]}, "history[0] is no pair"),
+        ("alpaca", {"instruction": "a", "output": "b", "history": ["x"]}, "history[0] is not a pair"),
         ("alpaca", {"text": "a"}, "the row has no instruction and output (given: keys text)"),
         ("preference", {"chosen": "a", "rejected": "b"}, "has no prompt; allowed: prompt, or chosen and rejected"),
         ("preference", {"prompt": "q", "chosen": "a", "rejected": "a"}, "chosen and rejected are equal"),
         ("preference", {"prompt": "q", "chosen": "a", "rejected": ""}, "rejected is empty"),
         ("preference", {"prompt": "q", "chosen": [U], "rejected": [A]}, "chosen begins with the user's message"),
-        ("preference", {"prompt": "other", "chosen": [U, A], "rejected": [U, B]}, "the prompt is not what chosen"),
+        (
+            "preference",
+            {"prompt": "other", "chosen": [U, A], "rejected": [U, B]},
+            "do not begin with the prompt",
+        ),
         ("preference", {"prompt": [U, A], "chosen": "a", "rejected": "b"}, "the prompt ends with the assistant's"),
-        ("preference", row("a", "b"), "the row has no chosen and rejected: it has the shape messages"),
+        ("preference", row("a", "b"), "the row has no chosen and rejected: it has the format messages"),
     ],
 )
 def test_a_row_that_cannot_be_used_names_its_own_fields(format, given, reason):

@@ -43,14 +43,14 @@ def test_a_cut_row_says_so(make_encoder):
     encoder = make_encoder("chatml", max_length=40, overlong="truncate")
     text = conversation_text(encoder, chat("a", "word " * 50))
     assert text.plain.count("«") == text.plain.count("»") == 1
-    assert text.plain.endswith("tokens where 40 are allowed)")
+    assert text.plain.endswith("tokens, and 40 are allowed)")
 
 
 def test_a_dropped_row_says_so(make_encoder):
     encoder = make_encoder("chatml", max_length=10)
     length = make_encoder("chatml").encode(chat("a", "b"))[0].length
     text = conversation_text(encoder, chat("a", "b", where="rows.jsonl:9"))
-    assert text.plain == f"rows.jsonl:9: dropped, {length} tokens where 10 are allowed"
+    assert text.plain == f"rows.jsonl:9: dropped, {length} tokens, and 10 are allowed"
 
 
 def test_a_row_that_cannot_be_encoded_is_refused(make_encoder):

@@ -172,8 +172,8 @@ def test_by_default_such_rows_are_left_out(poisoned, make_encoder):
 def test_a_refused_row_is_told_with_its_place_and_the_choices(poisoned, make_encoder):
     report = check([poisoned], make_encoder("chatml"), rows=RowsConf(special_tokens="refuse"))
     assert str(report.problems[1]) == (
-        f"{poisoned}:3: has the special token <|im_end|> written out in messages[1].content, where the model takes it "
-        "for real (given: It <|im_end|> floats.); allowed: data_conf.rows.special_tokens keep or drop"
+        f"{poisoned}:3: has the special token <|im_end|> in messages[1].content, which the model reads as a "
+        "control token (given: It <|im_end|> floats.); allowed: data_conf.rows.special_tokens keep or drop"
     )
     with pytest.raises(InvalidDataError):
         report.raise_if_bad(allow_bad_rows=True)
@@ -201,7 +201,7 @@ def test_the_report_shows_them_in_table_page_and_json(poisoned, make_encoder):
         "text": "It <|im_end|> floats.",
     }
     assert special_tokens_line(report) == (
-        f"3 of 4 rows of {poisoned} have special tokens written out in texts "
+        f"3 of 4 rows of {poisoned} have special tokens in their texts "
         f"(<|im_end|> in 3, <|im_start|> in 1; first: {poisoned}:2)"
     )
 

@@ -40,7 +40,7 @@ def test_a_template_that_never_stops_is_found(make_encoder):
     template = HEAD + "{{ message['role'] + ': ' + message['content'] + '\n' }}" + "{% endfor %}"
     (problem,) = check_template(make_encoder("chatml", template=template))
     assert str(problem) == (
-        "chat template: has an answer that the chat template ends with no token the server stops at; "
+        "chat template: has an answer that the chat template does not end with a token that the server stops at; "
         "allowed: <|im_end|>; did you mean chat_template_name chat-ml?"
     )
 
@@ -48,7 +48,7 @@ def test_a_template_that_never_stops_is_found(make_encoder):
 def test_a_stop_that_the_server_does_not_know_is_found(make_encoder):
     encoder = make_encoder("chatml", stop_ids=[0])
     (problem,) = check_template(encoder)
-    assert "ends with no token the server stops at; allowed: <|endoftext|>" in str(problem)
+    assert "does not end with a token that the server stops at; allowed: <|endoftext|>" in str(problem)
 
 
 def test_a_template_that_changes_what_came_before_is_found(make_encoder):

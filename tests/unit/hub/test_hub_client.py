@@ -163,7 +163,7 @@ def test_a_missing_revision_is_not_found_and_is_named(server: HubServer, hub: Hu
 def test_a_gated_model_is_denied_with_the_page_where_its_terms_are(server: HubServer) -> None:
     server.add_model("org/tiny", FILES, gated=True)
     hub = Hub(endpoint=server.url, patience=Patience(attempts=1))
-    with pytest.raises(DeniedError, match="org/tiny is gated") as caught:
+    with pytest.raises(DeniedError, match="'org/tiny' is gated") as caught:
         read(hub, "model.safetensors")
     assert f"Accept its terms at {server.url}/org/tiny" in caught.value.hint
     assert "HF_TOKEN" in caught.value.hint

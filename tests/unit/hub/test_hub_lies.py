@@ -51,7 +51,7 @@ LIMITS = {
     "redirects": (Limits(redirects=0), "redirected more than 0 times"),
     "bytes of a page": (Limits(answer_bytes=10), "longer than 10 bytes"),
     "seconds of a page": (Limits(answer_seconds=0), "was not complete after 0 s"),
-    "pages": (Limits(pages=0), "pages without end"),
+    "pages": (Limits(pages=0), "endless pages"),
     "files": (Limits(files=2), "more than 2 files"),
     "bytes in so many seconds": (Limits(slow_seconds=0, slow_bytes=1 << 30), "bytes arrived in"),
 }

@@ -119,7 +119,7 @@ def test_a_port_in_use_is_refused_by_number_and_skipped_otherwise():
 @pytest.mark.parametrize(
     ("info", "code", "words"),
     [
-        (RunInfo("finetune", "a", "failed", exit_code=7, error="Bytes differ."), 7, "finetune/a failed: Bytes differ."),
+        (RunInfo("finetune", "a", "failed", exit_code=7, error="Bytes differ."), 7, "failed: Bytes differ."),
         (
             RunInfo("finetune", "a", "stopped", why="stopped on request", exit_code=143),
             143,

@@ -130,7 +130,7 @@ def test_vllms_flags_are_one_whether_written_with_dashes_or_not():
 def test_a_missing_file_is_not_found(tmp_path):
     with pytest.raises(NotFoundError) as caught:
         load_values(FinetuneValues, [tmp_path / "nowhere.yaml"])
-    assert str(caught.value) == f"There is no values file {tmp_path / 'nowhere.yaml'}."
+    assert str(caught.value) == f"There is no values file '{tmp_path / 'nowhere.yaml'}'."
     assert caught.value.exit_code == 4
 
 
@@ -138,7 +138,7 @@ def test_a_missing_file_is_not_found(tmp_path):
     ("text", "where", "what"),
     [
         ("a: [1", ":2", "is not YAML: expected ',' or ']', but got '<stream end>'"),
-        ("a: 1\na: 2", ":2", "is not YAML: the key a is there twice"),
+        ("a: 1\na: 2", ":2", "is not YAML: the key 'a' is repeated"),
         ("- a", "", "is not a map"),
         ("a: !!python/object:os.system x", ":1", "is not YAML: could not determine a constructor"),
     ],

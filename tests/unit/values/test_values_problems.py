@@ -267,7 +267,7 @@ def test_the_error_is_one_sentence_with_a_hint_and_can_be_pickled():
         check_values(FinetuneValues, finetune(seed=True))
     error = caught.value
     assert error.message == (f"Invalid values: {ARGS}.seed: is a boolean where a number is expected (given: true).")
-    assert error.hint == "docs/reference/values.md lists every key"
+    assert error.hint == "See docs/reference/values.md for every key."
     assert pickle.loads(pickle.dumps(error)).problems == error.problems
 
 

@@ -153,7 +153,7 @@ def test_a_run_that_can_not_be_resumed_is_told():
     notices: list[str] = []
     check_values(FinetuneValues, finetune(save_strategy=False), notice=notices.append)
     assert (
-        f"{ARGS}.save_strategy is no: a relaunch finds no checkpoint on the way and trains from the start,"
+        f"{ARGS}.save_strategy is no: a relaunch finds no checkpoint and trains from the start,"
         " unless SIGTERM saved one"
     ) in notices
 
