@@ -201,7 +201,7 @@ def test_a_key_is_refused_by_name(key, outcomes):
 
 
 @pytest.mark.parametrize("name", GENERIC)
-def test_what_something_else_decides_is_refused_by_name(name):
+def test_a_key_that_other_values_own_is_refused_by_name(name):
     """Whatever the type of the argument, a value that is not its default is refused with the reason."""
     default = default_of(name)
     given = [not default] if isinstance(default, bool) else [True, False, 7, "error", "end", "x", ["x"], {"a": 1}]
@@ -232,7 +232,7 @@ def test_arguments_that_need_a_device_are_read_by_the_trainer(outcomes):
     assert len(read) > 25
 
 
-def test_what_is_shown_elsewhere_is_there():
+def test_the_tests_named_elsewhere_exist():
     elsewhere = {key: case.test for key, case in KEYS.items() if isinstance(case, Elsewhere)}
     assert len(elsewhere) <= 21
     for key, test in elsewhere.items():

@@ -70,7 +70,7 @@ def broken(draw: st.DrawFn) -> Any:
 
 @settings(max_examples=500, deadline=None)
 @given(given_row=broken() | junk, format=st.sampled_from(FORMATS))
-def test_any_row_is_read_or_refused_with_a_reason(given_row, format):
+def test_any_row_is_parsed_or_refused_with_a_reason(given_row, format):
     for chosen in {format, detect(given_row) or format}:
         made = parse_row(given_row, "f:1", chosen)
         assert isinstance(made, Conversation | Preference | Problem)

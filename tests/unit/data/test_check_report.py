@@ -70,7 +70,7 @@ def test_tokens_and_lengths_are_those_of_the_encoder(mixed, make_encoder):
     assert report == check([mixed], encoder)
 
 
-def test_histogram_bins_double_and_hold_what_they_say(write_rows, make_encoder):
+def test_histogram_bins_double_and_count_their_rows(write_rows, make_encoder):
     path = write_rows(*(row("a", "x " * words) for words in (1, 5, 30, 31, 200)))
     report = check([path], make_encoder("chatml"))
     bins = [(part.least, part.most) for part in report.histogram]
@@ -106,7 +106,7 @@ def test_bad_rows_stop_a_training_with_the_first_and_the_command_that_lists_all(
     report.raise_if_bad(allow_bad_rows=True)
 
 
-def test_good_rows_stop_nothing(write_rows, make_encoder):
+def test_good_rows_raise_nothing(write_rows, make_encoder):
     check([write_rows(row("a", "b"))], make_encoder("chatml")).raise_if_bad()
 
 
@@ -132,14 +132,14 @@ def test_a_template_that_breaks_the_contract_stops_a_training_even_where_bad_row
     assert caught.value.hint.endswith("--set finetuning_config.data_conf.chat_template_name=chat-ml")
 
 
-def test_only_so_many_problems_are_kept_but_all_are_counted(write_rows, make_encoder):
+def test_a_limited_number_of_problems_is_kept_and_all_are_counted(write_rows, make_encoder):
     path = write_rows(*[{}] * 30, row("a", "b"))
     report = check([path], make_encoder("chatml"), max_problems=10)
     assert (len(report.problems), report.problem_count, report.bad) == (10, 30, 30)
     assert "… and 25 more" in as_text(report_table(report, max_problems=5))
 
 
-def test_each_row_is_told_in_both_passes(mixed, make_encoder):
+def test_each_row_advances_the_progress_of_both_passes(mixed, make_encoder):
     told: list[tuple[str, float]] = []
     check([mixed], make_encoder("chatml"), progress=lambda name: nullcontext(lambda rows: told.append((name, rows))))
     assert told == [("reading rows", 1)] * 7 + [("checking rows", 1)] * 7

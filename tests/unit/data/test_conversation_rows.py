@@ -23,7 +23,7 @@ def test_a_row_of_messages_is_a_conversation():
     assert (made.tools, made.where, made.unused) == (None, "f:1", ())
 
 
-def test_fields_that_templates_know_are_kept_and_others_are_named():
+def test_fields_of_templates_are_kept_and_others_are_named():
     call = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
     tool = {"type": "function", "function": {"name": "add", "parameters": {}}}
     made = parse_row(
@@ -107,7 +107,7 @@ def test_equal_conversations_have_one_digest_and_others_another():
         ({"messages": [U, A], "tools": ["add"]}, "f:7: tools[0] is not an object (given: add)"),
     ],
 )
-def test_a_row_that_cannot_be_used_says_why(given, said):
+def test_an_unusable_row_has_a_reason(given, said):
     problem = parse_row(given, "f:7")
     assert isinstance(problem, Problem)
     assert said in str(problem)

@@ -40,7 +40,7 @@ def held(write_rows):
     return write_rows(row(words(), "d"), row(HELD, "c"), name="held.jsonl")
 
 
-def test_rows_that_are_alike_are_counted_and_kept(alike, held, make_encoder):
+def test_equal_and_nearly_equal_rows_are_counted_and_kept(alike, held, make_encoder):
     report = check([alike], make_encoder("chatml"), validation=[held])
     assert (report.rows, report.validation_rows, report.kept, report.dropped, report.bad) == (8, 2, 8, 0, 0)
     assert (report.duplicates, report.near_duplicates, report.leaked, report.near_leaked) == (1, 2, 1, 1)
@@ -66,7 +66,7 @@ def test_rows_that_are_alike_are_counted_and_kept(alike, held, make_encoder):
         (RowsConf(near_duplicates="drop", similarity=1), 8, {}),
     ],
 )
-def test_what_is_dropped_is_counted_by_the_choice(alike, held, make_encoder, rules, kept, dropped):
+def test_dropped_rows_are_counted_by_key(alike, held, make_encoder, rules, kept, dropped):
     report = check([alike], make_encoder("chatml"), validation=[held], rows=rules)
     assert (report.kept, report.dropped_for, report.dropped) == (kept, dropped, sum(dropped.values()))
     assert report.rows == report.kept + report.dropped + report.bad
@@ -76,7 +76,7 @@ def test_what_is_dropped_is_counted_by_the_choice(alike, held, make_encoder, rul
 
 
 @pytest.mark.parametrize("choice", ["duplicates", "near_duplicates", "leaked"])
-def test_what_is_refused_is_a_problem_that_no_permission_for_bad_rows_covers(alike, held, make_encoder, choice):
+def test_refused_rows_raise_even_if_bad_rows_are_allowed(alike, held, make_encoder, choice):
     report = check([alike], make_encoder("chatml"), validation=[held], rows=RowsConf(**{choice: "refuse"}))
     assert report.refused == report.bad == report.problem_count == {"duplicates": 1}.get(choice, 2)
     assert f"allowed: data_conf.rows.{choice} keep or drop" in str(report.problems[0])
@@ -85,7 +85,7 @@ def test_what_is_refused_is_a_problem_that_no_permission_for_bad_rows_covers(ali
         report.raise_if_bad(allow_bad_rows=True)
 
 
-def test_rows_that_can_not_be_used_may_be_gone_without_but_stay_counted(write_rows, make_encoder):
+def test_unusable_rows_may_be_dropped_and_are_counted(write_rows, make_encoder):
     path = write_rows(row("a", "b"), row("a", ""), row("c", " "), row("a"))
     report = check([path], make_encoder("chatml"))
     assert (report.kept, report.bad, report.refused) == (1, 3, 0)
@@ -98,7 +98,7 @@ def test_rows_that_can_not_be_used_may_be_gone_without_but_stay_counted(write_ro
         report.raise_if_bad()
 
 
-def test_a_cut_through_an_answer_is_counted_dropped_or_refused(write_rows, make_encoder):
+def test_a_truncated_answer_is_counted_dropped_or_refused(write_rows, make_encoder):
     limit = 60
     path = write_rows(row("a", "b"), row("a", words(200)), row("a", "b", words(200), "d"))
     report = check([path], make_encoder("chatml", max_length=limit, overlong="truncate"))
@@ -146,7 +146,7 @@ def test_rows_with_tools_are_counted(write_rows, make_encoder):
     assert check([path], make_encoder("chatml")).tool_rows == 1
 
 
-def test_the_table_names_what_is_alike_and_what_was_dropped(alike, held, make_encoder):
+def test_the_table_names_equal_and_dropped_rows(alike, held, make_encoder):
     from rich.console import Console
 
     console = Console(width=300, no_color=True)
@@ -160,7 +160,7 @@ def test_the_table_names_what_is_alike_and_what_was_dropped(alike, held, make_en
     assert "can't be used; 1 of them refused by the values" in text
 
 
-def test_rows_of_one_group_go_to_one_side(make_encoder, write_rows):
+def test_rows_of_one_group_are_on_one_side(make_encoder, write_rows):
     texts = [words() for _ in range(60)]
     path = write_rows(*(row(text, "a") for text in texts), *(row(f"{text} now", "a") for text in texts))
     encoded, _ = encode_files([path], make_encoder("chatml"))

@@ -52,7 +52,7 @@ CONVERSATIONS = [
 
 
 @pytest.mark.parametrize(("given", "format", "messages"), CONVERSATIONS)
-def test_a_shape_is_told_by_its_fields_and_read(given, format, messages):
+def test_a_format_is_detected_by_its_fields_and_parsed(given, format, messages):
     assert detect(given) == format
     made = parse_row(given, "f:1", format)
     assert isinstance(made, Conversation), made
@@ -89,7 +89,7 @@ PREFERENCES = [
 
 
 @pytest.mark.parametrize(("given", "prompt"), PREFERENCES)
-def test_a_preference_is_read_in_each_of_its_forms(given, prompt):
+def test_a_preference_is_parsed_in_each_of_its_forms(given, prompt):
     assert detect(given) == "preference"
     made = parse_row(given, "f:1", "preference")
     assert isinstance(made, Preference), made
@@ -101,13 +101,13 @@ def test_a_preference_is_read_in_each_of_its_forms(given, prompt):
     assert said(rejected.messages) == [*prompt, ("assistant", "Go away")]
 
 
-def test_equal_conversations_of_other_shapes_have_one_digest():
+def test_equal_conversations_of_other_formats_have_one_digest():
     same = [given for given, _, messages in CONVERSATIONS if messages == ONE_TURN]
     assert len(same) > 6
     assert len({parse_row(given, "f:1", detect(given)).digest() for given in same}) == 1
 
 
-def test_only_the_completion_of_a_prompt_with_turns_is_learnt(make_encoder):
+def test_only_the_completion_of_a_prompt_with_turns_is_trained(make_encoder):
     made = parse_row({"prompt": [U, B, U], "completion": [A]}, "f:1", "prompt-completion")
     assert made.given == 3
     encoder = make_encoder("chatml")
@@ -118,7 +118,7 @@ def test_only_the_completion_of_a_prompt_with_turns_is_learnt(make_encoder):
 
 
 @pytest.mark.parametrize("as_text", [False, True])
-def test_calls_of_tools_come_as_objects_or_as_text(as_text):
+def test_tool_calls_are_objects_or_text(as_text):
     written = (lambda value: json.dumps(value)) if as_text else (lambda value: value)
     shared = {"conversations": [
         {"from": "human", "value": "1 + 1?"},
@@ -143,7 +143,7 @@ def test_calls_of_tools_come_as_objects_or_as_text(as_text):
         assert (json.loads(arguments) if isinstance(arguments, str) else arguments) == {"a": 1}
 
 
-def test_fields_that_no_shape_reads_are_named():
+def test_fields_that_no_format_uses_are_named():
     given = {"conversations": [{"from": "human", "value": "Hi", "note": 1}, {"from": "gpt", "value": "x"}], "id": 1}
     assert parse_row(given, "f:1", "sharegpt").unused == ("id", "conversations[].note")
     assert parse_row({"prompt": "a", "completion": "b", "source": 1}, "f:1", "prompt-completion").unused == ("source",)
@@ -223,14 +223,14 @@ def test_fields_that_no_shape_reads_are_named():
         ("preference", row("a", "b"), "the row has no chosen and rejected: it has the format messages"),
     ],
 )
-def test_a_row_that_cannot_be_used_names_its_own_fields(format, given, reason):
+def test_an_unusable_row_names_its_own_fields(format, given, reason):
     problem = parse_row(given, "f:7", format)
     assert isinstance(problem, Problem), problem
     assert reason in str(problem)
     assert str(problem).startswith("f:7: ")
 
 
-def test_a_file_has_the_shape_of_most_of_its_first_rows(write_rows):
+def test_a_file_has_the_format_of_most_of_its_first_rows(write_rows):
     other = {"instruction": "a", "output": "b"}
     path = write_rows({"id": 1}, other, *[{"prompt": "a", "completion": "b"}] * 3, {"id": 2})
     assert format_of(path) == "prompt-completion"
@@ -240,7 +240,7 @@ def test_a_file_has_the_shape_of_most_of_its_first_rows(write_rows):
     assert isinstance(third, Conversation)
 
 
-def test_a_chosen_format_overrides_what_the_rows_look_like(write_rows):
+def test_a_given_format_overrides_the_detected_one(write_rows):
     given = {"messages": [U, A], "prompt": "a", "completion": "b"}
     path = write_rows(given)
     assert [said(made.messages) for made in read_rows([path])] == [ONE_TURN]
@@ -249,7 +249,7 @@ def test_a_chosen_format_overrides_what_the_rows_look_like(write_rows):
     assert made.unused == ("messages",)
 
 
-def test_each_file_has_a_shape_of_its_own(write_rows):
+def test_each_file_has_its_own_format(write_rows):
     rows = [given for given, _, _ in CONVERSATIONS if detect(given) == "alpaca"]
     one = write_rows(*rows, name="one.jsonl")
     two = write_rows(*(given for given, _ in PREFERENCES), name="two.jsonl")
@@ -257,7 +257,7 @@ def test_each_file_has_a_shape_of_its_own(write_rows):
     assert [type(made) for made in read] == [Conversation] * len(rows) + [Preference] * len(PREFERENCES)
 
 
-def test_parquet_has_every_shape_too(tmp_path):
+def test_parquet_has_every_format_too(tmp_path):
     assert len(FORMATS) == 5
     for name, rows in {
         "alpaca": [{"instruction": "Hi", "input": None, "output": "Hello"}],

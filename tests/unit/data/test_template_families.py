@@ -31,7 +31,7 @@ def encoders(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", CONVERSATIONS)
 @pytest.mark.parametrize("name", FAMILIES)
-def test_each_answer_is_learnt_after_the_server_s_prompt_up_to_the_token_it_stops_at(encoders, name, kind):
+def test_each_answer_is_trained_after_the_servers_prompt_up_to_its_stop_token(encoders, name, kind):
     family, conversation, encoder = FAMILIES[name], CONVERSATIONS[kind], encoders(name)
     if kind in family.refused:
         with pytest.raises(InvalidDataError) as refused:
@@ -70,7 +70,7 @@ def test_each_answer_is_learnt_after_the_server_s_prompt_up_to_the_token_it_stop
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_what_a_family_has_a_form_for_is_not_refused(encoders, name):
+def test_a_familys_supported_forms_are_not_refused(encoders, name):
     refused = set()
     for kind, conversation in CONVERSATIONS.items():
         try:
@@ -81,7 +81,7 @@ def test_what_a_family_has_a_form_for_is_not_refused(encoders, name):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_our_own_server_makes_the_ids_that_were_trained(encoders, name):
+def test_our_own_server_computes_the_trained_ids(encoders, name):
     from tuneyard.serving.answers.decoding import SpecialTokens
     from tuneyard.serving.requests import ChatCompletionRequest
     from tuneyard.serving.template import ChatTemplate

@@ -58,7 +58,7 @@ LIMITS = {
 
 
 @pytest.mark.parametrize("limit", LIMITS)
-def test_each_limit_holds_for_a_hub_that_tells_the_truth(hostile: HostileHub, limit: str) -> None:
+def test_each_limit_applies_to_an_honest_hub(hostile: HostileHub, limit: str) -> None:
     """What costs more than a limit allows is refused, whoever answers; so nothing else can be the reason."""
     limits, words = LIMITS[limit]
     hostile.use(Case("honest", lambda request: None))
@@ -74,7 +74,7 @@ def test_each_limit_holds_for_a_hub_that_tells_the_truth(hostile: HostileHub, li
         fetched(limits)
 
 
-def test_a_packed_answer_is_refused_whatever_is_in_it(hostile: HostileHub) -> None:
+def test_a_compressed_response_is_refused(hostile: HostileHub) -> None:
     """The body is what it should be: only the header says that it is packed."""
 
     def answer(request: Request) -> Pieces | None:
@@ -106,13 +106,13 @@ def test_a_row_of_a_file_has_its_size_and_one_hash() -> None:
         {"lfs": {"oid": None, "size": 5}}, {"lfs": {"oid": "b" * 64, "size": -5}}, {"lfs": {}}, {"lfs": "b"},
     ],
 )  # fmt: skip
-def test_a_row_of_any_other_form_is_none(odd: dict[str, Any]) -> None:
+def test_an_invalid_row_raises(odd: dict[str, Any]) -> None:
     with pytest.raises((ValueError, LookupError, TypeError, AttributeError)):
         read_row({**ROW, **odd})
 
 
 @pytest.mark.parametrize("sha", [None, 7, "", "main", "a" * 39, "a" * 41, "A" * 40, "../etc"])
-def test_a_commit_of_any_other_form_is_none(sha: object) -> None:
+def test_an_invalid_commit_raises(sha: object) -> None:
     assert read_commit({"sha": "a" * 40}) == "a" * 40
     with pytest.raises(ValueError, match="has no commit"):
         read_commit({"sha": sha})

@@ -20,7 +20,7 @@ def test_checking_values_imports_nothing_heavy():
     assert out.strip() == "[]"
 
 
-def test_the_public_names_are_sorted_and_there():
+def test_the_public_names_are_sorted_and_exist():
     names = tuneyard.values.__all__
     assert names == sorted(names)
     for name in names:
