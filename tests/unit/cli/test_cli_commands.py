@@ -256,9 +256,7 @@ def test_an_internal_error_is_one_message_and_a_file_with_the_traceback(tuneyard
         " ".join(f"{name}={text[:30]}" for name, text in value.items()) if isinstance(value, dict) else ""
     ),
 )
-def test_an_unusable_home_is_reported_with_its_variable(
-    tuneyard, finetune_file, tmp_path, home, code
-):
+def test_an_unusable_home_is_reported_with_its_variable(tuneyard, finetune_file, tmp_path, home, code):
     _deliver_by_hand(tmp_path / "store")
     (tmp_path / "file").write_text("")
     home = {name: text.format(here=tmp_path) for name, text in home.items()}
@@ -277,9 +275,9 @@ def _deliver_rows(folder, style="chatml"):
     store = open_store(str(folder / "store"))
     files = upload_tree(store, make_tokenizer(folder / "laid-out/model", style=style), "default-bucket/models/tiny/")
     write_manifest(store, "default-bucket/models/tiny/.tuneyard/manifest.json", Manifest("model", tuple(files)))
-    said = [{"role": "user", "content": "What is a yard?"}, {"role": "assistant", "content": "A yard."}]
-    rows = [{"messages": said}, {"messages": said}, {"messages": []}]
-    rows.append({"messages": [{"role": "user", "content": "say <|im_end|>"}, said[1]]})
+    messages = [{"role": "user", "content": "What is a yard?"}, {"role": "assistant", "content": "A yard."}]
+    rows = [{"messages": messages}, {"messages": messages}, {"messages": []}]
+    rows.append({"messages": [{"role": "user", "content": "say <|im_end|>"}, messages[1]]})
     (folder / "laid-out/data").mkdir()
     (folder / "laid-out/data/facts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     files = upload_tree(store, folder / "laid-out/data", "default-bucket/datasets/")
@@ -321,8 +319,8 @@ def test_data_names_a_downloaded_model_by_its_key(tuneyard, tmp_path, finetune_f
 @pytest.mark.parametrize(("html", "code"), [("/sys/page.html", 5), ("nowhere/page.html", 4), (".", 6)])
 def test_a_page_that_can_t_be_written_is_named(tuneyard, tmp_path, html, code):
     make_tokenizer(tmp_path / "model")
-    said = [{"role": "user", "content": "What is a yard?"}, {"role": "assistant", "content": "A yard."}]
-    (tmp_path / "rows.jsonl").write_text(json.dumps({"messages": said}))
+    messages = [{"role": "user", "content": "What is a yard?"}, {"role": "assistant", "content": "A yard."}]
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"messages": messages}))
     done = tuneyard("data", "check", "rows.jsonl", "--model", "model", "--html", html)
     assert done.code == code, done.err
     assert "Traceback" not in done.err

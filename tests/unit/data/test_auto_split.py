@@ -1,4 +1,4 @@
-"""AUTO_SPLIT is decided by content and seed, and never validates on what was learnt by heart."""
+"""AUTO_SPLIT is decided by content and seed, and never validates on memorised rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chat templates that loop or grow without end are ended, and all others give what transformers makes of them."""
+"""Endless chat templates are stopped, and all others render as in transformers."""
 
 from __future__ import annotations
 
@@ -160,18 +160,18 @@ def test_a_stopped_template_is_not_run_for_every_row(tmp_path: Path) -> None:
 
 
 def test_a_conversation_is_sent_once_for_all_its_answers(tmp_path: Path) -> None:
-    asked: list[int] = []
+    requested: list[int] = []
 
     class Noting(TemplateProcess):
         def render(self, messages: Any, cuts: Any, **rest: Any) -> list[str | TemplateError]:
-            asked.append(len(cuts))
+            requested.append(len(cuts))
             return super().render(messages, cuts, **rest)
 
     noting = Noting()
     tokenizer: Any = AutoTokenizer.from_pretrained(make_family_tokenizer(tmp_path, FAMILIES["chatml"]))
     encoder = ChatEncoder(tokenizer, process=noting)
     encoder.encode(CONVERSATIONS["turns"])
-    assert asked == [6]
+    assert requested == [6]
     noting.close()
 
 
@@ -189,17 +189,17 @@ def test_many_threads_and_a_fork_get_their_own_texts() -> None:
     process = TemplateProcess()
     template = "{{ messages[0]['content'] }}"
 
-    def ask(number: int) -> bool:
+    def render(number: int) -> bool:
         text = f"{number} " * 500
         return process.render([{"role": "user", "content": text}], [(1, False)], chat_template=template) == [text]
 
     with ThreadPoolExecutor(8) as pool:
-        assert all(pool.map(ask, range(200)))
+        assert all(pool.map(render, range(200)))
     assert threading.active_count() < 50
     child = os.fork()
     if child == 0:
-        os._exit(0 if all(map(ask, range(20))) else 1)
-    assert all(map(ask, range(100, 120)))
+        os._exit(0 if all(map(render, range(20))) else 1)
+    assert all(map(render, range(100, 120)))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     process.close()
 

@@ -1,4 +1,4 @@
-"""A check counts every row, names every bad one, and stops a training that would learn from less than was given."""
+"""A check counts every row, names every bad one, and stops a training that would use fewer rows than given."""
 
 from __future__ import annotations
 
@@ -140,9 +140,9 @@ def test_a_limited_number_of_problems_is_kept_and_all_are_counted(write_rows, ma
 
 
 def test_each_row_advances_the_progress_of_both_passes(mixed, make_encoder):
-    told: list[tuple[str, float]] = []
-    check([mixed], make_encoder("chatml"), progress=lambda name: nullcontext(lambda rows: told.append((name, rows))))
-    assert told == [("reading rows", 1)] * 7 + [("checking rows", 1)] * 7
+    seen: list[tuple[str, float]] = []
+    check([mixed], make_encoder("chatml"), progress=lambda name: nullcontext(lambda rows: seen.append((name, rows))))
+    assert seen == [("reading rows", 1)] * 7 + [("checking rows", 1)] * 7
 
 
 def test_a_missing_file_is_not_found(tmp_path, make_encoder):

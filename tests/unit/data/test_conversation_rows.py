@@ -1,4 +1,4 @@
-"""What a row has to be, and what is said of one that isn't."""
+"""The rules for a row of messages, and the reason why a row is refused."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_equal_conversations_have_one_digest_and_others_another():
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "reason"),
     [
         ([U, A], 'f:7: the row is not an object (given: [{"role": "user", "content": "Hi"}, {"role": "assistant", "…)'),
         ({}, "f:7: the row has no messages (given: keys none)"),
@@ -107,8 +107,8 @@ def test_equal_conversations_have_one_digest_and_others_another():
         ({"messages": [U, A], "tools": ["add"]}, "f:7: tools[0] is not an object (given: add)"),
     ],
 )
-def test_an_unusable_row_has_a_reason(given, said):
+def test_an_unusable_row_has_a_reason(given, reason):
     problem = parse_row(given, "f:7")
     assert isinstance(problem, Problem)
-    assert said in str(problem)
+    assert reason in str(problem)
     assert str(problem).startswith("f:7: ")

@@ -1,4 +1,4 @@
-"""A message marked as not to be learnt is read and never learnt; what marks neither yes nor no refuses its row."""
+"""A message marked as not trained is only read; an unclear mark refuses its row."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def read(given: dict[str, object]) -> Conversation:
     return made
 
 
-def learnt(encoder: ChatEncoder, given: dict[str, object]) -> list[str]:
+def trained(encoder: ChatEncoder, given: dict[str, object]) -> list[str]:
     return [
         encoder.tokenizer.decode(encoded.input_ids[start:end])
         for encoded in encoder.encode(read(given))
@@ -54,7 +54,7 @@ def learnt(encoder: ChatEncoder, given: dict[str, object]) -> list[str]:
 @pytest.mark.parametrize("key", MARKS)
 def test_an_answer_marked_as_not_trained_is_only_read(key: str, folder: Path) -> None:
     marked_row = marked(1, **{key: NO[key]})
-    assert learnt(encoder(folder), marked_row) == ["Boats.<|im_end|>"]
+    assert trained(encoder(folder), marked_row) == ["Boats.<|im_end|>"]
     (encoded,) = encoder(folder).encode(read(marked_row))
     (plain,) = encoder(folder).encode(read({"messages": TURNS}))
     assert encoded.input_ids == plain.input_ids
@@ -63,25 +63,25 @@ def test_an_answer_marked_as_not_trained_is_only_read(key: str, folder: Path) ->
 
 @pytest.mark.parametrize("key", MARKS)
 def test_an_answer_marked_as_trained_is_unchanged(key: str, folder: Path) -> None:
-    assert learnt(encoder(folder), marked(3, **{key: YES[key]})) == ["A place.<|im_end|>", "Boats.<|im_end|>"]
+    assert trained(encoder(folder), marked(3, **{key: YES[key]})) == ["A place.<|im_end|>", "Boats.<|im_end|>"]
 
 
 def test_a_last_answer_marked_as_not_trained_is_dropped_with_its_question(folder: Path) -> None:
     marked_row = marked(3, weight=0)
-    assert learnt(encoder(folder), marked_row) == ["A place.<|im_end|>"]
+    assert trained(encoder(folder), marked_row) == ["A place.<|im_end|>"]
     (encoded,) = encoder(folder).encode(read(marked_row))
     assert "And?" not in encoder(folder).tokenizer.decode(encoded.input_ids)
 
 
 def test_with_the_whole_text_trained_marked_answers_are_only_read(folder: Path) -> None:
     whole = encoder(folder, completions_only=False)
-    text = "".join(learnt(whole, marked(1, train=False)))
+    text = "".join(trained(whole, marked(1, train=False)))
     assert "A place." not in text
     assert "What is a yard?" in text
     assert "Boats." in text
     assert "A place." in whole.tokenizer.decode(whole.encode(read(marked(1, train=False)))[0].input_ids)
-    assert "A place." not in "".join(learnt(whole, marked(1, weight=0)))
-    assert "Boats." not in "".join(learnt(whole, marked(3, weight=0)))
+    assert "A place." not in "".join(trained(whole, marked(1, weight=0)))
+    assert "Boats." not in "".join(trained(whole, marked(3, weight=0)))
 
 
 @pytest.mark.parametrize("shape", ["sharegpt", "prompt-completion", "preference"])
@@ -126,8 +126,8 @@ def test_an_unclear_mark_refuses_the_row(key: str, value: object) -> None:
 
 def test_a_null_is_no_mark_and_a_float_of_parquet_is_one(folder: Path) -> None:
     nothing = dict.fromkeys(MARKS)
-    assert len(learnt(encoder(folder), marked(1, **nothing))) == 2
-    assert learnt(encoder(folder), marked(1, weight=0.0)) == ["Boats.<|im_end|>"]
+    assert len(trained(encoder(folder), marked(1, **nothing))) == 2
+    assert trained(encoder(folder), marked(1, weight=0.0)) == ["Boats.<|im_end|>"]
 
 
 def test_contradicting_marks_refuse_the_row() -> None:
@@ -152,11 +152,11 @@ def test_a_row_without_a_trained_answer_is_refused(folder: Path) -> None:
 
 
 def test_marks_on_other_messages_are_honoured_or_refused(folder: Path) -> None:
-    assert len(learnt(encoder(folder), marked(0, train=False))) == 2  # a question is not learnt anyway
+    assert len(trained(encoder(folder), marked(0, train=False))) == 2  # a question is not trained anyway
     with pytest.raises(InvalidDataError, match=r"messages\[0\], the user's, as trained, but only"):
         encoder(folder).encode(read(marked(0, train=True)))
     whole = encoder(folder, completions_only=False)
-    assert len(learnt(whole, marked(0, train=True))) == 1
+    assert len(trained(whole, marked(0, train=True))) == 1
     with pytest.raises(InvalidDataError, match=r"messages\[0\], the user's, as not trained, but"):
         whole.encode(read(marked(0, weight=0)))
 

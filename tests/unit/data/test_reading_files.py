@@ -32,7 +32,7 @@ def test_several_files_are_read_one_after_the_other(write_rows):
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "reason"),
     [
         (b"{'messages': []}", "is not JSON: Expecting property name enclosed in double quotes at character 2"),
         (b"[", "allowed: one object a line, without a list around them"),
@@ -46,19 +46,19 @@ def test_several_files_are_read_one_after_the_other(write_rows):
         (b"9" * 10_000, "is not JSON that can be read: nested too deeply, or a number too long"),
     ],
 )
-def test_an_invalid_line_has_a_reason_and_the_next_is_read(tmp_path, line, said):
+def test_an_invalid_line_has_a_reason_and_the_next_is_read(tmp_path, line, reason):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(line + b"\n" + json.dumps(row("a", "b")).encode() + b"\n")
     problem, after = read_rows([path])
     assert str(problem).startswith(f"{path}:1: ")
-    assert said in str(problem)
+    assert reason in str(problem)
     assert len(str(problem)) < 400
     assert isinstance(after, Conversation)
     assert after.where == f"{path}:2"
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "reason"),
     [
         ("rows.jsonl", b"", "the file has no rows"),
         ("rows.jsonl", b"\n \n", "the file has no rows"),
@@ -76,12 +76,12 @@ def test_an_invalid_line_has_a_reason_and_the_next_is_read(tmp_path, line, said)
         ("rows.parquet", b"not parquet", "can't be read as Parquet"),
     ],
 )
-def test_an_unusable_file_has_a_reason(tmp_path, name, content, said):
+def test_an_unusable_file_has_a_reason(tmp_path, name, content, reason):
     path = tmp_path / name
     path.write_bytes(content)
     (problem,) = texts(path)
     assert problem.startswith(f"{path}: ")
-    assert said in problem
+    assert reason in problem
 
 
 def test_a_folder_is_refused(tmp_path):

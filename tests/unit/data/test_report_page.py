@@ -1,4 +1,4 @@
-"""The page stands alone, holds what the table holds, and runs nothing that the data brings."""
+"""The page is self-contained, has the facts of the table, and runs nothing from the data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ELEMENTS = HEAD | {"h1", "h2", "h3", "p", "table", "tr", "td", "th", "svg", "g",
 
 
 class Page(HTMLParser):
-    """Everything that a browser would make an element or an attribute of."""
+    """Everything that a browser would parse as an element or an attribute."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)

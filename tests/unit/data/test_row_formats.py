@@ -1,4 +1,4 @@
-"""Every shape of rows is told by its fields and read into the same conversations and preferences."""
+"""Every format of rows is detected by its fields and parsed into the same conversations and preferences."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ A = {"role": "assistant", "content": "Hello"}
 B = {"role": "assistant", "content": "Go away"}
 
 
-def said(messages) -> list[tuple[str, str]]:
+def texts(messages) -> list[tuple[str, str]]:
     return [(message.role, message.content) for message in messages]
 
 
@@ -56,18 +56,18 @@ def test_a_format_is_detected_by_its_fields_and_parsed(given, format, messages):
     assert detect(given) == format
     made = parse_row(given, "f:1", format)
     assert isinstance(made, Conversation), made
-    assert said(made.messages) == messages
+    assert texts(made.messages) == messages
     assert (made.tools, made.where, made.unused) == (None, "f:1", ())
 
 
-ASKED = [("user", "Hi")]
+QUESTION = [("user", "Hi")]
 PREFERENCES = [
-    ({"prompt": "Hi", "chosen": "Hello", "rejected": "Go away"}, ASKED),
-    ({"prompt": [U], "chosen": [A], "rejected": [B]}, ASKED),
-    ({"chosen": [U, A], "rejected": [U, B]}, ASKED),
-    ({"prompt": "Hi", "chosen": [U, A], "rejected": [U, B]}, ASKED),
-    ({"prompt": [U], "chosen": A, "rejected": B}, ASKED),
-    ({"system": "s", "question": "Hi", "chosen": "Hello", "rejected": "Go away"}, [("system", "s"), *ASKED]),
+    ({"prompt": "Hi", "chosen": "Hello", "rejected": "Go away"}, QUESTION),
+    ({"prompt": [U], "chosen": [A], "rejected": [B]}, QUESTION),
+    ({"chosen": [U, A], "rejected": [U, B]}, QUESTION),
+    ({"prompt": "Hi", "chosen": [U, A], "rejected": [U, B]}, QUESTION),
+    ({"prompt": [U], "chosen": A, "rejected": B}, QUESTION),
+    ({"system": "s", "question": "Hi", "chosen": "Hello", "rejected": "Go away"}, [("system", "s"), *QUESTION]),
     ({"instruction": "Hi", "input": "x", "chosen": "Hello", "rejected": "Go away"}, [("user", "Hi\nx")]),
     (
         {
@@ -75,14 +75,14 @@ PREFERENCES = [
             "chosen": {"from": "gpt", "value": "Hello"},
             "rejected": {"from": "gpt", "value": "Go away"},
         },
-        ASKED,
+        QUESTION,
     ),
     (
         {
             "chosen": "\n\nHuman: Hi\n\nAssistant: Hello",
             "rejected": "\n\nHuman: Hi\n\nAssistant: Go away",
         },
-        ASKED,
+        QUESTION,
     ),
     ({"chosen": [U, A, U, A], "rejected": [U, A, U, B]}, [("user", "Hi"), ("assistant", "Hello"), ("user", "Hi")]),
 ]
@@ -93,12 +93,12 @@ def test_a_preference_is_parsed_in_each_of_its_forms(given, prompt):
     assert detect(given) == "preference"
     made = parse_row(given, "f:1", "preference")
     assert isinstance(made, Preference), made
-    assert said(made.prompt) == prompt
-    assert said(made.chosen) == [("assistant", "Hello")]
-    assert said(made.rejected) == [("assistant", "Go away")]
+    assert texts(made.prompt) == prompt
+    assert texts(made.chosen) == [("assistant", "Hello")]
+    assert texts(made.rejected) == [("assistant", "Go away")]
     chosen, rejected = made.conversations
     assert (chosen.given, chosen.answers) == (len(prompt), [len(prompt)])
-    assert said(rejected.messages) == [*prompt, ("assistant", "Go away")]
+    assert texts(rejected.messages) == [*prompt, ("assistant", "Go away")]
 
 
 def test_equal_conversations_of_other_formats_have_one_digest():
@@ -112,8 +112,8 @@ def test_only_the_completion_of_a_prompt_with_turns_is_trained(make_encoder):
     assert made.given == 3
     encoder = make_encoder("chatml")
     (encoded,) = encoder.encode(made)
-    learnt = [number for number, counts in zip(encoded.input_ids, encoded.loss_mask, strict=True) if counts]
-    assert encoder.tokenizer.decode(learnt) == "Hello<|im_end|>"
+    trained = [number for number, counts in zip(encoded.input_ids, encoded.loss_mask, strict=True) if counts]
+    assert encoder.tokenizer.decode(trained) == "Hello<|im_end|>"
     assert made.digest() != parse_row({"messages": [U, B, U, A]}, "f:1").digest()
 
 
@@ -243,9 +243,9 @@ def test_a_file_has_the_format_of_most_of_its_first_rows(write_rows):
 def test_a_given_format_overrides_the_detected_one(write_rows):
     given = {"messages": [U, A], "prompt": "a", "completion": "b"}
     path = write_rows(given)
-    assert [said(made.messages) for made in read_rows([path])] == [ONE_TURN]
+    assert [texts(made.messages) for made in read_rows([path])] == [ONE_TURN]
     (made,) = read_rows([path], {path: "prompt-completion"})
-    assert said(made.messages) == [("user", "a"), ("assistant", "b")]
+    assert texts(made.messages) == [("user", "a"), ("assistant", "b")]
     assert made.unused == ("messages",)
 
 

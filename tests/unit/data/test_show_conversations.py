@@ -1,4 +1,4 @@
-"""A conversation on the terminal: every character and special token, with what is learnt marked, colour or not."""
+"""A conversation on the terminal: every character and special token, the trained parts marked, also without colour."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Special tokens written out in a row's texts: found as the tokenizer reads them, counted, and left out by default."""
+"""Special tokens in a row's texts: found as the tokenizer reads them, counted, and dropped by default."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_another_family_s_special_tokens_are_text(make_encoder, style, foreign):
 
 
 def _changed(folder, change):
-    """Load a tokenizer, change its Rust side, and make an encoder of it."""
+    """Load a tokenizer, change its Rust tokenizer, and return an encoder with it."""
     tokenizer = load_tokenizer(folder, DataConf())
     change(tokenizer)
     return ChatEncoder(tokenizer)

@@ -40,7 +40,7 @@ def test_another_commit_than_the_one_requested_is_refused_before_its_files_are_l
 
     hostile.use(Case("another commit", answer))
     hub = Hub(endpoint=hostile.url, patience=Patience(attempts=1))
-    assert hub.resolve("org/tiny", "main").commit == OTHER_COMMIT  # a branch is what the Hub says it is
+    assert hub.resolve("org/tiny", "main").commit == OTHER_COMMIT  # the Hub decides what a branch is
     hostile.use(Case("another commit", answer))
     with pytest.raises(IntegrityError, match=f"commit '{OTHER_COMMIT}' of 'org/tiny' instead of '{COMMIT}'"):
         hub.resolve("org/tiny", COMMIT)
@@ -75,7 +75,7 @@ def test_each_limit_applies_to_an_honest_hub(hostile: HostileHub, limit: str) ->
 
 
 def test_a_compressed_response_is_refused(hostile: HostileHub) -> None:
-    """The body is what it should be: only the header says that it is packed."""
+    """The body is correct: only the header claims that it is compressed."""
 
     def answer(request: Request) -> Pieces | None:
         return [json_reply(facts(), **{"Content-Encoding": "gzip"})] if request.stage == "facts" else None

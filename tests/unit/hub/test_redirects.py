@@ -99,7 +99,7 @@ def test_a_name_that_resolves_differently_later_is_refused_before_anything_is_se
         return [reply("302 Found", {"Location": f"http://localhost:{hostile.port}/secret"})]
 
     hostile.use(Case("rebinding", answer))
-    # the endpoint is 127.0.0.1 and called public; `localhost` is said to be public when it is looked up
+    # the endpoint is 127.0.0.1 and treated as public; `localhost` resolves to a public address first
     hub = Hub(
         endpoint=f"http://127.0.0.1:{hostile.port}",
         token="hf_canary",
@@ -120,7 +120,7 @@ def test_the_token_is_sent_to_the_hub_only(hostile: HostileHub) -> None:
                 return None
             return [reply("302 Found", {"Location": f"http://127.0.0.1:{other.port}/api/models/org/tiny/tree/x"})]
 
-        hostile.use(Case("sends on", answer))
+        hostile.use(Case("redirects", answer))
         Hub(endpoint=hostile.url, token="hf_canary", patience=Patience(attempts=1)).resolve("org/tiny", "")
         assert {request.authorization for request in hostile.requests} == {"Bearer hf_canary"}
         assert [request.authorization for request in other.requests] == [""]

@@ -1,4 +1,4 @@
-"""Every old spelling means what the table says, and none is passed over without a word."""
+"""Every old key is converted as in the table, and none is ignored silently."""
 
 from __future__ import annotations
 

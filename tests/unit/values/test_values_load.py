@@ -269,14 +269,14 @@ def test_no_null_is_left_in_a_map(given_map):
 
 
 readable = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]))
-said = st.recursive(
+texts = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | readable,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(readable, inner, max_size=3),
     max_leaves=8,
 )
 
 
-@given(st.dictionaries(readable, said, max_size=4))
+@given(st.dictionaries(readable, texts, max_size=4))
 def test_yaml_round_trips(data):
     assert parse_yaml(write_yaml(data)) == data
 

@@ -1,4 +1,4 @@
-"""The torch-free mirrors say what the libraries say, and arguments arrive in transformers as they were given."""
+"""The torch-free mirrors equal the libraries, and arguments reach transformers unchanged."""
 
 from __future__ import annotations
 

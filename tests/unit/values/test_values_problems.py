@@ -1,4 +1,4 @@
-"""Every kind of problem: its text, and that all of them are told at once."""
+"""Every kind of problem: its text, and that all of them are reported at once."""
 
 # ruff: noqa: E501  (a case of a table is easier to read on its own lines)
 from __future__ import annotations
@@ -212,7 +212,7 @@ def test_refused_model_argument_is_named_with_its_whole_path():
 
 
 def test_a_consequence_of_a_problem_is_not_a_second_problem():
-    # were eval_strategy taken for its default, the best model could not be told either
+    # with the default eval_strategy, there would be no best model either
     found = problems(FinetuneValues, finetune(eval_strategy="stps", save_strategy="best", metric_for_best_model="loss"))
     assert [text.split(":")[0] for text in found] == [f"{ARGS}.eval_strategy"]
 

@@ -1,4 +1,4 @@
-"""Every values file in the repository loads, and the walkthrough's say what its facts say."""
+"""Every values file in the repository loads, and the walkthrough's agree with its facts."""
 
 from __future__ import annotations
 
