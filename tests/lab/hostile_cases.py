@@ -34,7 +34,7 @@ PLACES = {path: "storage" if path in LFS else "file" for path in FILES}
 
 
 def all_cases(seed: int = SEED) -> tuple[Case, ...]:
-    """Generate every case; a seed always gives the same ones."""
+    """Generate every case, the same for a seed."""
     groups = (
         _bit_flips, _other_bytes, _truncations, _too_long, _etags, _revisions, _ranges, _redirects, _names, _listings,
         _endless, _heads, _refusals, _encodings, _protocol,
@@ -234,10 +234,10 @@ INWARD = (
     "http://intranet.example", "http://both.example", "http://LOOP.example", "http://127。0。0。1",
     "http://①②⑦.⓪.⓪.①", "http://localhost.", "http://user:secret@127.0.0.1", "http://hub.example@169.254.169.254",
 )  # fmt: skip
-"""Spellings of places inside: loopback, private, link-local and metadata addresses, and names that lead there."""
+"""Spellings of internal addresses: loopback, private, link-local and metadata addresses, and names that lead there."""
 
 _NO_ADDRESS = {"http://0177.0.0.1", "http://0251.0376.0251.0376", "http://①②⑦.⓪.⓪.①"}
-"""Spellings of which httpx makes no address, so that nothing is requested of them."""
+"""Spellings that httpx does not parse as an address, so that nothing is requested."""
 
 NAMES = {
     "metadata.google.internal": ("169.254.169.254",),
@@ -492,5 +492,5 @@ def _protocol(rng: random.Random) -> Iterator[Case]:
     for stage in ("facts", "storage"):
         for what, answer in raw.items():
             made = _at(stage, lambda request, answer=answer: [answer])
-            # one of them is a right answer to a client that reads leniently: right bytes are never wrong
+            # a lenient client reads the correct bytes from one of them, which is allowed
             yield Case(f"{stage} is answered with {what}", made, codes=(7, 8))

@@ -107,7 +107,7 @@ def test_a_truncated_answer_is_counted_dropped_or_refused(write_rows, make_encod
     assert (report.kept, report.truncated, report.dropped_for) == (2, 1, {"cut_answers": 1})
     report = check([path], make_encoder("chatml", max_length=limit, overlong="truncate", cut_answers="refuse"))
     assert (report.kept, report.bad, report.refused) == (2, 1, 1)
-    assert "and cut at 60 inside an answer" in str(report.problems[0])
+    assert "and truncated to 60 inside an answer" in str(report.problems[0])
     report = check([path], make_encoder("chatml", max_length=limit))
     assert (report.kept, report.dropped_for) == (1, {"overlong": 2})
     report = check([path], make_encoder("chatml", max_length=limit, overlong="refuse"))
