@@ -335,5 +335,5 @@ def test_progress_is_read_from_the_work_folder(bench):
 def test_an_invalid_name_is_refused_before_anything_is_written(bench):
     with pytest.raises(UsageError, match="'Lora_16' can't be the name of a run") as caught:
         bench.runner.launch(bench.spec("Lora_16"))
-    assert caught.value.hint == "Take --name lora-16"
+    assert caught.value.hint == "Use --name lora-16"
     assert not (bench.home / "runs").exists()
