@@ -78,7 +78,7 @@ def desk(tmp_path):
 def test_a_delivery_is_followed_to_its_end_and_listed(desk):
     done = desk.run("deliver", "-f", desk.values(ROWS))
     assert done.stdout.startswith("deliver/facts  succeeded  file://")
-    assert "dataScript wrote facts.jsonl" in done.stderr
+    assert "dataScript wrote 'facts.jsonl'" in done.stderr
     assert '{"store"' not in done.stderr
     (run,) = json.loads(desk.run("runs", "--json").stdout)["runs"]
     assert (run["verb"], run["name"], run["status"], run["exit_code"]) == ("deliver", "facts", "succeeded", 0)

@@ -29,15 +29,17 @@ def home(tmp_path, monkeypatch):
         tuneyard.stop(str(run.key), force=True, timeout_seconds=5)
 
 
-def test_deliver_waits_and_the_handle_has_the_final_state(capfd):
+def test_deliver_waits_and_the_handle_has_the_final_state(capfd, caplog):
+    caplog.set_level("INFO", "tuneyard")
     run = tuneyard.deliver(values={**_values(ROWS), "storageClass": "fast"}, name="facts")
     info = run.info()
     assert (info.status, info.exit_code, info.verb) == ("succeeded", 0, "deliver")
-    assert any("dataScript wrote facts.jsonl" in line for line in run.logs())
+    assert any("dataScript wrote 'facts.jsonl'" in line for line in run.logs())
     assert [each.name for each in tuneyard.runs("deliver")] == ["facts"]
     assert tuneyard.find("facts").key == run.key
     assert [each.status for each in tuneyard.watch("facts")] == ["succeeded"]
-    assert "These keys have no effect on this machine: storageClass." in capfd.readouterr().err
+    assert "These keys have no effect on this machine: storageClass." in caplog.messages
+    assert capfd.readouterr() == ("", "")  # notices are logged, not printed
     assert tuneyard.delete("facts").name == "facts"
     assert tuneyard.runs() == []
 

@@ -143,7 +143,7 @@ def test_chat_ml_makes_im_end_the_stop_of_a_tokenizer_that_has_it_but_stops_else
     assert len(tokenizer) == len(before)
     encoder = ChatEncoder(tokenizer)
     [encoded] = encoder.encode(chat("a", "b"))
-    assert [number for number, learnt in zip(encoded.input_ids, encoded.loss_mask, strict=True) if learnt][-1] == (
+    assert [number for number, counts in zip(encoded.input_ids, encoded.loss_mask, strict=True) if counts][-1] == (
         tokenizer.convert_tokens_to_ids("<|im_end|>")
     )
     assert check_template(encoder) == []

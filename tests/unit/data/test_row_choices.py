@@ -125,8 +125,8 @@ def test_each_method_refuses_the_rows_of_the_other(write_rows, make_encoder):
     report = check([pairs, chats], make_encoder("chatml", max_length=200), method="dpo", examples=3)
     assert (report.kept, report.dropped_for, report.bad) == (1, {"overlong": 1}, 1)
     assert [example.name for example in report.examples] == [f"{pairs}:1 (chosen)", f"{pairs}:1 (rejected)"]
-    learnt = ["".join(part.text for part in example.segments if part.learnt) for example in report.examples]
-    assert learnt == ["b<|im_end|>", "c<|im_end|>"]
+    trained = ["".join(part.text for part in example.segments if part.learnt) for example in report.examples]
+    assert trained == ["b<|im_end|>", "c<|im_end|>"]
 
 
 def test_a_preference_is_encoded_as_the_chosen_and_the_rejected_answer(write_rows, make_encoder):
@@ -137,8 +137,8 @@ def test_a_preference_is_encoded_as_the_chosen_and_the_rejected_answer(write_row
     for row_, given in zip(kept, rows, strict=True):
         chosen, rejected = row_.sequences
         for side, answer in ((chosen, given["chosen"]), (rejected, "c")):
-            learnt = [token for token, counts in zip(side.input_ids, side.loss_mask, strict=True) if counts]
-            assert encoder.tokenizer.decode(learnt) == f"{answer}<|im_end|>"
+            trained = [token for token, counts in zip(side.input_ids, side.loss_mask, strict=True) if counts]
+            assert encoder.tokenizer.decode(trained) == f"{answer}<|im_end|>"
 
 
 def test_rows_with_tools_are_counted(write_rows, make_encoder):
