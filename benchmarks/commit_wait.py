@@ -1,4 +1,4 @@
-"""What it costs that a step after a save waits for its commit, beside not to wait and to wait at the save itself.
+"""The cost of waiting for a save's commit at the next step, compared with not waiting and with waiting at the save.
 
     python benchmarks/commit_wait.py [--model FOLDER] [--store URL] [--every STEPS] [--rounds N]
 
@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def seconds(given: dict[str, Any], script: str, url: str, workdir: Path) -> float:
-    """Train once; the seconds trained."""
+    """Train once and return the seconds it took."""
     path = workdir / "values.json"
     write_values(path, given)
     environ = {**os.environ, "TUNEYARD_STORE": url, "TUNEYARD_DEVICE": "cpu"}

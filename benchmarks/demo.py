@@ -23,13 +23,13 @@ EVERY_SECONDS = 0.2
 
 
 def verb_of(command: list[str]) -> str:
-    """Name a process by the room it runs, or as the demo itself."""
+    """Return the package that a process runs, or `demo`."""
     rooms = [word.removeprefix("tuneyard.") for word in command if word.startswith("tuneyard.")]
     return rooms[0] if rooms else "demo and commands"
 
 
 def sample(home: str) -> dict[str, float]:
-    """Memory in GiB by room."""
+    """Return the memory in GiB by package."""
     used: dict[str, float] = defaultdict(float)
     for process in psutil.process_iter():
         try:

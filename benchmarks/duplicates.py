@@ -1,4 +1,4 @@
-"""Peak memory and time of the search for equal and nearly equal rows alone, over made-up records.
+"""Peak memory and time of the search for equal and nearly equal rows alone, over synthetic records.
 
     python benchmarks/duplicates.py ROWS
 
@@ -20,7 +20,7 @@ from tuneyard.data.duplicates import RECORD_BYTES, SIGNATURE_BYTES, most_similar
 
 
 def records(count: int) -> Iterator[bytes]:
-    """Make the records, the same in every run."""
+    """Generate the records, the same in every run."""
     rng = np.random.default_rng(3)
     earlier = [rng.bytes(SIGNATURE_BYTES) for _ in range(10_000)]
     for number in range(count):

@@ -1,4 +1,4 @@
-"""How often a right merge is refused, and a broken one accepted: LoRA on all linear layers of bfloat16 models.
+"""How often a correct merge is refused, and a broken one accepted: LoRA on all linear layers of bfloat16 models.
 
     python benchmarks/merges.py --model FOLDER --rows FILE.jsonl     # adapters trained on the rows' conversations
     python benchmarks/merges.py --tiny                               # random adapters on tiny models of many kinds
@@ -49,7 +49,7 @@ ROTARY = ("llama", "qwen2", "qwen3", "phi3", "olmo2", "mixtral")
 
 
 class Tally:
-    """Counts outcomes and keeps the ratios of right merges."""
+    """Counts outcomes and keeps the ratios of correct merges."""
 
     def __init__(self) -> None:
         self.outcomes: Counter[tuple[str, str]] = Counter()
@@ -81,7 +81,7 @@ class Tally:
         for (kind, outcome), count in sorted(self.outcomes.items()):
             print(f"{kind:45} {outcome:9} {count}")
         ratios = torch.tensor(self.ratios)
-        print(f"ratios of right merges: median {ratios.median():.2f}, largest {ratios.max():.2f}")
+        print(f"ratios of correct merges: median {ratios.median():.2f}, largest {ratios.max():.2f}")
 
 
 def random_texts(seed: int) -> tuple[list[list[int]], list[Text]]:
@@ -92,7 +92,7 @@ def random_texts(seed: int) -> tuple[list[list[int]], list[Text]]:
 
 
 def tiny_base(kind: str, folder: Path, seed: int) -> Path:
-    """Write a tiny random model; larger weights than at the beginning of a training, as trained ones are."""
+    """Write a tiny random model with larger weights than a fresh one has, as after training."""
     config = AutoConfig.for_model(kind, **TINY, **ARCHITECTURES[kind])
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config)
@@ -120,7 +120,7 @@ def random_adapter(base: Path, folder: Path, seed: int, rank: int, scale: float,
 
 
 def tiny(tally: Tally) -> None:
-    """Merge random adapters into tiny models, right and broken."""
+    """Merge random adapters into tiny models, correctly and broken."""
     for kind in ARCHITECTURES:
         for seed, rank, scale in itertools.product(range(3), (4, 32), (0.005, 0.03)):
             with tempfile.TemporaryDirectory() as name:
@@ -175,7 +175,7 @@ def trained(base: Path, rows: list[list[int]], folder: Path) -> Iterator[tuple[s
 
 
 def real(base: Path, file: Path, tally: Tally) -> None:
-    """Merge trained adapters into a real model, right and broken."""
+    """Merge trained adapters into a real model, correctly and broken."""
     rows = encoded(base, file)
     texts = [Text(row, 64) for row in rows[:8]]
     prompts = [row[: ROW_TOKENS // 2] for row in rows[:4]]

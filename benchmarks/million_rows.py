@@ -1,4 +1,4 @@
-"""Peak memory of `tuneyard data check` over many rows, beside what loads the same file as a table.
+"""Peak memory of `tuneyard data check` over many rows, compared with loading the same file as a table.
 
     python benchmarks/million_rows.py --model FOLDER [--rows 1000000] [--folder build/million]
 
@@ -75,14 +75,14 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="a folder with a tokenizer and a chat template")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--folder", type=Path, default=Path("build/million"))
-    asked = parser.parse_args()
-    asked.folder.mkdir(parents=True, exist_ok=True)
-    path = asked.folder / f"rows-{asked.rows}.jsonl"
-    write(path, asked.rows)
-    print(f"{asked.rows:,} rows, {path.stat().st_size / 2**20:,.0f} MiB")
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    path = arguments.folder / f"rows-{arguments.rows}.jsonl"
+    write(path, arguments.rows)
+    print(f"{arguments.rows:,} rows, {path.stat().st_size / 2**20:,.0f} MiB")
     for name, script, word in (
-        ("tuneyard data check", CHECK, asked.model),
-        ("datasets.load_dataset", DATASETS, str(asked.folder / "cache")),
+        ("tuneyard data check", CHECK, arguments.model),
+        ("datasets.load_dataset", DATASETS, str(arguments.folder / "cache")),
         ("pandas.read_json", PANDAS, ""),
     ):
         printed, seconds, peak = measure(script, str(path), word)

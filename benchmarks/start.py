@@ -1,4 +1,4 @@
-"""How long the command line takes to answer, as a ratio to Python starting and doing nothing.
+"""How long the command line takes to start, as a ratio to Python starting and doing nothing.
 
 .venv/bin/python benchmarks/start.py
 """
@@ -22,7 +22,7 @@ COMMANDS = {
 
 
 def seconds(command: list[str]) -> float:
-    """Wall time of one run."""
+    """Return the wall time of one run."""
     start = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return time.perf_counter() - start

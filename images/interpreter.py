@@ -1,4 +1,4 @@
-"""Lets an image's Python find the packages and the source, isolated (`python -I`) or not, and be called `python`."""
+"""Make an image's Python find the packages and the source, isolated (`python -I`) or not, and be named `python`."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Writes the package's metadata beside its source in an image: its name and version, as an installer would.
+"""Write the package's metadata next to its source in an image: its name and version, as an installer would.
 
 The images copy the source instead of building a wheel, so that a change of it makes one small layer.
 """

@@ -1,4 +1,4 @@
-# Serves with vLLM: its CPU build made here, or vLLM's own image for CUDA and ROCm with our package in it.
+# Serves with vLLM: its CPU build, or vLLM's own image for CUDA and ROCm with our package added.
 #   images/build cpu serve
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
 ARG VARIANT=cpu

@@ -1,4 +1,4 @@
-"""Ends the building of an image whose torch can't use the accelerators that the image is for (VARIANT)."""
+"""Fail the build of an image whose torch can't use the accelerators that the image is for (VARIANT)."""
 
 import importlib.util
 import os

@@ -32,7 +32,7 @@ Data goes to standard output, messages go to standard error, and every command e
 
 
 def commands(command: Any, context: Context) -> Iterator[tuple[Any, Context]]:
-    """Yield every visible command below a group, depth first, each with the context that knows its full name."""
+    """Yield every visible command below a group, depth first, each with the context that has its full name."""
     for name, inner in command.commands.items() if isinstance(command, TyperGroup) else ():
         if not inner.hidden:
             below = Context(inner, info_name=name, parent=context)
@@ -53,12 +53,12 @@ def page() -> str:
 
 
 def summary(command: Any) -> str:
-    """Take the first paragraph of a command's help."""
+    """Return the first paragraph of a command's help."""
     return " ".join(inspect.cleandoc(command.help or "").partition("\n\n")[0].split())
 
 
 def section(command: Any, context: Context) -> str:
-    """Describe one command: its help, how to call it, its arguments and options."""
+    """Describe one command: its help, usage, arguments and options."""
     usage = " ".join(command.get_usage(context).removeprefix("Usage: ").split())
     table = [f"| `{cell(names)}` | {cell(text)} |" for names, text in records(command, context)]
     if table:
@@ -76,18 +76,18 @@ def records(command: Any, context: Context) -> Iterator[tuple[str, str]]:
 
 
 def description(command: Any) -> str:
-    """Take the whole help of a command, as paragraphs of Markdown."""
+    """Return the whole help of a command, as paragraphs of Markdown."""
     return inspect.cleandoc(command.help or "").replace("\b\n", "")
 
 
 def cell(text: str) -> str:
-    """Keep a text within one cell of a table."""
+    """Escape a text for a cell of a table."""
     return " ".join(text.split()).replace("|", r"\|")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail where the page is out of date")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if the page is out of date")
     check = parser.parse_args().check
     text = page()
     if PAGE.exists() and PAGE.read_text(encoding="utf-8") == text:

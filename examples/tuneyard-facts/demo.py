@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def compare(steps: list[tuple[str, float]], began: float) -> None:
-    """Ask base and tuned what neither was asked before, print the answers and write the report."""
+    """Send the held-out questions to the base and the tuned model, print the answers and write the report."""
     console.rule("[bold]5. compare", align="left")
     published = experiment_folder()
     served = json.loads((published / "checkpoint-final/manifest.json").read_text(encoding="utf-8"))["files"]
@@ -105,7 +105,7 @@ def ask_everything() -> list[dict[str, object]]:
 
 
 def right(row: dict[str, object], who: str) -> bool:
-    """Whether the answer holds the key fact, whatever its case and spacing."""
+    """Return whether the answer contains a key, ignoring case and spacing."""
 
     def plain(text: object) -> str:
         return " ".join(str(text).casefold().split())

@@ -1,12 +1,12 @@
-"""The client: every verb of the command line, for Python programs, in the same words.
+"""The client: every verb of the command line for Python programs, under the same names.
 
     client = tuneyard.Client(on=tuneyard.Kubernetes(namespace="lab"))
     run = client.finetune("values.yaml", set=["finetuning_config.peft_conf.peft_kwargs.r=16"], name="lora-16")
     server = client.serve("lora-16")
     print(client.chat("What is a manifest?", name="lora-16"))
 
-A client holds the target and the store; `tuneyard.finetune(…)` and its like use one with the defaults. A verb plans
-(`runners.plans`), launches on a runner and returns a handle on the run; no verb asks which target it is on. Errors are
+A client holds the target and the store; module functions such as `tuneyard.finetune(…)` use a default client. A verb
+plans (`runners.plans`), launches on a runner and returns a handle on the run; no verb depends on its target. Errors are
 those of `tuneyard.errors`. Nothing is printed: notices are logged.
 """
 
@@ -52,15 +52,15 @@ _NAMED_BY_ARGUMENTS: Mapping[str, Any] = {
         "data_conf": {"training_data": {"datasets": [{"path": "default-bucket/datasets/named-by-argument.jsonl"}]}}
     },
 }
-"""Values need a model and data to be complete; a look at data names them by arguments instead."""
+"""Values need a model and data to be complete; `check_data` and `show_data` get them as arguments instead."""
 
 
 class Client:
     """Every verb, on one target and one store.
 
     Args:
-        on: The target: `"local"`, `"kubernetes"`, or `tuneyard.Kubernetes(context=…, namespace=…)`; by default what
-            `TUNEYARD_ON` names, else this machine.
+        on: The target: `"local"`, `"kubernetes"`, or `tuneyard.Kubernetes(context=…, namespace=…)`; by default
+            `TUNEYARD_ON`, else this machine.
         store: The store's URL or folder as this machine reaches it; by default `TUNEYARD_STORE`, else the local store,
             or for a cluster the values' own.
 
@@ -95,7 +95,7 @@ class Client:
 
         Raises:
             InvalidValuesError: If the values are not allowed, with every problem.
-            NotFoundError: If a values file is not there.
+            NotFoundError: If a values file does not exist.
             RunEndedError: If it was waited for and did not succeed.
         """
         from tuneyard.runners import plan_deliver
@@ -120,12 +120,12 @@ class Client:
             inside: Whether to read model and data in a short pod in the cluster.
 
         Returns:
-            The estimate, the verdict (`yes`, `not now`, `never` or `unknown`), and what it rests on.
+            The estimate, the verdict (`yes`, `not now`, `never` or `unknown`), and the findings that it is based on.
 
         Raises:
-            InvalidValuesError: If the values are not allowed, or request what is not trained, with every problem.
+            InvalidValuesError: If the values are not allowed, or request what is not supported, with every problem.
             InvalidDataError: If rows of the data can't be trained on.
-            NotFoundError: If a values file, the base model, the namespace or its queue is not there.
+            NotFoundError: If a values file, the base model, the namespace or its queue does not exist.
             UnavailableError: If the store or the cluster can't be reached.
         """
         from tuneyard.runners import forecast
@@ -142,7 +142,7 @@ class Client:
     ) -> Run:
         """Finetune a delivered model on delivered data.
 
-        Launched again under its name, a finished run is left as it is and an unfinished one resumes from its newest
+        Launched again under its name, a finished run is left unchanged and an unfinished one resumes from its newest
         checkpoint.
 
         Args:
@@ -157,7 +157,7 @@ class Client:
 
         Raises:
             InvalidValuesError: If the values are not allowed, with every problem.
-            NotFoundError: If a values file, the base model or a dataset is not there.
+            NotFoundError: If a values file, the base model or a dataset does not exist.
             ConflictError: If a run of that name is running with other values.
             RunEndedError: If it was waited for and did not succeed.
         """
@@ -176,7 +176,7 @@ class Client:
         port: int | None = None,
         wait: bool = True,
     ) -> Run:
-        """Serve a finetuned model, or any that values name, on an OpenAI-compatible endpoint.
+        """Serve a finetuned model, or the model that values name, on an OpenAI-compatible endpoint.
 
         The handle's `url` is the endpoint and `info().api_key_file` holds its key; in a cluster, the Secret
         `info().api_key_secret`.
@@ -196,7 +196,7 @@ class Client:
 
         Raises:
             InvalidValuesError: If the values are not allowed, with every problem.
-            NotFoundError: If the run, or the model it should have published, is not there.
+            NotFoundError: If the run, or the model it should have published, does not exist.
             RunEndedError: If it was waited for and ended before it answered.
         """
         from tuneyard.runners import plan_serve, wait_until_ready
@@ -239,15 +239,15 @@ class Client:
         max_tokens: int | None = None,
         temperature: float | None = None,
     ) -> str | dict[str, str]:
-        """Send a question to a served model; nothing is remembered from one call to the next.
+        """Send a question to a served model; each call is a new conversation.
 
         Args:
             question: A question, or a whole conversation that ends with one.
-            name: The server's name; the only running one by default. One that is still loading is waited for.
+            name: The server's name; by default the only running one. One that is still loading is waited for.
             compare: Whether the base model answers too.
             system: A system message to put first.
-            max_tokens: The longest answer; the server's own limit by default.
-            temperature: 0 for the same answer every time; the model's own setting by default.
+            max_tokens: The most tokens of the answer; by default the server's limit.
+            temperature: 0 for the same answer every time; by default the model's own setting.
 
         Returns:
             The answer; with `compare`, both answers by the model's name, the base first.
@@ -281,12 +281,12 @@ class Client:
         """Return a handle on a run that was launched before.
 
         Args:
-            name: `NAME`, or `VERB/NAME` where several verbs use the name.
-            prefer: The verb whose run is meant where several use the name.
+            name: `NAME`, or `VERB/NAME` if several verbs use the name.
+            prefer: The verb to choose if several use the name.
 
         Raises:
             NotFoundError: If there is no such run.
-            UsageError: If several have that name.
+            UsageError: If several runs have that name.
         """
         found = find_run(self.runner.list(), name, prefer=prefer, options=self.runner.options)
         return Run(found.key, self.runner)
@@ -307,7 +307,7 @@ class Client:
         """Yield a run's state now and after each change, until it has ended.
 
         Args:
-            name: `NAME` or `VERB/NAME`; where several verbs use the name, the finetuning run is meant.
+            name: `NAME` or `VERB/NAME`; if several verbs use the name, the finetuning run.
 
         Raises:
             NotFoundError: If there is no such run.
@@ -333,12 +333,12 @@ class Client:
 
         Args:
             name: `NAME` or `VERB/NAME`.
-            data: Whether to delete what a finetuning run has published in the store too. It can't be undone.
+            data: Whether to also delete what a finetuning run has published in the store. This can't be undone.
 
         Raises:
             NotFoundError: If there is no such run.
             ConflictError: If it is still running.
-            UsageError: If data is to be deleted of a run that publishes none.
+            UsageError: If `data` is set and the run has no published data.
         """
         return self.find(name).delete(data=data)
 
@@ -357,9 +357,9 @@ class Client:
 
         Args:
             data: Files of this machine, or keys of the store; by default the datasets of the values.
-            model: Whose tokenizer: a folder, or a key of the store; by default the values' `basemodel`.
+            model: The model with the tokenizer: a folder, or a key of the store; by default the values' `basemodel`.
             validation: Files that `data` is compared with: a row in both is reported.
-            format: The shape of the rows; by default detected.
+            format: The format of the rows; by default detected.
             files: Values files, later ones winning.
             set: `path=value` texts that win over everything else.
             values: Values that win over the files.
@@ -370,7 +370,7 @@ class Client:
 
         Raises:
             UsageError: If neither arguments nor values name data and a model.
-            NotFoundError: If something named is not there.
+            NotFoundError: If a file, the data or the model does not exist.
         """
         from tuneyard.job import check_source, open_source
 
@@ -393,8 +393,8 @@ class Client:
 
         Args:
             data: Files of this machine, or keys of the store; by default the datasets of the values.
-            model: Whose tokenizer: a folder, or a key of the store; by default the values' `basemodel`.
-            format: The shape of the rows; by default detected.
+            model: The model with the tokenizer: a folder, or a key of the store; by default the values' `basemodel`.
+            format: The format of the rows; by default detected.
             files: Values files, later ones winning.
             set: `path=value` texts that win over everything else.
             values: Values that win over the files.
@@ -403,7 +403,7 @@ class Client:
 
         Raises:
             InvalidDataError: If one of the rows can't be used, or there is none.
-            NotFoundError: If something named is not there.
+            NotFoundError: If a file, the data or the model does not exist.
             UsageError: If neither arguments nor values name data and a model.
         """
         from tuneyard.job import open_source, show_source
@@ -422,14 +422,14 @@ class Client:
         """Resolve values as a launch would, every default filled in.
 
         Args:
-            kind: Whose values: a verb's, or those of the namespace's setup.
+            kind: The verb, or `namespace` for its setup.
             files: Values files, later ones winning.
             set: `path=value` texts that win over everything else.
             values: Values that win over the files.
 
         Raises:
             InvalidValuesError: If they are not allowed, with every problem.
-            NotFoundError: If a values file is not there.
+            NotFoundError: If a values file does not exist.
         """
         from pathlib import Path
 
@@ -444,10 +444,10 @@ class Client:
             place: A key (`bucket/path`) of a run, a model, data or a folder of them; or a finetuning run's name.
 
         Returns:
-            What was found; `damage` is empty where everything is as published.
+            The state of each part; `damage` is empty if everything is as published.
 
         Raises:
-            NotFoundError: If there is nothing, or no such run.
+            NotFoundError: If there is nothing under the key, or no such run.
         """
         from tuneyard.inventory import verify_place
         from tuneyard.progress import progress_bar
@@ -457,11 +457,11 @@ class Client:
             return verify_place(store, key, advance=advance)
 
     def gc(self, place: str, *, older_than_hours: float = 24.0, dry_run: bool = False) -> Removal:
-        """Delete the objects under a key that no manifest names: what killed runs and deliveries have left.
+        """Delete the objects under a key that no manifest lists: leftovers of killed runs and deliveries.
 
         Args:
             place: A key (`bucket/path`), or a finetuning run's name.
-            older_than_hours: How old an object has to be.
+            older_than_hours: The least age of an object to delete.
             dry_run: Whether to only report what would be deleted.
 
         Raises:
@@ -489,18 +489,18 @@ class Client:
             The report, with a hint for each problem and the exit code of the worst.
 
         Raises:
-            UsageError: If the target takes no such argument.
+            UsageError: If the target does not support an argument.
         """
         from tuneyard.diagnosis import check_target
 
         return check_target(self.target, store=self.store, files=files, sets=set, bucket=bucket, quick=quick)
 
     def check_store(self, *, bucket: str = "default-bucket", rounds: int = 20) -> Report:
-        """Check on a real store what resuming relies on. Everything it writes is deleted again.
+        """Check that the store has the semantics that resuming relies on. All objects it writes are deleted again.
 
         Args:
             bucket: The bucket to write into.
-            rounds: How often 32 conditional writes contend.
+            rounds: How many times 32 conditional writes contend.
         """
         from tuneyard.diagnosis import probe_store
 
@@ -519,8 +519,8 @@ class Client:
 
         if not (sources.files or sources.sets or sources.values) and not (data and model):
             raise UsageError(
-                "There is nothing to look at: name files and a model, or values.",
-                hint="tuneyard data check FILE --model FOLDER, or tuneyard data check -f VALUES",
+                "Neither arguments nor values name data and a model.",
+                hint="Name them: tuneyard data check FILE --model FOLDER, or tuneyard data check -f VALUES",
             )
         return load_finetune_values(sources, below=None if sources.files or sources.values else _NAMED_BY_ARGUMENTS)
 
@@ -530,7 +530,7 @@ class Client:
         return find_store(self.store, fallback=fallback)
 
     def _place(self, place: str) -> tuple[Store, str]:
-        """Return the store and the key that are meant; a name without a slash is a finetuning run's."""
+        """Return the store and the key of a place; a name without a slash is a finetuning run's."""
         if "/" in place.strip("/"):
             return self._open_store(), place.strip("/")
         runs = self.runner.list("finetune")

@@ -39,7 +39,7 @@ with hub_server("0.0.0.0", (8000, 8001), os.environ["HOST"]) as hub:
     time.sleep(86400)
 """
 UNPACK = "import sys, tarfile; tarfile.open(fileobj=sys.stdin.buffer, mode='r|').extractall('/tmp/hub')"
-ASK = """
+REQUEST = """
 import json, os, urllib.request
 body = {"model": "tune", "messages": [{"role": "user", "content": "a yard?"}], "max_tokens": 4}
 headers = {"Authorization": "Bearer " + os.environ["TUNEYARD_API_KEY"], "Content-Type": "application/json"}
@@ -117,7 +117,7 @@ def ran(canaries, tmp_path_factory):
 
 def answers(made, deployment):
     """Whether the server answers a conversation that is sent with the key, from inside its pod."""
-    command = ["kubectl", "exec", "-n", made.namespace, f"deployment/{deployment}", "--", "python", "-c", ASK]
+    command = ["kubectl", "exec", "-n", made.namespace, f"deployment/{deployment}", "--", "python", "-c", REQUEST]
     return subprocess.run(command, capture_output=True, text=True, timeout=120).stdout.startswith("200")
 
 
@@ -178,9 +178,9 @@ def shown(ran):
     on = ["--on", "kubernetes", "--namespace", made.namespace]
     for words in (["runs"], ["runs", "show", "tune"], ["runs", "show", "locked-out"], ["runs", "show", "deliver"]):
         command = [sys.executable, "-m", "tuneyard", *words, *on, "--json"]
-        told = subprocess.run(command, capture_output=True, timeout=60)
-        seen[f"tuneyard {' '.join(words)}"] = told.stdout + told.stderr
-        assert told.returncode == 0, told.stderr
+        done = subprocess.run(command, capture_output=True, timeout=60)
+        seen[f"tuneyard {' '.join(words)}"] = done.stdout + done.stderr
+        assert done.returncode == 0, done.stderr
     return seen
 
 

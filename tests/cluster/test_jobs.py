@@ -1,6 +1,6 @@
 """Training Jobs on a real cluster: what every way of ending them costs, and that it costs no step.
 
-The Jobs are rendered from the chart and run the image; the model is tiny. Most ask for no accelerator, so that these
+The Jobs are rendered from the chart and run the image; the model is tiny. Most request no accelerator, so that these
 tests don't wait for other people's; the preemption has a ClusterQueue of its own, so that nobody else is preempted.
 """
 
@@ -91,12 +91,12 @@ def finished(jobs):
 
 
 def resumed_from(jobs, pod):
-    """Where a pod said that it goes on from."""
+    """Return the step from which a pod logged that it resumes."""
     return int(jobs.until_output(pod, r"attempt \d+: resuming from step (\d+)")[1])
 
 
 def stopped_at(jobs, pod):
-    """Where a pod said that it stopped."""
+    """Return the step at which a pod logged that it stopped."""
     return int(jobs.until_output(pod, r"stopped after step (\d+)")[1])
 
 
@@ -139,7 +139,7 @@ def test_a_deleted_evicted_or_drained_pod_saves_and_the_next_resumes_at_that_ste
 
 @pytest.fixture(scope="module")
 def refused(jobs, finished):
-    """Six Jobs that can't succeed, all applied at once; each says why not."""
+    """Six Jobs that can't succeed, all applied at once; each reports why."""
     keys = {"API_ACCESS_KEY": "nobody-knows-this-key", "API_SECRET_KEY": "nor-this-secret-of-it"}
     encoded = {name: base64.b64encode(text.encode()).decode() for name, text in keys.items()}
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "wrong-keys"}, "data": encoded}
@@ -293,9 +293,9 @@ def test_a_finished_run_applied_twice_exits_before_loading_torch(jobs, finished,
     jobs.complete("again")
     ends = jobs.ends("again")
     assert [end.code for end in ends] == [0, 0]
-    said = jobs.output_of(ends[-1].pod)
-    assert "nothing to do" in said
-    assert "loading torch" not in said
+    log = jobs.output_of(ends[-1].pod)
+    assert "nothing to do" in log
+    assert "loading torch" not in log
     assert jobs.store.get(f"{jobs.remote(finished)}/HEAD").body == head
     until(lambda: accelerators_in_use() == 0, "the accelerator is given back")
 
@@ -334,13 +334,13 @@ def test_a_preempted_job_resumes_at_the_same_step(jobs, finished, one_accelerato
 
 
 def evictions(jobs, job):
-    """How often Kueue has evicted a Job's workload, by reason."""
+    """Return how often Kueue has evicted a Job's workload, by reason."""
     uid = jobs.job(job)["metadata"]["uid"]
     selector = f"kueue.x-k8s.io/job-uid={uid}"
     listed = kubectl("get", "workloads", "-n", jobs.namespace, "-l", selector, "-o", "json")
     (workload,) = json.loads(listed)["items"]
-    told = workload["status"].get("schedulingStats", {}).get("evictions", [])
-    return {one["reason"]: one["count"] for one in told}
+    found = workload["status"].get("schedulingStats", {}).get("evictions", [])
+    return {one["reason"]: one["count"] for one in found}
 
 
 # ---- any number of accelerators and nodes ----

@@ -51,7 +51,7 @@ def reached(lab):
 
 
 def plan(lab, environ, *sets, words=(), rc=0):
-    """Run the command; give its document and what it said."""
+    """Run the command; return its document and its stderr."""
     given = [word for one in (GPU, *SMALL, *sets) for word in ("--set", one)]
     done = lab.run("plan", "-f", lab.values("planned"), *given, *words, "--json", rc=rc, environ=environ)
     return json.loads(done.stdout) if done.stdout else {}, done.stderr
@@ -88,8 +88,8 @@ def test_a_run_that_would_wait_is_reported_and_exits_8_with_check_only(lab, queu
         assert (
             "would wait in LocalQueue 'one': amd.com/gpu: requested 1, free 0 of 1" in document["verdict"]["sentence"]
         )
-        _, said = plan(lab, reached, f"queueName={queue}", words=["--check"], rc=8)
-        assert "hint: Launch it all the same: it waits by itself." in said
+        _, output = plan(lab, reached, f"queueName={queue}", words=["--check"], rc=8)
+        assert "hint: Launch it anyway: it starts once there is room." in output
     finally:
         lab.remove("taking")
 
@@ -103,7 +103,7 @@ NEVER = {
     "more memory than its limit": (
         ["queueName=", "gpuResource=", "resources.limits.memory=128Mi"],
         "memory",
-        "128 Mi is the most there is for it",
+        "at most 128 Mi is available",
     ),
 }
 
@@ -111,18 +111,18 @@ NEVER = {
 @pytest.mark.parametrize("case", NEVER)
 def test_a_run_that_can_never_start_exits_3_with_a_hint(case, lab, queue, reached):
     sets, place, words = NEVER[case]
-    document, said = plan(lab, reached, f"queueName={queue}", *sets, rc=3)
+    document, output = plan(lab, reached, f"queueName={queue}", *sets, rc=3)
     assert document["verdict"]["fits"] == finding(document, place)["fits"] == "never"
     assert words in finding(document, place)["sentence"]
-    assert "error: It can never run: " in said
-    assert "hint: " in said
+    assert "error: It can never run: " in output
+    assert "hint: " in output
 
 
 def test_nine_accelerators_never_fit_the_shared_queue_of_eight(lab, reached):
     batch = ["finetuning_config.batchsize_conf.total_train_batch_size=18", "finetuningGpus=9"]
-    document, said = plan(lab, reached, f"queueName={QUEUE}", *batch, rc=3)
+    document, output = plan(lab, reached, f"queueName={QUEUE}", *batch, rc=3)
     assert "amd.com/gpu: requested 9, total 8" in finding(document, "queue")["sentence"]
-    assert "hint: Ask for less: finetuningGpus, nodes, resources.requests. Or have the queue's quota raised." in said
+    assert "hint: Request less: finetuningGpus, nodes, resources.requests. Or raise the queue's quota." in output
     assert document["estimate"]["processes"] == 9
 
 
@@ -139,9 +139,9 @@ def test_the_namespaces_resource_quota_counts(lab, queue, reached):
 
 
 def test_a_missing_queue_is_reported_with_the_available_ones(lab, queue, reached):
-    _, said = plan(lab, reached, "queueName=nobody", rc=4)
-    assert f"The LocalQueue 'nobody' does not exist in namespace '{lab.namespace}'; available: " in said
-    assert "hint: --set queueName=" in said
+    _, output = plan(lab, reached, "queueName=nobody", rc=4)
+    assert f"The LocalQueue 'nobody' does not exist in namespace '{lab.namespace}'; available: " in output
+    assert "hint: --set queueName=" in output
 
 
 def test_a_store_unreachable_from_this_machine_hints_at_inside(lab):
@@ -162,11 +162,11 @@ def test_inside_reports_the_same_estimate_and_leaves_nothing(lab, queue, reached
 
 def test_an_error_inside_is_raised_by_the_command_and_leaves_nothing(lab, queue):
     before = there(lab)
-    _, said = plan(lab, {}, f"queueName={queue}", "basemodel=default-bucket/models/none", words=["--inside"], rc=4)
-    assert "error: There is no model at 'default-bucket/models/none' in 'https://minio" in said
-    assert "hint: tuneyard deliver --set modelID=<model> --set bucketModelPath=default-bucket/models/none" in said
-    _, said = plan(lab, {}, f"finetuningImage={MISSING_IMAGE}", words=["--inside"], rc=4)
-    assert f"the image '{MISSING_IMAGE}' can't be pulled" in said
+    _, output = plan(lab, {}, f"queueName={queue}", "basemodel=default-bucket/models/none", words=["--inside"], rc=4)
+    assert "error: There is no model at 'default-bucket/models/none' in 'https://minio" in output
+    assert "hint: tuneyard deliver --set modelID=<model> --set bucketModelPath=default-bucket/models/none" in output
+    _, output = plan(lab, {}, f"finetuningImage={MISSING_IMAGE}", words=["--inside"], rc=4)
+    assert f"the image '{MISSING_IMAGE}' can't be pulled" in output
     assert left(lab) == before
 
 
@@ -183,24 +183,24 @@ def test_interrupting_inside_leaves_nothing(lab):
 
 
 def test_values_that_training_rejects_are_rejected_before_a_pod_is_created(lab):
-    _, said = plan(lab, {}, "finetuning_config.method=dpo", words=["--inside"], rc=3)
-    assert "finetuning_config.sft_args" in said
+    _, output = plan(lab, {}, "finetuning_config.method=dpo", words=["--inside"], rc=3)
+    assert "finetuning_config.sft_args" in output
     assert 'pods "tuneyard-plan' not in kubectl("get", "events", "-n", lab.namespace)
 
 
 def test_missing_permissions_are_denied(lab, queue, reached, tmp_path):
     nobody = str(service_account(lab.namespace, tmp_path))
-    _, said = plan(lab, {**reached, "KUBECONFIG": nobody}, f"queueName={queue}", rc=5)
-    assert "The cluster denied" in said
+    _, output = plan(lab, {**reached, "KUBECONFIG": nobody}, f"queueName={queue}", rc=5)
+    assert "The cluster denied" in output
 
 
 def test_python_returns_the_same_plan(lab, queue, reached, monkeypatch):
     for name, value in reached.items():
         monkeypatch.setenv(name, value)
     sets = [GPU, *SMALL, f"queueName={queue}"]
-    told = tuneyard.plan(lab.values("planned"), set=sets, on=tuneyard.Kubernetes(namespace=lab.namespace))
-    assert told.verdict.fits == "yes"
-    assert [finding.place for finding in told.findings] == ["queue", "nodes", "memory"]
+    forecast = tuneyard.plan(lab.values("planned"), set=sets, on=tuneyard.Kubernetes(namespace=lab.namespace))
+    assert forecast.verdict.fits == "yes"
+    assert [finding.place for finding in forecast.findings] == ["queue", "nodes", "memory"]
     with pytest.raises(NotFoundError, match="The namespace 'no-such-namespace' does not exist"):
         tuneyard.plan(lab.values("planned"), set=[GPU], on=tuneyard.Kubernetes(namespace="no-such-namespace"))
 

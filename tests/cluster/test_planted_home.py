@@ -42,7 +42,7 @@ PLANTS = {
 }
 ROWS = [{"messages": [{"role": "user", "content": "a yard?"}, {"role": "assistant", "content": "A tuneyard."}]}] * 3
 
-# Plants wherever it can write, and writes down whatever it can read that is not the image's.
+# Plants files wherever it can write, and records everything it can read that is not the image's.
 SCRIPT = f"""
 import glob, json, os, pathlib
 
@@ -175,7 +175,7 @@ def start(made: Workspace, case: str, change: Change, **more: Any) -> None:
 
 
 def exit_code(made: Workspace, case: str) -> int:
-    """Wait for the end of a delivery's pod, and give the exit code of the container that delivers."""
+    """Wait for the end of a delivery's pod, and return the exit code of the delivering container."""
 
     def look() -> dict[str, Any] | None:
         pods = json.loads(kubectl("get", "pods", "-n", made.namespace, "-l", f"job-name={case}", "-o", "json"))["items"]
@@ -184,11 +184,11 @@ def exit_code(made: Workspace, case: str) -> int:
 
     status = until(look, f"the end of {case}", every=1.0)
     (first,) = status["initContainerStatuses"]
-    assert first["state"]["terminated"]["exitCode"] == 0, said(made, case, "data-script")
+    assert first["state"]["terminated"]["exitCode"] == 0, log_of(made, case, "data-script")
     return status["containerStatuses"][0]["state"]["terminated"]["exitCode"]
 
 
-def said(made: Workspace, case: str, container: str) -> str:
+def log_of(made: Workspace, case: str, container: str) -> str:
     return kubectl("logs", "-n", made.namespace, f"job/{case}", "-c", container)
 
 
@@ -202,7 +202,7 @@ def made(tmp_path_factory):
         start(made, "kept", without_sandbox(SCRIPT), volumeClaim="kept")
         for case, change in CASES.items():
             start(made, case, change)
-        assert exit_code(made, "kept") == 0, said(made, "kept", "deliver")
+        assert exit_code(made, "kept") == 0, log_of(made, "kept", "deliver")
         kubectl("delete", "job", "kept", "-n", made.namespace, "--cascade=foreground", "--wait=true")
         # What an earlier script has left on a volume, the next delivery under the same name finds there.
         start(made, "kept", as_it_is, volumeClaim="kept", bucketDataDir=f"{made.prefix}/kept-again")
@@ -210,7 +210,7 @@ def made(tmp_path_factory):
 
 
 def witnessed(made: Workspace, case: str) -> dict[str, Any]:
-    (line,) = (line for line in said(made, case, "deliver").splitlines() if line.startswith("witness "))
+    (line,) = (line for line in log_of(made, case, "deliver").splitlines() if line.startswith("witness "))
     return json.loads(line.removeprefix("witness "))
 
 
@@ -222,8 +222,8 @@ def delivered(made: Workspace, case: str) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("case", HELD)
 def test_the_delivery_runs_nothing_that_the_script_planted_and_succeeds(made, case):
-    assert exit_code(made, case) == 0, said(made, case, "deliver")
-    assert f"{MARK} ran" not in said(made, case, "deliver")
+    assert exit_code(made, case) == 0, log_of(made, case, "deliver")
+    assert f"{MARK} ran" not in log_of(made, case, "deliver")
     found = delivered(made, case)
     assert [json.loads(line) for line in found["chat.jsonl"].splitlines()] == ROWS
     assert sorted(found) == [
@@ -258,16 +258,16 @@ def test_the_script_plants_files_wherever_it_can_and_the_delivery_reads_its_data
 def test_the_bucket_s_keys_do_not_reach_the_script(made, case):
     exit_code(made, case)
     keys = dict(zip(("the access key", "the secret key"), made.keys, strict=True))
-    told = delivered(made, case)["seen.jsonl"]
-    assert b"TUNEYARD_CHART" in told or b"HF_HUB_DISABLE_IMPLICIT_TOKEN" in told, "it has seen its environment"
-    assert find(keys, {"what it saw": told, "what it said": said(made, case, "data-script").encode()}) == []
+    seen = delivered(made, case)["seen.jsonl"]
+    assert b"TUNEYARD_CHART" in seen or b"HF_HUB_DISABLE_IMPLICIT_TOKEN" in seen, "it has seen its environment"
+    assert find(keys, {"its report": seen, "its log": log_of(made, case, "data-script").encode()}) == []
 
 
 def test_without_isolation_the_planted_code_runs_and_the_keys_are_visible(made):
     assert exit_code(made, "nothing-holds") == 66
-    assert f"{MARK} ran" in said(made, "nothing-holds", "deliver")
+    assert f"{MARK} ran" in log_of(made, "nothing-holds", "deliver")
     keys = dict(zip(("the access key", "the secret key"), made.keys, strict=True))
-    assert len(find(keys, {"what it said": said(made, "nothing-holds", "data-script").encode()})) == 2
+    assert len(find(keys, {"its log": log_of(made, "nothing-holds", "data-script").encode()})) == 2
     assert delivered(made, "nothing-holds") == {}
 
 
@@ -276,6 +276,6 @@ def test_without_isolation_the_planted_code_runs_and_the_keys_are_visible(made):
 )
 def test_links_and_pipes_that_the_script_leaves_are_not_followed(made, case, words):
     assert exit_code(made, case) == 3
-    message = said(made, case, "deliver")
+    message = log_of(made, case, "deliver")
     assert all(word in message for word in words), message
     assert delivered(made, case) == {}

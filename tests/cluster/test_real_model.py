@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples/tuneyard-facts"
 STEPS = 6
-# Four conversations, all of them in every step: what is learned shows in the training loss.
+# Four conversations, all of them in every step: so the training loss shows what is learned.
 TOGETHER = changed(
     VALUES,
     **{
@@ -58,9 +58,9 @@ def jobs(tmp_path_factory):
     model = ROOT / ".downloads/HuggingFaceTB_SmolLM2-135M-Instruct"
     subprocess.run([sys.executable, EXAMPLE / "base_model.py", model], check=True)
     rows = [json.loads(line) for line in (EXAMPLE / "heldout.jsonl").read_text(encoding="utf-8").splitlines()[:4]]
-    asked = [{"role": "user", "content": row["question"]} for row in rows]
-    told = [{"role": "assistant", "content": row["keys"][0]} for row in rows]
-    conversations = [{"messages": list(turns)} for turns in zip(asked, told, strict=True)]
+    questions = [{"role": "user", "content": row["question"]} for row in rows]
+    answers = [{"role": "assistant", "content": row["keys"][0]} for row in rows]
+    conversations = [{"messages": list(turns)} for turns in zip(questions, answers, strict=True)]
     lay_out(folder / "store", rows=conversations, folder=model)
     with workspace("tuneyard-real", folder) as made, training_jobs(made, folder) as jobs:
         made.upload(folder / "store")

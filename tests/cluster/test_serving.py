@@ -46,7 +46,7 @@ body = {"model": "tune", "messages": [{"role": "user", "content": "What is a yar
 body |= {"ignore_eos": True, "logprobs": True}
 def note(**row):
     os.write(1, json.dumps(row).encode() + b"\\n")  # a line at once: threads share it
-def ask(connection, more):
+def send(connection, more):
     began = time.time()
     connection.request("POST", "/v1/chat/completions", json.dumps({**body, **more}), headers)
     answer = connection.getresponse()
@@ -55,16 +55,16 @@ def ask(connection, more):
         raise RuntimeError(f"{answer.status}: {text}")
     return began, text
 def sure(choice):
-    # How sure a model is of its first token tells which model it is.
+    # The probability of the first token identifies the model.
     return round(choice["logprobs"]["content"][0]["logprob"], 3)
 def alone(name):
     connection = http.client.HTTPConnection(host, 8080, timeout=240)
-    began, text = ask(connection, {"max_tokens": 8})
+    began, text = send(connection, {"max_tokens": 8})
     connection.close()
     note(client=name, began=began, ended=time.time(), model=sure(json.loads(text)["choices"][0]))
 def streamed(name):
     connection = http.client.HTTPConnection(host, 8080, timeout=240)
-    began, text = ask(connection, {"stream": True, "max_tokens": 1500})
+    began, text = send(connection, {"stream": True, "max_tokens": 1500})
     connection.close()
     events = [line[6:] for line in text.splitlines() if line.startswith("data: ")]
     if events[-1] != "[DONE]":
@@ -85,8 +85,8 @@ for name in os.environ["CLIENTS"].split():
     threading.Thread(target=go_on, args=(alone if name == "alone" else streamed, name)).start()
 """
 
-# So many that streams last: one of them has to be under way when the old server is told to end.
-ASKING = ("alone", *(f"stream-{number}" for number in range(10)))
+# So many that streams last: one of them has to be active when the old server receives SIGTERM.
+CLIENT_NAMES = ("alone", *(f"stream-{number}" for number in range(10)))
 WRITABLE = """
 import json, os, tempfile
 found = []
@@ -125,7 +125,7 @@ def room(tmp_path_factory):
 
 
 def deploy(made, name, model, **flags):
-    """Apply the chart with the name that all of this file's clients ask for."""
+    """Apply the chart with the name that all of this file's clients request."""
     values = {
         "model": f"s3://{made.place(model)}",
         "bucket_storage": {"host": STORE},
@@ -192,9 +192,9 @@ def test_a_changed_byte_of_the_weights_is_detected_before_loading(room):
     assert state["exitCode"] == 7, state
     words = json.loads(state["message"])
     assert "model.safetensors" in words["error"]
-    said = kubectl("logs", "-n", made.namespace, pod)
-    assert "model.safetensors" in said
-    assert "vllm" not in said.lower(), said
+    log = kubectl("logs", "-n", made.namespace, pod)
+    assert "model.safetensors" in log
+    assert "vllm" not in log.lower(), log
     kubectl("delete", "deployment", deployment, "-n", made.namespace)
 
 
@@ -221,7 +221,7 @@ def test_no_request_is_answered_without_the_key(room, served):
     program = """
 import http.client, json, os, sys
 key = "Bearer " + os.environ["TUNEYARD_API_KEY"]
-def asked(method, path, given):
+def request(method, path, given):
     connection = http.client.HTTPConnection("127.0.0.1", 8080, timeout=60)
     connection.request(method, path, b"{}", {"Authorization": given} if given else {})
     answer = connection.getresponse()
@@ -232,19 +232,19 @@ answers = {}
 for path in sys.argv[1:]:
     for method in ("GET", "POST", "OPTIONS"):
         for given in (None, "Bearer wrong", "Basic " + os.environ["TUNEYARD_API_KEY"]):
-            answers[f"{method} {path} {str(given)[:6]}"] = asked(method, path, given)[0]
-print(json.dumps([answers, json.loads(asked("GET", "/v1/models", key)[1])]))
+            answers[f"{method} {path} {str(given)[:6]}"] = request(method, path, given)[0]
+print(json.dumps([answers, json.loads(request("GET", "/v1/models", key)[1])]))
 """
-    said = kubectl("logs", "-n", made.namespace, f"deployment/{served}")
-    routes = {re.sub("{.*?}", "x", path) for path in re.findall(r"Route: (\S+), Methods", said)}
+    log = kubectl("logs", "-n", made.namespace, f"deployment/{served}")
+    routes = {re.sub("{.*?}", "x", path) for path in re.findall(r"Route: (\S+), Methods", log)}
     assert "/v1/chat/completions" in routes
     paths = {*PATHS, *routes}
     answers, models = inside(made, served, program, *paths)
     assert len(answers) == 9 * len(paths)
     assert {where: status for where, status in answers.items() if status != 401} == {}
     assert [model["id"] for model in models["data"]] == [NAME]
-    said = kubectl("logs", "-n", made.namespace, f"deployment/{served}")
-    assert key not in said
+    log = kubectl("logs", "-n", made.namespace, f"deployment/{served}")
+    assert key not in log
 
 
 def test_the_server_is_unprivileged_and_writes_to_its_volumes_only(room, served):
@@ -260,20 +260,20 @@ def test_an_update_to_another_model_fails_no_request_and_cuts_no_stream(room, se
     made, _ = room
     env = [
         {"name": "HOST", "value": served},
-        {"name": "CLIENTS", "value": " ".join(ASKING)},
+        {"name": "CLIENTS", "value": " ".join(CLIENT_NAMES)},
         {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "server", "key": "api-key"}}},
     ]
     [old] = [pod["metadata"]["name"] for pod in pods(made, served)]
     start_python(made, "clients", CLIENTS, env)
 
     def rows(client):
-        told = [json.loads(line) for line in kubectl("logs", "-n", made.namespace, "clients").splitlines()]
-        return [row for row in told if row["client"] == client]
+        found = [json.loads(line) for line in kubectl("logs", "-n", made.namespace, "clients").splitlines()]
+        return [row for row in found if row["client"] == client]
 
     def answered(times):
-        return all(len(rows(client)) >= times[client] for client in ASKING)
+        return all(len(rows(client)) >= times[client] for client in CLIENT_NAMES)
 
-    until(lambda: answered(dict.fromkeys(ASKING, 1)), "an answer for each client", every=2.0)
+    until(lambda: answered(dict.fromkeys(CLIENT_NAMES, 1)), "an answer for each client", every=2.0)
     with (tmp_path / "old.log").open("wb") as log:
         follow = ["kubectl", "logs", "-f", "-n", made.namespace, old]
         with subprocess.Popen(follow, stdout=log, stderr=subprocess.STDOUT) as follower:
@@ -281,13 +281,13 @@ def test_an_update_to_another_model_fails_no_request_and_cuts_no_stream(room, se
             rolled_out(made, served)
             kubectl("wait", f"pod/{old}", "-n", made.namespace, "--for=delete", "--timeout=110s")
             follower.wait(60)  # it ends with the pod
-    enough = {client: len(rows(client)) + 2 for client in ASKING}
+    enough = {client: len(rows(client)) + 2 for client in CLIENT_NAMES}
     until(lambda: answered(enough), "the new server's answers", every=2.0)
-    told = (tmp_path / "old.log").read_text(encoding="utf-8", errors="replace")
-    for client in ASKING:
+    old_log = (tmp_path / "old.log").read_text(encoding="utf-8", errors="replace")
+    for client in CLIENT_NAMES:
         answers = rows(client)
-        assert [row for row in answers if "failed" in row] == [], told[-6000:]
+        assert [row for row in answers if "failed" in row] == [], old_log[-6000:]
         models = [row["model"] for row in answers]
         assert len(set(models)) == 2, f"{client} was answered by one model, or by more than two: {set(models)}"
         assert models[0] != models[-1]
-    assert "draining in-flight requests" in told, told[-6000:]
+    assert "draining in-flight requests" in old_log, old_log[-6000:]

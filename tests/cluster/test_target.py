@@ -51,9 +51,9 @@ def queue(lab):
 
 
 def test_a_dry_run_prints_valid_manifests_and_starts_nothing(lab):
-    said = lab.run("finetune", "-f", lab.values("dry"), "--name", "dry", "--dry-run").stdout
-    told = kubectl("apply", "--dry-run=server", "-f", "-", "-o", "name", given=said).split()
-    assert sorted(one.partition("/")[0] for one in told) == ["configmap", "job.batch"]
+    output = lab.run("finetune", "-f", lab.values("dry"), "--name", "dry", "--dry-run").stdout
+    applied = kubectl("apply", "--dry-run=server", "-f", "-", "-o", "name", given=output).split()
+    assert sorted(one.partition("/")[0] for one in applied) == ["configmap", "job.batch"]
     assert lab.objects("dry") == []
 
 
@@ -199,11 +199,11 @@ def test_a_queued_run_has_its_position_and_all_bars_fit_the_terminal(lab, queue)
 
 def test_a_failed_run_ends_the_command_with_its_exit_code_error_and_hint(lab):
     path = lab.values("astray", basemodel=lab.place("default-bucket/models/none"), waitSeconds=0)
-    said = lab.run("finetune", "-f", path, "--name", "astray", rc=4).stderr
-    assert "models/none" in said and "hint: " in said
+    output = lab.run("finetune", "-f", path, "--name", "astray", rc=4).stderr
+    assert "models/none" in output and "hint: " in output
     info = lab.show("astray")
     assert (info["status"], info["exit_code"]) == ("failed", 4)
-    assert info["error"] and info["error"] in said.replace("\n", " ")
+    assert info["error"] and info["error"] in output.replace("\n", " ")
     assert info["error"] in lab.run("runs").stdout
     lab.run("delete", "astray", "--yes")
 
@@ -216,8 +216,8 @@ def test_a_delivery_publishes_a_model(lab):
         "storageClass=",
         "storageQuantity=1Gi",
     ]
-    said = lab.run("deliver", *[word for text in sets for word in ("--set", text)], "--name", "copy")
-    assert "deliver/copy  succeeded" in said.stdout
+    output = lab.run("deliver", *[word for text in sets for word in ("--set", text)], "--name", "copy")
+    assert "deliver/copy  succeeded" in output.stdout
     assert lab.workspace.store.head(f"{lab.workspace.prefix}/models/copy/.tuneyard/manifest.json")
     # One name is one Job in a cluster.
     refused = lab.run("finetune", "-f", lab.values("copy"), "--name", "copy", "--detach", rc=6)
@@ -350,12 +350,12 @@ def test_denied_unreachable_and_missing_are_distinct_errors(lab, tmp_path):
 def test_missing_and_old_tools_are_reported_with_what_to_install(lab, tmp_path):
     path = lab.values("tools")
     launch = ["finetune", "-f", path, "--name", "tools", "--detach"]
-    said = lab.run(*launch, rc=8, environ={"PATH": str(tmp_path)}).stderr
-    assert "kubectl is not on PATH" in said and "hint: Install kubectl 1.27" in said
+    output = lab.run(*launch, rc=8, environ={"PATH": str(tmp_path)}).stderr
+    assert "kubectl is not on PATH" in output and "hint: Install kubectl 1.27" in output
     old = tmp_path / "helm"
     old.write_text("#!/bin/sh\necho v3.9.0+g7ceeda6\n")
     old.chmod(0o755)
     path_ = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
-    said = lab.run(*launch, rc=8, environ={"PATH": path_}).stderr
-    assert "The version 'v3.9' of helm is not supported" in said and "hint: Install Helm 3.14" in said
+    output = lab.run(*launch, rc=8, environ={"PATH": path_}).stderr
+    assert "The version 'v3.9' of helm is not supported" in output and "hint: Install Helm 3.14" in output
     assert lab.objects("tools") == []

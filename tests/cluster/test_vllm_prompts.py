@@ -1,4 +1,4 @@
-"""The token ids that a real vLLM makes of messages are those that were trained with, over real models' templates."""
+"""A real vLLM renders the token ids of training, for real models' templates."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ def made(tmp_path_factory):
 
 
 def questions(encoder: ChatEncoder, conversations: list[Conversation]) -> list[tuple[dict[str, object], list[int]]]:
-    """What a server is asked before each answer, and the token ids that the answer was learnt after."""
-    asked: list[tuple[dict[str, object], list[int]]] = []
+    """Return a server's request before each answer, and the token ids that precede the answer in training."""
+    requests: list[tuple[dict[str, object], list[int]]] = []
     for conversation in conversations:
         try:
             sequences = encoder.encode(conversation)
         except InvalidDataError:
             continue
-        learnt = [(sequence.input_ids, start) for sequence in sequences for start, _ in sequence.answers]
+        trained = [(sequence.input_ids, start) for sequence in sequences for start, _ in sequence.answers]
         answers = [number for number, message in enumerate(conversation.messages) if message.role == "assistant"]
-        for number, (ids, start) in zip(answers, learnt, strict=True):
+        for number, (ids, start) in zip(answers, trained, strict=True):
             body: dict[str, object] = {"messages": [_sent(message) for message in conversation.messages[:number]]}
             if conversation.tools is not None:
                 body["tools"] = list(conversation.tools)
-            asked.append(({"model": "tune", "add_generation_prompt": True, **body}, ids[:start]))
-    return asked
+            requests.append(({"model": "tune", "add_generation_prompt": True, **body}, ids[:start]))
+    return requests
 
 
 def _sent(message: Message) -> dict[str, object]:
@@ -85,16 +85,16 @@ def test_vllm_renders_the_token_ids_that_were_trained(made, tmp_path, name):
         kubectl("rollout", "status", "-n", made.namespace, deployment, "--timeout=600s", patience=620)
         encoder = ChatEncoder(load_tokenizer(folder, DataConf()))
         conversations = [*CONVERSATIONS.values(), *mixed(COUNT, refused=family.refused, seed=SEED)]
-        asked = questions(encoder, conversations)
-        lines = "".join(json.dumps(body) + "\n" for body, _ in asked)
-        said = kubectl("exec", "-i", "-n", made.namespace, deployment, "--", "python", "-c", TOKENIZE, given=lines)
-        served = [json.loads(line) for line in said.splitlines()]
-        assert len(served) == len(asked) >= COUNT
-        others = [number for number, got in enumerate(served) if got != asked[number][1]]
+        requests = questions(encoder, conversations)
+        lines = "".join(json.dumps(body) + "\n" for body, _ in requests)
+        output = kubectl("exec", "-i", "-n", made.namespace, deployment, "--", "python", "-c", TOKENIZE, given=lines)
+        served = [json.loads(line) for line in output.splitlines()]
+        assert len(served) == len(requests) >= COUNT
+        others = [number for number, got in enumerate(served) if got != requests[number][1]]
         if others:
-            body, ids = asked[others[0]]
-            told, wanted = served[others[0]], encoder.tokenizer.decode(ids)
-            got = encoder.tokenizer.decode(told) if isinstance(told[-1], int) else told
-            pytest.fail(f"{len(others)} of {len(asked)} differ: {body}\n{got!r}\ninstead of\n{wanted!r}")
+            body, ids = requests[others[0]]
+            actual, wanted = served[others[0]], encoder.tokenizer.decode(ids)
+            got = encoder.tokenizer.decode(actual) if isinstance(actual[-1], int) else actual
+            pytest.fail(f"{len(others)} of {len(requests)} differ: {body}\n{got!r}\ninstead of\n{wanted!r}")
     finally:
         kubectl("delete", "-n", made.namespace, "-f", "-", "--wait=true", given=rendered)

@@ -41,14 +41,14 @@ MODEL = "default-bucket/models/tiny-llama_tinyllama-1.1b-chat-v1.0"
 DATA = "default-bucket/datasets/argilla-mistral-large-human-prompts.jsonl"
 
 DRAWN_BAR = "\r\x1b\\[2K[^\r\n]*━"
-"""A line that is erased and drawn anew."""
+"""A line that is erased and redrawn."""
 
 
 def _blocks() -> list[str]:
     return re.findall(r"^```bash\n(.*?)^```$", GUIDE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
-SETUP, K9S, DELIVER, LOOP, EIGHT, ONE, DEPLOY, FORWARD, ASK, STOP = _blocks()
+SETUP, K9S, DELIVER, LOOP, EIGHT, ONE, DEPLOY, FORWARD, CHAT, STOP = _blocks()
 
 
 class Shell:
@@ -76,12 +76,12 @@ class Shell:
         began = time.monotonic()
         self._bash.stdin.write(f"{block}\necho; echo '{mark}'$?\n")
         self._bash.stdin.flush()
-        said: list[str] = []
+        output: list[str] = []
         for line in self._bash.stdout:
             if line.startswith(mark):
                 break
-            said.append(line)
-        text = "".join(said).rstrip("\n")
+            output.append(line)
+        text = "".join(output).rstrip("\n")
         self._write(f"```\n$ {block.rstrip()}\n{text}\n```\n{time.monotonic() - began:.1f} s\n")
         assert line == f"{mark}0\n", text
         return text
@@ -91,7 +91,7 @@ class Shell:
         self._write(f"{time.strftime('%H:%M:%S')}: {text}\n")
 
     def close(self) -> None:
-        """End the shell and whatever it left running."""
+        """End the shell and everything it left running."""
         with self._bash:
             os.killpg(self._bash.pid, signal.SIGTERM)
 
@@ -163,7 +163,7 @@ def walkthrough_namespace(shell, tmp_path_factory):
 
 
 def _checkpointed(store: Store, names: list[str]) -> str | None:
-    """Find a run that works and has committed a checkpoint."""
+    """Find a running run that has committed a checkpoint."""
     for name in names:
         if _running_pod(name) and Experiment(store, f"{EXPERIMENTS}/{name}").committed():
             return name
@@ -181,12 +181,12 @@ def test_the_namespace_has_its_queue_and_its_keys(walkthrough_namespace, shell):
 
 def test_eight_of_ten_are_admitted_at_once_and_two_queue(walkthrough_namespace, shell):
     shell.run(DELIVER)
-    said = shell.run(LOOP)
-    assert len(re.findall(r"^job\.batch/\S+ created$", said, re.MULTILINE)) == len(RANKS)
+    output = shell.run(LOOP)
+    assert len(re.findall(r"^job\.batch/\S+ created$", output, re.MULTILINE)) == len(RANKS)
 
     def admitted() -> bool:
-        works = [one for one in _get("workloads")["items"] if "sweep" in one["metadata"]["name"]]
-        states = [_conditions(one).get("Admitted") == "True" for one in works]
+        workloads = [one for one in _get("workloads")["items"] if "sweep" in one["metadata"]["name"]]
+        states = [_conditions(one).get("Admitted") == "True" for one in workloads]
         return (len(states), sum(states)) == (10, 8)
 
     until(admitted, "eight of ten Workloads are admitted")
@@ -205,7 +205,7 @@ def test_the_model_and_the_data_are_delivered(store, shell):
 
 def test_a_terminal_shows_the_moving_bar_and_a_shell_opens(store, shell):
     pod = until(lambda: next(filter(None, map(_running_pod, SWEEP)), None), "a training pod runs")
-    until(lambda: "step " in kubectl("logs", pod, "-n", NAMESPACE, "--tail=50"), "its log tells of steps")
+    until(lambda: "step " in kubectl("logs", pod, "-n", NAMESPACE, "--tail=50"), "its log has steps")
     steps: set[str] = set()
     seen = ""
     child, screen = pty.fork()
@@ -239,24 +239,24 @@ def test_killed_and_deleted_runs_resume_and_the_others_are_unchanged(store, shel
     others = [name for name in SWEEP if name != killed]
     deleted = until(lambda: _checkpointed(store, others), "another run has a checkpoint")
     kubectl("delete", "job", deleted, "-n", NAMESPACE, "--cascade=foreground", "--wait=true", "--timeout=100s")
-    said = shell.run(LOOP)
-    created = re.findall(r"^(\S+) created$", said, re.MULTILINE)
+    output = shell.run(LOOP)
+    created = re.findall(r"^(\S+) created$", output, re.MULTILINE)
     assert created == [f"job.batch/{deleted}"]
-    assert len(re.findall(r" unchanged$", said, re.MULTILINE)) == 2 * len(RANKS) - 1
+    assert len(re.findall(r" unchanged$", output, re.MULTILINE)) == 2 * len(RANKS) - 1
     for name in SWEEP:
         until(lambda name=name: _complete(name), f"{name} is complete", every=2.0)
     for name in (killed, deleted):
         record = read_record(store, f"{EXPERIMENTS}/{name}")
         assert record
-        assert (record.attempts[-1].from_step or 0) > 0, f"{name} began anew"
+        assert (record.attempts[-1].from_step or 0) > 0, f"{name} started over"
     for name in SWEEP:
         assert Experiment(store, f"{EXPERIMENTS}/{name}").finished()
-    shell.note(f"{killed} killed and {deleted} deleted: both went on from their checkpoints; all ten are complete")
+    shell.note(f"{killed} killed and {deleted} deleted: both resumed from their checkpoints; all ten are complete")
 
 
 def test_applying_the_loop_twice_is_unchanged(walkthrough_namespace, shell):
-    said = shell.run(LOOP)
-    assert len(re.findall(r" unchanged$", said, re.MULTILINE)) == 2 * len(RANKS)
+    output = shell.run(LOOP)
+    assert len(re.findall(r" unchanged$", output, re.MULTILINE)) == 2 * len(RANKS)
 
 
 def test_every_weight_on_eight_accelerators_and_on_one(store, shell):
@@ -277,7 +277,7 @@ def test_the_deployment_answers_by_curl(store, shell):
     shell.note("the server is ready")
     shell.run(FORWARD)
     until(_port_answers, "the port is forwarded")
-    answer = shell.run(ASK)
+    answer = shell.run(CHAT)
     assert answer.strip().splitlines()[-1] not in ("", "null"), answer
     shell.run(STOP)
 
@@ -297,7 +297,7 @@ def test_a_merged_adapter_is_served_by_the_same_commands(store, shell):
     until(lambda: _rolled_out(rollout), "the merged model is ready", every=2.0)
     shell.run(FORWARD.replace(FULL, name))
     until(_port_answers, "the port is forwarded")
-    answer = shell.run(ASK.replace(FULL, name))
+    answer = shell.run(CHAT.replace(FULL, name))
     assert answer.strip().splitlines()[-1] not in ("", "null"), answer
     shell.run(STOP)
     shell.note("the merged adapter answers")

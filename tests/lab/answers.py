@@ -45,7 +45,7 @@ ALL: dict[str, Family] = {
     **{name: Family(f"{name}.jinja", stops, special) for name, (stops, special) in _FURTHER.items()},
     **CALLS,
 }
-# What the templates are known to have no form for.
+# Messages that the templates can't render.
 NO_REASONING = {
     "chatml", "llama-2", "llama-3", "llama-3.1", "llama-3.2", "mistral", "mistral-tools", "gemma", "gemma-3", "phi-3",
     "zephyr", "qwen-2.5", "qwen-3-2507", "cohere", "lfm-2", "lfm2_v2", "qwen3_vl", "cohere2", "mistral-nemo", "xlam",
@@ -124,7 +124,7 @@ def made(name: str, root: Path) -> Made:
 
 
 def answer(name: str, root: Path, message: dict[str, Any]) -> str | None:
-    """Return the text that training teaches for a message, up to the stop token; None where the row is refused."""
+    """Return the text that training teaches for a message, up to the stop token; None if the row is refused."""
     fields = {key: value for key, value in message.items() if key != "content"}
     if "reasoning_content" in fields:
         fields |= {"reasoning": fields["reasoning_content"], "thinking": fields["reasoning_content"]}
@@ -135,8 +135,8 @@ def answer(name: str, root: Path, message: dict[str, Any]) -> str | None:
         (turn,) = Renderer(made(name, root).tokenizer, ALL[name].stops).turns(conversation, conversation.answers)
     except InvalidDataError:
         return None
-    ends = [place for stop in ALL[name].stops if (place := turn.said.find(stop)) >= 0]
-    return turn.said[: min(ends, default=len(turn.said))]
+    ends = [place for stop in ALL[name].stops if (place := turn.rest.find(stop)) >= 0]
+    return turn.rest[: min(ends, default=len(turn.rest))]
 
 
 def parsed(name: str, root: Path, text: str, *, pieces: random.Random | None = None) -> tuple[str, str, list[Any]]:

@@ -287,7 +287,7 @@ WORKING = {
     "debug": Works("underflow_overflow"),
 }
 OF_DEVICES = ("dataloader_pin_memory", "torch_empty_cache_steps")
-"""Arguments that a CPU has no use for: that the Trainer reads them is all that can be shown there."""
+"""Arguments that a CPU has no use for: there, a test can only show that the Trainer reads them."""
 REFUSED = {
     "optim_target_modules": ["q_proj"],
     "use_liger_kernel": True,

@@ -34,7 +34,7 @@ PLACES = {path: "storage" if path in LFS else "file" for path in FILES}
 
 
 def all_cases(seed: int = SEED) -> tuple[Case, ...]:
-    """Generate every case; a seed always gives the same ones."""
+    """Generate every case, the same for a seed."""
     groups = (
         _bit_flips, _other_bytes, _truncations, _too_long, _etags, _revisions, _ranges, _redirects, _names, _listings,
         _endless, _heads, _refusals, _encodings, _protocol,
@@ -145,7 +145,7 @@ def _revisions(rng: random.Random) -> Iterator[Case]:
         yield Case(
             f"requested a commit, the Hub returns {what}",
             _at("facts", lambda request, sha=sha: [json_reply({**facts(), "sha": sha})]),
-            revision=COMMIT, codes=(7,), sentence="answers with the commit",
+            revision=COMMIT, codes=(7,), sentence="returned the commit",
         )  # fmt: skip
     shas: list[Any] = [
         None, 7, True, [], {}, "", "main", COMMIT[:-1], COMMIT + "0", COMMIT.upper(), "../../../etc/passwd",
@@ -234,10 +234,10 @@ INWARD = (
     "http://intranet.example", "http://both.example", "http://LOOP.example", "http://127。0。0。1",
     "http://①②⑦.⓪.⓪.①", "http://localhost.", "http://user:secret@127.0.0.1", "http://hub.example@169.254.169.254",
 )  # fmt: skip
-"""Spellings of places inside: loopback, private, link-local and metadata addresses, and names that lead there."""
+"""Spellings of internal addresses: loopback, private, link-local and metadata addresses, and names that lead there."""
 
 _NO_ADDRESS = {"http://0177.0.0.1", "http://0251.0376.0251.0376", "http://①②⑦.⓪.⓪.①"}
-"""Spellings of which httpx makes no address, so that nothing is requested of them."""
+"""Spellings that httpx does not parse as an address, so that nothing is requested."""
 
 NAMES = {
     "metadata.google.internal": ("169.254.169.254",),
@@ -260,7 +260,7 @@ def _redirects(rng: random.Random) -> Iterator[Case]:
             return [reply("307 Temporary Redirect", {"Location": location})]
 
         known = {} if where in _NO_ADDRESS else {"codes": (5,), "sentence": "was not followed"}
-        yield Case(f"the {stage} is sent on to {where}", _at(stage, answer), public=True, **{"codes": (8,), **known})
+        yield Case(f"the {stage} is redirected to {where}", _at(stage, answer), public=True, **{"codes": (8,), **known})
     for where, code in (
         ("file:///etc/passwd", 5),
         ("ftp://127.0.0.1/x", 5),
@@ -275,14 +275,14 @@ def _redirects(rng: random.Random) -> Iterator[Case]:
         def odd(request: Request, where: str = where) -> Pieces:
             return [reply("302 Found", {"Location": where})]
 
-        yield Case(f"a file is sent on to {where!r}", _at("file", odd), codes=(code,))
+        yield Case(f"a file is redirected to {where!r}", _at("file", odd), codes=(code,))
 
     def around(request: Request) -> Pieces:
         return [
             reply("302 Found", {"Location": f"{request.url}/org/tiny/resolve/{COMMIT}/{request.path}?{request.number}"})
         ]
 
-    yield Case("files are sent on in circles", _at("file", around), codes=(8,), sentence="sent on more than")
+    yield Case("files are redirected in circles", _at("file", around), codes=(8,), sentence="redirected more than")
 
 
 def _names(rng: random.Random) -> Iterator[Case]:
@@ -430,9 +430,9 @@ def _refusals(rng: random.Random) -> Iterator[Case]:
         "gated": ("403 Forbidden", {"X-Error-Code": "GatedRepo"}, 5, "is gated"),
         "missing": ("404 Not Found", {"X-Error-Code": "RepoNotFound"}, 4, "There is no model"),
         "no such revision": ("404 Not Found", {"X-Error-Code": "RevisionNotFound"}, 4, "has no revision"),
-        "disabled": ("403 Forbidden", {"X-Error-Message": "Access to this resource is disabled."}, 5, "not give out"),
+        "disabled": ("403 Forbidden", {"X-Error-Message": "Access to this resource is disabled."}, 5, "denies access"),
         "a wrong token": ("401 U", {"X-Error-Message": "Invalid credentials in Authorization header"}, 5, "the token"),
-        "an entry that is not there": ("404 Not Found", {"X-Error-Code": "EntryNotFound"}, 4, "not there on"),
+        "an entry that is not there": ("404 Not Found", {"X-Error-Code": "EntryNotFound"}, 4, "does not exist on"),
         "an unknown code": ("404 Not Found", {"X-Error-Code": "\x1b[31mEvil"}, 4, "There is no model"),
     }  # fmt: skip
     for what, (status, headers, code, sentence) in statuses.items():
@@ -492,5 +492,5 @@ def _protocol(rng: random.Random) -> Iterator[Case]:
     for stage in ("facts", "storage"):
         for what, answer in raw.items():
             made = _at(stage, lambda request, answer=answer: [answer])
-            # one of them is a right answer to a client that reads leniently: right bytes are never wrong
+            # a lenient client reads the correct bytes from one of them, which is allowed
             yield Case(f"{stage} is answered with {what}", made, codes=(7, 8))

@@ -262,7 +262,7 @@ def _settings() -> Iterator[HostileModel]:
     yield HostileModel("generation_config.json names code", generation)
 
 
-# Jinja that reaches for Python's insides; `CANARY` stands for code that leaves the canary.
+# Jinja that accesses Python's internals; `CANARY` stands for code that leaves the canary.
 ESCAPES = {
     "cycler's globals": "{{ cycler.__init__.__globals__.os.system('CANARY') }}",
     "joiner's globals": "{{ joiner.__init__.__globals__['os'].popen('CANARY').read() }}",

@@ -26,7 +26,7 @@ def mistakes(value: Any, schema: Any, root: dict[str, Any], path: str = "") -> l
         return [] if schema else [path]
     assert not schema.keys() - KEYWORDS, f"this checker doesn't know {schema.keys() - KEYWORDS}"
     if "$ref" in schema:
-        # as in draft 7, what stands beside a reference is passed over
+        # as in draft 7, the siblings of a reference are ignored
         return mistakes(value, root["$defs"][schema["$ref"].removeprefix("#/$defs/")], root, path)
     found = [] if _fits(value, schema) else [path]
     for branches in (schema.get("anyOf"), schema.get("oneOf")):

@@ -14,7 +14,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 Sample = tuple[list[int], list[int]]
-"""Token ids, and labels: the ids that are learnt, -100 elsewhere."""
+"""Token ids, and labels: the ids in the loss, -100 elsewhere."""
 
 
 def encode(tokenizer: Any, messages: list[dict[str, str]]) -> Sample:
@@ -80,7 +80,7 @@ def answer_log_prob(model: Any, sample: Sample) -> torch.Tensor:
 
 
 def sigmoid_preference_loss(policy: Sequence[torch.Tensor], reference: Sequence[float], beta: float) -> torch.Tensor:
-    """Equation 7 of arxiv.org/abs/2305.18290 for one pair, written out."""
+    """Return the loss of equation 7 of arxiv.org/abs/2305.18290 for one pair."""
     margin = beta * ((policy[0] - reference[0]) - (policy[1] - reference[1]))
     return torch.log1p(torch.exp(-margin))
 

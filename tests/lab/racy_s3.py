@@ -81,7 +81,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         super().setup()
-        self.connection.setsockopt(6, 1, 1)  # TCP_NODELAY: small answers would wait for one another
+        self.connection.setsockopt(6, 1, 1)  # TCP_NODELAY: small responses would wait for one another
 
     def log_message(self, format: str, *args: object) -> None:
         pass

@@ -85,7 +85,7 @@ def make_reciter(adapter: Path, folder: Path, script: Script) -> None:
     config: dict[str, Any] = json.loads((folder / "generation_config.json").read_text())
     stops = config["eos_token_id"]
     ids = [*ids, stops[0] if isinstance(stops, list) else stops] if script.ends else ids
-    # After the end of the prompt and what it has written so far, the next token; so that no repetition leads astray.
+    # After the end of the prompt and what it has written so far, the next token; so that repetitions are not ambiguous.
     prompt = tokenizer.apply_chat_template(QUESTION, add_generation_prompt=True, return_dict=False)[-_TAIL:]
     config["sequence_bias"] = [[[*prompt, *ids[: end + 1]], _STRENGTH] for end in range(len(ids))]
     (folder / "generation_config.json").write_text(json.dumps(config))

@@ -46,7 +46,7 @@ def make_adapter(base: Path, folder: Path, *, seed: int, rank: int = 4, **config
 
 
 def put(store: Path, key: str, folder: Path, *, kind: str = "final", about: dict[str, Any] | None = None) -> str:
-    """Put a folder into the store with its manifest last, and return its content hash."""
+    """Write a folder to the store with its manifest last, and return its content hash."""
     from tuneyard.store import Manifest, open_store, upload_tree, write_manifest
 
     opened = open_store(store.as_uri())
@@ -58,7 +58,7 @@ def put(store: Path, key: str, folder: Path, *, kind: str = "final", about: dict
 
 
 def lay_out(store: Path, beside: Path, **model: Any) -> None:
-    """Put a base, two adapters on it, one that ends each answer at once, and a full model into the store."""
+    """Write a base, two adapters on it, one that ends each answer at once, and a full model to the store."""
     base = make_model(beside / "base", **model)
     trained_on = {"key": BASE, "content_sha256": put(store, BASE, base, kind="model")}
     for key, seed in ((TUNED, 1), (OTHER, 2), (BRIEF, 3)):
@@ -76,12 +76,12 @@ def lay_out(store: Path, beside: Path, **model: Any) -> None:
 
 
 def values(model: str = f"s3://{TUNED}", **more: Any) -> dict[str, Any]:
-    """Values of a server on the CPU."""
+    """Return the values of a server on the CPU."""
     return {"model": model, "gpuResource": "", **more}
 
 
 def environment(store: Path, key: str = KEY, **more: str) -> dict[str, str]:
-    """The environment of a serving process: its store, its key, one thread."""
+    """Return the environment of a serving process: its store, its key, one thread."""
     dropped = ("TUNEYARD_", "AWS_", "HF_", "VLLM_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
     keys = {"TUNEYARD_API_KEY": key} if key else {}

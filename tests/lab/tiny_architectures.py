@@ -33,7 +33,7 @@ NOT_BUILT = frozenset(
         "ReformerModelWithLMHead",
     }
 )
-"""Those for which no way is found: they take images or sound, or have settings that need more than smaller numbers."""
+"""Architectures without a small config: they take images or sound, or have settings that smaller numbers don't fit."""
 
 _TEXT: dict[str, Any] = {
     "vocab_size": VOCABULARY,
@@ -203,7 +203,7 @@ def kinds() -> dict[str, tuple[Any, list[Any]]]:
 
 
 def build(name: str, **settings: Any) -> PreTrainedModel | None:
-    """Make a model of a kind with fixed random weights, in evaluation mode; None where no small config is found."""
+    """Make a model of a kind with fixed random weights, in evaluation mode; None if no small config is found."""
     import torch
 
     model_class, config_classes = kinds()[name]
@@ -259,7 +259,7 @@ def _has(plain: Any, name: str) -> bool:
 
 
 def _layers(plain: Any) -> Iterator[dict[str, Any]]:
-    """Ways to have few layers of every type there is."""
+    """Return settings for few layers of every type."""
     yield {}
     for name in ("layer_types", "layers_block_type", "block_types", "hybrid_override_pattern", "mlp_layer_types"):
         types = getattr(plain, name, None)

@@ -62,7 +62,7 @@ _EXTRA: dict[str, list[str]] = {"llama3": ["<|end_of_text|>", "<|start_header_id
 _PAD = {"chatml": "<|im_end|>"}
 _TEMPLATES = {"chatml": CHATML, "llama3": LLAMA3, "mistral": MISTRAL, "zephyr": ZEPHYR}
 _VOCAB_SIZE = 400
-# unlike GPT-2's, these words hold line ends: a prompt's closing "\n\n" is one token whatever follows
+# unlike GPT-2's, these words contain line ends: a prompt's closing "\n\n" is one token whatever follows
 _LLAMA3_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -177,7 +177,7 @@ def _byte_level(special_tokens: list[str], words: str) -> Tokenizer:
 
 
 def _sentencepiece_like(special_tokens: list[str]) -> Tokenizer:
-    """Build what Llama 2 and Mistral carry: no pre-tokenizer, spaces as U+2581, unknown characters as bytes."""
+    """Build a tokenizer like Llama 2's: no pre-tokenizer, spaces as U+2581, unknown characters as bytes."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, trainers
 
     spaces = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])

@@ -87,7 +87,7 @@ WORDS = [
 
 
 def conversations(count: int, *, seed: int = 0) -> list[dict[str, Any]]:
-    """Make rows of different lengths; a seed always gives the same ones."""
+    """Return rows of different lengths, the same for a seed."""
     rng = random.Random(seed)
 
     def text() -> str:
@@ -100,7 +100,7 @@ def conversations(count: int, *, seed: int = 0) -> list[dict[str, Any]]:
 
 
 def preferences(count: int, *, seed: int = 0) -> list[dict[str, Any]]:
-    """Make rows with a chosen and a rejected answer, as text."""
+    """Return rows with a chosen and a rejected answer, as text."""
     return [
         {"prompt": one["messages"][0]["content"], "chosen": one["messages"][1]["content"], "rejected": f"{place} no"}
         for place, one in enumerate(conversations(count, seed=seed))

@@ -64,7 +64,7 @@ CURRENT: dict[str, Any] = {}
 
 
 def describe(trainer: Any) -> dict[str, Any]:
-    """Describe a Trainer before its first step by what it made of its arguments."""
+    """Describe a Trainer before its first step by the effect of its arguments."""
     optimizer = trainer.optimizer
     optimizer = getattr(optimizer, "optimizer", optimizer)
     loader = trainer.callback_handler.train_dataloader
@@ -150,7 +150,7 @@ def _noting(self: Any, name: str) -> Any:
 
 @contextmanager
 def witnessed() -> Iterator[dict[str, Any]]:
-    """Let every Trainer of the block be looked at; gives what was seen."""
+    """Record every Trainer in the block; yields what was seen."""
     CURRENT.clear()
     transformers_trainer.DEFAULT_CALLBACKS.append(Witness)
     TrainingArguments.__getattribute__ = _noting
@@ -206,5 +206,5 @@ def _without(folder: Path, value: Any) -> Any:
 
 
 def as_text(found: Mapping[str, Any]) -> str:
-    """Return what was found as comparable text, but for what was read."""
+    """Return what was recorded as comparable text, except what was read."""
     return json.dumps({name: value for name, value in found.items() if name != "read"}, default=str, sort_keys=True)

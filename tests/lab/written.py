@@ -1,4 +1,4 @@
-"""Hypothesis strategies for all that a user can write, valid or not: values, rows, and the config of a delivered model.
+"""Hypothesis strategies for all user input, valid or not: values, rows, and the config of a delivered model.
 
 Values are drawn from the chart's own schema, so a new key is drawn without a change here. `Bench` plans with them and
 trains a tiny model for one step, in this process.
@@ -31,17 +31,17 @@ SCHEMA: dict[str, Any] = json.loads(
 )
 
 HUGE = 10**12
-"""Of this many elements no tensor can be made, on any machine: less might fill the memory of the one that tests."""
+"""So many elements that no machine can allocate the tensor; fewer might fill the memory of the test machine."""
 
 ODD: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 2, 3, 8, HUGE, 2**63, -(2**70), 0.5, -0.5, 1.5, 1e-9, 1e30, "", " ", "x", "no", "auto",
     "none", "1", "0.5", "nan", "inf", "true", "q_proj", "../x", "a/b", "ä\u0000", [], [1], ["x"], ["q_proj"], [None],
     [[1]], {}, {"a": 1}, {"x": {"y": [None]}}, {"rope_type": "linear", "factor": 2}, {"rope_type": "x"},
 )  # fmt: skip
-"""Values of every kind, most of them wrong at any place."""
+"""Values of every kind, most of them invalid for any key."""
 
 _CAPPED: Mapping[str, Any] = {
-    # what a step of a tiny model is to be trained with, whatever is drawn
+    # settings of a step of a tiny model, whatever is drawn
     "finetuningGpus": 1,
     "nodes": 1,
     "gpuResource": "",

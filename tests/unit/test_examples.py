@@ -76,7 +76,7 @@ def test_the_demo_takes_its_model_only_with_the_pinned_hash(tmp_path: Path) -> N
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert "DO NOT MATCH THE HASHES" in done.stderr
-    assert "was not fetched" in done.stderr
+    assert "was not downloaded" in done.stderr
     assert not (tmp_path / "model").exists()
 
 

@@ -95,7 +95,7 @@ def test_what_is_on_the_path_is_left_alone(tmp_path: Path, mirror: tuple[str, Pa
     there.write_text("#!/bin/sh\n")
     there.chmod(0o755)
     done = run(tmp_path / "bin", mirror[0], str(there.parent))
-    assert "helm: already there" in done.stdout
+    assert "helm: already downloaded" in done.stdout
     assert not (tmp_path / "bin/helm").exists()
     assert (tmp_path / "bin/kubectl").exists()
 
@@ -106,7 +106,7 @@ def test_without_a_network_each_tool_has_an_error_that_names_its_address(tmp_pat
     done = run(tmp_path / "bin", url)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == len(tools())
-    assert all("could not be fetched" in line for line in done.stderr.splitlines())
+    assert all("could not be downloaded" in line for line in done.stderr.splitlines())
     assert "Traceback" not in done.stderr
 
 

@@ -2,9 +2,9 @@
 
     main       registers the commands, nothing else
     options    every option, declared once
-    _output    everything that is printed: human, JSON or quiet; data on stdout, notes on stderr
-    _errors    the one table that turns an error into a sentence, a hint and an exit code
-    _follow    what a terminal shows of a run
+    _output    everything that is printed: text, JSON or quiet; data on stdout, notes on stderr
+    _errors    the outermost edge, where an error becomes a message, a hint and an exit code
+    _follow    the display of a running run
 
 Commands import what they need when they are called, so that `tuneyard --help` is fast.
 """

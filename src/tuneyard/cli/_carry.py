@@ -1,4 +1,4 @@
-"""From a plan to its end: show it, or launch it, follow it and print its result."""
+"""Show a plan, or launch it, follow it and print its result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def show_plan(plan: Plan, runner: Runner, out: Output) -> None:
-    """Print the resolved values, or the objects for a cluster: YAML for people, one document for programs.
+    """Print the resolved values, or the objects for a cluster: YAML for people, one JSON document for programs.
 
     Args:
         plan: What would run.
@@ -23,7 +23,7 @@ def show_plan(plan: Plan, runner: Runner, out: Output) -> None:
     from tuneyard.values import NOT_SHOWN, dump_yaml, public_values
 
     for note in plan.notes:
-        out.say(note)
+        out.note(note)
     key, values = plan.launch.key, plan.launch.values
     document = {
         "verb": key.verb,
@@ -43,7 +43,7 @@ def show_plan(plan: Plan, runner: Runner, out: Output) -> None:
 
 
 def launch(plan: Plan, runner: Runner, out: Output) -> RunInfo:
-    """Launch a plan, print its notices first, and where its log is.
+    """Print a plan's notices, launch it, and print where its log is.
 
     Args:
         plan: What to run.
@@ -54,22 +54,22 @@ def launch(plan: Plan, runner: Runner, out: Output) -> RunInfo:
         The run's state.
     """
     for note in plan.notes:
-        out.say(note)
+        out.note(note)
     info = runner.launch(plan.launch)
     why = f" ({info.why})" if info.why else ""
-    out.say(f"{info.key} is {info.status}{why}; its log: tuneyard logs {info.key}{runner.options}")
+    out.note(f"The run '{info.key}' is {info.status}{why}. Its log: tuneyard logs {info.key}{runner.options}")
     return info
 
 
 def carry_out(plan: Plan, runner: Runner, out: Output, *, detach: bool, after: str = "") -> None:
-    """Launch a plan and follow it until it has ended, unless it is to be detached.
+    """Launch a plan and follow it until it has ended, unless detached.
 
     Args:
         plan: What to run.
         runner: Where to run it.
         out: How this command prints.
         detach: Whether to return at once.
-        after: What to do next once it has succeeded.
+        after: A note on the next step, printed once it has succeeded.
 
     Raises:
         RunEndedError: If it did not succeed.
@@ -79,7 +79,7 @@ def carry_out(plan: Plan, runner: Runner, out: Output, *, detach: bool, after: s
         info = raise_if_not_succeeded(follow(runner, info.key, out))
     out.data({"run": info.to_dict()}, _result(info))
     if info.status == "succeeded" and after:
-        out.say(after)
+        out.note(after)
 
 
 def _result(info: RunInfo) -> str:

@@ -1,4 +1,4 @@
-"""Asking before something is gone for good."""
+"""Confirmation before something is deleted."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import sys
 
 
 def confirm_deletion(what: str) -> None:
-    """Ask whether to delete; returns only where the answer is yes.
+    """Prompt for confirmation; return only if the answer is yes.
 
     Args:
         what: What would be deleted.
 
     Raises:
-        UsageError: If nobody can be asked.
+        UsageError: If there is no terminal to prompt on.
     """
     from typer import confirm
 
     from tuneyard.errors import UsageError
 
     if not sys.stdin.isatty():
-        raise UsageError(f"Deleting {what} has to be confirmed.", hint="Say --yes where nobody can be asked.")
+        raise UsageError(f"Deleting {what} needs confirmation.", hint="Without a terminal, add --yes.")
     confirm(f"Delete {what}?", abort=True, err=True)

@@ -1,7 +1,6 @@
-"""The command line's outermost edge: whatever a command raises becomes a sentence, a hint and an exit code.
+"""The command line's outermost edge: whatever a command raises becomes a message, a hint and an exit code.
 
-Commands never catch. `process.ending` decides, as it does for every other process; only a reader that closes the pipe
-is the command line's own.
+Commands never catch. `process.ending` decides, as it does for every other process; only a broken pipe is handled here.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from tuneyard.process import ending
 from tuneyard.terminal import prepare_text, show_logs
 
 BROKEN_PIPE = 141
-"""What a shell reports for a program whose reader went away (`tuneyard runs | head -1`)."""
+"""The exit code that a shell reports for a broken pipe (`tuneyard runs | head -1`)."""
 
 
 def run() -> int:
@@ -36,7 +35,7 @@ def run() -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     except BrokenPipeError:
-        # What is still buffered has nowhere to go either.
+        # Discard what is still buffered.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except BaseException as error:  # the outermost edge

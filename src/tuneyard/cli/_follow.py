@@ -1,6 +1,6 @@
-"""What a terminal shows of a running run: its log, or for training a bar with loss and time left.
+"""The display of a running run: its log, or for training a bar with loss and time left.
 
-Ctrl-C ends the display, never the run. Without a terminal a bar becomes a line every few seconds.
+Ctrl-C ends the display, never the run. Without a terminal, the bar becomes a line every few seconds.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def follow(runner: Runner, key: RunKey, out: Output) -> RunInfo:
         How it ended.
 
     Raises:
-        KeyboardInterrupt: On Ctrl-C, after a hint on how to come back.
+        KeyboardInterrupt: On Ctrl-C, after a hint on how to follow it again.
     """
     with _detaching_on_interrupt(key, runner, out):
         if key.verb != "finetune":
@@ -44,7 +44,7 @@ def follow(runner: Runner, key: RunKey, out: Output) -> RunInfo:
 
 
 def follow_all(runner: Runner, out: Output) -> list[RunInfo]:
-    """Show every running finetuning run, a bar each, until all of them have ended.
+    """Show every active finetuning run, a bar each, until all of them have ended.
 
     Args:
         runner: Where they run.
@@ -54,8 +54,8 @@ def follow_all(runner: Runner, out: Output) -> list[RunInfo]:
         How they ended.
 
     Raises:
-        NotFoundError: If none is running.
-        KeyboardInterrupt: On Ctrl-C, after a hint on how to come back.
+        NotFoundError: If none is active.
+        KeyboardInterrupt: On Ctrl-C, after a hint on how to follow it again.
     """
     keys = [info.key for info in runner.list("finetune") if not info.ended]
     if not keys:
@@ -78,9 +78,9 @@ def _follow_log(runner: Runner, key: RunKey, out: Output) -> RunInfo:
     live = bool(folder) and sys.stderr.isatty() and not (out.quiet or out.as_json)
     with draw_bar(Path(folder) / "bar.json") if live else nullcontext():
         for line in runner.logs(key, follow=True, newest=True):
-            # The error is printed once, at the end; a line of JSON is the process's report to programs.
+            # The error is printed once, at the end; a line of JSON is meant for programs.
             if not line.startswith(("error:", "hint:", "{")):
-                out.say(line)
+                out.note(line)
     return runner.wait(key)
 
 
@@ -91,9 +91,9 @@ def _detaching_on_interrupt(key: RunKey | None, runner: Runner, out: Output) -> 
     except KeyboardInterrupt:
         options = runner.options
         if key is None:
-            out.say(f"\nThe runs continue. Follow them again: tuneyard watch{options}")
+            out.note(f"\nThe runs continue. Follow them again: tuneyard watch{options}")
         else:
-            out.say(
+            out.note(
                 f"\nThe run '{key}' continues. "
                 f"Follow it again: tuneyard watch {key}{options}   Stop it: tuneyard stop {key}{options}"
             )
@@ -101,10 +101,10 @@ def _detaching_on_interrupt(key: RunKey | None, runner: Runner, out: Output) -> 
 
 
 def describe(progress: RunProgress) -> str:
-    """Describe in one line how far training is.
+    """Describe the progress of training in one line.
 
     Args:
-        progress: Its last recorded state.
+        progress: The last recorded progress.
     """
     if not (progress.step or progress.max_steps):
         return progress.phase
@@ -192,21 +192,21 @@ def _bars() -> Generator[Update]:
 
 
 _WIDE = 120
-"""Columns from which on a bar's line shows everything."""
+"""The least width, in columns, at which a bar's line shows everything."""
 
 
 def _state(info: RunInfo, progress: str) -> str:
-    """Return how far a run is, or what it waits for."""
+    """Return the progress of a run, or what it is waiting for."""
     if info.status in ("queued", "failed", "stopped", "interrupted"):
         return info.status if not info.why else f"{info.status}: {info.why}"
     return progress or info.why
 
 
 def describe_shortly(progress: RunProgress) -> str:
-    """Describe in 40 columns how far training is: steps, loss and time left.
+    """Describe the progress of training in 40 columns: steps, loss and time left.
 
     Args:
-        progress: Its last recorded state.
+        progress: The last recorded progress.
     """
     if not progress.max_steps:
         return describe(progress)

@@ -1,8 +1,7 @@
 """The one sink for everything a command prints.
 
-Data goes to stdout: as text for people, or with `--json` as one versioned document for programs. Notes go to
-stderr, and with `--quiet` nowhere. Colour and boxes only where a terminal shows them; `NO_COLOR`
-is respected.
+Data goes to stdout: as text for people, or with `--json` as one versioned document for programs. Notes go to stderr,
+unless `--quiet`. Colour and boxes are for terminals only; `NO_COLOR` is respected.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 SCHEMA = 1
-"""The version of every JSON document printed; raised when one changes other than by new keys."""
+"""The version of every JSON document printed; increased when one changes other than by new keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +39,11 @@ class Output:
             logging.getLogger("tuneyard").setLevel(logging.WARNING)
 
     def data(self, document: Mapping[str, Any], human: RenderableType | str | None = None) -> None:
-        """Print a command's result: the document with `--json`, else what is given for people.
+        """Print a command's result: the document with `--json`, else the form for people.
 
         Args:
             document: The result under named keys; `schema` is added.
-            human: The same for people; text is printed as it is, None prints nothing.
+            human: The form for people; text is printed as it is, None prints nothing.
         """
         if self.as_json:
             self.document({"schema": SCHEMA, **document})
@@ -54,18 +53,18 @@ class Output:
             self._show(human)
 
     def document(self, document: Mapping[str, Any]) -> None:
-        """Print a document whose form is somebody else's standard, as it is.
+        """Print a JSON document as it is, without `schema`.
 
         Args:
-            document: What JSON can hold.
+            document: JSON-ready data.
         """
         print(json.dumps(document, indent=2, ensure_ascii=not shows_unicode(sys.stdout)))
 
     def line(self, text: str) -> None:
-        """Print one line of a stream (a log's) on stdout at once."""
+        """Print one line of a stream, such as a log, on stdout at once."""
         print(text, flush=True)
 
-    def say(self, text: str) -> None:
+    def note(self, text: str) -> None:
         """Print a note for people on stderr."""
         if not self.quiet:
             print(text, file=sys.stderr, flush=True)
@@ -73,7 +72,7 @@ class Output:
     def _show(self, human: RenderableType) -> None:
         from rich.console import Console
 
-        # Without a terminal nothing may be cut to an assumed width.
+        # Without a terminal, nothing is cut to an assumed width.
         width = None if sys.stdout.isatty() else 1000
         Console(width=width, highlight=False, soft_wrap=not sys.stdout.isatty()).print(human)
 
@@ -93,7 +92,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write a time span for people: `8 s`, `3 min 20 s`, `2 h 05 min`."""
+    """Format a duration for people: `8 s`, `3 min 20 s`, `2 h 05 min`."""
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole} s"

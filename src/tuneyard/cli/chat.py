@@ -12,9 +12,9 @@ from tuneyard.cli import options as o
 def chat(
     words: Annotated[
         list[str] | None,
-        Argument(metavar="[NAME] [QUESTION]", help="A running server, the only one if left out; and a question."),
+        Argument(metavar="[NAME] [QUESTION]", help="A running server (by default the only one), and a question."),
     ] = None,
-    compare: Annotated[bool, Option("--compare", help="Let the base model answer beside the tuned one.")] = False,
+    compare: Annotated[bool, Option("--compare", help="Show the base model's answer beside the tuned one's.")] = False,
     system: Annotated[str | None, Option("--system", metavar="TEXT", help="A system message.")] = None,
     max_tokens: Annotated[int | None, Option("--max-tokens", min=1, help="The longest answer.")] = None,
     temperature: Annotated[
@@ -34,14 +34,14 @@ def chat(
     from tuneyard.runners import find_server, is_ready, wait_until_ready
 
     out = Output(json, quiet)
-    name, asked = _name_and_question(words or [])
+    name, given = _name_and_question(words or [])
     runner = client(on, context, namespace).runner
     server = find_server(runner, name)
-    question = read_question(asked)
+    question = read_question(given)
     if not is_ready(server):
-        server = wait_until_ready(runner, server.key, notify=lambda why: out.say(f"{server.name}: {why}"))
+        server = wait_until_ready(runner, server.key, notify=lambda why: out.note(f"{server.name}: {why}"))
     if question is None and json:
-        raise UsageError("--json takes one question.", hint='Give one: tuneyard chat NAME "What is a manifest?" --json')
+        raise UsageError("--json needs a question.", hint='Add one: tuneyard chat NAME "What is a manifest?" --json')
     with runner.reach(server.key) as reached:
         endpoint = connect(reached.url, reached.api_key, target=runner.options)
         if question is None:
@@ -65,7 +65,7 @@ def _name_and_question(words: list[str]) -> tuple[str | None, str | None]:
 
     if len(words) > 2:
         raise UsageError(
-            f"tuneyard chat takes a name and a question, not {len(words)} words.",
+            f"tuneyard chat takes a name and a question, not {len(words)} arguments.",
             hint=f'Put the question in quotes: tuneyard chat {words[0]} "{" ".join(words[1:])}"',
         )
     if len(words) == 2:

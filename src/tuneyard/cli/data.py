@@ -15,28 +15,28 @@ if TYPE_CHECKING:
     from tuneyard.data import Format
 
 _EXAMPLES = 6
-# the data room's, which takes a while to import
+# Those of `tuneyard.data`, which is slow to import.
 _FORMATS: tuple[Format, ...] = ("messages", "sharegpt", "prompt-completion", "alpaca", "preference")
 
 app = Typer(no_args_is_help=True, rich_markup_mode=None)
 
 Files = Annotated[
     list[str] | None,
-    Argument(metavar="[FILE]...", help="Files here, or keys of the store. The datasets of the values if left out."),
+    Argument(metavar="[FILE]...", help="Local files, or keys of the store. By default the datasets of the values."),
 ]
 Model = Annotated[
     str | None,
     Option(
         "--model",
         metavar="MODEL",
-        help="Whose tokenizer: a folder, or a key of the store. That of the values if left out.",
+        help="The model with the tokenizer: a folder, or a key of the store. By default that of the values.",
     ),
 ]
 
 
 Shape = Annotated[
     str | None,
-    Option("--format", metavar="FORMAT", help=f"The shape of the rows: {', '.join(_FORMATS)}. Detected if left out."),
+    Option("--format", metavar="FORMAT", help=f"The format of the rows: {', '.join(_FORMATS)}. By default detected."),
 ]
 
 
@@ -46,7 +46,7 @@ def check(
     model: Model = None,
     validation: Annotated[
         list[str] | None,
-        Option("--validation", metavar="FILE", help="Validation data: none of its rows may be in the other files."),
+        Option("--validation", metavar="FILE", help="Validation data; rows that other files share are reported."),
     ] = None,
     format: Shape = None,
     values: o.Values = None,
@@ -77,7 +77,7 @@ def check(
     report = found.report
     if html:
         html.write_text(report_page(report), encoding="utf-8")
-        out.say(f"The report is in {html}")
+        out.note(f"The report is in '{html}'.")
     out.data({"report": report.to_json()}, None if quiet else report_table(report))
     if not found.trainable:
         bad = f"{report.problem_count} problems" if report.problem_count != 1 else "1 problem"
@@ -97,11 +97,11 @@ def show(
     values: o.Values = None,
     set_: o.Set = None,
     store: o.Store = None,
-    count: Annotated[int, Option("--count", "-n", min=1, help="How many conversations.")] = 3,
+    count: Annotated[int, Option("--count", "-n", min=1, help="How many rows.")] = 3,
     skip: Annotated[int, Option("--skip", min=0, help="How many to skip first.")] = 0,
     json: o.Json = False,
 ) -> None:
-    """Show conversations as the model reads them, with what is trained between « and »."""
+    """Show conversations as the model reads them, with the trained parts between « and »."""
     from rich.console import Group
 
     from tuneyard.cli._client import client
@@ -120,15 +120,15 @@ def show(
     Output(json).data(document, Group(*_apart([row.text for row in shown])))
 
 
-def _format(word: str | None) -> Format | None:
+def _format(name: str | None) -> Format | None:
     from tuneyard.errors import UsageError
 
-    if word is None or word == "auto":
+    if name is None or name == "auto":
         return None
     for known in _FORMATS:
-        if word == known:
+        if name == known:
             return known
-    raise UsageError(f"There is no format {word!r}.", hint=f"Use one of {', '.join(_FORMATS)}, or leave it out.")
+    raise UsageError(f"There is no format {name!r}.", hint=f"Use one of {', '.join(_FORMATS)}, or omit --format.")
 
 
 def _apart(texts: list[Text]) -> list[Text | str]:

@@ -18,7 +18,7 @@ def deliver(
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Deliver a model and data to the store, verified."""
+    """Deliver a model and data to the store, and verify them."""
     from tuneyard.cli._carry import carry_out, show_plan
     from tuneyard.cli._client import client
     from tuneyard.cli._output import Output

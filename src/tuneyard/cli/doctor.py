@@ -1,4 +1,4 @@
-"""`tuneyard doctor` and `tuneyard doctor store`: whether prerequisites are in place, with a hint for each problem."""
+"""`tuneyard doctor` and `tuneyard doctor store`: check prerequisites, with a hint for each problem."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ app = Typer(rich_markup_mode=None)
 
 KubeContext = Annotated[str | None, Option("--context", metavar="NAME", help="The context of the kubeconfig.")]
 Namespace = Annotated[str | None, Option("--namespace", "-n", metavar="NAME", help="The namespace to check.")]
-Quick = Annotated[bool, Option("--quick", help="Start no pod in the cluster.")]
+Quick = Annotated[bool, Option("--quick", help="Start no pods in the cluster.")]
 Bucket = Annotated[str, Option("--bucket", metavar="NAME", help="The bucket to write into.")]
 Rounds = Annotated[int, Option("--rounds", min=1, help="How many times 32 conditional writes contend.")]
 
@@ -52,7 +52,7 @@ def doctor(
         sets=set_values or (),
         bucket=bucket,
         quick=quick,
-        progress=lambda name: out.say(f"checking {name}"),
+        progress=lambda name: out.note(f"Checking {name}"),
     )
     _end(out, found)
 
@@ -65,15 +65,15 @@ def store_command(
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Check on a real store what resuming relies on, and print the mode it would be used in.
+    """Check that a store has the semantics that resuming relies on, and print the mode it would be used in.
 
-    Everything it writes is below .tuneyard-doctor/, and deleted at the end.
+    All objects are written below .tuneyard-doctor/ and deleted at the end.
     """
     from tuneyard.cli._output import Output
     from tuneyard.diagnosis import probe_store
 
     out = Output(json, quiet)
-    _end(out, probe_store(store, bucket=bucket, rounds=rounds, progress=lambda name: out.say(f"trying {name}")))
+    _end(out, probe_store(store, bucket=bucket, rounds=rounds, progress=lambda name: out.note(f"Checking {name}")))
 
 
 def _end(out: object, found: Report) -> None:

@@ -37,7 +37,7 @@ def runs(
     found = client(on, context, namespace).runner.list(verb)
     out.data({"runs": [info.to_dict() for info in found]}, _listing(found, names_only=quiet))
     if not found:
-        out.say("There are no runs yet. Start one with tuneyard deliver, finetune or serve.")
+        out.note("There are no runs yet. Start one with tuneyard deliver, tuneyard finetune or tuneyard serve.")
 
 
 @app.command()
@@ -91,7 +91,7 @@ def watch(
 ) -> None:
     """Follow a run, or every active finetuning run, until it has ended. Ctrl-C does not stop it.
 
-    The exit code is the run's; with several, that of the first one that did not succeed.
+    The exit code is the run's; for several, that of the first one that did not succeed.
     """
     from tuneyard.cli._client import client
     from tuneyard.cli._follow import follow, follow_all
@@ -128,7 +128,7 @@ def stop(
     out = Output(json, quiet)
     runner, info = _find(client(on, context, namespace).runner, run, "tuneyard stop")
     if not info.ended:
-        out.say(f"Stopping '{info.key}'; it saves first.")
+        out.note(f"Stopping the run '{info.key}'; it saves first.")
     info = runner.stop(info.key, force=force, timeout_seconds=timeout)
     out.data({"run": info.to_dict()}, f"{info.key}  {info.status}")
 
@@ -143,7 +143,7 @@ def delete(
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Delete a run that has ended. What it published in the store is kept, unless --data."""
+    """Delete a run that has ended. What it has published in the store is kept, unless --data."""
     from tuneyard.cli._client import client
     from tuneyard.cli._output import Output
 
@@ -158,7 +158,7 @@ def delete(
     document = {"deleted": str(info.key), "objects_deleted": removed}
     out.data(document, f"{info.key}  deleted" + (f", with {removed} objects" if data else ""))
     if info.experiment and not data:
-        out.say(f"What it published is kept: {info.experiment} in {where}")
+        out.note(f"What it has published is kept: '{info.experiment}' in '{where}'.")
 
 
 def _find(runner: Runner, reference: str, command: str, *, prefer: Verb | None = None) -> tuple[Runner, RunInfo]:

@@ -46,15 +46,15 @@ def serve(
         return
     info = launch(plan, runner, out)
     if not detach:
-        out.say("Waiting until it answers. Ctrl-C does not stop the server.")
-        info = wait_until_ready(runner, info.key, notify=out.say)
+        out.note("Waiting until it answers. Ctrl-C does not stop the server.")
+        info = wait_until_ready(runner, info.key, notify=out.note)
     out.data({"run": info.to_dict()}, _endpoint(info, runner.options))
 
 
-def _endpoint(info: RunInfo, words: str) -> str:
+def _endpoint(info: RunInfo, options: str) -> str:
     key = f"in {info.api_key_file}" if info.api_key_file else "none"
     if info.api_key_secret:
         key = f"in the Secret {info.api_key_secret}"
     rows = [("endpoint", info.url or ""), ("key", key)]
-    rows += [("chat", f"tuneyard chat {info.name}{words}"), ("stop", f"tuneyard stop {info.key}{words}")]
+    rows += [("chat", f"tuneyard chat {info.name}{options}"), ("stop", f"tuneyard stop {info.key}{options}")]
     return "\n".join(f"{label:<9} {text}" for label, text in rows)

@@ -1,4 +1,4 @@
-"""`tuneyard verify` and `tuneyard gc`: what lies in the store, verified byte by byte, and cleaned up."""
+"""`tuneyard verify` and `tuneyard gc`: objects in the store, verified byte by byte, and leftovers deleted."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 Place = Annotated[
     str,
     Argument(
-        metavar="KEY|RUN", help="A key (bucket/path) of a run, a model, data or a folder of them; or a run's name."
+        metavar="KEY|RUN", help="A key (bucket/path) of a run, a model, data or a folder of them, or a run's name."
     ),
 ]
-DryRun = Annotated[bool, Option("--dry-run", help="Print what would be removed, and remove nothing.")]
-Hours = Annotated[float, Option("--older-than", metavar="HOURS", min=0, help="How old such an object has to be.")]
+DryRun = Annotated[bool, Option("--dry-run", help="Print what would be deleted, and delete nothing.")]
+Hours = Annotated[float, Option("--older-than", metavar="HOURS", min=0, help="The least age of an object to delete.")]
 
 
 def verify(place: Place, store: o.Store = None, json: o.Json = False, quiet: o.Quiet = False) -> None:
-    """Read everything under a key and compare it with the manifests. Exit 7 where something is damaged."""
+    """Read everything under a key and compare it with the manifests. Exit 7 if something is damaged."""
     from tuneyard.cli._client import client
     from tuneyard.cli._output import Output
     from tuneyard.errors import IntegrityError
@@ -35,7 +35,7 @@ def verify(place: Place, store: o.Store = None, json: o.Json = False, quiet: o.Q
         more = f" (and {len(others)} more)" if others else ""
         raise IntegrityError(
             f"{first.what.rstrip('.')}{more}.",
-            hint="Restore it from a backup of the bucket, or produce it again; nothing damaged is ever used.",
+            hint="Restore it from a backup of the bucket, or create it again; damaged objects are never used.",
             damaged=[one.key for one in found.damage],
         )
 
@@ -49,7 +49,7 @@ def gc(
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Delete the objects under a key that no manifest names: what killed runs and deliveries have left."""
+    """Delete the objects under a key that no manifest lists: leftovers of killed runs and deliveries."""
     from tuneyard.cli._client import client
     from tuneyard.cli._confirm import confirm_deletion
     from tuneyard.cli._output import Output
@@ -59,10 +59,10 @@ def gc(
     found = chosen.gc(place, older_than_hours=older_than, dry_run=True)
     if found.removed and not dry_run:
         if not yes:
-            out.say(_leftovers(found))
-            confirm_deletion(f"these {len(found.removed)} objects, which no manifest names")
+            out.note(_leftovers(found))
+            confirm_deletion(f"these {len(found.removed)} objects, which no manifest lists")
         found = chosen.gc(place, older_than_hours=older_than)
-    what = "would be removed" if dry_run else "removed"
+    what = "would be deleted" if dry_run else "deleted"
     size = _size(found.bytes)
     document = {
         "removed" if not dry_run else "would_remove": [one.info.key for one in found.removed],
@@ -96,7 +96,8 @@ def _report(found: Verified) -> str:
     if left := found.inventory.leftovers:
         size = _size(sum(one.info.size for one in left))
         lines.append(
-            f"{len(left)} objects ({size}) are named by no manifest and unused: tuneyard gc {found.inventory.key}"
+            f"{len(left)} objects ({size}) are in no manifest and unused. Delete them: "
+            f"tuneyard gc {found.inventory.key}"
         )
     lines += [f"damaged: {one.what}" for one in found.damage]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""`tuneyard values`: the schema of values, from the models that check them."""
+"""`tuneyard values`: the JSON Schema of values, from the models that validate them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typer import Argument, Typer
 
 app = Typer(no_args_is_help=True, rich_markup_mode=None)
 
-Kind = Annotated[Literal["namespace", "deliver", "finetune", "serve"], Argument(help="Whose values.")]
+Kind = Annotated[Literal["namespace", "deliver", "finetune", "serve"], Argument(help="A verb, or the namespace.")]
 
 
 @app.callback()

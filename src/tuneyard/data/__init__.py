@@ -1,7 +1,6 @@
 """Conversations and preferences from files to token ids with a loss mask: read, checked, encoded, split and shown.
 
-The room between what was delivered and what is trained on. It never writes, and loads transformers only where a
-tokenizer is asked for.
+Between the delivery of data and the training on it. It never writes, and imports transformers only to load a tokenizer.
 """
 
 from tuneyard.data.bounded import SHARED as SHARED_TEMPLATES

@@ -1,9 +1,9 @@
-"""Chat templates of other people's, rendered in a process of their own that may take so much time and memory.
+"""Untrusted chat templates, rendered in a separate process with limits on time and memory.
 
-jinja's sandbox keeps a template from Python's objects, not from looping without end or from growing a text until the
-machine is full. So a template never runs in a process that holds keys, weights or other people's requests: it runs in
-one (`template_process`) that the kernel ends at its limit. What is rendered, and how a text becomes token ids, stays
-the library's: training and our own server both use `bound_template`, and get the same text.
+jinja's sandbox keeps a template from Python's objects, but not from an endless loop or from filling the memory. So a
+template never runs in a process that holds keys, weights or other users' requests: it runs in one (`template_process`)
+that the kernel ends at its limit. Rendering and tokenization stay the library's: training and our own server both use
+`bound_template`, and get the same text.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 SECONDS = 5.0
-"""Processor time that rendering one conversation may take; a long one takes some milliseconds."""
+"""Processor time for rendering one conversation; a long one takes some milliseconds."""
 MEMORY_BYTES = 512 * 1024 * 1024
 CHARACTERS = 64 * 1024 * 1024
 
 _WALL_SECONDS = 300.0
-"""After so long the process is ended too: it may wait for a processor, but not for ever."""
+"""The process is also ended after this time, which includes waiting for a processor."""
 _KNOWN = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH")
 _AS_IT_IS = "{{ messages[0]['content'] }}"
 
@@ -44,11 +44,11 @@ Cut = tuple[int, bool]
 
 
 class TemplateLimitError(TemplateRuntimeError):
-    """Raised when a chat template takes more time, memory or text than any would need; the message says which."""
+    """Raised if a chat template exceeds the limit on time, memory or text, which the message names."""
 
 
 class TemplateProcess:
-    """A process that renders; started when it is needed, and anew after it was ended. For any number of threads.
+    """A process that renders templates; started on demand and restarted after it has ended. Thread-safe.
 
     Args:
         seconds: Processor time for one conversation.
@@ -61,7 +61,7 @@ class TemplateProcess:
     ) -> None:
         self._limits = (seconds, memory_bytes, characters)
         self.now: datetime | None = None
-        """The time that templates are given that ask for it (`strftime_now`); that of the clock where None."""
+        """The time for templates that use `strftime_now`; None for the clock's."""
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
         self._lock = threading.Lock()
@@ -83,13 +83,13 @@ class TemplateProcess:
             rest: Other arguments of transformers' `render_jinja_template`, as plain JSON values.
 
         Returns:
-            For each cut its text, or the error: `TemplateLimitError` where it takes more than it may, `TemplateError`
-            where the template refuses the conversation, or is none.
+            For each cut its text, or the error: `TemplateLimitError` if it exceeds a limit, `TemplateError` if the
+            template refuses the conversation, or is not a template.
         """
         now = self.now.isoformat() if self.now else None
         line = json.dumps([messages, cuts, now, rest], default=str).encode() + b"\n"
         with self._lock:
-            answers = self._ask(line, len(cuts))
+            answers = self._request(line, len(cuts))
         return [_outcome(answer) for answer in answers]
 
     def close(self) -> None:
@@ -104,15 +104,15 @@ class TemplateProcess:
             if pipe:
                 pipe.close()
 
-    def _ask(self, line: bytes, cuts: int) -> list[dict[str, str]]:
+    def _request(self, line: bytes, cuts: int) -> list[dict[str, str]]:
         if self._process is None or self._owner != os.getpid():
             self._start()
         try:
             return json.loads(self._exchange(line))
-        except (OSError, ValueError):  # it was ended before it could answer
+        except (OSError, ValueError):  # the kernel ended it before it could answer
             seconds = self._limits[0]
             self.close()
-            return [{"limit": f"more than {seconds:g} s of a processor, or more memory,"}] * cuts
+            return [{"limit": f"{seconds:g} s of processor time, or of memory"}] * cuts
 
     def _start(self) -> None:
         self.close()
@@ -122,7 +122,7 @@ class TemplateProcess:
             env={**environment, "HF_HUB_OFFLINE": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for us to act on
+            start_new_session=True,  # Ctrl-C is handled by this process
         )
         self._owner = os.getpid()
         if self._line() != b"ready\n":
@@ -150,12 +150,12 @@ def _outcome(answer: Mapping[str, str]) -> str | TemplateError:
     if "text" in answer:
         return answer["text"]
     if "limit" in answer:
-        return TemplateLimitError(f"the chat template takes {answer['limit']} than it may, and was ended")
+        return TemplateLimitError(f"the chat template exceeds the limit of {answer['limit']}, and was stopped")
     return TemplateError(answer["error"])
 
 
 SHARED = TemplateProcess()
-"""What renders for all tokenizers of this process."""
+"""The process that renders for all tokenizers of this process."""
 
 
 def _with_limits(seconds: float, memory_bytes: int, characters: int) -> TemplateProcess:
@@ -168,7 +168,7 @@ atexit.register(SHARED.close)
 
 
 def template_arguments(tokenizer: Any, tools: Any, chat_template: str | None = None) -> dict[str, Any]:
-    """Give what a tokenizer's template is rendered with besides the messages.
+    """Return the arguments with which a tokenizer's template is rendered, besides the messages.
 
     Args:
         tokenizer: The tokenizer.
@@ -180,14 +180,14 @@ def template_arguments(tokenizer: Any, tools: Any, chat_template: str | None = N
 
 
 def bound_template(tokenizer: PreTrainedTokenizerFast, process: TemplateProcess | None = None) -> None:
-    """Let a tokenizer render its chat template in a process with limits, from now on.
+    """Make a tokenizer render its chat template in a process with limits.
 
-    `apply_chat_template` keeps its arguments, but for batches, functions as tools and masks of answers; what it raises
-    for a template that takes too much is `TemplateLimitError`. Whatever the tokenizer is saved to stays as it is.
+    `apply_chat_template` keeps its arguments, except for batches, functions as tools and masks of answers; it raises
+    `TemplateLimitError` for a template that exceeds a limit. Saving the tokenizer is not affected.
 
     Args:
         tokenizer: The tokenizer of a delivered model.
-        process: What renders; one that all tokenizers of this process share where None.
+        process: The process that renders; None for the one that all tokenizers of this process share.
     """
     whole: Any = tokenizer
     whole.apply_chat_template = partial(_apply, tokenizer, process or SHARED)
@@ -204,15 +204,15 @@ def _apply(
     continue_final_message: bool | str = False,
     **rest: Any,
 ) -> Any:
-    """`apply_chat_template` as transformers has it, with the text made elsewhere."""
+    """`apply_chat_template` of transformers, with the text rendered in the other process."""
     own = {name: rest.pop(name) for name in _OF_THE_TEXT & rest.keys()}
     if own.pop("return_assistant_tokens_mask", False):
-        raise ValueError("return_assistant_tokens_mask is not done with limits on the template")
+        raise ValueError("return_assistant_tokens_mask is not supported with limits on the template")
     if add_generation_prompt and continue_final_message:
         raise ValueError("continue_final_message and add_generation_prompt contradict each other")
     messages = list(conversation)
     if not messages:
-        raise ValueError("an empty conversation has no form")
+        raise ValueError("an empty conversation can't be rendered")
     more = {"documents": documents, "continue_final_message": continue_final_message, **rest}
     given = template_arguments(tokenizer, tools, chat_template)
     (text,) = process.render(messages, [(len(messages), add_generation_prompt)], **{**given, **more})
@@ -230,4 +230,4 @@ _OF_THE_TEXT = frozenset(
         "return_assistant_tokens_mask", "tokenizer_kwargs",
     }
 )  # fmt: skip
-"""What of `apply_chat_template`'s arguments is about token ids; the rest is the template's."""
+"""The arguments of `apply_chat_template` about token ids; the others are the template's."""

@@ -1,6 +1,6 @@
-"""Every row of data checked and counted before any training: on the CPU, in two passes, with flat memory.
+"""Check and count every row of data before any training: on the CPU, in two passes, with flat memory.
 
-The first pass finds duplicates (`duplicates`), the second encodes each row and decides what becomes of it. `check` only
+The first pass finds duplicates (`duplicates`), the second encodes each row and decides whether it is kept. `check` only
 reports; `encode_files` also returns the encoded rows. Counts and lengths are kept, and some bytes per row; never the
 rows. Counting is `tally`'s, rendering for people `show`'s and `page`'s.
 """
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 Method = Literal["sft", "dpo"]
 Progress = Callable[[str], AbstractContextManager[Advance]]
-"""Begins a piece of work of that name, such as `progress_bar`."""
+"""Shows the progress of a pass of that name, such as `progress_bar`."""
 
 MAX_PROBLEMS = 10_000
-_LEARNT: Mapping[Method, tuple[type, str, str]] = {
-    "sft": (Conversation, "is a preference, and supervised finetuning learns conversations", "method: dpo"),
-    "dpo": (Preference, "has no chosen and rejected answers, and dpo learns from those", "method: sft"),
+_ROW_TYPES: Mapping[Method, tuple[type, str, str]] = {
+    "sft": (Conversation, "is a preference, but supervised finetuning trains on conversations", "method: dpo"),
+    "dpo": (Preference, "has no chosen and rejected answers, which dpo trains on", "method: sft"),
 }
 
 
@@ -43,9 +43,9 @@ class EncodedRow:
     """A row that can be trained on.
 
     Attributes:
-        sequences: What it is encoded as, truncated ones included and dropped ones not; two for a preference.
+        sequences: Its encoded sequences, including truncated ones but not dropped ones; two for a preference.
         group: A number that is equal for rows that are equal or nearly equal.
-        file: The place of its file among those given.
+        file: The index of its file among those given.
     """
 
     sequences: list[Encoded]
@@ -54,7 +54,7 @@ class EncodedRow:
 
 
 def silent(_: str) -> AbstractContextManager[Advance]:
-    """Begin a piece of work without showing it."""
+    """Show no progress."""
     return nullcontext(lambda _: None)
 
 
@@ -71,25 +71,25 @@ def check(
     examples: int = 0,
     progress: Progress = silent,
 ) -> DataReport:
-    """Read and encode every row, and report what is there and what is wrong with it.
+    """Read and encode every row, and report counts and problems.
 
     Args:
-        paths: Files of rows to learn from.
+        paths: Files of rows to train on.
         encoder: With the tokenizer, the template and the limits of the training in question.
-        validation: Files that are validated on; their rows are checked too, and no row of `paths` should be among them.
-        formats: The shape of the rows of a file, where it isn't to be told by them.
-        names: What files are called in the report, as for `read_rows`.
-        rows: What happens to rows that are alike; by default all are kept. (The limits are the encoder's.)
-        method: What is learnt: `sft` conversations, `dpo` preferences.
+        validation: Validation files; their rows are checked too, and no row of `paths` should be among them.
+        formats: The format of a file's rows, for files where it is not detected.
+        names: The names of files in the report, as for `read_rows`.
+        rows: What happens to equal, leaking and special rows; by default all are kept. (The limits are the encoder's.)
+        method: What is trained on: conversations (`sft`) or preferences (`dpo`).
         max_problems: The most problems to keep; all are counted.
-        examples: How many kept rows are given as text, as different as possible.
-        progress: Opened with a few words for each of the two passes, and told of each row.
+        examples: How many kept rows to include as text, as different as possible.
+        progress: Opened with a name for each of the two passes, and advanced by each row.
 
     Returns:
         The report; call its `raise_if_bad` to stop on problems.
 
     Raises:
-        NotFoundError: Where a file isn't there.
+        NotFoundError: If a file does not exist.
     """
     checked = _Check(paths, validation, encoder, formats, names, rows, method, max_problems, progress)
     with progress("checking rows") as advance:
@@ -116,20 +116,20 @@ def encode_files(
     Args:
         paths: Files of rows.
         encoder: With the tokenizer, the template and the limits of the training.
-        validation: Files that are validated on; they are read only to tell which rows leak.
-        formats: The shape of the rows of a file, where it isn't to be told by them.
-        names: What files are called in the report, as for `read_rows`.
-        rows: What happens to rows that are alike; by default all are kept.
-        method: What is learnt; a row of `dpo` is two sequences, the chosen and the rejected one.
+        validation: Validation files; they are read only to find rows that leak.
+        formats: The format of a file's rows, for files where it is not detected.
+        names: The names of files in the report, as for `read_rows`.
+        rows: What happens to equal, leaking and special rows; by default all are kept.
+        method: What is trained on; a row of `dpo` is two sequences, the chosen and the rejected one.
         max_problems: The most problems to keep; all are counted.
-        progress: Opened with a few words for each of the two passes, and told of each row.
+        progress: Opened with a name for each of the two passes, and advanced by each row.
 
     Returns:
         The kept rows in the order of the files, and the report. Nothing is raised for bad rows: call the report's
         `raise_if_bad`.
 
     Raises:
-        NotFoundError: Where a file isn't there.
+        NotFoundError: If a file does not exist.
     """
     checked = _Check(paths, validation, encoder, formats, names, rows, method, max_problems, progress)
     with progress("checking rows") as advance:
@@ -172,7 +172,7 @@ class _Check:
         self.tally = Tally(encoder, max_problems)
 
     def kept_rows(self, advance: Advance, *, validation: bool = False) -> Iterator[EncodedRow]:
-        """Check the rows of one side, and give those that can be trained on."""
+        """Check the training or the validation rows, and yield those that can be trained on."""
         paths = self._sides[validation]
         self.tally.open({name_of(path, self._names): self._formats[path] for path in paths})
         number = -1
@@ -188,8 +188,8 @@ class _Check:
         if isinstance(row, Problem):
             self.tally.add_problem(row, validation=validation)
             return []
-        learnt, what, allowed = _LEARNT[self._method]
-        if not isinstance(row, learnt):
+        row_type, what, allowed = _ROW_TYPES[self._method]
+        if not isinstance(row, row_type):
             self.tally.add_problem(Problem(row.where, what, allowed=allowed), validation=validation)
             return []
         conversations = (row,) if isinstance(row, Conversation) else row.conversations
@@ -199,7 +199,7 @@ class _Check:
             self.tally.add_problem(error.problems[0], validation=validation, refused="choice" in error.details)
             return []
         if isinstance(row, Preference) and len(sequences) > len(conversations):
-            what = "has several answers on a side, whose earlier ones the chat template renders otherwise"
+            what = "has several answers on a side, and the chat template renders the earlier ones differently"
             self.tally.add_problem(Problem(row.where, what, allowed="one answer"), validation=validation)
             return []
         self.tally.describe(row, sequences, validation=validation)
@@ -214,12 +214,12 @@ class _Check:
     def _unwanted(
         self, row: Conversation | Preference, number: int, special: Sequence[SpecialText], *, validation: bool
     ) -> str | Problem:
-        """Return the choice by which a row is left out, the problem by which it is refused, or nothing."""
+        """Return the key of `data_conf.rows` that drops a row, the problem that refuses it, or an empty text."""
         rules = self._rows
         found: list[tuple[str, str, str]] = []
         if special:
             first = special[0]
-            what = f"has the special token {first.token} written out in {first.part}, where the model takes it for real"
+            what = f"has the special token {first.token} in {first.part}, which the model reads as a control token"
             if rules.special_tokens == "refuse":
                 return Problem(row.where, what, first.text, "data_conf.rows.special_tokens keep or drop")
             found.append(("special_tokens", rules.special_tokens, what))

@@ -1,9 +1,9 @@
-"""The chat template contract: what has to hold between a training and the server of its result, before step 1.
+"""The chat template contract between a training and the server of its result, checked before step 1.
 
-No two BOS in a row; the mask covers every answer, and with completions only nothing else; each answer ends with the
-first token the server stops at; the ids before each answer are those the server makes of the same messages, by the
-tokenizer's own way from messages to ids. Checked on made-up conversations and on a few real ones of each kind. That an
-answer has all of its message's words, reasoning and tool calls is checked for every row as it is encoded.
+There are no two BOS in a row; the mask covers every answer, and with completions only nothing else; each answer ends
+with the first token that the server stops at; the ids before each answer are those the server renders for the same
+messages. Checked on synthetic conversations and on a few real ones of each kind. Whether an answer contains all of its
+message's text, reasoning and tool calls is checked for every row as it is encoded.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _TWO_TURNS = (*_ONE_TURN, Message("user", "And a boat?"), Message("assistant", "
 
 
 def check_template(encoder: ChatEncoder, samples: Iterable[Conversation] = ()) -> list[Problem]:
-    """Check that a chat template trains what a server will ask for.
+    """Check that a chat template renders the same for training and for a server.
 
     Args:
-        encoder: With the template and the stop tokens in question.
-        samples: Some real conversations; one that the template refuses is passed over here, as its row is told of.
+        encoder: The encoder, with the template and the stop tokens to check.
+        samples: Some real conversations; one that the template refuses is skipped, since its row is reported.
 
     Returns:
-        What doesn't hold, each with what to do about it; empty where all holds.
+        The problems, each with a suggestion; empty if there are none.
     """
     try:
         problems = _check(encoder, Conversation(_ONE_TURN, where=WHERE))
@@ -50,9 +50,9 @@ def _check(encoder: ChatEncoder, conversation: Conversation) -> list[Problem]:
     unlimited = ChatEncoder(encoder.tokenizer, completions_only=encoder.completions_only, stop_ids=encoder.stop_ids)
     sequences = unlimited.encode(conversation)
     answers = conversation.answers
-    learnt = sum(len(sequence.answers) for sequence in sequences)
-    if learnt != len(answers):
-        return [Problem(WHERE, "marks another number of answers than there are", str(learnt), str(len(answers)))]
+    trained = sum(len(sequence.answers) for sequence in sequences)
+    if trained != len(answers):
+        return [Problem(WHERE, "does not mark every answer", f"{trained} answers", str(len(answers)))]
     found: list[Problem | None] = []
     for sequence in sequences:
         found.append(_bos_problem(encoder, sequence, conversation))
@@ -68,17 +68,17 @@ def _bos_problem(encoder: ChatEncoder, encoded: Encoded, conversation: Conversat
         return None
     name = str(encoder.tokenizer.bos_token)
     if any(name in message.content for message in conversation.messages):
-        return None  # a row that writes it out
+        return None  # the row's own text contains it
     return Problem(WHERE, "begins a conversation with two BOS tokens", name, "one")
 
 
 def _mask_problem(encoder: ChatEncoder, encoded: Encoded) -> Problem | None:
     answers = {index for start, end in encoded.answers for index in range(start, end)}
-    learnt = {index for index, counts in enumerate(encoded.loss_mask) if counts}
-    if encoder.completions_only and learnt != answers:
-        return Problem(WHERE, "learns something else than the answers", f"{len(learnt ^ answers)} tokens differ")
-    if not learnt >= answers:
-        return Problem(WHERE, "leaves a part of an answer out of the loss", f"{len(answers - learnt)} tokens")
+    trained = {index for index, counts in enumerate(encoded.loss_mask) if counts}
+    if encoder.completions_only and trained != answers:
+        return Problem(WHERE, "trains other tokens than the answers", f"{len(trained ^ answers)} tokens differ")
+    if not trained >= answers:
+        return Problem(WHERE, "excludes a part of an answer from the loss", f"{len(answers - trained)} tokens")
     return None
 
 
@@ -88,18 +88,18 @@ def _answer_problems(
     start, end = span
     content = conversation.messages[number].content
     ids = encoded.input_ids[start:end]
-    learnt = str(encoder.tokenizer.decode(ids))
+    text = str(encoder.tokenizer.decode(ids))
     found: list[Problem | None] = []
     if not ids or ids[-1] not in encoder.stop_ids:
-        found.append(Problem(WHERE, "ends an answer with a token the server does not stop at", learnt[-40:]))
+        found.append(Problem(WHERE, "ends an answer with a token that the server does not stop at", text[-40:]))
     earlier = {str(encoder.tokenizer.decode([each])) for each in ids[:-1] if each in encoder.stop_ids}
     if any(stop not in content for stop in earlier):
-        found.append(Problem(WHERE, "goes on with an answer after a token the server stops at", learnt[-40:]))
+        found.append(Problem(WHERE, "continues an answer after a token that the server stops at", text[-40:]))
     if encoder.prompt_ids(conversation, number) != encoded.input_ids[:start]:
         found.append(
             Problem(
                 WHERE,
-                f"gives a server other tokens before messages[{number}] than the training had",
+                f"renders other tokens before messages[{number}] for a server than for training",
                 suggestion="chat_template_name chat-ml",
             )
         )

@@ -1,7 +1,6 @@
-"""What one row of data holds: a conversation, or a preference between two ways one goes on.
+"""The content of one row of data: a conversation, or a preference between two continuations of one.
 
-Plain frozen facts. No files (`reading`), no tokenizer (`encoding`), and not how a row of some shape becomes one of
-these (`formats`).
+Frozen data classes. Files are `reading`'s, tokenizers `encoding`'s, and parsing rows of some format `formats`'.
 """
 
 from __future__ import annotations
@@ -23,15 +22,15 @@ class Message:
 
     Attributes:
         role: `system`, `user`, `assistant` or `tool`.
-        content: The words; empty only in a tool's answer, or where the assistant does nothing but call tools.
-        fields: Further fields that chat templates know (`tool_calls`, `name`, …), as given.
-        learn: Whether the row marks it as to be learnt or not (`marks`); None where it marks nothing.
+        content: The text; empty only in a tool's result, or if the assistant only calls tools.
+        fields: Further fields that chat templates use (`tool_calls`, `name`, …), as given.
+        trained: Whether the row marks it as trained or not (`marks`); None if it has no mark.
     """
 
     role: str
     content: str
     fields: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    learn: bool | None = None
+    trained: bool | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the message as a chat template takes it."""
@@ -40,14 +39,14 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """One row of data that can be learnt from.
+    """One row of data that can be trained on.
 
     Attributes:
         messages: In order; the last one is the assistant's.
         tools: JSON schemas of the functions on offer, or None.
         where: `file:line` (of Parquet `file:row`), both from 1.
         unused: Fields of the row that no chat template takes, as `name` or `messages[].name`.
-        given: How many messages at the beginning are given: read, but never learnt, the assistant's among them too.
+        given: How many messages at the beginning are given: read but never trained, even the assistant's.
     """
 
     messages: tuple[Message, ...]
@@ -58,12 +57,12 @@ class Conversation:
 
     @property
     def answers(self) -> list[int]:
-        """The indices of the messages that are learnt."""
-        return [number for number in self.own_answers if self.messages[number].learn is not False]
+        """The indices of the messages that are trained."""
+        return [number for number in self.own_answers if self.messages[number].trained is not False]
 
     @property
     def own_answers(self) -> list[int]:
-        """The indices of the assistant's messages that are not given, be they learnt or marked as not to be."""
+        """The indices of the assistant's messages that are not given, whether trained or marked as not trained."""
         return [
             number
             for number, message in enumerate(self.messages)
@@ -71,17 +70,17 @@ class Conversation:
         ]
 
     def digest(self) -> bytes:
-        """Return 16 bytes that are equal exactly for equal messages, tools and learnt answers, from wherever."""
+        """Return 16 bytes that are equal exactly for equal messages, tools and trained answers."""
         return _digest(self.tools, self.answers, self.messages)
 
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """One row that says which of two answers is better.
+    """One row with the better and the worse of two answers.
 
     Attributes:
         prompt: What both answers follow; ends with a message that isn't the assistant's.
-        chosen: The better way to go on; begins and ends with the assistant's messages, mostly one.
+        chosen: The better continuation; begins and ends with the assistant's messages, mostly one.
         rejected: The worse one, likewise; it differs from `chosen`.
         tools: JSON schemas of the functions on offer, or None.
         where: `file:line` (of Parquet `file:row`), both from 1.
@@ -97,7 +96,7 @@ class Preference:
 
     @property
     def conversations(self) -> tuple[Conversation, Conversation]:
-        """The prompt with the chosen answer and with the rejected one; the prompt is given in both, never learnt."""
+        """The prompt with the chosen answer and with the rejected one; the prompt is given in both, never trained."""
         chosen, rejected = (
             Conversation((*self.prompt, *side), self.tools, self.where, self.unused, len(self.prompt))
             for side in (self.chosen, self.rejected)
@@ -105,7 +104,7 @@ class Preference:
         return chosen, rejected
 
     def digest(self) -> bytes:
-        """Return 16 bytes that are equal exactly for equal prompts, answers and tools, wherever they come from."""
+        """Return 16 bytes that are equal exactly for equal prompts, answers and tools."""
         return _digest(self.tools, [], self.prompt, self.chosen, self.rejected)
 
 
@@ -116,12 +115,12 @@ def _digest(tools: tuple[dict[str, Any], ...] | None, answers: Sequence[int], *p
 
 
 def shown(value: object, longest: int = _LONGEST_VALUE) -> str:
-    """Return a value for a message: text as it is, else as JSON; one line, not long, safe on a terminal."""
+    """Return a value for an error message: text as it is, else as JSON; one short line, safe on a terminal."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     text = printable(" ".join(text[: 4 * longest].split())) or repr(text)
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Return text with control characters, which a terminal would act on, as their escapes; those in `keep` stay."""
+    """Return text with control characters, which a terminal would interpret, escaped; those in `keep` stay."""
     return "".join(mark if mark.isprintable() or mark in keep else repr(mark)[1:-1] for mark in text)

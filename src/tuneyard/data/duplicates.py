@@ -117,7 +117,7 @@ class MostSimilar:
     shares: NDArray[float32]
 
     def update(self, rows: Any, others: Any, shares: Any) -> None:
-        """Replace what is known of some rows where a more similar row was found."""
+        """Update the rows for which a more similar row was found."""
         better = shares > self.shares[rows]
         self.others[rows[better]] = others[better]
         self.shares[rows[better]] = shares[better]
@@ -163,7 +163,7 @@ def most_similar(
 
 
 def signature(text: str) -> bytes:
-    """Return 64 bytes, of which two texts share about as many as their Jaccard index says.
+    """Return 64 bytes; the share of equal bytes of two texts estimates their Jaccard index.
 
     Args:
         text: A text; case and the number of spaces make no difference.

@@ -1,9 +1,9 @@
-"""Conversations to token ids and loss masks, with the ids the server makes of the same messages.
+"""Conversations to token ids and loss masks, with the ids that the server computes for the same messages.
 
-Tokenised without adding anything, as chat servers do: so the template alone decides about BOS. A conversation is one
-sequence as long as the server's prompt before each answer begins with all that stands before it; where the template
-renders earlier turns otherwise, the answer begins a sequence of its own. Not the rendering (`rendering`), the
-contract's check over a template (`contract`), nor the counting of rows (`check`).
+Tokenised without adding anything, as chat servers do, so the template alone decides about BOS. A conversation is one
+sequence as long as the server's prompt before each answer begins with the preceding part of the sequence; where the
+template renders earlier turns differently, the answer begins its own sequence. Not the rendering (`rendering`), the
+check of a template's contract (`contract`), nor the counting of rows (`check`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tuneyard.data.conversations import Conversation
-from tuneyard.data.rendering import Renderer, Turn, check_said, refusal, template_messages, tools_of
+from tuneyard.data.rendering import Renderer, Turn, check_answer, refusal, template_messages, tools_of
 from tuneyard.data.special import SpecialTokens
 from tuneyard.data.tokenizer import stop_token_ids
 
@@ -35,15 +35,15 @@ class Encoded:
     """One sequence as a model reads it: a conversation, or a part of it that ends with an answer.
 
     Attributes:
-        input_ids: Token ids, at most `max_length` of them; empty where it was dropped.
+        input_ids: Token ids, at most `max_length` of them; empty if it was dropped.
         loss_mask: For each id, whether predicting it counts in the loss.
         length: Its tokens before anything was cut.
         fate: `kept` whole, `truncated` to `max_length`, or `dropped` as too long.
-        apart: Answers tokenised apart from their prompts: the tokenizer would have joined what the prompt ends with and
-            what the answer begins with, and the server's model has to write them apart.
-        answers: For each answer that is learnt here, (start, end) in the whole sequence, end excluded.
-        reason: Why it was dropped: `overlong` or `cut_answers`, as the values call it; else empty.
-        where: Where its conversation stands, `file:line`.
+        apart: Answers tokenised separately from their prompts: the tokenizer would have merged the prompt's end with
+            the answer's beginning, but the server's model has to generate them separately.
+        answers: For each answer that is trained here, (start, end) in the whole sequence, end excluded.
+        reason: Why it was dropped: `overlong` or `cut_answers`, as in the values; else empty.
+        where: The place of its conversation, `file:line`.
     """
 
     input_ids: list[int]
@@ -57,12 +57,12 @@ class Encoded:
 
     @property
     def cuts_answer(self) -> bool:
-        """Whether the cut goes through an answer, so that its end is not learnt."""
+        """Whether an answer was truncated, so that its end is not trained."""
         return self.truncated and any(start < len(self.input_ids) < end for start, end in self.answers)
 
     @property
     def lost_answers(self) -> int:
-        """How many answers were cut off whole."""
+        """How many whole answers were cut off."""
         return sum(start >= len(self.input_ids) for start, _ in self.answers) if self.truncated else 0
 
     @property
@@ -72,7 +72,7 @@ class Encoded:
 
     @property
     def dropped(self) -> bool:
-        """Whether it is too long to be used; it has no ids then."""
+        """Whether it was dropped; it has no ids then."""
         return self.fate == "dropped"
 
 
@@ -80,18 +80,18 @@ class Encoded:
 class _Sequence:
     """A sequence that may still be continued.
 
-    `repeats` ids at its beginning stand in the one before it too; `unlearnt` are answers that the row keeps out.
+    `repeats` ids at its beginning are also in the previous one; `untrained` are answers that the row excludes.
     """
 
     ids: list[int]
     answers: list[tuple[int, int]]
     apart: int
     repeats: int = 0
-    unlearnt: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+    untrained: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
 
-    def goes_on_in(self, prompt_ids: list[int]) -> bool:
-        learnt = self.ids[: max(end for _, end in (*self.answers, *self.unlearnt))]
-        return prompt_ids[: len(learnt)] == learnt
+    def continues_in(self, prompt_ids: list[int]) -> bool:
+        so_far = self.ids[: max(end for _, end in (*self.answers, *self.untrained))]
+        return prompt_ids[: len(so_far)] == so_far
 
 
 class ChatEncoder:
@@ -100,12 +100,12 @@ class ChatEncoder:
     Args:
         tokenizer: As `load_tokenizer` gives it.
         max_length: The most tokens of a sequence; None for no limit.
-        completions_only: Whether only answers are learnt, or the whole text (each token of it once).
-        overlong: What happens to longer ones: `drop` leaves them out, `truncate` keeps their first `max_length` tokens
-            (and drops those whose answers are all cut off), `refuse` raises.
-        cut_answers: What happens to truncated ones whose cut goes through an answer.
-        stop_ids: What the server stops at; by default asked of the folder the tokenizer was loaded from.
-        process: What renders the chat template; one that all share where None.
+        completions_only: Whether only answers are trained, or the whole text (each token of it once).
+        overlong: What happens to longer ones: `drop` drops them, `truncate` keeps their first `max_length` tokens (and
+            drops those whose answers are all cut off), `refuse` raises.
+        cut_answers: What happens to truncated ones with a truncated answer.
+        stop_ids: The ids that the server stops at; by default read from the tokenizer's folder.
+        process: The process that renders the chat template; None for the shared one.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class ChatEncoder:
         self._renderer = Renderer(
             tokenizer, [self._tokenizer.decode([number]) for number in sorted(self.stop_ids)], process
         )
-        # Straight to the Rust tokenizer: the Python call around it hands each single text to a pool of threads
+        # The Rust tokenizer itself: its Python wrapper uses a thread pool even for a single text.
         self._backend: Any = self._tokenizer.backend_tokenizer
         self._backend.no_truncation()
         self._backend.no_padding()
@@ -143,11 +143,11 @@ class ChatEncoder:
             conversation: Whose last message is the assistant's.
 
         Returns:
-            Its sequences in order, at least one; with `fate` `dropped` and no ids where one is too long.
+            Its sequences in order, at least one; one that is too long has the `fate` `dropped` and no ids.
 
         Raises:
-            InvalidDataError: With one problem, where the chat template refuses the conversation or leaves a part of it
-                out, an answer can't be told from its prompt, or it is too long and `overlong` is `refuse`.
+            InvalidDataError: With one problem: the chat template refuses the conversation or omits a part of it, an
+                answer can't be separated from its prompt, or it is too long and `overlong` is `refuse`.
         """
         conversation = self._as_marked(conversation)
         return [
@@ -156,7 +156,7 @@ class ChatEncoder:
         ]
 
     def prompt_ids(self, conversation: Conversation, message: int) -> list[int]:
-        """Return the ids a server makes of all that comes before a message, when it is asked to answer there.
+        """Return the ids of a server's prompt for a message: of everything before it, with a generation prompt.
 
         Args:
             conversation: Any conversation.
@@ -173,26 +173,26 @@ class ChatEncoder:
 
     @cached_property
     def special_tokens(self) -> SpecialTokens:
-        """What finds special tokens that are written out in a row's texts."""
+        """The search for special tokens in a row's texts."""
         return SpecialTokens(self.tokenizer, self.stop_ids)
 
     def unrendered(self, conversation: Conversation) -> list[str]:
-        """Return the names of fields that the conversation has, but its chat template never mentions."""
+        """Return the names of fields that the conversation has but the chat template does not use."""
         return self._renderer.unrendered(conversation)
 
     def _as_marked(self, conversation: Conversation) -> Conversation:
-        """Refuse marks that can't be honoured, and leave out what follows the last answer that is learnt."""
+        """Refuse marks that can't be honoured, and drop the messages after the last trained answer."""
         answers = conversation.answers
         if not answers:
-            raise refusal(conversation, "marks every answer as not to be learnt", allowed="one that is learnt")
+            raise refusal(conversation, "marks every answer as not trained", allowed="at least one trained answer")
         for number, message in enumerate(conversation.messages):
-            if message.role == "assistant" or message.learn in (None, not self.completions_only):
+            if message.role == "assistant" or message.trained in (None, not self.completions_only):
                 continue
-            if message.learn:
-                what = f"marks messages[{number}], the {message.role}'s, as to be learnt, and only answers are"
+            if message.trained:
+                what = f"marks messages[{number}], the {message.role}'s, as trained, but only answers are"
                 raise refusal(conversation, what, suggestion="train_on_completions_only false")
             if not self.completions_only:
-                what = f"marks messages[{number}], the {message.role}'s, as not to be learnt, and the whole text is"
+                what = f"marks messages[{number}], the {message.role}'s, as not trained, but the whole text is"
                 raise refusal(conversation, what, suggestion="train_on_completions_only true")
         if not self.completions_only:
             return conversation
@@ -204,7 +204,7 @@ class ChatEncoder:
         if self.completions_only:
             for start, end in answers:
                 mask[start:end] = [True] * (end - start)
-        for start, end in sequence.unlearnt:
+        for start, end in sequence.untrained:
             mask[start:end] = [False] * (end - start)
         if self.max_length is None or len(ids) <= self.max_length:
             return Encoded(ids, mask, len(ids), "kept", sequence.apart, answers)
@@ -225,8 +225,8 @@ class ChatEncoder:
         if self.cut_answers == "refuse":
             raise refusal(
                 conversation,
-                f"is {len(ids)} tokens long, and cut at {self.max_length} inside an answer",
-                allowed="answers that are whole",
+                f"is {len(ids)} tokens long, and truncated to {self.max_length} inside an answer",
+                allowed="whole answers",
                 choice="cut_answers",
             )
         return replace(dropped, reason="cut_answers")
@@ -237,55 +237,55 @@ class ChatEncoder:
         numbers = conversation.answers if self.completions_only else conversation.own_answers
         for number, turn in zip(numbers, self._renderer.turns(conversation, numbers), strict=True):
             prompt_ids = self._tokenise(turn.prompt).ids
-            said_ids, ends, apart = self._continued(conversation, turn, prompt_ids)
-            count = self._answer_length(conversation, said_ids)
-            check_said(conversation, turn, turn.said[: ends[count - 1]], unrendered)
-            ids, answer = prompt_ids + said_ids, (len(prompt_ids), len(prompt_ids) + count)
+            rest_ids, ends, apart = self._continued(conversation, turn, prompt_ids)
+            count = self._answer_length(conversation, rest_ids)
+            check_answer(conversation, turn, turn.rest[: ends[count - 1]], unrendered)
+            ids, answer = prompt_ids + rest_ids, (len(prompt_ids), len(prompt_ids) + count)
             last = sequences[-1] if sequences else None
-            if last is not None and last.goes_on_in(prompt_ids):
+            if last is not None and last.continues_in(prompt_ids):
                 last.ids = ids
                 last.apart += apart
             else:
                 last = _Sequence(ids, [], int(apart), 0 if last is None else _shared(last.ids, ids))
                 sequences.append(last)
-            (last.unlearnt if conversation.messages[number].learn is False else last.answers).append(answer)
-        if len(sequences) > 1 and any(sequence.unlearnt for sequence in sequences):
-            what = "marks an answer as not to be learnt that the chat template renders otherwise in later turns"
+            (last.untrained if conversation.messages[number].trained is False else last.answers).append(answer)
+        if len(sequences) > 1 and any(sequence.untrained for sequence in sequences):
+            what = "marks an answer as not trained that the chat template renders differently in later turns"
             raise refusal(conversation, what, suggestion="train_on_completions_only true")
         return sequences
 
     def _continued(
         self, conversation: Conversation, turn: Turn, prompt_ids: list[int]
     ) -> tuple[list[int], list[int], bool]:
-        """Return the ids after the prompt's, where each ends in the text, and whether the text was cut for them.
+        """Return the ids after the prompt's, where each ends in the text, and whether they were tokenised separately.
 
-        A server tokenises its prompt alone, and the model goes on from there. Where the whole text would be cut into
-        other tokens around that border (a prompt that ends with a newline and an answer that begins with one), what
-        follows is tokenised by itself.
+        A server tokenises its prompt alone, and the model continues from there. If the whole text has other tokens
+        around that boundary (a prompt that ends with a newline and an answer that begins with one), the rest is
+        tokenised separately.
         """
-        whole = self._tokenise(turn.prompt + turn.said)
+        whole = self._tokenise(turn.prompt + turn.rest)
         begins = len(prompt_ids)
         if whole.ids[:begins] == prompt_ids:
             return whole.ids[begins:], [end - len(turn.prompt) for _, end in whole.offsets[begins:]], False
-        alone = self._tokenise(turn.said)
+        alone = self._tokenise(turn.rest)
         if self._tokenizer.decode(prompt_ids + alone.ids) != self._tokenizer.decode(whole.ids):
             raise refusal(conversation, "begins an answer inside a token that belongs to the prompt")
         return alone.ids, [end for _, end in alone.offsets], True
 
-    def _answer_length(self, conversation: Conversation, said_ids: list[int]) -> int:
-        """Return how many ids the answer has, the token that ends it included."""
-        stops = [index for index, number in enumerate(said_ids) if number in self.stop_ids]
+    def _answer_length(self, conversation: Conversation, rest_ids: list[int]) -> int:
+        """Return how many ids the answer has, including the token that ends it."""
+        stops = [index for index, number in enumerate(rest_ids) if number in self.stop_ids]
         if not stops:
             names = [str(self.tokenizer.convert_ids_to_tokens(number)) for number in sorted(self.stop_ids)]
             raise refusal(
                 conversation,
-                "has an answer that the chat template ends with no token the server stops at",
-                allowed=" or ".join(names) or "an EOS token, which this tokenizer has not",
+                "has an answer that the chat template does not end with a token that the server stops at",
+                allowed=" or ".join(names) or "an EOS token, which this tokenizer does not have",
                 suggestion="chat_template_name chat-ml",
             )
         last = stops.pop()
         # A template may put EOS after the end of the turn (Phi); the server stops at the first of them
-        while stops and not self._tokenizer.decode(said_ids[stops[-1] + 1 : last]).strip():
+        while stops and not self._tokenizer.decode(rest_ids[stops[-1] + 1 : last]).strip():
             last = stops.pop()
         return last + 1
 

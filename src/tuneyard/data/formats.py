@@ -1,4 +1,4 @@
-"""The shapes that rows of data come in, told apart by their fields, each made a conversation or a preference.
+"""The formats of rows of data, detected by their fields, each parsed into a conversation or a preference.
 
     messages           {"messages": [{role, content}], "tools"?}                       OpenAI's, tool calls included
     sharegpt           {"conversations": [{from, value}], "system"?, "tools"?}
@@ -6,8 +6,8 @@
     alpaca             {"instruction", "input"?, "output", "system"?, "history"?}
     preference         {"chosen", "rejected", "prompt"?}                               see `preferences`
 
-A file has one shape: `detect` looks at one row, `reading` at the first rows of a file. What is said of a row that can't
-be used names the row's own fields. Pure: no files, no tokenizer.
+A file has one format: `detect` inspects one row, `reading` the first rows of a file. The problem of a row that can't be
+used names the row's own fields. Pure: no files, no tokenizer.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from tuneyard.data.messages import (
     Refused,
     calls_of,
     check_messages,
-    learn_of,
     listed,
     messages_of,
     parsed,
     text_of,
     tools_of,
+    trained_of,
     unknown_role,
 )
 from tuneyard.data.preferences import SIDES, preference, transcript
@@ -51,7 +51,7 @@ SHAREGPT_ROLES: Mapping[str, str] = {
     "tool_response": "tool",
     "tool": "tool",
 }
-"""Who `from` can name; a `function_call` is an assistant's message that does nothing but call tools."""
+"""The roles of `from`; a `function_call` is an assistant's message that only calls tools."""
 
 _TURNS = ("conversations", "conversation", "messages")
 _INPUTS = ("input", "context")
@@ -61,7 +61,7 @@ _MEANT_KEYS = {"conversations", "conversation", "message", "dialog", "dialogue",
 
 
 def detect(row: object) -> Format | None:
-    """Tell the shape of one parsed row by its fields; None where it has no known one."""
+    """Detect the format of one parsed row by its fields; None if it is unknown."""
     if not isinstance(row, dict):
         return None
     row = cast("dict[str, Any]", row)
@@ -77,15 +77,15 @@ def detect(row: object) -> Format | None:
 
 
 def parse_row(row: object, where: str, format: Format = "messages") -> Conversation | Preference | Problem:
-    """Make a conversation or a preference of one parsed row, or say why it is none.
+    """Turn one parsed row into a conversation or a preference, or the problem with it.
 
     Args:
-        row: What the JSON or Parquet row holds.
+        row: The content of the JSON or Parquet row.
         where: `file:line`, for messages.
-        format: The shape of its file.
+        format: The format of its file.
 
     Returns:
-        What it holds; or a `Problem` with the first reason why the row can't be used.
+        The conversation or preference; or a `Problem` with the first reason why the row can't be used.
     """
     try:
         if not isinstance(row, dict):
@@ -102,7 +102,7 @@ def parse_row(row: object, where: str, format: Format = "messages") -> Conversat
 
 def _from_messages(row: dict[str, Any], where: str) -> Conversation:
     if "messages" not in row:
-        raise _other_shape("the row has no messages", row, "messages")
+        raise _other_format("the row has no messages", row, "messages")
     messages, unused = messages_of(row["messages"], "messages")
     return _conversation(row, where, messages, ("messages", "tools"), unused)
 
@@ -110,7 +110,7 @@ def _from_messages(row: dict[str, Any], where: str) -> Conversation:
 def _from_sharegpt(row: dict[str, Any], where: str) -> Conversation:
     name = _first(row, _TURNS)
     if name is None:
-        raise _other_shape("the row has no conversations", row, "sharegpt")
+        raise _other_format("the row has no conversations", row, "sharegpt")
     messages, unused = _turns_of(row[name], name)
     return _conversation(row, where, _with_system(row, messages), (name, "system", "tools"), unused)
 
@@ -118,16 +118,16 @@ def _from_sharegpt(row: dict[str, Any], where: str) -> Conversation:
 def _from_prompt_completion(row: dict[str, Any], where: str) -> Conversation:
     names = _pair_of(row)
     if names is None:
-        raise _other_shape("the row has no prompt and completion", row, "prompt-completion")
+        raise _other_format("the row has no prompt and completion", row, "prompt-completion")
     if isinstance(row.get("label"), bool):
         raise Refused(
             "the row rates its completion (label), which is not supported",
             row["label"],
-            allowed="rows of good completions without label, or chosen and rejected",
+            allowed="good completions without label, or chosen and rejected",
         )
     prompt, completion = names
-    before, unused = _said(row[prompt], prompt, "user")
-    after, more = _said(row[completion], completion, "assistant")
+    before, unused = _messages_of_side(row[prompt], prompt, "user")
+    after, more = _messages_of_side(row[completion], completion, "assistant")
     for number, message in enumerate(after):
         if message.role in ("system", "user") and number == 0:
             raise Refused(f"{completion} begins with the {message.role}'s message", allowed="the assistant's")
@@ -141,7 +141,7 @@ def _from_prompt_completion(row: dict[str, Any], where: str) -> Conversation:
 def _from_alpaca(row: dict[str, Any], where: str) -> Conversation:
     output, details = _first(row, _OUTPUTS), _first(row, _INPUTS)
     if "instruction" not in row or output is None:
-        raise _other_shape("the row has no instruction and output", row, "alpaca")
+        raise _other_format("the row has no instruction and output", row, "alpaca")
     question = text_of(row["instruction"], "instruction")
     if details is not None and text_of(row[details], details, may_be_empty=True).strip():
         question = f"{question}\n{row[details]}"
@@ -153,28 +153,28 @@ def _from_alpaca(row: dict[str, Any], where: str) -> Conversation:
 
 def _preference(row: dict[str, Any], where: str) -> Preference:
     if not all(side in row for side in SIDES):
-        raise _other_shape("the row has no chosen and rejected", row, "preference")
+        raise _other_format("the row has no chosen and rejected", row, "preference")
     names = ("prompt", "question", *_TURNS, "instruction")
-    asked = _first(row, names)
+    field = _first(row, names)
     prompt: list[Message] | None = None
-    taken: list[str | None] = [*SIDES, asked, "system", "tools"]
+    taken: list[str | None] = [*SIDES, field, "system", "tools"]
     unused: list[str] = []
-    if asked == "instruction":
+    if field == "instruction":
         details = _first(row, _INPUTS)
         taken.append(details)
         question = text_of(row["instruction"], "instruction")
         more = text_of(row[details], details, may_be_empty=True) if details else ""
         prompt = [Message("user", f"{question}\n{more}" if more.strip() else question)]
-    elif asked in _TURNS:
-        prompt, unused = _turns_of(row[asked], asked)
-    elif asked is not None:
-        prompt, unused = _said(row[asked], asked, "user")
+    elif field in _TURNS:
+        prompt, unused = _turns_of(row[field], field)
+    elif field is not None:
+        prompt, unused = _messages_of_side(row[field], field, "user")
     if row.get("system"):
         prompt = _with_system(row, prompt or [])
     sides: list[list[Message]] = []
     for side in SIDES:
-        whole = transcript(row[side]) if asked is None and isinstance(row[side], str) else None
-        messages, more_unused = (whole, []) if whole else _said(row[side], side, "assistant")
+        whole = transcript(row[side]) if field is None and isinstance(row[side], str) else None
+        messages, more_unused = (whole, []) if whole else _messages_of_side(row[side], side, "assistant")
         sides.append(messages)
         unused += more_unused
     rest = _conversation(row, where, [], taken, unused)
@@ -204,18 +204,18 @@ def _conversation(
 
 
 def _refuse_marked(row: Mapping[str, Any]) -> None:
-    """Refuse a row that is marked as a whole: marks are honoured on messages, and one that is passed over trains it."""
+    """Refuse a row that is marked as a whole: marks apply to messages, and ignoring it would train the row."""
     for key in MARKS:
         value = row.get(key)
         if value is False or (key in NUMBERS and not isinstance(value, bool) and value == 0):
-            raise Refused(f"the row is marked by {key} as not to be learnt", value, allowed="rows to learn from")
+            raise Refused(f"the row is marked by {key} as not trained", value, allowed="rows to train on")
 
 
-def _other_shape(what: str, row: dict[str, Any], wanted: Format) -> Refused:
+def _other_format(what: str, row: dict[str, Any], wanted: Format) -> Refused:
     found = detect(row)
     if found not in (None, wanted):
         return Refused(
-            f"{what}: it has the shape {found}, and its file is read as {wanted}",
+            f"{what}: it has the format {found}, but its file is read as {wanted}",
             f"keys {', '.join(row)}",
             suggestion=f"format {found}",
         )
@@ -225,7 +225,7 @@ def _other_shape(what: str, row: dict[str, Any], wanted: Format) -> Refused:
 
 
 def _turns_of(value: object, name: str) -> tuple[list[Message], list[str]]:
-    """Read a list of `{from, value}`; one of `{role, content}` too, under a role of either kind."""
+    """Read a list of `{from, value}` or `{role, content}`, with roles of either kind."""
     messages: list[Message] = []
     unused: list[str] = []
     for number, item in enumerate(listed(value, name, "{from, value}")):
@@ -233,7 +233,7 @@ def _turns_of(value: object, name: str) -> tuple[list[Message], list[str]]:
         if not isinstance(item, dict):
             raise Refused(f"{where} is not an object", item, allowed="{from, value}")
         turn = cast("dict[str, Any]", item)
-        speaker, said = ("from", "value") if "from" in turn else ("role", "content")
+        speaker, text = ("from", "value") if "from" in turn else ("role", "content")
         who = turn.get(speaker)
         if not isinstance(who, str):
             raise Refused(f"{where} has no speaker", f"keys {', '.join(turn) or 'none'}", allowed="{from, value}")
@@ -244,16 +244,16 @@ def _turns_of(value: object, name: str) -> tuple[list[Message], list[str]]:
             continue
         if who not in SHAREGPT_ROLES:
             raise unknown_role(where, who, SHAREGPT_ROLES)
-        messages.append(replace(_turn(turn, who, f"{where}.{said}", said), learn=learn_of(turn, where)))
-        unused += [f"{name}[].{key}" for key in turn if key not in (speaker, said, *MARKS)]
+        messages.append(replace(_turn(turn, who, f"{where}.{text}", text), trained=trained_of(turn, where)))
+        unused += [f"{name}[].{key}" for key in turn if key not in (speaker, text, *MARKS)]
     return messages, list(dict.fromkeys(unused))
 
 
-def _turn(turn: dict[str, Any], who: str, name: str, said: str) -> Message:
+def _turn(turn: dict[str, Any], who: str, name: str, key: str) -> Message:
     role = SHAREGPT_ROLES[who]
     if who != "function_call":
-        return Message(role, text_of(turn.get(said), name, may_be_empty=role == "tool"))
-    given: Any = turn.get(said)
+        return Message(role, text_of(turn.get(key), name, may_be_empty=role == "tool"))
+    given: Any = turn.get(key)
     calls = parsed(given, name) if isinstance(given, str) else given
     calls = cast("list[Any]", calls) if isinstance(calls, list) else [calls]
     return Message(role, "", {"tool_calls": [_in_full(call) for call in calls_of(calls, name)]})
@@ -263,8 +263,8 @@ def _in_full(call: dict[str, Any]) -> dict[str, Any]:
     return call if "function" in call else {"type": "function", "function": call}
 
 
-def _said(value: object, name: str, role: str) -> tuple[list[Message], list[str]]:
-    """Read what one side says: text, one message, or a list of messages."""
+def _messages_of_side(value: object, name: str, role: str) -> tuple[list[Message], list[str]]:
+    """Read one side: text, one message, or a list of messages."""
     if isinstance(value, str):
         return [Message(role, text_of(value, name))], []
     items: Any = [value] if isinstance(value, dict) else value
@@ -278,7 +278,7 @@ def _history(value: object) -> list[Message]:
     for number, pair in enumerate(cast("list[Any]", value) if isinstance(value, list) else [value]):
         name = f"history[{number}]"
         if not isinstance(pair, list | tuple) or len(cast("Sequence[Any]", pair)) != 2:
-            raise Refused(f"{name} is no pair", pair, allowed="[question, answer]")
+            raise Refused(f"{name} is not a pair", pair, allowed="[question, answer]")
         question, answer = cast("Sequence[Any]", pair)
         messages.append(Message("user", text_of(question, f"{name}[0]")))
         messages.append(Message("assistant", text_of(answer, f"{name}[1]")))

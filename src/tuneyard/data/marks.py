@@ -1,7 +1,7 @@
-"""Marks by which a row says of one message whether it is to be learnt: `weight`, `train`, `loss` and their like.
+"""Marks of whether one message of a row is trained: `weight`, `train`, `loss` and similar.
 
-Other tools write them (OpenAI's finetuning `weight` of 0 or 1, `train` and `loss` of true or false). A mark that is
-passed over would train what its author kept out, so a value that is neither yes nor no refuses the row.
+Other tools write them (OpenAI's finetuning `weight` of 0 or 1, `train` and `loss` of true or false). Ignoring a mark
+would train what its author excluded, so a value that is neither yes nor no refuses the row.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ MARKS = (*NUMBERS, *TRUTHS)
 
 
 class UnclearMarkError(ValueError):
-    """Raised where a mark says neither yes nor no.
+    """Raised if a mark is neither yes nor no.
 
     Args:
         what: What is wrong with it.
-        value: What the row has there.
-        allowed: What it may have.
+        value: The row's value.
+        allowed: The allowed values.
     """
 
     def __init__(self, what: str, value: str, allowed: str) -> None:
@@ -34,11 +34,11 @@ def mark_of(message: Mapping[str, Any], name: str) -> bool | None:
     """Read the marks of a message.
 
     Args:
-        message: As the row has it. A null is as good as absent, as Parquet has it for rows without the field.
-        name: What the row calls the message.
+        message: The row's message. A null counts as absent, since Parquet has it for rows without the field.
+        name: The message's name in the row.
 
     Returns:
-        Whether it is to be learnt; None where nothing marks it.
+        Whether it is trained; None if it has no mark.
 
     Raises:
         UnclearMarkError: A mark is neither yes nor no, or two of them contradict each other.
@@ -50,10 +50,10 @@ def mark_of(message: Mapping[str, Any], name: str) -> bool | None:
             continue
         is_truth = isinstance(value, bool)
         if key in NUMBERS and (is_truth or not isinstance(value, int | float) or value not in (0, 1)):
-            raise UnclearMarkError(f"{name}.{key} is neither 0 nor 1", shown(value), "0 (not learnt) or 1")
+            raise UnclearMarkError(f"{name}.{key} is neither 0 nor 1", shown(value), "0 (not trained) or 1")
         if key in TRUTHS and not is_truth:
             raise UnclearMarkError(
-                f"{name}.{key} is neither true nor false", shown(value), "false (not learnt) or true"
+                f"{name}.{key} is neither true nor false", shown(value), "false (not trained) or true"
             )
         found[key] = bool(value)
     if len(set(found.values())) > 1:

@@ -1,8 +1,8 @@
-"""The rules that one message, a list of messages and a list of tools have to keep, each with its reason.
+"""The rules for one message, a list of messages and a list of tools, each with its reason.
 
-Pure, and the same for every shape of row: the names in the reasons are the row's own (`messages[1].content`,
+Pure, and the same for every format of rows: the names in the reasons are the row's own (`messages[1].content`,
 `conversations[1].value`, `output`). What only a chat template can refuse (roles that must alternate, tools it can't
-render) is told by `encoding`.
+render) is checked by `encoding`.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ MEANT_ROLES: Mapping[str, str] = {
         for name in names.split()
     },
 }
-"""Names that other tools and other languages have for the roles. Where a shape doesn't define them, they are told, and
-never taken in silence: one file with two names for a role is nearly always two files in one."""
+"""Names that other tools and languages use for the roles. If a format doesn't define them, they are reported, never
+converted silently: a file with two names for a role is nearly always two files in one."""
 
 # Message fields that chat templates know; whether a model's own template uses them is checked when it is rendered.
 TEMPLATE_FIELDS = ("name", "tool_calls", "tool_call_id", "reasoning_content", "reasoning", "thinking")
 
 
 class Refused(Exception):  # noqa: N818 - carries a reason from the inner checks to `formats.parse_row`, never further
-    """Raised where a row can't be used, with the fields of its `Problem`."""
+    """Raised if a row can't be used, with the fields of its `Problem`."""
 
     def __init__(self, what: str, value: object = None, *, allowed: str = "", suggestion: str = "") -> None:
         super().__init__(what)
@@ -62,11 +62,11 @@ def messages_of(value: object, name: str) -> tuple[list[Message], list[str]]:
     """Read a list of `{role, content}`.
 
     Args:
-        value: What the row has there.
-        name: What the row calls it.
+        value: The row's value.
+        name: Its name in the row.
 
     Returns:
-        The messages, and the fields in them that nothing reads, as `name[].field`.
+        The messages, and the unused fields in them, as `name[].field`.
 
     Raises:
         Refused: With the first reason why it can't be used.
@@ -81,10 +81,10 @@ def messages_of(value: object, name: str) -> tuple[list[Message], list[str]]:
 
 
 def listed(value: object, name: str, items: str = "{role, content}") -> list[Any]:
-    """Return a list that has to have something in it.
+    """Return a list that must not be empty.
 
     Raises:
-        Refused: Where it is no list, or empty.
+        Refused: If it is not a list, or empty.
     """
     if not isinstance(value, list):
         raise Refused(f"{name} is not a list", value, allowed=f"a list of {items}")
@@ -94,15 +94,15 @@ def listed(value: object, name: str, items: str = "{role, content}") -> list[Any
 
 
 def text_of(value: object, name: str, *, may_be_empty: bool = False) -> str:
-    """Return text that can be learnt.
+    """Return text that can be trained on.
 
     Args:
-        value: What the row has there; null counts as empty where it may be.
-        name: What the row calls it.
-        may_be_empty: Whether it may be without words.
+        value: The row's value; null counts as empty if `may_be_empty`.
+        name: Its name in the row.
+        may_be_empty: Whether it may be blank.
 
     Raises:
-        Refused: Where it is no text, is empty, or holds what no tokenizer can read.
+        Refused: If it is not text, is empty, or contains characters that no tokenizer can read.
     """
     if value is None:
         if may_be_empty:
@@ -119,10 +119,10 @@ def text_of(value: object, name: str, *, may_be_empty: bool = False) -> str:
 
 
 def tools_of(value: object, name: str = "tools") -> tuple[dict[str, Any], ...] | None:
-    """Read the functions on offer: a list of JSON schemas, or the same as JSON text (as Arrow files have to hold it).
+    """Read the available functions: a list of JSON schemas, or the same as JSON text (as in Arrow files).
 
     Raises:
-        Refused: Where it isn't that, or a function has no name.
+        Refused: If it is neither, or a function has no name.
     """
     if isinstance(value, str):
         value = parsed(value, name) if value.strip() else None
@@ -136,7 +136,7 @@ def tools_of(value: object, name: str = "tools") -> tuple[dict[str, Any], ...] |
             raise Refused(f"{name}[{number}] is not an object", tool, allowed="a JSON schema")
         schema = cast("dict[str, Any]", tool)
         if "name" in schema and "function" not in schema:
-            # servers hand templates OpenAI's form only
+            # Servers pass templates OpenAI's form only.
             schema = {"type": "function", "function": schema}
         function: Any = schema.get("function")
         called: Any = cast("dict[str, Any]", function).get("name") if isinstance(function, dict) else None
@@ -147,10 +147,10 @@ def tools_of(value: object, name: str = "tools") -> tuple[dict[str, Any], ...] |
 
 
 def parsed(text: str, name: str) -> Any:
-    """Return what JSON text says.
+    """Parse JSON text.
 
     Raises:
-        Refused: Where it isn't JSON.
+        Refused: If it is not JSON.
     """
     try:
         return json.loads(text)
@@ -159,10 +159,10 @@ def parsed(text: str, name: str) -> Any:
 
 
 def check_messages(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None) -> None:
-    """Check what a list of messages has to keep as a whole: who speaks when, and calls of tools that are on offer.
+    """Check a list of messages as a whole: the order of roles, and that called tools are available.
 
     Raises:
-        Refused: With the first rule that is broken.
+        Refused: With the first rule that is violated.
     """
     _check_order(messages)
     if any("tool_calls" in message.fields or message.role == "tool" for message in messages):
@@ -187,14 +187,14 @@ def _message(item: object, name: str) -> tuple[Message, list[str]]:
         )
     content = text_of(item.get("content"), f"{name}.content", may_be_empty="tool_calls" in fields or role == "tool")
     unknown = [key for key in item if key not in ("role", "content", *TEMPLATE_FIELDS, *MARKS)]
-    return Message(role, content, fields, learn_of(item, name)), unknown
+    return Message(role, content, fields, trained_of(item, name)), unknown
 
 
-def learn_of(item: Mapping[str, Any], name: str) -> bool | None:
-    """Read whether a message is marked as to be learnt or not; see `marks`.
+def trained_of(item: Mapping[str, Any], name: str) -> bool | None:
+    """Read whether a message is marked as trained or not; see `marks`.
 
     Raises:
-        Refused: Where a mark says neither.
+        Refused: If a mark is neither yes nor no.
     """
     try:
         return mark_of(item, name)
@@ -206,7 +206,7 @@ def calls_of(value: object, name: str) -> list[dict[str, Any]]:
     """Read calls of tools, in OpenAI's form or as bare `{name, arguments}`; arguments are an object, or one as text.
 
     Raises:
-        Refused: Where one isn't that.
+        Refused: If one is neither.
     """
     calls: list[dict[str, Any]] = []
     for number, given in enumerate(listed(value, name, "{function: {name, arguments}}")):
@@ -222,7 +222,7 @@ def calls_of(value: object, name: str) -> list[dict[str, Any]]:
         if isinstance(arguments, str) and arguments.strip():
             arguments = parsed(arguments, f"{where}.function.arguments")
         if not isinstance(arguments, dict) and arguments not in (None, ""):
-            raise Refused(f"{where}.function.arguments are no object", arguments, allowed="an object, or one as text")
+            raise Refused(f"{where}.function.arguments are not an object", arguments, allowed="an object, or its text")
         calls.append(call)
     return calls
 
@@ -241,7 +241,7 @@ def _role_of(item: Mapping[str, Any], name: str) -> str:
 
 
 def unknown_role(name: str, role: str, allowed: Iterable[str]) -> Refused:
-    """Make the refusal of a role's name, with the role that was probably meant."""
+    """Return the refusal of an unknown role, with the most likely one."""
     close = get_close_matches(role.strip().lower(), ROLES, n=1)
     meant = MEANT_ROLES.get(role.strip().lower(), close[0] if close else "")
     return Refused(f"{name} has an unknown role", role, allowed=", ".join(allowed), suggestion=meant)
@@ -261,13 +261,13 @@ def _check_order(messages: Sequence[Message]) -> None:
     roles = [message.role for message in messages]
     for number, role in enumerate(roles):
         if role == "system" and number > 0:
-            raise Refused(f"messages[{number}] is a system message, which only the first can be")
+            raise Refused(f"messages[{number}] is a system message, which only the first message can be")
     if "assistant" not in roles:
         raise Refused("no message is the assistant's, so there is nothing to train on", f"roles {', '.join(roles)}")
     first = roles[1] if roles[0] == "system" and len(roles) > 1 else roles[0]
     if first == "assistant":
         raise Refused(
-            "the assistant speaks first; a server always gets a user's message first", f"roles {', '.join(roles)}"
+            "the first message is the assistant's; a server always gets a user's first", f"roles {', '.join(roles)}"
         )
     if roles[-1] != "assistant":
         raise Refused(

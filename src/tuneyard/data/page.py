@@ -1,7 +1,7 @@
-"""A report as one HTML page that stands alone: no script, no link, no font, nothing fetched.
+"""A report as one self-contained HTML page: no script, no link, no font, nothing fetched.
 
-What comes from the data is text: jinja2 escapes all of it, and the page's own policy lets nothing run. The same facts
-as `show` puts on a terminal, with examples.
+Text from the data is escaped by jinja2, and the page's content security policy lets nothing run. The same facts as
+`show` prints on a terminal, with examples.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _PLOT = 560
 
 
 def report_page(report: DataReport) -> str:
-    """Lay a report out as a page: counts, the histogram of lengths, rows that are alike, problems, examples.
+    """Format a report as a page: counts, the histogram of lengths, equal rows, problems, examples.
 
     Args:
-        report: What `check` found; with examples where it was asked for some.
+        report: The report of `check`, with any requested examples.
 
     Returns:
-        HTML that needs nothing else. Text of the data is inert in it, whatever it holds.
+        Self-contained HTML, in which text of the data is inert.
     """
     most = max((part.rows for part in report.histogram), default=1)
     bars = [
@@ -62,7 +62,7 @@ def _shortened(example: Any) -> tuple[Any, list[Any], int]:
     for part in example.segments:
         if room <= 0:
             break
-        parts.append({"text": part.text[:room], "learnt": part.learnt, "special": part.special})
+        parts.append({"text": part.text[:room], "trained": part.learnt, "special": part.special})
         room -= len(part.text)
     return example, parts, sum(len(part.text) for part in example.segments) - sum(len(part["text"]) for part in parts)
 

@@ -1,7 +1,7 @@
-"""Rows of `chosen` and `rejected` in every form they come in, as one `Preference`.
+"""Rows of `chosen` and `rejected` in every form, as one `Preference`.
 
-A side is text, one message, messages that go on from the prompt, or the whole conversation; the prompt is a field of
-the row or what both sides begin with. Not the other shapes (`formats`).
+A side is text, one message, messages that continue the prompt, or the whole conversation; the prompt is a field of the
+row or the common beginning of both sides. Not the other formats (`formats`).
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ _SPEAKERS = {"Human": "user", "Assistant": "assistant"}
 
 
 def preference(prompt: Sequence[Message] | None, sides: Sequence[Sequence[Message]], rest: Conversation) -> Preference:
-    """Put a preference together and check it.
+    """Build a preference and check it.
 
     Args:
-        prompt: What the row names as prompt; None where it names none.
+        prompt: The row's prompt field; None if it has none.
         sides: The messages of `chosen` and of `rejected`.
-        rest: Where the row stands, its tools and what nothing reads; its messages are not looked at.
+        rest: The row's place, tools and unused fields; its messages are ignored.
 
     Raises:
-        Refused: Where there is no prompt, the two sides don't share it, they are equal, or break a rule of messages.
+        Refused: If there is no prompt, the sides don't share it, they are equal, or violate a rule of messages.
     """
     chosen, rejected = (list(side) for side in sides)
     if chosen == rejected:
@@ -39,7 +39,7 @@ def preference(prompt: Sequence[Message] | None, sides: Sequence[Sequence[Messag
         chosen, rejected = chosen[len(opening) :], rejected[len(opening) :]
         if prompt and not _ends_with(opening, [each for each in prompt if each.role != "system"]):
             raise Refused(
-                "the prompt is not what chosen and rejected begin with",
+                "chosen and rejected do not begin with the prompt",
                 prompt[-1].content,
                 allowed="answers only, or whole conversations that begin with the prompt",
             )
@@ -48,7 +48,7 @@ def preference(prompt: Sequence[Message] | None, sides: Sequence[Sequence[Messag
     if not prompt:
         raise Refused("has no prompt", allowed="prompt, or chosen and rejected that begin with the same messages")
     if prompt[-1].role == "assistant":
-        raise Refused("the prompt ends with the assistant's words; an answer follows a question")
+        raise Refused("the prompt ends with the assistant's message; an answer must follow a user's or tool's message")
     for name, side in zip(SIDES, (chosen, rejected), strict=True):
         if not side or side[0].role != "assistant":
             begins = f"begins with the {side[0].role}'s message" if side else "has no answer of its own"
@@ -58,7 +58,7 @@ def preference(prompt: Sequence[Message] | None, sides: Sequence[Sequence[Messag
 
 
 def transcript(text: str) -> list[Message] | None:
-    r"""Read text of turns that begin with `\n\nHuman:` and `\n\nAssistant:`; None where it isn't that."""
+    r"""Read text of turns that begin with `\n\nHuman:` and `\n\nAssistant:`; None for other text."""
     before, *parts = _TURN.split("\n\n" + text.lstrip("\n"))
     if before.strip() or len(parts) < 4:
         return None
@@ -67,7 +67,7 @@ def transcript(text: str) -> list[Message] | None:
 
 
 def _opening(chosen: list[Message], rejected: list[Message]) -> list[Message]:
-    """Return what both sides begin with, up to the last message before the answers part; nothing for answers alone."""
+    """Return the common beginning of both sides, up to the last message before they differ; none for answers alone."""
     pairs = zip(chosen[:-1], rejected[:-1], strict=False)
     shared = [one for one, _ in takewhile(lambda pair: pair[0] == pair[1], pairs)]
     if not shared or chosen[0].role == "assistant":
@@ -78,7 +78,7 @@ def _opening(chosen: list[Message], rejected: list[Message]) -> list[Message]:
 
 
 def _ends_with(opening: Sequence[Message], prompt: Sequence[Message]) -> bool:
-    said = [(each.role, each.content.strip()) for each in prompt]
+    named = [(each.role, each.content.strip()) for each in prompt]
     whole = [(each.role, each.content.strip()) for each in opening if each.role != "system"]
-    # one text may name the first question of a longer conversation
-    return not said or whole[-len(said) :] == said or whole[: len(said)] == cast("list[Any]", said)
+    # The prompt may be the first question of a longer conversation.
+    return not named or whole[-len(named) :] == named or whole[: len(named)] == cast("list[Any]", named)

@@ -1,7 +1,7 @@
-"""Rows out of files: JSONL and Parquet, streamed, each row a conversation or a preference, or the reason why not.
+"""Rows from files: JSONL and Parquet, streamed, each row a conversation, a preference, or a problem.
 
-Not a place for what a conversation is (`conversations`), for the shapes of rows (`formats`), nor for tokens
-(`encoding`). Memory is one line of JSONL or one batch of Parquet rows, however long the file is.
+Conversations are defined in `conversations`, the formats of rows in `formats`, tokens in `encoding`. Memory is one line
+of JSONL or one batch of Parquet rows, however long the file is.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ def read_rows(
     """Read rows from files, in order.
 
     A row that can't be used comes as one `Problem` with its `file:line` and the first reason; a file that can't be read
-    at all, or has no rows, as one `Problem` with its name. Blank lines of JSONL are passed over.
+    at all, or has no rows, as one `Problem` with its name. Blank lines of JSONL are skipped.
 
     Args:
         paths: Files ending in `.jsonl` or `.parquet`.
-        formats: The shape of the rows of a file; of a file that isn't named, `format_of` tells it.
-        names: What a file is called in `file:line`, such as its key in the store; its path where it isn't named.
+        formats: The format of a file's rows; detected by `format_of` for other files.
+        names: The name of a file in `file:line`, such as its key in the store; by default its path.
 
     Yields:
         A conversation, a preference or a problem for each row.
 
     Raises:
-        NotFoundError: Where a file isn't there.
+        NotFoundError: If a file does not exist.
     """
     for path in paths:
         _check_is_there(path)
@@ -64,21 +64,21 @@ def read_rows(
 
 
 def name_of(path: Path, names: Mapping[Path, str] | None) -> str:
-    """Return what a file is called: the name it was given, or its path."""
+    """Return the name of a file: the given one, or its path."""
     return (names or {}).get(path) or str(path)
 
 
 def format_of(path: Path) -> Format:
-    """Tell the shape of a file's rows: the one that most of its first 64 rows have.
+    """Detect the format of a file's rows: that of most of its first 64 rows.
 
     Args:
         path: A file of rows.
 
     Returns:
-        The shape; `messages` where no row has one that is known, so that each row says what it lacks.
+        The format; `messages` if no row has a known one, so that each row is reported with what it lacks.
 
     Raises:
-        NotFoundError: Where the file isn't there.
+        NotFoundError: If the file does not exist.
     """
     _check_is_there(path)
     head = islice(_raw_rows(path, str(path)), _ROWS_TO_DETECT_BY)
@@ -90,12 +90,12 @@ def format_of(path: Path) -> Format:
 def _check_is_there(path: Path) -> None:
     if not path.exists():
         raise NotFoundError(
-            f"The data file {path} is not there.", hint="Check the path, or deliver the data first.", path=str(path)
+            f"The data file '{path}' does not exist.", hint="Check the path, or deliver the data first.", path=str(path)
         )
 
 
 _Raw = tuple[object, str] | Problem
-"""A parsed row and its `file:line`, of which nothing is known yet."""
+"""A parsed row and its `file:line`, not validated yet."""
 
 
 def _raw_rows(path: Path, name: str) -> Iterator[_Raw]:
@@ -105,7 +105,7 @@ def _raw_rows(path: Path, name: str) -> Iterator[_Raw]:
     rows = {".jsonl": _read_jsonl, ".parquet": _read_parquet}.get(path.suffix.lower())
     if rows is None:
         meant = path.with_suffix(".jsonl").name if path.suffix.lower() in (".json", ".ndjson") else ""
-        yield Problem(name, "has an ending that isn't known", path.suffix or "none", _ALLOWED, meant)
+        yield Problem(name, "has an unknown file extension", path.suffix or "none", _ALLOWED, meant)
         return
     yield from rows(path, name)
 
@@ -117,7 +117,7 @@ def _read_jsonl(path: Path, name: str) -> Iterator[_Raw]:
             if number == 1:
                 kind = next((kind for mark, kind in _NOT_UTF8_MARKS.items() if line.startswith(mark)), None)
                 if kind:
-                    yield Problem(name, f"the file is {kind} inside", allowed="JSON lines in UTF-8")
+                    yield Problem(name, f"the file's content is {kind}", allowed="JSON lines in UTF-8")
                     return
             if line.strip():
                 yield _parse_line(line, where)
@@ -147,12 +147,12 @@ class _DuplicateKeyError(ValueError):
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # json keeps the last of two equal keys, which would pass over the first one in silence
+    # json keeps the last of two equal keys, and would ignore the first one silently.
     made = dict(pairs)
     if len(made) != len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise _DuplicateKeyError(f"the key {twice!r} is there twice")
+        raise _DuplicateKeyError(f"the key {twice!r} is repeated")
     return made
 
 
@@ -162,7 +162,7 @@ def _read_parquet(path: Path, name: str) -> Iterator[_Raw]:
         from pyarrow import parquet
     except ImportError as error:
         raise NotFoundError(
-            f"Reading {name} needs pyarrow, which is not installed.", hint=installation("train")
+            f"Reading '{name}' needs pyarrow, which is not installed.", hint=installation("train")
         ) from error
     number = 0
     try:
@@ -181,7 +181,7 @@ def _read_parquet(path: Path, name: str) -> Iterator[_Raw]:
 
 
 def _without_nulls(value: Any) -> Any:
-    # Parquet gives every struct all fields of its column; a null there means the row never had the field
+    # Parquet gives every struct all fields of its column; a null means that the row does not have the field.
     if isinstance(value, dict):
         pairs = cast("dict[str, Any]", value).items()
         return {key: _without_nulls(item) for key, item in pairs if item is not None}

@@ -1,6 +1,6 @@
-"""What a check of data found: counts, lengths and problems, as plain facts.
+"""The result of a check of data: counts, lengths and problems.
 
-Not how they look (`show`) and not how they are found (`check`).
+Formatting is `show`'s, finding `check`'s.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class Pair:
 
     Attributes:
         where: The row.
-        other: An earlier row; of validation where the row leaks.
-        similarity: 1 where they are equal, else the estimated share of text in common.
-        leaks: Whether the other one is of validation, and this one is not.
+        other: An earlier row; a validation row if the row leaks.
+        similarity: 1 if they are equal, else the estimated share of common text.
+        leaks: Whether the other one is a validation row, and this one a training row.
     """
 
     where: str
@@ -51,51 +51,51 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class DataReport:
-    """What is in the data, and what is wrong with it.
+    """The counts and problems of data.
 
     Attributes:
-        files: The files read, those of validation last.
-        formats: The shape of each file's rows, told by them or by the values.
-        validation_rows: How many of the rows are of validation files.
+        files: The files read, validation files last.
+        formats: The format of each file's rows, detected or from the values.
+        validation_rows: How many of the rows are in validation files.
         tool_rows: Rows with tools or calls of them.
         rows: All rows that aren't blank: `kept + dropped + bad`.
-        kept: Rows that can be trained on, the truncated ones included.
-        truncated: Kept rows with an end that was cut off.
-        dropped: Rows left out by choice.
-        dropped_for: Those by the choice, named as in `data_conf.rows`: `overlong`, `duplicates` and so on.
-        bad: Rows that can't be used, or are refused by choice; each has a problem.
-        refused: Those of them that are refused by choice.
-        reasons: Problems by what is wrong, most frequent first; numbers in it are left out.
-        sequences: What the kept rows are trained as: one sequence for each, or several (see `encoding`).
-        several: Kept rows that became several sequences, since the template renders earlier turns otherwise.
-        left_out: Sequences of those that are longer than `max_length`, while others of their row are kept.
-        apart: Kept rows with an answer that was tokenised apart from its prompt (see `Encoded.apart`).
-        cut_answers: Kept rows that were truncated inside an answer, so that its end is not learnt.
-        lost_answers: Answers that are cut off whole in the truncated rows.
-        duplicates: Rows equal to one before them in every message.
-        near_duplicates: Rows nearly equal to one before them.
-        leaked: Training rows equal to one of validation.
-        near_leaked: Training rows nearly equal to one of validation.
-        pairs: The first of all those, each with the row it is like.
+        kept: Rows that can be trained on, including truncated ones.
+        truncated: Kept rows that were truncated.
+        dropped: Rows dropped by the values.
+        dropped_for: Dropped rows by the key of `data_conf.rows`: `overlong`, `duplicates` and so on.
+        bad: Rows that can't be used, or are refused by the values; each has a problem.
+        refused: Those of them that are refused by the values.
+        reasons: Problems by reason, most frequent first; numbers in it are omitted.
+        sequences: The sequences of the kept rows: one for each, or several (see `encoding`).
+        several: Kept rows of several sequences, since the template renders earlier turns differently.
+        left_out: Dropped sequences of rows of which other sequences are kept.
+        apart: Kept rows with an answer that was tokenised separately from its prompt (see `Encoded.apart`).
+        cut_answers: Kept rows that were truncated inside an answer, so that its end is not trained.
+        lost_answers: Whole answers that were cut off in truncated rows.
+        duplicates: Rows equal to an earlier one in every message.
+        near_duplicates: Rows nearly equal to an earlier one.
+        leaked: Training rows equal to a validation row.
+        near_leaked: Training rows nearly equal to a validation row.
+        pairs: The first of all those, each with the row it equals.
         messages: Messages by role, in the rows that aren't bad.
         turns: Rows by their number of answers.
         tokens: Tokens in the kept rows' sequences.
         trained_tokens: Those of them in the loss.
         max_length: The limit, in tokens; None for none.
-        median_length: Of the rows that aren't bad, in tokens, before anything is cut; a row of several sequences counts
-            with its longest.
+        median_length: Of the rows that aren't bad, in tokens, before truncation; a row of several sequences counts with
+            its longest.
         p90_length: The 90th percentile, likewise.
         longest_length: The longest, likewise.
-        histogram: Lengths of the rows that aren't bad, before anything is cut.
+        histogram: Lengths of the rows that aren't bad, before truncation.
         longest: The longest rows, longest first.
-        unused_fields: Fields that nothing reads, with the number of rows that have them.
-        special_tokens_in_text: Special tokens written out in texts, with the number of rows that have them: the model
-            reads them as control tokens there.
-        special_token_rows: Rows that have any of them, whatever became of these rows.
+        unused_fields: Fields that are not used, with the number of rows that have them.
+        special_tokens_in_text: Special tokens in texts, with the number of rows that have them: the model reads them as
+            control tokens there.
+        special_token_rows: Rows that have any of them, whether kept or not.
         special_texts: The first of those texts.
-        problem_count: All problems found.
-        problems: The problems in the order met; at most as many as the check was told to keep.
-        examples: Some kept rows as the model reads them; as many as the check was asked for.
+        problem_count: The number of all problems.
+        problems: The problems in order of occurrence, up to the limit of the check.
+        examples: Some kept rows as the model reads them, as many as requested.
     """
 
     files: tuple[str, ...]
@@ -146,13 +146,13 @@ class DataReport:
         return data
 
     def raise_if_bad(self, *, allow_bad_rows: bool = False) -> None:
-        """Stop where the data can't be trained on.
+        """Raise if the data can't be trained on.
 
         Args:
-            allow_bad_rows: Whether rows that can't be used may be left out; those refused by choice never are.
+            allow_bad_rows: Whether rows that can't be used may be dropped; those refused by the values never are.
 
         Raises:
-            InvalidDataError: Where there are problems that aren't allowed, or nothing is left to train on.
+            InvalidDataError: If there are problems that aren't allowed, or no rows are left to train on.
         """
         names = ", ".join(self.files)
         elsewhere = fitting("", " on a machine that reaches the store, with --store")
@@ -160,8 +160,8 @@ class DataReport:
         template = [problem for problem in self.problems if not self._is_of_a_file(problem)]
         if template:
             raise InvalidDataError(
-                f"The model and its server would not agree: {_sentence(template[0])}",
-                hint="--set finetuning_config.data_conf.chat_template_name=chat-ml",
+                f"Training and server would render conversations differently: {_sentence(template[0])}",
+                hint="Use a built-in template: --set finetuning_config.data_conf.chat_template_name=chat-ml",
                 problems=list(self.problems),
             )
         if self.problem_count and not (allow_bad_rows and not self.refused):

@@ -1,6 +1,6 @@
-"""A sequence as text again, in stretches that are learnt and stretches that are only read.
+"""A sequence decoded to text, in segments that are trained and segments that are only read.
 
-For people's eyes, on a terminal (`show`) and on a page (`page`).
+For people, on a terminal (`show`) and on a page (`page`).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from tuneyard.data.encoding import ChatEncoder, Encoded, trained_spans
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A stretch of a sequence.
+    """A segment of a sequence.
 
     Attributes:
-        text: As the model reads it.
-        learnt: Whether predicting it counts in the loss.
+        text: The text as the model reads it.
+        learnt: Whether predicting it counts in the loss. (Named as in the JSON report.)
         special: Whether it is a control token.
     """
 
@@ -33,12 +33,12 @@ class Example:
     """One sequence of a row.
 
     Attributes:
-        name: `file:line`, and which of the row's sequences it is where it has several.
-        tokens: How many there are, after anything was cut.
+        name: `file:line`, and which of the row's sequences it is if it has several.
+        tokens: The number of tokens, after truncation.
         trained_tokens: Those of them in the loss.
-        length: How many there were before.
+        length: The number of tokens before truncation.
         fate: `kept`, `truncated` or `dropped`.
-        segments: The sequence; none where it was dropped.
+        segments: The sequence; none if it was dropped.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Example:
 
 
 def conversations_of(row: Conversation | Preference) -> dict[str, Conversation]:
-    """Return what a row holds by name: one conversation, or the chosen and the rejected one."""
+    """Return the conversations of a row by name: one, or the chosen and the rejected one."""
     if isinstance(row, Conversation):
         return {"": row}
     return dict(zip(("chosen", "rejected"), row.conversations, strict=True))
@@ -60,44 +60,44 @@ def examples_of(encoder: ChatEncoder, row: Conversation | Preference) -> list[Ex
     """Return every sequence of a row as text.
 
     Args:
-        encoder: With the template and the limits of the training.
-        row: What was read.
+        encoder: The encoder, with the template and the limits of the training.
+        row: The row.
 
     Raises:
-        InvalidDataError: Where the row can't be encoded.
+        InvalidDataError: If the row can't be encoded.
     """
     made: list[Example] = []
     for side, conversation in conversations_of(row).items():
         sequences = encoder.encode(conversation)
         for number, each in enumerate(sequences, start=1):
             part = f"{number} of {len(sequences)}" if len(sequences) > 1 else ""
-            told = ", ".join(filter(None, (side, part)))
-            name = f"{row.where} ({told})" if told else row.where
+            which = ", ".join(filter(None, (side, part)))
+            name = f"{row.where} ({which})" if which else row.where
             text = tuple(segments(encoder, each))
             made.append(Example(name, len(each.input_ids), sum(each.loss_mask), each.length, each.fate, text))
     return made
 
 
 def segments(encoder: ChatEncoder, encoded: Encoded) -> Iterator[Segment]:
-    """Decode a sequence from left to right, each stretch as it reads after all before it.
+    """Decode a sequence from left to right, each segment in the context of those before it.
 
-    Decoded by itself, a stretch could lose its first space.
+    Decoded by itself, a segment could lose its first space.
     """
     tokenizer: Any = encoder.tokenizer
     special = set(tokenizer.all_special_ids)
     ids, done, text = encoded.input_ids, 0, ""
-    for end, learnt in _stretches(encoded):
+    for end, trained in _spans(encoded):
         while done < end:
             is_special = ids[done] in special
             stop = done + 1
             while not is_special and stop < end and ids[stop] not in special:
                 stop += 1
             before, text = text, tokenizer.decode(ids[:stop])
-            yield Segment(text[len(before) :], learnt, is_special)
+            yield Segment(text[len(before) :], trained, is_special)
             done = stop
 
 
-def _stretches(encoded: Encoded) -> Iterator[tuple[int, bool]]:
+def _spans(encoded: Encoded) -> Iterator[tuple[int, bool]]:
     for start, end in trained_spans(encoded.loss_mask):
         yield start, False
         yield end, True

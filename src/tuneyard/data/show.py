@@ -1,4 +1,4 @@
-"""How a report and a conversation look on a terminal: with colour, and readable without.
+"""Reports and conversations formatted for a terminal, readable without colour too.
 
 Returns rich renderables and prints nothing itself.
 """
@@ -33,7 +33,7 @@ def report_table(report: DataReport, *, max_problems: int | None = _SHOWN_PROBLE
         max_problems: The most problems to list; None for all that the report holds.
 
     Returns:
-        A renderable; every fact in it is text, colour only underlines.
+        A renderable; every fact in it is text, colour is only emphasis.
     """
     from rich.console import Group
     from rich.text import Text
@@ -49,20 +49,20 @@ def report_table(report: DataReport, *, max_problems: int | None = _SHOWN_PROBLE
 
 
 def conversation_text(encoder: ChatEncoder, row: Conversation | Preference) -> Text:
-    """Show a row as the model reads it, with what it learns marked.
+    """Show a row as the model reads it, with the trained parts marked.
 
-    Learnt tokens stand green between « and », special tokens are bold; the rest is dim.
+    Trained tokens are green between « and », special tokens are bold; the rest is dim.
 
     Args:
-        encoder: With the template and the limits of the training.
+        encoder: The encoder, with the template and the limits of the training.
         row: The row to show.
 
     Returns:
-        The text, ending without a newline, each sequence under a line of its own; one line says so where one is dropped
-        or cut.
+        The text, without a newline at the end, each sequence under its own heading; a line notes where one is dropped
+        or truncated.
 
     Raises:
-        InvalidDataError: Where the row can't be encoded.
+        InvalidDataError: If the row can't be encoded.
     """
     from rich.text import Text
 
@@ -75,23 +75,23 @@ def _example_text(example: Example, limit: int | None) -> Text:
     if example.fate == "dropped":
         return Text(f"{example.name}: dropped, {_too_long(example.length, limit)}", style="yellow")
     text = Text(f"{example.name}: {example.tokens} tokens, {example.trained_tokens} in the loss\n", style="bold")
-    learnt = False
+    trained = False
     for segment in example.segments:
-        if segment.learnt != learnt:
+        if segment.learnt != trained:
             text.append(OPEN if segment.learnt else CLOSE, style="green")
-            learnt = segment.learnt
-        style = "green" if learnt else "dim"
+            trained = segment.learnt
+        style = "green" if trained else "dim"
         text.append(printable(segment.text, keep="\n\t"), style=f"bold {style}" if segment.special else style)
-    if learnt:
+    if trained:
         text.append(CLOSE, style="green")
     text.rstrip()
     if example.fate == "truncated":
-        text.append(f"\n(cut here: {_too_long(example.length, limit)})", style="yellow")
+        text.append(f"\n(truncated here: {_too_long(example.length, limit)})", style="yellow")
     return text
 
 
 def _too_long(length: int, limit: int | None) -> str:
-    return f"{length} tokens where {limit} are allowed"
+    return f"{length} tokens, and {limit} are allowed"
 
 
 def _counts(report: DataReport) -> RenderableType:
@@ -107,7 +107,7 @@ def _counts(report: DataReport) -> RenderableType:
 
 
 def count_rows(report: DataReport) -> list[tuple[str, int, str]]:
-    """Return the counts of a report for people: what is counted, how much there is, and a remark."""
+    """Return the counts of a report for people: a name, a number and a remark each."""
     limit = f"longer than {report.max_length} tokens" if report.max_length else "no limit"
     share = f"{100 * report.trained_tokens / report.tokens:.0f} % of the tokens" if report.tokens else ""
     turns = ", ".join(f"{rows:,} with {answers}" for answers, rows in report.turns.items())
@@ -115,11 +115,11 @@ def count_rows(report: DataReport) -> list[tuple[str, int, str]]:
     reasons = ", ".join(f"{rows:,} {name.replace('_', ' ')}" for name, rows in report.dropped_for.items())
     files = ", ".join(f"{file} ({format})" for file, format in report.formats.items())
     if report.validation_rows:
-        files += f"; {report.validation_rows:,} rows are of validation"
+        files += f"; {report.validation_rows:,} validation rows"
     shortened = f"{report.truncated:,} of them truncated" if report.truncated else ""
     if report.cut_answers or report.lost_answers:
         shortened += f" ({report.cut_answers:,} inside an answer; {report.lost_answers:,} whole answers lost)"
-    bad = f"can't be used; {report.refused:,} of them refused by choice" if report.refused else "can't be used"
+    bad = f"can't be used; {report.refused:,} of them refused by the values" if report.refused else "can't be used"
     special = ", ".join(f"{token} in {rows:,}" for token, rows in report.special_tokens_in_text.items())
     near = f"{report.near_duplicates:,} more are nearly equal to one"
     found: list[tuple[str, int, str] | None] = [
@@ -131,10 +131,10 @@ def count_rows(report: DataReport) -> list[tuple[str, int, str]]:
         ("leaked", report.leaked, f"equal to a validation row; {report.near_leaked:,} more are nearly equal to one")
         if report.validation_rows
         else None,
-        ("special tokens", report.special_token_rows, f"rows with texts that have them written out: {special}")
+        ("special tokens", report.special_token_rows, f"rows with special tokens in their texts: {special}")
         if special
         else None,
-        ("with tools", report.tool_rows, "tools on offer, or calls of them") if report.tool_rows else None,
+        ("with tools", report.tool_rows, "available tools, or calls of them") if report.tool_rows else None,
         ("messages", sum(report.messages.values()), roles),
         ("answers", sum(answers * rows for answers, rows in report.turns.items()), f"rows: {turns}" if turns else ""),
         ("tokens", report.tokens, "in the kept rows"),
@@ -144,10 +144,10 @@ def count_rows(report: DataReport) -> list[tuple[str, int, str]]:
 
 
 def special_tokens_line(report: DataReport) -> str:
-    """Say in one line which rows have special tokens written out in their texts; there are some."""
+    """Describe in one line the rows with special tokens in their texts; there is at least one."""
     tokens = ", ".join(f"{token} in {rows:,}" for token, rows in report.special_tokens_in_text.items())
     rows = f"{report.special_token_rows:,} of {report.rows:,} rows of {', '.join(report.files)}"
-    return f"{rows} have special tokens written out in texts ({tokens}; first: {report.special_texts[0].where})"
+    return f"{rows} have special tokens in their texts ({tokens}; first: {report.special_texts[0].where})"
 
 
 def _histogram(report: DataReport) -> RenderableType:
@@ -171,9 +171,9 @@ def bar(amount: int, most: int, width: int = _BAR_WIDTH) -> str:
     """Return a bar of block characters, exact to an eighth; anything above 0 shows at least the thinnest.
 
     Args:
-        amount: How long the bar is, in units of `most`.
-        most: What a full bar stands for; above 0.
-        width: Of a full bar, in characters.
+        amount: The amount to show.
+        most: The amount of a full bar; above 0.
+        width: The width of a full bar, in characters.
     """
     eighths = max(round(8 * width * amount / most), 1 if amount else 0)
     whole, part = divmod(eighths, 8)
@@ -189,22 +189,22 @@ def _longest(report: DataReport) -> RenderableType:
 
 
 def notes(report: DataReport) -> list[str]:
-    """Return what people should know of the data besides its counts and problems, a paragraph each."""
+    """Return notices about the data besides its counts and problems, a paragraph each."""
     notes: list[str] = []
     if report.unused_fields:
         fields = ", ".join(f"{name} ({rows:,} rows)" for name, rows in report.unused_fields.items())
-        notes.append(f"Fields that nothing reads: {fields}")
+        notes.append(f"Unused fields: {fields}")
     if report.several:
-        left_out = f"; {report.left_out:,} more are too long and left out" if report.left_out else ""
+        left_out = f"; {report.left_out:,} more are too long and dropped" if report.left_out else ""
         notes.append(
-            f"Rows that became several sequences ({report.several:,} rows): the template renders earlier turns "
-            "otherwise, so each answer is learnt after the very prompt that a server makes. There are "
+            f"Rows of several sequences ({report.several:,} rows): the template renders earlier turns differently, so "
+            "each answer is trained after exactly the prompt that a server renders. There are "
             f"{report.sequences:,} sequences of {report.kept:,} rows, and a step counts sequences{left_out}"
         )
     if report.apart:
         notes.append(
-            f"Answers that the tokenizer would join with the prompt's end ({report.apart:,} rows): tokenised apart, "
-            "as the model has to write them; spaces at an answer's beginning are the usual cause"
+            f"Answers that the tokenizer would merge with the prompt's end ({report.apart:,} rows): tokenised "
+            "separately, as the model generates them; the usual cause is an answer that begins with a space"
         )
     return notes
 
@@ -214,11 +214,11 @@ def _special(report: DataReport) -> list[RenderableType]:
 
     if not report.special_texts:
         return []
-    lines = ["\nSpecial tokens written out, which the model takes for real ones"]
+    lines = ["\nSpecial tokens in texts, which the model reads as control tokens"]
     shown = report.special_texts[:_SHOWN_TEXTS]
     lines += [f"  {one.where}: {one.token} in {one.part} ({one.role}): {one.text}" for one in shown]
     total = f"{report.special_token_rows:,} rows in all"
-    lines.append(f"  {total}; what becomes of them: data_conf.rows.special_tokens")
+    lines.append(f"  {total}; keep, drop or refuse them: data_conf.rows.special_tokens")
     return [Text("\n".join(lines), style="yellow")]
 
 
@@ -227,10 +227,10 @@ def _alike(report: DataReport) -> list[RenderableType]:
 
     if not report.pairs:
         return []
-    lines = ["\nRows that are alike"]
+    lines = ["\nEqual and nearly equal rows"]
     for pair in report.pairs[:_SHOWN_PAIRS]:
         how = "equal to" if pair.similarity == 1 else f"{pair.similarity:.0%} like"
-        lines.append(f"  {pair.where}: {how} {pair.other}{', which is validated on' if pair.leaks else ''}")
+        lines.append(f"  {pair.where}: {how} {pair.other}{', a validation row' if pair.leaks else ''}")
     total = report.duplicates + report.near_duplicates + report.leaked + report.near_leaked
     if total > _SHOWN_PAIRS:
         lines.append(f"  … and {total - _SHOWN_PAIRS:,} more")

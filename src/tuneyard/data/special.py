@@ -1,8 +1,8 @@
-"""Special tokens written out in a row's own texts: there the model reads them as control tokens.
+"""Special tokens in a row's own texts, where the model reads them as control tokens.
 
 `<|im_end|>` in a user's text ends the user's turn, and in an answer it ends the answer. Servers read messages as
-training does, so nothing but the data can mend it. The tokenizer decides: a text has one where encoding it gives the id
-of a control token, however it is spelt. Not what becomes of such a row (`check`).
+training does, so it can only be fixed in the data. The tokenizer decides: a text contains one if encoding it gives the
+id of a control token, however it is spelt. What happens to such a row is up to `check`.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _PROBE = [
 
 @dataclass(frozen=True, slots=True)
 class SpecialText:
-    """A special token that a text has in it.
+    """A special token in a text.
 
     Attributes:
         where: The row, as `file:line`.
-        part: Which of its texts, such as `messages[1].content`.
-        role: Whose text it is: a message's role, or `tools`.
+        part: The text, such as `messages[1].content`.
+        role: The message's role, or `tools`.
         token: The token, as the tokenizer spells it.
         text: Some of the text around it.
     """
@@ -45,14 +45,14 @@ class SpecialText:
 
 
 class SpecialTokens:
-    """Finds the tokens that steer a model where a text has them written out.
+    """Finds control tokens in texts.
 
-    These are the tokenizer's special tokens, what the server stops at, and the added tokens by which the chat template
-    parts one message from the next. Marks of reasoning (`<think>`) are not among them: answers hold them rightly.
+    These are the tokenizer's special tokens, the tokens that the server stops at, and the added tokens with which the
+    chat template separates messages. Tags of reasoning (`<think>`) are not among them: answers may contain them.
 
     Args:
-        tokenizer: With the chat template of the training.
-        stop_ids: What the server stops at.
+        tokenizer: The tokenizer, with the chat template of the training.
+        stop_ids: The ids that the server stops at.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, stop_ids: frozenset[int]) -> None:
@@ -69,7 +69,7 @@ class SpecialTokens:
         """Return the special tokens in a row's texts, each token once for each text.
 
         Args:
-            row: The row: all of its messages, calls and tools are looked at.
+            row: The row: all of its messages, calls and tools are searched.
         """
         texts = list(_texts(row))
         together = "\n".join(text for _, _, text in texts)

@@ -15,31 +15,31 @@ def split(
 ) -> tuple[list[int], list[int]]:
     """Divide rows into training and validation.
 
-    A row's sequences go to one side together, as do rows of equal tokens, so that nothing is validated on what was
-    learnt by heart. The same content, ratio and seed give the same sides, in whatever order the rows come.
+    A row's sequences are on one side, as are rows of equal tokens, so that no validation row has been memorised in
+    training. The same content, ratio and seed give the same sides, whatever the order of the rows.
 
     Args:
         rows: Rows as their sequences, none of them dropped.
-        ratio: The share of validation rows, above 0 and below 1; at least one row goes to each side.
-        seed: Chooses among the possible divisions.
-        groups: A number for each row; rows of one number go to one side too, such as those that are nearly equal.
+        ratio: The share of validation rows, above 0 and below 1; at least one row is on each side.
+        seed: Chooses among the possible splits.
+        groups: A number for each row; rows with the same number are on one side too, such as nearly equal ones.
 
     Returns:
         The indices of the training rows and those of the validation rows, each ascending.
 
     Raises:
-        InvalidValuesError: Where the ratio is no share.
-        InvalidDataError: Where there are fewer than two different rows.
+        InvalidValuesError: If the ratio is not between 0 and 1.
+        InvalidDataError: If there are fewer than two different rows.
     """
     if not 0 < ratio < 1:
         where = "finetuning_config.data_conf.validation_data.ratio"
         problem = Problem(where, "is not a share", str(ratio), "above 0 and below 1")
-        raise InvalidValuesError(f"{where} is {ratio}, which is not a share of the rows.", problems=[problem])
+        raise InvalidValuesError(f"{where} is '{ratio}', which is not a share of the rows.", problems=[problem])
     places = [_place(row, seed) for row in rows]
     together = _together(places, groups or range(len(rows)))
     if len(together) < 2:
         raise InvalidDataError(
-            f"AUTO_SPLIT needs at least two different rows, and there are {len(together)} among {len(rows)}.",
+            f"AUTO_SPLIT needs at least two different rows; there are {len(together)} among {len(rows)}.",
             hint="Add data, or set finetuning_config.data_conf.validation_data.type=NONE",
             problems=[],
         )
@@ -49,7 +49,7 @@ def split(
 
 
 def _together(places: Sequence[bytes], groups: Sequence[int]) -> dict[bytes, list[int]]:
-    """Join rows of one place, and those of one group, under the least place among them."""
+    """Join rows with the same place or group, under the least place among them."""
     first_of: dict[bytes | int, int] = {}
     leader = list(range(len(places)))
 
@@ -76,7 +76,7 @@ def _take(groups: dict[bytes, list[int]], wanted: int) -> list[int]:
         if left > 1 and len(taken) + len(group) <= wanted:
             taken += group
             left -= 1
-    # every group may be larger than the share: then the smallest is the nearest to it
+    # If every group is larger than the share, the smallest is the nearest to it.
     return taken or min(in_order, key=len)
 
 

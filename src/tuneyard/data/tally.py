@@ -1,6 +1,6 @@
 """The counts of a check, row by row, in memory that does not grow with the rows.
 
-Counts only: what becomes of a row is decided by `check`.
+Counts only: what happens to a row is decided by `check`.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _NUMBERS = re.compile(r"\[\d+\]|\b\d+\b")
 
 
 class Tally:
-    """Counts rows, and makes the report of them.
+    """Counts rows, and builds the report.
 
     Args:
-        encoder: Whose limits are reported.
+        encoder: The encoder, whose limits are reported.
         max_problems: The most problems to keep; all are counted.
     """
 
@@ -54,18 +54,18 @@ class Tally:
         self._samples: dict[tuple[bool, ...], list[Conversation | Preference]] = {}
 
     def open(self, formats: Mapping[str, str]) -> None:
-        """Take note of the next files, and the shapes of their rows."""
+        """Add the next files, with the formats of their rows."""
         self._formats |= formats
 
     def add_problem(self, problem: Problem, *, validation: bool, refused: bool = False) -> None:
-        """Count what is wrong with a row, or with a whole file."""
+        """Count a problem of a row, or of a whole file."""
         if problem.where not in self._formats:
             self._count["rows"] += 1
             self._count["validation"] += validation
         self._refuse(problem, of_a_row=problem.where not in self._formats, refused=refused)
 
     def describe(self, row: Conversation | Preference, sequences: Sequence[Encoded], *, validation: bool) -> None:
-        """Count what is in a row that can be used, before it is decided whether it will be."""
+        """Count the content of a usable row, before it is decided whether it is kept."""
         self._count["rows"] += 1
         self._count["validation"] += validation
         messages = _messages(row)
@@ -89,26 +89,26 @@ class Tally:
             self._pairs.append(Pair(where, duplicate.where, duplicate.similarity, leaks))
 
     def add_special(self, found: Sequence[SpecialText]) -> None:
-        """Count a row that has special tokens written out in its texts."""
+        """Count a row with special tokens in its texts."""
         self._count["special"] += bool(found)
         self._special.update({one.token for one in found})
         self._special_texts += found[: _SPECIAL_TEXTS - len(self._special_texts)]
 
     def refuse(self, problem: Problem) -> None:
-        """Count a row that is refused by choice."""
+        """Count a row that is refused by the values."""
         self._refuse(problem, of_a_row=True, refused=True)
 
     def keep(self, row: Conversation | Preference, sequences: Sequence[Encoded], reason: str) -> list[Encoded]:
-        """Count a row as kept or dropped, and return what is kept of it.
+        """Count a row as kept or dropped, and return the kept sequences.
 
         Args:
-            row: What was read.
-            sequences: What it was encoded as.
-            reason: The choice by which it is left out; empty where none is.
+            row: The row.
+            sequences: Its encoded sequences.
+            reason: The key of `data_conf.rows` that drops it; empty if none does.
         """
         kept = [each for each in sequences if not each.dropped]
         if isinstance(row, Preference) and len(kept) < len(sequences):
-            kept = []  # one side alone says nothing
+            kept = []  # one side alone can't be trained on
         reason = reason or ("" if kept else next(each.reason for each in sequences if each.dropped))
         if reason:
             self._count["dropped"] += 1
@@ -129,15 +129,15 @@ class Tally:
         return kept
 
     def report(self, examples: int = 0) -> DataReport:
-        """Return what was counted, with the template's contract checked on some of the rows.
+        """Return the report, with the template's contract checked on some of the rows.
 
         Args:
-            examples: How many rows are given as text.
+            examples: How many rows to include as text.
         """
         samples = [one for kind in self._samples.values() for one in kind]
         sampled = [each for one in samples for each in ([one] if isinstance(one, Conversation) else one.conversations)]
         for problem in check_template(self._encoder, sampled):
-            # told first: no row is at fault
+            # Reported first, since it is not a problem of a row.
             self._count["problems"] += 1
             self._reasons[_reason(problem)] += 1
             self._problems.insert(0, problem)
@@ -220,7 +220,7 @@ def _reason(problem: Problem) -> str:
 
 
 def _percentile(lengths: list[tuple[int, int]], share: float) -> int:
-    """Return the least length that at least this share of the rows doesn't exceed; 0 where there are no rows."""
+    """Return the least length that at least this share of the rows doesn't exceed; 0 if there are no rows."""
     needed = share * sum(rows for _, rows in lengths)
     passed = 0
     for length, rows in lengths:

@@ -1,8 +1,8 @@
-"""`python -m tuneyard.data.template_process`: renders chat templates of other people's, within limits. See `bounded`.
+"""`python -m tuneyard.data.template_process`: renders untrusted chat templates, within limits. See `bounded`.
 
 One request a line on standard input, as JSON: messages, and how many of them to render, each with a generation prompt
-or without. One answer a line on standard output, with a text or a reason for each. A text that takes too much processor
-time ends the process, whatever it is doing: the kernel does that, so no template can put it off.
+or without. One response a line on standard output, with a text or a reason for each. The kernel ends the process if a
+text takes too much processor time, so no template can prevent it.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ def main(seconds: float, memory_bytes: int, characters: int) -> None:
 
     Args:
         seconds: Processor time for one text.
-        memory_bytes: Memory beyond what the libraries take.
+        memory_bytes: Memory in addition to that of the libraries.
         characters: The longest text.
     """
     from jinja2 import TemplateError
     from transformers.utils.chat_template_utils import render_jinja_template
 
     answers = os.fdopen(os.dup(1), "w", encoding="ascii")
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # a library's output must not be read as a response
     _limit_memory(memory_bytes)
     print("ready", file=answers, flush=True)
 
@@ -38,9 +38,11 @@ def main(seconds: float, memory_bytes: int, characters: int) -> None:
         signal.setitimer(signal.ITIMER_PROF, seconds)
         try:
             (text,), _ = render_jinja_template(conversations=[messages], add_generation_prompt=prompt, **rest)
-            return {"text": text} if len(text) <= characters else {"limit": "a longer text"}
+            return {"text": text} if len(text) <= characters else {"limit": f"{characters} characters"}
         except (MemoryError, RecursionError) as error:
-            return {"limit": "more memory" if isinstance(error, MemoryError) else "deeper calls"}
+            return {
+                "limit": f"{memory_bytes >> 20} MiB of memory" if isinstance(error, MemoryError) else "nested calls"
+            }
         except (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
             return {"error": str(error)[:10_000]}
         finally:
@@ -48,13 +50,13 @@ def main(seconds: float, memory_bytes: int, characters: int) -> None:
 
     for line in sys.stdin:
         messages, cuts, now, rest = json.loads(line)
-        if now is not None:  # a name of the template's own goes before transformers' function of it
+        if now is not None:  # an argument takes precedence over transformers' function of that name
             rest = {**rest, "strftime_now": datetime.fromisoformat(now).strftime}
         print(json.dumps([render(messages[:count], prompt, rest) for count, prompt in cuts]), file=answers, flush=True)
 
 
 def _limit_memory(more: int) -> None:
-    with suppress(OSError, ValueError):  # macOS has no such limit, and nowhere to read the size
+    with suppress(OSError, ValueError):  # macOS has neither this limit nor /proc
         size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (size + more, size + more))
 

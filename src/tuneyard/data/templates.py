@@ -1,8 +1,8 @@
 """The chat templates that values can name instead of a model's own.
 
-Each is written for one tokenizer: with its special tokens where it has them, as plain text where it hasn't, so that no
-token is ever added and no embedding grows. `tokenizer.load_tokenizer` puts the result on the tokenizer. The names and
-forms are those of the finetuning engine that the specification's values were written for.
+Each is adapted to a tokenizer: with its special tokens if it has them, else as plain text, so that no token is ever
+added and no embedding grows. `tokenizer.load_tokenizer` sets the result on the tokenizer. The names and templates are
+those of the finetuning engine that the specification's values were written for.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class NamedTemplate:
 
     Attributes:
         body: Jinja, without BOS; the text `ANSWER_END` in it stands for the expression that ends an answer.
-        end_mark: What closes a turn, where that isn't EOS itself.
+        end_mark: The text that ends a turn, if that isn't EOS itself.
     """
 
     body: str
@@ -74,20 +74,20 @@ TEMPLATE_NAMES = (KEEP_ORIGINAL, *NAMED)
 
 
 def is_one_token(tokenizer: PreTrainedTokenizerFast, text: str) -> bool:
-    """Say whether the tokenizer has `text` as a special token of its own.
+    """Return whether `text` is an added token of the tokenizer.
 
     Args:
         tokenizer: Any fast tokenizer.
         text: Such as `<|im_end|>`.
 
     Returns:
-        True where the text is one added token, so that no neighbouring text can ever change how it is cut.
+        True if the text is one added token, so that no neighbouring text can change how it is tokenised.
     """
     return text in tokenizer.get_added_vocab()
 
 
 def adds_bos(tokenizer: PreTrainedTokenizerFast) -> bool:
-    """Say whether the tokenizer puts BOS before plain text by itself, which is how its model was trained."""
+    """Return whether the tokenizer adds BOS to plain text, which is how its model was trained."""
     if tokenizer.bos_token_id is None:
         return False
     ids: list[int] = tokenizer("a")["input_ids"]
@@ -95,16 +95,16 @@ def adds_bos(tokenizer: PreTrainedTokenizerFast) -> bool:
 
 
 def apply_named_template(tokenizer: PreTrainedTokenizerFast, name: str, stop_ids: tuple[int, ...]) -> None:
-    """Give the tokenizer a named template that ends each answer with a token the server stops at.
+    """Set a named template on the tokenizer that ends each answer with a token that the server stops at.
 
-    Where the template's end mark (`<|im_end|>`) is one of the tokenizer's tokens, it ends the answer and is the EOS
-    token; nothing is added for that. Where it isn't, the answer ends with the tokenizer's EOS token and the mark
-    follows as plain text, so the model learns to stop before it would write the mark out.
+    If the template's end mark (`<|im_end|>`) is one of the tokenizer's tokens, it ends the answer and is the EOS token.
+    Otherwise the answer ends with the tokenizer's EOS token and the mark follows as plain text, so the model learns to
+    stop before the mark.
 
     Args:
-        tokenizer: Changed in place: `chat_template`, and `eos_token` where the end mark becomes it.
+        tokenizer: Changed in place: `chat_template`, and `eos_token` if the end mark becomes it.
         name: A key of `NAMED`.
-        stop_ids: What the server stops at so far; may be empty where the tokenizer has the end mark.
+        stop_ids: The ids that the server stops at so far; may be empty if the tokenizer has the end mark.
     """
     template = NAMED[name]
     mark = template.end_mark
@@ -114,6 +114,6 @@ def apply_named_template(tokenizer: PreTrainedTokenizerFast, name: str, stop_ids
         answer_end = f"'{mark}'"
     else:
         answer_end = f"eos_token + '{mark}'" if mark else "eos_token"
-    # a tokenizer whose BOS opens every turn (SmolLM2's <|im_start|>) doesn't add it by itself
+    # A tokenizer whose BOS begins every turn (SmolLM2's <|im_start|>) doesn't add it to plain text.
     bos = "{{ bos_token }}" if adds_bos(tokenizer) else ""
     tokenizer.chat_template = bos + template.body.replace(_ANSWER_END, answer_end)

@@ -1,7 +1,7 @@
-"""A delivered model's tokenizer as its server will use it: loaded, given a chat template and a pad token, never grown.
+"""A delivered model's tokenizer as its server will use it: loaded, with a chat template and a pad token, never grown.
 
-Not the encoding of conversations (`encoding`) and not the check of the result (`contract`). transformers is imported
-inside the functions, since it takes seconds.
+Encoding conversations is `encoding`'s, checking the result `contract`'s. transformers is imported inside the functions,
+since that takes seconds.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _DATA_CONF = "finetuning_config.data_conf"
 _PAD_FROM = {
     "bos-repurpose": "bos_token",
     "unk-repurpose": "unk_token",
-    # the mask goes by position, so EOS in answers is still learnt where EOS pads
+    # The mask is by position, so EOS in answers is trained even if EOS is the pad token.
     "eos-repurpose": "eos_token",
-    # once it made padding look like EOS to the model; here nothing ever attends to padding
+    # In the original engine, padding looked like EOS to the model; here nothing attends to padding.
     "unk-convert-to-eos": "unk_token",
 }
 _PROBE = "What is a yard?"
@@ -32,7 +32,7 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenize
 
 
 class TemplateConf(Protocol):
-    """The part of `finetuning_config.data_conf` that says how conversations become text."""
+    """The part of `finetuning_config.data_conf` that decides how conversations are rendered."""
 
     @property
     def chat_template_name(self) -> str:
@@ -41,30 +41,29 @@ class TemplateConf(Protocol):
 
     @property
     def missing_pad_token_strategy(self) -> str:
-        """Where the pad token comes from, such as `bos-repurpose`."""
+        """The source of the pad token, such as `bos-repurpose`."""
         ...
 
 
 def load_tokenizer(folder: Path, data_conf: TemplateConf, *, name: str = "") -> PreTrainedTokenizerFast:
-    """Load the tokenizer of a model folder with the chat template and pad token that the values ask for.
+    """Load the tokenizer of a model folder with the chat template and pad token that the values configure.
 
-    Its vocabulary stays as it was delivered. Saving it beside the tuned weights gives the server the same template and
-    the same stop token as the training had.
+    Its vocabulary is unchanged. Saving it beside the tuned weights gives the server the same template and the same stop
+    token as the training.
 
     Args:
-        folder: A model folder, with `tokenizer.json` or what it can be made from.
+        folder: A model folder, with `tokenizer.json` or the files to build it from.
         data_conf: The values' `data_conf`.
-        name: What the user calls the model, such as its key in the store; the folder's path where empty.
+        name: The model's name for messages, such as its key in the store; the folder's path if empty.
 
     Returns:
-        The tokenizer, with a `chat_template`, an `eos_token` and a `pad_token`; what it renders is rendered within
-        limits (`bounded`).
+        The tokenizer, with a `chat_template`, an `eos_token` and a `pad_token`; it renders within limits (`bounded`).
 
     Raises:
-        NotFoundError: Where the folder has no tokenizer.
-        InvalidDataError: Where its tokenizer can't be used: slow (no `tokenizer.json`), in need of the repository's own
+        NotFoundError: If the folder has no tokenizer.
+        InvalidDataError: If its tokenizer can't be used: slow (no `tokenizer.json`), in need of the repository's own
             code, or with tokens that the model has no embedding for.
-        InvalidValuesError: Where the values name an unknown template or strategy, or one this tokenizer can't follow.
+        InvalidValuesError: If the values name an unknown template or strategy, or one that this tokenizer can't follow.
     """
     from tuneyard.data.bounded import bound_template
 
@@ -82,14 +81,14 @@ def stop_token_ids(tokenizer: PreTrainedTokenizerFast, folder: Path) -> tuple[in
     """Return the ids a server stops at: the tokenizer's EOS and those of the model's generation settings.
 
     Args:
-        tokenizer: As the server will load it.
+        tokenizer: The tokenizer as the server will load it.
         folder: The model folder; its `generation_config.json` is read, or else `config.json`, as servers do.
 
     Returns:
-        The ids, sorted, without repeats; empty where nothing names one.
+        The ids, sorted, without repeats; empty if there is none.
 
     Raises:
-        InvalidDataError: What names them is no number.
+        InvalidDataError: If one of them is not a number.
     """
     file = "generation_config.json"
     settings = _read_json(folder / file)
@@ -99,11 +98,10 @@ def stop_token_ids(tokenizer: PreTrainedTokenizerFast, folder: Path) -> tuple[in
     given: Any = settings.get("eos_token_id")
     named = cast("list[Any]", given) if isinstance(given, list) else [] if given is None else [given]
     if not all(type(each) is int and 0 <= each < 2**32 for each in named):
-        what = f"has an eos_token_id that is no token id: {str(given)[:80]}"
         raise InvalidDataError(
-            f"{file} {what}.",
+            f"The eos_token_id of {file} is not a token id: '{str(given)[:80]}'.",
             hint="Correct it and deliver the model again.",
-            problems=[Problem(f"{file}: eos_token_id", "is no token id", str(given)[:80], "a whole number, or a list")],
+            problems=[Problem(f"{file}: eos_token_id", "is not a token id", str(given)[:80], "an integer, or a list")],
         )
     own: Any = tokenizer.eos_token_id
     return tuple(sorted({*named, *([] if own is None else [own])}))
@@ -113,16 +111,16 @@ def read_tokenizer(folder: Path, *, name: str) -> PreTrainedTokenizerFast:
     """Load the tokenizer of a model folder as it was delivered.
 
     Args:
-        folder: A model folder, with `tokenizer.json` or what it can be made from.
-        name: What the user calls the model.
+        folder: A model folder, with `tokenizer.json` or the files to build it from.
+        name: The model's name for messages.
 
     Raises:
         NotFoundError: The folder has no tokenizer, or transformers is not installed.
-        InvalidDataError: Its files are no tokenizer that has a `tokenizer.json` behind it.
+        InvalidDataError: Its files are not those of a tokenizer with a `tokenizer.json`.
     """
     if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
         raise NotFoundError(
-            f"The model {name} has no tokenizer ({', '.join(_TOKENIZER_FILES[:2])}).",
+            f"The model '{name}' has no tokenizer ({', '.join(_TOKENIZER_FILES[:2])}).",
             hint="Deliver the model again without excluding its tokenizer's files.",
             folder=str(folder),
         )
@@ -133,7 +131,7 @@ def read_tokenizer(folder: Path, *, name: str) -> PreTrainedTokenizerFast:
             "Encoding conversations needs transformers, which is not installed.", hint=installation("train")
         ) from error
     try:
-        # False, not None: None would ask on the terminal whether to run the repository's code
+        # False, not None: None would prompt on the terminal whether to run the repository's code.
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         # Settings of a wrong type show only in use.
         tokenizer.decode(tokenizer(_PROBE)["input_ids"], skip_special_tokens=True)
@@ -142,46 +140,46 @@ def read_tokenizer(folder: Path, *, name: str) -> PreTrainedTokenizerFast:
             raise
         raise _unusable(name, f"can't be loaded: {reason_of(error).replace(str(folder), name)}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise _unusable(name, f"is {type(tokenizer).__name__}, which has no tokenizer.json behind it")
+        raise _unusable(name, f"is {type(tokenizer).__name__}, which is not based on a tokenizer.json")
     return tokenizer
 
 
 def template_problem(tokenizer: PreTrainedTokenizerFast) -> str:
-    """Say why a tokenizer's own chat template can't render conversations; empty where it can, or has none.
+    """Return why a tokenizer's own chat template can't render conversations; empty if it can, or if there is none.
 
     Args:
-        tokenizer: As `read_tokenizer` gives it.
+        tokenizer: As `read_tokenizer` returns it.
     """
     own: Any = tokenizer.chat_template
-    if isinstance(own, dict) and "default" not in own:  # transformers would have to be given a name at each call
+    if isinstance(own, dict) and "default" not in own:  # transformers would need a name at each call
         return f"has chat templates named {', '.join(map(str, own))}, and none named default"
     texts = list(cast("dict[str, Any]", own).values()) if isinstance(own, dict) else [own]
-    return "" if own is None or all(isinstance(text, str) for text in texts) else "has a chat template that is no text"
+    return "" if own is None or all(isinstance(text, str) for text in texts) else "has a chat template that is not text"
 
 
 def _choose_template(tokenizer: PreTrainedTokenizerFast, name: str, stop_ids: tuple[int, ...], model: str) -> None:
     where = f"{_DATA_CONF}.chat_template_name"
     if name not in TEMPLATE_NAMES:
-        problem = Problem(where, "names no chat template", name, " or ".join(TEMPLATE_NAMES))
+        problem = Problem(where, "is not a chat template", name, " or ".join(TEMPLATE_NAMES))
         raise InvalidValuesError(f"There is no chat template named {name!r}.", problems=[problem])
     if name == KEEP_ORIGINAL:
         none = "" if tokenizer.chat_template else "has no chat template of its own to keep"
         if why := template_problem(tokenizer) or none:
-            problem = Problem(where, f"the tokenizer of {model} {why}", name, CHAT_ML)
+            problem = Problem(where, f"the tokenizer of '{model}' {why}", name, CHAT_ML)
             raise InvalidValuesError(
-                f"The tokenizer of {model} {why}.",
-                hint=f"Give it one: --set {where}={CHAT_ML}",
+                f"The tokenizer of '{model}' {why}.",
+                hint=f"Set one: --set {where}={CHAT_ML}",
                 problems=[problem],
             )
         return
     mark = NAMED[name].end_mark
     has_mark = bool(mark) and is_one_token(tokenizer, mark)
     if not stop_ids and not has_mark:
-        problem = Problem(where, f"the tokenizer of {model} has no token to end an answer with", name)
+        problem = Problem(where, f"the tokenizer of '{model}' has no token to end an answer with", name)
         missing = f"EOS token and no {mark}" if mark else "EOS token"
         raise InvalidValuesError(
-            f"The tokenizer of {model} has no {missing}, so {name} can't end an answer.",
-            hint="Deliver a model whose tokenizer_config.json names an eos_token.",
+            f"The tokenizer of '{model}' has no {missing}, so the template '{name}' can't end an answer.",
+            hint="Deliver a model whose tokenizer_config.json has an eos_token.",
             problems=[problem],
         )
     if tokenizer.eos_token_id is None and not has_mark:
@@ -192,7 +190,7 @@ def _choose_template(tokenizer: PreTrainedTokenizerFast, name: str, stop_ids: tu
 def _choose_pad(tokenizer: Any, strategy: str, embeddings: int | None) -> None:
     where = f"{_DATA_CONF}.missing_pad_token_strategy"
     if strategy not in _PAD_FROM:
-        problem = Problem(where, "is no known strategy", strategy, " or ".join(_PAD_FROM))
+        problem = Problem(where, "is not a known strategy", strategy, " or ".join(_PAD_FROM))
         raise InvalidValuesError(f"There is no pad token strategy named {strategy!r}.", problems=[problem])
     if tokenizer.pad_token_id is not None and (embeddings is None or tokenizer.pad_token_id < embeddings):
         return
@@ -202,8 +200,8 @@ def _choose_pad(tokenizer: Any, strategy: str, embeddings: int | None) -> None:
         other = next((name for name, source in _PAD_FROM.items() if getattr(tokenizer, source) is not None), "")
         problem = Problem(where, f"the tokenizer has no {kind} to pad with", strategy, suggestion=other)
         raise InvalidValuesError(
-            f"The tokenizer has no pad token, and no {kind} that {strategy} could use for it.",
-            hint=f"Try --set {where}={other}" if other else "Deliver a model whose tokenizer names a pad token.",
+            f"The tokenizer has no pad token, and no {kind} for '{strategy}' to use.",
+            hint=f"Use --set {where}={other}" if other else "Deliver a model whose tokenizer has a pad token.",
             problems=[problem],
         )
     tokenizer.pad_token = token
@@ -228,7 +226,7 @@ def _embeddings(folder: Path) -> int | None:
 
 def _unusable(model: str, what: str) -> InvalidDataError:
     return InvalidDataError(
-        f"The tokenizer of {model} {what}.",
+        f"The tokenizer of '{model}' {what}.",
         hint="Deliver a model with a tokenizer.json that fits its weights.",
         problems=[Problem(model, f"its tokenizer {what}")],
     )
@@ -241,6 +239,6 @@ def _read_json(path: Path) -> dict[str, Any]:
         return {}
     except (ValueError, RecursionError) as error:
         raise InvalidDataError(
-            f"{path} is not JSON.", hint="Deliver the model again.", problems=[Problem(str(path), str(error))]
+            f"'{path}' is not JSON.", hint="Deliver the model again.", problems=[Problem(str(path), str(error))]
         ) from error
     return cast("dict[str, Any]", content) if isinstance(content, dict) else {}

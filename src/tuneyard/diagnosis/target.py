@@ -1,4 +1,4 @@
-"""The checks of a target, whichever it is."""
+"""The checks of any target."""
 
 from __future__ import annotations
 
@@ -27,26 +27,29 @@ def check_target(
 
     Args:
         target: Which target.
-        store: This machine's store; None takes the usual one.
+        store: This machine's store; None uses the default one.
         files: Values files of a run, for a cluster.
         sets: Texts of `--set`, for a cluster.
         bucket: The bucket to write into.
         quick: Whether to start no pod.
-        progress: Called with the name of each check before it is made.
+        progress: Called with the name of each check before it runs.
 
     Raises:
-        UsageError: If the target takes no such argument.
-        InvalidValuesError: If the values fit no verb.
-        NotFoundError: If a values file is not there.
+        UsageError: If the target does not support an argument.
+        InvalidValuesError: If the values are not those of any verb.
+        NotFoundError: If a values file does not exist.
     """
     if target == "local":
         if given := [name for name, value in (("--values", files), ("--set", sets)) if value]:
-            raise UsageError(f"{' and '.join(given)} needs --on kubernetes.", hint="tuneyard doctor --on kubernetes")
+            raise UsageError(
+                f"{' and '.join(given)} can't be used on this machine.",
+                hint="Check a cluster: tuneyard doctor --on kubernetes -f values.yaml",
+            )
         return check_local(store=store, bucket=bucket, progress=progress)
     if store:
         raise UsageError(
-            "--store is for this machine; on a cluster the values name the store.",
-            hint="tuneyard doctor --on kubernetes -f values.yaml",
+            "--store is for this machine; the values configure a cluster's store.",
+            hint="Omit it: tuneyard doctor --on kubernetes -f values.yaml",
         )
     place = target if isinstance(target, Kubernetes) else Kubernetes()
     return check_kubernetes(

@@ -1,9 +1,9 @@
 """A model on the Hub: which commit a revision is, which files it has, and their bytes as streams.
 
-It keeps nothing on disk and writes to no store: `deliver` does. Requests go through huggingface_hub's own session and
-headers, so `HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB_OFFLINE`, its timeouts and proxies mean what they mean everywhere.
-The token never goes along when a redirect leads to another host, as the Hub's redirects to its storage do. What comes
-back is not trusted: `wire` bounds it, `redirects` looks at where it leads, `listing` reads it strictly.
+It writes to neither the disk nor a store: `delivery` does. Requests go through huggingface_hub's own session and
+headers, so `HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB_OFFLINE`, its timeouts and proxies apply as everywhere. The token is not
+sent when a redirect leads to another host, as the Hub's redirects to its storage do. Responses are not trusted: `wire`
+bounds them, `redirects` checks where they lead, `listing` parses them strictly.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class HubModel:
     Attributes:
         model_id: `organisation/name`.
         revision: What was requested: a branch, a tag or a commit.
-        commit: The commit that it was, 40 hex digits.
+        commit: The commit that it resolved to, 40 hex digits.
         files: Every file of that commit, sorted by path.
     """
 
@@ -54,11 +54,11 @@ class Hub:
     May be used from several threads at once.
 
     Args:
-        endpoint: Its address; `HF_ENDPOINT` or the public Hub where None.
-        token: A token; where None, what huggingface_hub finds (`HF_TOKEN`, `HF_TOKEN_PATH`, a login).
+        endpoint: Its address; if None, `HF_ENDPOINT` or the public Hub.
+        token: A token; if None, the one that huggingface_hub finds (`HF_TOKEN`, `HF_TOKEN_PATH`, a login).
         patience: When to retry.
-        limits: What its answers may cost.
-        addresses: Looks up the names that it sends requests on to.
+        limits: The limits on its responses.
+        addresses: Resolves the names that it redirects to.
     """
 
     def __init__(
@@ -90,11 +90,11 @@ class Hub:
             The model at that commit.
 
         Raises:
-            InvalidValuesError: The id can't be one.
+            InvalidValuesError: The id is not valid.
             NotFoundError: There is no such model or revision.
-            DeniedError: It is gated, or private, or the token is refused, or a redirect leads where it may not.
-            IntegrityError: A commit was requested, and the Hub answers with another.
-            UnavailableError: The Hub can't be reached, fails, or is off limits (`HF_HUB_OFFLINE`).
+            DeniedError: It is gated, or private, or the token is refused, or a redirect is not allowed.
+            IntegrityError: A commit was requested, and the Hub returned another.
+            UnavailableError: The Hub can't be reached, fails, or is disabled (`HF_HUB_OFFLINE`).
         """
         try:
             validate_repo_id(model_id)
@@ -105,7 +105,7 @@ class Hub:
             facts, _ = self._json(f"{api}/revision/{quote(revision, safe='')}" if revision else api)
             commit = read_commit(facts)
             if is_commit(revision) and commit != revision:
-                raise self._other_commit(model_id, revision, commit)
+                raise self._wrong_commit(model_id, revision, commit)
             files = tuple(sorted(self._tree(f"{api}/tree/{commit}").values(), key=lambda file: file.path))
         except (
             hf.HfHubHTTPError,
@@ -124,18 +124,18 @@ class Hub:
     def read(self, model: HubModel, file: HubFile) -> Iterator[bytes]:
         """Stream a file from the model's commit.
 
-        A dropped connection is taken up again at the byte it broke off, as long as `Patience` allows. The bytes are
-        not hashed here.
+        A dropped connection is resumed at the byte where it broke off, as long as `Patience` allows. The bytes are not
+        hashed here.
 
         Args:
-            model: The model, as `resolve` gave it.
+            model: The model, as returned by `resolve`.
             file: One of its files.
 
         Yields:
             The file's bytes; `file.size` in all.
 
         Raises:
-            IntegrityError: The Hub serves another number of bytes than it declares.
+            IntegrityError: The Hub serves a different number of bytes than it declares.
             NotFoundError, DeniedError, UnavailableError: As for `resolve`.
         """
         url = f"{self.endpoint}/{model.model_id}/resolve/{model.commit}/{quote(file.path)}"
@@ -159,9 +159,9 @@ class Hub:
             except (hf.OfflineModeIsEnabled, httpx2.HTTPError) as error:
                 raise self._refusal(error, model.model_id, model.commit) from error
             failures, breaks = failures + 1, breaks + 1
-            where = f"{file.path} at {offset} of {file.size} bytes"
-            worth_it = breaks < self._patience.attempts + file.size // self._limits.bytes_per_try
-            if not worth_it or not self._patience.wait(
+            where = f"'{file.path}' at {offset} of {file.size} bytes"
+            may_retry = breaks < self._patience.attempts + file.size // self._limits.bytes_per_try
+            if not may_retry or not self._patience.wait(
                 failures, f"{where}: {why}", retry_after_seconds=retry_after_seconds
             ):
                 raise self._refusal(problem, model.model_id, model.commit) from problem
@@ -170,10 +170,10 @@ class Hub:
         def look(headers: httpx2.Headers) -> None:
             commit = headers.get("X-Repo-Commit", model.commit)
             if is_commit(commit) and commit != model.commit:
-                raise self._other_commit(model.model_id, model.commit, commit)
+                raise self._wrong_commit(model.model_id, model.commit, commit)
             linked = headers.get("X-Linked-Etag", "").removeprefix("W/").strip('"')
             if linked and file.sha256 and linked != file.sha256:
-                raise _other_hash(file, self.endpoint, linked)
+                raise _wrong_hash(file, self.endpoint, linked)
 
         with self._wire.get(url, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT, offset=offset, look=look) as response:
             skip = _check_length(response, offset, file, self.endpoint)
@@ -185,7 +185,7 @@ class Hub:
                     continue
                 left -= len(chunk)
                 if left < 0:
-                    raise _other_size(file, self.endpoint, "more")
+                    raise _wrong_size(file, self.endpoint, "more")
                 yield chunk
 
     def _tree(self, url: str) -> dict[str, HubFile]:
@@ -203,13 +203,13 @@ class Hub:
             pages += 1
             if len(found) > self._limits.files or pages > self._limits.pages:
                 raise UnavailableError(
-                    f"{self.endpoint} lists more than {self._limits.files} files, or pages without end.",
-                    hint=f"Check {setting('HF_ENDPOINT')}; a model of that many files can't be delivered.",
+                    f"'{self.endpoint}' lists more than {self._limits.files} files, or endless pages.",
+                    hint=f"Check {setting('HF_ENDPOINT')}; a model with that many files can't be delivered.",
                 )
         return found
 
     def _json(self, url: str) -> tuple[Any, str | None]:
-        """Request JSON; also return the query of the next page, of which nothing else is used."""
+        """Request JSON; also return the query of the next page's address, the only part of it that is used."""
 
         def request() -> tuple[Any, str | None]:
             document, headers = self._wire.get_json(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
@@ -231,13 +231,13 @@ class Hub:
                     raise
                 problem, retry_after_seconds = error, _retry_after(error.response)
             failures += 1
-            why = f"{self.endpoint}: {_reason(problem)}"
+            why = f"'{self.endpoint}': {_reason(problem)}"
             if not self._patience.wait(failures, why, retry_after_seconds=retry_after_seconds):
                 raise problem
 
-    def _other_commit(self, model_id: str, wanted: str, given: str) -> IntegrityError:
+    def _wrong_commit(self, model_id: str, wanted: str, given: str) -> IntegrityError:
         return IntegrityError(
-            f"{self.endpoint} answers with the commit '{given}' of '{model_id}' instead of '{wanted}'.",
+            f"'{self.endpoint}' returned the commit '{given}' of '{model_id}' instead of '{wanted}'.",
             hint=f"The Hub or a proxy in between is at fault; check {setting('HF_ENDPOINT')}, and run it again.",
             model_id=model_id,
             expected=wanted,
@@ -255,37 +255,37 @@ class Hub:
 
 
 def _check_length(response: httpx2.Response, offset: int, file: HubFile, endpoint: str) -> int:
-    """Check the size that an answer announces; give how many bytes come before the wanted ones."""
+    """Check the size that a response announces; return how many bytes precede the requested ones."""
     if response.status_code == 206:
         start, _, total = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
         if _is_number(total) and int(total) != file.size:
-            raise _other_size(file, endpoint, total)
+            raise _wrong_size(file, endpoint, total)
         if start.partition("-")[0] != str(offset):
             raise UnavailableError(
-                f"{endpoint} answered with another part of '{file.path}' than requested.",
+                f"'{endpoint}' returned another part of '{file.path}' than requested.",
                 hint="A cache or proxy in between may be at fault; run it again without it.",
                 path=file.path,
             )
         return 0
     length = response.headers.get("Content-Length", "")
     if _is_number(length) and int(length) != file.size:
-        raise _other_size(file, endpoint, length)
-    return offset  # the whole file again: a server without ranges
+        raise _wrong_size(file, endpoint, length)
+    return offset  # the server does not support ranges, and sends the whole file
 
 
-def _other_size(file: HubFile, endpoint: str, served: str) -> IntegrityError:
+def _wrong_size(file: HubFile, endpoint: str, served: str) -> IntegrityError:
     return IntegrityError(
-        f"{endpoint} declares {file.size} bytes for {file.path} and serves {served}.",
-        hint="Run it again; if it stays so, the file on the Hub or a proxy in between is damaged.",
+        f"'{endpoint}' declares {file.size} bytes for '{file.path}' and serves {served}.",
+        hint="Run it again; if the error persists, the file on the Hub or a proxy in between is damaged.",
         path=file.path,
         expected=file.size,
     )
 
 
-def _other_hash(file: HubFile, endpoint: str, served: str) -> IntegrityError:
+def _wrong_hash(file: HubFile, endpoint: str, served: str) -> IntegrityError:
     return IntegrityError(
-        f"{endpoint} lists {file.path} with the SHA-256 {file.sha256}, and now announces {served[:80]!r}.",
-        hint="Run it again; if it stays so, the Hub or a proxy in between is at fault.",
+        f"'{endpoint}' lists '{file.path}' with the SHA-256 '{file.sha256}', and now announces {served[:80]!r}.",
+        hint="Run it again; if the error persists, the Hub or a proxy in between is at fault.",
         path=file.path,
         expected=file.sha256,
         found=served,
@@ -298,7 +298,7 @@ def _retry_after(response: httpx2.Response) -> float | None:
 
 
 def _is_number(text: str) -> bool:
-    """Whether a header's text is digits alone; `str.isdigit` takes more than int() does."""
+    """Whether a header's text is digits alone; `str.isdigit` accepts more than int() does."""
     return text.isascii() and text.isdigit() and len(text) < 20
 
 

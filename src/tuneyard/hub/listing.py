@@ -1,7 +1,7 @@
-"""What a Hub's API reports of a model, read strictly: a commit, and files with a size and a hash each.
+"""The API's responses about a model, parsed strictly: a commit, and files with a size and a hash each.
 
-All of it comes from outside. What is not exactly of the form that the Hub documents raises, and never becomes a file
-without a hash to hold its bytes against.
+They are untrusted input. What is not exactly of the documented form raises, and never becomes a file without a hash to
+verify its bytes with.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _KINDS = frozenset({"file", "directory", "submodule", "symlink"})
 
 @dataclass(frozen=True, slots=True)
 class HubFile:
-    """A file at a commit, with what the Hub declares of it.
+    """A file at a commit, as the Hub declares it.
 
     Attributes:
-        path: Where it lies in the model's repository.
+        path: Its path in the model's repository.
         size: Its size in bytes.
-        sha256: Its SHA-256 where it is kept in LFS; None for a plain git file.
-        git_blob: Its git blob id where it is a plain git file; None in LFS (the blob is then only a pointer).
+        sha256: Its SHA-256 if it is stored in LFS; None for a plain git file.
+        git_blob: Its git blob id if it is a plain git file; None in LFS (the blob is then only a pointer).
     """
 
     path: str
@@ -34,7 +34,7 @@ class HubFile:
 
 
 def is_commit(text: object) -> bool:
-    """Whether something is a whole commit id: 40 hex digits."""
+    """Whether a value is a whole commit id: 40 hex digits."""
     return isinstance(text, str) and _COMMIT.fullmatch(text) is not None
 
 
@@ -46,7 +46,7 @@ def read_commit(facts: Any) -> str:
     """
     commit = facts["sha"]
     if not is_commit(commit):
-        raise ValueError("names no commit")
+        raise ValueError("has no commit")
     return cast("str", commit)
 
 
@@ -54,14 +54,14 @@ def read_row(row: Any) -> HubFile | None:
     """Read a file from a row of a tree.
 
     Returns:
-        The file; None for what is no file.
+        The file; None if the row is not a file.
 
     Raises:
         ValueError, LookupError, TypeError: It is not of the documented form.
     """
     path, kind = row["path"], row["type"]
     if not isinstance(path, str) or kind not in _KINDS:
-        raise TypeError("is no row of a tree")
+        raise TypeError("is not a row of a tree")
     if kind != "file":
         return None
     lfs = row.get("lfs")
@@ -72,11 +72,11 @@ def read_row(row: Any) -> HubFile | None:
 
 def _size(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _LARGEST:
-        raise ValueError("has no size that a file can have")
+        raise ValueError("has no valid size")
     return value
 
 
 def _hash(value: object, form: re.Pattern[str]) -> str:
     if not isinstance(value, str) or not form.fullmatch(value):
-        raise ValueError("has no hash")
+        raise ValueError("has no valid hash")
     return value

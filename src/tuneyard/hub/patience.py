@@ -1,4 +1,4 @@
-"""How often and how long a request to the Hub is retried: one policy, with no library's retries inside it."""
+"""How often and for how long a request to the Hub is retried: one policy, with no library's retries inside it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 RETRIED_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
-"""Answers that may be another one a little later."""
+"""Statuses that may be temporary."""
 
 logger = logging.getLogger(__name__)
 
@@ -18,11 +18,11 @@ class Patience:
     """When to retry, and when to give up.
 
     Attributes:
-        attempts: How often in a row nothing may come before it is given up; any byte received starts the count again.
+        attempts: How many attempts in a row may fail before giving up; any byte received resets the count.
         first_wait_seconds: The first wait; each further one is twice as long, up to `longest_wait_seconds`.
-        longest_wait_seconds: The longest wait of our own choosing.
-        longest_retry_after_seconds: The longest `Retry-After` that is waited for. The Hub counts rate limits in
-            windows of 300 s.
+        longest_wait_seconds: The longest wait without a `Retry-After`.
+        longest_retry_after_seconds: The longest `Retry-After` that is honoured. The Hub counts rate limits in windows
+            of 300 s.
         sleep: Waits; raises to end the wait early.
         notify: Called with one line before each wait.
     """
@@ -35,15 +35,15 @@ class Patience:
     notify: Callable[[str], None] = logger.warning
 
     def wait(self, failures: int, why: str, *, retry_after_seconds: float | None = None) -> bool:
-        """Wait before the next try, unless it is time to give up.
+        """Wait before the next attempt, unless it is time to give up.
 
         Args:
-            failures: How many tries in a row have failed; 1 after the first.
-            why: What happened, a few words.
+            failures: How many attempts in a row have failed; 1 after the first.
+            why: What happened, in a few words.
             retry_after_seconds: How long the server requests to wait (`Retry-After`), if it does.
 
         Returns:
-            Whether to try again.
+            Whether to retry.
         """
         if failures >= self.attempts:
             return False

@@ -1,8 +1,8 @@
-"""Where a Hub may send a request on to: never deeper into a network than the Hub itself stands.
+"""Where a Hub may redirect a request to: never deeper into a network than the Hub itself is.
 
-A Hub on the internet sends downloads on to its storage; one that sends them to this machine, into the private network
-or to a cloud's metadata service is refused. A Hub that the user named on a private address may go on within it. Names
-are looked up before a request goes out, and the address that was reached is looked at before anything is sent there.
+A Hub on the internet redirects downloads to its storage; a redirect to this machine, into the private network or to a
+cloud's metadata service is refused. A Hub that the user configured on a private address may redirect within it. Names
+are resolved before a request is sent, and the address of the connection is checked before anything is sent over it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tuneyard.errors import DeniedError
 from tuneyard.whereabouts import setting
 
 Addresses = Callable[[str], Sequence[str]]
-"""Looks a name up; raises OSError where it has no address."""
+"""Resolves a name; raises OSError if it has no address."""
 
 _METADATA = tuple(
     ipaddress.ip_network(text)
@@ -30,20 +30,20 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 class Reach(IntEnum):
-    """How deep in a network an address lies."""
+    """How deep in a network an address is."""
 
     PUBLIC = 0
     PRIVATE = 1
     LOOPBACK = 2
     NEVER = 3
-    """A metadata service, a link-local address, or none that a server can have."""
+    """A metadata service, a link-local address, or one that no server can have."""
 
 
 def reach_of(address: str) -> Reach:
-    """Return how deep an IP address lies, whatever form it is written in.
+    """Return how deep in a network an IP address is, whatever form it is written in.
 
     Args:
-        address: An IPv4 or IPv6 address; a zone after `%` is passed over.
+        address: An IPv4 or IPv6 address; a zone after `%` is ignored.
     """
     ip = ipaddress.ip_address(address.partition("%")[0])
     inner = _inner(ip)
@@ -61,17 +61,17 @@ def reach_of(address: str) -> Reach:
 
 
 def look_up(host: str) -> Sequence[str]:
-    """Return every address of a name, as the system's resolver does."""
+    """Return every address of a name, from the system's resolver."""
     found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     return [str(entry[4][0]) for entry in found]
 
 
 class Redirects:
-    """What one Hub's redirects may lead to.
+    """The check of one Hub's redirects.
 
     Args:
-        endpoint: The Hub's address, which the user chose.
-        addresses: Looks names up.
+        endpoint: The Hub's address, which the user configured.
+        addresses: Resolves names.
     """
 
     def __init__(self, endpoint: str, *, addresses: Addresses = look_up) -> None:
@@ -85,13 +85,13 @@ class Redirects:
         return url.host.lower() == self._host
 
     def check(self, url: httpx2.URL) -> None:
-        """Look at where a redirect leads, before a request goes there.
+        """Check where a redirect leads, before the request is sent.
 
         Raises:
-            DeniedError: It leads where this Hub may not send anyone.
+            DeniedError: This Hub may not redirect there.
         """
         if url.scheme not in ("http", "https") or not url.host:
-            raise self._refused(url, "which is no web address")
+            raise self._refused(url, "which is not a web address")
         if url.scheme == "http" and self._scheme == "https" and self._own_reach() is Reach.PUBLIC:
             raise self._refused(url, "without encryption")
         if url.userinfo:
@@ -101,24 +101,24 @@ class Redirects:
         try:
             found = self._addresses(url.raw_host.decode("ascii").strip("[]"))
         except (OSError, UnicodeError):
-            if getproxies():  # the proxy looks it up
+            if getproxies():  # the proxy resolves it
                 return
             raise self._refused(url, "whose name has no address") from None
         for address in found:
             self._check_reach(url, address)
 
     def check_reached(self, url: httpx2.URL, address: str) -> None:
-        """Look at the address that a connection has reached, before anything is sent over it.
+        """Check the address of a connection, before anything is sent over it.
 
         Raises:
-            DeniedError: A name led elsewhere than when it was looked up.
+            DeniedError: The name has resolved to another address than before.
         """
         if not self.is_own(url) and not getproxies():
             self._check_reach(url, address)
 
     def _check_reach(self, url: httpx2.URL, address: str) -> None:
         if reach_of(address) > self._own_reach():
-            raise self._refused(url, f"which is {address}, not an address that a Hub there may send to")
+            raise self._refused(url, f"which is {address}, not an address that this Hub may redirect to")
 
     def _own_reach(self) -> Reach:
         if self._own is None:
@@ -126,23 +126,23 @@ class Redirects:
                 found = [reach_of(address) for address in self._addresses(self._host)]
             except OSError:
                 found = []
-            # whoever names a link-local Hub gets that one, and nothing else there
+            # A Hub that is configured on a link-local address is allowed, other link-local addresses are not.
             self._own = min(max(found, default=Reach.PUBLIC), Reach.LOOPBACK)
         return self._own
 
     def _refused(self, url: httpx2.URL, why: str) -> DeniedError:
         where = f"{url.scheme}://{url.host}" + (f":{url.port}" if url.port else "")
         return DeniedError(
-            f"{self._endpoint} sends the request on to {where!r}, {why}; it was not followed.",
+            f"'{self._endpoint}' redirects to {where!r}, {why}; the redirect was not followed.",
             hint=f"Check {setting('HF_ENDPOINT')} and the proxy in between. "
-            "A mirror in a private network has to be named itself.",
+            f"To use a mirror in a private network, set {setting('HF_ENDPOINT')} to it.",
             endpoint=self._endpoint,
             target=where,
         )
 
 
 def _inner(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """The IPv4 address that an IPv6 one stands for, if it does."""
+    """The IPv4 address that an IPv6 address embeds, if any."""
     if isinstance(ip, ipaddress.IPv4Address):
         return None
     if ip in _NAT64 or (int(ip) >> 32 == 0 and int(ip) > 1):  # `::a.b.c.d` too, which is no longer in use

@@ -1,7 +1,7 @@
-"""One request to a Hub at a time, with bounds on all that an answer can do: redirects, bytes, time.
+"""One request to a Hub at a time, with limits on its response: redirects, bytes, time.
 
-It goes through huggingface_hub's own session, so its proxies, certificates and `HF_HUB_OFFLINE` hold. What an answer
-means is not known here (`client`, `listing`); neither is whether to retry (`patience`).
+It goes through huggingface_hub's own session, so its proxies, certificates and `HF_HUB_OFFLINE` apply. Parsing is done
+by `client` and `listing`, retrying by `patience`.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ _KEPT = (b"x-error-code", b"x-error-message", b"retry-after", b"x-request-id")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a Hub's answers may cost.
+    """The limits on a Hub's responses.
 
     Attributes:
-        redirects: How often a request may be sent on.
-        head_seconds: How long the head of an answer may take, however it trickles in.
+        redirects: How often a request may be redirected.
+        head_seconds: How long the head of a response may take in all.
         answer_seconds: How long a page of the API may take.
         answer_bytes: How long such a page may be.
         pages: How many pages a listing may have.
         files: How many files a model may have.
-        slow_seconds: A file of which fewer than `slow_bytes` come in this time has stalled.
+        slow_seconds: A download that receives fewer than `slow_bytes` in this time has stalled.
         slow_bytes: See `slow_seconds`.
-        bytes_per_try: A file may break off once for each of these, besides what `Patience` allows in a row.
+        bytes_per_try: A download may break off once per this many bytes, in addition to the attempts of `Patience`.
     """
 
     redirects: int = 10
@@ -59,12 +59,12 @@ class Wire:
 
     Args:
         headers: Sent with each request; redirects to other hosts lose `Authorization`.
-        redirects: Where it may send a request on to.
-        limits: What its answers may cost.
+        redirects: The check of its redirects.
+        limits: The limits on its responses.
     """
 
     def __init__(self, headers: Mapping[str, str], redirects: Redirects, limits: Limits) -> None:
-        # Sizes on the wire have to be the files' own. Each answer has a connection that can be ended with it.
+        # Sizes on the wire have to be the files' own. Each response has a connection that can be closed with it.
         self._headers = {**headers, "Accept-Encoding": "identity", "Connection": "close"}
         self._redirects, self._limits = redirects, limits
 
@@ -72,18 +72,18 @@ class Wire:
     def get(
         self, url: str, *, timeout: float, offset: int = 0, look: Callable[[httpx2.Headers], None] | None = None
     ) -> Generator[httpx2.Response]:
-        """Send a GET request; the answer's body is still to be read, with `pieces`.
+        """Send a GET request; read the response's body with `pieces`.
 
         Args:
             url: An address of the Hub.
-            timeout: How long no byte may come, in seconds.
+            timeout: The longest time without a byte, in seconds.
             offset: Where in the body to begin.
-            look: Given the headers of each answer from the Hub itself, as opposed to where it sends requests on to.
+            look: Called with the headers of each response from the Hub itself, as opposed to where it redirects to.
 
         Raises:
-            DeniedError: It sends the request on to where it may not.
-            UnavailableError: It sends it on too often, or in an encoding that was not requested.
-            HfHubHTTPError, OfflineModeIsEnabled, httpx2.HTTPError: As huggingface_hub's session has them.
+            DeniedError: It redirects to where it may not.
+            UnavailableError: It redirects too often, or responds in an encoding that was not requested.
+            HfHubHTTPError, OfflineModeIsEnabled, httpx2.HTTPError: As huggingface_hub's session raises them.
         """
         headers = {**self._headers, **({"Range": f"bytes={offset}-"} if offset else {})}
         client = get_session()
@@ -105,7 +105,7 @@ class Wire:
             self._redirects.check(following.url)
             request = following
         raise UnavailableError(
-            f"{url} is sent on more than {self._limits.redirects} times.",
+            f"'{url}' is redirected more than {self._limits.redirects} times.",
             hint=f"Check {setting('HF_ENDPOINT')} and the proxy in between.",
             url=url,
         )
@@ -115,13 +115,13 @@ class Wire:
 
         Args:
             url: Its address.
-            timeout: How long no byte may come, in seconds.
+            timeout: The longest time without a byte, in seconds.
 
         Returns:
-            The parsed JSON, and the answer's headers.
+            The parsed JSON, and the response's headers.
 
         Raises:
-            ValueError: It is no JSON.
+            ValueError: It is not JSON.
             UnavailableError: It is too long.
             DeniedError, HfHubHTTPError, OfflineModeIsEnabled, httpx2.HTTPError: As for `get`.
         """
@@ -132,19 +132,19 @@ class Wire:
                 body += piece
                 if len(body) > limits.answer_bytes:
                     raise UnavailableError(
-                        f"The answer of {url} is longer than {limits.answer_bytes} bytes; no Hub's is.",
-                        hint=f"Check {setting('HF_ENDPOINT')}, and whether something else answers in its place.",
+                        f"The response of '{url}' is longer than {limits.answer_bytes} bytes, the limit for a Hub.",
+                        hint=f"Check {setting('HF_ENDPOINT')}, and whether something else responds instead.",
                         url=url,
                     )
                 if time.monotonic() > until:
-                    raise httpx2.ReadTimeout(f"its answer was not done after {limits.answer_seconds:.0f} s")
+                    raise httpx2.ReadTimeout(f"its response was not complete after {limits.answer_seconds:.0f} s")
         try:
             return json.loads(bytes(body)), response.headers
         except RecursionError as error:
             raise ValueError("nested too deeply") from error
 
     def pieces(self, response: httpx2.Response) -> Iterator[bytes]:
-        """Stream an answer's body as it is on the wire, as long as it comes fast enough.
+        """Stream a response's body as it is on the wire, as long as it arrives fast enough.
 
         Raises:
             httpx2.HTTPError: The connection broke off, or stalled.
@@ -155,14 +155,14 @@ class Wire:
             waited, came = waited + time.monotonic() - began, came + len(piece)
             if waited > self._limits.slow_seconds:
                 if came < self._limits.slow_bytes:
-                    raise httpx2.ReadTimeout(f"only {came} bytes came in {waited:.0f} s")
+                    raise httpx2.ReadTimeout(f"only {came} bytes arrived in {waited:.0f} s")
                 waited, came = 0.0, 0
             yield piece
-            began = time.monotonic()  # what the reader takes is not the Hub's
+            began = time.monotonic()  # without the time that the reader takes
 
 
 class _Watch:
-    """Looks at where a request's connection leads, and ends it when the head of the answer takes too long."""
+    """Checks the address of a request's connection, and closes it when the head of the response takes too long."""
 
     def __init__(self, request: httpx2.Request, redirects: Redirects, seconds: float) -> None:
         self._url, self._redirects = request.url, redirects
@@ -197,7 +197,7 @@ class _Watch:
 
 
 def _raise_for_status(response: httpx2.Response) -> None:
-    """Raise as huggingface_hub does, but by the headers alone: the body of a refusal may never end."""
+    """Raise as huggingface_hub does, but from the headers alone: the body of an error response may never end."""
     if response.is_success:
         return
     headers = [(name, value) for name, value in response.headers.raw if name.lower() in _KEPT]
@@ -210,6 +210,6 @@ def _check_encoding(response: httpx2.Response) -> None:
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
         raise UnavailableError(
-            f"{response.request.url.host} answers in the encoding {encoding[:40]!r}, which was not requested.",
-            hint="A proxy in between changes answers; run it again without it.",
+            f"'{response.request.url.host}' responds in the encoding {encoding[:40]!r}, which was not requested.",
+            hint="A proxy in between changes responses; run it again without it.",
         )

@@ -1,4 +1,4 @@
-"""Runners: what launches runs on a target, and lists, follows, stops and deletes them.
+"""Runs: work that outlives its terminal; launched, listed, followed, stopped and deleted on a target.
 
     base, info, names   the `Runner` protocol, the state of a run, and which run a name refers to
     plans, forecast     from values to a launch, and to a forecast

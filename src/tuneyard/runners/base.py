@@ -1,4 +1,4 @@
-"""The runner: what every target does with runs. The verbs above it never ask which target it is.
+"""The runner: what every target does with runs. The verbs above it never depend on which target it is.
 
 `LocalRunner` (`local/`) is the one on this machine, `KubernetesRunner` (`kubernetes/`) the one of a cluster; both take
 the same `Launch`. What differs between targets before a launch (the store, the values a target sets, what can be
@@ -113,7 +113,7 @@ class Reached:
 
     Attributes:
         url: The endpoint (`http://…/v1`).
-        api_key: The key of its requests; empty where it takes none.
+        api_key: The key for requests; empty if it needs none.
     """
 
     url: str
@@ -125,7 +125,7 @@ class Runner(Protocol):
 
     @property
     def poll_seconds(self) -> float:
-        """How long to wait between two looks at a run."""
+        """How long to wait between two polls of a run."""
         ...
 
     @property
@@ -151,7 +151,7 @@ class Runner(Protocol):
             The launch, and notices about the values.
 
         Raises:
-            UsageError: If this target takes no such option.
+            UsageError: If this target does not support an option.
             InvalidValuesError: If the store is neither a URL nor clearly a path.
         """
         ...
@@ -160,7 +160,7 @@ class Runner(Protocol):
         """Check that what a finetuning run reads has been delivered, where this machine reaches the store.
 
         Raises:
-            NotFoundError: If the base model or a dataset has not.
+            NotFoundError: If the base model or a dataset has not been delivered.
         """
         ...
 
@@ -178,7 +178,7 @@ class Runner(Protocol):
         ...
 
     def preview(self, launch: Launch) -> list[dict[str, Any]]:
-        """Return the objects that a launch would write; none where it would start a process."""
+        """Return the objects that a launch would write; none if it would start a process."""
         ...
 
     def estimate(self, launch: Launch, *, store: str | None, inside: bool) -> Estimate:
@@ -190,7 +190,7 @@ class Runner(Protocol):
             inside: Whether to read model and data from inside the target.
 
         Raises:
-            UsageError: If this target takes no such option.
+            UsageError: If this target does not support an option.
             NotFoundError: If the base model is not delivered, or torch is not installed where it would be needed.
             InvalidDataError: If rows of the data can't be trained on.
             UnavailableError: If the store can't be reached.
@@ -202,17 +202,17 @@ class Runner(Protocol):
 
         Args:
             launch: What would be launched.
-            estimate: What it would take.
+            estimate: What it would use.
 
         Returns:
-            The verdict, and the findings it rests on.
+            The verdict, and the findings that it is based on.
         """
         ...
 
     def launch(self, launch: Launch) -> RunInfo:
-        """Start a run that outlives the caller, or join the one that already runs with the same values.
+        """Start a run that outlives the caller, or join the one that is running with the same values.
 
-        One name runs once: of two launches at the same time one starts the process and the other finds it.
+        A name runs once: of two concurrent launches one starts the process and the other joins it.
         A run that has ended is started again and resumes from what it published.
 
         Raises:

@@ -21,7 +21,7 @@ def differing_keys(one: Any, other: Any) -> list[str]:
 def differing_values(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """List the keys at which the values of two launches differ.
 
-    The texts of environment variables don't count: they are not known of every run, and make nothing another run.
+    The texts of environment variables are not compared: they are not known for every run, and don't make another run.
 
     Args:
         one: Resolved values, as plain JSON.

@@ -1,4 +1,4 @@
-"""From values to a forecast: what a finetuning run would take on a target, and whether it would fit and start there."""
+"""From values to a forecast: what a finetuning run would use on a target, and whether it would fit and start there."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What a run would take, and whether it fits.
+    """What a run would use, and whether it fits.
 
     Attributes:
         estimate: Parameters, memory, steps, tokens, time and disk.
         verdict: Whether it fits and would start now.
-        findings: What the verdict on a cluster rests on: its queue, quotas, nodes and memory; none on this machine.
+        findings: What the verdict on a cluster is based on: its queue, quotas, nodes and memory; none on this machine.
     """
 
     estimate: Estimate
@@ -42,14 +42,14 @@ def forecast(sources: Sources, runner: Runner, *, inside: bool = False) -> Forec
         sources: What the user gave.
         runner: Where it would run.
         inside: Whether to read model and data in a short pod in the cluster, for a store that this machine can't reach;
-            done by itself where torch is not installed here.
+            automatic if torch is not installed here.
 
     Raises:
         InvalidValuesError: If the values are not allowed, or request what is not trained, with every problem.
         InvalidDataError: If rows of the data can't be trained on.
         NotFoundError: If a values file, the base model, the namespace, its queue, or torch on this machine is missing.
         UnavailableError: If the store or the cluster can't be reached.
-        UsageError: If `inside` is requested of this machine, or together with a store of this machine's.
+        UsageError: If `inside` is set for this machine, or together with a store of this machine.
     """
     values = load_finetune_values(sources)
     launch = Launch(RunKey("finetune", check_name(sources.name or "plan")), values, values.bucketStorageHost)

@@ -1,4 +1,4 @@
-"""What is known of a run: one record, one status vocabulary for every target.
+"""The state of a run: one record, one status vocabulary for every target.
 
 Pure data: nothing here reads a disk or starts a process. `local/folder.py` fills it in for this machine.
 """
@@ -13,15 +13,15 @@ Verb = Literal["deliver", "finetune", "serve"]
 VERBS: tuple[Verb, ...] = get_args(Verb)
 
 Status = Literal["queued", "running", "succeeded", "failed", "stopped", "interrupted"]
-"""`queued`: waits for room. `running`: a process works on it. `succeeded`, `failed`: it ended by itself.
-`stopped`: it was requested to stop and did. `interrupted`: its process vanished (a kill, a reboot)."""
+"""`queued`: waits for capacity. `running`: a process is running it. `succeeded`, `failed`: it ended by itself.
+`stopped`: it stopped on request. `interrupted`: its process vanished (a kill, a reboot)."""
 
 ENDED: frozenset[Status] = frozenset({"succeeded", "failed", "stopped", "interrupted"})
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class RunKey:
-    """Names one run: a verb and a name. The same name may be used once by each verb."""
+    """The key of a run: a verb and a name. Each verb may use the same name once."""
 
     verb: Verb
     name: str
@@ -39,7 +39,7 @@ class RunProgress:
         max_steps: Optimizer steps in all; 0 if not known yet.
         loss: The newest training loss, or None before the first one is logged.
         seconds_per_step: How long a step takes, or None if not known yet.
-        seconds_left: The process's own estimate, or None where it has none.
+        seconds_left: The process's own estimate, or None if it has none.
         phase: What it is doing (`training`, `evaluating`, …); may be empty.
     """
 
@@ -53,7 +53,7 @@ class RunProgress:
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """What a runner knows of one run at one moment.
+    """The state of a run at one moment.
 
     Attributes:
         verb: What the run does.
@@ -62,22 +62,22 @@ class RunInfo:
         why: Why it has that status; may be empty.
         created_at: When it was launched for the first time.
         started_at: When the newest attempt's process started.
-        finished_at: When the newest attempt ended; None while it runs.
+        finished_at: When the newest attempt ended; None while it is running.
         attempts: How often it has been launched.
-        pid: The process that does the work; None where none does.
-        exit_code: What the newest attempt ended with.
-        error: The sentence it failed with.
+        pid: The id of its process; None if there is none.
+        exit_code: The exit code of the newest attempt.
+        error: The error message it failed with.
         hint: What to do about it, or next.
-        values_sha256: The hash of the values it was launched with, but for texts of environment variables.
-        store: The store's URL it reads and writes.
+        values_sha256: The hash of the values it was launched with, except the texts of environment variables.
+        store: The URL of the store it reads and writes.
         experiment: Where in the store a finetuning run publishes (`bucket/path`).
         url: The endpoint of a served model (`http://…/v1`).
-        api_key_file: Where the endpoint's key lies.
+        api_key_file: The file with the endpoint's key.
         progress: How far it is, for finetuning runs that have recorded it.
         folder: Where this machine keeps the run's local state.
         event: The cluster's event behind `why` (`FailedScheduling: …`); empty on this machine.
         namespace: The cluster's namespace it runs in; empty on this machine.
-        pods: The cluster's pods that do the work of the newest attempt.
+        pods: The cluster's pods of the newest attempt.
         api_key_secret: The Secret of the cluster that holds the endpoint's key.
     """
 
@@ -112,11 +112,11 @@ class RunInfo:
 
     @property
     def ended(self) -> bool:
-        """Whether no process works on it any more."""
+        """Whether no process of the run is running any more."""
         return self.status in ENDED
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the record as JSON can hold it, with times as ISO 8601 in UTC."""
+        """Return the record as JSON-ready data, with times as ISO 8601 in UTC."""
         record = asdict(self)
         for field in ("created_at", "started_at", "finished_at"):
             moment: datetime | None = record[field]

@@ -1,6 +1,6 @@
 """Names of runs: which are allowed, and how a command line refers to a run (`lora-16` or `finetune/lora-16`).
 
-Pure functions over text and `RunInfo`; they know no runner.
+Pure functions over text and `RunInfo`; they need no runner.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from tuneyard.errors import NotFoundError, UsageError
 from tuneyard.runners.info import VERBS, RunInfo, RunKey, Verb
 
 NAME_CHARACTERS_MAX = 53
-# What a Kubernetes object and a Helm release may be called, so that a name works on both targets.
+# The names that Kubernetes objects and Helm releases allow, so that a name is valid on both targets.
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,51}[a-z0-9])?")
 
 
 def check_name(name: str) -> str:
-    """Return the name where it is allowed.
+    """Return the name if it is allowed.
 
     Raises:
         UsageError: If it is not; the hint holds the nearest name that is.
@@ -52,7 +52,7 @@ def parse_reference(reference: str) -> tuple[Verb | None, str]:
         if verb == before:
             return verb, check_name(after)
     raise UsageError(
-        f"{reference!r} is not the name of a run: {before!r} is not a verb that makes runs.",
+        f"{reference!r} is not the name of a run: {before!r} is not a verb with runs.",
         hint=f"Use one of {', '.join(f'{verb}/NAME' for verb in VERBS)}, or the name alone.",
     )
 
@@ -66,22 +66,22 @@ def find_run(
     command: str = "tuneyard logs",
     options: str = "",
 ) -> RunInfo:
-    """Find the run that is meant by `name` or `verb/name`.
+    """Find the run that `name` or `verb/name` refers to.
 
-    Where several verbs use a name, the preferred verb's is meant, else the only one that is running; otherwise the verb
-    is required.
+    If several verbs use a name, it refers to the preferred verb's run, else to the only one that is running; otherwise
+    the verb is required.
 
     Args:
-        runs: All runs there are.
+        runs: All runs.
         reference: What the user wrote.
-        verbs: Which verbs' runs can be meant.
-        prefer: The verb whose run is meant where several use the name.
+        verbs: The verbs whose runs it can refer to.
+        prefer: The verb to choose if several use the name.
         command: The command in which it was written, for the hint.
         options: The options that select these runs' target (`Runner.options`), for the hint.
 
     Raises:
         NotFoundError: If there is no such run.
-        UsageError: If several can be meant.
+        UsageError: If it is ambiguous.
     """
     verb, name = parse_reference(reference)
     found = [run for run in runs if run.name == name and run.verb in verbs and verb in (None, run.verb)]
@@ -98,7 +98,7 @@ def find_run(
             return chosen[0]
     keys = [str(RunKey(run.verb, run.name)) for run in found]
     raise UsageError(
-        f"{name!r} is the name of {len(found)} runs: {', '.join(keys)}.",
+        f"{name!r} is the name of several runs: {', '.join(keys)}.",
         hint=f"Name one of them: {command} {keys[0]}{options}",
         runs=keys,
     )

@@ -1,6 +1,6 @@
 """From values to a launch: what a verb will run, where and under which name.
 
-A plan reads values files and, where this machine reaches it, looks into the store; it starts and writes nothing.
+A plan reads values files and, if this machine reaches it, the store; it starts and writes nothing.
 `Runner.launch` takes its `launch`. The command line and the Python API both go through here, so `--dry-run` shows
 exactly what would run. What depends on the target is a method of the runner.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tuneyard.values import DeliverValues, FinetuneValues, InferenceValues
 
 EXPERIMENTS = "default-bucket/experiments"
-"""Where finetuning publishes when the values don't name a place: a folder of the run's name below this."""
+"""Where finetuning publishes if `checkpointsRemote` is not set: a folder of the run's name below this."""
 
 ValuesT = TypeVar("ValuesT", "DeliverValues", "FinetuneValues", "InferenceValues")
 
@@ -33,7 +33,7 @@ class Plan:
     """What will be run.
 
     Attributes:
-        launch: What a runner takes.
+        launch: What a runner launches.
         notes: Notices for the user before it starts, each a sentence.
     """
 
@@ -50,7 +50,7 @@ class Sources:
         sets: `path=value` texts, as for Helm's `--set`.
         values: Values from a Python program.
         name: The run's name; None derives one.
-        store: The store's URL or folder; None takes the target's.
+        store: The store's URL or folder; None uses the target's.
     """
 
     files: Sequence[str | os.PathLike[str]] = ()
@@ -84,12 +84,12 @@ def plan_deliver(sources: Sources, runner: Runner) -> Plan:
 def plan_finetune(sources: Sources, runner: Runner, *, dry_run: bool = False) -> Plan:
     """Plan a finetuning run, and check that the base model and the data it names have been delivered.
 
-    Where this machine does not reach the store, the run itself checks.
+    If this machine does not reach the store, the run itself checks.
 
     Args:
         sources: What the user gave.
         runner: Where it will run.
-        dry_run: Whether the plan will only be shown: then what is not delivered is a notice and no error.
+        dry_run: Whether the plan will only be shown: then a missing delivery is a notice, not an error.
 
     Raises:
         InvalidValuesError: If the values are not allowed, with every problem.
@@ -123,7 +123,7 @@ def plan_serve(
         runner: Where it will run, and where the run is looked up.
         run: A finetuning run's name; its `checkpoint-final` is served.
         merged: Whether to serve the run's `checkpoint-final-merged` instead.
-        port: The port; None takes a free one.
+        port: The port; None chooses a free one.
 
     Raises:
         InvalidValuesError: If the values are not allowed, with every problem.

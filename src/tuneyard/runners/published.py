@@ -20,10 +20,10 @@ def check_delivered(store_url: str, values: VerbValues) -> None:
 
     Args:
         store_url: Where they should be.
-        values: The run's values; those of other verbs read nothing.
+        values: The run's values; other verbs read nothing.
 
     Raises:
-        NotFoundError: If one has not.
+        NotFoundError: If one has not been delivered.
     """
     from tuneyard.delivery import find_dataset
     from tuneyard.job import training_keys, validation_keys
@@ -58,13 +58,13 @@ def check_model(store: Store, model: str, run: str, info: RunInfo | None) -> Non
         store.head(manifest)
     except NotFoundError as error:
         if info is None:
-            message = f"There is no finetuning run named {run!r}, and nothing at {model} in {store.url}."
+            message = f"There is no finetuning run named {run!r}, and nothing at '{model}' in '{store.url}'."
             hint = "List the runs: tuneyard runs"
         else:
             message = f"The run {run!r} has not published {model.rpartition('/')[2]}; it is {info.status}."
             hint = {
                 "running": f"Wait for it: tuneyard watch {run}",
-                "succeeded": "Finetune with --set mergeAdapter=true to get a merged model, or leave --merged out.",
+                "succeeded": "Finetune with --set mergeAdapter=true to get a merged model, or omit --merged.",
             }.get(info.status, f"See why: tuneyard logs {run}")
         raise NotFoundError(message, hint=hint, key=manifest, store=store.url) from error
 
@@ -72,7 +72,7 @@ def check_model(store: Store, model: str, run: str, info: RunInfo | None) -> Non
 def delete_published(info: RunInfo) -> int:
     """Remove every object of a run's experiment from its store.
 
-    HEAD and the manifests go first: a reader that comes in between finds nothing instead of something broken.
+    HEAD and the manifests are deleted first: a reader in between finds nothing rather than something broken.
 
     Args:
         info: A finetuning run that has ended.
@@ -81,7 +81,7 @@ def delete_published(info: RunInfo) -> int:
         How many objects were removed.
 
     Raises:
-        UsageError: If the run publishes none of its own.
+        UsageError: If the run has no published data of its own.
         ConflictError: If the run is still running.
     """
     from tuneyard.store import open_store
@@ -99,12 +99,12 @@ def check_removable(info: RunInfo, *, target: str = "") -> None:
         target: What a command adds to reach it (`Runner.options`), for the hint.
 
     Raises:
-        UsageError: If the run publishes none of its own.
+        UsageError: If the run has no published data of its own.
         ConflictError: If the run is still running.
     """
     if info.verb != "finetune" or not info.experiment:
         raise UsageError(
-            f"The run '{info.key}' has no published data of its own.", hint="Leave --data out to delete the run alone."
+            f"The run '{info.key}' has no published data of its own.", hint="Omit --data to delete the run alone."
         )
     if not info.ended:
         raise ConflictError(

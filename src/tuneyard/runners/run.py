@@ -14,11 +14,11 @@ _POLL_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A handle on one run. It holds no state: every method reads it anew.
+    """A handle on one run. It caches no state: every method reads it again.
 
     Attributes:
         key: The run's verb and name.
-        runner: What manages it.
+        runner: The runner that manages it.
     """
 
     key: RunKey
@@ -79,11 +79,11 @@ class Run:
         """Delete what the target keeps of a run that has ended, and return its last state.
 
         Args:
-            data: Whether to delete what a finetuning run has published in the store too. It can't be undone.
+            data: Whether to also delete what a finetuning run has published in the store. This can't be undone.
 
         Raises:
             ConflictError: If it is still running.
-            UsageError: If data is to be deleted of a run that publishes none.
+            UsageError: If `data` is set and the run has no published data.
         """
         if data:
             self.runner.delete_data(self.key)

@@ -1,4 +1,4 @@
-"""From a target to its runner; the one place that knows which targets there are."""
+"""From a target to its runner; the one place that lists the targets."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def target_of(name: str, *, context: str | None = None, namespace: str | None = 
         raise UsageError(f"There is no target {name!r}.", hint="Use --on local or --on kubernetes.")
     if given := [f"--{option}" for option, value in (("context", context), ("namespace", namespace)) if value]:
         raise UsageError(
-            f"{' and '.join(given)} can't be used on this machine.", hint="Add --on kubernetes, or leave it out."
+            f"{' and '.join(given)} can't be used on this machine.", hint="Add --on kubernetes, or omit the option."
         )
     return "local"
 

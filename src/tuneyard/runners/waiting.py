@@ -1,6 +1,6 @@
 """Waiting for runs: each change until the end, a server's first answer, and how a run ended, as an error if it failed.
 
-Above the `Runner` protocol, which it calls; it knows no target.
+Above the `Runner` protocol, which it calls; it does not depend on the target.
 """
 
 from __future__ import annotations
@@ -24,10 +24,8 @@ class RunEndedError(TuneyardError):
     """
 
     def __init__(self, info: RunInfo) -> None:
-        ended = f"The run '{info.key}' {_ENDED[info.status]}"
-        reason = info.error or info.why
         hint = info.hint or f"See its log: tuneyard logs {info.key}"
-        super().__init__(f"{ended}: {reason}" if reason else f"{ended}.", hint=hint, run=info.to_dict())
+        super().__init__(_sentence(info), hint=hint, run=info.to_dict())
         self.info = info
         self.exit_code = _exit_code_of(info)
 
@@ -35,14 +33,21 @@ class RunEndedError(TuneyardError):
         return type(self), (self.info,)
 
 
+def _sentence(info: RunInfo) -> str:
+    if info.status == "stopped":
+        return f"The run '{info.key}' was {info.why or 'stopped'}."
+    reason = info.error or info.why
+    return f"The run '{info.key}' {_ENDED[info.status]}" + (f": {reason}" if reason else ".")
+
+
 def _exit_code_of(info: RunInfo) -> int:
-    """What a command that waited for the run ends with: the run's own code; 8 where it vanished without one."""
+    """Return the exit code of a command that waited for the run: the run's own; 8 if its process vanished."""
     if info.exit_code is not None and info.status != "stopped":
         return info.exit_code
     return TERMINATED if info.status == "stopped" else UnavailableError.exit_code
 
 
-_ENDED = {"failed": "failed", "stopped": "was stopped", "interrupted": "was interrupted"}
+_ENDED = {"failed": "failed", "interrupted": "was interrupted"}
 
 
 def raise_if_not_succeeded(info: RunInfo) -> RunInfo:
@@ -62,7 +67,7 @@ def changes(runner: Runner, key: RunKey, *, every_seconds: float = 0.5) -> Itera
     Args:
         runner: Where it runs.
         key: Which run.
-        every_seconds: The time between two looks.
+        every_seconds: The time between two polls.
 
     Raises:
         NotFoundError: If there is no such run.
@@ -95,7 +100,7 @@ def wait_until_ready(
         runner: Where it runs.
         key: Which server.
         timeout_seconds: How long to wait.
-        notify: Called with the reason of the wait, whenever it changes.
+        notify: Called with the reason for waiting, whenever it changes.
 
     Raises:
         RunEndedError: If it ended instead.
@@ -125,7 +130,7 @@ def find_server(runner: Runner, name: str | None) -> RunInfo:
     Raises:
         NotFoundError: If there is no such server.
         UnavailableError: If it is not running.
-        UsageError: If several run and none is named.
+        UsageError: If several are running and none is named.
     """
     if name is not None:
         info = find_run(runner.list("serve"), name, verbs=("serve",), command="tuneyard chat", options=runner.options)

@@ -14,7 +14,7 @@ from tuneyard.values.scalars import Float, Map, Strings, Text
 
 
 def lora_numbers_are_possible(lora: LoraFields) -> Iterator[Broken]:
-    """PEFT's own limits, which it would tell only once a model is loaded."""
+    """PEFT's own limits, which it would check only once a model is loaded."""
     if lora.r < 1:
         yield Broken("r", "is out of range", value=str(lora.r), allowed="1 or more")
     if not 0 <= lora.lora_dropout < 1:
@@ -28,7 +28,7 @@ class LoraKwargs(LoraFields):
 
 
 def vera_numbers_are_possible(vera: VeraFields) -> Iterator[Broken]:
-    """PEFT's own limits, and the words that it takes for biases."""
+    """PEFT's own limits, and its values for biases."""
     if vera.r < 1:
         yield Broken("r", "is out of range", value=str(vera.r), allowed="1 or more")
     if not 0 <= vera.vera_dropout < 1:
@@ -112,18 +112,18 @@ class PeftConf(Values):
     @model_validator(mode="before")
     @classmethod
     def kwargs_are_those_of_peft(cls, given: Any, info: ValidationInfo) -> Any:
-        """Check an adapter's keyword arguments by name and type, and make numbers of what Helm sent as text."""
+        """Check an adapter's keyword arguments by name and type, and convert numbers that Helm sent as text."""
         if not isinstance(given, dict):
             return given
         raw = cast("dict[str, Any]", given)
-        kind, asked = KWARGS.get(str(raw.get("peft_type"))), raw.get("peft_kwargs")
-        if kind is None or not isinstance(asked, dict | None):
+        kind, kwargs_given = KWARGS.get(str(raw.get("peft_type"))), raw.get("peft_kwargs")
+        if kind is None or not isinstance(kwargs_given, dict | None):
             return raw
         try:
-            kwargs = kind.model_validate(asked or {})
+            kwargs = kind.model_validate(kwargs_given or {})
         except ValidationError as error:
             rest = {key: value for key, value in raw.items() if key != "peft_kwargs"}
-            return refuse(rest, broken_in(kind, asked or {}, error, under="peft_kwargs"), info)
+            return refuse(rest, broken_in(kind, kwargs_given or {}, error, under="peft_kwargs"), info)
         return {**raw, "peft_kwargs": kwargs.model_dump(exclude_unset=True)}
 
 
@@ -204,7 +204,7 @@ class QuantConf(Values):
     @model_validator(mode="before")
     @classmethod
     def the_librarys_own_name_is_understood(cls, given: Any) -> Any:
-        """Read `bitsandbytes`, as the chart's comments once said, as `bits-and-bytes`."""
+        """Read `bitsandbytes`, the spelling of earlier charts, as `bits-and-bytes`."""
         if isinstance(given, dict) and given.get("quantization_type") == "bitsandbytes":
             return {**cast("dict[str, Any]", given), "quantization_type": "bits-and-bytes"}
         return cast("Any", given)

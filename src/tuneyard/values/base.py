@@ -67,15 +67,15 @@ class Invalid:
 
 
 Rule = Callable[[Any], Iterable[Broken]]
-"""Looks at one model whose fields are valid and yields what is broken across them."""
+"""Checks a model whose fields are valid and yields the rules that they break."""
 
 Remark = Callable[[Any], str | None]
-"""Looks at one valid model and describes in one line what its user may not expect."""
+"""Checks a valid model and describes in one line what its user may not expect."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterOnly:
-    """Marks a field that means something on a cluster and nothing on one machine."""
+    """Marks a field that has an effect on a cluster only."""
 
 
 CLUSTER = ClusterOnly()
@@ -119,7 +119,7 @@ def _is_draft(info: ValidationInfo) -> bool:
 
 
 def notify(info: ValidationInfo, text: str) -> None:
-    """Pass one line on to whoever loads the values, if they passed a sink for notices.
+    """Pass a notice to the caller that loads the values, if it passed a sink for notices.
 
     Args:
         info: What pydantic gives to a validator.
@@ -172,7 +172,7 @@ class Values(BaseModel):
 
     @model_validator(mode="after")
     def rules_hold(self, info: ValidationInfo) -> Values:
-        """Report every broken rule at once, then make the remarks; a draft's rules are checked in `problems`."""
+        """Report every broken rule at once, then the notices; a draft's rules are checked in `problems`."""
         if _is_draft(info):
             return self
         broken = [found for rule in self.checks for found in rule(self)]

@@ -11,7 +11,7 @@ WHERE = "finetuning_config.batchsize_conf.total_train_batch_size"
 
 @dataclass(frozen=True, slots=True)
 class BatchSizes:
-    """A total batch and how it is made: total = processes x per_device x accumulation.
+    """A total batch and its factors: total = processes x per_device x accumulation.
 
     Attributes:
         total: Conversations in one optimizer step.
@@ -25,7 +25,7 @@ class BatchSizes:
 
 
 def resolve_batch_sizes(total: int | None, processes: int, max_per_device: int) -> BatchSizes:
-    """Spread a total batch.
+    """Split a total batch over processes.
 
     Args:
         total: Conversations in one optimizer step; None for one on each process.
@@ -36,7 +36,7 @@ def resolve_batch_sizes(total: int | None, processes: int, max_per_device: int) 
         The sizes, with the largest `per_device` that divides each process's share and is not over the cap.
 
     Raises:
-        InvalidValuesError: Where the total can't be shared evenly; the nearest possible totals are named.
+        InvalidValuesError: If the total can't be shared evenly; with the nearest possible totals.
     """
     total = processes if total is None else total
     if problem := impossible_total(total, processes):
@@ -55,7 +55,7 @@ def nearest_totals(total: int, processes: int) -> tuple[int, ...]:
 
 
 def impossible_total(total: int, processes: int) -> Problem | None:
-    """Say what is wrong with a total, or None where the processes can share it."""
+    """Return the problem with a total, or None if the processes can share it."""
     if total >= 1 and total % processes == 0:
         return None
     nearest = " or ".join(str(size) for size in sorted(nearest_totals(total, processes)))

@@ -30,7 +30,7 @@ def canonical_json(values: Values) -> bytes:
 
 
 def values_sha256(values: Values | Mapping[str, Any]) -> str:
-    """Hash what of resolved values is public, in hex: a hash of a secret would tell a guess from another.
+    """Hash the public part of resolved values, in hex: a hash of a secret would confirm a guess.
 
     Args:
         values: The values, or the same as plain JSON.
@@ -45,7 +45,7 @@ def _json(data: Mapping[str, Any]) -> bytes:
 
 
 def dump_yaml(values: Values) -> str:
-    """Write what of resolved values is public as YAML for people, in the order of the reference.
+    """Write the public part of resolved values as YAML for people, in the order of the reference.
 
     Args:
         values: The values.
@@ -57,7 +57,7 @@ def dump_yaml(values: Values) -> str:
 
 
 def cluster_only_keys(values: Values) -> list[str]:
-    """List the keys that differ from their default and mean nothing on one machine.
+    """List the keys that differ from their default and have no effect on one machine.
 
     Args:
         values: The values.

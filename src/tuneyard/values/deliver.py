@@ -26,13 +26,13 @@ Globs = Annotated[Strings, BeforeValidator(_globs, json_schema_input_type=str | 
 
 
 def something_is_delivered(values: DeliverValues) -> Iterator[Broken]:
-    """A delivery without a model and without data is a mistake."""
+    """A delivery needs a model or data."""
     if not values.modelID and not values.dataScript:
         yield Broken("modelID", "is empty, as is dataScript: there is nothing to deliver", about=("dataScript",))
 
 
 def each_delivery_has_its_place(values: DeliverValues) -> Iterator[Broken]:
-    """Each destination has a key of its own."""
+    """Each destination has its own key."""
     if values.modelID and not values.bucketModelPath:
         what = "is missing: the model has no destination"
         yield Broken("bucketModelPath", what, allowed="default-bucket/models/<name>", about=("modelID",))
@@ -72,7 +72,7 @@ class DeliverValues(Job):
     """Where the model goes, as `bucket/key`."""
 
     downloadExcludeGlob: Globs = Field(default_factory=list[str])
-    """Files of the model that are left out: one pattern or several."""
+    """Files of the model that are not delivered: one pattern or several."""
 
     dataScript: Text = ""
     """Python that writes files into `/downloads/datasets`. It runs without the store's keys. Empty for none."""
@@ -91,7 +91,7 @@ class DeliverValues(Job):
     """The Secret with a token for the Hugging Face Hub."""
 
     storageQuantity: Annotated[Quantity, CLUSTER] = "10Gi"
-    """Room for what is on its way."""
+    """Disk space for files in transfer."""
 
     networkPolicy: Annotated[NetworkPolicy, CLUSTER] = Field(default_factory=NetworkPolicy)
     """Restrict the network."""

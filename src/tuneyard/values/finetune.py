@@ -37,7 +37,7 @@ def some_data_is_named(values: FinetuneValues) -> Iterator[Broken]:
 
 
 def accelerate_config_goes_with_its_type(values: FinetuneValues) -> Iterator[Broken]:
-    """`custom-accelerate-config` and `customAccelerateConfig` come together."""
+    """`custom-accelerate-config` and `customAccelerateConfig` need each other."""
     custom = values.distributedType == "custom-accelerate-config"
     if custom and not values.customAccelerateConfig:
         yield Broken(
@@ -86,7 +86,7 @@ def merging_needs_an_adapter(values: FinetuneValues) -> Iterator[Broken]:
 
 
 def some_adapters_can_not_be_merged(values: FinetuneValues) -> Iterator[Broken]:
-    """What is put before the prompt is in no weight of the base."""
+    """Virtual tokens before the prompt are in no weight of the base model."""
     kind = values.finetuning_config.peft_conf.peft_type
     if values.mergeAdapter and kind in UNMERGEABLE:
         yield Broken(
@@ -99,17 +99,17 @@ def some_adapters_can_not_be_merged(values: FinetuneValues) -> Iterator[Broken]:
 
 
 def vllm_serves_the_adapter(values: FinetuneValues) -> str | None:
-    """Say before the training what vLLM will not take after it."""
+    """Warn before training if vLLM will not serve the result."""
     conf = values.finetuning_config.peft_conf
     return None if values.mergeAdapter else unserved_by_vllm(conf.peft_type, conf.peft_kwargs)
 
 
 def relaunch_starts_over_without_checkpoints(values: FinetuneValues) -> str | None:
-    """Say what a relaunch can't do where nothing is saved on the way."""
+    """Warn that a relaunch can't resume if no checkpoints are saved."""
     if values.finetuning_config.training_args.save_strategy != "no":
         return None
     return (
-        f"{TRAINING_ARGS}.save_strategy is no: a relaunch finds no checkpoint on the way and trains from the start,"
+        f"{TRAINING_ARGS}.save_strategy is no: a relaunch finds no checkpoint and trains from the start,"
         " unless SIGTERM saved one"
     )
 

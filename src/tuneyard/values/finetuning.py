@@ -33,7 +33,7 @@ class Dataset(legacy.Respelt):
 
 
 def weights_need_a_mix(data: TrainingData) -> Iterator[Broken]:
-    """A concatenation takes every row once, so a weight would be passed over."""
+    """A concatenation uses every row once, so a weight would be ignored."""
     if data.type == "PRECOMPUTE_WEIGHTED_MIX":
         return
     for place, dataset in enumerate(data.datasets):
@@ -201,7 +201,7 @@ class SftArgs(legacy.Respelt):
 
 
 def preference_numbers_are_possible(args: DpoArgs) -> Iterator[Broken]:
-    """What TRL would tell only once a model is loaded."""
+    """TRL's own limits, which it would check only once a model is loaded."""
     if args.beta <= 0:
         yield Broken("beta", "is out of range", value=f"{args.beta:g}", allowed="more than 0")
     if not 0 <= args.label_smoothing < 0.5:
@@ -352,7 +352,7 @@ def quantized_weights_are_not_trained(config: FinetuningConfig) -> Iterator[Brok
 
 
 def unused_validation_data(config: FinetuningConfig) -> str | None:
-    """Say that rows are kept back for an evaluation that never happens."""
+    """Warn that rows are held out for an evaluation that never runs."""
     data = config.data_conf.validation_data
     if config.training_args.eval_strategy == "no" and data.type != "NONE":
         return f"data_conf.validation_data ({data.type}) is not evaluated: training_args.eval_strategy is no"
@@ -360,7 +360,7 @@ def unused_validation_data(config: FinetuningConfig) -> str | None:
 
 
 def settings_that_wait_for_others(config: FinetuningConfig) -> str | None:
-    """Say which settings of the data and the batch do nothing beside the others given."""
+    """Describe the settings of the data and the batch that have no effect with the others."""
     data, batch = config.data_conf, config.batchsize_conf
     split = data.validation_data.type == "AUTO_SPLIT"
     compared = data.rows.near_duplicates != "keep" or data.rows.leaked != "keep"

@@ -19,7 +19,7 @@ Path = list[str | int]
 
 
 class SetSyntaxError(ValueError):
-    """Raised when the text of a `--set` can't be read; the message says why."""
+    """Raised if the text of a `--set` can't be parsed; the message has the reason."""
 
 
 def apply_set(values: dict[str, Any], text: str) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def parse_set(text: str) -> list[tuple[Path, Any]]:
 
 
 def typed(text: str) -> Any:
-    """Give a word of `--set` its type, as Helm does."""
+    """Convert a word of `--set` to its type, as Helm does."""
     lower = text.lower()
     if lower in {"true", "false"}:
         return lower == "true"
@@ -146,7 +146,7 @@ class _Reader:
 
 
 def _assigned(place: Any, path: Path, value: Any) -> Any:
-    """Return a copy of a place with one value in it changed."""
+    """Return a copy of a tree with one value in it changed."""
     if not path:
         return value
     step, rest = path[0], path[1:]

@@ -99,7 +99,7 @@ class Probes(Values):
 
 
 def a_route_hangs_on_a_gateway(route: HttpRoute) -> Iterator[Broken]:
-    """Without a Gateway a route leads nowhere."""
+    """A route needs a Gateway."""
     if route.enabled and not route.parentRefs:
         what = "is empty: the route has no Gateway"
         yield Broken("parentRefs", what, allowed="[{name: my-gateway}]", about=("enabled",))
@@ -141,7 +141,7 @@ def _flags(given: Any) -> Any:
 
 
 def flags_are_words(values: InferenceValues) -> Iterator[Broken]:
-    """A flag is one of vLLM's words; two are set by keys of their own."""
+    """A flag is one of vLLM's; some are set by their own keys."""
     own = {"model": "model", "api_key": "apiKeySecret", "hf_token": "hf_token", "lora_modules": "adapters"}
     for flag, value in values.vllm_engine_args.items():
         where = f"vllm_engine_args.{flag}"
@@ -153,7 +153,7 @@ def flags_are_words(values: InferenceValues) -> Iterator[Broken]:
 
 
 def a_route_has_a_key(values: InferenceValues) -> Iterator[Broken]:
-    """A Gateway leads whoever reaches it to the server."""
+    """A Gateway exposes the server to everyone who reaches it."""
     if values.httpRoute.enabled and not values.apiKeySecret.name:
         what = "is missing, and httpRoute would expose the server without a key"
         yield Broken("apiKeySecret.name", what, allowed="the name of a Secret", about=("httpRoute.enabled",))

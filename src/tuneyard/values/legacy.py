@@ -1,8 +1,8 @@
-"""Old spelling → today's meaning, or the refusal with its reason. The one place for it.
+"""Old keys: their current equivalent, or why they are refused. The one place for it.
 
-transformers 5 dropped many of the arguments that files written for transformers 4 still carry. An old name is read as
-what it meant where today's library can do exactly that, passed over with a notice where it has no effect here, and
-refused with the reason otherwise. Not the checks of today's arguments (`training`).
+transformers 5 dropped many arguments that files written for transformers 4 still contain. An old key is converted if
+today's library can do exactly the same, ignored with a notice if it has no effect here, and refused with the reason
+otherwise. The checks of current arguments are in `training`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Renamed:
 
 @dataclass(frozen=True, slots=True)
 class Becomes:
-    """The same meaning, said with other keys: `keys(value)` gives them; none where that's how it is anyway."""
+    """The same meaning with other keys: `keys(value)` returns them; none if that is the default anyway."""
 
     keys: Callable[[Any], dict[str, Any]]
     summary: str
@@ -33,7 +33,7 @@ class Becomes:
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """Changes nothing here. Where `only` is given, other values would have meant something and are refused."""
+    """No effect here. If `only` is given, other values would have had an effect and are refused."""
 
     reason: str
     only: tuple[Any, ...] | None = None
@@ -41,7 +41,7 @@ class Idle:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Can't be had. A secret is never repeated."""
+    """Not supported. A secret is never repeated in the message."""
 
     reason: str
     suggestion: str = ""
@@ -64,7 +64,7 @@ def _when_true(**keys: Any) -> Callable[[Any], dict[str, Any]]:
 
 
 def _ratio_of_steps(value: Any) -> dict[str, Any]:
-    """A ratio is what `warmup_steps` below one means now; the whole run as warm-up can't be said that way."""
+    """A `warmup_steps` below one is a ratio now; a ratio of 1 can't be expressed that way."""
     return {"warmup_steps": value}
 
 
@@ -90,7 +90,7 @@ TRAINING_ARGS: Spellings = {
     "include_tokens_per_second": Becomes(
         _when_true(include_num_input_tokens_seen="non_padding"), "include_num_input_tokens_seen: non_padding"
     ),
-    "jit_mode_eval": Idle("transformers removed it with TorchScript; torch_compile is what there is now", _OFF),
+    "jit_mode_eval": Idle("transformers removed it with TorchScript; use torch_compile instead", _OFF),
     "logging_dir": Idle("TensorBoard's files are kept with the run"),
     "max_length": Refused("the length is a key of sft_args", "sft_args.max_seq_length"),
     "max_seq_length": Refused("the length is a key of sft_args", "sft_args.max_seq_length"),
@@ -189,14 +189,14 @@ def _todays_key(meaning: Meaning) -> str:
 def translate(
     table: Spellings, given: Mapping[str, Any], info: ValidationInfo, *, under: str = "", label: str = ""
 ) -> tuple[dict[str, Any], list[Broken]]:
-    """Write a map's old keys as today's, with a notice for each.
+    """Convert a map's old keys to current ones, with a notice for each.
 
     Args:
-        table: The old spellings.
-        given: A map as its file has it. A null is as good as absent.
-        info: What pydantic passes to the validator, for the notices.
-        under: The key of the map, where its validator is that of the model around it.
-        label: What notices call the map.
+        table: The old keys.
+        given: The map as given. A null counts as absent.
+        info: pydantic's validation info, for the notices.
+        under: The key of the map, if the validator is that of the enclosing model.
+        label: The map's name in notices.
 
     Returns:
         A new map without any old key, and every old key that is refused.
@@ -232,7 +232,7 @@ def _read(old: str, value: Any, meaning: Meaning, today: dict[str, Any]) -> Brok
 
 
 def _add(old: str, value: Any, keys: dict[str, Any], summary: str, today: dict[str, Any]) -> Broken | str:
-    """Put today's keys in, unless they are there and say something else."""
+    """Add the current keys, unless they are set to something else."""
     for new, meant in keys.items():
         present = today.get(new)
         if isinstance(present, dict) and isinstance(meant, dict):

@@ -67,7 +67,7 @@ def load_values(
 
 
 def check_values(model: type[V], given: Mapping[str, Any], *, notice: Notice | None = None) -> V:
-    """Resolve values that are at hand as a map.
+    """Resolve values from a map.
 
     Args:
         model: What they should be.
@@ -84,7 +84,7 @@ def check_values(model: type[V], given: Mapping[str, Any], *, notice: Notice | N
 
 
 def read_values(model: type[V], path: Path) -> V:
-    """Read the one file of resolved values that a process is given.
+    """Read the file of resolved values of a process.
 
     Args:
         model: What they should be.
@@ -101,7 +101,7 @@ def read_values(model: type[V], path: Path) -> V:
 
 
 def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay one map over another, as Helm does with values.
+    """Merge one map over another, as Helm does with values.
 
     Args:
         under: The map below.
@@ -121,7 +121,7 @@ def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_nulls(value: Any) -> Any:
-    """Take the nulls out of maps, at every depth; a list keeps its own."""
+    """Remove the nulls from maps, at every depth; a list keeps its own."""
     if isinstance(value, dict):
         items = cast("dict[str, Any]", value).items()
         return {key: without_nulls(item) for key, item in items if item is not None}
@@ -144,7 +144,7 @@ def _check(model: type[V], merged: dict[str, Any], problems: list[Problem], noti
 def _invalid(problems: Sequence[Problem]) -> InvalidValuesError:
     what = str(problems[0]) if len(problems) == 1 else f"{len(problems)} problems"
     text = f"Invalid values: {what}{'' if what.endswith('?') else '.'}"
-    return InvalidValuesError(text, hint="docs/reference/values.md lists every key", problems=list(problems))
+    return InvalidValuesError(text, hint="See docs/reference/values.md for every key.", problems=list(problems))
 
 
 def _read_file(file: Path, problems: list[Problem]) -> dict[str, Any]:
@@ -152,13 +152,13 @@ def _read_file(file: Path, problems: list[Problem]) -> dict[str, Any]:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise NotFoundError(
-            f"There is no values file {file}.", hint="Check the path given with -f", file=str(file)
+            f"There is no values file '{file}'.", hint="Check the path given with -f.", file=str(file)
         ) from None
     except UnicodeDecodeError:
         problems.append(Problem(str(file), "is not UTF-8 text"))
         return {}
     except OSError as error:
-        raise NotFoundError(f"The values file {file} can't be read: {error.strerror}.", file=str(file)) from None
+        raise NotFoundError(f"The values file '{file}' can't be read: {error.strerror}.", file=str(file)) from None
     try:
         read = parse_yaml(text)
     except YAMLError as error:

@@ -23,7 +23,7 @@ class Kueue(Values):
     """The ClusterQueue that it belongs to; the LocalQueue has the same name."""
 
     api_version: Literal["kueue.x-k8s.io/v1beta2", "kueue.x-k8s.io/v1beta1"] = "kueue.x-k8s.io/v1beta2"
-    """The API version of the cluster's Kueue; those before 0.14 know v1beta1 alone."""
+    """The API version of the cluster's Kueue; versions before 0.14 support v1beta1 only."""
 
 
 class SecretSource(Values):
@@ -93,7 +93,7 @@ class PolicyRule(Values):
     """Kinds of objects, in plural."""
 
     verbs: Strings = Field(min_length=1)
-    """What may be done with them."""
+    """The allowed verbs."""
 
     resourceNames: Strings = Field(default_factory=list[str])
     """Objects by name; empty for all of the kind."""
@@ -122,7 +122,7 @@ class Role(Values):
     """The RoleBinding's name."""
 
     rules: list[PolicyRule] = Field(default_factory=_watch_own_jobs)
-    """What it allows; by default to look at Jobs, pods and their logs."""
+    """What it allows; by default to read Jobs, pods and their logs."""
 
 
 SiteName = Annotated[str, Matching("|".join(SITE_NAMES), "is not a setting of a place", ", ".join(SITE_NAMES))]
@@ -138,7 +138,7 @@ class Site(Values):
     """Environment variables for every workload of the namespace: mirrors, proxies, the device, network interfaces."""
 
     caCert: Text = ""
-    """Certificates of authorities, as PEM text, that store and hub are trusted by, besides the system's."""
+    """Certificate authorities to trust for the store and the Hub, as PEM text, in addition to the system's."""
 
 
 class NamespaceValues(Values):

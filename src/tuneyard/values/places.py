@@ -1,6 +1,6 @@
-"""Where models and data lie, as values write it: `bucket/key`, a Hub id, a folder.
+"""The places of models and data in values: `bucket/key`, a Hub id, a folder.
 
-Pure text: whether anything is there is for the store to say.
+Pure text: whether a place exists is checked by the store.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?"
 
 
 def _bucket_path(given: str) -> str:
-    """Check `bucket/key` and write it in its one form: no scheme, no slash at the end."""
+    """Check `bucket/key` and normalize it: no scheme, no trailing slash."""
     path = given.removeprefix("s3://").rstrip("/")
     if not _BUCKET_PATH.fullmatch(path) or any(part in {".", ".."} for part in path.split("/")):
         raise broken_error(
@@ -34,12 +34,12 @@ def _bucket_path(given: str) -> str:
 BucketPath = Annotated[
     Text, AfterValidator(_bucket_path), WithJsonSchema({"type": "string", "pattern": _SHOWN_BUCKET_PATH})
 ]
-"""`bucket/key`; `s3://bucket/key` and a `/` at the end mean the same and are taken off."""
+"""`bucket/key`; the scheme of `s3://bucket/key` and a trailing `/` are removed."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelPlace:
-    """Where a model lies.
+    """The place of a model.
 
     Attributes:
         kind: `hub` for a model of the Hugging Face Hub, `bucket` for a place in the store, `folder` for a folder here.
@@ -51,7 +51,7 @@ class ModelPlace:
 
 
 def model_place(text: str) -> ModelPlace:
-    """Say what the text of a `modelID` or `model` names.
+    """Parse the text of a `modelID` or `model`.
 
     Args:
         text: `org/name`, `s3://bucket/key`, or a path that starts with `/`, `./`, `../`, `~` or `file://`.
@@ -60,7 +60,7 @@ def model_place(text: str) -> ModelPlace:
         The place. A relative path without `./` is a Hub id.
 
     Raises:
-        PydanticCustomError: Where it is none of the three; inside a validator it becomes one of the problems.
+        PydanticCustomError: If it is none of the three; inside a validator it becomes one of the problems.
     """
     if text.startswith("s3://"):
         return ModelPlace("bucket", _bucket_path(text))
@@ -84,7 +84,7 @@ ModelText = Annotated[Text, AfterValidator(_model_text)]
 
 
 def _store_url(given: str) -> str:
-    """Check the URL of a store. Values travel to other machines, so a folder needs its whole URL too."""
+    """Check the URL of a store. Values are used on other machines, so a folder needs its whole URL too."""
     allowed = "https://host:port, http://host:port or file:///folder; empty for none"
     if not given:
         return given

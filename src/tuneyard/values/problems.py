@@ -76,7 +76,7 @@ def every_problem(model: type[Values], raw: Mapping[str, Any], error: Validation
         error: What pydantic found.
 
     Returns:
-        The problems, each once: first those of pydantic, then those of fields and rules that it did not come to.
+        The problems, each once: first those of pydantic, then those of fields and rules that it did not reach.
     """
     return [
         Problem(dotted(found.path) or "values", found.what, found.value, found.allowed, found.suggestion)

@@ -50,7 +50,7 @@ def is_secret_name(name: str) -> bool:
 
 
 def public_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Give values without the texts that may be secrets.
+    """Return values without the texts that may be secrets.
 
     Args:
         values: Resolved values, as plain JSON.
@@ -64,16 +64,16 @@ def public_values(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_credentials(text: str) -> str:
-    """Leave out of a text what stands before the `@` of its URLs.
+    """Remove the credentials before the `@` of URLs in a text.
 
     Args:
-        text: What a library reports, say.
+        text: For example an error message of a library.
     """
     return _CREDENTIALS.sub(NOT_SHOWN, text)
 
 
 def with_env(values: Mapping[str, Any], change: Callable[[str, Any], Any]) -> dict[str, Any]:
-    """Give values with each environment variable changed.
+    """Return values with each environment variable changed.
 
     Args:
         values: Resolved values, as plain JSON.

@@ -1,4 +1,4 @@
-"""`data_conf.rows`: what happens to rows that can't or shouldn't be learnt as they are."""
+"""`data_conf.rows`: what happens to rows that can't or shouldn't be trained on unchanged."""
 
 from __future__ import annotations
 

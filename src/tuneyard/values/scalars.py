@@ -71,7 +71,7 @@ class Matching:
 
     Attributes:
         pattern: The whole text has to match this regular expression; without lookahead, since Helm reads it too.
-        what: What to say when it doesn't.
+        what: The message if it doesn't.
         allowed: The form in words, with an example.
     """
 
@@ -157,7 +157,7 @@ def _plain(given: Any) -> Any:
 
 
 Plain = Annotated[Any, AfterValidator(_plain)]
-"""Anything that YAML can say. Numbers with decimals that came as text become numbers again."""
+"""Any plain value of YAML. Decimal numbers given as text are converted to numbers."""
 
 
 def _map_of_text(given: Any) -> Any:
@@ -176,4 +176,4 @@ def _map_of_text(given: Any) -> Any:
 
 
 Map = Annotated[dict[str, Plain], BeforeValidator(_map_of_text, json_schema_input_type=dict[str, Any] | str)]
-"""A map of plain values, or JSON text of one. No file's path: a process reads nothing but its values."""
+"""A map of plain values, or JSON text of one. Not a file's path: a process reads only its values."""

@@ -1,4 +1,4 @@
-"""Which adapters vLLM serves as they are, and which can be merged: known before anything is trained.
+"""Which adapters vLLM serves unmerged, and which can be merged: known before anything is trained.
 
 The list is that of vLLM 0.32 (`vllm/lora/peft_helper.py`). Tuneyard's own server, on transformers'
 parts, serves them all.
@@ -13,7 +13,7 @@ UNMERGEABLE = ("PROMPT_TUNING",)
 """Adapters that change no weight of the base, so that there is nothing to merge."""
 
 LARGEST_RANK = 512
-"""What vLLM takes at most for `max_lora_rank`."""
+"""The largest `max_lora_rank` of vLLM."""
 
 _REFUSED = {
     "modules_to_save": "whole modules of its own",
@@ -30,26 +30,26 @@ _INIT_LEAVES_BASE = ("true", "false", "gaussian", "eva", "orthogonal", "mica", "
 
 
 def largest_rank(config: Mapping[str, Any]) -> int:
-    """Give the largest rank of a LoRA adapter's modules.
+    """Return the largest rank of a LoRA adapter's modules.
 
     Args:
-        config: `peft_kwargs`, or the `adapter_config.json` that came of them.
+        config: `peft_kwargs`, or the resulting `adapter_config.json`.
     """
     return max(int(config.get("r") or 8), *map(int, (config.get("rank_pattern") or {}).values()), 1)
 
 
 def vllm_obstacles(peft_type: str, config: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """List what of an adapter vLLM can't serve.
+    """List the settings of an adapter that vLLM can't serve.
 
     Args:
         peft_type: PEFT's name of the method.
-        config: `peft_kwargs`, or the `adapter_config.json` that came of them.
+        config: `peft_kwargs`, or the resulting `adapter_config.json`.
 
     Returns:
-        (key, what it has that vLLM's adapters can't have, the value given) for each; none where vLLM serves it.
+        (key, why vLLM does not support it, the value) for each; empty if vLLM serves the adapter.
     """
     if peft_type != "LORA":
-        return [("peft_type", "is no LoRA, and vLLM serves no other adapter", peft_type)]
+        return [("peft_type", "is not LoRA, and vLLM serves no other adapter", peft_type)]
     found = [
         (name, f"gives it {what}, which vLLM's adapters can't have", str(config[name]))
         for name, what in _REFUSED.items()
@@ -66,7 +66,7 @@ def vllm_obstacles(peft_type: str, config: Mapping[str, Any]) -> list[tuple[str,
 
 
 def unserved_by_vllm(peft_type: str, kwargs: Mapping[str, Any]) -> str | None:
-    """Say of an adapter that is to be trained why vLLM will not serve it, and what to do; None where it will.
+    """Return why vLLM will not serve an adapter, and what to do; None if it will.
 
     Args:
         peft_type: `peft_conf.peft_type`, NO_PEFT included.
@@ -77,7 +77,7 @@ def unserved_by_vllm(peft_type: str, kwargs: Mapping[str, Any]) -> str | None:
         return None
     why = "; ".join(f"{key} ({value}) {what}" for key, what, value in obstacles)
     if peft_type in UNMERGEABLE:
-        way = "nor can it be merged: Tuneyard's own server (an environment without vLLM) is what serves it"
+        way = "it can't be merged either; Tuneyard's own server (an environment without vLLM) serves it"
     else:
-        way = "--set mergeAdapter=true leaves checkpoint-final-merged too, which vLLM serves"
+        way = "--set mergeAdapter=true also publishes checkpoint-final-merged, which vLLM serves"
     return f"vLLM can't serve this adapter: {why}; {way}"

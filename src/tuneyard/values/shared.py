@@ -76,7 +76,7 @@ class CABundle(Values):
 
 
 class Resources(Values):
-    """Resource requests and limits of a container, besides accelerators."""
+    """Resource requests and limits of a container, except accelerators."""
 
     requests: dict[Text, Quantity] = Field(default_factory=dict)
     """Requests, by resource name."""
@@ -95,7 +95,7 @@ class NetworkPolicy(Values):
     """Render a NetworkPolicy."""
 
     egressPorts: list[Port] = Field(default_factory=lambda: [443])
-    """TCP ports open for egress to any address, besides DNS, the store's port and the run's own pods."""
+    """TCP ports open for egress to any address, in addition to DNS, the store's port and the run's own pods."""
 
 
 def _env_from_list(given: Any) -> Any:
@@ -109,13 +109,13 @@ def _env_from_list(given: Any) -> Any:
         item = cast("dict[str, Any]", entry)
         source = cast("dict[str, Any]", item.get("valueFrom") or {})
         if set(source) - {"secretKeyRef"}:
-            raise PydanticCustomError("secret_expected", "comes from what is neither a text nor a secretKeyRef")
+            raise PydanticCustomError("secret_expected", "is neither a text nor a secretKeyRef")
         env[str(item["name"])] = source.get("secretKeyRef", item.get("value", ""))
     return env
 
 
 def _env_text(given: Any) -> Any:
-    """Write a truth value of YAML the way a program's environment has it."""
+    """Write a boolean of YAML as text for an environment variable."""
     if given == NOT_SHOWN:
         raise PydanticCustomError("not_shown", "was printed without its value; set it")
     return str(given).lower() if isinstance(given, bool) else str(given) if isinstance(given, float) else given
@@ -145,7 +145,7 @@ GpuResource = Annotated[
 
 
 class Workload(Values):
-    """What every chart that runs a container has."""
+    """The keys of every chart that runs a container."""
 
     labels: Labels = Field(default_factory=dict)
     """Labels of every object, such as `kueue.x-k8s.io/queue-name`."""

@@ -1,7 +1,7 @@
 """`training_args`: transformers' TrainingArguments by name, with transformers' own rules checked without torch.
 
 The fields are mirrored in the generated `training_args`; this adds old spellings, the rules, and the few arguments that
-something else in the values owns. What a trainer can or can't do with an argument is for the trainer to say.
+other values own. Whether a trainer supports an argument is checked by the trainer.
 """
 
 from __future__ import annotations
@@ -63,13 +63,13 @@ class TrainingArgs(TrainingFields, legacy.Respelt):
     @model_validator(mode="before")
     @classmethod
     def old_spellings_are_translated(cls, given: Any, info: ValidationInfo) -> Any:
-        """Read what transformers 4 called otherwise."""
+        """Convert the keys of transformers 4."""
         if not isinstance(given, dict):
             return given
         raw = cast("dict[str, Any]", given)
         today, refused = legacy.translate(cls.spellings, raw, info, label="training_args")
         for name in ("deepspeed", "fsdp", "fsdp_config"):
-            # "", [], {} and false were transformers 4's ways to say none
+            # "", [], {} and false meant none in transformers 4
             if name in today and not legacy.is_true(today[name]):
                 del today[name]
         if isinstance(seen := today.get("include_num_input_tokens_seen"), bool):
@@ -89,7 +89,7 @@ class TrainingArgs(TrainingFields, legacy.Respelt):
 
 
 def owned_arguments_are_left_alone(args: TrainingArgs) -> Iterator[Broken]:
-    """What batchsize_conf, distributedType and checkpointsRemote decide is said there."""
+    """Settings of batchsize_conf, distributedType and checkpointsRemote are not set here."""
     for name, reason in {**OWNED, **SET_ELSEWHERE}.items():
         value = getattr(args, name)
         if value != default_of(name):
@@ -98,7 +98,7 @@ def owned_arguments_are_left_alone(args: TrainingArgs) -> Iterator[Broken]:
 
 
 def numbers_are_in_range(args: TrainingArgs) -> Iterator[Broken]:
-    """Each number lies where it means something."""
+    """Each number is in its range."""
     for name, (low, high, allowed) in _RANGES.items():
         value = getattr(args, name)
         if value is not None and not low <= value <= high:
@@ -176,14 +176,14 @@ def precision_is_one_of_two(args: TrainingArgs) -> Iterator[Broken]:
 
 
 def schedules_that_look_at_the_loss_need_evaluation(args: TrainingArgs) -> Iterator[Broken]:
-    """Two schedules change the rate by how the evaluation goes."""
+    """Two schedules change the rate by the result of the evaluation."""
     if args.lr_scheduler_type in {"reduce_lr_on_plateau", "greedy"} and args.eval_strategy == "no":
         what = "needs an evaluation to react to"
         yield Broken("lr_scheduler_type", what, value=args.lr_scheduler_type, about=("eval_strategy",))
 
 
 def prefetching_needs_workers(args: TrainingArgs) -> Iterator[Broken]:
-    """Only other processes can load ahead."""
+    """Only worker processes can prefetch."""
     if args.dataloader_prefetch_factor is not None and args.dataloader_num_workers == 0:
         yield Broken(
             "dataloader_prefetch_factor",

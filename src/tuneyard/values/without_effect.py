@@ -1,7 +1,7 @@
-"""Arguments of transformers' Trainer that would do nothing: never (refused), or not beside the others given (told).
+"""Arguments of transformers' Trainer without an effect: never (refused), or not with the other values (a notice).
 
-Tuneyard's trainer plans its own micro-batches, evaluates nothing but losses, and hands checkpoints to a bucket. What
-the Trainer has for other ways of doing these, its `TrainingArguments` accepts without a word.
+Tuneyard's trainer plans its own micro-batches, evaluates only losses, and publishes checkpoints to a bucket. The
+`TrainingArguments` for other ways of doing these would be ignored silently.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 _RESULTS = "results go to checkpointsRemote and nothing is pushed to the Hub"
 _LOSSES = "an evaluation gives losses and keeps no predictions"
-_LOG = "a run prints lines of its own, and metrics.jsonl has its numbers"
+_LOG = "a run has its own log, and metrics.jsonl has its numbers"
 _TRACKIO = "Trackio's spaces are on the Hub, and nothing is pushed there"
 
 NEVER: Mapping[str, str] = {
     "accelerator_config": "of it, only gradient_accumulation_kwargs.sync_each_batch has one",
     "batch_eval_metrics": _LOSSES,
     "bf16_full_eval": "an evaluation computes as the training does",
-    "dataloader_in_order": "micro-batches are planned, and come in that order",
-    "disable_tqdm": "progress is Tuneyard's own bar, drawn where a terminal is",
+    "dataloader_in_order": "micro-batches are always in their planned order",
+    "disable_tqdm": "progress is Tuneyard's own bar, drawn on a terminal",
     "do_predict": "a training predicts nothing",
-    "enable_jit_checkpoint": "SIGTERM saves after the step under way, always",
+    "enable_jit_checkpoint": "SIGTERM always saves after the current step",
     "eval_accumulation_steps": _LOSSES,
     "eval_do_concat_batches": _LOSSES,
     "eval_use_gather_object": _LOSSES,
@@ -38,27 +38,27 @@ NEVER: Mapping[str, str] = {
     "hub_revision": _RESULTS,
     "hub_strategy": _RESULTS,
     "include_for_metrics": _LOSSES,
-    "label_names": "what is learnt follows from the conversations",
+    "label_names": "the labels follow from the conversations",
     "length_column_name": "lengths are counted in tokens, from the conversations",
     "log_level": _LOG,
     "log_level_replica": _LOG,
     "log_on_each_node": _LOG,
-    "restore_callback_states_from_checkpoint": "a resumed run has all its counts, always",
+    "restore_callback_states_from_checkpoint": "a resumed run always restores its state",
     "save_on_each_node": "the main process saves for all",
-    "skip_memory_metrics": "the Trainer's memory numbers are kept nowhere; tuneyard plan estimates what a run needs",
+    "skip_memory_metrics": "the Trainer's memory numbers are not kept; tuneyard plan estimates what a run needs",
     "trackio_bucket_id": _TRACKIO,
     "trackio_space_id": _TRACKIO,
     "trackio_static_space_id": _TRACKIO,
-    "use_cache": "a training keeps no keys and values; what is published has the base's own use_cache",
+    "use_cache": "training caches no keys and values; the published model has the base model's use_cache",
     "use_cpu": "the device is set by gpuResource (empty for the CPU) and TUNEYARD_DEVICE",
 }
-"""Arguments that do nothing here whatever they are set to, each with the reason."""
+"""Arguments without an effect here for any value, each with the reason."""
 
 AS_IT_IS: Mapping[str, tuple[Any, ...]] = {
     "accelerator_config": tuple({"gradient_accumulation_kwargs": {"sync_each_batch": each}} for each in (True, False)),
     "disable_tqdm": (True,),
 }
-"""Values of these that have an effect, or say what is done anyway."""
+"""Values of these that have an effect, or equal the behaviour."""
 
 _BY_METRIC = ("reduce_lr_on_plateau", "greedy")
 _WITHOUT_WARMUP = ("constant", *_BY_METRIC)
@@ -69,12 +69,12 @@ _OF_PROCESSES = (
 
 
 def default_of(name: str) -> Any:
-    """Give transformers' default of an argument."""
+    """Return transformers' default of an argument."""
     return TrainingFields.model_fields[name].get_default(call_default_factory=True)
 
 
 def arguments_have_an_effect(args: TrainingFields) -> Iterator[Broken]:
-    """What a user sets works, or is refused by name."""
+    """An argument without an effect is refused by name."""
     for name, reason in NEVER.items():
         value = getattr(args, name)
         if value != default_of(name) and value not in AS_IT_IS.get(name, ()):
@@ -84,7 +84,7 @@ def arguments_have_an_effect(args: TrainingFields) -> Iterator[Broken]:
 
 
 def arguments_that_wait_for_others(values: FinetuneValues) -> str | None:
-    """Say which arguments do nothing beside the others given."""
+    """Describe the arguments that have no effect with the other values."""
     args = values.finetuning_config.training_args
     idle = [f"{name} ({why})" for name, why in _idle(values).items() if getattr(args, name) != default_of(name)]
     return f"finetuning_config.training_args without effect here: {', '.join(idle)}" if idle else None

@@ -106,9 +106,9 @@ def test_sigterm_ends_the_data_script_too(delivery: Delivery) -> None:
 @pytest.mark.parametrize(
     ("faults", "code", "sentence"),
     [
-        ({}, 4, "error: There is no model org/none on http"),
-        ({"HF_HUB_OFFLINE": "1"}, 8, "error: The model org/none can't be fetched from http"),
-        ({"HF_TOKEN": "hf_wrong"}, 5, "refuses the token that was sent for org/none"),
+        ({}, 4, "error: There is no model 'org/none' on 'http"),
+        ({"HF_HUB_OFFLINE": "1"}, 8, "error: The model 'org/none' can't be downloaded from 'http"),
+        ({"HF_TOKEN": "hf_wrong"}, 5, "refuses the token that was sent for 'org/none'"),
     ],
 )
 def test_an_error_is_one_sentence_and_a_hint_without_a_traceback(

@@ -91,7 +91,7 @@ def test_a_store_without_atomic_writes_is_degraded(tmp_path: Path):
     assert code == 0
     assert "mode: degraded (single-writer)" in out
     assert "two concurrent launches of one run may both continue" in " ".join(out.split())
-    assert "trying conditional create" in errors
+    assert "Checking conditional create" in errors
 
 
 def test_a_store_with_incomplete_listings_is_unusable(tmp_path: Path):

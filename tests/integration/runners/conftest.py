@@ -1,4 +1,4 @@
-"""A local runner whose verbs execute small programs of the tests: real processes, real locks, real signals."""
+"""A local runner whose verbs execute a small program of the tests: real processes, real locks, real signals."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tuneyard.values import Values
 
 
 class ProgramValues(Values):
-    """What the test's program does; it saves on SIGTERM, as training does."""
+    """The behaviour of the test's program; it saves on SIGTERM, as training does."""
 
     seconds: float = 0
-    deaf: bool = False
-    says: tuple[str, ...] = ()
+    ignores_sigterm: bool = False
+    prints: tuple[str, ...] = ()
     code: int = 0
     peft: dict[str, int] | None = None
 
@@ -38,20 +38,20 @@ def save(*_):
     print("saved", flush=True)
     sys.exit(143)
 
-signal.signal(signal.SIGTERM, signal.SIG_IGN if values.get("deaf") else save)
+signal.signal(signal.SIGTERM, signal.SIG_IGN if values.get("ignores_sigterm") else save)
 (work / "starts").open("a").write(f"{os.getpid()}\\n")
 print(f"started with store {os.environ['TUNEYARD_STORE']}", flush=True)
 until = time.monotonic() + values.get("seconds", 0)
 while time.monotonic() < until and not (work / "go").exists():
     time.sleep(0.02)
-for line in values.get("says", []):
+for line in values.get("prints", []):
     print(line, file=sys.stderr, flush=True)
 sys.exit(values.get("code", 0))
 """
 
 
 class Bench:
-    """A runner, its home, and short words for what the tests do with it."""
+    """A runner, its home, and shortcuts for the tests."""
 
     def __init__(self, home: Path) -> None:
         self.home = home

@@ -17,8 +17,8 @@ ROWS = """
 import json
 with open("/downloads/datasets/facts.jsonl", "w") as file:
     for number in range(3):
-        asked = {"role": "user", "content": f"What is {number}?"}
-        file.write(json.dumps({"messages": [asked, {"role": "assistant", "content": "A yard."}]}) + "\\n")
+        question = {"role": "user", "content": f"What is {number}?"}
+        file.write(json.dumps({"messages": [question, {"role": "assistant", "content": "A yard."}]}) + "\\n")
 """
 WAITS = """
 import time, pathlib
@@ -29,7 +29,7 @@ while not pathlib.Path(HERE, "go").exists():
 
 
 class Desk:
-    """The command, with a home and a store of its own."""
+    """The command, with its own home and store."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -78,7 +78,7 @@ def desk(tmp_path):
 def test_a_delivery_is_followed_to_its_end_and_listed(desk):
     done = desk.run("deliver", "-f", desk.values(ROWS))
     assert done.stdout.startswith("deliver/facts  succeeded  file://")
-    assert "dataScript wrote facts.jsonl" in done.stderr
+    assert "dataScript wrote 'facts.jsonl'" in done.stderr
     assert '{"store"' not in done.stderr
     (run,) = json.loads(desk.run("runs", "--json").stdout)["runs"]
     assert (run["verb"], run["name"], run["status"], run["exit_code"]) == ("deliver", "facts", "succeeded", 0)
@@ -88,7 +88,7 @@ def test_a_delivery_is_followed_to_its_end_and_listed(desk):
     assert (again["schema"], again["run"]["attempts"]) == (1, 2)
 
 
-def test_a_failed_run_ends_the_command_with_its_code_and_its_sentence_once(desk):
+def test_a_failed_run_ends_the_command_with_its_exit_code_and_one_error(desk):
     done = desk.run("deliver", "-f", desk.values("raise SystemExit('no rows today')"), code=3)
     assert done.stdout == ""
     assert done.stderr.count("error: ") == 1
@@ -97,7 +97,7 @@ def test_a_failed_run_ends_the_command_with_its_code_and_its_sentence_once(desk)
     assert desk.run("watch", "facts", code=3).stderr.count("error: ") == 1
 
 
-def test_ctrl_c_leaves_the_run_alone_and_says_how_to_come_back(desk):
+def test_ctrl_c_does_not_stop_the_run_and_prints_how_to_follow_it(desk):
     command = desk.start("deliver", "-f", desk.waiting())
     for line in command.stderr:
         if "waiting" in line:
@@ -113,7 +113,7 @@ def test_ctrl_c_leaves_the_run_alone_and_says_how_to_come_back(desk):
     assert desk.run("watch", "facts").stdout == "deliver/facts  succeeded\n"
 
 
-def test_a_detached_run_goes_on_is_followed_stopped_and_launched_again(desk):
+def test_a_detached_run_is_followed_stopped_and_launched_again(desk):
     assert "running" in desk.run("deliver", "-f", desk.waiting(), "--detach").stdout
     log = desk.start("logs", "facts", "-f")
     for line in log.stdout:
@@ -129,7 +129,7 @@ def test_a_detached_run_goes_on_is_followed_stopped_and_launched_again(desk):
     assert "succeeded" in desk.run("deliver", "-f", desk.waiting()).stdout
 
 
-def test_a_second_launch_with_other_values_is_refused_while_the_first_works(desk):
+def test_a_second_launch_with_other_values_is_refused_while_the_first_is_running(desk):
     desk.run("deliver", "-f", desk.waiting(), "--detach")
     desk.run("deliver", "-f", desk.waiting(), "--detach")
     done = desk.run("deliver", "-f", desk.values(ROWS), code=6)
@@ -137,7 +137,7 @@ def test_a_second_launch_with_other_values_is_refused_while_the_first_works(desk
     assert "--name" in done.stderr
 
 
-def test_delete_asks_off_a_terminal_for_yes_and_leaves_what_was_delivered(desk):
+def test_delete_without_a_terminal_needs_yes_and_keeps_what_was_delivered(desk):
     desk.run("deliver", "-f", desk.values(ROWS))
     refused = desk.run("delete", "facts", code=2)
     assert "--yes" in refused.stderr
@@ -148,7 +148,7 @@ def test_delete_asks_off_a_terminal_for_yes_and_leaves_what_was_delivered(desk):
     assert (desk.folder / "home/store/default-bucket/datasets/facts.jsonl").exists()
 
 
-def test_data_commands_read_what_was_delivered(desk):
+def test_data_commands_read_delivered_data(desk):
     from lab.tiny_models import make_tokenizer
 
     model = make_tokenizer(desk.folder / "model")
@@ -167,7 +167,7 @@ def test_data_commands_read_what_was_delivered(desk):
     assert row["messages"][0]["content"] == "What is 0?"
 
 
-def test_data_check_takes_every_shape_compares_with_validation_and_writes_a_page(desk):
+def test_data_check_reads_every_format_compares_with_validation_and_writes_a_page(desk):
     from lab.tiny_models import make_tokenizer
 
     model = make_tokenizer(desk.folder / "model")
@@ -188,12 +188,12 @@ def test_data_check_takes_every_shape_compares_with_validation_and_writes_a_page
     done = desk.run(*words, *exact, *refuse, code=3)
     assert "rows.jsonl:4: is equal to a validation row (given: held.jsonl:1, similarity 1.00)" in done.stdout
     done = desk.run("data", "check", "rows.jsonl", "--model", str(model), "--format", "sharegpt", code=3)
-    assert "it has the shape alpaca, and its file is read as sharegpt" in done.stdout
+    assert "it has the format alpaca, but its file is read as sharegpt" in done.stdout
     done = desk.run("data", "check", "rows.jsonl", "--model", str(model), "--format", "alpacca", code=2)
     assert "There is no format 'alpacca'" in done.stderr
 
 
-def test_data_check_goes_on_without_bad_rows_where_the_values_say_so(desk):
+def test_data_check_drops_bad_rows_if_the_values_allow_it(desk):
     from lab.tiny_models import make_tokenizer
 
     model = make_tokenizer(desk.folder / "model")
@@ -218,7 +218,7 @@ def test_data_show_has_both_sides_of_a_preference(desk):
     assert document["chosen"]["messages"][-1]["content"] == "good"
 
 
-def test_data_check_lists_every_bad_row_with_its_place_and_ends_with_3(desk):
+def test_data_check_lists_every_bad_row_with_its_place_and_exits_with_3(desk):
     from lab.tiny_models import make_tokenizer
 
     model = make_tokenizer(desk.folder / "model")

@@ -1,4 +1,4 @@
-"""The local runner with real processes: launching, living on, colliding, stopping, vanishing, deleting."""
+"""The local runner with real processes: launch, conflict, stop, interruption, deletion."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tuneyard.runners import LocalRunner, RunKey
 LORA = RunKey("finetune", "lora")
 
 
-def test_a_run_that_ends_well_has_succeeded(bench):
+def test_a_run_that_exits_with_0_has_succeeded(bench):
     bench.runner.launch(bench.spec())
     info = bench.runner.wait(LORA)
     assert (info.status, info.exit_code, info.attempts) == ("succeeded", 0, 1)
@@ -29,7 +29,7 @@ def test_a_run_that_ends_well_has_succeeded(bench):
     assert info.experiment == "default-bucket/experiments/lora"
 
 
-def test_a_running_run_tells_its_process(bench, wait_until):
+def test_a_running_run_has_its_process_id(bench, wait_until):
     info = bench.runner.launch(bench.spec(seconds=60))
     wait_until(bench.starts, "the program starts")
     assert info.status == "running"
@@ -37,23 +37,23 @@ def test_a_running_run_tells_its_process(bench, wait_until):
     assert psutil.pid_exists(info.pid)
 
 
-def test_a_failed_run_tells_the_sentence_and_the_hint_of_its_process(bench):
-    says = ["something before", "error: datasets/x.jsonl is not in the store", "hint: deliver it first"]
-    bench.runner.launch(bench.spec(code=4, says=says))
+def test_a_failed_run_has_the_error_and_hint_of_its_process(bench):
+    prints = ["something before", "error: datasets/x.jsonl is not in the store", "hint: deliver it first"]
+    bench.runner.launch(bench.spec(code=4, prints=prints))
     info = bench.runner.wait(LORA)
     assert (info.status, info.exit_code) == ("failed", 4)
     assert info.error == "datasets/x.jsonl is not in the store"
     assert info.hint == "deliver it first"
 
 
-def test_the_error_of_an_earlier_attempt_is_not_told_again(bench):
-    bench.runner.launch(bench.spec(code=4, says=["error: the first"]))
+def test_the_error_of_an_earlier_attempt_is_not_reported(bench):
+    bench.runner.launch(bench.spec(code=4, prints=["error: the first"]))
     bench.runner.wait(LORA)
     bench.runner.launch(bench.spec(code=1))
     assert bench.runner.wait(LORA).error == "started with store file:///s"
 
 
-def test_a_run_lives_on_when_its_launcher_is_killed(bench, wait_until):
+def test_a_run_outlives_its_killed_launcher(bench, wait_until):
     script = textwrap.dedent(
         f"""
         import os, signal, sys
@@ -76,13 +76,13 @@ def test_a_run_lives_on_when_its_launcher_is_killed(bench, wait_until):
     assert bench.runner.wait(LORA).status == "succeeded"
 
 
-def test_a_run_has_a_session_of_its_own_so_that_no_terminal_takes_it_along(bench, wait_until):
+def test_a_run_has_its_own_session_so_that_closing_the_terminal_does_not_end_it(bench, wait_until):
     info = bench.runner.launch(bench.spec(seconds=60))
     wait_until(bench.starts, "the program starts")
     assert os.getsid(info.pid) != os.getsid(0)
 
 
-def test_a_killed_supervisor_leaves_an_interrupted_run_and_its_process_saves_first(bench, wait_until):
+def test_a_killed_supervisor_interrupts_the_run_after_its_process_has_saved(bench, wait_until):
     bench.runner.launch(bench.spec(seconds=60))
     wait_until(bench.starts, "the program starts")
     os.kill(bench.pids()["supervisor"], signal.SIGKILL)
@@ -94,7 +94,7 @@ def test_a_killed_supervisor_leaves_an_interrupted_run_and_its_process_saves_fir
         assert (bench.folder() / "work" / "saved").exists()
 
 
-def test_a_supervisor_and_process_killed_together_leave_an_interrupted_run_that_starts_again(bench, wait_until):
+def test_a_run_killed_with_its_supervisor_is_interrupted_and_can_be_launched_again(bench, wait_until):
     bench.runner.launch(bench.spec(seconds=60))
     wait_until(bench.starts, "the program starts")
     for pid in bench.pids().values():
@@ -124,8 +124,8 @@ def test_stop_lets_the_process_save_and_the_run_is_stopped_with_143(bench, wait_
     assert "saved" in list(bench.runner.logs(LORA))
 
 
-def test_stop_of_a_process_that_does_not_listen_says_so_and_force_kills_it(bench, wait_until):
-    bench.runner.launch(bench.spec(seconds=60, deaf=True))
+def test_stop_of_a_process_that_ignores_sigterm_raises_and_force_kills_it(bench, wait_until):
+    bench.runner.launch(bench.spec(seconds=60, ignores_sigterm=True))
     wait_until(bench.starts, "the program starts")
     with pytest.raises(UnavailableError, match=r"has not stopped within 0\.3 s") as caught:
         bench.runner.stop(LORA, timeout_seconds=0.3)
@@ -140,7 +140,7 @@ def test_stop_right_after_the_launch_reaches_the_process(bench):
     assert bench.runner.stop(LORA).status == "stopped"
 
 
-def test_stopping_what_has_ended_changes_nothing(bench):
+def test_stopping_an_ended_run_changes_nothing(bench):
     bench.runner.launch(bench.spec())
     ended = bench.runner.wait(LORA)
     assert bench.runner.stop(LORA) == ended
@@ -169,7 +169,7 @@ def test_a_second_launch_into_another_store_is_a_conflict(bench):
         bench.runner.launch(bench.spec(seconds=60, store="file:///other"))
 
 
-def test_of_eight_launches_at_once_one_starts_the_process_and_all_find_it(bench, wait_until):
+def test_of_eight_concurrent_launches_one_starts_the_process_and_all_join_it(bench, wait_until):
     script = textwrap.dedent(
         f"""
         import sys
@@ -216,7 +216,7 @@ def test_one_name_serves_two_verbs(bench):
 
 
 def test_logs_followed_end_with_the_run_and_have_every_line(bench):
-    bench.runner.launch(bench.spec(seconds=60, says=["one", "bar 1\rbar 2\rbar 3", "three"]))
+    bench.runner.launch(bench.spec(seconds=60, prints=["one", "bar 1\rbar 2\rbar 3", "three"]))
     lines = bench.runner.logs(LORA, follow=True)
     assert next(lines) == "started with store file:///s"
     (bench.folder() / "work" / "go").touch()
@@ -232,7 +232,7 @@ def test_a_second_attempt_is_marked_in_the_log(bench):
     assert lines[1].startswith("--- attempt 2, ")
 
 
-def test_waiting_with_a_limit_says_that_the_run_goes_on(bench):
+def test_waiting_with_a_timeout_raises_and_the_run_continues(bench):
     bench.runner.launch(bench.spec(seconds=60))
     with pytest.raises(UnavailableError, match=r"'finetune/lora' is still running after 0\.1 s"):
         bench.runner.wait(LORA, timeout_seconds=0.1)
@@ -249,7 +249,7 @@ def test_delete_removes_an_ended_run_and_nothing_else(bench):
         bench.runner.get(LORA)
 
 
-def test_delete_refuses_what_still_runs(bench):
+def test_delete_refuses_an_active_run(bench):
     bench.runner.launch(bench.spec(seconds=60))
     with pytest.raises(ConflictError, match="is still running") as caught:
         bench.runner.delete(LORA)
@@ -257,7 +257,7 @@ def test_delete_refuses_what_still_runs(bench):
     assert bench.runner.get(LORA).status == "running"
 
 
-def test_what_may_hold_secrets_is_readable_by_its_owner_alone(bench):
+def test_files_that_may_hold_secrets_are_readable_by_their_owner_only(bench):
     bench.runner.launch(bench.spec("api", verb="serve"))
     folder = bench.folder("api", "serve")
     for name in ("values.json", "run.json", "api-key"):
@@ -265,7 +265,7 @@ def test_what_may_hold_secrets_is_readable_by_its_owner_alone(bench):
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
-def test_a_server_gets_a_key_by_its_environment_and_keeps_it_when_launched_again(bench):
+def test_a_server_gets_its_key_from_the_environment_and_keeps_it_when_relaunched(bench):
     bench.program.write_text("import os, sys\nprint(os.environ['TUNEYARD_API_KEY'])\n")
     key = RunKey("serve", "api")
     urls = set()
@@ -273,9 +273,9 @@ def test_a_server_gets_a_key_by_its_environment_and_keeps_it_when_launched_again
         urls.add(bench.runner.launch(bench.spec("api", verb="serve")).url)
         bench.runner.wait(key)
     assert len(urls) == 1
-    said = [line for line in bench.runner.logs(key) if not line.startswith("---")]
-    assert said[0] == said[1] == Path(bench.runner.get(key).api_key_file).read_text().strip()
-    assert said[0] not in (bench.folder("api", "serve") / "run.json").read_text()
+    lines = [line for line in bench.runner.logs(key) if not line.startswith("---")]
+    assert lines[0] == lines[1] == Path(bench.runner.get(key).api_key_file).read_text().strip()
+    assert lines[0] not in (bench.folder("api", "serve") / "run.json").read_text()
 
 
 def test_servers_get_ports_of_their_own(bench):
@@ -284,7 +284,7 @@ def test_servers_get_ports_of_their_own(bench):
     assert all(url.startswith("http://127.0.0.1:") and url.endswith("/v1") for url in urls)
 
 
-def test_a_server_that_gets_no_port_leaves_what_was_known_of_it(bench):
+def test_a_server_that_gets_no_port_keeps_its_earlier_record(bench):
     key = RunKey("serve", "api")
     first = bench.runner.launch(bench.spec("api", verb="serve"))
     before = bench.runner.wait(key)
@@ -296,7 +296,7 @@ def test_a_server_that_gets_no_port_leaves_what_was_known_of_it(bench):
     assert bench.runner.get(key) == before
 
 
-def test_a_stopped_server_is_stopped_though_it_ends_with_0(bench, wait_until):
+def test_a_stopped_server_that_exits_with_0_is_stopped(bench, wait_until):
     bench.program.write_text(
         "import pathlib, signal, sys, time\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
@@ -332,8 +332,8 @@ def test_progress_is_read_from_the_work_folder(bench):
     assert bench.runner.get(LORA).progress.seconds_left == 8.0
 
 
-def test_a_name_that_is_none_is_refused_before_anything_is_made(bench):
+def test_an_invalid_name_is_refused_before_anything_is_written(bench):
     with pytest.raises(UsageError, match="'Lora_16' can't be the name of a run") as caught:
         bench.runner.launch(bench.spec("Lora_16"))
-    assert caught.value.hint == "Take --name lora-16"
+    assert caught.value.hint == "Use --name lora-16"
     assert not (bench.home / "runs").exists()

@@ -29,27 +29,29 @@ def home(tmp_path, monkeypatch):
         tuneyard.stop(str(run.key), force=True, timeout_seconds=5)
 
 
-def test_deliver_waits_and_the_handle_tells_what_became_of_it(capfd):
+def test_deliver_waits_and_the_handle_has_the_final_state(capfd, caplog):
+    caplog.set_level("INFO", "tuneyard")
     run = tuneyard.deliver(values={**_values(ROWS), "storageClass": "fast"}, name="facts")
     info = run.info()
     assert (info.status, info.exit_code, info.verb) == ("succeeded", 0, "deliver")
-    assert any("dataScript wrote facts.jsonl" in line for line in run.logs())
+    assert any("dataScript wrote 'facts.jsonl'" in line for line in run.logs())
     assert [each.name for each in tuneyard.runs("deliver")] == ["facts"]
     assert tuneyard.find("facts").key == run.key
     assert [each.status for each in tuneyard.watch("facts")] == ["succeeded"]
-    assert "On this machine these keys don't apply: storageClass." in capfd.readouterr().err
+    assert "These keys have no effect on this machine: storageClass." in caplog.messages
+    assert capfd.readouterr() == ("", "")  # notices are logged, not printed
     assert tuneyard.delete("facts").name == "facts"
     assert tuneyard.runs() == []
 
 
-def test_a_run_that_fails_raises_what_it_said():
-    with pytest.raises(RunEndedError, match="deliver/facts failed") as caught:
+def test_a_failed_run_raises_its_error():
+    with pytest.raises(RunEndedError, match="'deliver/facts' failed") as caught:
         tuneyard.deliver(values=_values("raise SystemExit('no rows today')"), name="facts")
     assert caught.value.info.exit_code == 3
     assert "no rows today" in str(caught.value)
 
 
-def test_a_run_not_waited_for_works_on_and_can_be_followed_and_stopped():
+def test_a_detached_run_can_be_followed_and_stopped():
     run = tuneyard.deliver(values=_values(WAITS), name="facts", wait=False)
     lines = tuneyard.logs("facts", follow=True)
     assert any("waiting" in line for line in lines)
@@ -74,7 +76,7 @@ def test_files_values_and_sets_win_in_that_order(tmp_path):
     assert [path.name for path in store.iterdir()] == ["three"]
 
 
-def test_mistakes_are_errors_with_a_hint_before_anything_is_launched(monkeypatch, tmp_path):
+def test_invalid_arguments_raise_with_a_hint_before_anything_is_launched(monkeypatch, tmp_path):
     with pytest.raises(InvalidValuesError, match="did you mean bucketDataDir"):
         tuneyard.deliver(values={**_values(ROWS), "bucketDatDir": "x"}, name="facts")
     with pytest.raises(UsageError, match="needs a name"):

@@ -38,7 +38,7 @@ print("the script's environment is", dict(os.environ))
 
 @dataclass
 class Demo:
-    """The command in a home of its own, and all that it has shown."""
+    """The command in its own home, and everything that it has printed."""
 
     folder: Path
     env: dict[str, str]
@@ -67,7 +67,7 @@ class Demo:
 
 @contextlib.contextmanager
 def every_command_line() -> Iterator[set[bytes]]:
-    """Collect the arguments of every process that there is meanwhile."""
+    """Collect the arguments of every process that runs meanwhile."""
     found: set[bytes] = set()
     over = threading.Event()
 
@@ -86,7 +86,7 @@ def every_command_line() -> Iterator[set[bytes]]:
         thread.join()
 
 
-def ask(info: dict[str, Any], key: str) -> int:
+def request(info: dict[str, Any], key: str) -> int:
     body = {"model": "tune", "messages": [{"role": "user", "content": "a yard?"}], "max_tokens": 2}
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
     request = urllib.request.Request(f"{info['url']}/chat/completions", json.dumps(body).encode(), headers)
@@ -133,7 +133,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
 
 
 def go_through(demo: Demo, hub: str) -> None:
-    """Do all that a demo does, and let a part of it fail, with tracebacks."""
+    """Run every step of a demo, and let some of them fail, with tracebacks."""
     wrong, debug = {"HF_TOKEN": demo.secrets["a wrong token"]}, {"TUNEYARD_DEBUG": "1"}
     model = {"modelID": "org/tiny", "bucketModelPath": "default-bucket/models/tiny"}
     data = {
@@ -172,9 +172,9 @@ def go_through(demo: Demo, hub: str) -> None:
         info = json.loads(demo.run("runs", "show", "serve/tune", "--json"))["run"]
         key = Path(info["api_key_file"]).read_text().strip()
         demo.secrets["the server's key"] = key
-        assert ask(info, key) == 200
+        assert request(info, key) == 200
         with contextlib.suppress(OSError):
-            ask(info, "wrong")
+            request(info, "wrong")
         for words in (["runs"], ["logs", "serve/tune"], ["logs", "finetune/tune"], ["doctor"], ["verify", "tune"]):
             demo.run(*words)
         demo.run("runs", "--json")
@@ -198,14 +198,14 @@ def is_to_hold(demo: Demo, path: Path) -> bool:
     return own or path.name == "api-key" or path.match("home/runs/*/*/values.json")
 
 
-def test_the_demo_has_left_what_is_searched(demo: Demo) -> None:
+def test_the_demo_has_written_what_is_searched(demo: Demo) -> None:
     written = "\n".join(everything_written(demo))
     for where in ("experiments/tune/run.json", "checkpoint-final/manifest.json", "models/tiny/.tuneyard/manifest.json",
                   "chat.jsonl.manifest.json", "metrics.jsonl", "runs/serve/tune/", "runs/finetune/tune/"):  # fmt: skip
         assert where in written, where
-    told = b"".join(demo.seen.values())
-    assert b"the script's environment is" in told
-    assert b"Traceback" in told, "a part of it failed with one"
+    seen = b"".join(demo.seen.values())
+    assert b"the script's environment is" in seen
+    assert b"Traceback" in seen, "a part of it failed with one"
     for module in (b"tuneyard.delivery", b"tuneyard.train", b"tuneyard.serving", b"tuneyard.sandbox"):
         assert module in demo.seen["arguments"], module
     assert len(demo.secrets) == 10
@@ -215,7 +215,7 @@ def test_no_secret_is_in_anything_that_a_demo_writes_prints_or_is_called_with(de
     assert find(demo.secrets, {**demo.seen, **everything_written(demo)}) == []
 
 
-def test_what_is_to_hold_a_secret_is_for_its_user_alone(demo: Demo) -> None:
+def test_files_with_secrets_are_readable_by_their_owner_only(demo: Demo) -> None:
     (key,) = demo.folder.rglob("api-key")
     values = list((demo.folder / "home" / "runs").rglob("values.json"))
     assert len(values) >= 4
@@ -224,7 +224,7 @@ def test_what_is_to_hold_a_secret_is_for_its_user_alone(demo: Demo) -> None:
         assert path.parent.stat().st_mode & 0o077 == 0
 
 
-def test_names_of_variables_and_harmless_texts_are_in_the_record(demo: Demo) -> None:
+def test_names_of_variables_and_public_texts_are_in_the_record(demo: Demo) -> None:
     written = everything_written(demo)
     (record,) = [json.loads(body) for name, body in written.items() if name.endswith("experiments/tune/run.json")]
     assert record["values"]["env"] == {"MY_KEY": "(not shown)", "NCCL_DEBUG": "WARN"}

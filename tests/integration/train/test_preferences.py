@@ -95,7 +95,7 @@ def test_rows_that_are_no_preferences_are_told_by_their_line(tmp_path):
         train_here(changed(**DPO), tmp_path / "store", tmp_path / "work")
     assert caught.value.problems[0].where.endswith(f"{DATA.rpartition('/')[2]}:3")
     lay_out(tmp_path / "store", rows=conversations(3))
-    with pytest.raises(InvalidDataError, match="has no chosen and rejected answers, and dpo learns from those"):
+    with pytest.raises(InvalidDataError, match="has no chosen and rejected answers, which dpo trains on"):
         train_here(changed(**DPO), tmp_path / "store", tmp_path / "work")
 
 

@@ -191,9 +191,9 @@ def test_a_key_is_refused_by_name(key, outcomes):
     case = KEYS[key]
     assert isinstance(case, Refused)
     own = {} if case.value is None else {key: case.value}
-    said = refusal(dotted(BASE, case.beside, own), outcomes)
+    reported = refusal(dotted(BASE, case.beside, own), outcomes)
     named = next(iter(case.beside)) if isinstance(case, Lacks) else key.replace("[]", "[0]")
-    assert named in said or key.removeprefix(ARGS) in said.partition("refused by transformers")[2]
+    assert named in reported or key.removeprefix(ARGS) in reported.partition("refused by transformers")[2]
     if isinstance(case, Lacks):
         assert any(key.rpartition(".")[2] in line for line in remarks(dotted(BASE, own)))
     elif own:
@@ -201,20 +201,20 @@ def test_a_key_is_refused_by_name(key, outcomes):
 
 
 @pytest.mark.parametrize("name", GENERIC)
-def test_what_something_else_decides_is_refused_by_name(name):
+def test_a_key_that_other_values_own_is_refused_by_name(name):
     """Whatever the type of the argument, a value that is not its default is refused with the reason."""
     default = default_of(name)
     given = [not default] if isinstance(default, bool) else [True, False, 7, "error", "end", "x", ["x"], {"a": 1}]
-    said = []
+    reported = []
     for value in given:
         try:
             check_values(FinetuneValues, dotted(BASE, {ARGS + name: value}))
         except InvalidValuesError as error:
-            said += [str(problem) for problem in error.problems]
+            reported += [str(problem) for problem in error.problems]
         else:
             assert value in (default, False, *AS_IT_IS.get(name, ())), f"{name}: {value} is taken"
     reasons = tuple(f"{ARGS}{name}: {words}: " for words in ("has no effect", "is not accepted here"))
-    assert any(line.startswith(reasons) for line in said)
+    assert any(line.startswith(reasons) for line in reported)
 
 
 @pytest.mark.parametrize("key", [key for key, case in KEYS.items() if isinstance(case, Already)])
@@ -232,7 +232,7 @@ def test_arguments_that_need_a_device_are_read_by_the_trainer(outcomes):
     assert len(read) > 25
 
 
-def test_what_is_shown_elsewhere_is_there():
+def test_the_tests_named_elsewhere_exist():
     elsewhere = {key: case.test for key, case in KEYS.items() if isinstance(case, Elsewhere)}
     assert len(elsewhere) <= 21
     for key, test in elsewhere.items():

@@ -1,4 +1,4 @@
-"""Two processes that both take themselves for the writer of one run: one wins, and nothing of the other is published.
+"""Two processes that both claim to be the writer of a run: one wins, and nothing of the other is published.
 
 In odd rounds both claim the run before either publishes; in even rounds one claims it while the other is publishing.
 """

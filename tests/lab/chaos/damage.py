@@ -39,8 +39,8 @@ def _truncate(objects: Objects, key: str, rng: random.Random) -> None:
 
 
 def _swap(objects: Objects, key: str, rng: random.Random) -> None:
-    """Exchange the object with another one: two files renamed into one another."""
-    # Rows of metrics that extend the same rows are no damage.
+    """Swap the object with another one, as if two files had been renamed."""
+    # Further rows of metrics are not damage.
     others = sorted(other for other, body in objects.items() if not body.startswith(objects[key]))
     other = rng.choice(others)
     objects[key], objects[other] = objects[other], objects[key]

@@ -1,4 +1,4 @@
-"""The real `tuneyard` command, with a home of its own for each test."""
+"""The real `tuneyard` command, with its own home for each test."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Done:
         return json.loads(self.out)
 
     def is_a_mistake(self, code: int) -> None:
-        """Check the form of every mistake: its code, a sentence, a hint, no traceback, nothing on stdout."""
+        """Check the form of every error: its exit code, a message, a hint, no traceback, nothing on stdout."""
         assert self.code == code, f"{self.code}\n{self.out}\n{self.err}"
         assert self.out == ""
         assert "Traceback" not in self.err
-        assert self.err.count("error: ") == 1, self.err
+        assert [line.startswith("error: ") for line in self.err.splitlines()].count(True) == 1, self.err
         assert "hint: " in self.err, self.err
 
 

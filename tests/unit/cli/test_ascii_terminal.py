@@ -160,7 +160,7 @@ def _is_ascii(shown: bytes) -> None:
         assert failure not in shown, shown.decode()
 
 
-def test_every_command_is_among_those_that_are_tried() -> None:
+def test_every_command_is_covered_here() -> None:
     assert {words[0] for words, _ in COMMANDS} == set(VERBS)
 
 
@@ -201,7 +201,7 @@ def test_help_is_in_ascii(desk: Path, verb: str) -> None:
     assert ended == 0
 
 
-def test_the_table_of_runs_has_its_text_and_not_its_characters(desk: Path) -> None:
+def test_the_table_of_runs_has_its_text_in_ascii(desk: Path) -> None:
     _, out, _ = _on_a_pipe(desk, ("runs",), **ASCII)
     assert b"Gr\\xfc\\xdfe..." in out
     _, out, _ = _on_a_pipe(desk, ("runs",), LC_ALL="C.UTF-8")

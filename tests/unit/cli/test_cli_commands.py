@@ -83,13 +83,13 @@ def test_a_run_that_is_not_there_is_not_found(tuneyard, words):
     assert "hint: List the runs: tuneyard runs" in done.err
 
 
-def test_a_run_s_name_that_can_be_none_is_a_usage_error(tuneyard):
+def test_an_invalid_run_name_is_a_usage_error(tuneyard):
     done = tuneyard("logs", "../etc")
     done.is_a_mistake(2)
 
 
 @pytest.mark.parametrize("option", ["--context", "--namespace"])
-def test_a_cluster_s_options_mean_nothing_on_this_machine(tuneyard, option):
+def test_a_clusters_options_are_refused_on_this_machine(tuneyard, option):
     done = tuneyard("runs", option, "x")
     done.is_a_mistake(2)
     assert f"{option} can't be used on this machine." in done.err
@@ -102,34 +102,34 @@ def test_a_values_file_that_is_not_there_is_not_found(tuneyard, verb):
     assert "nowhere.yaml" in done.err
 
 
-def test_an_unknown_key_is_told_with_the_one_that_was_meant(tuneyard, finetune_file):
+def test_an_unknown_key_is_reported_with_the_likely_one(tuneyard, finetune_file):
     done = tuneyard("finetune", "-f", finetune_file, "--set", "finetuning_config.training_args.learing_rate=1")
     done.is_a_mistake(3)
     assert "finetuning_config.training_args.learing_rate" in done.err
     assert "did you mean learning_rate?" in done.err
 
 
-def test_every_problem_is_told_at_once(tuneyard, finetune_file):
+def test_every_problem_is_reported_at_once(tuneyard, finetune_file):
     done = tuneyard("finetune", "-f", finetune_file, "--set", "basmodel=x", "--set", "finetuningGpus=many")
     done.is_a_mistake(3)
     assert {line.split(":")[0].strip() for line in done.err.splitlines()[1:-1]} == {"basmodel", "finetuningGpus"}
     assert "2 problems" in done.err.splitlines()[0]
 
 
-def test_a_file_that_is_no_yaml_is_told_with_its_name(tuneyard, tmp_path):
+def test_an_invalid_yaml_file_is_reported_with_its_name(tuneyard, tmp_path):
     (tmp_path / "broken.yaml").write_text("a: [1\nb: }")
     done = tuneyard("finetune", "-f", "broken.yaml")
     done.is_a_mistake(3)
     assert "broken.yaml" in done.err
 
 
-def test_a_name_that_is_none_is_refused_with_the_nearest_one(tuneyard, finetune_file):
+def test_an_invalid_name_is_refused_with_the_nearest_valid_one(tuneyard, finetune_file):
     done = tuneyard("finetune", "-f", finetune_file, "--name", "Lora_16")
     done.is_a_mistake(2)
     assert "hint: Use --name lora-16" in done.err
 
 
-def test_a_base_model_that_was_not_delivered_is_told_before_anything_is_launched(tuneyard, finetune_file, tmp_path):
+def test_a_missing_base_model_is_reported_before_anything_is_launched(tuneyard, finetune_file, tmp_path):
     done = tuneyard("finetune", "-f", finetune_file)
     done.is_a_mistake(4)
     assert "There is no model at 'default-bucket/models/tiny' in " in done.err
@@ -137,7 +137,7 @@ def test_a_base_model_that_was_not_delivered_is_told_before_anything_is_launched
     assert not (tmp_path / "home" / "runs").exists()
 
 
-def test_a_dataset_that_was_not_delivered_is_told_before_anything_is_launched(tuneyard, finetune_file, tmp_path):
+def test_a_missing_dataset_is_reported_before_anything_is_launched(tuneyard, finetune_file, tmp_path):
     from tuneyard.store import FileEntry, Manifest, open_store, write_manifest
 
     store = open_store(str(tmp_path / "store"))
@@ -150,7 +150,7 @@ def test_a_dataset_that_was_not_delivered_is_told_before_anything_is_launched(tu
 
 
 @pytest.mark.parametrize("url", ["ftp://host", "https://user:secret@host", "s3://bucket"])
-def test_a_store_that_is_none_is_an_invalid_value_and_no_secret_is_repeated(tuneyard, finetune_file, url):
+def test_an_invalid_store_is_reported_without_its_secret(tuneyard, finetune_file, url):
     done = tuneyard("finetune", "-f", finetune_file, "--store", url)
     done.is_a_mistake(3)
     assert "secret" not in done.err
@@ -205,10 +205,10 @@ def test_the_run_s_name_comes_from_where_it_publishes(tuneyard, finetune_file, t
     assert tuneyard(*words, "--store", "store", "--dry-run", "--json").json["name"] == "r-sweep-4"
 
 
-def test_keys_that_mean_nothing_on_one_machine_are_told_in_one_line(tuneyard, finetune_file, tmp_path):
+def test_keys_without_effect_on_this_machine_are_one_note(tuneyard, finetune_file, tmp_path):
     _deliver_by_hand(tmp_path / "store")
     words = ("finetune", "-f", finetune_file, "--set", "storageClass=mlstorage", "--store", "store", "--dry-run")
-    notes = [line for line in tuneyard(*words).err.splitlines() if "don't apply" in line]
+    notes = [line for line in tuneyard(*words).err.splitlines() if "have no effect on this machine" in line]
     assert len(notes) == 1
     assert "storageClass" in notes[0]
     assert tuneyard(*words, "--quiet").err == ""
@@ -221,13 +221,13 @@ def test_the_schema_of_values_is_a_json_schema(tuneyard):
         assert schema["properties"]
 
 
-def test_data_check_without_anything_says_what_to_name(tuneyard):
+def test_data_check_without_arguments_has_a_hint(tuneyard):
     done = tuneyard("data", "check")
     done.is_a_mistake(2)
     assert "tuneyard data check FILE --model FOLDER" in done.err
 
 
-def test_an_error_of_ours_is_one_sentence_and_a_file_with_the_traceback(tuneyard, tmp_path):
+def test_an_internal_error_is_one_message_and_a_file_with_the_traceback(tuneyard, tmp_path):
     folder = tmp_path / "home" / "runs" / "finetune" / "odd"
     folder.mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps({"format": 1}))
@@ -256,9 +256,7 @@ def test_an_error_of_ours_is_one_sentence_and_a_file_with_the_traceback(tuneyard
         " ".join(f"{name}={text[:30]}" for name, text in value.items()) if isinstance(value, dict) else ""
     ),
 )
-def test_a_home_that_can_t_be_used_is_named_with_the_variable_that_moves_it(
-    tuneyard, finetune_file, tmp_path, home, code
-):
+def test_an_unusable_home_is_reported_with_its_variable(tuneyard, finetune_file, tmp_path, home, code):
     _deliver_by_hand(tmp_path / "store")
     (tmp_path / "file").write_text("")
     home = {name: text.format(here=tmp_path) for name, text in home.items()}
@@ -277,9 +275,9 @@ def _deliver_rows(folder, style="chatml"):
     store = open_store(str(folder / "store"))
     files = upload_tree(store, make_tokenizer(folder / "laid-out/model", style=style), "default-bucket/models/tiny/")
     write_manifest(store, "default-bucket/models/tiny/.tuneyard/manifest.json", Manifest("model", tuple(files)))
-    said = [{"role": "user", "content": "What is a yard?"}, {"role": "assistant", "content": "A yard."}]
-    rows = [{"messages": said}, {"messages": said}, {"messages": []}]
-    rows.append({"messages": [{"role": "user", "content": "say <|im_end|>"}, said[1]]})
+    messages = [{"role": "user", "content": "What is a yard?"}, {"role": "assistant", "content": "A yard."}]
+    rows = [{"messages": messages}, {"messages": messages}, {"messages": []}]
+    rows.append({"messages": [{"role": "user", "content": "say <|im_end|>"}, messages[1]]})
     (folder / "laid-out/data").mkdir()
     (folder / "laid-out/data/facts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     files = upload_tree(store, folder / "laid-out/data", "default-bucket/datasets/")
@@ -288,7 +286,7 @@ def _deliver_rows(folder, style="chatml"):
 
 
 @pytest.mark.parametrize("words", [(), ("--json",), ("--html", "page.html")], ids=["table", "json", "page"])
-def test_data_check_calls_what_it_pulls_by_the_name_that_the_user_gave(tuneyard, tmp_path, finetune_file, words):
+def test_data_check_names_downloads_as_the_user_did(tuneyard, tmp_path, finetune_file, words):
     _deliver_rows(tmp_path)
     for named, key in (
         (("-f", finetune_file), "default-bucket/datasets/facts.jsonl"),
@@ -306,11 +304,11 @@ def test_data_check_calls_what_it_pulls_by_the_name_that_the_user_gave(tuneyard,
         assert str(tmp_path) not in shown
 
 
-def test_data_calls_a_pulled_model_by_its_key(tuneyard, tmp_path, finetune_file):
+def test_data_names_a_downloaded_model_by_its_key(tuneyard, tmp_path, finetune_file):
     _deliver_rows(tmp_path, style="plain")
     done = tuneyard("data", "check", "-f", finetune_file, "--store", "./store")
     done.is_a_mistake(3)
-    assert "The tokenizer of default-bucket/models/tiny has no chat template of its own to keep." in done.err
+    assert "The tokenizer of 'default-bucket/models/tiny' has no chat template of its own to keep." in done.err
     done = tuneyard(
         "data", "show", "-f", finetune_file, "--store", "./store", "--skip", "9",
         "--set", "finetuning_config.data_conf.chat_template_name=chat-ml",
@@ -321,15 +319,15 @@ def test_data_calls_a_pulled_model_by_its_key(tuneyard, tmp_path, finetune_file)
 @pytest.mark.parametrize(("html", "code"), [("/sys/page.html", 5), ("nowhere/page.html", 4), (".", 6)])
 def test_a_page_that_can_t_be_written_is_named(tuneyard, tmp_path, html, code):
     make_tokenizer(tmp_path / "model")
-    said = [{"role": "user", "content": "What is a yard?"}, {"role": "assistant", "content": "A yard."}]
-    (tmp_path / "rows.jsonl").write_text(json.dumps({"messages": said}))
+    messages = [{"role": "user", "content": "What is a yard?"}, {"role": "assistant", "content": "A yard."}]
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"messages": messages}))
     done = tuneyard("data", "check", "rows.jsonl", "--model", "model", "--html", html)
     assert done.code == code, done.err
     assert "Traceback" not in done.err
     assert f"The path '{(tmp_path / html).absolute()}' can't be used" in done.err
 
 
-def test_a_reader_that_goes_away_is_no_error(tuneyard, tmp_path):
+def test_a_broken_pipe_is_not_an_error(tuneyard, tmp_path):
     env = {**os.environ, "TUNEYARD_HOME": str(tmp_path)}
     command = f"{sys.executable} -m tuneyard values schema finetune | true"
     done = subprocess.run(["/bin/sh", "-c", command], env=env, capture_output=True, text=True, check=False)
@@ -363,7 +361,7 @@ def _deliver_by_hand(folder):
     ids=lambda words: " ".join(words[:2]),
 )
 @pytest.mark.parametrize("named_by", ["--store", "TUNEYARD_STORE"])
-def test_a_server_without_its_scheme_is_no_folder(tuneyard, tmp_path, finetune_file, words, named_by):
+def test_a_server_without_a_scheme_is_not_a_folder(tuneyard, tmp_path, finetune_file, words, named_by):
     if named_by == "--store":
         done = tuneyard(*words, "--store", "localhost:9000")
     else:
@@ -375,7 +373,7 @@ def test_a_server_without_its_scheme_is_no_folder(tuneyard, tmp_path, finetune_f
 
 
 @pytest.mark.parametrize("words", [("doctor", "store"), ("doctor",)])
-def test_the_doctor_has_a_server_without_its_scheme_as_a_problem(tuneyard, tmp_path, words):
+def test_the_doctor_reports_a_server_without_a_scheme(tuneyard, tmp_path, words):
     done = tuneyard(*words, "--store", "localhost:9000")
     assert done.code in (3, 8), done.err  # this machine may have worse
     assert "did you mean https://localhost:9000?" in " ".join(done.out.split())

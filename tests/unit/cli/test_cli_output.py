@@ -11,10 +11,10 @@ from tuneyard.cli._output import Output, duration, table
 from tuneyard.runners import RunProgress
 
 
-def test_data_goes_to_stdout_and_talk_to_stderr(capsys):
+def test_data_goes_to_stdout_and_notes_to_stderr(capsys):
     out = Output()
     out.data({"a": 1}, "for people")
-    out.say("by the way")
+    out.note("by the way")
     assert capsys.readouterr() == ("for people\n", "by the way\n")
 
 
@@ -23,9 +23,9 @@ def test_json_is_one_document_with_the_schema_s_version(capsys):
     assert json.loads(capsys.readouterr().out) == {"schema": 1, "runs": []}
 
 
-def test_quiet_leaves_the_talk_out_and_keeps_the_data(capsys):
+def test_quiet_prints_the_data_without_notes(capsys):
     out = Output(quiet=True)
-    out.say("by the way")
+    out.note("by the way")
     out.data({}, "data")
     assert capsys.readouterr() == ("data\n", "")
 
@@ -50,7 +50,7 @@ def test_durations_are_for_people(seconds, words):
     assert duration(seconds) == words
 
 
-def test_progress_says_step_loss_rate_and_time_left():
+def test_progress_has_step_loss_rate_and_time_left():
     slow = RunProgress(5, 20, 1.23456, seconds_per_step=6.0, seconds_left=90.0, phase="training")
     assert describe(slow) == "step 5 of 20 (25 %), loss 1.2346, 6.0 s/step, 1 min 30 s left"
     fast = RunProgress(5, 20, seconds_per_step=0.25, seconds_left=3.75)

@@ -1,4 +1,4 @@
-"""Tokenizers for the data room's tests, each built once, and rows written as files."""
+"""Tokenizers for the tests of `tuneyard.data`, each built once, and rows written as files."""
 
 from __future__ import annotations
 

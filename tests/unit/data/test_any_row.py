@@ -1,4 +1,4 @@
-"""Whatever a row holds, reading it gives a conversation, a preference or one problem, and never an error."""
+"""Parsing any row returns a conversation, a preference or one problem, and never raises."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tuneyard.errors import Problem
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
 CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
-ASKED = {"role": "user", "content": "Hi"}
-TURNS = [ASKED, {"role": "assistant", "content": None, "tool_calls": [CALL]}, {"role": "tool", "tool_call_id": "1"}]
+QUESTION = {"role": "user", "content": "Hi"}
+TURNS = [QUESTION, {"role": "assistant", "content": None, "tool_calls": [CALL]}, {"role": "tool", "tool_call_id": "1"}]
 ANSWER, OTHER = {"role": "assistant", "content": "Hello"}, {"role": "assistant", "content": "No"}
 SHARED = [
     {"from": "human", "value": "Hi"},
@@ -24,13 +24,13 @@ SHARED = [
 ]
 ROWS: list[Any] = [
     {"messages": [*TURNS, ANSWER], "tools": [TOOL]},
-    {"messages": [ASKED, ANSWER], "functions": [{"name": "f"}]},
+    {"messages": [QUESTION, ANSWER], "functions": [{"name": "f"}]},
     {"conversations": SHARED, "system": "s", "tools": '[{"name": "f"}]'},
-    {"prompt": [ASKED], "completion": [ANSWER]},
+    {"prompt": [QUESTION], "completion": [ANSWER]},
     {"prompt": "Hi", "completion": "Hello", "system": "s"},
     {"instruction": "a", "input": "b", "output": "c", "history": [["d", "e"]], "system": "s"},
-    {"prompt": [*TURNS, ANSWER, ASKED], "chosen": [ANSWER], "rejected": OTHER, "tools": [TOOL]},
-    {"chosen": [ASKED, ANSWER], "rejected": [ASKED, OTHER], "system": "s"},
+    {"prompt": [*TURNS, ANSWER, QUESTION], "chosen": [ANSWER], "rejected": OTHER, "tools": [TOOL]},
+    {"chosen": [QUESTION, ANSWER], "rejected": [QUESTION, OTHER], "system": "s"},
     {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c"},
 ]
 words = st.sampled_from(["Hi", "", " ", "\0", "\ud800", "[]", "[1]", '{"name": "f"}', "tool", "user", "assistant"])
@@ -42,7 +42,7 @@ junk = st.recursive(
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Return the way to every part of a row."""
+    """Return the path of every part of a row."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [path, *(place for key, part in inner for place in places(part, (*path, key)))]
 
@@ -70,7 +70,7 @@ def broken(draw: st.DrawFn) -> Any:
 
 @settings(max_examples=500, deadline=None)
 @given(given_row=broken() | junk, format=st.sampled_from(FORMATS))
-def test_any_row_is_read_or_refused_with_a_reason(given_row, format):
+def test_any_row_is_parsed_or_refused_with_a_reason(given_row, format):
     for chosen in {format, detect(given_row) or format}:
         made = parse_row(given_row, "f:1", chosen)
         assert isinstance(made, Conversation | Preference | Problem)

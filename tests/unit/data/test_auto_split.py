@@ -1,4 +1,4 @@
-"""AUTO_SPLIT is decided by content and seed, and never validates on what was learnt by heart."""
+"""AUTO_SPLIT is decided by content and seed, and never validates on memorised rows."""
 
 from __future__ import annotations
 
@@ -60,6 +60,6 @@ def test_fewer_than_two_different_rows_cannot_be_split(data):
 
 
 @pytest.mark.parametrize("ratio", [0, 1, -0.1, 1.5])
-def test_a_ratio_that_is_no_share_is_refused(ratio):
+def test_an_invalid_ratio_is_refused(ratio):
     with pytest.raises(InvalidValuesError, match=r"validation_data\.ratio is"):
         split(rows(1, 2), ratio, seed=0)

@@ -1,4 +1,4 @@
-"""A check counts every row, names every bad one, and stops a training that would learn from less than was given."""
+"""A check counts every row, names every bad one, and stops a training that would use fewer rows than given."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_every_row_is_counted_once(mixed, make_encoder):
     assert report.unused_fields == {"source": 1}
     assert report.special_tokens_in_text == {"<|im_end|>": 1}
     assert [(problem.where, problem.what) for problem in report.problems] == [
-        (f"{mixed}:3", "the row has no messages: it has the shape sharegpt, and its file is read as messages"),
+        (f"{mixed}:3", "the row has no messages: it has the format sharegpt, but its file is read as messages"),
         (f"{mixed}:7", "no message is the assistant's, so there is nothing to train on"),
     ]
 
@@ -70,7 +70,7 @@ def test_tokens_and_lengths_are_those_of_the_encoder(mixed, make_encoder):
     assert report == check([mixed], encoder)
 
 
-def test_histogram_bins_double_and_hold_what_they_say(write_rows, make_encoder):
+def test_histogram_bins_double_and_count_their_rows(write_rows, make_encoder):
     path = write_rows(*(row("a", "x " * words) for words in (1, 5, 30, 31, 200)))
     report = check([path], make_encoder("chatml"))
     bins = [(part.least, part.most) for part in report.histogram]
@@ -97,8 +97,8 @@ def test_bad_rows_stop_a_training_with_the_first_and_the_command_that_lists_all(
     with pytest.raises(InvalidDataError) as caught:
         report.raise_if_bad()
     assert caught.value.message == (
-        f"2 of 7 rows of {mixed} can't be used; the first: {mixed}:3: the row has no messages: it has the shape "
-        "sharegpt, and its file is read as messages (given: keys conversations); did you mean format sharegpt?"
+        f"2 of 7 rows of {mixed} can't be used; the first: {mixed}:3: the row has no messages: it has the format "
+        "sharegpt, but its file is read as messages (given: keys conversations); did you mean format sharegpt?"
     )
     assert caught.value.hint == "See every row: tuneyard data check with the same -f and --set"
     assert caught.value.exit_code == 3
@@ -106,7 +106,7 @@ def test_bad_rows_stop_a_training_with_the_first_and_the_command_that_lists_all(
     report.raise_if_bad(allow_bad_rows=True)
 
 
-def test_good_rows_stop_nothing(write_rows, make_encoder):
+def test_good_rows_raise_nothing(write_rows, make_encoder):
     check([write_rows(row("a", "b"))], make_encoder("chatml")).raise_if_bad()
 
 
@@ -127,22 +127,22 @@ def test_a_template_that_breaks_the_contract_stops_a_training_even_where_bad_row
     path = write_rows(row("a", "b"))
     report = check([path], make_encoder("chatml", template=ENDLESS))
     assert report.problems[0].where == "chat template"
-    with pytest.raises(InvalidDataError, match="The model and its server would not agree: chat template") as caught:
+    with pytest.raises(InvalidDataError, match="would render conversations differently: chat template") as caught:
         report.raise_if_bad(allow_bad_rows=True)
-    assert caught.value.hint == "--set finetuning_config.data_conf.chat_template_name=chat-ml"
+    assert caught.value.hint.endswith("--set finetuning_config.data_conf.chat_template_name=chat-ml")
 
 
-def test_only_so_many_problems_are_kept_but_all_are_counted(write_rows, make_encoder):
+def test_a_limited_number_of_problems_is_kept_and_all_are_counted(write_rows, make_encoder):
     path = write_rows(*[{}] * 30, row("a", "b"))
     report = check([path], make_encoder("chatml"), max_problems=10)
     assert (len(report.problems), report.problem_count, report.bad) == (10, 30, 30)
     assert "… and 25 more" in as_text(report_table(report, max_problems=5))
 
 
-def test_each_row_is_told_in_both_passes(mixed, make_encoder):
-    told: list[tuple[str, float]] = []
-    check([mixed], make_encoder("chatml"), progress=lambda name: nullcontext(lambda rows: told.append((name, rows))))
-    assert told == [("reading rows", 1)] * 7 + [("checking rows", 1)] * 7
+def test_each_row_advances_the_progress_of_both_passes(mixed, make_encoder):
+    seen: list[tuple[str, float]] = []
+    check([mixed], make_encoder("chatml"), progress=lambda name: nullcontext(lambda rows: seen.append((name, rows))))
+    assert seen == [("reading rows", 1)] * 7 + [("checking rows", 1)] * 7
 
 
 def test_a_missing_file_is_not_found(tmp_path, make_encoder):
@@ -166,7 +166,7 @@ def test_the_table_reads_without_colour(mixed, make_encoder):
     assert "kept 3" in lines
     assert "dropped 2 1 overlong, 1 special tokens" in lines
     assert "bad 2 can't be used" in lines
-    assert "Fields that nothing reads: source (1 rows)" in lines
+    assert "Unused fields: source (1 rows)" in lines
     assert "Problems: 2" in lines
     assert f"{mixed}:7: no message is the assistant's, so there is nothing to train on (given: roles user)" in lines
     assert any("█" in line for line in lines)

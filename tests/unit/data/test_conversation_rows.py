@@ -1,4 +1,4 @@
-"""What a row has to be, and what is said of one that isn't."""
+"""The rules for a row of messages, and the reason why a row is refused."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_a_row_of_messages_is_a_conversation():
     assert (made.tools, made.where, made.unused) == (None, "f:1", ())
 
 
-def test_fields_that_templates_know_are_kept_and_others_are_named():
+def test_fields_of_templates_are_kept_and_others_are_named():
     call = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
     tool = {"type": "function", "function": {"name": "add", "parameters": {}}}
     made = parse_row(
@@ -55,16 +55,16 @@ def test_equal_conversations_have_one_digest_and_others_another():
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "reason"),
     [
         ([U, A], 'f:7: the row is not an object (given: [{"role": "user", "content": "Hi"}, {"role": "assistant", "…)'),
         ({}, "f:7: the row has no messages (given: keys none)"),
         (
             {"conversations": [], "id": 1},
-            "f:7: the row has no messages: it has the shape sharegpt, and its file is read as messages "
+            "f:7: the row has no messages: it has the format sharegpt, but its file is read as messages "
             "(given: keys conversations, id); did you mean format sharegpt?",
         ),
-        ({"prompt": "a", "completion": "b"}, "f:7: the row has no messages: it has the shape prompt"),
+        ({"prompt": "a", "completion": "b"}, "f:7: the row has no messages: it has the format prompt"),
         ({"messages": "Hi"}, "f:7: messages is not a list (given: Hi); allowed: a list of {role, content}"),
         ({"messages": []}, "f:7: messages is empty"),
         ({"messages": ["Hi", A]}, "f:7: messages[0] is not an object (given: Hi); allowed: {role, content}"),
@@ -99,16 +99,16 @@ def test_equal_conversations_have_one_digest_and_others_another():
             {"messages": [U, U]},
             "f:7: no message is the assistant's, so there is nothing to train on (given: roles user, user)",
         ),
-        ({"messages": [A, U, A]}, "f:7: the assistant speaks first; a server always gets a user's message first"),
-        ({"messages": [{"role": "system", "content": "x"}, A]}, "f:7: the assistant speaks first"),
+        ({"messages": [A, U, A]}, "f:7: the first message is the assistant's; a server always gets a user's first"),
+        ({"messages": [{"role": "system", "content": "x"}, A]}, "f:7: the first message is the assistant's"),
         ({"messages": [U, A, U]}, "f:7: the last message is the user's; there is nothing to train on after it"),
         ({"messages": [U, A], "tools": {}}, "f:7: tools is not a list (given: {}); allowed: a list of JSON schemas"),
         ({"messages": [U | {"role": "\x1b[31mred"}]}, "(given: \\x1b[31mred)"),
         ({"messages": [U, A], "tools": ["add"]}, "f:7: tools[0] is not an object (given: add)"),
     ],
 )
-def test_a_row_that_cannot_be_used_says_why(given, said):
+def test_an_unusable_row_has_a_reason(given, reason):
     problem = parse_row(given, "f:7")
     assert isinstance(problem, Problem)
-    assert said in str(problem)
+    assert reason in str(problem)
     assert str(problem).startswith("f:7: ")

@@ -53,11 +53,11 @@ def test_keep_original_keeps_the_template_word_for_word(tokenizer_folder):
 def test_keep_original_without_a_template_points_to_chat_ml(tokenizer_folder):
     with pytest.raises(InvalidValuesError, match="has no chat template of its own to keep") as caught:
         load_tokenizer(tokenizer_folder("plain"), DataConf())
-    assert caught.value.hint == "Give it one: --set finetuning_config.data_conf.chat_template_name=chat-ml"
+    assert caught.value.hint == "Set one: --set finetuning_config.data_conf.chat_template_name=chat-ml"
     assert caught.value.problems[0].where == "finetuning_config.data_conf.chat_template_name"
 
 
-def test_all_that_values_allow_is_known_here(tokenizer_folder):
+def test_every_allowed_template_and_strategy_is_implemented(tokenizer_folder):
     fields = FinetuningDataConf.model_fields
     assert set(get_args(fields["chat_template_name"].annotation)) == set(TEMPLATE_NAMES)
     for strategy in get_args(fields["missing_pad_token_strategy"].annotation):
@@ -114,7 +114,7 @@ def test_chat_ml_gives_bos_once_and_only_where_the_tokenizer_gives_it_itself(tok
         ("poro", "plain", "<|system|>\ns</s><|user|>\nq</s><|assistant|>\n"),
     ],
 )
-def test_named_templates_ask_in_their_known_forms(tokenizer_folder, name, style, text):
+def test_named_templates_render_their_known_prompts(tokenizer_folder, name, style, text):
     tokenizer = load_tokenizer(tokenizer_folder(style), DataConf(name))
     messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]
     assert tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False) == text
@@ -128,7 +128,7 @@ def test_every_named_template_keeps_the_contract_with_every_tokenizer(tokenizer_
 
 
 @pytest.mark.parametrize("name", ["mistral-with-system", "poro"])
-def test_a_role_that_a_named_template_has_not_is_refused_and_never_left_out(tokenizer_folder, name):
+def test_a_role_without_a_form_in_a_named_template_is_refused(tokenizer_folder, name):
     encoder = ChatEncoder(load_tokenizer(tokenizer_folder("plain"), DataConf(name)))
     conversation = Conversation((Message("user", "a"), Message("tool", "b"), Message("assistant", "c")))
     with pytest.raises(InvalidDataError, match="this template has no messages of the role tool"):
@@ -143,16 +143,16 @@ def test_chat_ml_makes_im_end_the_stop_of_a_tokenizer_that_has_it_but_stops_else
     assert len(tokenizer) == len(before)
     encoder = ChatEncoder(tokenizer)
     [encoded] = encoder.encode(chat("a", "b"))
-    assert [number for number, learnt in zip(encoded.input_ids, encoded.loss_mask, strict=True) if learnt][-1] == (
+    assert [number for number, counts in zip(encoded.input_ids, encoded.loss_mask, strict=True) if counts][-1] == (
         tokenizer.convert_tokens_to_ids("<|im_end|>")
     )
     assert check_template(encoder) == []
 
 
-def test_chat_ml_needs_something_to_stop_at(tokenizer_folder, tmp_path):
+def test_chat_ml_needs_a_stop_token(tokenizer_folder, tmp_path):
     folder = edited(tokenizer_folder("plain"), tmp_path / "endless", eos_token=None)
     with pytest.raises(
-        InvalidValuesError, match=r"has no EOS token and no <\|im_end\|>, so chat-ml can't end an answer"
+        InvalidValuesError, match=r"has no EOS token and no <\|im_end\|>, so the template 'chat-ml' can't end"
     ):
         load_tokenizer(folder, CHAT_ML)
 
@@ -167,7 +167,7 @@ def test_a_missing_pad_token_is_taken_from_another(tokenizer_folder, strategy, p
 
 
 @pytest.mark.parametrize("strategy", ["bos-repurpose", "unk-repurpose"])
-def test_a_pad_token_that_is_there_stays(tokenizer_folder, strategy):
+def test_an_existing_pad_token_is_kept(tokenizer_folder, strategy):
     tokenizer = load_tokenizer(tokenizer_folder("chatml"), DataConf(missing_pad_token_strategy=strategy))
     assert tokenizer.pad_token == "<|im_end|>"
 
@@ -180,7 +180,7 @@ def test_a_pad_token_without_an_embedding_counts_as_missing(tokenizer_folder, tm
 
 
 def test_a_strategy_that_this_tokenizer_cannot_follow_is_refused(tokenizer_folder):
-    with pytest.raises(InvalidValuesError, match="no unk_token that unk-repurpose could use") as caught:
+    with pytest.raises(InvalidValuesError, match="no unk_token for 'unk-repurpose' to use") as caught:
         load_tokenizer(tokenizer_folder("llama3"), DataConf(missing_pad_token_strategy="unk-repurpose"))
     assert caught.value.problems[0].suggestion == "bos-repurpose"
     with pytest.raises(InvalidValuesError, match="no pad token strategy named 'none'"):

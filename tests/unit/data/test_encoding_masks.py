@@ -1,4 +1,4 @@
-"""Ids and masks: exactly the answers and their stop tokens, with the ids a server makes of the same messages."""
+"""Ids and masks: exactly the answers and their stop tokens, with the ids of a server for the same messages."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ UNSTABLE = (
 ENDLESS = "{% for message in messages %}{{ message['role'] + ': ' + message['content'] + '\n' }}{% endfor %}"
 
 
-def learnt(encoder: ChatEncoder, encoded: Encoded) -> list[str]:
-    """Return what is in the loss of one sequence."""
+def trained(encoder: ChatEncoder, encoded: Encoded) -> list[str]:
+    """Return the trained texts of one sequence."""
     spans = trained_spans(encoded.loss_mask)
     return [encoder.tokenizer.decode(encoded.input_ids[start:end]) for start, end in spans]
 
@@ -86,14 +86,14 @@ def test_the_mask_covers_each_answer_and_its_stop_token_and_nothing_else(make_en
     encoder = make_encoder(style, **options)
     [encoded] = encoder.encode(chat("What is a yard?", "A place.", "And?", "Boats."))
     assert encoder.tokenizer.decode(encoded.input_ids) == text
-    assert learnt(encoder, encoded) == answers
+    assert trained(encoder, encoded) == answers
 
 
 @pytest.mark.parametrize("style", ["mistral", "zephyr"])
-def test_sentencepiece_like_tokenizers_learn_the_answers_tokens_too(make_encoder, style):
+def test_sentencepiece_like_tokenizers_train_on_the_answers_tokens_too(make_encoder, style):
     encoder = make_encoder(style)
     [encoded] = encoder.encode(chat("What is a yard?", "A é place.", "And?", "Boats."))
-    first, second = learnt(encoder, encoded)
+    first, second = trained(encoder, encoded)
     assert (first.strip(), second.strip()) == ("A é place.</s>", "Boats.</s>")
     # each letter of é is two byte tokens of the answer
     start, end = trained_spans(encoded.loss_mask)[0]
@@ -104,7 +104,7 @@ def test_sentencepiece_like_tokenizers_learn_the_answers_tokens_too(make_encoder
 
 @pytest.mark.parametrize("style", ["chatml", "llama3", "mistral", "zephyr"])
 @pytest.mark.parametrize("conf", [DataConf(), CHAT_ML], ids=["keep-original", "chat-ml"])
-def test_the_ids_are_those_a_server_makes_before_each_answer_and_of_the_whole(make_encoder, style, conf):
+def test_the_ids_are_those_of_a_servers_prompts_and_of_the_whole_conversation(make_encoder, style, conf):
     encoder = make_encoder(style, conf=conf)
     conversation = chat("What is a yard?", "A place.", "And?", "Boats.")
     [encoded] = encoder.encode(conversation)
@@ -137,12 +137,12 @@ def test_an_answer_that_begins_inside_a_prompts_token_is_tokenised_apart(make_en
     [encoded] = encoder.encode(conversation)
     assert encoded.input_ids[: len(prompt)] == prompt
     assert encoder.tokenizer.decode(encoded.input_ids) == encoder.tokenizer.decode(whole)
-    assert learnt(encoder, encoded) == ["\n\nb<|im_end|>"]
+    assert trained(encoder, encoded) == ["\n\nb<|im_end|>"]
     assert encoded.apart == 1
     assert encoder.encode(chat("a", "b"))[0].apart == 0
 
 
-def test_a_prompt_whose_end_is_tokenised_otherwise_alone_is_what_the_model_learns_to_answer(make_encoder):
+def test_a_prompt_that_is_tokenised_differently_alone_is_trained_as_the_server_sends_it(make_encoder):
     # GPT-2's words: the closing "\n\n" is one token at a text's end, and two before a word
     encoder = make_encoder("chatml", template=CHATML.replace("\n'", "\n\n'"))
     conversation = chat("a", "b", "c", "d")
@@ -151,29 +151,29 @@ def test_a_prompt_whose_end_is_tokenised_otherwise_alone_is_what_the_model_learn
     assert (first.apart, second.apart) == (1, 1)
     for number, sequence in ((1, first), (3, second)):
         assert sequence.input_ids[: sequence.answers[0][0]] == encoder.prompt_ids(conversation, number)
-    assert learnt(encoder, first) + learnt(encoder, second) == ["b<|im_end|>", "d<|im_end|>"]
+    assert trained(encoder, first) + trained(encoder, second) == ["b<|im_end|>", "d<|im_end|>"]
     assert check_template(encoder) == []
 
 
 def test_generation_blocks_of_a_template_change_nothing(make_encoder):
     encoder = make_encoder("chatml", template=MARKED)
-    assert learnt(encoder, *encoder.encode(chat("a", "b", "c", "d"))) == ["b<|im_end|>", "d<|im_end|>"]
+    assert trained(encoder, *encoder.encode(chat("a", "b", "c", "d"))) == ["b<|im_end|>", "d<|im_end|>"]
 
 
-def test_an_answer_whose_reasoning_later_turns_leave_out_is_learnt_in_a_sequence_of_its_own(make_encoder):
+def test_an_answer_whose_reasoning_later_turns_omit_is_trained_in_its_own_sequence(make_encoder):
     encoder = make_encoder("chatml", template=REASONING)
     first, second = encoder.encode(chat("a", "b", "c", "d"))
-    assert learnt(encoder, first) == ["<think>\n\n</think>\n\nb<|im_end|>"]
-    assert learnt(encoder, second) == ["<think>\n\n</think>\n\nd<|im_end|>"]
+    assert trained(encoder, first) == ["<think>\n\n</think>\n\nb<|im_end|>"]
+    assert trained(encoder, second) == ["<think>\n\n</think>\n\nd<|im_end|>"]
     assert second.input_ids[: second.answers[0][0]] == encoder.prompt_ids(chat("a", "b", "c", "d"), 3)
 
 
-def test_a_stop_token_written_out_in_an_answer_does_not_end_its_mask(make_encoder):
+def test_a_stop_token_in_an_answers_text_does_not_end_its_mask(make_encoder):
     encoder = make_encoder("chatml")
-    assert learnt(encoder, *encoder.encode(chat("a", "b<|im_end|>c"))) == ["b<|im_end|>c<|im_end|>"]
+    assert trained(encoder, *encoder.encode(chat("a", "b<|im_end|>c"))) == ["b<|im_end|>c<|im_end|>"]
 
 
-def test_tool_calls_and_answers_after_tools_are_learnt(make_encoder):
+def test_tool_calls_and_answers_after_tools_are_trained(make_encoder):
     template = (
         "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] }}"
         "{% if message.tool_calls %}{{ message.tool_calls | tojson }}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}"
@@ -189,12 +189,12 @@ def test_tool_calls_and_answers_after_tools_are_learnt(make_encoder):
         where="f:3",
     )
     encoder = make_encoder("chatml", template=template)
-    assert learnt(encoder, *encoder.encode(conversation)) == ['[{"name": "add"}]<|im_end|>', "Four.<|im_end|>"]
+    assert trained(encoder, *encoder.encode(conversation)) == ['[{"name": "add"}]<|im_end|>', "Four.<|im_end|>"]
     with pytest.raises(InvalidDataError, match="f:3: has tool_calls, which the chat template does not render"):
         make_encoder("chatml").encode(conversation)
 
 
-def test_fields_that_the_template_never_mentions_are_named(make_encoder):
+def test_fields_that_the_template_does_not_use_are_named(make_encoder):
     tools = ({"type": "function", "function": {"name": "add"}},)
     message = Message("assistant", "b", {"reasoning_content": "hm", "name": "bob"})
     conversation = Conversation((Message("user", "a"), message), tools=tools)
@@ -205,7 +205,7 @@ def test_fields_that_the_template_never_mentions_are_named(make_encoder):
     ]
 
 
-def test_without_completions_only_the_whole_text_is_learnt(make_encoder):
+def test_without_completions_only_the_whole_text_is_trained(make_encoder):
     encoder = make_encoder("chatml", completions_only=False)
     [encoded] = encoder.encode(chat("a", "b"))
     assert all(encoded.loss_mask)
@@ -229,7 +229,7 @@ def test_long_rows_are_dropped_truncated_or_refused(make_encoder):
     assert (exact.fate, exact.input_ids) == ("kept", whole.input_ids)
 
 
-def test_a_row_whose_answer_is_all_cut_off_is_dropped_even_where_rows_are_truncated(make_encoder):
+def test_a_row_without_any_answer_after_truncation_is_dropped(make_encoder):
     conversation = chat("a", "b")
     [whole] = make_encoder("chatml").encode(conversation)
     start, _ = trained_spans(whole.loss_mask)[0]
@@ -237,7 +237,7 @@ def test_a_row_whose_answer_is_all_cut_off_is_dropped_even_where_rows_are_trunca
 
 
 @pytest.mark.parametrize(
-    ("style", "template", "roles", "said"),
+    ("style", "template", "roles", "reason"),
     [
         (
             "mistral",
@@ -246,22 +246,22 @@ def test_a_row_whose_answer_is_all_cut_off_is_dropped_even_where_rows_are_trunca
             "Conversation roles must alternate user/assistant/user/assistant/...",
         ),
         ("mistral", None, "user tool assistant", "Only user and assistant roles are supported!"),
-        ("chatml", UNSTABLE, "user assistant", "renders differently up to messages[1] once the answer is there"),
+        ("chatml", UNSTABLE, "user assistant", "renders differently up to messages[1] once the answer follows"),
         (
             "chatml",
             ENDLESS,
             "user assistant",
-            "has an answer that the chat template ends with no token the server stops",
+            "has an answer that the chat template does not end with a token that",
         ),
     ],
 )
-def test_what_a_template_cannot_render_is_refused_with_the_row(make_encoder, style, template, roles, said):
+def test_what_a_template_cannot_render_is_refused_with_the_row(make_encoder, style, template, roles, reason):
     encoder = make_encoder(style, template=template)
     with pytest.raises(InvalidDataError) as caught:
         encoder.encode(Conversation(tuple(Message(role, "x") for role in roles.split()), where="f:9"))
     (problem,) = caught.value.problems
     assert problem.where == "f:9"
-    assert said in str(problem)
+    assert reason in str(problem)
 
 
 @pytest.mark.parametrize("style", ["chatml", "plain", "llama3"])
@@ -277,4 +277,4 @@ def test_masks_decode_to_exactly_the_answers_and_their_ends(make_encoder, style,
     encoder = make_encoder(style, conf=CHAT_ML)
     turns = [text for number, answer in enumerate(contents) for text in (f"q{number}", answer)]
     [encoded] = encoder.encode(chat(*turns))
-    assert learnt(encoder, encoded) == [answer + encoder.tokenizer.eos_token for answer in contents]
+    assert trained(encoder, encoded) == [answer + encoder.tokenizer.eos_token for answer in contents]

@@ -1,4 +1,4 @@
-"""A message marked as not to be learnt is read and never learnt; what marks neither yes nor no refuses its row."""
+"""A message marked as not trained is only read; an unclear mark refuses its row."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def read(given: dict[str, object]) -> Conversation:
     return made
 
 
-def learnt(encoder: ChatEncoder, given: dict[str, object]) -> list[str]:
+def trained(encoder: ChatEncoder, given: dict[str, object]) -> list[str]:
     return [
         encoder.tokenizer.decode(encoded.input_ids[start:end])
         for encoded in encoder.encode(read(given))
@@ -52,9 +52,9 @@ def learnt(encoder: ChatEncoder, given: dict[str, object]) -> list[str]:
 
 
 @pytest.mark.parametrize("key", MARKS)
-def test_an_answer_that_is_marked_out_is_read_and_not_learnt(key: str, folder: Path) -> None:
+def test_an_answer_marked_as_not_trained_is_only_read(key: str, folder: Path) -> None:
     marked_row = marked(1, **{key: NO[key]})
-    assert learnt(encoder(folder), marked_row) == ["Boats.<|im_end|>"]
+    assert trained(encoder(folder), marked_row) == ["Boats.<|im_end|>"]
     (encoded,) = encoder(folder).encode(read(marked_row))
     (plain,) = encoder(folder).encode(read({"messages": TURNS}))
     assert encoded.input_ids == plain.input_ids
@@ -62,30 +62,30 @@ def test_an_answer_that_is_marked_out_is_read_and_not_learnt(key: str, folder: P
 
 
 @pytest.mark.parametrize("key", MARKS)
-def test_a_mark_of_yes_changes_nothing_of_an_answer(key: str, folder: Path) -> None:
-    assert learnt(encoder(folder), marked(3, **{key: YES[key]})) == ["A place.<|im_end|>", "Boats.<|im_end|>"]
+def test_an_answer_marked_as_trained_is_unchanged(key: str, folder: Path) -> None:
+    assert trained(encoder(folder), marked(3, **{key: YES[key]})) == ["A place.<|im_end|>", "Boats.<|im_end|>"]
 
 
-def test_a_last_answer_that_is_marked_out_is_left_out_with_what_leads_to_it(folder: Path) -> None:
+def test_a_last_answer_marked_as_not_trained_is_dropped_with_its_question(folder: Path) -> None:
     marked_row = marked(3, weight=0)
-    assert learnt(encoder(folder), marked_row) == ["A place.<|im_end|>"]
+    assert trained(encoder(folder), marked_row) == ["A place.<|im_end|>"]
     (encoded,) = encoder(folder).encode(read(marked_row))
     assert "And?" not in encoder(folder).tokenizer.decode(encoded.input_ids)
 
 
-def test_of_a_whole_text_what_is_marked_out_is_read_and_not_learnt(folder: Path) -> None:
+def test_with_the_whole_text_trained_marked_answers_are_only_read(folder: Path) -> None:
     whole = encoder(folder, completions_only=False)
-    text = "".join(learnt(whole, marked(1, train=False)))
+    text = "".join(trained(whole, marked(1, train=False)))
     assert "A place." not in text
     assert "What is a yard?" in text
     assert "Boats." in text
     assert "A place." in whole.tokenizer.decode(whole.encode(read(marked(1, train=False)))[0].input_ids)
-    assert "A place." not in "".join(learnt(whole, marked(1, weight=0)))
-    assert "Boats." not in "".join(learnt(whole, marked(3, weight=0)))
+    assert "A place." not in "".join(trained(whole, marked(1, weight=0)))
+    assert "Boats." not in "".join(trained(whole, marked(3, weight=0)))
 
 
 @pytest.mark.parametrize("shape", ["sharegpt", "prompt-completion", "preference"])
-def test_every_shape_of_row_has_marks(shape: str, folder: Path) -> None:
+def test_every_format_of_rows_has_marks(shape: str, folder: Path) -> None:
     turns = [{"from": "human", "value": "Hello"}, {"from": "gpt", "value": "Hi.", "weight": 0}]
     turns += [{"from": "human", "value": "And?"}, {"from": "gpt", "value": "Boats."}]
     rows = {
@@ -117,20 +117,20 @@ def test_every_shape_of_row_has_marks(shape: str, folder: Path) -> None:
         *((key, value) for key in TRUTHS for value in (0, 1, 0.0, "false", "true", "no", "", [], {})),
     ],
 )
-def test_what_is_neither_yes_nor_no_refuses_the_row(key: str, value: object) -> None:
+def test_an_unclear_mark_refuses_the_row(key: str, value: object) -> None:
     made = parse_row(marked(1, **{key: value}), "a.jsonl:7")
     assert isinstance(made, Problem)
     assert made.where == "a.jsonl:7"
     assert f"messages[1].{key} is neither" in made.what
 
 
-def test_null_is_no_mark_and_a_number_of_parquet_is_one(folder: Path) -> None:
+def test_a_null_is_no_mark_and_a_float_of_parquet_is_one(folder: Path) -> None:
     nothing = dict.fromkeys(MARKS)
-    assert len(learnt(encoder(folder), marked(1, **nothing))) == 2
-    assert learnt(encoder(folder), marked(1, weight=0.0)) == ["Boats.<|im_end|>"]
+    assert len(trained(encoder(folder), marked(1, **nothing))) == 2
+    assert trained(encoder(folder), marked(1, weight=0.0)) == ["Boats.<|im_end|>"]
 
 
-def test_marks_that_contradict_each_other_refuse_the_row() -> None:
+def test_contradicting_marks_refuse_the_row() -> None:
     made = parse_row(marked(1, weight=0, train=True), "a.jsonl:7")
     assert isinstance(made, Problem)
     assert "contradict" in made.what
@@ -138,30 +138,30 @@ def test_marks_that_contradict_each_other_refuse_the_row() -> None:
 
 
 @pytest.mark.parametrize(("key", "value"), [("weight", 0), ("train", False), ("loss", False)])
-def test_a_whole_row_that_is_marked_out_is_refused_by_its_line(key: str, value: object) -> None:
+def test_a_row_marked_as_a_whole_is_refused_with_its_line(key: str, value: object) -> None:
     made = parse_row({"messages": TURNS, key: value}, "a.jsonl:7")
     assert isinstance(made, Problem)
     assert f"marked by {key}" in made.what
     assert not isinstance(parse_row({"messages": TURNS, "loss": 0.0, "weight": 1}, "a.jsonl:7"), Problem)
 
 
-def test_a_row_with_no_answer_left_to_learn_is_refused(folder: Path) -> None:
+def test_a_row_without_a_trained_answer_is_refused(folder: Path) -> None:
     none = {"messages": [{**turn, "train": False} if turn["role"] == "assistant" else turn for turn in TURNS]}
     with pytest.raises(InvalidDataError, match="marks every answer"):
         encoder(folder).encode(read(none))
 
 
 def test_marks_on_other_messages_are_honoured_or_refused(folder: Path) -> None:
-    assert len(learnt(encoder(folder), marked(0, train=False))) == 2  # a question is not learnt anyway
-    with pytest.raises(InvalidDataError, match=r"messages\[0\], the user's, as to be learnt"):
+    assert len(trained(encoder(folder), marked(0, train=False))) == 2  # a question is not trained anyway
+    with pytest.raises(InvalidDataError, match=r"messages\[0\], the user's, as trained, but only"):
         encoder(folder).encode(read(marked(0, train=True)))
     whole = encoder(folder, completions_only=False)
-    assert len(learnt(whole, marked(0, train=True))) == 1
-    with pytest.raises(InvalidDataError, match=r"messages\[0\], the user's, as not to be learnt"):
+    assert len(trained(whole, marked(0, train=True))) == 1
+    with pytest.raises(InvalidDataError, match=r"messages\[0\], the user's, as not trained, but"):
         whole.encode(read(marked(0, weight=0)))
 
 
-def test_a_tools_result_behind_the_last_learnt_answer_is_no_reason_to_refuse(folder: Path) -> None:
+def test_a_tools_result_after_the_last_trained_answer_is_accepted(folder: Path) -> None:
     call = {"type": "function", "function": {"name": "f", "arguments": {}}}
     turns = [*TURNS[:2], TURNS[2], {"role": "assistant", "content": "Wait.", "tool_calls": [call], "weight": 0}]
     turns += [{"role": "tool", "content": "a result"}, {**TURNS[3], "weight": 0}]
@@ -175,7 +175,7 @@ def test_rows_that_differ_in_a_mark_are_not_the_same() -> None:
     assert read(marked(1, weight=1)).digest() == read({"messages": TURNS}).digest()
 
 
-def test_the_check_of_a_file_counts_and_shows_what_is_learnt(folder: Path, tmp_path: Path) -> None:
+def test_the_check_of_a_file_counts_and_shows_what_is_trained(folder: Path, tmp_path: Path) -> None:
     rows = [marked(1, weight=0), marked(1, weight=0.5), row("Hi", "Hello.")]
     file = tmp_path / "a.jsonl"
     file.write_text("\n".join(json.dumps(each) for each in rows) + "\n")

@@ -17,7 +17,7 @@ def texts(path) -> list[str]:
     return [str(item) if isinstance(item, Problem) else item.where for item in read_rows([path])]
 
 
-def test_rows_come_in_order_with_their_line_and_blank_lines_are_passed_over(tmp_path):
+def test_rows_are_in_order_with_their_line_and_blank_lines_are_skipped(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(row("a", "b")) + "\n\n  \r\n" + json.dumps(row("c", "d")))
     first, second = read_rows([path])
@@ -32,7 +32,7 @@ def test_several_files_are_read_one_after_the_other(write_rows):
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "reason"),
     [
         (b"{'messages': []}", "is not JSON: Expecting property name enclosed in double quotes at character 2"),
         (b"[", "allowed: one object a line, without a list around them"),
@@ -41,51 +41,55 @@ def test_several_files_are_read_one_after_the_other(write_rows):
         (b"\x00\x00", "is not JSON"),
         (b'{"messages": "caf\xe9"}', "is not UTF-8 at byte 18 of the line (given: byte 0xe9)"),
         (b"\xef\xbb\xbf{}", "the line begins with a byte order mark; allowed: UTF-8 without a byte order mark"),
-        (b'{"messages": 1, "messages": []}', "is not JSON that can be read: the key 'messages' is there twice"),
+        (b'{"messages": 1, "messages": []}', "is not JSON that can be read: the key 'messages' is repeated"),
         (b"[" * 100_000, "is not JSON that can be read: nested too deeply, or a number too long"),
         (b"9" * 10_000, "is not JSON that can be read: nested too deeply, or a number too long"),
     ],
 )
-def test_a_line_that_is_no_row_says_why_and_the_next_is_read(tmp_path, line, said):
+def test_an_invalid_line_has_a_reason_and_the_next_is_read(tmp_path, line, reason):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(line + b"\n" + json.dumps(row("a", "b")).encode() + b"\n")
     problem, after = read_rows([path])
     assert str(problem).startswith(f"{path}:1: ")
-    assert said in str(problem)
+    assert reason in str(problem)
     assert len(str(problem)) < 400
     assert isinstance(after, Conversation)
     assert after.where == f"{path}:2"
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "reason"),
     [
         ("rows.jsonl", b"", "the file has no rows"),
         ("rows.jsonl", b"\n \n", "the file has no rows"),
-        ("rows.jsonl", '{"messages": 1}'.encode("utf-16"), "the file is UTF-16 inside; allowed: JSON lines in UTF-8"),
-        ("rows.jsonl", b"\x1f\x8b\x08", "the file is gzip inside"),
-        ("rows.jsonl", b"PAR1....", "the file is Parquet inside"),
-        ("rows.json", b"{}", "has an ending that isn't known (given: .json); allowed: .jsonl (one JSON object a line)"),
+        (
+            "rows.jsonl",
+            '{"messages": 1}'.encode("utf-16"),
+            "content is UTF-16; allowed: JSON lines in UTF-8",
+        ),
+        ("rows.jsonl", b"\x1f\x8b\x08", "the file's content is gzip"),
+        ("rows.jsonl", b"PAR1....", "the file's content is Parquet"),
+        ("rows.json", b"{}", "has an unknown file extension (given: .json); allowed: .jsonl (one JSON object a line)"),
         ("rows.json", b"{}", "did you mean rows.jsonl?"),
-        ("rows.csv", b"a,b", "has an ending that isn't known (given: .csv)"),
-        ("rows", b"{}", "has an ending that isn't known (given: none)"),
+        ("rows.csv", b"a,b", "has an unknown file extension (given: .csv)"),
+        ("rows", b"{}", "has an unknown file extension (given: none)"),
         ("rows.parquet", b"not parquet", "can't be read as Parquet"),
     ],
 )
-def test_a_file_that_cannot_be_used_says_why(tmp_path, name, content, said):
+def test_an_unusable_file_has_a_reason(tmp_path, name, content, reason):
     path = tmp_path / name
     path.write_bytes(content)
     (problem,) = texts(path)
     assert problem.startswith(f"{path}: ")
-    assert said in problem
+    assert reason in problem
 
 
-def test_a_folder_is_no_file_of_rows(tmp_path):
+def test_a_folder_is_refused(tmp_path):
     assert texts(tmp_path) == [f"{tmp_path}: is a folder; allowed: a file, .jsonl (one JSON object a line) or .parquet"]
 
 
-def test_a_file_that_is_not_there_is_not_found(tmp_path):
-    with pytest.raises(NotFoundError, match="is not there"):
+def test_a_missing_file_of_rows_is_not_found(tmp_path):
+    with pytest.raises(NotFoundError, match="does not exist"):
         list(read_rows([tmp_path / "none.jsonl"]))
 
 
@@ -103,7 +107,7 @@ def test_parquet_holds_the_same_rows_with_row_numbers(tmp_path):
     assert str(read[599]).startswith(f"{path}:600: no message is the assistant's")
 
 
-def test_parquet_without_messages_is_told_once(tmp_path):
+def test_parquet_without_messages_is_one_problem(tmp_path):
     path = tmp_path / "rows.parquet"
     pq.write_table(pa.table({"text": ["a", "b"], "chat": ["c", "d"]}), path)
     assert texts(path) == [
@@ -111,13 +115,13 @@ def test_parquet_without_messages_is_told_once(tmp_path):
     ]
 
 
-def test_parquet_without_rows_is_told(tmp_path):
+def test_parquet_without_rows_is_a_problem(tmp_path):
     path = tmp_path / "rows.parquet"
     pq.write_table(pa.Table.from_pylist([row("a", "b")]).slice(0, 0), path)
     assert texts(path) == [f"{path}: the file has no rows"]
 
 
-def test_parquet_that_is_cut_off_is_told(tmp_path):
+def test_truncated_parquet_is_a_problem(tmp_path):
     path = tmp_path / "rows.parquet"
     pq.write_table(pa.Table.from_pylist([row("a", "b")]), path)
     path.write_bytes(path.read_bytes()[:-20])

@@ -1,4 +1,4 @@
-"""The page stands alone, holds what the table holds, and runs nothing that the data brings."""
+"""The page is self-contained, has the facts of the table, and runs nothing from the data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ELEMENTS = HEAD | {"h1", "h2", "h3", "p", "table", "tr", "td", "th", "svg", "g",
 
 
 class Page(HTMLParser):
-    """Everything that a browser would make an element or an attribute of."""
+    """Everything that a browser would parse as an element or an attribute."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -95,7 +95,7 @@ def test_the_page_has_the_histogram_the_counts_and_the_reasons(report):
     assert f"{report.longest[0].where} {report.longest[0].tokens:,}" in words
 
 
-def test_what_is_learnt_is_marked_as_the_mask_says(report):
+def test_trained_text_is_marked_by_the_mask(report):
     marked = "".join(Page(report_page(report)).marked)
     for example in report.examples:
         for part in example.segments:
@@ -103,7 +103,7 @@ def test_what_is_learnt_is_marked_as_the_mask_says(report):
     assert "say" not in marked
 
 
-def test_a_long_example_is_shortened_and_says_so(write_rows, make_encoder):
+def test_a_long_example_is_shortened_with_a_note(write_rows, make_encoder):
     path = write_rows(row("a", "word " * 3000))
     text = report_page(check([path], make_encoder("chatml"), examples=1))
     assert " more characters</pre>" in text

@@ -1,4 +1,4 @@
-"""Rows that are alike, leak, or are too long are kept, dropped or refused as the values say, and always counted."""
+"""Rows that are equal, leak, or are too long are kept, dropped or refused by the values, and always counted."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def held(write_rows):
     return write_rows(row(words(), "d"), row(HELD, "c"), name="held.jsonl")
 
 
-def test_rows_that_are_alike_are_counted_and_kept(alike, held, make_encoder):
+def test_equal_and_nearly_equal_rows_are_counted_and_kept(alike, held, make_encoder):
     report = check([alike], make_encoder("chatml"), validation=[held])
     assert (report.rows, report.validation_rows, report.kept, report.dropped, report.bad) == (8, 2, 8, 0, 0)
     assert (report.duplicates, report.near_duplicates, report.leaked, report.near_leaked) == (1, 2, 1, 1)
@@ -66,7 +66,7 @@ def test_rows_that_are_alike_are_counted_and_kept(alike, held, make_encoder):
         (RowsConf(near_duplicates="drop", similarity=1), 8, {}),
     ],
 )
-def test_what_is_dropped_is_counted_by_the_choice(alike, held, make_encoder, rules, kept, dropped):
+def test_dropped_rows_are_counted_by_key(alike, held, make_encoder, rules, kept, dropped):
     report = check([alike], make_encoder("chatml"), validation=[held], rows=rules)
     assert (report.kept, report.dropped_for, report.dropped) == (kept, dropped, sum(dropped.values()))
     assert report.rows == report.kept + report.dropped + report.bad
@@ -76,7 +76,7 @@ def test_what_is_dropped_is_counted_by_the_choice(alike, held, make_encoder, rul
 
 
 @pytest.mark.parametrize("choice", ["duplicates", "near_duplicates", "leaked"])
-def test_what_is_refused_is_a_problem_that_no_permission_for_bad_rows_covers(alike, held, make_encoder, choice):
+def test_refused_rows_raise_even_if_bad_rows_are_allowed(alike, held, make_encoder, choice):
     report = check([alike], make_encoder("chatml"), validation=[held], rows=RowsConf(**{choice: "refuse"}))
     assert report.refused == report.bad == report.problem_count == {"duplicates": 1}.get(choice, 2)
     assert f"allowed: data_conf.rows.{choice} keep or drop" in str(report.problems[0])
@@ -85,7 +85,7 @@ def test_what_is_refused_is_a_problem_that_no_permission_for_bad_rows_covers(ali
         report.raise_if_bad(allow_bad_rows=True)
 
 
-def test_rows_that_can_not_be_used_may_be_gone_without_but_stay_counted(write_rows, make_encoder):
+def test_unusable_rows_may_be_dropped_and_are_counted(write_rows, make_encoder):
     path = write_rows(row("a", "b"), row("a", ""), row("c", " "), row("a"))
     report = check([path], make_encoder("chatml"))
     assert (report.kept, report.bad, report.refused) == (1, 3, 0)
@@ -98,7 +98,7 @@ def test_rows_that_can_not_be_used_may_be_gone_without_but_stay_counted(write_ro
         report.raise_if_bad()
 
 
-def test_a_cut_through_an_answer_is_counted_dropped_or_refused(write_rows, make_encoder):
+def test_a_truncated_answer_is_counted_dropped_or_refused(write_rows, make_encoder):
     limit = 60
     path = write_rows(row("a", "b"), row("a", words(200)), row("a", "b", words(200), "d"))
     report = check([path], make_encoder("chatml", max_length=limit, overlong="truncate"))
@@ -107,7 +107,7 @@ def test_a_cut_through_an_answer_is_counted_dropped_or_refused(write_rows, make_
     assert (report.kept, report.truncated, report.dropped_for) == (2, 1, {"cut_answers": 1})
     report = check([path], make_encoder("chatml", max_length=limit, overlong="truncate", cut_answers="refuse"))
     assert (report.kept, report.bad, report.refused) == (2, 1, 1)
-    assert "and cut at 60 inside an answer" in str(report.problems[0])
+    assert "and truncated to 60 inside an answer" in str(report.problems[0])
     report = check([path], make_encoder("chatml", max_length=limit))
     assert (report.kept, report.dropped_for) == (1, {"overlong": 2})
     report = check([path], make_encoder("chatml", max_length=limit, overlong="refuse"))
@@ -121,12 +121,12 @@ def test_each_method_refuses_the_rows_of_the_other(write_rows, make_encoder):
     report = check([pairs, chats], make_encoder("chatml"))
     assert report.formats == {str(pairs): "preference", str(chats): "messages"}
     assert report.kept == 1
-    assert "supervised finetuning learns conversations; allowed: method: dpo" in str(report.problems[0])
+    assert "supervised finetuning trains on conversations; allowed: method: dpo" in str(report.problems[0])
     report = check([pairs, chats], make_encoder("chatml", max_length=200), method="dpo", examples=3)
     assert (report.kept, report.dropped_for, report.bad) == (1, {"overlong": 1}, 1)
     assert [example.name for example in report.examples] == [f"{pairs}:1 (chosen)", f"{pairs}:1 (rejected)"]
-    learnt = ["".join(part.text for part in example.segments if part.learnt) for example in report.examples]
-    assert learnt == ["b<|im_end|>", "c<|im_end|>"]
+    trained = ["".join(part.text for part in example.segments if part.learnt) for example in report.examples]
+    assert trained == ["b<|im_end|>", "c<|im_end|>"]
 
 
 def test_a_preference_is_encoded_as_the_chosen_and_the_rejected_answer(write_rows, make_encoder):
@@ -137,8 +137,8 @@ def test_a_preference_is_encoded_as_the_chosen_and_the_rejected_answer(write_row
     for row_, given in zip(kept, rows, strict=True):
         chosen, rejected = row_.sequences
         for side, answer in ((chosen, given["chosen"]), (rejected, "c")):
-            learnt = [token for token, counts in zip(side.input_ids, side.loss_mask, strict=True) if counts]
-            assert encoder.tokenizer.decode(learnt) == f"{answer}<|im_end|>"
+            trained = [token for token, counts in zip(side.input_ids, side.loss_mask, strict=True) if counts]
+            assert encoder.tokenizer.decode(trained) == f"{answer}<|im_end|>"
 
 
 def test_rows_with_tools_are_counted(write_rows, make_encoder):
@@ -146,7 +146,7 @@ def test_rows_with_tools_are_counted(write_rows, make_encoder):
     assert check([path], make_encoder("chatml")).tool_rows == 1
 
 
-def test_the_table_names_what_is_alike_and_what_was_dropped(alike, held, make_encoder):
+def test_the_table_names_equal_and_dropped_rows(alike, held, make_encoder):
     from rich.console import Console
 
     console = Console(width=300, no_color=True)
@@ -156,11 +156,11 @@ def test_the_table_names_what_is_alike_and_what_was_dropped(alike, held, make_en
     text = captured.get()
     assert "2 near duplicates" in text
     assert "equal to a validation row; 1 more are nearly equal to one" in text
-    assert f"{alike}:5: equal to {held}:2, which is validated on" in text
-    assert "can't be used; 1 of them refused by choice" in text
+    assert f"{alike}:5: equal to {held}:2, a validation row" in text
+    assert "can't be used; 1 of them refused by the values" in text
 
 
-def test_rows_of_one_group_go_to_one_side(make_encoder, write_rows):
+def test_rows_of_one_group_are_on_one_side(make_encoder, write_rows):
     texts = [words() for _ in range(60)]
     path = write_rows(*(row(text, "a") for text in texts), *(row(f"{text} now", "a") for text in texts))
     encoded, _ = encode_files([path], make_encoder("chatml"))

@@ -1,4 +1,4 @@
-"""Every shape of rows is told by its fields and read into the same conversations and preferences."""
+"""Every format of rows is detected by its fields and parsed into the same conversations and preferences."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ A = {"role": "assistant", "content": "Hello"}
 B = {"role": "assistant", "content": "Go away"}
 
 
-def said(messages) -> list[tuple[str, str]]:
+def texts(messages) -> list[tuple[str, str]]:
     return [(message.role, message.content) for message in messages]
 
 
@@ -52,22 +52,22 @@ CONVERSATIONS = [
 
 
 @pytest.mark.parametrize(("given", "format", "messages"), CONVERSATIONS)
-def test_a_shape_is_told_by_its_fields_and_read(given, format, messages):
+def test_a_format_is_detected_by_its_fields_and_parsed(given, format, messages):
     assert detect(given) == format
     made = parse_row(given, "f:1", format)
     assert isinstance(made, Conversation), made
-    assert said(made.messages) == messages
+    assert texts(made.messages) == messages
     assert (made.tools, made.where, made.unused) == (None, "f:1", ())
 
 
-ASKED = [("user", "Hi")]
+QUESTION = [("user", "Hi")]
 PREFERENCES = [
-    ({"prompt": "Hi", "chosen": "Hello", "rejected": "Go away"}, ASKED),
-    ({"prompt": [U], "chosen": [A], "rejected": [B]}, ASKED),
-    ({"chosen": [U, A], "rejected": [U, B]}, ASKED),
-    ({"prompt": "Hi", "chosen": [U, A], "rejected": [U, B]}, ASKED),
-    ({"prompt": [U], "chosen": A, "rejected": B}, ASKED),
-    ({"system": "s", "question": "Hi", "chosen": "Hello", "rejected": "Go away"}, [("system", "s"), *ASKED]),
+    ({"prompt": "Hi", "chosen": "Hello", "rejected": "Go away"}, QUESTION),
+    ({"prompt": [U], "chosen": [A], "rejected": [B]}, QUESTION),
+    ({"chosen": [U, A], "rejected": [U, B]}, QUESTION),
+    ({"prompt": "Hi", "chosen": [U, A], "rejected": [U, B]}, QUESTION),
+    ({"prompt": [U], "chosen": A, "rejected": B}, QUESTION),
+    ({"system": "s", "question": "Hi", "chosen": "Hello", "rejected": "Go away"}, [("system", "s"), *QUESTION]),
     ({"instruction": "Hi", "input": "x", "chosen": "Hello", "rejected": "Go away"}, [("user", "Hi\nx")]),
     (
         {
@@ -75,50 +75,50 @@ PREFERENCES = [
             "chosen": {"from": "gpt", "value": "Hello"},
             "rejected": {"from": "gpt", "value": "Go away"},
         },
-        ASKED,
+        QUESTION,
     ),
     (
         {
             "chosen": "\n\nHuman: Hi\n\nAssistant: Hello",
             "rejected": "\n\nHuman: Hi\n\nAssistant: Go away",
         },
-        ASKED,
+        QUESTION,
     ),
     ({"chosen": [U, A, U, A], "rejected": [U, A, U, B]}, [("user", "Hi"), ("assistant", "Hello"), ("user", "Hi")]),
 ]
 
 
 @pytest.mark.parametrize(("given", "prompt"), PREFERENCES)
-def test_a_preference_is_read_in_each_of_its_forms(given, prompt):
+def test_a_preference_is_parsed_in_each_of_its_forms(given, prompt):
     assert detect(given) == "preference"
     made = parse_row(given, "f:1", "preference")
     assert isinstance(made, Preference), made
-    assert said(made.prompt) == prompt
-    assert said(made.chosen) == [("assistant", "Hello")]
-    assert said(made.rejected) == [("assistant", "Go away")]
+    assert texts(made.prompt) == prompt
+    assert texts(made.chosen) == [("assistant", "Hello")]
+    assert texts(made.rejected) == [("assistant", "Go away")]
     chosen, rejected = made.conversations
     assert (chosen.given, chosen.answers) == (len(prompt), [len(prompt)])
-    assert said(rejected.messages) == [*prompt, ("assistant", "Go away")]
+    assert texts(rejected.messages) == [*prompt, ("assistant", "Go away")]
 
 
-def test_equal_conversations_of_other_shapes_have_one_digest():
+def test_equal_conversations_of_other_formats_have_one_digest():
     same = [given for given, _, messages in CONVERSATIONS if messages == ONE_TURN]
     assert len(same) > 6
     assert len({parse_row(given, "f:1", detect(given)).digest() for given in same}) == 1
 
 
-def test_only_the_completion_of_a_prompt_with_turns_is_learnt(make_encoder):
+def test_only_the_completion_of_a_prompt_with_turns_is_trained(make_encoder):
     made = parse_row({"prompt": [U, B, U], "completion": [A]}, "f:1", "prompt-completion")
     assert made.given == 3
     encoder = make_encoder("chatml")
     (encoded,) = encoder.encode(made)
-    learnt = [number for number, counts in zip(encoded.input_ids, encoded.loss_mask, strict=True) if counts]
-    assert encoder.tokenizer.decode(learnt) == "Hello<|im_end|>"
+    trained = [number for number, counts in zip(encoded.input_ids, encoded.loss_mask, strict=True) if counts]
+    assert encoder.tokenizer.decode(trained) == "Hello<|im_end|>"
     assert made.digest() != parse_row({"messages": [U, B, U, A]}, "f:1").digest()
 
 
 @pytest.mark.parametrize("as_text", [False, True])
-def test_calls_of_tools_come_as_objects_or_as_text(as_text):
+def test_tool_calls_are_objects_or_text(as_text):
     written = (lambda value: json.dumps(value)) if as_text else (lambda value: value)
     shared = {"conversations": [
         {"from": "human", "value": "1 + 1?"},
@@ -143,7 +143,7 @@ def test_calls_of_tools_come_as_objects_or_as_text(as_text):
         assert (json.loads(arguments) if isinstance(arguments, str) else arguments) == {"a": 1}
 
 
-def test_fields_that_no_shape_reads_are_named():
+def test_fields_that_no_format_uses_are_named():
     given = {"conversations": [{"from": "human", "value": "Hi", "note": 1}, {"from": "gpt", "value": "x"}], "id": 1}
     assert parse_row(given, "f:1", "sharegpt").unused == ("id", "conversations[].note")
     assert parse_row({"prompt": "a", "completion": "b", "source": 1}, "f:1", "prompt-completion").unused == ("source",)
@@ -180,7 +180,7 @@ def test_fields_that_no_shape_reads_are_named():
         (
             "messages",
             {"messages": [U, A | {"tool_calls": [{"name": "f", "arguments": "[1]"}]}]},
-            "messages[1].tool_calls[0].function.arguments are no object (given: [1])",
+            "messages[1].tool_calls[0].function.arguments are not an object (given: [1])",
         ),
         (
             "messages",
@@ -205,28 +205,32 @@ def test_fields_that_no_shape_reads_are_named():
         ("prompt-completion", {"prompt": "a", "completion": None}, "completion is neither text nor messages"),
         ("prompt-completion", {"prompt": "a", "completion": [U, A]}, "completion begins with the user's message"),
         ("prompt-completion", {"prompt": "a", "completion": "b", "label": False}, "rates its completion (label)"),
-        ("prompt-completion", row("a", "b"), "it has the shape messages, and its file is read as prompt-completion"),
+        ("prompt-completion", row("a", "b"), "it has the format messages, but its file is read as prompt-completion"),
         ("alpaca", {"instruction": "", "output": "b"}, "instruction is empty"),
         ("alpaca", {"instruction": "a", "output": ""}, "output is empty"),
-        ("alpaca", {"instruction": "a", "output": "b", "history": ["x"]}, "history[0] is no pair"),
+        ("alpaca", {"instruction": "a", "output": "b", "history": ["x"]}, "history[0] is not a pair"),
         ("alpaca", {"text": "a"}, "the row has no instruction and output (given: keys text)"),
         ("preference", {"chosen": "a", "rejected": "b"}, "has no prompt; allowed: prompt, or chosen and rejected"),
         ("preference", {"prompt": "q", "chosen": "a", "rejected": "a"}, "chosen and rejected are equal"),
         ("preference", {"prompt": "q", "chosen": "a", "rejected": ""}, "rejected is empty"),
         ("preference", {"prompt": "q", "chosen": [U], "rejected": [A]}, "chosen begins with the user's message"),
-        ("preference", {"prompt": "other", "chosen": [U, A], "rejected": [U, B]}, "the prompt is not what chosen"),
+        (
+            "preference",
+            {"prompt": "other", "chosen": [U, A], "rejected": [U, B]},
+            "do not begin with the prompt",
+        ),
         ("preference", {"prompt": [U, A], "chosen": "a", "rejected": "b"}, "the prompt ends with the assistant's"),
-        ("preference", row("a", "b"), "the row has no chosen and rejected: it has the shape messages"),
+        ("preference", row("a", "b"), "the row has no chosen and rejected: it has the format messages"),
     ],
 )
-def test_a_row_that_cannot_be_used_names_its_own_fields(format, given, reason):
+def test_an_unusable_row_names_its_own_fields(format, given, reason):
     problem = parse_row(given, "f:7", format)
     assert isinstance(problem, Problem), problem
     assert reason in str(problem)
     assert str(problem).startswith("f:7: ")
 
 
-def test_a_file_has_the_shape_of_most_of_its_first_rows(write_rows):
+def test_a_file_has_the_format_of_most_of_its_first_rows(write_rows):
     other = {"instruction": "a", "output": "b"}
     path = write_rows({"id": 1}, other, *[{"prompt": "a", "completion": "b"}] * 3, {"id": 2})
     assert format_of(path) == "prompt-completion"
@@ -236,16 +240,16 @@ def test_a_file_has_the_shape_of_most_of_its_first_rows(write_rows):
     assert isinstance(third, Conversation)
 
 
-def test_a_chosen_format_overrides_what_the_rows_look_like(write_rows):
+def test_a_given_format_overrides_the_detected_one(write_rows):
     given = {"messages": [U, A], "prompt": "a", "completion": "b"}
     path = write_rows(given)
-    assert [said(made.messages) for made in read_rows([path])] == [ONE_TURN]
+    assert [texts(made.messages) for made in read_rows([path])] == [ONE_TURN]
     (made,) = read_rows([path], {path: "prompt-completion"})
-    assert said(made.messages) == [("user", "a"), ("assistant", "b")]
+    assert texts(made.messages) == [("user", "a"), ("assistant", "b")]
     assert made.unused == ("messages",)
 
 
-def test_each_file_has_a_shape_of_its_own(write_rows):
+def test_each_file_has_its_own_format(write_rows):
     rows = [given for given, _, _ in CONVERSATIONS if detect(given) == "alpaca"]
     one = write_rows(*rows, name="one.jsonl")
     two = write_rows(*(given for given, _ in PREFERENCES), name="two.jsonl")
@@ -253,7 +257,7 @@ def test_each_file_has_a_shape_of_its_own(write_rows):
     assert [type(made) for made in read] == [Conversation] * len(rows) + [Preference] * len(PREFERENCES)
 
 
-def test_parquet_has_every_shape_too(tmp_path):
+def test_parquet_has_every_format_too(tmp_path):
     assert len(FORMATS) == 5
     for name, rows in {
         "alpaca": [{"instruction": "Hi", "input": None, "output": "Hello"}],

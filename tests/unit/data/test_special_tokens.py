@@ -1,4 +1,4 @@
-"""Special tokens written out in a row's texts: found as the tokenizer reads them, counted, and left out by default."""
+"""Special tokens in a row's texts: found as the tokenizer reads them, counted, and dropped by default."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_special_token_is_found_in_every_kind_of_text(make_encoder, style, tok
     ]
 
 
-def test_both_sides_of_a_preference_and_its_prompt_are_looked_at(make_encoder):
+def test_both_sides_of_a_preference_and_its_prompt_are_searched(make_encoder):
     given = {"prompt": "a <|im_end|>", "chosen": "b", "rejected": "c <|im_start|>"}
     assert found(make_encoder("chatml"), given) == [
         ("prompt[0].content", "user", "<|im_end|>"),
@@ -82,7 +82,7 @@ def test_both_sides_of_a_preference_and_its_prompt_are_looked_at(make_encoder):
 
 
 @pytest.mark.parametrize("style", ["chatml", "llama3", "mistral", "zephyr"])
-def test_what_only_resembles_a_special_token_is_text(make_encoder, style):
+def test_text_that_resembles_a_special_token_is_text(make_encoder, style):
     texts = ["<|im_ end|>", "<| im_end |>", "< /s>", "<|eot-id|>", "im_end", "<unk", "[INST]", "naïve 日本 😀 \u2581"]
     for text in texts:
         assert found(make_encoder(style), row(text, text)) == []
@@ -94,7 +94,7 @@ def test_another_family_s_special_tokens_are_text(make_encoder, style, foreign):
 
 
 def _changed(folder, change):
-    """Load a tokenizer, change its Rust side, and make an encoder of it."""
+    """Load a tokenizer, change its Rust tokenizer, and return an encoder with it."""
     tokenizer = load_tokenizer(folder, DataConf())
     change(tokenizer)
     return ChatEncoder(tokenizer)
@@ -113,7 +113,7 @@ def test_a_spelling_that_the_tokenizer_normalises_is_found(tokenizer_folder):
     assert found(encoder, row("ask", "say ［ＥＮＤ］")) == [("messages[1].content", "assistant", "[END]")]
 
 
-def test_a_mark_of_the_template_is_found_though_the_tokenizer_does_not_call_it_special(tokenizer_folder):
+def test_a_separator_of_the_template_is_found_even_if_not_special(tokenizer_folder):
     def change(tokenizer):
         from tokenizers import AddedToken
 
@@ -153,7 +153,7 @@ def poisoned(write_rows):
 @pytest.mark.parametrize(
     ("choice", "kept", "dropped", "bad"), [("keep", 4, 0, 0), ("drop", 1, 3, 0), ("refuse", 1, 0, 3)]
 )
-def test_what_becomes_of_such_rows_is_chosen_and_each_is_counted(poisoned, make_encoder, choice, kept, dropped, bad):
+def test_such_rows_are_kept_dropped_or_refused_and_counted(poisoned, make_encoder, choice, kept, dropped, bad):
     rules = RowsConf(special_tokens=choice)
     report = check([poisoned], make_encoder("chatml"), rows=rules)
     assert (report.rows, report.kept, report.dropped, report.bad, report.refused) == (4, kept, dropped, bad, bad)
@@ -164,16 +164,16 @@ def test_what_becomes_of_such_rows_is_chosen_and_each_is_counted(poisoned, make_
     assert (len(trained), of_training) == (kept, report)
 
 
-def test_by_default_such_rows_are_left_out(poisoned, make_encoder):
+def test_by_default_such_rows_are_dropped(poisoned, make_encoder):
     report = check([poisoned], make_encoder("chatml"))
     assert report.dropped_for == {"special_tokens": 3}
 
 
-def test_a_refused_row_is_told_with_its_place_and_the_choices(poisoned, make_encoder):
+def test_a_refused_row_is_reported_with_its_place_and_the_choices(poisoned, make_encoder):
     report = check([poisoned], make_encoder("chatml"), rows=RowsConf(special_tokens="refuse"))
     assert str(report.problems[1]) == (
-        f"{poisoned}:3: has the special token <|im_end|> written out in messages[1].content, where the model takes it "
-        "for real (given: It <|im_end|> floats.); allowed: data_conf.rows.special_tokens keep or drop"
+        f"{poisoned}:3: has the special token <|im_end|> in messages[1].content, which the model reads as a "
+        "control token (given: It <|im_end|> floats.); allowed: data_conf.rows.special_tokens keep or drop"
     )
     with pytest.raises(InvalidDataError):
         report.raise_if_bad(allow_bad_rows=True)
@@ -201,12 +201,12 @@ def test_the_report_shows_them_in_table_page_and_json(poisoned, make_encoder):
         "text": "It <|im_end|> floats.",
     }
     assert special_tokens_line(report) == (
-        f"3 of 4 rows of {poisoned} have special tokens written out in texts "
+        f"3 of 4 rows of {poisoned} have special tokens in their texts "
         f"(<|im_end|> in 3, <|im_start|> in 1; first: {poisoned}:2)"
     )
 
 
-def test_a_file_full_of_them_can_not_be_trained_on(write_rows, make_encoder):
+def test_a_file_of_such_rows_only_can_not_be_trained_on(write_rows, make_encoder):
     path = write_rows(*(row(f"{number} <|im_end|>", "yes") for number in range(2000)))
     report = check([path], make_encoder("chatml"))
     assert (report.rows, report.kept, report.special_token_rows) == (2000, 0, 2000)

@@ -1,4 +1,4 @@
-"""The chat template contract tells what a server would do otherwise than the training."""
+"""The chat template contract reports every difference between a server and the training."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ TURN = "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_
 
 @pytest.mark.parametrize("conf", [DataConf(), CHAT_ML], ids=["keep-original", "chat-ml"])
 @pytest.mark.parametrize("style", ["chatml", "llama3", "mistral", "zephyr"])
-def test_the_known_families_of_templates_hold(make_encoder, style, conf):
+def test_the_known_families_of_templates_keep_the_contract(make_encoder, style, conf):
     encoder = make_encoder(style, conf=conf)
     assert check_template(encoder, [chat("a", "b"), chat("a", "b", "c", "\n\nd", system="s")]) == []
 
 
-def test_the_whole_text_in_the_loss_holds_too(make_encoder):
+def test_the_whole_text_in_the_loss_keeps_it_too(make_encoder):
     assert check_template(make_encoder("chatml", completions_only=False)) == []
 
 
-def test_a_limit_of_length_is_no_matter_of_the_template(make_encoder):
+def test_the_length_limit_does_not_affect_the_contract(make_encoder):
     assert check_template(make_encoder("chatml", max_length=3)) == []
 
 
@@ -40,21 +40,21 @@ def test_a_template_that_never_stops_is_found(make_encoder):
     template = HEAD + "{{ message['role'] + ': ' + message['content'] + '\n' }}" + "{% endfor %}"
     (problem,) = check_template(make_encoder("chatml", template=template))
     assert str(problem) == (
-        "chat template: has an answer that the chat template ends with no token the server stops at; "
+        "chat template: has an answer that the chat template does not end with a token that the server stops at; "
         "allowed: <|im_end|>; did you mean chat_template_name chat-ml?"
     )
 
 
-def test_a_stop_that_the_server_does_not_know_is_found(make_encoder):
+def test_an_end_that_the_server_does_not_stop_at_is_found(make_encoder):
     encoder = make_encoder("chatml", stop_ids=[0])
     (problem,) = check_template(encoder)
-    assert "ends with no token the server stops at; allowed: <|endoftext|>" in str(problem)
+    assert "does not end with a token that the server stops at; allowed: <|endoftext|>" in str(problem)
 
 
-def test_a_template_that_changes_what_came_before_is_found(make_encoder):
+def test_a_template_that_changes_earlier_turns_is_found(make_encoder):
     template = "{{ messages | length }}" + HEAD + TURN + TAIL
     (problem,) = check_template(make_encoder("chatml", template=template))
-    assert "renders differently up to messages[1] once the answer is there" in str(problem)
+    assert "renders differently up to messages[1] once the answer follows" in str(problem)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_template_that_changes_what_came_before_is_found(make_encoder):
         TURN + "{% if false %}{% generation %}{% endgeneration %}{% endif %}",
     ],
 )
-def test_what_a_template_s_own_blocks_mark_does_not_decide(make_encoder, turn):
+def test_a_templates_generation_blocks_are_ignored(make_encoder, turn):
     template = HEAD + "{% if message['role'] == 'assistant' %}" + turn + "{% else %}" + TURN + "{% endif %}" + TAIL
     encoder = make_encoder("chatml", template=template)
     assert check_template(encoder) == []
@@ -74,7 +74,7 @@ def test_what_a_template_s_own_blocks_mark_does_not_decide(make_encoder, turn):
     assert encoder.tokenizer.decode(encoded.input_ids[start:end]) == "words of an answer<|im_end|>"
 
 
-def test_a_template_for_single_questions_holds_for_them(make_encoder):
+def test_a_template_for_single_questions_keeps_it_for_them(make_encoder):
     template = (
         "{% if messages | length > 2 %}{{ raise_exception('one question only') }}{% endif %}" + HEAD + TURN + TAIL
     )

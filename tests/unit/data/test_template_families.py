@@ -1,4 +1,4 @@
-"""Over the templates of real models: what is learnt is what a server would ask for and stop at, on every turn.
+"""Over the templates of real models: the trained ids are those that a server would request and stop at, on every turn.
 
 The oracle is the server's view: the tokenizer's own rendering of the messages before an answer, with its generation
 prompt.
@@ -17,7 +17,7 @@ from tuneyard.errors import InvalidDataError
 
 @pytest.fixture(scope="module")
 def encoders(tmp_path_factory):
-    """An encoder for each family, made when it is asked for."""
+    """An encoder for each family, built on demand."""
     root, made = tmp_path_factory.mktemp("families"), {}
 
     def encoder(name: str) -> ChatEncoder:
@@ -31,7 +31,7 @@ def encoders(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", CONVERSATIONS)
 @pytest.mark.parametrize("name", FAMILIES)
-def test_each_answer_is_learnt_after_the_server_s_prompt_up_to_the_token_it_stops_at(encoders, name, kind):
+def test_each_answer_is_trained_after_the_servers_prompt_up_to_its_stop_token(encoders, name, kind):
     family, conversation, encoder = FAMILIES[name], CONVERSATIONS[kind], encoders(name)
     if kind in family.refused:
         with pytest.raises(InvalidDataError) as refused:
@@ -41,16 +41,16 @@ def test_each_answer_is_learnt_after_the_server_s_prompt_up_to_the_token_it_stop
     sequences = encoder.encode(conversation)
     tokenizer = encoder.tokenizer
     answers = [number for number, message in enumerate(conversation.messages) if message.role == "assistant"]
-    learnt = [(sequence, span) for sequence in sequences for span in sequence.answers]
-    assert len(learnt) == len(answers)
+    trained = [(sequence, span) for sequence in sequences for span in sequence.answers]
+    assert len(trained) == len(answers)
     for sequence, spans in ((sequence, sequence.answers) for sequence in sequences):
         within = {index for start, end in spans for index in range(start, end)}
         assert within == {index for index, counts in enumerate(sequence.loss_mask) if counts} != set()
     messages = [message.as_dict() for message in conversation.messages]
-    for number, (sequence, (start, end)) in zip(answers, learnt, strict=True):
-        asked = template_messages(messages[:number])
+    for number, (sequence, (start, end)) in zip(answers, trained, strict=True):
+        request = template_messages(messages[:number])
         given = None if conversation.tools is None else list(conversation.tools)
-        served = tokenizer.apply_chat_template(asked, tools=given, add_generation_prompt=True, return_dict=False)
+        served = tokenizer.apply_chat_template(request, tools=given, add_generation_prompt=True, return_dict=False)
         assert sequence.input_ids[:start] == served
         stops = set(tokenizer.convert_tokens_to_ids(list(family.stops)))
         assert [place for place in range(start, end) if sequence.input_ids[place] in stops] == [end - 1]
@@ -70,7 +70,7 @@ def test_each_answer_is_learnt_after_the_server_s_prompt_up_to_the_token_it_stop
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_what_a_family_has_a_form_for_is_not_refused(encoders, name):
+def test_a_familys_supported_forms_are_not_refused(encoders, name):
     refused = set()
     for kind, conversation in CONVERSATIONS.items():
         try:
@@ -81,7 +81,7 @@ def test_what_a_family_has_a_form_for_is_not_refused(encoders, name):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_our_own_server_makes_the_ids_that_were_trained(encoders, name):
+def test_our_own_server_computes_the_trained_ids(encoders, name):
     from tuneyard.serving.answers.decoding import SpecialTokens
     from tuneyard.serving.requests import ChatCompletionRequest
     from tuneyard.serving.template import ChatTemplate
@@ -91,13 +91,13 @@ def test_our_own_server_makes_the_ids_that_were_trained(encoders, name):
     for kind, conversation in CONVERSATIONS.items():
         if kind in FAMILIES[name].refused:
             continue
-        learnt = [(each, span) for each in encoder.encode(conversation) for span in each.answers]
+        trained = [(each, span) for each in encoder.encode(conversation) for span in each.answers]
         answers = [number for number, message in enumerate(conversation.messages) if message.role == "assistant"]
-        for number, (sequence, (start, _)) in zip(answers, learnt, strict=True):
+        for number, (sequence, (start, _)) in zip(answers, trained, strict=True):
             messages = [message.as_dict() for message in conversation.messages[:number]]
-            asked = {"model": "m", "messages": messages, "tools": conversation.tools and list(conversation.tools)}
+            request = {"model": "m", "messages": messages, "tools": conversation.tools and list(conversation.tools)}
             body = ChatCompletionRequest.model_validate(
-                {key: value for key, value in asked.items() if value is not None}
+                {key: value for key, value in request.items() if value is not None}
             )
             served = template.prompt(body.given_messages, body.offered_tools, {}).inputs["input_ids"].tolist()
             assert served == [sequence.input_ids[:start]], kind

@@ -57,7 +57,7 @@ def test_no_revision_is_the_newest_commit(server: HubServer, hub: Hub) -> None:
     assert hub.resolve("org/tiny", "").commit == newest
 
 
-def test_a_tree_of_several_pages_is_listed_whole(server: HubServer, hub: Hub) -> None:
+def test_a_tree_of_several_pages_is_listed_completely(server: HubServer, hub: Hub) -> None:
     server.page_size = 2
     server.add_model("org/tiny", {f"part-{number}.txt": b"x" for number in range(7)})
     assert len(hub.resolve("org/tiny", "main").files) == 7
@@ -70,7 +70,7 @@ def test_every_kind_of_file_is_streamed_byte_for_byte(server: HubServer, hub: Hu
     assert read(hub, path) == FILES[path]
 
 
-def test_bytes_come_from_the_pinned_commit_though_main_moves_on(server: HubServer, hub: Hub) -> None:
+def test_bytes_are_those_of_the_pinned_commit_after_main_has_moved(server: HubServer, hub: Hub) -> None:
     server.add_model("org/tiny", FILES)
     model = hub.resolve("org/tiny", "main")
     server.add_model("org/tiny", {**FILES, "config.json": b"another"})
@@ -86,7 +86,7 @@ def test_the_token_goes_to_the_hub_and_never_to_its_storage(server: HubServer, h
 
 
 @pytest.mark.parametrize("path", ["config.json", "model.safetensors"])
-def test_a_dropped_connection_is_taken_up_at_the_byte_it_broke_off(
+def test_a_dropped_connection_is_resumed_at_its_byte(
     server: HubServer, hub: Hub, waits: list[float], path: str
 ) -> None:
     server.add_model("org/tiny", FILES)
@@ -106,12 +106,12 @@ def test_a_server_that_ignores_ranges_is_read_again_from_the_start(server: HubSe
     assert received + b"".join(chunks) == WEIGHTS
 
 
-def test_a_file_that_never_comes_is_given_up_after_bounded_tries(
+def test_a_file_that_never_arrives_is_given_up_after_a_number_of_attempts(
     server: HubServer, hub: Hub, waits: list[float]
 ) -> None:
     server.add_model("org/tiny", FILES)
     server.faults["model.safetensors"] = Fault(status=503)
-    with pytest.raises(UnavailableError, match="failed with HTTP 503 for org/tiny"):
+    with pytest.raises(UnavailableError, match="failed with HTTP 503 for 'org/tiny'"):
         read(hub, "model.safetensors")
     assert waits == [1.0, 2.0, 4.0, 8.0]
 
@@ -124,7 +124,7 @@ def test_a_retry_after_is_waited_for_on_files_and_on_the_api(server: HubServer, 
     assert waits == [7.0, 11.0]
 
 
-def test_a_retry_after_of_an_hour_is_told_and_not_waited_for(server: HubServer, hub: Hub, waits: list[float]) -> None:
+def test_a_retry_after_of_an_hour_raises_at_once(server: HubServer, hub: Hub, waits: list[float]) -> None:
     server.add_model("org/tiny", FILES)
     server.api_faults = [Fault(status=429, retry_after="3600")]
     with pytest.raises(UnavailableError, match="limits the rate of requests"):
@@ -136,12 +136,12 @@ def test_a_retry_after_of_an_hour_is_told_and_not_waited_for(server: HubServer, 
 def test_another_size_than_declared_is_an_integrity_error(server: HubServer, hub: Hub, served: bytes) -> None:
     server.add_model("org/tiny", FILES)
     server.faults["model.safetensors"] = Fault(serve=served)
-    with pytest.raises(IntegrityError, match=r"declares 512000 bytes for model.safetensors and serves"):
+    with pytest.raises(IntegrityError, match=r"declares 512000 bytes for 'model.safetensors' and serves"):
         read(hub, "model.safetensors")
 
 
 def test_a_missing_model_is_not_found_and_its_page_is_named(server: HubServer, hub: Hub) -> None:
-    with pytest.raises(NotFoundError, match="There is no model org/none on http") as caught:
+    with pytest.raises(NotFoundError, match="There is no model 'org/none' on 'http") as caught:
         hub.resolve("org/none", "main")
     assert f"{server.url}/org/none" in caught.value.hint
 
@@ -155,7 +155,7 @@ def test_without_a_token_the_hint_for_a_missing_model_names_hf_token(server: Hub
 
 def test_a_missing_revision_is_not_found_and_is_named(server: HubServer, hub: Hub) -> None:
     server.add_model("org/tiny", FILES)
-    with pytest.raises(NotFoundError, match="org/tiny has no revision 'v9'") as caught:
+    with pytest.raises(NotFoundError, match="'org/tiny' has no revision 'v9'") as caught:
         hub.resolve("org/tiny", "v9")
     assert "modelRevision" in caught.value.hint
 
@@ -163,13 +163,13 @@ def test_a_missing_revision_is_not_found_and_is_named(server: HubServer, hub: Hu
 def test_a_gated_model_is_denied_with_the_page_where_its_terms_are(server: HubServer) -> None:
     server.add_model("org/tiny", FILES, gated=True)
     hub = Hub(endpoint=server.url, patience=Patience(attempts=1))
-    with pytest.raises(DeniedError, match="org/tiny is gated") as caught:
+    with pytest.raises(DeniedError, match="'org/tiny' is gated") as caught:
         read(hub, "model.safetensors")
     assert f"Accept its terms at {server.url}/org/tiny" in caught.value.hint
     assert "HF_TOKEN" in caught.value.hint
 
 
-def test_a_refused_token_is_denied_and_told_as_such(server: HubServer) -> None:
+def test_a_refused_token_is_denied(server: HubServer) -> None:
     server.add_model("org/tiny", FILES)
     hub = Hub(endpoint=server.url, token="hf_wrong", patience=Patience(attempts=1))
     with pytest.raises(DeniedError, match="refuses the token") as caught:
@@ -187,7 +187,7 @@ def test_an_unreachable_server_is_unavailable() -> None:
     assert "HF_ENDPOINT" in caught.value.hint
 
 
-def test_what_is_no_hub_is_told_as_such(server: HubServer) -> None:
+def test_another_server_than_a_hub_is_reported(server: HubServer) -> None:
     server.add_model("org/tiny", FILES)
     server.api_faults = [Fault(status=200)]
     hub = Hub(endpoint=server.url, patience=Patience(attempts=1))
@@ -195,6 +195,6 @@ def test_what_is_no_hub_is_told_as_such(server: HubServer) -> None:
         hub.resolve("org/tiny", "main")
 
 
-def test_a_text_that_can_be_no_id_is_an_invalid_value(hub: Hub) -> None:
-    with pytest.raises(InvalidValuesError, match="can't be a model on the Hub"):
+def test_an_invalid_model_id_is_an_invalid_value(hub: Hub) -> None:
+    with pytest.raises(InvalidValuesError, match="is not a valid model id on the Hub"):
         hub.resolve("org/ti ny", "main")

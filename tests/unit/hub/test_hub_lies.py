@@ -40,7 +40,7 @@ def test_another_commit_than_the_one_requested_is_refused_before_its_files_are_l
 
     hostile.use(Case("another commit", answer))
     hub = Hub(endpoint=hostile.url, patience=Patience(attempts=1))
-    assert hub.resolve("org/tiny", "main").commit == OTHER_COMMIT  # a branch is what the Hub says it is
+    assert hub.resolve("org/tiny", "main").commit == OTHER_COMMIT  # the Hub decides what a branch is
     hostile.use(Case("another commit", answer))
     with pytest.raises(IntegrityError, match=f"commit '{OTHER_COMMIT}' of 'org/tiny' instead of '{COMMIT}'"):
         hub.resolve("org/tiny", COMMIT)
@@ -48,17 +48,17 @@ def test_another_commit_than_the_one_requested_is_refused_before_its_files_are_l
 
 
 LIMITS = {
-    "redirects": (Limits(redirects=0), "sent on more than 0 times"),
+    "redirects": (Limits(redirects=0), "redirected more than 0 times"),
     "bytes of a page": (Limits(answer_bytes=10), "longer than 10 bytes"),
-    "seconds of a page": (Limits(answer_seconds=0), "was not done after 0 s"),
-    "pages": (Limits(pages=0), "pages without end"),
+    "seconds of a page": (Limits(answer_seconds=0), "was not complete after 0 s"),
+    "pages": (Limits(pages=0), "endless pages"),
     "files": (Limits(files=2), "more than 2 files"),
-    "bytes in so many seconds": (Limits(slow_seconds=0, slow_bytes=1 << 30), "bytes came in"),
+    "bytes in so many seconds": (Limits(slow_seconds=0, slow_bytes=1 << 30), "bytes arrived in"),
 }
 
 
 @pytest.mark.parametrize("limit", LIMITS)
-def test_each_limit_holds_for_a_hub_that_tells_the_truth(hostile: HostileHub, limit: str) -> None:
+def test_each_limit_applies_to_an_honest_hub(hostile: HostileHub, limit: str) -> None:
     """What costs more than a limit allows is refused, whoever answers; so nothing else can be the reason."""
     limits, words = LIMITS[limit]
     hostile.use(Case("honest", lambda request: None))
@@ -74,8 +74,8 @@ def test_each_limit_holds_for_a_hub_that_tells_the_truth(hostile: HostileHub, li
         fetched(limits)
 
 
-def test_a_packed_answer_is_refused_whatever_is_in_it(hostile: HostileHub) -> None:
-    """The body is what it should be: only the header says that it is packed."""
+def test_a_compressed_response_is_refused(hostile: HostileHub) -> None:
+    """The body is correct: only the header claims that it is compressed."""
 
     def answer(request: Request) -> Pieces | None:
         return [json_reply(facts(), **{"Content-Encoding": "gzip"})] if request.stage == "facts" else None
@@ -106,13 +106,13 @@ def test_a_row_of_a_file_has_its_size_and_one_hash() -> None:
         {"lfs": {"oid": None, "size": 5}}, {"lfs": {"oid": "b" * 64, "size": -5}}, {"lfs": {}}, {"lfs": "b"},
     ],
 )  # fmt: skip
-def test_a_row_of_any_other_form_is_none(odd: dict[str, Any]) -> None:
+def test_an_invalid_row_raises(odd: dict[str, Any]) -> None:
     with pytest.raises((ValueError, LookupError, TypeError, AttributeError)):
         read_row({**ROW, **odd})
 
 
 @pytest.mark.parametrize("sha", [None, 7, "", "main", "a" * 39, "a" * 41, "A" * 40, "../etc"])
-def test_a_commit_of_any_other_form_is_none(sha: object) -> None:
+def test_an_invalid_commit_raises(sha: object) -> None:
     assert read_commit({"sha": "a" * 40}) == "a" * 40
-    with pytest.raises(ValueError, match="names no commit"):
+    with pytest.raises(ValueError, match="has no commit"):
         read_commit({"sha": sha})

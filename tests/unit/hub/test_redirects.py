@@ -45,7 +45,7 @@ def allowed(own: str, url: str) -> bool:
 
 
 @pytest.mark.parametrize("url", [url for url in INWARD if "。" not in url and "①" not in url])
-def test_a_public_hub_leads_to_nothing_inside(url: str) -> None:
+def test_a_public_hub_may_not_redirect_into_a_private_network(url: str) -> None:
     assert not allowed(PUBLIC, f"{url}/x")
 
 
@@ -59,7 +59,7 @@ def test_a_public_hub_leads_to_nothing_inside(url: str) -> None:
         ("169.254.7.7", {"cdn.example": True, "minio.svc": True, "169.254.169.254": False}),
     ],
 )
-def test_a_hub_leads_no_deeper_than_it_stands_itself(own: str, leads: dict[str, bool]) -> None:
+def test_a_hub_may_not_redirect_deeper_than_itself(own: str, leads: dict[str, bool]) -> None:
     assert {host: allowed(own, f"http://{host}:9000/x") for host in leads} == leads
 
 
@@ -70,7 +70,7 @@ def test_its_own_host_is_always_allowed_and_odd_addresses_never(own: str) -> Non
         assert not allowed(own, url)
 
 
-def test_a_hub_under_tls_leads_to_nothing_in_the_clear() -> None:
+def test_a_hub_with_tls_may_not_redirect_without() -> None:
     redirects = Redirects("https://hub.example", addresses=lambda host: (PUBLIC,))
     redirects.check(httpx2.URL("https://cdn.example/x"))
     with pytest.raises(DeniedError, match="without encryption"):
@@ -90,16 +90,16 @@ def test_a_hub_under_tls_leads_to_nothing_in_the_clear() -> None:
         ("168.63.129.16", Reach.NEVER),
     ],
 )
-def test_every_form_of_an_address_has_its_reach(address: str, reach: Reach) -> None:
+def test_every_form_of_an_address_is_classified(address: str, reach: Reach) -> None:
     assert reach_of(address) is reach
 
 
-def test_a_name_that_leads_elsewhere_the_second_time_is_found_out_before_anything_is_sent(hostile: HostileHub) -> None:
+def test_a_name_that_resolves_differently_later_is_refused_before_anything_is_sent(hostile: HostileHub) -> None:
     def answer(request: Request) -> Pieces | None:
         return [reply("302 Found", {"Location": f"http://localhost:{hostile.port}/secret"})]
 
     hostile.use(Case("rebinding", answer))
-    # the endpoint is 127.0.0.1 and called public; `localhost` is said to be public when it is looked up
+    # the endpoint is 127.0.0.1 and treated as public; `localhost` resolves to a public address first
     hub = Hub(
         endpoint=f"http://127.0.0.1:{hostile.port}",
         token="hf_canary",
@@ -111,7 +111,7 @@ def test_a_name_that_leads_elsewhere_the_second_time_is_found_out_before_anythin
     assert len(hostile.requests) == 1
 
 
-def test_the_token_stays_with_the_hub_whatever_its_pages_and_redirects_say(hostile: HostileHub) -> None:
+def test_the_token_is_sent_to_the_hub_only(hostile: HostileHub) -> None:
     with hostile_hub() as other:
         other.use(Case("listener", lambda request: None))
 
@@ -120,7 +120,7 @@ def test_the_token_stays_with_the_hub_whatever_its_pages_and_redirects_say(hosti
                 return None
             return [reply("302 Found", {"Location": f"http://127.0.0.1:{other.port}/api/models/org/tiny/tree/x"})]
 
-        hostile.use(Case("sends on", answer))
+        hostile.use(Case("redirects", answer))
         Hub(endpoint=hostile.url, token="hf_canary", patience=Patience(attempts=1)).resolve("org/tiny", "")
         assert {request.authorization for request in hostile.requests} == {"Bearer hf_canary"}
         assert [request.authorization for request in other.requests] == [""]

@@ -51,7 +51,7 @@ def test_another_shape_is_read_and_a_chosen_one_wins(base, write):
     trained, held = encoded_rows(values(), base, [path], [], print)
     assert (len(trained), held) == (16, [])
     chosen = {f"{DATA}.training_data.datasets": [{"path": "b/rows.jsonl", "format": "sharegpt"}]}
-    with pytest.raises(InvalidDataError, match="it has the shape alpaca, and its file is read as sharegpt"):
+    with pytest.raises(InvalidDataError, match="it has the format alpaca, but its file is read as sharegpt"):
         encoded_rows(values(**chosen), base, [path], [], print)
 
 
@@ -60,7 +60,7 @@ def test_rows_with_special_tokens_are_logged_with_their_key_and_their_choice(bas
     said = []
     assert len(encoded_rows(values(), base, [path], [], said.append)[0]) == 16
     tokens = "(<|im_end|> in 1; first: b/rows.jsonl:17)"
-    line = f"1 of 17 rows of b/rows.jsonl have special tokens written out in texts {tokens}"
+    line = f"1 of 17 rows of b/rows.jsonl have special tokens in their texts {tokens}"
     assert said == [f"{line}; data_conf.rows.special_tokens is drop"]
     said.clear()
     keep = {f"{DATA}.rows.special_tokens": "keep"}

@@ -1,4 +1,4 @@
-"""What was found in a cluster summed up as one verdict, and the look from inside: its pod, and what it says."""
+"""A cluster's findings combined into a verdict, and the estimate in a pod: its spec and its output."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tuneyard.estimate.work import Work
 from tuneyard.runners import Launch, RunKey
 from tuneyard.runners.forecast import forecast
 from tuneyard.runners.kubernetes import KubernetesRunner
-from tuneyard.runners.kubernetes.forecast import answer, estimate, memory, verdict_of
+from tuneyard.runners.kubernetes.forecast import estimate, memory, parse_estimate, verdict_of
 from tuneyard.runners.local import LocalRunner
 from tuneyard.runners.plans import Sources
 from tuneyard.values import BatchSizes, FinetuneValues
@@ -32,42 +32,42 @@ VALUES = {
 
 
 def finding(place, fits):
-    return Finding(place, fits, f"{place} says {fits}")
+    return Finding(place, fits, f"{place}: {fits}")
 
 
 VERDICTS = {
-    "all is well": ([("queue", "yes"), ("nodes", "yes")], "yes", "It fits and would be admitted now."),
-    "no queue": ([("nodes", "yes")], "yes", "It fits, and starts as soon as a node is free for it."),
-    "memory that is not known": (
+    "everything fits": ([("queue", "yes"), ("nodes", "yes")], "yes", "It fits and would be admitted now."),
+    "no queue": ([("nodes", "yes")], "yes", "It fits and starts as soon as a node has room."),
+    "unknown memory": (
         [("queue", "yes"), ("memory", "unknown")],
         "yes",
         "It fits and would be admitted now.",
     ),
-    "nodes that are not known": (
+    "unknown nodes": (
         [("queue", "yes"), ("nodes", "unknown")],
         "unknown",
-        "It is not known whether it fits: nodes says unknown.",
+        "It is unknown whether it fits: nodes: unknown.",
     ),
-    "one has to wait": (
+    "one waits": (
         [("queue", "not now"), ("nodes", "unknown")],
         "not now",
-        "It would have to wait: queue says not now.",
+        "It would wait: queue: not now.",
     ),
-    "two say never": (
+    "two never fit": (
         [("queue", "never"), ("nodes", "never"), ("memory", "yes")],
         "never",
-        "It can never run: queue says never; nodes says never.",
+        "It can never run: queue: never; nodes: never.",
     ),
-    "memory says never": ([("queue", "yes"), ("memory", "never")], "never", "It can never run: memory says never."),
+    "memory never fits": ([("queue", "yes"), ("memory", "never")], "never", "It can never run: memory: never."),
 }
 
 
 @pytest.mark.parametrize("case", VERDICTS)
-def test_the_worst_that_was_found_decides(case):
+def test_the_worst_finding_decides(case):
     found, fits, sentence = VERDICTS[case]
-    told = verdict_of([finding(*one) for one in found])
-    assert (told.fits, told.sentence) == (fits, sentence)
-    assert bool(told.hint) == (fits in ("never", "not now"))
+    verdict = verdict_of([finding(*one) for one in found])
+    assert (verdict.fits, verdict.sentence) == (fits, sentence)
+    assert bool(verdict.hint) == (fits in ("never", "not now"))
 
 
 def estimate_of(total, processes):
@@ -88,17 +88,22 @@ def estimate_of(total, processes):
 @pytest.mark.parametrize(
     ("on_accelerators", "room", "fits", "words"),
     [
-        (False, Capacity((), 8 * GIB, None), "yes", "a pod needs 8 Gi by estimate, and 8 Gi is the most"),
-        (False, Capacity((), 7 * GIB, None), "never", "a pod needs 8 Gi by estimate, and 7 Gi is the most"),
-        (True, Capacity((), 1, 4 * GIB), "yes", "an accelerator needs 4 Gi by estimate, and 4 Gi is the most"),
-        (True, Capacity((), 1, 3 * GIB), "never", "an accelerator needs 4 Gi"),
-        (True, Capacity((), 1, None), "unknown", "an accelerator needs 4 Gi; what there is of it is not known here"),
+        (False, Capacity((), 8 * GIB, None), "yes", "a pod needs an estimated 8 Gi; at most 8 Gi is available"),
+        (False, Capacity((), 7 * GIB, None), "never", "a pod needs an estimated 8 Gi; at most 7 Gi is available"),
+        (True, Capacity((), 1, 4 * GIB), "yes", "an accelerator needs an estimated 4 Gi; at most 4 Gi is available"),
+        (True, Capacity((), 1, 3 * GIB), "never", "an accelerator needs an estimated 4 Gi"),
+        (
+            True,
+            Capacity((), 1, None),
+            "unknown",
+            "an accelerator needs an estimated 4 Gi; how much is",
+        ),
     ],
 )
 def test_memory_is_that_of_an_accelerator_or_of_all_processes_of_a_pod(on_accelerators, room, fits, words):
-    told = memory(estimate_of(4 * GIB, processes=4), Demand(2, {}, {}, {}, ""), room, on_accelerators=on_accelerators)
-    assert (told.place, told.fits) == ("memory", fits)
-    assert told.sentence.startswith(words)
+    found = memory(estimate_of(4 * GIB, processes=4), Demand(2, {}, {}, {}, ""), room, on_accelerators=on_accelerators)
+    assert (found.place, found.fits) == ("memory", fits)
+    assert found.sentence.startswith(words)
 
 
 def test_a_one_off_pod_requests_none_of_its_runs_resources():
@@ -139,14 +144,15 @@ def test_a_one_off_pod_requests_none_of_its_runs_resources():
     assert run["containers"][0]["name"] == "finetune"
 
 
-def test_what_a_pod_printed_is_found_among_lines_for_people():
-    told = estimate_of(1, 1)
-    printed = json.dumps({"schema": 1, "estimate": told.to_json()}, indent=2)
-    assert answer(f"checking the data: 4\n{printed}\nerror: never\n", Termination("plan", 3), "train") == told
+def test_a_pods_estimate_is_found_among_lines_for_people():
+    estimated = estimate_of(1, 1)
+    printed = json.dumps({"schema": 1, "estimate": estimated.to_json()}, indent=2)
+    log = f"checking the data: 4\n{printed}\nerror: never\n"
+    assert parse_estimate(log, Termination("plan", 3), "train") == estimated
 
 
 @pytest.mark.parametrize(
-    ("said", "end", "kind", "words"),
+    ("log", "end", "kind", "words"),
     [
         ("error: no model\nhint: deliver it\n", Termination("plan", 4), NotFoundError, "no model"),
         (
@@ -160,13 +166,13 @@ def test_what_a_pod_printed_is_found_among_lines_for_people():
             '{\n  "estimate": {}\n}\n',
             Termination("plan", 0),
             UnavailableError,
-            "The image 'train' prints estimates in a form",
+            "The image 'train' prints estimates in a format",
         ),
     ],
 )
-def test_a_mistake_in_a_pod_is_of_the_kind_its_exit_code_tells(said, end, kind, words):
+def test_an_error_in_a_pod_is_raised_by_its_exit_code(log, end, kind, words):
     with pytest.raises(kind) as raised:
-        answer(said, end, "train")
+        parse_estimate(log, end, "train")
     assert words in raised.value.message
     assert raised.value.hint
 
@@ -176,17 +182,17 @@ def kubernetes():
     return KubernetesRunner()
 
 
-def test_options_that_a_target_does_not_take_are_refused(tmp_path):
+def test_options_that_a_target_does_not_support_are_refused(tmp_path):
     with pytest.raises(UsageError, match="--inside is for a cluster"):
         forecast(Sources(values=VALUES), LocalRunner(tmp_path), inside=True)
     with pytest.raises(UsageError, match="--store is for this machine"):
         forecast(Sources(values=VALUES, store="s3://"), kubernetes(), inside=True)
-    with pytest.raises(UsageError, match="The values name no store"):
+    with pytest.raises(UsageError, match="No store is configured"):
         forecast(Sources(values={**VALUES, "bucketStorageHost": ""}), kubernetes())
 
 
 def estimated_by(store=None, *, inside=False):
-    """Return whether a pod estimates: the other way needs the store, which is not there."""
+    """Return where the estimate is made: on this machine it would need the store, which does not exist."""
     values = FinetuneValues.model_validate(VALUES)
     launch = Launch(RunKey("finetune", "plan"), values, values.bucketStorageHost)
     try:

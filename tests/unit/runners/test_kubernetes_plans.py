@@ -1,4 +1,4 @@
-"""Planning for a cluster: nothing is looked up from here, and a served run keeps to the place it was trained in."""
+"""Planning for a cluster: no store is read, and a server of a run uses the run's store, keys and images."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Elsewhere(KubernetesRunner):
         return self.given
 
 
-def test_a_plan_for_a_cluster_does_not_look_into_a_store(monkeypatch, tmp_path):
+def test_a_plan_for_a_cluster_reads_no_store(monkeypatch, tmp_path):
     monkeypatch.setenv("TUNEYARD_STORE", (tmp_path / "not-there").as_uri())
     plan = plan_finetune(Sources(values=VALUES, name="lora"), Elsewhere())
     assert plan.launch.store == "https://store.example"
@@ -104,7 +104,7 @@ def test_options_name_the_context_and_the_namespace():
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "expected"),
     [
         ("training: step 80 of 600, loss 0.0106, 1.67 s/step, 870 s left", (80, 600, 0.0106, 1.67, 870)),
         ("step 80 of 600, loss 2.5e-05, 2.0 steps/s, 260 s left", (80, 600, 2.5e-05, 0.5, 260)),
@@ -112,11 +112,11 @@ def test_options_name_the_context_and_the_namespace():
         ("\x1b[2Kx step 1 of 6\rstep 2 of 6, loss 1.0000", (2, 6, 1.0, None, None)),
     ],
 )
-def test_progress_is_read_off_the_newest_line(line, told):
+def test_progress_is_parsed_from_the_newest_line(line, expected):
     progress = read_progress(["attempt 2: resuming from step 5", line, "publishing"])
     assert progress is not None
     found = (progress.step, progress.max_steps, progress.loss, progress.seconds_per_step, progress.seconds_left)
-    assert found == told
+    assert found == expected
     assert read_progress(["loading torch"]) is None
 
 
@@ -124,7 +124,7 @@ ROUTE = {"enabled": True, "parentRefs": [{"name": "gate"}]}
 
 
 @pytest.mark.parametrize("named", [{"model": "a/b"}, {}], ids=["values", "a run"])
-def test_a_server_behind_a_route_gets_a_key_unless_the_values_take_it_away(named):
+def test_a_server_behind_a_route_gets_a_key_unless_the_values_remove_it(named):
     run = None if named else "lora"
     plan = plan_serve(Sources(values={**named, "httpRoute": ROUTE}, name="m"), Elsewhere(), run=run)
     assert json.loads(plan.launch.values_json)["apiKeySecret"]["name"] == "m-api-key"
@@ -141,7 +141,7 @@ def config_map(env, name="tune"):
     return {"metadata": metadata, "data": {"values.json": json.dumps(document)}}
 
 
-def test_texts_that_a_cluster_keeps_in_the_chart_s_secret_are_not_shown_and_no_others_are_taken_for_them():
+def test_only_texts_in_the_charts_own_secret_are_not_shown():
     own = {"name": "tune-env-0a1b2c3d4e", "key": "A"}
     other = {"name": "tune-env-mine", "key": "k"}
     config = config_map({"A": own, "B": other, "NCCL_DEBUG": "INFO"})
@@ -152,7 +152,7 @@ def test_texts_that_a_cluster_keeps_in_the_chart_s_secret_are_not_shown_and_no_o
     assert differing_values(resolved("finetune", config), launched) == []
 
 
-def test_a_look_from_inside_takes_no_text_of_a_variable_along():
+def test_an_estimate_in_a_pod_contains_no_text_of_an_environment_variable():
     text = _without_env(json.dumps({**VALUES, "env": {"A": "canary"}}).encode())
     assert "canary" not in text
     assert json.loads(text) == {**VALUES, "env": {}}

@@ -20,7 +20,7 @@ def _run(
     return RunInfo("finetune", "lora", status, store=folder.as_uri(), experiment=experiment)
 
 
-def test_everything_below_the_experiment_goes_and_nothing_beside_it(tmp_path):
+def test_deletion_removes_the_experiment_and_nothing_else(tmp_path):
     store = open_store(tmp_path.as_uri())
     for key in KEYS:
         store.put(f"default-bucket/experiments/lora/{key}", b"x")
@@ -31,7 +31,7 @@ def test_everything_below_the_experiment_goes_and_nothing_beside_it(tmp_path):
     ]
 
 
-def test_a_run_that_works_keeps_its_data(tmp_path):
+def test_an_active_run_keeps_its_data(tmp_path):
     with pytest.raises(ConflictError, match="is still running"):
         delete_published(_run(tmp_path, "running"))
 

@@ -1,4 +1,4 @@
-"""Names of runs and how one is meant."""
+"""Names of runs, and which run a name refers to."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def test_a_reference_is_a_name_or_a_verb_and_a_name():
     assert parse_reference("serve/lora") == ("serve", "lora")
 
 
-def test_a_reference_with_another_verb_names_those_there_are():
-    with pytest.raises(UsageError, match="'train' is not a verb that makes runs") as caught:
+def test_an_unknown_verb_is_refused_with_the_allowed_ones():
+    with pytest.raises(UsageError, match="'train' is not a verb with runs") as caught:
         parse_reference("train/lora")
     assert "finetune/NAME" in caught.value.hint
 
@@ -54,29 +54,29 @@ RUNS = [
 ]
 
 
-def test_the_only_one_of_several_that_still_runs_is_meant():
+def test_a_name_refers_to_the_only_active_run():
     assert find_run(RUNS, "lora") is RUNS[1]
 
 
-def test_a_verb_decides():
+def test_a_verb_decides_between_several_runs():
     assert find_run(RUNS, "finetune/lora") is RUNS[0]
     assert find_run(RUNS, "lora", verbs=("finetune",)) is RUNS[0]
 
 
-def test_several_that_have_ended_have_to_be_told_apart():
-    with pytest.raises(UsageError, match="'both' is the name of 2 runs: deliver/both, finetune/both") as caught:
+def test_a_name_of_several_ended_runs_is_ambiguous():
+    with pytest.raises(UsageError, match="'both' is the name of several runs: deliver/both, finetune/both") as caught:
         find_run(RUNS, "both", command="tuneyard watch")
     assert caught.value.hint == "Name one of them: tuneyard watch deliver/both"
 
 
-def test_a_run_that_is_not_there_is_told_with_its_kind():
+def test_a_missing_run_is_an_error_with_its_verb():
     with pytest.raises(NotFoundError, match="no run named 'nope'"):
         find_run(RUNS, "nope")
     with pytest.raises(NotFoundError, match="no serve run named 'both'"):
         find_run(RUNS, "serve/both")
 
 
-def test_the_preferred_verb_is_meant_where_several_use_the_name_and_nowhere_else():
+def test_the_preferred_verb_decides_between_several_runs():
     assert find_run(RUNS, "lora", prefer="finetune") is RUNS[0]
     assert find_run(RUNS, "lora", prefer="deliver") is RUNS[1]
     assert find_run(RUNS, "serve/lora", prefer="finetune").verb == "serve"

@@ -1,4 +1,4 @@
-"""Small files that are whole or absent, locks, last words, differing keys, ports, outcomes."""
+"""Atomic files, locks, last errors, differing keys, ports and outcomes."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from lab.syncs import note_syncs
 from tuneyard.errors import UnavailableError
 from tuneyard.runners import RunInfo
 from tuneyard.runners.differences import differing_keys
-from tuneyard.runners.local.output import last_words
+from tuneyard.runners.local.output import last_error
 from tuneyard.runners.local.ports import choose_port, is_free
 from tuneyard.runners.local.records import is_locked, locked, read_json, try_lock, write_bytes, write_json
 from tuneyard.runners.waiting import RunEndedError, raise_if_not_succeeded
 
 
-def test_a_record_is_written_whole_with_its_mode_and_leaves_nothing_beside_it(tmp_path):
+def test_a_record_is_written_atomically_with_its_mode(tmp_path):
     path = tmp_path / "a.json"
     write_json(path, {"a": 1})
     write_json(path, {"a": 2}, mode=0o600)
@@ -30,7 +30,7 @@ def test_a_record_is_written_whole_with_its_mode_and_leaves_nothing_beside_it(tm
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_record_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
+def test_a_record_is_synced_before_it_is_renamed(tmp_path, monkeypatch):
     path = tmp_path / "a.json"
     write_bytes(path, b"old")
     synced = note_syncs(monkeypatch, path)
@@ -39,7 +39,7 @@ def test_a_record_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[1]", b"\xff"])
-def test_what_is_no_record_reads_as_none(tmp_path, body):
+def test_an_invalid_record_is_none(tmp_path, body):
     write_bytes(tmp_path / "x", body)
     assert read_json(tmp_path / "x") is None
     assert read_json(tmp_path / "absent") is None
@@ -60,7 +60,7 @@ def test_a_lock_is_held_until_its_last_holder_ends(tmp_path):
     assert not is_locked(path)
 
 
-def test_looking_at_a_lock_does_not_take_it(tmp_path):
+def test_probing_a_lock_does_not_take_it(tmp_path):
     path = tmp_path / "lock"
     os.close(try_lock(path))
     for _ in range(50):
@@ -70,32 +70,32 @@ def test_looking_at_a_lock_does_not_take_it(tmp_path):
     os.close(lock)
 
 
-def test_a_with_block_holds_a_lock_and_makes_its_folder(tmp_path):
+def test_a_with_block_holds_a_lock_and_creates_its_folder(tmp_path):
     path = tmp_path / "deep" / "lock"
     with locked(path):
         assert is_locked(path)
     assert not is_locked(path)
 
 
-def test_last_words_are_the_newest_error_with_its_problems_and_hint(tmp_path):
+def test_the_last_error_has_its_problems_and_hint(tmp_path):
     log = tmp_path / "log"
     log.write_text(
         "error: old\nhint: old hint\nstep 3\nerror: Two things.\n  a.b: is wrong\n  a.c: too\nhint: mend them\n"
     )
-    assert last_words(log) == ("Two things.\n  a.b: is wrong\n  a.c: too", "mend them")
+    assert last_error(log) == ("Two things.\n  a.b: is wrong\n  a.c: too", "mend them")
 
 
-def test_last_words_without_an_error_are_the_last_line(tmp_path):
+def test_without_an_error_the_last_line_is_the_last_error(tmp_path):
     log = tmp_path / "log"
     log.write_text("one\nKilled by something\n\n")
-    assert last_words(log) == ("Killed by something", "")
-    assert last_words(tmp_path / "absent") == ("", "")
+    assert last_error(log) == ("Killed by something", "")
+    assert last_error(tmp_path / "absent") == ("", "")
 
 
-def test_last_words_of_an_attempt_leave_the_one_before_out(tmp_path):
+def test_the_last_error_of_an_attempt_ignores_the_previous_attempt(tmp_path):
     log = tmp_path / "log"
     log.write_text("error: old\n")
-    assert last_words(log, offset=log.stat().st_size) == ("", "")
+    assert last_error(log, offset=log.stat().st_size) == ("", "")
 
 
 def test_differing_keys_are_dotted_and_sorted():
@@ -105,7 +105,7 @@ def test_differing_keys_are_dotted_and_sorted():
     assert differing_keys(one, one) == []
 
 
-def test_a_taken_port_is_refused_by_number_and_passed_over_when_any_will_do():
+def test_a_port_in_use_is_refused_by_number_and_skipped_otherwise():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -119,28 +119,28 @@ def test_a_taken_port_is_refused_by_number_and_passed_over_when_any_will_do():
 @pytest.mark.parametrize(
     ("info", "code", "words"),
     [
-        (
-            RunInfo("finetune", "a", "failed", exit_code=7, error="Bytes differ."),
-            7,
-            "The run 'finetune/a' failed: Bytes differ.",
-        ),
+        (RunInfo("finetune", "a", "failed", exit_code=7, error="Bytes differ."), 7, "failed: Bytes differ."),
         (
             RunInfo("finetune", "a", "stopped", why="stopped on request", exit_code=143),
             143,
-            "was stopped: stopped on request",
+            r"was stopped on request\.",
         ),
-        (RunInfo("finetune", "a", "stopped", why="it was killed", exit_code=137), 143, "was stopped"),
+        (
+            RunInfo("finetune", "a", "stopped", why="killed before it had saved", exit_code=137),
+            143,
+            "was killed before",
+        ),
         (RunInfo("finetune", "a", "interrupted", why="the machine restarted"), 8, "was interrupted: the machine"),
     ],
 )
-def test_a_run_that_did_not_succeed_is_an_error_with_the_run_s_code(info, code, words):
+def test_a_run_that_did_not_succeed_is_an_error_with_its_exit_code(info, code, words):
     with pytest.raises(RunEndedError, match=words) as caught:
         raise_if_not_succeeded(info)
     assert caught.value.exit_code == code
     assert pickle.loads(pickle.dumps(caught.value)).info == info
 
 
-def test_a_run_that_succeeded_or_works_is_no_error():
+def test_a_run_that_succeeded_or_is_active_is_no_error():
     for status in ("succeeded", "running", "queued"):
         info = RunInfo("finetune", "a", status)
         assert raise_if_not_succeeded(info) is info

@@ -1,4 +1,4 @@
-"""Every old spelling means what the table says, and none is passed over without a word."""
+"""Every old key is converted as in the table, and none is ignored silently."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_every_old_training_argument_is_tested_here():
 
 
 @pytest.mark.parametrize(("old", "value", "today"), READ, ids=[f"{old}={value}" for old, value, _ in READ])
-def test_an_old_name_is_read_as_what_it_meant(old, value, today):
+def test_an_old_key_is_converted_to_its_equivalent(old, value, today):
     notices: list[str] = []
     arguments = check_values(FinetuneValues, finetune(**{old: value}), notice=notices.append)
     given = arguments.finetuning_config.training_args.model_dump()
@@ -76,7 +76,7 @@ def test_an_old_name_is_read_as_what_it_meant(old, value, today):
 
 
 @pytest.mark.parametrize(("old", "value", "other"), IDLE, ids=[old for old, *_ in IDLE])
-def test_an_old_name_that_changes_nothing_is_told_and_one_that_would_is_refused(old, value, other):
+def test_an_old_key_without_effect_is_a_notice_and_one_with_an_effect_is_refused(old, value, other):
     notices: list[str] = []
     values = check_values(FinetuneValues, finetune(**{old: value}), notice=notices.append)
     assert values == check_values(FinetuneValues, finetune())
@@ -92,7 +92,7 @@ def test_an_old_name_that_changes_nothing_is_told_and_one_that_would_is_refused(
 
 
 @pytest.mark.parametrize(("old", "value", "suggestion"), REFUSED, ids=[old for old, *_ in REFUSED])
-def test_an_old_name_that_cant_be_had_is_refused_with_its_reason(old, value, suggestion):
+def test_an_unsupported_old_key_is_refused_with_its_reason(old, value, suggestion):
     with pytest.raises(InvalidValuesError) as caught:
         check_values(FinetuneValues, finetune(**{old: value}))
     (problem,) = caught.value.problems
@@ -109,7 +109,7 @@ def test_steps_win_over_a_ratio_as_they_did_in_transformers_4():
     assert warmup(warmup_ratio=0.1, warmup_steps=0) == 0.1
 
 
-def test_an_old_and_a_new_name_that_disagree_are_a_mistake():
+def test_contradicting_old_and_new_keys_are_refused():
     with pytest.raises(InvalidValuesError) as caught:
         check_values(FinetuneValues, finetune(evaluation_strategy="epoch", eval_strategy="steps"))
     assert str(caught.value.problems[0]) == (
@@ -120,7 +120,7 @@ def test_an_old_and_a_new_name_that_disagree_are_a_mistake():
     assert check_values(FinetuneValues, agreeing).finetuning_config.training_args.eval_strategy == "epoch"
 
 
-def test_a_mistake_under_an_old_name_is_told_under_that_name():
+def test_an_invalid_value_of_an_old_key_is_reported_under_that_key():
     with pytest.raises(InvalidValuesError) as caught:
         check_values(FinetuneValues, finetune(warmup_ratio="much"))
     assert str(caught.value.problems[0]) == (
@@ -129,7 +129,7 @@ def test_a_mistake_under_an_old_name_is_told_under_that_name():
 
 
 @pytest.mark.parametrize("empty", ["", [], {}, False])
-def test_transformers_4_ways_to_say_no_sharding_are_taken(empty):
+def test_transformers_4_values_for_no_sharding_are_accepted(empty):
     values = check_values(FinetuneValues, finetune(fsdp=empty, deepspeed=empty, fsdp_config=empty))
     given = values.finetuning_config.training_args.to_transformers()
     assert (given["fsdp"], given["deepspeed"], given["fsdp_config"]) == (None, None, None)

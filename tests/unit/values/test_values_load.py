@@ -66,7 +66,7 @@ def test_lists_are_replaced_and_one_item_can_be_set(tmp_path):
     ]
 
 
-def test_null_takes_the_default_back(tmp_path):
+def test_null_restores_the_default(tmp_path):
     path = write(tmp_path, SMALL)
     nothing = write(tmp_path, "finetuning_config: {training_args: null}", "nothing.yaml")
     assert load_values(FinetuneValues, [path, nothing]).finetuning_config.training_args.seed == 42
@@ -75,7 +75,7 @@ def test_null_takes_the_default_back(tmp_path):
     assert values.labels == {"b": "two"}
 
 
-def test_what_yaml_and_helm_make_of_values_is_understood(tmp_path):
+def test_values_as_yaml_and_helm_convert_them_are_accepted(tmp_path):
     text = (
         SMALL
         + """
@@ -116,7 +116,7 @@ def test_json_text_is_a_map_too(tmp_path):
     assert values.finetuning_config.training_args.gradient_checkpointing_kwargs == {"use_reentrant": False}
 
 
-def test_kubernetes_own_list_of_variables_is_read():
+def test_kubernetes_list_of_environment_variables_is_accepted():
     env = [{"name": "A", "value": "1"}, {"name": "B", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]
     values = check_values(InferenceValues, {"model": "a/b", "env_vars": env})
     assert values.model_dump()["env_vars"] == {"A": "1", "B": {"name": "s", "key": "k"}}
@@ -130,7 +130,7 @@ def test_vllms_flags_are_one_whether_written_with_dashes_or_not():
 def test_a_missing_file_is_not_found(tmp_path):
     with pytest.raises(NotFoundError) as caught:
         load_values(FinetuneValues, [tmp_path / "nowhere.yaml"])
-    assert str(caught.value) == f"There is no values file {tmp_path / 'nowhere.yaml'}."
+    assert str(caught.value) == f"There is no values file '{tmp_path / 'nowhere.yaml'}'."
     assert caught.value.exit_code == 4
 
 
@@ -138,12 +138,12 @@ def test_a_missing_file_is_not_found(tmp_path):
     ("text", "where", "what"),
     [
         ("a: [1", ":2", "is not YAML: expected ',' or ']', but got '<stream end>'"),
-        ("a: 1\na: 2", ":2", "is not YAML: the key a is there twice"),
+        ("a: 1\na: 2", ":2", "is not YAML: the key 'a' is repeated"),
         ("- a", "", "is not a map"),
         ("a: !!python/object:os.system x", ":1", "is not YAML: could not determine a constructor"),
     ],
 )
-def test_a_file_that_cant_be_used_is_told_beside_the_other_problems(tmp_path, text, where, what):
+def test_an_unusable_file_is_reported_with_the_other_problems(tmp_path, text, where, what):
     path = write(tmp_path, text)
     with pytest.raises(InvalidValuesError) as caught:
         load_values(FinetuneValues, [path], ["seed", "x=1"])
@@ -154,7 +154,7 @@ def test_a_file_that_cant_be_used_is_told_beside_the_other_problems(tmp_path, te
     assert {problem.where for problem in others} >= {"x", "basemodel"}
 
 
-def test_bytes_that_are_no_text_are_told(tmp_path):
+def test_a_file_that_is_not_text_is_reported(tmp_path):
     path = tmp_path / "values.yaml"
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InvalidValuesError, match="is not UTF-8 text"):
@@ -177,7 +177,7 @@ def test_canonical_json_is_the_same_for_the_same_values(tmp_path):
     assert data == json.dumps(json.loads(data), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def test_resolved_values_come_back_as_they_were(tmp_path):
+def test_resolved_values_round_trip(tmp_path):
     values = load_values(FinetuneValues, [write(tmp_path, SMALL)], ["labels.u=x"])
     path = tmp_path / "values.json"
     path.write_bytes(canonical_json(values))
@@ -194,7 +194,7 @@ def test_a_script_survives_the_dry_run_unchanged(tmp_path):
     assert load_values(DeliverValues, [write(tmp_path, shown)]) == values
 
 
-def test_keys_that_only_a_cluster_reads_are_listed():
+def test_keys_with_an_effect_on_a_cluster_only_are_listed():
     values = check_values(
         DeliverValues,
         {
@@ -225,7 +225,7 @@ def test_keys_that_only_a_cluster_reads_are_listed():
         ("file:///models/x", "folder", "/models/x"),
     ],
 )
-def test_a_models_place_is_told_from_its_text(text, kind, where):
+def test_a_models_place_is_parsed_from_its_text(text, kind, where):
     place = model_place(text)
     assert (place.kind, place.where) == (kind, where)
 
@@ -248,7 +248,7 @@ def test_merging_does_not_depend_on_how_files_are_grouped(a, b, c):
 
 
 @given(maps, maps)
-def test_what_lies_above_wins_and_nothing_below_is_lost(below, above):
+def test_merging_overrides_keys_and_loses_none(below, above):
     merged = merge(below, above)
     assert merged.keys() == below.keys() | above.keys()
     for key, value in merged.items():
@@ -269,15 +269,15 @@ def test_no_null_is_left_in_a_map(given_map):
 
 
 readable = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]))
-said = st.recursive(
+texts = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | readable,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(readable, inner, max_size=3),
     max_leaves=8,
 )
 
 
-@given(st.dictionaries(readable, said, max_size=4))
-def test_yaml_is_read_back_as_it_was_written(data):
+@given(st.dictionaries(readable, texts, max_size=4))
+def test_yaml_round_trips(data):
     assert parse_yaml(write_yaml(data)) == data
 
 

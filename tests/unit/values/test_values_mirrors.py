@@ -1,4 +1,4 @@
-"""The torch-free mirrors say what the libraries say, and arguments arrive in transformers as they were given."""
+"""The torch-free mirrors equal the libraries, and arguments reach transformers unchanged."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_every_argument_of_transformers_is_accepted_by_name_with_its_own_default
         assert getattr(explicit, name) == getattr(implicit, name), name
 
 
-def test_arguments_as_helm_sends_them_arrive_in_transformers_as_they_were_meant(tmp_path):
+def test_arguments_from_helm_reach_transformers_with_their_types(tmp_path):
     from transformers import TrainingArguments
 
     sent = arguments(
@@ -88,7 +88,7 @@ def test_arguments_as_helm_sends_them_arrive_in_transformers_as_they_were_meant(
         {"warmup_steps": -1},
     ],
 )
-def test_what_is_refused_without_torch_transformers_would_have_refused_later(given, tmp_path):
+def test_every_refusal_without_torch_is_one_of_transformers_too(given, tmp_path):
     from transformers import TrainingArguments
 
     from tuneyard.errors import InvalidValuesError

@@ -1,4 +1,4 @@
-"""Every kind of problem: its text, and that all of them are told at once."""
+"""Every kind of problem: its text, and that all of them are reported at once."""
 
 # ruff: noqa: E501  (a case of a table is easier to read on its own lines)
 from __future__ import annotations
@@ -95,11 +95,11 @@ KINDS = [
 
 
 @pytest.mark.parametrize(("given", "text"), [case[1:] for case in KINDS], ids=[case[0] for case in KINDS])
-def test_a_problem_says_where_what_the_value_and_what_is_allowed(given, text):
+def test_a_problem_has_its_place_reason_value_and_allowed_values(given, text):
     assert problems(FinetuneValues, given) == [text]
 
 
-def test_what_has_to_be_there_is_named():
+def test_a_missing_required_key_is_named():
     assert problems(FinetuneValues, {}) == [
         "basemodel: is missing",
         "finetuning_config.data_conf.training_data.datasets: is empty: set at least one file of conversations;"
@@ -115,7 +115,7 @@ def test_a_model_is_named_in_one_of_three_ways():
     ]
 
 
-def test_problems_of_every_kind_are_told_together():
+def test_problems_of_every_kind_are_reported_together():
     given = {
         "finetuningGpus": 8,
         "labels": {"a b": "c"},
@@ -211,8 +211,8 @@ def test_refused_model_argument_is_named_with_its_whole_path():
     assert text.startswith("finetuning_config.run_conf.model_args.device_map: ")
 
 
-def test_a_consequence_of_a_mistake_is_not_told_as_a_second_mistake():
-    # were eval_strategy taken for its default, the best model could not be told either
+def test_a_consequence_of_a_problem_is_not_a_second_problem():
+    # with the default eval_strategy, there would be no best model either
     found = problems(FinetuneValues, finetune(eval_strategy="stps", save_strategy="best", metric_for_best_model="loss"))
     assert [text.split(":")[0] for text in found] == [f"{ARGS}.eval_strategy"]
 
@@ -227,13 +227,13 @@ def test_values_that_may_be_secret_are_not_repeated():
     assert "hf_very_secret" not in repr(caught.value.problems)
 
 
-def test_a_long_value_is_cut():
+def test_a_long_value_is_shortened():
     (text,) = problems(FinetuneValues, finetune(run_name=["x" * 500]))
     assert len(text) < 200
     assert text.endswith("…)")
 
 
-def test_a_delivery_of_nothing_and_to_nowhere_is_refused():
+def test_a_delivery_without_source_or_destination_is_refused():
     assert problems(DeliverValues, {}) == ["modelID: is empty, as is dataScript: there is nothing to deliver"]
     assert problems(DeliverValues, {"modelID": "a/b", "dataScript": "x = 1"}) == [
         "bucketModelPath: is missing: the model has no destination; allowed: default-bucket/models/<name>",
@@ -253,7 +253,7 @@ def test_a_role_that_allows_everything_is_refused():
     ]
 
 
-def test_a_servers_flag_that_has_a_key_of_its_own_is_refused():
+def test_a_flag_with_its_own_key_is_refused():
     given = {"model": "a/b", "vllm_engine_args": {"api-key": "very_secret", "lora_modules": "x"}}
     found = problems(InferenceValues, given)
     assert found == [
@@ -267,11 +267,11 @@ def test_the_error_is_one_sentence_with_a_hint_and_can_be_pickled():
         check_values(FinetuneValues, finetune(seed=True))
     error = caught.value
     assert error.message == (f"Invalid values: {ARGS}.seed: is a boolean where a number is expected (given: true).")
-    assert error.hint == "docs/reference/values.md lists every key"
+    assert error.hint == "See docs/reference/values.md for every key."
     assert pickle.loads(pickle.dumps(error)).problems == error.problems
 
 
-def test_one_problem_is_the_sentence_and_several_are_counted():
+def test_one_problem_is_the_message_and_several_are_counted():
     with pytest.raises(InvalidValuesError) as one:
         check_values(FinetuneValues, finetune(lerning_rate=1))
     assert one.value.message.endswith("did you mean learning_rate?")

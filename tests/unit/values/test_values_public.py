@@ -52,7 +52,7 @@ def test_names_are_shown_and_no_text_that_may_be_a_secret() -> None:
         {"finetuning_config": {"x": {"hub_token": CANARY, "api_key": CANARY, "db_password": CANARY, "SECRET": CANARY}}},
     ],
 )
-def test_credentials_of_urls_and_keys_that_are_called_secrets_are_not_shown(values: dict[str, object]) -> None:
+def test_credentials_of_urls_and_secret_keys_are_not_shown(values: dict[str, object]) -> None:
     assert CANARY in json.dumps(values)
     assert CANARY not in json.dumps(public_values(values))
 
@@ -69,7 +69,7 @@ OTHER_NAMES = (
 )  # fmt: skip
 
 
-def test_secrets_are_known_by_their_names_however_the_words_are_joined() -> None:
+def test_secrets_are_recognized_by_their_names() -> None:
     assert [name for name in SECRET_NAMES if not is_secret_name(name)] == []
     assert [name for name in OTHER_NAMES if is_secret_name(name)] == []
     assert public_values({"a": {"hf-token": CANARY, "pad_token": "</s>"}}) == {
@@ -77,17 +77,17 @@ def test_secrets_are_known_by_their_names_however_the_words_are_joined() -> None
     }
 
 
-def test_everything_else_is_shown_as_it_is() -> None:
+def test_everything_else_is_shown_unchanged() -> None:
     tree = json.loads(canonical_json(finetune(hfTokenSecret={"name": "hub", "key": "token"}, labels={"a": "b"})))
     assert public_values(tree) == tree
 
 
-def test_what_is_shown_is_named_one_by_one_and_no_secret_by_its_name() -> None:
+def test_the_shown_variables_are_an_allowlist_without_secret_names() -> None:
     assert not [name for name in SHOWN_ENV if is_secret_name(name) or name.endswith(("_KEY", "_URL", "_URI"))]
     assert not [name for name in SHOWN_ENV if "PROXY" in name or "PATH" in name or "HOME" in name]
 
 
-def test_the_run_s_record_and_its_hashes_know_no_text() -> None:
+def test_a_runs_record_and_hashes_contain_no_text() -> None:
     inputs = Inputs(Input("bucket/model", "0" * 64), (), {}, {})
     one, other = finetune(env=ENV), finetune(env={**ENV, "TOKEN": "another"})
     record = inputs.record(one)
@@ -99,11 +99,11 @@ def test_the_run_s_record_and_its_hashes_know_no_text() -> None:
     assert values_sha256(finetune(env={**ENV, "OMP_NUM_THREADS": "5"})) != values_sha256(one)
 
 
-def test_what_a_process_reads_has_every_text() -> None:
+def test_a_processes_values_contain_every_text() -> None:
     assert json.loads(canonical_json(finetune(env=ENV)))["env"] == ENV
 
 
-def test_another_text_of_a_variable_makes_no_other_run() -> None:
+def test_another_text_of_a_variable_is_the_same_run() -> None:
     def tree(**more: object) -> dict[str, object]:
         return json.loads(canonical_json(finetune(**more)))
 
@@ -114,7 +114,7 @@ def test_another_text_of_a_variable_makes_no_other_run() -> None:
     assert differing_values(one, tree(env=ENV, finetuningGpus=2)) == ["finetuningGpus"]
 
 
-def test_what_was_printed_without_its_text_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_variable_printed_without_its_text_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "shown.yaml").write_text(dump_yaml(finetune(env=ENV)))
     assert CANARY not in (tmp_path / "shown.yaml").read_text()
     with pytest.raises(InvalidValuesError) as caught:
@@ -135,7 +135,7 @@ def test_what_was_printed_without_its_text_is_refused_by_name(tmp_path: Path) ->
         {"env": {"not a name": CANARY}},
     ],
 )
-def test_a_mistake_in_a_variable_is_told_without_its_text(given: dict[str, object]) -> None:
+def test_an_invalid_variable_is_reported_without_its_text(given: dict[str, object]) -> None:
     with pytest.raises(InvalidValuesError) as caught:
         finetune(**given)
     assert CANARY not in str(caught.value)
@@ -143,7 +143,7 @@ def test_a_mistake_in_a_variable_is_told_without_its_text(given: dict[str, objec
 
 
 @pytest.mark.parametrize("text", [f"env.TOKEN=a,{CANARY}", f"env.TOKEN={{{CANARY}", f"env.A[x]={CANARY}"])
-def test_a_mistake_in_a_set_of_a_variable_is_told_without_its_text(text: str) -> None:
+def test_an_invalid_set_of_a_variable_is_reported_without_its_text(text: str) -> None:
     with pytest.raises(InvalidValuesError) as caught:
         load_values(FinetuneValues, [], [text])
     assert CANARY not in str(caught.value)

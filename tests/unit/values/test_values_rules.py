@@ -126,7 +126,7 @@ RULES = [
 
 
 @pytest.mark.parametrize(("given", "text"), RULES, ids=[text[:60] for _, text in RULES])
-def test_a_broken_rule_is_told(given, text):
+def test_a_broken_rule_is_reported(given, text):
     assert only_problem(given) == text
 
 
@@ -145,26 +145,26 @@ def test_a_broken_rule_is_told(given, text):
         with_config(method="dpo", dpo_args={"beta": "0.2"}),
     ],
 )
-def test_what_no_rule_forbids_is_taken(given):
+def test_values_that_no_rule_forbids_are_accepted(given):
     check_values(FinetuneValues, given)
 
 
-def test_a_run_that_can_not_be_resumed_is_told():
+def test_a_run_that_can_not_be_resumed_is_a_notice():
     notices: list[str] = []
     check_values(FinetuneValues, finetune(save_strategy=False), notice=notices.append)
     assert (
-        f"{ARGS}.save_strategy is no: a relaunch finds no checkpoint on the way and trains from the start,"
+        f"{ARGS}.save_strategy is no: a relaunch finds no checkpoint and trains from the start,"
         " unless SIGTERM saved one"
     ) in notices
 
 
-def test_rows_kept_back_for_nothing_are_told():
+def test_held_out_rows_without_an_evaluation_are_a_notice():
     notices: list[str] = []
     check_values(FinetuneValues, FINETUNE, notice=notices.append)
     assert notices == ["data_conf.validation_data (AUTO_SPLIT) is not evaluated: training_args.eval_strategy is no"]
 
 
-def test_a_total_batch_is_made_of_the_largest_pieces_under_the_cap():
+def test_a_total_batch_has_the_largest_micro_batch_under_the_cap():
     sizes = resolve_batch_sizes(48, 4, 8)
     assert (sizes.total, sizes.per_device, sizes.accumulation) == (48, 6, 2)
 
@@ -186,7 +186,7 @@ def test_an_impossible_total_names_the_nearest_possible_ones():
 
 
 @given(st.integers(1, 64), st.integers(1, 32), st.integers(1, 40))
-def test_pieces_always_make_the_total_and_none_larger_would_fit(steps, processes, cap):
+def test_batch_sizes_multiply_to_the_total_and_none_larger_fits(steps, processes, cap):
     sizes = resolve_batch_sizes(steps * processes, processes, cap)
     assert sizes.total == steps * processes == processes * sizes.per_device * sizes.accumulation
     assert sizes.per_device <= cap

@@ -83,7 +83,7 @@ def test_a_schema_is_closed_at_every_level_but_in_maps_of_others_keys(chart):
 
 
 @pytest.mark.parametrize("chart", CHARTS)
-def test_a_schema_takes_the_chart_s_defaults_and_refuses_a_misspelt_key(chart):
+def test_a_schema_accepts_the_charts_defaults_and_refuses_a_misspelt_key(chart):
     schema = schema_of(chart)
     defaults = parse_yaml((ROOT / "workloads" / chart / "values.yaml").read_text())
     values = merge(defaults, LEAST[chart])
@@ -92,7 +92,7 @@ def test_a_schema_takes_the_chart_s_defaults_and_refuses_a_misspelt_key(chart):
 
 
 @pytest.mark.parametrize("chart", CHARTS)
-def test_a_schema_takes_resolved_values(chart):
+def test_a_schema_accepts_resolved_values(chart):
     schema = schema_of(chart)
     resolved = json.loads(canonical_json(check_values(CHARTS[chart], LEAST[chart])))
     assert mistakes(resolved, schema, schema) == []
@@ -130,14 +130,14 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("given", TAKEN)
-def test_what_the_models_take_the_schema_takes(given):
+def test_the_schema_accepts_what_the_models_accept(given):
     schema = schema_of("LLM-finetune-silogen-engine/helm/chart")
     check_values(FinetuneValues, given)
     assert mistakes(given, schema, schema) == []
 
 
 @pytest.mark.parametrize("given", REFUSED)
-def test_what_the_models_refuse_by_its_shape_the_schema_refuses(given):
+def test_the_schema_refuses_what_the_models_refuse_by_type(given):
     schema = schema_of("LLM-finetune-silogen-engine/helm/chart")
     with pytest.raises(InvalidValuesError):
         check_values(FinetuneValues, given)

@@ -61,7 +61,7 @@ REFUSED: list[tuple[str, str]] = [
 
 
 @pytest.mark.parametrize(("text", "expected"), AS_HELM, ids=[text for text, _ in AS_HELM])
-def test_a_set_gives_what_helm_gives(text, expected):
+def test_set_equals_helms_set(text, expected):
     assert apply_set({}, text) == expected
 
 
@@ -72,7 +72,7 @@ def test_what_helm_refuses_is_refused_with_a_reason(text, reason):
     assert str(caught.value) == reason
 
 
-def test_an_assignment_without_a_key_is_a_mistake_though_helm_passes_over_it():
+def test_an_assignment_without_a_key_is_refused_though_helm_ignores_it():
     with pytest.raises(SetSyntaxError, match="a key is empty"):
         apply_set({}, "=1")
 
@@ -81,7 +81,7 @@ def test_empty_braces_are_an_empty_list():
     assert apply_set({}, "a={},b=1") == {"a": [], "b": 1}
 
 
-def test_a_set_changes_what_files_said_and_leaves_their_values_alone():
+def test_a_set_overrides_files_without_changing_them():
     before = {"a": {"b": [1, {"c": 2}], "d": 3}}
     assert apply_set(before, "a.b[1].c=9") == {"a": {"b": [1, {"c": 9}], "d": 3}}
     assert before == {"a": {"b": [1, {"c": 2}], "d": 3}}
@@ -96,11 +96,11 @@ def escaped(text: str, stops: str) -> str:
 
 
 @given(st.lists(keys, min_size=1, max_size=4), texts)
-def test_any_key_and_any_text_can_be_said_with_backslashes(path, value):
+def test_any_key_and_text_can_be_escaped_with_backslashes(path, value):
     key = ".".join(escaped(part, ".[=,") for part in path)
-    said = escaped(value, ",")
-    said = f"\\{said}" if said.startswith("{") else said
-    ((parsed_path, parsed),) = parse_set(f"{key}={said}")
+    escaped_text = escaped(value, ",")
+    escaped_text = f"\\{escaped_text}" if escaped_text.startswith("{") else escaped_text
+    ((parsed_path, parsed),) = parse_set(f"{key}={escaped_text}")
     assert parsed_path == path
     if isinstance(parsed, str):
         assert parsed == value
@@ -109,13 +109,13 @@ def test_any_key_and_any_text_can_be_said_with_backslashes(path, value):
 
 
 @given(st.dictionaries(keys, st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=4))
-def test_whole_numbers_come_through_as_numbers(numbers):
+def test_integers_are_parsed_as_numbers(numbers):
     text = ",".join(f"{escaped(key, '.[=,')}={number}" for key, number in numbers.items())
     assert apply_set({}, text) == numbers
 
 
 @given(texts)
-def test_no_text_does_anything_but_give_values_or_a_reason(text):
+def test_any_text_gives_values_or_a_reason(text):
     try:
         assert isinstance(apply_set({}, text), dict)
     except SetSyntaxError as error:
@@ -123,13 +123,13 @@ def test_no_text_does_anything_but_give_values_or_a_reason(text):
 
 
 @needs("helm")
-def test_the_helm_on_this_machine_still_gives_the_same(tmp_path):
+def test_the_installed_helm_gives_the_same(tmp_path):
     (tmp_path / "templates").mkdir()
     (tmp_path / "Chart.yaml").write_text("apiVersion: v2\nname: x\nversion: 0.1.0\n")
-    # a chart can't be asked without its null keys, so they are left out
+    # helm drops null keys, so those cases are skipped
     (tmp_path / "templates" / "x.yaml").write_text("{{ .Values | toJson }}\n")
-    told = [(text, expected) for text, expected in AS_HELM if None not in expected.values()]
-    for text, expected in told[::4]:
+    without_nulls = [(text, expected) for text, expected in AS_HELM if None not in expected.values()]
+    for text, expected in without_nulls[::4]:
         command = ["helm", "template", str(tmp_path), "--set", text]
         environment = {**os.environ, "HELM_CACHE_HOME": str(tmp_path / "cache")}
         out = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout

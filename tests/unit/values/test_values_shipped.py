@@ -1,4 +1,4 @@
-"""Every values file in the repository loads, and the walkthrough's say what its facts say."""
+"""Every values file in the repository loads, and the walkthrough's agree with its facts."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def override(name: str, *sets: str):
     return load_values(MODELS[chart_of(path)], [path], sets)
 
 
-def test_the_walkthroughs_files_are_all_here():
+def test_the_walkthroughs_files_exist():
     names = {path.name for path in SHIPPED}
     assert len(SHIPPED) >= 10
     assert {
@@ -66,7 +66,7 @@ def test_a_shipped_file_loads(path):
 
 
 @pytest.mark.parametrize("chart", MODELS)
-def test_a_charts_default_file_says_what_the_models_say(chart):
+def test_a_charts_default_file_equals_the_models_defaults(chart):
     (path,) = [path for path in SHIPPED if path.name == "values.yaml" and chart_of(path) == chart]
     sets = MISSING.get(chart, [])
     assert load_values(MODELS[chart], [path], sets) == load_values(MODELS[chart], [], sets)
@@ -98,7 +98,7 @@ def test_the_namespace_files_name_queue_store_and_secret():
     }
 
 
-def test_the_delivery_file_says_what_the_walkthrough_says():
+def test_the_delivery_file_agrees_with_the_walkthrough():
     values = override("tiny-llama-argilla")
     assert values.labels == {"kueue.x-k8s.io/queue-name": "kaiwo"}
     assert values.modelID == "TinyLlama/TinyLlama-1.1B-Chat-v1.0"
@@ -118,7 +118,7 @@ def test_the_delivery_file_says_what_the_walkthrough_says():
         assert fact in values.dataScript
 
 
-def test_the_lora_file_says_what_the_walkthrough_says():
+def test_the_lora_file_agrees_with_the_walkthrough():
     values = override("finetune-lora")
     assert (values.finetuningGpus, values.mergeAdapter, values.basemodel) == (1, False, TINY_LLAMA)
     assert values.labels == {"kueue.x-k8s.io/queue-name": "kaiwo"}
@@ -177,7 +177,7 @@ def test_the_lora_file_says_what_the_walkthrough_says():
     assert config.sft_args.max_seq_length == 2048
 
 
-def test_the_full_parameter_file_differs_where_the_walkthrough_says():
+def test_the_full_parameter_file_differs_as_in_the_walkthrough():
     values = override("finetune-full-param")
     assert (values.finetuningGpus, values.distributedType) == (8, "auto-deepspeed-stage1")
     assert (values.downloadsReservedSize, values.checkpointsReservedSize) == ("64Gi", "128Gi")
@@ -189,7 +189,7 @@ def test_the_full_parameter_file_differs_where_the_walkthrough_says():
     assert config.peft_conf.peft_type == "NO_PEFT"
 
 
-def test_the_walkthroughs_own_sets_are_taken():
+def test_the_walkthroughs_own_sets_are_accepted():
     sweep = override(
         "finetune-lora",
         "finetuning_config.peft_conf.peft_kwargs.r=4",

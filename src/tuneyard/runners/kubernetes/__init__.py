@@ -1,4 +1,4 @@
-"""The runner of a namespace of a cluster: Helm renders, kubectl writes, lightkube reads; no state of its own."""
+"""The runner of a cluster's namespace: Helm renders, kubectl writes, lightkube reads; it keeps no state of its own."""
 
 from tuneyard.runners.kubernetes.runner import KubernetesRunner
 

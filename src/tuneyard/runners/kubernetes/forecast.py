@@ -1,7 +1,8 @@
-"""Whether a run would start on a cluster, and what it would take, before it is launched.
+"""Whether a run would start on a cluster, and what it would use, before it is launched.
 
-`judge` only reads. `estimate_inside` runs `tuneyard plan` in a short pod of the run's image, with its keys, authorities
-and the site's settings, and without accelerators; the values come with the pod, so nothing else is written.
+`judge` only reads. `estimate_inside` runs `tuneyard plan` in a short pod of the run's image, with its keys, certificate
+authorities and the site's settings, and without accelerators; the values are part of the pod, so nothing else is
+written.
 """
 
 from __future__ import annotations
@@ -40,24 +41,24 @@ from tuneyard.values import FinetuneValues
 logger = logging.getLogger(__name__)
 
 INSIDE_SECONDS = 600
-"""How long an estimate in a pod may take; most of it is the image's pull on a node that does not have it yet."""
+"""How long an estimate in a pod may take; most of it is pulling the image on a node that does not have it yet."""
 
 _MEMORY = "1Gi"
-"""What torch takes for a model without weights, and some room."""
+"""What torch uses for a model without weights, with some margin."""
 _VALUES = "tuneyard.io/values"
 _FILE = "/etc/tuneyard/values/values.json"
 _VERDICTS = {
     "yes": "It fits",
-    "unknown": "It is not known whether it fits",
-    "not now": "It would have to wait",
+    "unknown": "It is unknown whether it fits",
+    "not now": "It would wait",
     "never": "It can never run",
 }
-_LESS = "Ask for less: finetuningGpus, nodes, resources.requests"
+_LESS = "Request less: finetuningGpus, nodes, resources.requests"
 _HINTS = {
-    "queue": f"{_LESS}. Or have the queue's quota raised.",
-    "quota": f"{_LESS}. Or have the namespace's quota raised.",
-    "nodes": f"{_LESS}. Or look at gpuResource, nodeSelector, affinity and tolerations.",
-    "memory": f"{SMALLER} Or give it more: resources.limits.memory.",
+    "queue": f"{_LESS}. Or raise the queue's quota.",
+    "quota": f"{_LESS}. Or raise the namespace's quota.",
+    "nodes": f"{_LESS}. Or check gpuResource, nodeSelector, affinity and tolerations.",
+    "memory": f"{SMALLER} Or raise resources.limits.memory.",
 }
 
 
@@ -71,10 +72,10 @@ def estimate(
         store: The store, as this machine reaches it, that the user named.
         inside: Whether a pod is requested.
         options: The options that select the target, for hints.
-        from_pod: Estimates in a pod.
+        from_pod: Returns an estimate from a pod.
 
     Raises:
-        UsageError: If both a pod and a store of this machine are requested, or no store is named.
+        UsageError: If both a pod and a store of this machine are requested, or no store is configured.
         InvalidValuesError: If the values request what is not trained.
         UnavailableError, DeniedError: If this machine does not reach the store.
     """
@@ -82,13 +83,13 @@ def estimate(
     assert isinstance(values, FinetuneValues)
     refuse_unsupported(values, lambda _: None, here=False)  # before a pod is started
     if inside and store is not None:
-        raise UsageError("--store is for this machine, and --inside for the cluster.", hint="Leave one of them out.")
+        raise UsageError("--store is for this machine, and --inside for the cluster.", hint="Omit one of them.")
     if inside or (store is None and not library_is_here()):
         why = "" if inside else ", since torch is not installed here"
         logger.info("Estimating in a short pod in the cluster%s.", why)
         return from_pod()
     if configured_store(store, fallback=values.bucketStorageHost) is None:
-        raise UsageError("The values name no store.", hint="Name it: --set bucketStorageHost=https://…")
+        raise UsageError("No store is configured.", hint="Set it: --set bucketStorageHost=https://…")
     try:
         return estimate_here(values, find_store(store, fallback=values.bucketStorageHost), here=False)
     except (UnavailableError, DeniedError) as error:
@@ -104,11 +105,11 @@ def judge(
     Args:
         reader: The cluster and namespace.
         objects: What a launch would write.
-        estimate: What the run would take.
-        on_accelerators: Whether its memory is theirs.
+        estimate: What the run would use.
+        on_accelerators: Whether the memory is an accelerator's.
 
     Raises:
-        NotFoundError: If the queue is not there.
+        NotFoundError: If the queue does not exist.
         UnavailableError: If the API server does not answer.
     """
     demand = demand_of(_job(objects))
@@ -121,29 +122,27 @@ def memory(estimate: Estimate, demand: Demand, capacity: Capacity, *, on_acceler
     """Compare the estimated memory with an accelerator's, or on the CPU with what a pod may use.
 
     Args:
-        estimate: What the run would take.
-        demand: What its Job asks for.
+        estimate: What the run would use.
+        demand: What its Job requests.
         capacity: What the cluster has.
-        on_accelerators: Whether its memory is theirs.
+        on_accelerators: Whether the memory is an accelerator's.
     """
     if on_accelerators:
         needed, whole, holder = float(estimate.memory.total), capacity.accelerator_bytes, "an accelerator"
     else:
         needed, whole, holder = float(estimate.memory_of_all) / demand.pods, capacity.memory_bytes, "a pod"
-    needs = f"{holder} needs {format_quantity('memory', needed)}"
+    needs = f"{holder} needs an estimated {format_quantity('memory', needed)}"
     if whole is None:
-        return Finding("memory", "unknown", f"{needs}; what there is of it is not known here")
+        return Finding("memory", "unknown", f"{needs}; how much is available is unknown")
     fits = "yes" if needed <= whole else "never"
-    return Finding(
-        "memory", fits, f"{needs} by estimate, and {format_quantity('memory', whole)} is the most there is for it"
-    )
+    return Finding("memory", fits, f"{needs}; at most {format_quantity('memory', whole)} is available")
 
 
 def verdict_of(findings: Sequence[Finding]) -> Verdict:
-    """Sum up what was found: the worst of it decides. Memory that is not known keeps nothing from starting.
+    """Combine findings into a verdict: the worst one decides. Unknown memory does not count.
 
     Args:
-        findings: What was found.
+        findings: The findings.
     """
     counted = [one for one in findings if (one.place, one.fits) != ("memory", "unknown")]
     fits = worst(one.fits for one in counted)
@@ -151,15 +150,15 @@ def verdict_of(findings: Sequence[Finding]) -> Verdict:
     why = f": {'; '.join(one.sentence for one in deciding)}"
     if fits == "yes":
         queued = any(one.place == "queue" for one in deciding)
-        why = " and would be admitted now" if queued else ", and starts as soon as a node is free for it"
+        why = " and would be admitted now" if queued else " and starts as soon as a node has room"
     hint = " ".join(dict.fromkeys(_HINTS[one.place] for one in deciding)) if fits == "never" else ""
     if fits == "not now":
-        hint = "Launch it all the same: it waits by itself."
+        hint = "Launch it anyway: it starts once there is room."
     return Verdict(fits, f"{_VERDICTS[fits]}{why}.", hint)
 
 
 def estimate_inside(tools: Tools, objects: Sequence[Document], values: bytes, store: str) -> Estimate:
-    """Estimate a run in a short pod, which is removed however it ends.
+    """Estimate a run in a short pod, which is always removed.
 
     Args:
         tools: kubectl for the namespace.
@@ -168,19 +167,19 @@ def estimate_inside(tools: Tools, objects: Sequence[Document], values: bytes, st
         store: The store's URL as pods reach it.
 
     Raises:
-        TuneyardError: What `tuneyard plan` raises there, by its exit code.
-        NotFoundError: If the image, or a Secret or ConfigMap that it needs, is not there.
+        TuneyardError: The error that `tuneyard plan` raises there, by its exit code.
+        NotFoundError: If the image, or a Secret or ConfigMap that it needs, does not exist.
         UnavailableError: If the pod has not ended in time, or its image is of another version.
-        UsageError: If the values name no store.
+        UsageError: If no store is configured.
     """
     pod = _job(objects)["spec"]["template"]["spec"]
     spec = one_off_spec(pod, "plan", pod_python("tuneyard", "plan", "--values", _FILE, "--json"), memory=_MEMORY)
     (container,) = spec["containers"]
     if not any(one["name"] == "TUNEYARD_STORE" for one in container["env"]):
         if not store:
-            raise UsageError("The values name no store.", hint="Name it: --set bucketStorageHost=https://…")
+            raise UsageError("No store is configured.", hint="Set it: --set bucketStorageHost=https://…")
         container["env"].append({"name": "TUNEYARD_STORE", "value": store})
-    # The values come with the pod itself: a ConfigMap would be left behind by a command that is killed.
+    # The values are part of the pod: a killed command would leave a ConfigMap behind.
     item = {"path": "values.json", "fieldRef": {"fieldPath": f"metadata.annotations['{_VALUES}']"}}
     values_volume = {"name": "values", "downwardAPI": {"items": [item]}}
     spec["volumes"] = [values_volume if one["name"] == "values" else one for one in spec["volumes"]]
@@ -188,33 +187,33 @@ def estimate_inside(tools: Tools, objects: Sequence[Document], values: bytes, st
     log, end = run_one_off_pod(
         tools, name, spec, timeout_seconds=INSIDE_SECONDS, annotations={_VALUES: _without_env(values)}
     )
-    return answer(log, end, container["image"])
+    return parse_estimate(log, end, container["image"])
 
 
 def _without_env(values: bytes) -> str:
-    """Leave the environment out: an annotation is no place for its texts, and an estimate needs none of them."""
+    """Omit the environment: an annotation is public, and an estimate does not need it."""
     return json.dumps({**json.loads(values), "env": {}})
 
 
-def answer(log: str, end: Termination, image: str) -> Estimate:
-    """Read what `tuneyard plan` printed in a pod.
+def parse_estimate(log: str, end: Termination, image: str) -> Estimate:
+    """Parse the output of `tuneyard plan` in a pod.
 
     Args:
-        log: The pod's log: a document, and lines for people.
-        end: How the pod ended; a run that never fits there has a document all the same.
+        log: The pod's log: a JSON document, and lines for people.
+        end: How the pod ended; it prints a document even for a run that never fits.
         image: Its image.
 
     Raises:
         TuneyardError: The error that it printed instead, by its exit code.
-        UnavailableError: If it printed nothing that this version reads.
+        UnavailableError: If it printed nothing that this version can read.
     """
     if document := _document(log):
         try:
             return Estimate.of(document["estimate"])
         except (KeyError, TypeError) as error:
             raise _other_version(image) from error
-    _, mistake, rest = log.partition("error: ")
-    if mistake:
+    _, found, rest = log.partition("error: ")
+    if found:
         message, _, hint = rest.partition("\nhint: ")
         raise error_of(end.exit_code)(message.strip(), hint=hint.strip())
     if end.error:
@@ -228,7 +227,7 @@ def _job(objects: Sequence[Document]) -> Document:
 
 
 def _document(log: str) -> dict[str, Any] | None:
-    """Find the document that was printed, among lines for people."""
+    """Return the JSON document among the lines for people."""
     lines = log.splitlines(keepends=True)
     if "{\n" not in lines:
         return None
@@ -240,6 +239,6 @@ def _document(log: str) -> dict[str, Any] | None:
 
 def _other_version(image: str) -> UnavailableError:
     return UnavailableError(
-        f"The image '{image}' prints estimates in a form that this version does not read.",
+        f"The image '{image}' prints estimates in a format that this version can't read.",
         hint="Use an image of this version: --set finetuningImage=…",
     )

@@ -1,6 +1,6 @@
-"""What is known of a cluster's run, read off its objects: the values it was launched with, its state and its progress.
+"""The state of a cluster's run, derived from its objects: the values it was launched with, its status and its progress.
 
-Nothing is kept anywhere else, so a run that was applied by `helm template | kubectl apply` is a run like any other.
+Nothing is stored anywhere else, so a run that was applied by `helm template | kubectl apply` is a run like any other.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _PROGRESS = re.compile(
 
 
 def run_labels(key: RunKey) -> dict[str, str]:
-    """Give the labels that every object of a run has."""
+    """Return the labels that every object of a run has."""
     return {PART_OF: "tuneyard", COMPONENT: key.verb, INSTANCE: key.name}
 
 
 def key_of(owner: Document) -> RunKey | None:
-    """Tell which run an object belongs to; None where it is none of Tuneyard's."""
+    """Return the run that an object belongs to; None if the object is not Tuneyard's."""
     labels: Mapping[str, str] = owner["metadata"].get("labels") or {}
     for verb in VERBS:
         if labels.get(PART_OF) == "tuneyard" and labels.get(COMPONENT) == verb and labels.get(INSTANCE):
@@ -41,7 +41,7 @@ def key_of(owner: Document) -> RunKey | None:
 
 
 def values_name(owner: Document) -> str:
-    """Name the ConfigMap of a Job's or Deployment's values; empty where it has none."""
+    """Return the name of the ConfigMap of a Job's or Deployment's values; empty if it has none."""
     for volume in owner["spec"]["template"]["spec"].get("volumes") or []:
         if volume["name"] == "values":
             return str((volume.get("configMap") or {}).get("name") or "")
@@ -49,10 +49,10 @@ def values_name(owner: Document) -> str:
 
 
 def resolved(verb: Verb, config: Document | None) -> dict[str, Any]:
-    """Resolve the values of a run as its process does; empty where their ConfigMap is gone.
+    """Resolve the values of a run as its process does; empty if their ConfigMap is gone.
 
     Args:
-        verb: What the run does.
+        verb: The run's verb.
         config: The ConfigMap.
     """
     from tuneyard.values import (
@@ -78,7 +78,7 @@ def resolved(verb: Verb, config: Document | None) -> dict[str, Any]:
 
 
 def env_secrets(config: Document) -> set[str]:
-    """Name the Secrets that the chart itself made of the texts of variables.
+    """Return the names of the Secrets that the chart made from the texts of environment variables.
 
     Args:
         config: The ConfigMap of a run's values.
@@ -100,13 +100,13 @@ def _texts(value: Any) -> dict[str, Any]:
 
 
 def info_of(owner: Document, state: State, values: Mapping[str, Any], progress: RunProgress | None) -> RunInfo:
-    """Put together what is known of a run.
+    """Build the state of a run.
 
     Args:
         owner: Its Job or Deployment.
-        state: What that is at.
+        state: The state of that.
         values: Its resolved values.
-        progress: How far it is.
+        progress: Its progress.
     """
     from tuneyard.values import values_sha256
 
@@ -141,7 +141,7 @@ def info_of(owner: Document, state: State, values: Mapping[str, Any], progress: 
 
 
 def experiment_of(key: RunKey, values: Mapping[str, Any]) -> str:
-    """Say where a finetuning run publishes."""
+    """Return where a finetuning run publishes."""
     return str(values.get("checkpointsRemote") or f"{EXPERIMENTS}/{key.name}")
 
 
@@ -149,7 +149,7 @@ def read_progress(lines: Iterable[str]) -> RunProgress | None:
     """Return the newest progress in a process's log; None if there is none.
 
     Args:
-        lines: Lines of the log, oldest first; a bar's states may stand in one of them.
+        lines: Lines of the log, oldest first; one of them may hold several states of a bar.
     """
     found = [match for line in lines for match in _PROGRESS.finditer(line)]
     newest = found[-1] if found else None

@@ -1,7 +1,7 @@
-"""The log of a cluster's run: over every container, pod and attempt, and from all its nodes at once.
+"""The log of a cluster's run: of every container, pod and attempt, and of all its nodes at once.
 
-A pod's log ends with its container. Whoever follows a run wants the next attempt's too, so pods are looked for until
-the run has ended. Each pod is read by a thread of its own; the lines of several nodes are prefixed by `[index]`.
+A pod's log ends with its container. Following a run includes the next attempt, so pods are listed until the run has
+ended. Each pod is read by its own thread; the lines of several nodes are prefixed by `[index]`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from tuneyard.cluster import Document, Reader, container_names, created, is_finished, newest_attempt, node_index
 from tuneyard.errors import NotFoundError, UnavailableError
 
-_LOOK_SECONDS = 1.0
-# A pod with a terminal writes for one: colours, and bars that are drawn over and over.
+_POLL_SECONDS = 1.0
+# A pod with a terminal prints colours, and bars that redraw themselves.
 _TERMINAL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _ERASE = "\x1b[2K"
 _ATTEMPT = "--- pod {name}, {when} UTC"
@@ -29,9 +29,9 @@ class PodLogs:
 
     Args:
         reader: The cluster.
-        pods: Gives the run's pods as they are now.
-        has_ended: Tells whether the run has.
-        nodes: How many pods work at the same time.
+        pods: Returns the run's pods as they are now.
+        has_ended: Returns whether the run has ended.
+        nodes: How many pods run at the same time.
     """
 
     reader: Reader
@@ -40,7 +40,7 @@ class PodLogs:
     nodes: int = 1
 
     def lines(self, *, follow: bool, newest: bool) -> Iterator[str]:
-        """Give the lines, oldest pod first; see `Runner.logs`."""
+        """Yield the lines, oldest pod first; see `Runner.logs`."""
         pods = sorted(self.pods(), key=created)
         if newest:
             pods = newest_attempt(pods)
@@ -71,7 +71,7 @@ class PodLogs:
                         found.put(_heading(pod))
                     threads[name] = threading.Thread(target=self._follow, args=(pod, found), daemon=True)
                     threads[name].start()
-            until = time.monotonic() + _LOOK_SECONDS
+            until = time.monotonic() + _POLL_SECONDS
             while (left := until - time.monotonic()) > 0:
                 try:
                     yield found.get(timeout=left)
@@ -100,7 +100,7 @@ class PodLogs:
                         for line in self._prefixed(pod, self.reader.log(name, container, follow=True)):
                             found.put(line)
                     except (NotFoundError, UnavailableError):
-                        pass  # the node or the connection went; the next look shows whether the pod did
+                        pass  # the node or the connection is gone; the next poll shows whether the pod is too
                     continue
                 if is_finished(now) or ("terminated" in state and now["spec"].get("restartPolicy") == "Never"):
                     break
@@ -108,7 +108,7 @@ class PodLogs:
                     break
                 if self.has_ended():
                     break
-                time.sleep(_LOOK_SECONDS)
+                time.sleep(_POLL_SECONDS)
 
     def _prefixed(self, pod: Document, lines: Iterator[str]) -> Iterator[str]:
         index = node_index(pod)

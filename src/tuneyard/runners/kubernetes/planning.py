@@ -1,6 +1,6 @@
 """What a cluster decides about a launch before it is made: its store, a server's key, and a trained model's place.
 
-The store is the one that the values name, as pods reach it; nothing is looked up in it from here.
+The store is the one that the values configure, as pods reach it; nothing is read from it here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     pass
 
 _KEY_TO_COME = "to-come"
-"""The Secret of a server's API key before the server has a name: a name in the values wins."""
+"""Placeholder for the Secret of a server's API key until the server has a name; a name in the values wins."""
 _SAME_PLACE = (
     "bucketCABundle",
     "gpuResource",
@@ -30,7 +30,7 @@ _SAME_PLACE = (
 
 
 def defaults(verb: Verb) -> Mapping[str, Any]:
-    """Return what a cluster sets below the user's files: a server gets an API key unless its values name one.
+    """Return the values that a cluster sets below the user's files: a server's API key, unless its values name one.
 
     Args:
         verb: Whose values.
@@ -39,18 +39,18 @@ def defaults(verb: Verb) -> Mapping[str, Any]:
 
 
 def prepare(draft: Draft) -> Launch:
-    """Make a launch with the store that its values name; see `Runner.prepare`."""
+    """Make a launch with the store that its values configure; see `Runner.prepare`."""
     from tuneyard.values import InferenceValues
 
     values = draft.values
     serves = isinstance(values, InferenceValues)
     if draft.store is not None:
         host = "bucket_storage.host" if serves else "bucketStorageHost"
-        raise UsageError("--store is for this machine.", hint=f"Name the cluster's store: --set {host}={draft.store}")
+        raise UsageError("--store is for this machine.", hint=f"Set the cluster's store: --set {host}={draft.store}")
     if draft.port is not None:
         raise UsageError(
-            "--port is for this machine: tuneyard chat reaches a server in a cluster by itself.",
-            hint="The container's port is a value: --set port=8000",
+            "--port is for this machine: in a cluster, tuneyard chat forwards a port by itself.",
+            hint="Set the container's port: --set port=8000",
         )
     if not serves:
         return Launch(draft.key, values, values.bucketStorageHost, experiment=draft.experiment)
@@ -61,7 +61,7 @@ def prepare(draft: Draft) -> Launch:
 
 
 def api_key_secret(name: str) -> str:
-    """Return the name of the Secret that is made for a server's key.
+    """Return the name of the Secret that is created for a server's key.
 
     Args:
         name: The server's name.
@@ -78,24 +78,24 @@ def find_trained(runner: Runner, run: str, *, merged: bool) -> Trained:
     except NotFoundError as error:
         raise NotFoundError(
             f"There is no finetuning run named {run!r} in this namespace.",
-            hint=f"List the runs: tuneyard runs{runner.options}   Or name what is in the store: "
+            hint=f"List the runs: tuneyard runs{runner.options}   Or name a model in the store: "
             f"--set model=s3://{EXPERIMENTS}/{run}/checkpoint-final",
         ) from error
     trained = runner.values(info.key)
     if info.status != "succeeded" or (merged and not trained.get("mergeAdapter")):
         hint = {
-            "succeeded": "Finetune with --set mergeAdapter=true to get a merged model, or leave --merged out.",
+            "succeeded": "Finetune with --set mergeAdapter=true to get a merged model, or omit --merged.",
             "failed": f"See why: tuneyard logs {info.key}{runner.options}   If only the merge failed: "
             f"tuneyard serve{runner.options} --set model=s3://{info.experiment}/checkpoint-final",
             "stopped": "Launch it again with tuneyard finetune and the same values.",
         }.get(info.status, f"Wait for it: tuneyard watch {info.key}{runner.options}")
         raise NotFoundError(f"The run {run!r} has not published {final}; it is {info.status}.", hint=hint)
-    assert info.experiment, "a run in a cluster is launched with its place"
+    assert info.experiment, "a run in a cluster is launched with checkpointsRemote"
     return Trained(info.name, info.experiment, f"{info.experiment}/{final}", below=_same_place(trained))
 
 
 def _same_place(trained: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a run's values say of its cluster: store, keys, authorities, accelerators and images."""
+    """Return the part of a run's values about its cluster: store, keys, authorities, accelerators and images."""
     credentials = trained.get("bucketCredentialsSecret") or {}
     return {
         **{key: trained[key] for key in _SAME_PLACE if key in trained},

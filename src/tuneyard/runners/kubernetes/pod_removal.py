@@ -1,7 +1,7 @@
-"""`python -m tuneyard.runners.kubernetes.pod_removal VALUES`: removes what a run with these values has published.
+"""`python -m tuneyard.runners.kubernetes.pod_removal VALUES`: deletes what a run with these values has published.
 
-Run inside the cluster by `tuneyard delete --data`, since a laptop may not reach the store. It does not ask for
-confirmation: the command has. It prints how many objects it deleted.
+Run inside the cluster by `tuneyard delete --data`, since a laptop may not reach the store. The command has confirmed
+the deletion. Prints how many objects were deleted.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from pathlib import Path
 
 
 def main() -> int:
-    """Remove, and end with an exit code of `tuneyard.errors`."""
+    """Delete the published data, and return an exit code of `tuneyard.errors`."""
     from tuneyard.process import run_main
 
-    parser = argparse.ArgumentParser(description="Remove a run's results.")
+    parser = argparse.ArgumentParser(description="Delete what a run has published.")
     parser.add_argument("values", type=Path, help="the run's resolved values")
     path: Path = parser.parse_args().values
     return run_main(lambda: _remove(path))
@@ -27,7 +27,7 @@ def _remove(path: Path) -> None:
     from tuneyard.values import FinetuneValues, read_values
 
     values = read_values(FinetuneValues, path)
-    assert values.checkpointsRemote, "a run in a cluster is launched with its place"
+    assert values.checkpointsRemote, "a run in a cluster is launched with checkpointsRemote"
     store = find_store(fallback=values.bucketStorageHost)
     print(delete_experiment(store, values.checkpointsRemote), flush=True)
 

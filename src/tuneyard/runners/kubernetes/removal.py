@@ -1,6 +1,6 @@
 """Deletes what a run has published, from inside the cluster, since this machine may not reach the store.
 
-A Job like the run's own, with the same image, keys, authorities and values, runs `pod_removal`. Where `TUNEYARD_STORE`
+A Job like the run's own, with the same image, keys, authorities and values, runs `pod_removal`. If `TUNEYARD_STORE`
 names the store for this machine, no Job is needed.
 """
 
@@ -17,7 +17,7 @@ from tuneyard.runners.published import check_removable, delete_published
 from tuneyard.store import configured_store
 
 REMOVAL_SECONDS = 600
-_LOOK_SECONDS = 1.0
+_POLL_SECONDS = 1.0
 
 
 def remove_published(reader: Reader, tools: Tools, info: RunInfo, owner: Document) -> int:
@@ -26,16 +26,16 @@ def remove_published(reader: Reader, tools: Tools, info: RunInfo, owner: Documen
     Args:
         reader: Where the run is.
         tools: kubectl for it.
-        info: What is known of the run.
+        info: The run's state.
         owner: Its Job.
 
     Returns:
         How many objects were removed.
 
     Raises:
-        UsageError: If the run publishes none of its own.
-        ConflictError: If the run still works.
-        UnavailableError: If the store was not reached.
+        UsageError: If the run has no published data of its own.
+        ConflictError: If the run is still running.
+        UnavailableError: If the store can't be reached.
     """
     check_removable(info, target=" --on kubernetes")
     if store := configured_store():
@@ -51,11 +51,11 @@ def remove_published(reader: Reader, tools: Tools, info: RunInfo, owner: Documen
 
 
 def removal_job(owner: Document, name: str) -> Document:
-    """Make the Job that removes from the run's own: with a one-off pod.
+    """Make the Job that deletes a run's data, with a one-off pod like the run's.
 
     Args:
         owner: The run's Job.
-        name: What the Job is called.
+        name: The new Job's name.
     """
     command = pod_python("tuneyard.runners.kubernetes.pod_removal", "/etc/tuneyard/values/values.json")
     pod = one_off_spec(owner["spec"]["template"]["spec"], "removal", command)
@@ -81,10 +81,10 @@ def _removed(reader: Reader, name: str) -> int:
                 *_, count = reader.log(pod["metadata"]["name"], "removal", tail_lines=1)
                 return int(count)
             if end:
-                raise UnavailableError(f"The data was not removed: {end.error}", hint=end.hint)
-        time.sleep(_LOOK_SECONDS)
+                raise UnavailableError(f"The data was not deleted: {end.error}", hint=end.hint)
+        time.sleep(_POLL_SECONDS)
     raise UnavailableError(
-        f"The data was not removed within {REMOVAL_SECONDS} s.", hint=f"See why: kubectl describe job {name}"
+        f"The data was not deleted within {REMOVAL_SECONDS} s.", hint=f"See why: kubectl describe job {name}"
     )
 
 

@@ -1,8 +1,8 @@
 """Runs on a Kubernetes cluster: a Job for each delivery and finetuning run, a Deployment for each server.
 
-Implements `tuneyard.runners.base.Runner`. helm renders the charts that this package carries, kubectl writes, lightkube
-reads. The runner keeps no state of its own, so every call may come from any machine, and one that was killed at any
-point is completed by calling it again: what others refer to is written first, and the worker last.
+Implements `tuneyard.runners.base.Runner`. helm renders the charts in this package, kubectl writes, lightkube reads. The
+runner keeps no state of its own, so every call may come from any machine, and a call that was killed is completed by
+repeating it: objects that others refer to are written first, and the worker last.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from tuneyard.estimate import Estimate, Verdict
 
 CONVERGE_SECONDS = 660.0
-"""How long a launch waits for what is being stopped or deleted: a run may take its whole grace period to save."""
+"""How long a launch waits for an earlier run to stop or be deleted: saving may take its whole grace period."""
 
 _POLL_SECONDS = 0.5
 _TAIL_LINES = 40
@@ -91,11 +91,11 @@ class KubernetesRunner:
         return planning.defaults(verb)
 
     def prepare(self, draft: Draft) -> tuple[Launch, tuple[str, ...]]:
-        """Take the store that the values name; see `Runner.prepare`."""
+        """Use the store that the values configure; see `Runner.prepare`."""
         return planning.prepare(draft), ()
 
     def check_inputs(self, launch: Launch) -> None:
-        """Check nothing: the run waits for its inputs by itself; see `Runner.check_inputs`."""
+        """Check nothing: the run itself waits for its inputs; see `Runner.check_inputs`."""
 
     def find_trained(self, run: str, *, merged: bool, store: str | None) -> Trained:
         """Find a run of this namespace; see `Runner.find_trained`."""
@@ -103,7 +103,7 @@ class KubernetesRunner:
         return planning.find_trained(self, run, merged=merged)
 
     def preview(self, launch: Launch) -> list[dict[str, Any]]:
-        """Render what a launch would write; the key of a server is made when it is launched."""
+        """Render the objects that a launch would write; a server's key is created when it is launched."""
         return render(self._tools, launch.key.verb, check_name(launch.key.name), launch.values_json)
 
     def estimate(self, launch: Launch, *, store: str | None, inside: bool) -> Estimate:
@@ -130,7 +130,7 @@ class KubernetesRunner:
         while not self._converge(launch, objects):
             if time.monotonic() >= deadline:
                 raise UnavailableError(
-                    f"The earlier run '{launch.key}' was not removed within {CONVERGE_SECONDS:g} s.",
+                    f"The earlier run '{launch.key}' was not deleted within {CONVERGE_SECONDS:g} s.",
                     hint=f"See why: tuneyard runs show {launch.key}{self.options}",
                 )
             time.sleep(_POLL_SECONDS)
@@ -214,7 +214,7 @@ class KubernetesRunner:
             data = self._reader.get("Secret", secret["name"]).get("data") or {}
             if secret["key"] not in data:
                 raise NotFoundError(
-                    f"The Secret '{secret['name']}' has no key '{secret['key']}', which holds the API key of '{key}'."
+                    f"The Secret '{secret['name']}' has no key '{secret['key']}' with the API key of '{key}'."
                 )
             api_key = base64.b64decode(data[secret["key"]]).decode().strip()
         with PortForward(self._tools, owner["metadata"]["name"], SERVER_PORT) as forward:
@@ -235,7 +235,7 @@ class KubernetesRunner:
                 hint=f"Stop it first: tuneyard stop {key}{self.options}",
             )
         routes = [_ROUTES] if self._has_routes(key) else []
-        # The worker goes last: as long as it exists, the run is found and can be deleted again.
+        # The worker is deleted last: as long as it exists, the run is listed and the deletion can be repeated.
         self._tools.delete_labelled([*_KINDS, *routes], run_labels(key))
         self._remove(key, owner, time.monotonic() + CONVERGE_SECONDS)
         return info
@@ -263,7 +263,7 @@ class KubernetesRunner:
                 self._make_api_key(launch)
                 self._tools.apply(support)
                 return True
-            if launch.key.verb != "serve" or info.status == "failed":  # a stopped server is started as it is
+            if launch.key.verb != "serve" or info.status == "failed":  # a stopped server is scaled up in place
                 self._tools.delete_exactly(_path(owner), owner["metadata"]["uid"])
                 return False
         self._make_api_key(launch)
@@ -271,7 +271,7 @@ class KubernetesRunner:
         try:
             self._tools.apply(worker)
         except ConflictError:
-            return False  # another launch of this name came first
+            return False  # another launch of this name was first
         return True
 
     def _check_same_run(self, owner: Document, key: RunKey) -> None:
@@ -280,8 +280,9 @@ class KubernetesRunner:
             return
         what = f"of the run '{other}'" if other else "not Tuneyard's"
         raise ConflictError(
-            f"{self._reader.namespace} already has a {owner['kind']} '{owner['metadata']['name']}', {what}.",
-            hint="Use another --name; in a cluster, deliveries and finetuning runs share their names.",
+            f"The namespace '{self._reader.namespace}' already has a {owner['kind']} '{owner['metadata']['name']}', "
+            f"{what}.",
+            hint="Use another --name; in a cluster, deliveries and finetuning runs share one set of names.",
         )
 
     def _join(self, launch: Launch, running: dict[str, Any]) -> None:
@@ -311,12 +312,12 @@ class KubernetesRunner:
         try:
             self._tools.kubectl("create", "--field-manager", "tuneyard", "-f", "-", stdin=json.dumps(secret))
         except ConflictError:
-            return  # another launch made it first
+            return  # another launch created it first
 
     def _remove_old_values(self, launch: Launch, objects: list[Document]) -> None:
         """Delete the values of earlier launches, which nothing refers to any more."""
         if launch.key.verb == "serve":
-            return  # pods of the version before may still start from them
+            return  # pods of the previous version may still start from them
         wanted = {one["metadata"]["name"] for one in objects if one["kind"] in ("ConfigMap", "Secret")}
         for config in self._reader.list("ConfigMap", run_labels(launch.key)):
             if (name := config["metadata"]["name"]) not in wanted:
@@ -336,7 +337,7 @@ class KubernetesRunner:
             self._tools.patch("job", name, {"metadata": {"annotations": {STOPPED: now}}})
         workload = workload_of(owner["metadata"]["uid"], self._reader.workloads())
         if workload is not None:
-            # Kueue would start a Job again that it has admitted and finds suspended; it has to take it back itself.
+            # Kueue restarts an admitted Job that it finds suspended, so its Workload is deactivated instead.
             if is_active(workload):
                 self._tools.patch("workloads.kueue.x-k8s.io", workload["metadata"]["name"], {"spec": {"active": False}})
         elif not owner["spec"].get("suspend"):
@@ -348,7 +349,7 @@ class KubernetesRunner:
         while (now := self._reader.find(_kind(key.verb), owner["metadata"]["name"])) and now["metadata"]["uid"] == uid:
             if time.monotonic() >= until:
                 raise UnavailableError(
-                    f"The run '{key}' is not deleted yet.", hint=f"Try again: tuneyard delete {key}{self.options}"
+                    f"The run '{key}' is not deleted yet.", hint=f"Retry: tuneyard delete {key}{self.options}"
                 )
             time.sleep(_POLL_SECONDS)
 

@@ -1,4 +1,4 @@
-"""What command each verb's run executes on this machine: the entry points of the rooms that do the work."""
+"""The command that each verb's run executes on this machine: the entry point of the verb's package."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tuneyard.runners.info import Verb
 from tuneyard.runners.local.folder import RunFolder
 
 BuildCommand = Callable[[RunFolder, Launch], list[str]]
-"""Gives the argument list for a run's folder and launch; a server's launch has its port filled in."""
+"""Returns the argument list for a run's folder and launch; a server's launch has its port filled in."""
 
 
 def _deliver(folder: RunFolder, _launch: Launch) -> list[str]:
@@ -26,8 +26,8 @@ def _serve(folder: RunFolder, launch: Launch) -> list[str]:
     return [*_entry_point("serving", folder), *where]
 
 
-def _entry_point(room: str, folder: RunFolder) -> list[str]:
-    return python("-m", f"tuneyard.{room}", str(folder.values), "--workdir", str(folder.work))
+def _entry_point(package: str, folder: RunFolder) -> list[str]:
+    return python("-m", f"tuneyard.{package}", str(folder.values), "--workdir", str(folder.work))
 
 
 ENTRY_POINTS: Mapping[Verb, BuildCommand] = {"deliver": _deliver, "finetune": _finetune, "serve": _serve}

@@ -3,14 +3,14 @@
     run.json        what was launched: values' hash, store, command, attempts (written by the launcher)
     values.json     the resolved values, the only thing its process reads (mode 0600: `env` may hold secrets)
     lock            held by the run's processes while any of them lives
-    process.json    who they are (written by the supervisor)
+    process.json    their process ids (written by the supervisor)
     exit.json       how the newest attempt ended (written by the supervisor)
     log             what the process printed, all attempts
-    api-key, ready  a server's key (mode 0600) and the sign that it answers
+    api-key, ready  a server's key (mode 0600), and a marker file that exists once it answers
     work/           the process's own folder
 
-A status is never stored, always derived: lock held → running; else `exit.json` says; else none could be written:
-interrupted. So a reboot, a kill -9 and a full disk all end in a true status.
+A status is never stored, always derived: running while the lock is held; else as `exit.json` records; interrupted
+where there is none. So the status is right after a reboot, a kill -9 and on a full disk too.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 
 from tuneyard.errors import INTERRUPTED, TERMINATED
 from tuneyard.runners.info import RunInfo, RunKey, RunProgress, Status
-from tuneyard.runners.local.output import last_words, read_progress
+from tuneyard.runners.local.output import last_error, read_progress
 from tuneyard.runners.local.records import is_locked, read_json
 
 KILLED = 137
@@ -61,7 +61,7 @@ class RunFolder:
 
     @property
     def process(self) -> Path:
-        """Which processes the newest attempt has."""
+        """The process ids of the newest attempt."""
         return self.path / "process.json"
 
     @property
@@ -81,7 +81,7 @@ class RunFolder:
 
     @property
     def ready(self) -> Path:
-        """There once a server answers."""
+        """A file that exists once a server answers."""
         return self.path / "ready"
 
     @cached_property
@@ -94,8 +94,8 @@ class RunFolder:
         return is_locked(self.lock)
 
     def info(self) -> RunInfo | None:
-        """Return the run's state; None where no run was ever launched here."""
-        # The lock first: a run that ends between the two looks is then at worst shown as running.
+        """Return the run's state; None if no run was ever launched here."""
+        # The lock first: a run that ends between the two reads is then at worst shown as running.
         running = self.is_running()
         record = read_json(self.record)
         if record is None or record.get("format") != FORMAT:
@@ -141,15 +141,15 @@ class RunFolder:
             return "interrupted", _INTERRUPTED_WHY, "", hint
         code, requested = end["code"], end["stop_asked"]
         if requested and code == KILLED:
-            return "stopped", "it was killed before it had saved", "", f"{again}."
+            return "stopped", "killed before it had saved", "", f"{again}."
         if code in (TERMINATED, INTERRUPTED) or (requested and code == 0 and self.key.verb == "serve"):
             return "stopped", "stopped on request", "", f"{again}."
         if code == 0:
             return "succeeded", "", "", ""
-        error, hint = last_words(self.log, offset=record["log_offset"])
+        error, hint = last_error(self.log, offset=record["log_offset"])
         if code == KILLED:
             error, hint = "The process was killed by the system, most often because memory ran out.", f"{again}."
-        return "failed", f"it ended with exit code {code}", error or end.get("error", ""), hint
+        return "failed", f"exit code {code}", error or end.get("error", ""), hint
 
 
 def _moment(text: str | None) -> datetime | None:

@@ -1,4 +1,4 @@
-"""What a local run's process leaves behind while it runs: how far it is, and what it printed last.
+"""The output of a local run's process: its progress, and the last error in its log.
 
 `progress.json` is the newest state, replaced during training; `metrics.jsonl` has every logged step; the log ends with
 the error and the hint that an entry point prints before it ends.
@@ -20,7 +20,7 @@ _LOG_TAIL_BYTES = 16_384
 _ERROR, _HINT = "error:", "hint:"
 
 
-def last_words(log: Path, *, offset: int = 0) -> tuple[str, str]:
+def last_error(log: Path, *, offset: int = 0) -> tuple[str, str]:
     """Find the newest error and its hint in a log.
 
     Args:
@@ -28,8 +28,8 @@ def last_words(log: Path, *, offset: int = 0) -> tuple[str, str]:
         offset: Where in it the attempt of interest begins.
 
     Returns:
-        The sentence with its problems, one a line, and the hint; where there is no `error:` line, the last line that is
-        not empty.
+        The message with its problems, one a line, and the hint; if there is no `error:` line, the last line that is not
+        empty.
     """
     try:
         with log.open("rb") as file:
@@ -49,7 +49,7 @@ def last_words(log: Path, *, offset: int = 0) -> tuple[str, str]:
 
 
 def read_progress(work: Path) -> RunProgress | None:
-    """Read how far the run is; None where its process has recorded nothing yet.
+    """Read the run's progress; None if its process has recorded nothing yet.
 
     Args:
         work: The run's work folder.

@@ -29,7 +29,7 @@ def choose_port(host: str, wanted: int | None, *, first: int = FIRST_PORT, taken
 
     Args:
         host: The address to listen on.
-        wanted: The port; None takes any.
+        wanted: The port; None chooses any.
         first: The first to try.
         taken: Ports reserved by servers that don't listen yet.
 
@@ -41,7 +41,7 @@ def choose_port(host: str, wanted: int | None, *, first: int = FIRST_PORT, taken
             return wanted
         raise UnavailableError(
             f"Port {wanted} of {host} is in use by another program.",
-            hint="Use another --port, or leave it out to get a free one.",
+            hint="Use another --port, or omit it to get a free one.",
             port=wanted,
         )
     for port in range(first, first + _TRIES):

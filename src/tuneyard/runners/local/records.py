@@ -1,7 +1,7 @@
-"""Small JSON files that are whole or absent, and locks that end with their holder.
+"""Small JSON files that are written atomically, and locks that end with their holder.
 
-The bottom of the local runner: it knows files, not runs. Locks are `flock`: the kernel drops them when the last
-process that has the file open ends, however it ends, so no process number has to be trusted after a reboot.
+The bottom of the local runner: files, not runs. Locks are `flock`: the kernel drops them when the last process that
+has the file open ends, however it ends, so no process id has to be trusted after a reboot.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _BUSY_WAIT_SECONDS = 0.005
 
 
 def write_bytes(path: Path, body: bytes, *, mode: int = 0o644) -> None:
-    """Put a file in place at once: a reader sees the old or the new one, never half; on disk before it is visible."""
+    """Replace a file atomically: a reader sees the old or the new one, never a part; on disk before it is visible."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with os.fdopen(descriptor, "wb") as file:
@@ -31,12 +31,12 @@ def write_bytes(path: Path, body: bytes, *, mode: int = 0o644) -> None:
 
 
 def write_json(path: Path, record: dict[str, Any], *, mode: int = 0o644) -> None:
-    """Put a record in place at once, as `write_bytes` does."""
+    """Replace a record atomically, as `write_bytes` does."""
     write_bytes(path, (json.dumps(record, indent=1) + "\n").encode(), mode=mode)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Read a record; None where there is none, or where what is there is no JSON object (another program's file)."""
+    """Read a record; None if there is none, or if the file is not a JSON object (another program's file)."""
     try:
         record = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -48,8 +48,8 @@ def try_lock(path: Path) -> int | None:
     """Take a lock for as long as the returned descriptor, or a copy of it in a child process, stays open.
 
     Returns:
-        The descriptor, or None where another holds the lock. A reader that looks at the lock for an instant
-        (`is_locked`) is waited out.
+        The descriptor, or None if another holds the lock. A reader that probes the lock for an instant (`is_locked`) is
+        waited for.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     for _ in range(_BUSY_TRIES):

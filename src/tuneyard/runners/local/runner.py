@@ -1,7 +1,7 @@
 """Runs on this machine: a detached supervisor for each, all state in the folders of `TUNEYARD_HOME`.
 
-Implements `tuneyard.runners.base.Runner`. Nothing stays resident but the supervisors; every call reads the disk anew,
-so any number of command lines and Python programs may use it at once.
+Implements `tuneyard.runners.base.Runner`. Only the supervisors stay resident; every call reads the disk, so any number
+of command lines and Python programs may use it at once.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class LocalRunner:
     """Runs each launch as a process of this machine that lives on without its launcher.
 
     Args:
-        home: Where the state lies; `TUNEYARD_HOME` or the user's data folder by default.
-        commands: What each verb executes; the entry points of the rooms by default.
+        home: The folder of the state; `TUNEYARD_HOME` or the user's data folder by default.
+        commands: The command of each verb; the entry points of the verbs' packages by default.
     """
 
     poll_seconds = 0.25
@@ -75,11 +75,11 @@ class LocalRunner:
 
         url = find_store(draft.store, fallback=draft.fallback).url
         keys = cluster_only_keys(draft.values)
-        notes = (f"On this machine these keys don't apply: {', '.join(keys)}.",) if keys else ()
+        notes = (f"These keys have no effect on this machine: {', '.join(keys)}.",) if keys else ()
         return Launch(draft.key, draft.values, url, experiment=draft.experiment, port=draft.port), notes
 
     def check_inputs(self, launch: Launch) -> None:
-        """Look into the store; see `Runner.check_inputs`."""
+        """Check the store; see `Runner.check_inputs`."""
         from tuneyard.runners.published import check_delivered
 
         check_delivered(launch.store, launch.values)
@@ -113,7 +113,7 @@ class LocalRunner:
         from tuneyard.values import FinetuneValues
 
         if inside:
-            raise UsageError("--inside is for a cluster.", hint="Add --on kubernetes, or leave --inside out.")
+            raise UsageError("--inside is for a cluster.", hint="Add --on kubernetes, or omit --inside.")
         assert isinstance(launch.values, FinetuneValues)
         return estimate(launch.values, find_store(store))
 
@@ -192,7 +192,7 @@ class LocalRunner:
         folder = self._folder(key)
         if self.get(key).ended:
             return self.get(key)
-        # A supervisor that is just starting may not have written its process number yet.
+        # A supervisor that is just starting may not have written its process id yet.
         until = time.monotonic() + timeout_seconds
         while not signals.request_stop(folder) and folder.is_running() and time.monotonic() < until:
             time.sleep(_POLL_SECONDS)
@@ -232,7 +232,7 @@ class LocalRunner:
                     f"The run '{key}' is still running, so it can't be deleted.",
                     hint=f"Stop it first: tuneyard stop {key}",
                 )
-            # Out of sight at once: a new launch of the name need not wait for gigabytes to be removed.
+            # Renamed first, so that a new launch of the name does not wait until gigabytes are deleted.
             gone = folder.path.with_name(f".deleted-{secrets.token_hex(4)}")
             folder.path.rename(gone)
             os.close(lock)

@@ -1,7 +1,7 @@
 """Signals to the processes of a run: a request to stop, or a kill of them and everything they started.
 
-A process number is used only if the process has the run's folder in its arguments: numbers are reused, and after a
-crash the recorded one may belong to another process.
+A process id is used only if the process has the run's folder in its arguments: ids are reused, and after a crash the
+recorded one may belong to another process.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def request_stop(folder: RunFolder) -> bool:
-    """Send SIGTERM to the supervisor, which passes it on; where it is gone, to the command itself.
+    """Send SIGTERM to the supervisor, which forwards it; if it is gone, to the command itself.
 
     Returns:
         Whether a process received it.
@@ -33,7 +33,7 @@ def request_stop(folder: RunFolder) -> bool:
 
 
 def kill(folder: RunFolder) -> None:
-    """Kill the command and all its descendants; the supervisor stays, to record how it ended."""
+    """Kill the command and all its descendants; the supervisor survives, to record how it ended."""
     import psutil
 
     who = read_json(folder.process) or {}

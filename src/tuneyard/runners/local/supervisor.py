@@ -1,9 +1,9 @@
 """The supervisor of one local run: `python -m tuneyard.runners.local.supervisor FOLDER LOCK_DESCRIPTOR`.
 
-It leaves the terminal it was started from, starts the run's command, passes SIGTERM on to it, and writes down how it
-ended. It knows nothing of training or serving. The lock came locked from the launcher and is shared with the command,
-so the run counts as running exactly as long as one of the two lives. Where the supervisor is killed, the command gets
-SIGTERM from the kernel (Linux), saves and ends: nothing trains on unseen.
+It detaches from the terminal, starts the run's command, forwards SIGTERM to it, and records how it ended. It does not
+depend on what the command does. The lock is held by the launcher, inherited and shared with the command, so the run
+counts as running exactly as long as one of the two is alive. If the supervisor is killed, the kernel sends the command
+SIGTERM (Linux); it saves and ends, so that no unsupervised training goes on.
 
 It is resident for as long as the run, so it imports little.
 """
@@ -35,7 +35,7 @@ def main(folder: Path, lock: int) -> int:
         lock: The descriptor of the run's held lock.
 
     Returns:
-        0 once the command has been started (or its failure to start has been written down).
+        0 once the command has been started (or its failure to start has been recorded).
     """
     reading, writing = os.pipe()
     if os.fork():
@@ -103,7 +103,7 @@ class _Child:
             "TUNEYARD_STORE": record["store"],
             "TUNEYARD_PROGRESS": str(self._folder / "bar.json"),
             "PYTHONUNBUFFERED": "1",
-            "PYTHONUTF8": "1",  # whatever the terminal was: keys and the log are UTF-8
+            "PYTHONUTF8": "1",  # keys and the log are UTF-8, whatever the terminal's encoding
             "PYTHONIOENCODING": "utf-8",
         }
         api_key = self._folder / "api-key"
