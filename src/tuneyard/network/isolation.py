@@ -30,6 +30,7 @@ from tuneyard.network.attention import PER_CONVERSATION
 from tuneyard.network.balance import balance_weight
 from tuneyard.network.batches import EncodedRows, Row, flatten, moved
 from tuneyard.network.forms import Form, Forward
+from tuneyard.network.private import attention_of
 
 TOLERANCE = 1e-4
 """The largest difference of a logit from the reference, relative to the logits' standard deviation. Float32 rounding
@@ -100,9 +101,9 @@ def prove_form(model: Any, asked: str | None, rows: EncodedRows, device: torch.d
                 )
             failures.append(f"{form} rows{f' with {attention}' if attention else ''}: {why}")
     raise InvalidDataError(
-        f"The model {where!r} ({type(model).__name__}) can't be trained: no form of rows gives each conversation what "
-        f"it has alone ({'; '.join(failures)}).",
-        hint="Leave out model_args.attn_implementation, or choose another base model.",
+        f"The model {where!r} ({type(model).__name__}) can't be trained: no form of rows computes each "
+        f"conversation as if it were alone ({'; '.join(failures)}).",
+        hint="Remove model_args.attn_implementation, or choose another base model.",
         problems=[],
     )
 
@@ -182,8 +183,8 @@ class _Reference:
         name = type(probe.model).__name__
         if logits.isnan().any():
             raise InvalidDataError(
-                f"The model {where!r} predicts nan for rows of the data, so one of its weights is not a number.",
-                hint="Deliver it again from where it is whole.",
+                f"The model {where!r} predicts NaN for rows of the data: one of its weights is not a number.",
+                hint="Deliver the model again from an intact source.",
                 problems=[],
             )
         if self._differs(logits, self._logits(alone, first.changed())) > self.leak_tolerance:
@@ -253,7 +254,7 @@ class _Probe:
     @contextmanager
     def attention(self, name: str) -> Generator[None]:
         """Let the probe compute with another implementation, for the length of the block."""
-        before = self.model.config._attn_implementation
+        before = attention_of(self.model.config)
         if name:
             self.model.set_attn_implementation(name)
         try:
@@ -301,8 +302,8 @@ def _copied(model: Any, device: torch.device, samples: _Samples, where: str) -> 
         else:
             return probe
     raise InvalidDataError(
-        f"The model {where!r} ({type(model).__name__}) can't compute a conversation by itself: {reason}",
-        hint="Choose a causal language model that takes nothing but text.",
+        f"The model {where!r} ({type(model).__name__}) can't compute a single conversation: {reason}",
+        hint="Choose a causal language model with text input only.",
         problems=[],
     ) from reason
 

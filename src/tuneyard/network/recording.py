@@ -27,6 +27,7 @@ from torch.utils.flop_counter import flop_registry
 
 from tuneyard.network.batches import IGNORED, Row, flatten
 from tuneyard.network.forms import Forward
+from tuneyard.network.private import storage_address, tensors_of
 
 _ATEN: Any = torch.ops.aten
 _GROUPED = _ATEN._grouped_mm.default
@@ -203,14 +204,9 @@ def _made_fake(model: torch.nn.Module) -> set[int]:
 
     holders: list[Any] = list(model.modules())
     for holder in holders:
-        for held in (holder._parameters, holder._buffers):
+        for held in tensors_of(holder):
             held.update({name: fake(tensor) for name, tensor in held.items() if tensor is not None})
-    return {_address(tensor) for tensor in made.values()}
-
-
-def _address(tensor: torch.Tensor) -> int:
-    """Tell storages apart as long as they live."""
-    return tensor.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage] - without memory there is no other
+    return {storage_address(tensor) for tensor in made.values()}
 
 
 class _Recorder(TorchDispatchMode):
@@ -243,7 +239,7 @@ class _Recorder(TorchDispatchMode):
             made = func(*args, **kwargs)
             if formula := _FORMULAS.get(func._overloadpacket):
                 recording.flops += formula(*args, **kwargs, out_val=made)
-        cast = func is _CAST and _address(args[0]) in self._weights
+        cast = func is _CAST and storage_address(args[0]) in self._weights
         for tensor in (made,) if isinstance(made, torch.Tensor) else tree_leaves(made):
             if isinstance(tensor, FakeTensor):
                 self._note(tensor, "casts" if cast else "activations")
@@ -257,7 +253,7 @@ class _Recorder(TorchDispatchMode):
         return left.new_empty((*leading, left.shape[-2], right.shape[-1]))
 
     def _note(self, tensor: torch.Tensor, kind: str) -> None:
-        storage, address = tensor.untyped_storage(), _address(tensor)
+        storage, address = tensor.untyped_storage(), storage_address(tensor)
         if address in self._alive or address in self._weights:
             return
         recording = self.recording
@@ -282,7 +278,7 @@ class _Recorder(TorchDispatchMode):
     def name_gradients(self, gradients: Iterable[torch.Tensor]) -> None:
         """Say which storages hold gradients at the end."""
         for gradient in gradients:
-            if one := self._alive.get(_address(gradient)):
+            if one := self._alive.get(storage_address(gradient)):
                 one.kind = "gradients"
 
 

@@ -39,6 +39,7 @@ from tuneyard.errors import InvalidDataError, InvalidValuesError, Problem
 from tuneyard.models import IDENTITY, OF_THE_LOADER, outline_model, reason_of
 from tuneyard.models.unusable import UNUSABLE
 from tuneyard.network.model import add_adapter
+from tuneyard.network.private import choose_attention
 from tuneyard.network.trackers import tracker_problems
 from tuneyard.values import FinetuneValues
 from tuneyard.values.without_effect import default_of
@@ -72,8 +73,8 @@ def rehearse(values: FinetuneValues, folder: Path, device: Device, *, here: bool
         problems += _of_arguments(values, device, here=here)
     if problems:
         raise InvalidValuesError(
-            f"{len(problems)} value(s) are refused by the libraries that train: {problems[0]}",
-            hint="Change each to what is allowed; nothing has been begun.",
+            f"{len(problems)} value(s) are refused by the training libraries: {problems[0]}.",
+            hint="Change each to one that is allowed. Nothing has started.",
             problems=problems,
         )
 
@@ -143,7 +144,7 @@ def configured_outline(values: FinetuneValues, folder: Path, **keywords: Any) ->
         names = ", ".join(changed)
         raise InvalidValuesError(
             f"{_MODEL_ARGS} ({names}) do not fit the model {where!r}. {error.message}",
-            hint="Leave out what changes the shapes or the number of its weights; nothing has been begun.",
+            hint="Remove the entries that change the shapes or the number of its weights. Nothing has started.",
             problems=[Problem(f"{_MODEL_ARGS}.{name}", "may not fit", str(changed[name])[:80]) for name in changed],
         ) from error
 
@@ -207,8 +208,8 @@ def check_rows(
     if beyond:
         token = max(largest_ids[number] for number in beyond)
         raise InvalidDataError(
-            f"{len(beyond)} row(s) have tokens that the model has no embedding for: id {token} of {embeddings}.",
-            hint="Deliver the model with the tokenizer that belongs to it.",
+            f"{len(beyond)} row(s) have tokens without an embedding in the model: id {token} of {embeddings}.",
+            hint="Deliver the model with its own tokenizer.",
             problems=[Problem(places(number), "has a token beyond the embeddings") for number in beyond[:_FEW]],
         )
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
@@ -218,9 +219,9 @@ def check_rows(
     long = [number for number, length in enumerate(lengths) if length > room]
     if long:
         raise InvalidDataError(
-            f"{len(long)} row(s) are longer than the {room} positions that the model has.",
-            hint=f"--set {_CONFIG}sft_args.max_seq_length={room} (dpo: preference_args.max_length), with "
-            "data_conf.rows.overlong=drop or truncate; a rotary model can be given more: "
+            f"{len(long)} row(s) are longer than the model's {room} positions.",
+            hint=f"Use --set {_CONFIG}sft_args.max_seq_length={room} (dpo: preference_args.max_length), with "
+            "data_conf.rows.overlong=drop or truncate. A rotary model takes more positions with "
             "model_args.max_position_embeddings.",
             problems=[Problem(places(number), f"has {lengths[number]} tokens") for number in long[:_FEW]],
         )
@@ -247,10 +248,10 @@ def _of_model_args(values: FinetuneValues, folder: Path) -> Iterator[Problem]:
         if name in OF_THE_LOADER:
             continue  # an outline reports it
         if name in IDENTITY and value != document.get(name, getattr(kind, name, None)):
-            yield Problem(f"{_MODEL_ARGS}.{name}", "says what the delivered model is, and can't be changed")
+            yield Problem(f"{_MODEL_ARGS}.{name}", "describes the delivered model and can't be changed")
             continue
         if not (name in document or any(field.name == name for field in dataclasses.fields(kind))):
-            what = f"is no setting of {kind.__name__}"
+            what = f"is not a setting of {kind.__name__}"
             yield Problem(f"{_MODEL_ARGS}.{name}", what, str(value)[:80], "entries of the model's config.json")
             continue
         try:
@@ -266,7 +267,7 @@ def _of_attention(values: FinetuneValues, device: Device, *, here: bool) -> Iter
     where = f"{_MODEL_ARGS}.attn_implementation"
     known = sorted({*_KNOWN_ATTENTION, *(str(name) for name in AttentionInterface().keys())})  # noqa: SIM118 - a mapping of its own
     if not isinstance(asked, str) or asked not in known:
-        yield Problem(where, "is no attention implementation", str(asked)[:80], ", ".join(_KNOWN_ATTENTION))
+        yield Problem(where, "is not an attention implementation", str(asked)[:80], ", ".join(_KNOWN_ATTENTION))
         return
     if not here or device != "cpu" or asked.startswith("flash_attention"):  # that has an exact equivalent here
         return
@@ -280,7 +281,7 @@ def _step_of_small_model(attention: str = "eager", checkpointing: dict[str, Any]
     heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "num_hidden_layers": 1}
     size: dict[str, Any] = {"vocab_size": 16, "hidden_size": 32, "intermediate_size": 32, **heads}
     config: Any = LlamaConfig(**size, max_position_embeddings=32)
-    config._attn_implementation = attention
+    choose_attention(config, attention)
     with torch.random.fork_rng(devices=[]):
         model = LlamaForCausalLM(config)
     if checkpointing is not None:

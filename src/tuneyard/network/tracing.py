@@ -25,6 +25,7 @@ from tuneyard.models.unusable import UNUSABLE
 from tuneyard.network.attention import PER_CONVERSATION, per_conversation_attention
 from tuneyard.network.forms import Form, Forward
 from tuneyard.network.isolation import candidates
+from tuneyard.network.private import attention_of
 from tuneyard.network.recording import Conversation, Recording, Stage, StepTrace, TooManyOperationsError
 
 _SHORT_TOKENS = 4
@@ -33,10 +34,10 @@ _LOOPS = 2
 """How many times as many operations as a short row a long one takes where something loops over its tokens."""
 _MOST_TOKENS = 2**22  # the ids and positions of a row are real
 _COUNTED = "tuneyard_per_conversation_counted"
-_EXTRAPOLATED = "what the model takes for rows of this length is extrapolated from short ones"
+_EXTRAPOLATED = "activations and time for rows of this length are extrapolated from shorter rows"
 _ONE_BY_ONE = (
-    "one conversation is taken to be computed at a time, since not every layer keeps the conversations of a row apart; "
-    "a check of the model decides that when training begins"
+    "one conversation at a time is assumed, since not every layer keeps the conversations of a row apart; "
+    "a check of the model decides when training starts"
 )
 
 
@@ -98,7 +99,7 @@ def trace_step(
     return Traced(
         _from_widths(model, base, conversations),
         _tokens(conversations),
-        (f"activations and time are taken from the widths of the layers: a pass can't be traced ({reason})",),
+        (f"activations and time are estimated from the layers' widths: a pass can't be traced ({reason})",),
     )
 
 
@@ -114,7 +115,7 @@ def _attention(base: Any, name: str) -> Generator[list[None]]:
     if not name:
         yield calls
         return
-    before = base.config._attn_implementation
+    before = attention_of(base.config)
     if name == PER_CONVERSATION:
         AttentionInterface.register(_COUNTED, counted)
         name = _COUNTED

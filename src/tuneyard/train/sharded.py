@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from safetensors.torch import load_file
 from torch.distributed.checkpoint.state_dict import (
@@ -21,6 +20,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
+from tuneyard.train.private import mark_sharded
 from tuneyard.train.trainer import SFTTrainer
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -44,7 +44,7 @@ class ShardedTrainer(SFTTrainer):
         if state.mixed_precision != "no":
             plugin.set_mixed_precision(state.mixed_precision)
         state.fsdp_plugin = plugin
-        AcceleratorState._shared_state["distributed_type"] = DistributedType.FSDP  # pyright: ignore[reportPrivateUsage]
+        mark_sharded()
         self.is_fsdp_enabled = True
 
     def gather(self) -> None:

@@ -37,6 +37,7 @@ from tuneyard.train.exchange import gather_bytes
 from tuneyard.train.noise import EmbeddingNoise
 from tuneyard.train.plan import StepPlan
 from tuneyard.train.preferences import PairedRows
+from tuneyard.train.private import logged_loss, loss_since_last_log, restore_losses
 
 COUNTERS_FILE = "counters.json"
 """Beside the Trainer's own files in a checkpoint: what it would otherwise forget."""
@@ -357,10 +358,11 @@ class SFTTrainer(Trainer):
 
     def _gathered_loss_window(self) -> list[float]:
         """The summed loss since the last log, of each process."""
+        mine = loss_since_last_log(self)
         if self.args.world_size == 1:
-            return [float(self._tr_loss)]
-        gathered = [torch.zeros_like(self._tr_loss) for _ in range(self.args.world_size)]
-        dist.all_gather(gathered, self._tr_loss)
+            return [float(mine)]
+        gathered = [torch.zeros_like(mine) for _ in range(self.args.world_size)]
+        dist.all_gather(gathered, mine)
         return [float(part) for part in gathered]
 
     def _gather_random_states(self, folder: Path) -> None:
@@ -379,10 +381,11 @@ class SFTTrainer(Trainer):
                     (folder / f"rng_state_{process}.pth").write_bytes(state)
 
     def _write_counters(self, folder: Path, window: list[float]) -> None:
+        total_loss, last_logged_step = logged_loss(self)
         counters = {
             "loss_window": window,
-            "total_loss": self._total_loss_scalar,
-            "last_logged_step": self._globalstep_last_logged,
+            "total_loss": total_loss,
+            "last_logged_step": last_logged_step,
             "seconds": self.seconds_trained(),
             "best_step": self.state.best_global_step,
             "evaluations_without_better": [each.early_stopping_patience_counter for each in self._early_stops()],
@@ -401,10 +404,12 @@ class SFTTrainer(Trainer):
             mine = window[self.args.process_index]
         else:  # another number of processes: every process carries the mean, so the next log's mean is right
             mine = math.fsum(window) / len(window)
-        self._tr_loss = torch.tensor(mine, device=self.args.device)
-        self._total_loss_scalar = counters["total_loss"]
-        self._globalstep_last_logged = counters["last_logged_step"]
-        self._initial_global_step = 0  # train_loss is the mean over all steps, not over this attempt's
+        restore_losses(
+            self,
+            since_last_log=mine,
+            logged=counters["total_loss"],
+            last_logged_step=counters["last_logged_step"],
+        )
         self.earlier_seconds = counters["seconds"]
         if self.best_lost:  # its checkpoint is damaged: the next evaluation is the best again
             self.state.best_metric = self.state.best_global_step = self.state.best_model_checkpoint = None
