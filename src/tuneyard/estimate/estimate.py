@@ -143,9 +143,11 @@ def _estimate(
         notes.append(notice)
     notes += [*network.notes, *traced.notes, *uncounted(values)]
     if not work.exact:
-        notes.append("the data is not delivered: every row is taken to be max_seq_length tokens long")
+        notes.append("the data is not delivered: every row is assumed to be max_seq_length tokens long")
     if shards(values) is not None:
-        notes.append("FSDP: weights, gradients and optimizer states are counted whole, though a process holds a share")
+        notes.append(
+            "FSDP: weights, gradients and optimizer states are counted in full, though a process holds a shard"
+        )
     seconds, how = None, "the number of steps is not known"
     if work.steps is not None:
         tokens = (work.tokens_per_epoch or 0) / (work.rows or 1) * sizes.total or work.row_longest * sizes.total

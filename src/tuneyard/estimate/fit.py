@@ -33,7 +33,7 @@ def fits_here(needed: int, *, accelerators: bool) -> Verdict:
         accelerators: Whether it trains on accelerators, whose memory can't be asked from here.
     """
     if accelerators:
-        sentence = "It asks for accelerators: what theirs hold is not known here; each needs the memory told above."
+        sentence = "It needs accelerators, whose memory is not known here; each needs the memory shown above."
         return Verdict("unknown", sentence)
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = min(whole, _cgroup_limit() or whole)
@@ -42,8 +42,8 @@ def fits_here(needed: int, *, accelerators: bool) -> Verdict:
         sentence = f"It does not fit: it needs {gib(needed)}, and this machine has {gib(limit)}."
         return Verdict("never", sentence, SMALLER)
     if needed > free:
-        sentence = f"It fits, but not now: it needs {gib(needed)}, and {gib(free)} of {gib(limit)} are free."
-        return Verdict("not now", sentence, f"End other programs. {SMALLER}")
+        sentence = f"It fits, but not at present: it needs {gib(needed)}, and {gib(free)} of {gib(limit)} are free."
+        return Verdict("not now", sentence, f"Stop other programs. {SMALLER}")
     return Verdict("yes", f"It fits: it needs {gib(needed)}, and {gib(free)} of this machine's {gib(limit)} are free.")
 
 

@@ -139,7 +139,7 @@ def uncounted(values: FinetuneValues) -> list[str]:
     notes: list[str] = []
     conf, optim = values.finetuning_config.quant_conf, values.finetuning_config.training_args.optim
     if conf.quantization_type != "no-quantization":
-        notes.append("quant_conf: weights are counted as they are delivered; quantized they take less")
+        notes.append("quant_conf: weights are counted as delivered; quantized weights take less")
     if optim not in {*STATE_ITEMS, *STATE_BYTES}:
-        notes.append(f"the optimizer's states are taken to be those of AdamW: what {optim} keeps is not known here")
+        notes.append(f"the optimizer's states are assumed to be those of AdamW: what '{optim}' keeps is not known")
     return notes

@@ -150,10 +150,10 @@ def seconds_of(
     """
     if values.gpuResource:
         card, peak = PEAK_FLOPS.get(values.gpuResource, ("200 TFLOP/s accelerator", 2e14))
-        how = f"{flops:.2e} operations at {ACCELERATOR_SHARE:.0%} of a {card}'s data sheet: rough, not measured"
+        how = f"{flops:.2e} operations at {ACCELERATOR_SHARE:.0%} of a {card}'s data sheet: an estimate"
         return flops / (peak * ACCELERATOR_SHARE * values.processes), how
     speed = (measure or cpu_flops)()
-    how = f"{flops:.2e} operations at {CPU_SHARE:.0%} of {speed / 1e9:.0f} GFLOP/s, measured here just now: rough"
+    how = f"{flops:.2e} operations at {CPU_SHARE:.0%} of {speed / 1e9:.0f} GFLOP/s as measured here: an estimate"
     return flops / (speed * CPU_SHARE), how
 
 

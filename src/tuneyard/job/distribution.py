@@ -85,7 +85,7 @@ def _of_config(values: FinetuneValues) -> list[Problem]:
         if given not in _SAYS_NOTHING.get(name, ()):
             problems.append(_problem(f"{WHERE}.{name}", given, _SAYS_NOTHING.get(name, ())))
     if options and kind != "FSDP":
-        problems.append(Problem(f"{WHERE}.fsdp_config", f"means nothing with distributed_type {kind}", allowed="FSDP"))
+        problems.append(Problem(f"{WHERE}.fsdp_config", f"has no effect with distributed_type {kind}", allowed="FSDP"))
     for name, given in options.items():
         option = name.removeprefix("fsdp_")
         allowed = _OPTIONS.get(option)
@@ -99,16 +99,16 @@ def _of_shares(values: FinetuneValues) -> list[Problem]:
     config, problems = values.finetuning_config, list[Problem]()
     if config.peft_conf.peft_type != "NO_PEFT":
         kind = config.peft_conf.peft_type
-        what = "is not trained over shares of the weights (FSDP)"
+        what = "is not supported with sharded weights (FSDP)"
         allowed = "NO_PEFT, or distributedType auto-ddp"
         problems.append(Problem("finetuning_config.peft_conf.peft_type", what, kind, allowed))
     if config.method != "sft":
-        what = "is not trained over shares of the weights (FSDP)"
+        what = "is not supported with sharded weights (FSDP)"
         problems.append(Problem("finetuning_config.method", what, config.method, "sft, or distributedType auto-ddp"))
     if values.nodes > 1:
-        problems.append(Problem("nodes", "can't share out the weights (FSDP)", str(values.nodes), "1"))
+        problems.append(Problem("nodes", "can't shard the weights (FSDP)", str(values.nodes), "1"))
     if config.training_args.fp16:
-        problems.append(Problem("finetuning_config.training_args.fp16", "is not done with FSDP", "true", "bf16"))
+        problems.append(Problem("finetuning_config.training_args.fp16", "is not supported with FSDP", "true", "bf16"))
     return problems
 
 
@@ -122,4 +122,4 @@ def _map(given: Any) -> dict[str, Any]:
 
 
 def _problem(where: str, value: Any, allowed: tuple[Any, ...]) -> Problem:
-    return Problem(where, "is not trained by this version", str(value), " or ".join(map(str, allowed)))
+    return Problem(where, "is not supported by this version", str(value), " or ".join(map(str, allowed)))

@@ -37,7 +37,7 @@ class Precision:
             return ""
         return (
             f"trained weights are {self.trained} and computed in {self.autocast or self.trained}, since {self.frozen} "
-            f"would round most updates away; what is published is {self.frozen}"
+            f"would round most updates away; the published weights are {self.frozen}"
         )
 
 

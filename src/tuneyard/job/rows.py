@@ -91,8 +91,8 @@ def encoded_rows(
     sequences = [each for row in rows for each in row.sequences]
     if not any(any(each.loss_mask) for each in sequences):
         raise InvalidDataError(
-            f"no token of {', '.join(file.name for file in training_files)} would be trained",
-            hint="tuneyard data check shows what happened to each row",
+            f"No token of {', '.join(repr(file.name) for file in training_files)} would be trained.",
+            hint="Use tuneyard data check to see what happened to each row.",
             problems=[],
         )
     return sequences, [each for row in validation for each in row.sequences]
@@ -109,8 +109,8 @@ def _mixed(asked: TrainingData, files: Sequence[Path], rows: Sequence[EncodedRow
     for file, size in zip(files, sizes, strict=True):
         if not size:
             raise InvalidDataError(
-                f"{file.name} has no row left to mix: all of its rows are kept back for validation, or left out.",
-                hint="Add rows to it, or validate on files of their own.",
+                f"'{file.name}' has no row left to mix: all of its rows are held out for validation or dropped.",
+                hint="Add rows to it, or validate on separate files.",
                 problems=[],
             )
     counts = mix_counts(len(rows), [dataset.weight for dataset in asked.datasets])

@@ -73,9 +73,9 @@ def refuse_unmatched(modules: Collection[str], kwargs: Mapping[str, Any], offere
                 problems.append(Problem(where, "matches no module of the base model", str(value), allowed))
     if problems:
         raise InvalidValuesError(
-            f"{problems[0].where} ({problems[0].value}) matches no module of the base model.",
+            f"{problems[0].where} '{problems[0].value}' matches no module of the base model.",
             problems=problems,
-            hint=f"An adapter can go on: {allowed}; or --set {WHERE}.target_modules={ALL_LINEAR}",
+            hint=f"Choose among {allowed}, or use --set {WHERE}.target_modules={ALL_LINEAR}.",
         )
 
 

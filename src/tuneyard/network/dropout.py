@@ -39,8 +39,8 @@ def disable_dropout(model: torch.nn.Module, forward: Forward, row: Mapping[str, 
             logits.append(forward(model, row).logits_KV)
     model.train(training)
     if not torch.equal(logits[0], logits[1]):
-        problem = Problem(_WHERE, "can't be honoured: the model computes something random in training", "true", "false")
-        raise InvalidValuesError(f"{problem}.", problems=[problem], hint=f"--set {_WHERE}=false")
+        problem = Problem(_WHERE, "can't be honoured: the model is not deterministic in training mode", "true", "false")
+        raise InvalidValuesError(f"{problem}.", problems=[problem], hint=f"Use --set {_WHERE}=false.")
 
 
 def switch_off(model: torch.nn.Module) -> None:

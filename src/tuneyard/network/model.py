@@ -97,7 +97,7 @@ def available_attention(asked: str | None, device: Device, notify: Notify) -> st
     """
     flash = asked is not None and asked.startswith("flash_attention")
     if flash and (device != "cuda" or importlib.util.find_spec("flash_attn") is None):
-        notify(f"attn_implementation {asked} is not available here: the same attention is computed by torch's SDPA")
+        notify(f"attn_implementation '{asked}' is not available here: torch's SDPA computes the same attention")
         return None
     return asked
 
@@ -130,7 +130,7 @@ def add_adapter(model: PreTrainedModel, conf: PeftConf, folder: Path, *, gradien
         problem = Problem(WHERE, f"is refused by PEFT for {type(model).__name__}: {error}")
         offered = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
         raise InvalidValuesError(
-            f"{problem}", hint=f"Change them; its linear layers are {offered}.", problems=[problem]
+            f"{problem}", hint=f"Change them. The model's linear layers are {offered}.", problems=[problem]
         ) from error
 
 

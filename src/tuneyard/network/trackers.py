@@ -72,7 +72,7 @@ def _of_mlflow(values: FinetuneValues) -> Iterator[Problem]:
     limit_waiting()
     tracking = values.finetuning_config.tracking
     where = f"{_TRACKING}.mlflow_server_uri" if tracking else "MLFLOW_TRACKING_URI"
-    asked, what = where, "names no MLflow server that can be used"
+    asked, what = where, "does not name a usable MLflow server"
     try:
         client = MlflowClient(tracking_uri=tracking.mlflow_server_uri if tracking else None)
         client.search_experiments(max_results=1)
@@ -86,6 +86,6 @@ def _of_mlflow(values: FinetuneValues) -> Iterator[Problem]:
             hint = "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, in env."
             raise DeniedError(message, hint=hint) from None  # whose text has the address, credentials and all
         if status >= 500:
-            hint = "Start the server, or leave out tracking and mlflow of training_args.report_to; nothing has begun."
+            hint = "Start the server, or remove tracking and mlflow from training_args.report_to. Nothing has started."
             raise UnavailableError(message, hint=hint) from None
         yield Problem(asked, f"{what}: {reason_of(error)}")

@@ -142,8 +142,8 @@ def _check_same_rows(prepared: Prepared, arguments: TrainingArguments) -> None:
     first = for_all(arguments, (lambda: {"rows": mine}) if arguments.process_index == 0 else None)
     if first is not None and first["rows"] != mine:
         raise ConflictError(
-            "This node has encoded other rows than node 0.",
-            hint="Launch the run again; the nodes need the same image, data and clock.",
+            "This node encoded different rows than node 0.",
+            hint="Start the run again; all nodes need the same image, data and clock.",
         )
 
 
@@ -181,8 +181,8 @@ def _try_adapter(model: Any, form: RowForm, rows: EncodedRows, arguments: Traini
     except torch.OutOfMemoryError:
         raise
     except UNUSABLE as error:
-        problem = Problem(WHERE, f"make a model that can't be computed: {reason_of(error)}")
-        hint = "Change them; nothing is trained yet."
+        problem = Problem(WHERE, f"make a model whose forward pass fails: {reason_of(error)}")
+        hint = "Change them. Nothing has been trained yet."
         raise InvalidValuesError(f"{problem}", hint=hint, problems=[problem]) from error
 
 
@@ -197,7 +197,7 @@ def _with_reference(
     pairs = PairedRows(rows)
     autocast = _autocast_type(arguments)
     mine = range(arguments.process_index, len(pairs), arguments.world_size)
-    with progress_bar("asking the reference", len(mine)) if main else nullcontext(_count_nothing) as advance:
+    with progress_bar("computing the reference", len(mine)) if main else nullcontext(_count_nothing) as advance:
         found = list(reference_log_probs(base, pairs, mine, forward=form.forward, autocast=autocast, advance=advance))
     shares = gather(found) if arguments.world_size > 1 else [found]
     reference = np.zeros((len(pairs), 2), np.float32)

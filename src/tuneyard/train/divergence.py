@@ -90,7 +90,7 @@ class Finite:
         for name, weight in model.named_parameters():
             if weight.requires_grad and not bool(_whole(weight.isfinite().all())):
                 raise DivergedError(
-                    f"The weight {name} is not finite after step {step}, so the training has ended.",
+                    f"The weight '{name}' is not finite after step {step}; training has stopped.",
                     hint=self._hint(step),
                     step=step,
                 )
@@ -104,7 +104,7 @@ class Finite:
         for name, value in metrics.items():
             if not math.isfinite(value):
                 raise DivergedError(
-                    f"{name} is {value:g} after step {step}, so the training has ended.",
+                    f"'{name}' is {value:g} after step {step}; training has stopped.",
                     hint=self._hint(step),
                     step=step,
                 )
@@ -113,7 +113,7 @@ class Finite:
         what = "norm of the gradients" if micro is None else "loss"
         rows = self._places(step, micro)
         return DivergedError(
-            f"The {what} of step {step + 1} is {value}, so the training has ended before a weight was published.",
+            f"The {what} of step {step + 1} is {value}; training has stopped before its weights were published.",
             hint=self._hint(step),
             step=step + 1,
             problems=[Problem(row, f"is in the rows whose {what} is {value}") for row in rows],
@@ -121,7 +121,7 @@ class Finite:
 
     def _hint(self, step: int) -> str:
         if step == 0:
-            return "No weight has changed yet: check these rows (tuneyard data check) and the base model."
+            return "No weight has changed yet. Check these rows (tuneyard data check) and the base model."
         return (
             f"Lower training_args.learning_rate ({self._learning_rate:g}) or check these rows. The checkpoints before "
             "this step are kept; another learning rate needs another checkpointsRemote."

@@ -45,9 +45,9 @@ def how_to_view(store: Store, prefix: str, workdir: Path) -> str:
     """
     key = f"{prefix}/{EVENTS_FOLDER}"
     folder = store.local_path(key) or workdir / EVENTS_FOLDER
-    machine = f"TensorBoard shows this run: tensorboard --logdir {shlex.quote(str(folder))}"
+    machine = f"To view this run in TensorBoard: tensorboard --logdir {shlex.quote(str(folder))}"
     pod = (
-        f"TensorBoard's events are published to {store.url.rstrip('/')}/{key} while it trains."
-        " Copy that folder, then: tensorboard --logdir FOLDER"
+        f"TensorBoard's event files are published to {store.url.rstrip('/')}/{key} during training."
+        " To view them, copy that folder and run: tensorboard --logdir FOLDER"
     )
     return fitting(machine, pod)

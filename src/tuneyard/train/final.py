@@ -31,7 +31,7 @@ from tuneyard.train.report import merged_card, model_card, plot_loss
 from tuneyard.values import FinetuneValues
 from tuneyard.whereabouts import command
 
-MERGE_STOPPED = "stopped while merging: the adapter is published, and launching the run again merges it"
+MERGE_STOPPED = "stopped while merging: the adapter is published; launch the run again to merge it"
 MERGE_TEXTS = 8
 MERGE_PROMPTS = 4
 TEXT_TOKENS = 128

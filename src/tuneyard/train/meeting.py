@@ -43,7 +43,7 @@ _HANDSHAKE_SECONDS = 10.0
 _UNAUTHENTICATED = 64
 """The number of connections that may be unauthenticated at once."""
 _SUCCESS = (0, TERMINATED)
-_RESTART = "Whatever started the nodes starts all of them again; training resumes from the newest checkpoint."
+_RESTART = "Start all nodes again (a cluster does so itself); training resumes from the newest checkpoint."
 
 
 def facts_of(values: FinetuneValues, inputs: Inputs) -> dict[str, str]:

@@ -312,7 +312,7 @@ def _check_exact(before: Sequence[torch.Tensor], after: Sequence[torch.Tensor], 
             difference=difference,
         )
     if others := other_choices(before, after, tie=2 * ROUNDING):
-        raise _refused(f"{others} tokens of the merged model's greedy answers are not the adapter's")
+        raise _refused(f"{others} tokens of the merged model's greedy answers differ from the adapter's")
     return difference
 
 
@@ -320,7 +320,7 @@ def _check_weights(merged: Mapping[str, str], written: Mapping[str, str]) -> Non
     lost = sorted(name for name in merged.keys() | written.keys() if merged.get(name) != written.get(name))
     if lost:
         more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
-        raise _refused(f"The written model's weights are not those that were merged: {lost[0]}{more}", weights=lost)
+        raise _refused(f"The written model's weights differ from the merged ones: {lost[0]}{more}", weights=lost)
 
 
 def _check_settings(merged: Sequence[torch.Tensor], written: Sequence[torch.Tensor]) -> None:
@@ -350,7 +350,7 @@ def _check_cast(merged: Distance, adapter: Distance, base: Distance, dtype: torc
     most = _poisson_bound(math.sqrt(FACTOR) * rate * merged.positions, limit=merged.positions)
     if merged.choices > most:
         raise _refused(
-            f"In {dtype} {merged.choices} of {merged.positions} greedy tokens of the written model are not the "
+            f"In {dtype} {merged.choices} of {merged.positions} greedy tokens of the written model differ from the "
             f"adapter's (allowed: {most})",
             choices=merged.choices,
         )

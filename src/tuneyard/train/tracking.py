@@ -56,7 +56,7 @@ class _Guarded(TrainerCallback):
             getattr(self._tracker, event)(*args, **kwargs)
         except Exception as error:  # a tracker's package raises what it likes, and nothing of it is the training's
             self._tracker = None
-            self._log(f"{self._name} fails, and nothing more of this run is reported to it: {reason_of(error)}")
+            self._log(f"{self._name} failed; nothing more of this run is reported to it: {reason_of(error)}")
 
 
 def _passing_on(event: str) -> Callable[..., None]:

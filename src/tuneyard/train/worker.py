@@ -91,8 +91,8 @@ def work(values: FinetuneValues, store: Store, workdir: Path, stop: StopRequest)
     except RuntimeError as error:
         if _nodes() > 1 and _lost_peer(error):
             raise UnavailableError(
-                f"the exchange with another node broke off: {str(error).splitlines()[0]}",
-                hint="the supervising process tells which node is gone",
+                f"The connection to another node was lost: {str(error).splitlines()[0]}.",
+                hint="See the supervising process's log for the node that was lost.",
             ) from error
         raise
 
@@ -176,8 +176,8 @@ class _Run:
                 restored = self.experiment.restore(Path(CHECKPOINTS), on_damage=logger.warning, advance=advance)
         if restored is None and asked is True:
             raise NotFoundError(
-                f"{self.experiment.prefix} has no checkpoint to go on from, and resume_from_checkpoint is true",
-                hint="--set finetuning_config.run_conf.resume_from_checkpoint=auto starts where there is none",
+                f"'{self.experiment.prefix}' has no checkpoint to resume from, but resume_from_checkpoint is true.",
+                hint="Use --set finetuning_config.run_conf.resume_from_checkpoint=auto to start at step 0 without one.",
             )
         self.attempt.begin(restored.ref if restored else None)
         _delete_others(Path(CHECKPOINTS), keep={restored.path, restored.best} if restored else set())
@@ -307,7 +307,9 @@ class _Run:
                 began = now
             elif now - began >= _TELL_AFTER_SECONDS:
                 began = math.inf
-                logger.info("waiting for the last save to be published: a kill costs at most one save interval")
+                logger.info(
+                    "waiting for the last checkpoint to be published, so that a kill loses at most one save interval"
+                )
             return True
 
         return ask

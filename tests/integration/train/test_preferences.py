@@ -102,8 +102,8 @@ def test_rows_that_are_no_preferences_are_told_by_their_line(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"sync_ref_model": True}, "dpo_args.sync_ref_model: is not done by this version"),
-        ({"loss_type": ["exo_pair"]}, "dpo_args.loss_type: is not done by this version (given: exo_pair)"),
+        ({"sync_ref_model": True}, "dpo_args.sync_ref_model: is not supported by this version"),
+        ({"loss_type": ["exo_pair"]}, "dpo_args.loss_type: is not supported by this version (given: exo_pair)"),
         ({"truncation_mode": "keep_end"}, "dpo_args.truncation_mode: is not done"),
     ],
 )

@@ -87,7 +87,7 @@ def test_a_run_goes_on_with_and_without_shares(shared_first, tmp_path):
 
 
 REFUSED = {
-    "distributedType": ({"distributedType": "auto-deepspeed-stage3"}, "is not trained by this version"),
+    "distributedType": ({"distributedType": "auto-deepspeed-stage3"}, "is not supported by this version"),
     f"{CONF}.peft_type": ({"distributedType": "auto-fsdp", CONF: {"peft_type": "LORA"}}, "over shares of the weights"),
     "finetuning_config.method": (
         {"distributedType": "auto-fsdp", "finetuning_config.method": "dpo", "finetuning_config.sft_args": None},
@@ -96,7 +96,7 @@ REFUSED = {
     "nodes": ({"distributedType": "auto-fsdp", "nodes": 2, "finetuningGpus": 1}, "can't share out the weights"),
     "customAccelerateConfig.distributed_type": (
         {**CUSTOM, "customAccelerateConfig": {"distributed_type": "DEEPSPEED"}},
-        "is not trained by this version",
+        "is not supported by this version",
     ),
     "customAccelerateConfig.num_processes": (
         {**CUSTOM, "customAccelerateConfig": {**CONFIG, "num_processes": 8}},
@@ -104,15 +104,15 @@ REFUSED = {
     ),
     "customAccelerateConfig.dynamo_config": (
         {**CUSTOM, "customAccelerateConfig": {**CONFIG, "dynamo_config": {"dynamo_backend": "INDUCTOR"}}},
-        "is not trained by this version",
+        "is not supported by this version",
     ),
     "customAccelerateConfig.fsdp_config.fsdp_version": (
         {**CUSTOM, "customAccelerateConfig": {**CONFIG, "fsdp_config": {"fsdp_version": 1}}},
-        "is not trained by this version",
+        "is not supported by this version",
     ),
     "customAccelerateConfig.fsdp_config.fsdp_offload_params": (
         {**CUSTOM, "customAccelerateConfig": {**CONFIG, "fsdp_config": {"fsdp_offload_params": True}}},
-        "is not trained by this version",
+        "is not supported by this version",
     ),
 }
 

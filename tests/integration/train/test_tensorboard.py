@@ -51,7 +51,7 @@ def test_events_are_in_the_store_while_it_trains_and_after_sigterm(store, tmp_pa
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=120)[1]
     assert process.returncode == 143, said
-    assert f"TensorBoard shows this run: tensorboard --logdir {store / REMOTE / 'tensorboard'}" in said
+    assert f"To view this run in TensorBoard: tensorboard --logdir {store / REMOTE / 'tensorboard'}" in said
     assert len(curves(store)["train/loss"]) > 1
     assert curves(store) == curves_of_metrics(store)
 

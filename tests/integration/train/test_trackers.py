@@ -92,7 +92,7 @@ def tracked(url: str) -> dict[str, object]:
         (0, 8, "mlflow_server_uri names can't be used"),
         (503, 8, "mlflow_server_uri names can't be used"),
         (401, 5, "mlflow_server_uri names can't be used"),
-        (404, 3, "mlflow_server_uri: names no MLflow server that can be used"),
+        (404, 3, "mlflow_server_uri: does not name a usable MLflow server"),
     ],
 )
 def test_a_server_that_does_not_answer_is_reported_before_the_start(status, code, text, tmp_path, monkeypatch):
@@ -121,7 +121,7 @@ def test_a_server_that_fails_while_training_costs_one_line(tmp_path):
     lay_out(tmp_path / "store")
     with mlflow(batches=1) as server:
         said = train(changed(SHORT, **tracked(server.url)), tmp_path / "store", tmp_path / "work", **QUICK)
-    assert said.count("mlflow fails, and nothing more of this run is reported to it") == 1, said
+    assert said.count("mlflow failed; nothing more of this run is reported to it") == 1, said
     assert "finished" in said
     whole = tmp_path / "whole"
     lay_out(whole / "store")

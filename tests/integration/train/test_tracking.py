@@ -66,7 +66,7 @@ def test_what_mlflow_refuses_is_named(server):
     assert "is refused by MLflow: Run '0000" in what
     ((where, what),) = problems("nonsense://x")
     assert where == f"{TRACKING}.mlflow_server_uri"
-    assert "names no MLflow server that can be used" in what
+    assert "does not name a usable MLflow server" in what
 
 
 @pytest.mark.parametrize("asked", [True, "True", "yes", 1])

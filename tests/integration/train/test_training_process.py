@@ -199,7 +199,7 @@ def test_an_exit_code_of_the_main_process_is_that_of_all(store, tmp_path):
     values = long(finetuningGpus=2, **nothing_there)
     said = train(values, store, tmp_path / "work", code=4, TUNEYARD_TERMINATION_LOG=str(words))
     assert said.count("error:") == 1
-    assert "has no checkpoint to go on from" in json.loads(words.read_text())["error"], "those of the one that failed"
+    assert "has no checkpoint to resume from" in json.loads(words.read_text())["error"], "those of the one that failed"
 
 
 def test_a_terminal_shows_a_moving_bar_and_whole_lines_above_it(store, tmp_path):
@@ -341,8 +341,8 @@ def test_an_accelerator_that_is_not_there_is_exit_8_unless_the_cpu_is_allowed(st
     ("changes", "code", "words"),
     [
         ({"basemodel": "default-bucket/models/absent"}, 4, "There is no model at 'default-bucket/models/absent' in"),
-        ({CONF: {"peft_type": "LOHA"}}, 3, "finetuning_config.peft_conf.peft_type: is not trained by this version"),
-        ({"distributedType": "auto-deepspeed-stage3"}, 3, "distributedType: is not trained by this version"),
+        ({CONF: {"peft_type": "LOHA"}}, 3, "finetuning_config.peft_conf.peft_type: is not supported by this version"),
+        ({"distributedType": "auto-deepspeed-stage3"}, 3, "distributedType: is not supported by this version"),
         ({ARGUMENTS + "save_only_model": True}, 3, "can't be resumed from"),
         ({"finetuning_config.sft_args.max_seq_length": 8}, 3, "25 of them longer than 8 tokens"),
     ],

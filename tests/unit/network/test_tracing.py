@@ -182,7 +182,7 @@ def test_one_conversation_is_taken_at_a_time_where_not_every_layer_keeps_them_ap
     model = built(name).to("meta")
     found = trace_step(model, model, [Conversation(8, 4)] * 3)
     assert found.tokens == (8 if noted else 24)
-    assert any("one conversation is taken to be computed at a time" in note for note in found.notes) == noted
+    assert any("one conversation at a time is assumed" in note for note in found.notes) == noted
 
 
 def test_both_answers_of_a_preference_stay_together():
