@@ -119,7 +119,7 @@ def estimate_memory(
 
 
 def state_bytes(values: FinetuneValues, network: Network) -> int:
-    """Bytes of the optimizer's states, as they also lie in a checkpoint."""
+    """Bytes of the optimizer's states, as they are also saved in a checkpoint."""
     optim = values.finetuning_config.training_args.optim
     if optim in STATE_BYTES:
         return int(network.trained * STATE_BYTES[optim])
@@ -135,7 +135,7 @@ def _factored(shape: tuple[int, ...]) -> int:
 
 
 def uncounted(values: FinetuneValues) -> list[str]:
-    """Say what of a run's memory is not counted."""
+    """List what of a run's memory is not counted."""
     notes: list[str] = []
     conf, optim = values.finetuning_config.quant_conf, values.finetuning_config.training_args.optim
     if conf.quantization_type != "no-quantization":

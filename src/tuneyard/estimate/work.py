@@ -63,7 +63,7 @@ def measure_work(
 
     Args:
         values: The resolved values.
-        store: Where the data lies.
+        store: The store of the data.
         base: A folder with the base model's files but the weights.
         scratch: A folder for the data.
         sizes: The resolved batch.
@@ -71,7 +71,7 @@ def measure_work(
         check: Refuses rows that the model can't take.
 
     Raises:
-        InvalidDataError: Where rows can't be trained on.
+        InvalidDataError: If rows can't be trained on.
     """
     config = values.finetuning_config
     pairs = config.method == "dpo"
@@ -118,7 +118,7 @@ def _sequences(
 
 
 def largest_batch(values: FinetuneValues, sizes: BatchSizes, work: Work) -> list[tuple[int, int]]:
-    """Give the tokens and the trained tokens of each conversation of the largest micro-batch, all alike.
+    """Return the tokens and the trained tokens of each conversation of the largest micro-batch, all alike.
 
     Args:
         values: The resolved values.

@@ -1,4 +1,4 @@
-"""What this version trains, and the refusal by name of what the values can ask for beyond it."""
+"""What this version trains, and the refusal by name of every other value."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from tuneyard.device import VARIABLE
 from tuneyard.errors import InvalidValuesError, Problem
-from tuneyard.job.distribution import AS_DATA_PARALLEL, undone
+from tuneyard.job.distribution import AS_DATA_PARALLEL, unsupported
 from tuneyard.progress import Notify
 from tuneyard.values import DpoArgs, FinetuneValues
 from tuneyard.values.servable import unserved_by_vllm
@@ -16,7 +16,7 @@ from tuneyard.whereabouts import installation
 
 PEFT_TYPES = ("LORA", "VERA", "IA3", "PROMPT_TUNING", "NO_PEFT")
 DPO_LOSSES = ("sigmoid", "hinge", "ipo", "robust")
-DPO_DONE = (
+DPO_SUPPORTED = (
     "beta",
     "label_smoothing",
     "loss_type",
@@ -26,31 +26,31 @@ DPO_DONE = (
     "padding_free",
     "precompute_ref_log_probs",
 )
-"""Of TRL's settings those that are honoured; rows are never padded, and the reference is always computed beforehand."""
+"""TRL's settings that are supported; rows are never padded, and the reference is always precomputed."""
 
 
 def refuse_unsupported(values: FinetuneValues, notify: Notify, *, here: bool = True) -> None:
-    """Refuse every key that asks for something this version does not do, and tell of what is done another way.
+    """Refuse every value that this version does not support, and report what is done another way.
 
     Args:
         values: The resolved values.
         notify: Called with exact equivalents.
-        here: Whether it is to be trained in this environment: then what that lacks is refused too.
+        here: Whether it is trained in this environment: then values that need something missing are refused too.
 
     Raises:
         InvalidValuesError: With every such key.
     """
     config = values.finetuning_config
-    asked: list[tuple[str, Any, tuple[Any, ...]]] = [
+    restricted: list[tuple[str, Any, tuple[Any, ...]]] = [
         ("finetuning_config.peft_conf.peft_type", config.peft_conf.peft_type, PEFT_TYPES),
         ("finetuning_config.peft_conf.task_type", config.peft_conf.task_type, ("CAUSAL_LM",)),
     ]
     problems = [
         Problem(where, "is not supported by this version", str(value), " or ".join(map(str, allowed)))
-        for where, value, allowed in asked
+        for where, value, allowed in restricted
         if value not in allowed
     ]
-    problems += undone(values) + _of_preferences(values) + _arguments(values) + (_lacking(values) if here else [])
+    problems += unsupported(values) + _of_preferences(values) + _arguments(values) + (_missing(values) if here else [])
     if problems:
         raise InvalidValuesError(
             f"{len(problems)} value(s) are not supported by this version.",
@@ -75,17 +75,17 @@ def refuse_unsupported(values: FinetuneValues, notify: Notify, *, here: bool = T
 
 
 def _of_preferences(values: FinetuneValues) -> list[Problem]:
-    """What of `dpo_args` is not done, each where it is not at its default."""
+    """List the unsupported settings of `dpo_args` that are not at their defaults."""
     config = values.finetuning_config
     if config.method != "dpo":
         return []
-    asked, plain = config.preference_args.model_dump(), DpoArgs().model_dump()
+    given, plain = config.preference_args.model_dump(), DpoArgs().model_dump()
     problems = [
         Problem(f"finetuning_config.dpo_args.{name}", "is not supported by this version", str(value), str(plain[name]))
-        for name, value in asked.items()
-        if value != plain[name] and name not in DPO_DONE
+        for name, value in given.items()
+        if value != plain[name] and name not in DPO_SUPPORTED
     ]
-    names = [asked["loss_type"]] if isinstance(asked["loss_type"], str) else asked["loss_type"]
+    names = [given["loss_type"]] if isinstance(given["loss_type"], str) else given["loss_type"]
     problems += [
         Problem("finetuning_config.dpo_args.loss_type", "is not supported by this version", name, ", ".join(DPO_LOSSES))
         for name in names
@@ -98,8 +98,8 @@ def _of_preferences(values: FinetuneValues) -> list[Problem]:
     return problems
 
 
-def _lacking(values: FinetuneValues) -> list[Problem]:
-    """What this environment has not: Secrets, and packages that only some values need."""
+def _missing(values: FinetuneValues) -> list[Problem]:
+    """List what this environment lacks: Secrets, and packages that only some values need."""
     problems = [
         Problem(f"env.{name}", "names a Secret, which exists on a cluster only", allowed="a text")
         for name, value in values.env.items()

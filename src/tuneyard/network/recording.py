@@ -1,7 +1,7 @@
 """A micro-batch run on tensors that have shapes and no memory, with every operation and storage noted.
 
 The tensors are torch's fake tensors on the CPU, so each operation chooses the kernel that it would choose there. It
-stands below `tracing`, which decides what is run.
+stands below `tracing`, which decides what to run.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Recording:
     storages: list[_Storage] = field(default_factory=list[_Storage])
 
     def trace(self, *, at_turn: bool = False) -> StepTrace:
-        """Sum up.
+        """Sum up the recording.
 
         Args:
             at_turn: Whether to give what is held as the backward pass begins, with no gradient yet but the most that
@@ -192,7 +192,7 @@ def _row(conversation: Conversation) -> Row:
 
 
 def _made_fake(model: torch.nn.Module) -> set[int]:
-    """Replace a model's tensors, those that are shared by shared ones; give the addresses of their storages."""
+    """Replace a model's tensors, and shared ones by shared ones; return the addresses of their storages."""
     made: dict[int, torch.Tensor] = {}
 
     def fake(tensor: torch.Tensor) -> torch.Tensor:
@@ -221,7 +221,7 @@ class _Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func.namespace == "prim":  # a tensor is asked for its device, where torch can't take an error
+        if func.namespace == "prim":  # torch reads a tensor's device here and can't handle an error
             return func(*args, **kwargs)
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         if given and not any(isinstance(tensor, FakeTensor) for tensor in given):
@@ -269,14 +269,14 @@ class _Recorder(TorchDispatchMode):
         self.recording.events += 1
 
     def name_logits(self, shape: tuple[int, ...]) -> None:
-        """Say of which shape, (K, V), the logits were: what is as wide and as long is theirs."""
+        """Mark the storages of the logits and of their copies by the logits' shape, (K, V)."""
         targets, vocabulary = shape
         for one in self.recording.storages:
             if one.width == vocabulary and one.size in (targets * vocabulary * item for item in (2, 4)):
                 one.kind = "logits"
 
     def name_gradients(self, gradients: Iterable[torch.Tensor]) -> None:
-        """Say which storages hold gradients at the end."""
+        """Mark the storages that hold gradients at the end."""
         for gradient in gradients:
             if one := self._alive.get(storage_address(gradient)):
                 one.kind = "gradients"

@@ -1,6 +1,6 @@
-"""What values ask of the libraries, tried out on nothing but settings before a weight is read or a device is taken.
+"""Tries the values on the libraries, with settings alone, before a weight is read or a device is used.
 
-A library tells of an argument that is missing, a package that is not installed or a type that is wrong only when it is
+A library reports a missing argument, a package that is not installed or a wrong type only when it is
 used. So each is used here once: the config with `model_args`, an attention implementation on a model of one small
 layer, the optimizer and the schedule on two weights, each tracker's callback. Training does this first, and `plan` too.
 """
@@ -56,13 +56,13 @@ _STEPS = 100
 
 
 def rehearse(values: FinetuneValues, folder: Path, device: Device, *, here: bool = True) -> None:
-    """Try out what values ask of the libraries.
+    """Try the values on the libraries.
 
     Args:
         values: The resolved values.
         folder: The base model's folder, or only its settings.
-        device: Where it would be trained.
-        here: Whether that is in this environment; else its packages and its device say nothing.
+        device: The device of the training.
+        here: Whether that is in this environment; otherwise its packages and its device are not checked.
 
     Raises:
         InvalidValuesError: With every value that a library refuses.
@@ -81,7 +81,7 @@ def rehearse(values: FinetuneValues, folder: Path, device: Device, *, here: bool
 
 @contextmanager
 def _environment(values: FinetuneValues) -> Generator[None]:
-    """Set variables as the training process has them, for the length of the block: libraries set some too."""
+    """Set the variables of the training process for the duration of the `with` block: libraries set some too."""
     before = dict(os.environ)
     os.environ.update({name: text for name, text in values.env.items() if isinstance(text, str)})
     try:
@@ -92,7 +92,7 @@ def _environment(values: FinetuneValues) -> Generator[None]:
 
 
 def model_arguments(values: FinetuneValues, folder: Path) -> dict[str, Any]:
-    """Give `model_args` with whole numbers as the config's own types have them: YAML, Helm and JSON write 1.0 as 1.
+    """Return `model_args` with whole numbers as the config's own types have them: YAML, Helm and JSON write 1.0 as 1.
 
     Args:
         values: The resolved values.
@@ -110,7 +110,7 @@ def model_arguments(values: FinetuneValues, folder: Path) -> dict[str, Any]:
 
 
 def config_arguments(values: FinetuneValues, folder: Path) -> dict[str, Any]:
-    """Give the entries of `model_args` that `from_pretrained` is given as they are, as `model_arguments` has them.
+    """Return the entries of `model_args` that `from_pretrained` is given as they are, as `model_arguments` has them.
 
     Args:
         values: The resolved values.
@@ -150,7 +150,7 @@ def configured_outline(values: FinetuneValues, folder: Path, **keywords: Any) ->
 
 
 def changed_entries(values: FinetuneValues, folder: Path) -> dict[str, Any]:
-    """Give the entries of `model_args` that differ from the base's config.
+    """Return the entries of `model_args` that differ from the base's config.
 
     Args:
         values: The resolved values.
@@ -165,7 +165,7 @@ def changed_entries(values: FinetuneValues, folder: Path) -> dict[str, Any]:
 
 
 def rehearse_adapter(values: FinetuneValues, outline: PreTrainedModel, folder: Path) -> None:
-    """Put the adapter on a model without weights, as PEFT will put it on the model.
+    """Add the adapter to a model without weights, as PEFT will add it to the model.
 
     Args:
         values: The resolved values.
@@ -200,7 +200,7 @@ def check_rows(
         virtual_tokens: Positions that a trained prompt takes before each row.
 
     Raises:
-        InvalidDataError: With the rows that go beyond it.
+        InvalidDataError: With the rows that exceed it.
     """
     table: Any = model.get_input_embeddings()
     embeddings = int(table.weight.shape[0])
@@ -228,7 +228,7 @@ def check_rows(
 
 
 def _number_kinds(folder: Path) -> dict[str, str]:
-    """Tell of each entry of the base's config which numbers it may be: `float`, `int` or `float,int`."""
+    """Return the number types of each entry of the base's config: `float`, `int` or `float,int`."""
     try:
         kind = json.loads((folder / "config.json").read_bytes()).get("model_type")
         fields = dataclasses.fields(CONFIG_MAPPING[kind])
@@ -255,26 +255,26 @@ def _of_model_args(values: FinetuneValues, folder: Path) -> Iterator[Problem]:
             yield Problem(f"{_MODEL_ARGS}.{name}", what, str(value)[:80], "entries of the model's config.json")
             continue
         try:
-            kind.from_dict(copy.deepcopy({**document, name: value}))  # which changes maps in it
+            kind.from_dict(copy.deepcopy({**document, name: value}))  # it changes maps in its argument
         except UNUSABLE as error:
             yield Problem(f"{_MODEL_ARGS}.{name}", f"is refused: {reason_of(error)}", str(value)[:80])
 
 
 def _of_attention(values: FinetuneValues, device: Device, *, here: bool) -> Iterator[Problem]:
-    asked = values.finetuning_config.run_conf.model_args.get("attn_implementation")
-    if asked is None:
+    given = values.finetuning_config.run_conf.model_args.get("attn_implementation")
+    if given is None:
         return
     where = f"{_MODEL_ARGS}.attn_implementation"
     known = sorted({*_KNOWN_ATTENTION, *(str(name) for name in AttentionInterface().keys())})  # noqa: SIM118 - a mapping of its own
-    if not isinstance(asked, str) or asked not in known:
-        yield Problem(where, "is not an attention implementation", str(asked)[:80], ", ".join(_KNOWN_ATTENTION))
+    if not isinstance(given, str) or given not in known:
+        yield Problem(where, "is not an attention implementation", str(given)[:80], ", ".join(_KNOWN_ATTENTION))
         return
-    if not here or device != "cpu" or asked.startswith("flash_attention"):  # that has an exact equivalent here
+    if not here or device != "cpu" or given.startswith("flash_attention"):  # it has an exact equivalent here
         return
     try:
-        _step_of_small_model(attention=asked)
+        _step_of_small_model(attention=given)
     except UNUSABLE as error:
-        yield Problem(where, f"can't train on the CPU: {reason_of(error)}", asked, "sdpa, eager")
+        yield Problem(where, f"can't train on the CPU: {reason_of(error)}", given, "sdpa, eager")
 
 
 def _step_of_small_model(attention: str = "eager", checkpointing: dict[str, Any] | None = None) -> None:
@@ -291,16 +291,16 @@ def _step_of_small_model(attention: str = "eager", checkpointing: dict[str, Any]
 
 
 def _of_arguments(values: FinetuneValues, device: Device, *, here: bool) -> Iterator[Problem]:
-    asked: dict[str, Any] = values.finetuning_config.training_args.to_transformers() | {
+    given: dict[str, Any] = values.finetuning_config.training_args.to_transformers() | {
         "report_to": list(values.trackers),
         "output_dir": tempfile.gettempdir(),
         "use_cpu": True,
         "fp16": False,
     }
     if not here or device != "cpu":
-        asked |= {"bf16": False, "tf32": None}
+        given |= {"bf16": False, "tf32": None}
     try:
-        arguments: Any = TrainingArguments(**asked)
+        arguments: Any = TrainingArguments(**given)
     except UNUSABLE as error:
         yield Problem(f"{_CONFIG}training_args", f"are refused by transformers: {reason_of(error)}")
         return
@@ -336,7 +336,7 @@ def _of_arguments(values: FinetuneValues, device: Device, *, here: bool) -> Iter
 
 
 def _lacks_package(error: BaseException) -> bool:
-    """Whether a package is not installed; transformers reports that of optimizers by words alone."""
+    """Whether a package is not installed; for optimizers, transformers reports that by a message only."""
     return isinstance(error, ImportError) or "install" in str(error)
 
 
@@ -348,7 +348,7 @@ def _compile(arguments: Any) -> None:
 
 
 def _of_idle_optimizer_arguments(arguments: Any) -> Iterator[Problem]:
-    """Find arguments that this optimizer is not given: without them it is made of the same."""
+    """Find arguments that this optimizer ignores: without them it is built from the same."""
     made = _made_of(arguments)
     for name in ("adam_beta1", "adam_beta2", "adam_epsilon", "optim_target_modules"):
         value = getattr(arguments, name)
@@ -362,7 +362,7 @@ def _of_idle_optimizer_arguments(arguments: Any) -> Iterator[Problem]:
 
 
 def _made_of(arguments: Any, **changes: Any) -> Any:
-    """What transformers makes an optimizer of, but for weights; the refusal where there is one."""
+    """Return what transformers builds an optimizer from, except weights; its error if it refuses."""
     changed = copy.copy(arguments)
     for name, value in changes.items():
         setattr(changed, name, value)
@@ -375,7 +375,7 @@ def _made_of(arguments: Any, **changes: Any) -> Any:
 
 
 def _step_of_optimizer(arguments: Any, device: Device) -> None:
-    """Make the optimizer, and let it step where this process may use the device: on the CPU."""
+    """Build the optimizer, and take a step if this process may use the device: on the CPU."""
     weights: Any = torch.nn.ModuleDict({"weight": torch.nn.Linear(8, 8), "norm": torch.nn.LayerNorm(8)})
     for name in arguments.optim_target_modules if isinstance(arguments.optim_target_modules, list) else ():
         weights[name.replace(".", "_")] = torch.nn.Linear(8, 8)

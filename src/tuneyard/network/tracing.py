@@ -1,4 +1,4 @@
-"""What the largest micro-batch of a run computes and allocates, told by the model itself before it has any weights.
+"""What the largest micro-batch of a run computes and allocates, traced on the model itself without its weights.
 
 The model comes from the meta device, with its adapter, and its own forward and backward pass is recorded (`recording`).
 So nothing is known here of any architecture, and everything counts that a pass keeps: an activation function's inputs,
@@ -62,7 +62,7 @@ def trace_step(
     conversations: Sequence[Conversation],
     *,
     together: int = 1,
-    asked: str | None = None,
+    configured: str | None = None,
     autocast: str | None = None,
     accumulates: bool = False,
 ) -> Traced:
@@ -73,7 +73,7 @@ def trace_step(
         base: The model of transformers within it.
         conversations: Those of the micro-batch, the largest first.
         together: How many of them belong together: 1, or the 2 answers of a preference.
-        asked: The attention implementation that values name; None for none.
+        configured: The attention implementation in the values; None if there is none.
         autocast: The type that is computed in, by torch's name; None for the weights' own.
         accumulates: Whether gradients of an earlier micro-batch are there.
     """
@@ -82,7 +82,7 @@ def trace_step(
     selects = "logits_to_keep" in signature(base.forward).parameters
     notes: tuple[str, ...] = ()
     reason = ""
-    for form, attention in candidates(asked):
+    for form, attention in candidates(configured):
         if notes and form is Form.FLAT:
             continue
         chosen = conversations if form is Form.FLAT else conversations[:together]
@@ -105,7 +105,7 @@ def trace_step(
 
 @contextmanager
 def _attention(base: Any, name: str) -> Generator[list[None]]:
-    """Let the model attend by an implementation, empty for its own, and count the calls of ours."""
+    """Use an attention implementation, or the model's own if empty, and count the calls of ours."""
     calls: list[None] = []
 
     def counted(*args: Any, **kwargs: Any) -> Any:
@@ -146,7 +146,7 @@ def _trace(stage: Stage, forward: Forward, conversations: Sequence[Conversation]
 
 
 def _extrapolate(stage: Stage, forward: Forward, conversations: Sequence[Conversation], first: Recording) -> StepTrace:
-    """Tell by short rows what long ones take, of which every token and every target adds the same."""
+    """Extrapolate from short rows to long ones, since every token and every target adds the same."""
     count, unit = len(conversations), _SHORT_TOKENS
     longer = stage.run(forward, [Conversation(2 * unit, 1)] * count)
     if longer.operations == first.operations:  # if it loops, then over chunks of tokens

@@ -1,4 +1,4 @@
-"""What a finished training publishes for serving: weights, tokenizer, card, plot, and the merged model if asked for."""
+"""Publishes a finished training for serving: weights, tokenizer, card, plot, and the merged model if configured."""
 
 from __future__ import annotations
 
@@ -174,8 +174,8 @@ def publish_merged(
         stop: Whether to end early.
 
     Raises:
-        IntegrityError: Where the merged model computes something else; it is not published then.
-        MergeStopped: Where `stop` wanted it.
+        IntegrityError: If the merged model computes something else; then it is not published.
+        MergeStopped: If `stop` returned True.
     """
     write_progress(workdir, phase="merging")
     base = Path(prepared.base_folder)
@@ -229,9 +229,9 @@ def merge_later(
     """Publish the merged model of a run that is trained already.
 
     Raises:
-        IntegrityError: Where the published adapter is damaged, or the merge computes something else.
-        InvalidDataError: Where it asks for more than plain weights: it has been in a bucket since it was trained.
-        MergeStopped: Where `stop` wanted it.
+        IntegrityError: If the published adapter is damaged, or the merge computes something else.
+        InvalidDataError: If it needs more than plain weights: it has been in a bucket since it was trained.
+        MergeStopped: If `stop` returned True.
     """
     experiment = experiment_of(values, store)
     manifest = experiment.finished()

@@ -62,7 +62,7 @@ class StepPlan(Sampler[list[int]]):
 
     @property
     def batch_sampler(self) -> StepPlan:
-        """Itself: the Trainer reaches through this attribute to tell the epoch (`Trainer._run_epoch`)."""
+        """Itself: the Trainer sets the epoch through this attribute (`Trainer._run_epoch`)."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
@@ -79,7 +79,7 @@ class StepPlan(Sampler[list[int]]):
             yield from self._micro_batches(order, step)
 
     def micro_batches(self, step: int) -> list[list[int]]:
-        """Give this process's micro-batches of an optimizer step, counted from 0 over all epochs."""
+        """Return this process's micro-batches of an optimizer step, counted from 0 over all epochs."""
         epoch, self.epoch = self.epoch, step // self.steps
         try:
             return self._micro_batches(self._order(), step % self.steps)

@@ -65,7 +65,7 @@ def until_merging(process, workdir):
     raise AssertionError(f"it did not come to merging: {process.communicate()[1]}")
 
 
-def test_a_refused_merge_leaves_the_adapter_published_and_is_done_by_the_next_launch(store, tmp_path):
+def test_a_refused_merge_leaves_the_adapter_published_and_is_repeated_by_the_next_launch(store, tmp_path):
     path = write_values(tmp_path / "work" / "values.json", ASKED)
     command = [sys.executable, "-c", BREAKING, str(path), "--workdir", str(tmp_path / "work")]
     tests = str(Path(__file__).parents[2])
@@ -81,8 +81,8 @@ def test_a_refused_merge_leaves_the_adapter_published_and_is_done_by_the_next_la
     assert json.loads((store / REMOTE / "HEAD").read_text())["finished"]
     assert not is_merged(store)
 
-    said = train(ASKED, store, tmp_path / "again")
-    assert "starting at step" not in said
+    log = train(ASKED, store, tmp_path / "again")
+    assert "starting at step" not in log
     assert manifest(store, FINAL) == adapter
     check = manifest(store, MERGED)["about"]["merge_check"]
     assert check["dtype"] == "bfloat16"
@@ -100,11 +100,11 @@ def test_a_merge_that_is_killed_or_stopped_leaves_the_adapter_published(store, t
     until_merging(process, tmp_path / "work")
     adapter = manifest(store, FINAL)
     process.send_signal(number)
-    _, said = process.communicate(timeout=240)
-    assert process.returncode == code, said
+    _, log = process.communicate(timeout=240)
+    assert process.returncode == code, log
     assert not is_merged(store)
     if code == 143:
-        assert "launching the run again merges it" in said
+        assert "launching the run again merges it" in log
     train(ASKED, store, tmp_path / "again")
     assert manifest(store, FINAL) == adapter
     assert is_merged(store)

@@ -30,7 +30,7 @@ def losses(store, remote):
     ]
 
 
-def test_shares_have_the_losses_of_one_process_and_leave_a_whole_model(tmp_path):
+def test_sharded_training_has_the_losses_of_one_process_and_publishes_a_whole_model(tmp_path):
     lay_out(tmp_path / "store")
     ways = {"one": {}, "shares": {**CUSTOM, "finetuningGpus": 2}}
     for name, way in ways.items():
@@ -51,7 +51,7 @@ def test_shares_have_the_losses_of_one_process_and_leave_a_whole_model(tmp_path)
 
 
 @pytest.mark.soak
-def test_a_killed_training_of_shares_is_resumed_bit_for_bit(tmp_path):
+def test_a_killed_sharded_training_resumes_bit_for_bit(tmp_path):
     store = tmp_path / "store"
     lay_out(store)
     values = changed(distributedType="auto-fsdp", finetuningGpus=2, **{**WHOLE, ARGUMENTS + "num_train_epochs": 12})
@@ -69,7 +69,7 @@ def test_a_killed_training_of_shares_is_resumed_bit_for_bit(tmp_path):
 
 @pytest.mark.soak
 @pytest.mark.parametrize("shared_first", [True, False])
-def test_a_run_goes_on_with_and_without_shares(shared_first, tmp_path):
+def test_a_run_resumes_with_and_without_shards(shared_first, tmp_path):
     store = tmp_path / "store"
     lay_out(store)
     long = {**WHOLE, ARGUMENTS + "num_train_epochs": 12, ARGUMENTS + "eval_steps": 60}
@@ -118,7 +118,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("key", REFUSED)
-def test_what_can_not_be_shared_out_is_refused_by_name(key):
+def test_values_that_can_not_be_sharded_are_refused_by_name(key):
     changes, words = REFUSED[key]
     values = FinetuneValues.model_validate(changed(**{**WHOLE, "finetuningGpus": 2, **changes}))
     with pytest.raises(InvalidValuesError) as caught:

@@ -49,9 +49,9 @@ def test_events_are_in_the_store_while_it_trains_and_after_sigterm(store, tmp_pa
     assert "train/loss" in curves(store)
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
-    said = process.communicate(timeout=120)[1]
-    assert process.returncode == 143, said
-    assert f"To view this run in TensorBoard: tensorboard --logdir {store / REMOTE / 'tensorboard'}" in said
+    log = process.communicate(timeout=120)[1]
+    assert process.returncode == 143, log
+    assert f"To view this run in TensorBoard: tensorboard --logdir {store / REMOTE / 'tensorboard'}" in log
     assert len(curves(store)["train/loss"]) > 1
     assert curves(store) == curves_of_metrics(store)
 

@@ -109,20 +109,20 @@ def test_a_server_that_does_not_answer_is_reported_before_the_start(status, code
             assert "report it" not in outcome.errors
 
 
-def test_a_tracker_gets_what_a_run_logs(tmp_path):
+def test_a_tracker_receives_the_log_of_a_run(tmp_path):
     lay_out(tmp_path / "store")
     with mlflow() as server:
-        said = train(changed(SHORT, **tracked(server.url)), tmp_path / "store", tmp_path / "work")
-    assert any("loss" in names.split(",") for names in server.logged), said
+        log = train(changed(SHORT, **tracked(server.url)), tmp_path / "store", tmp_path / "work")
+    assert any("loss" in names.split(",") for names in server.logged), log
     assert any("eval_loss" in names.split(",") for names in server.logged)
 
 
 def test_a_server_that_fails_while_training_costs_one_line(tmp_path):
     lay_out(tmp_path / "store")
     with mlflow(batches=1) as server:
-        said = train(changed(SHORT, **tracked(server.url)), tmp_path / "store", tmp_path / "work", **QUICK)
-    assert said.count("mlflow failed; nothing more of this run is reported to it") == 1, said
-    assert "finished" in said
+        log = train(changed(SHORT, **tracked(server.url)), tmp_path / "store", tmp_path / "work", **QUICK)
+    assert log.count("mlflow failed; nothing more of this run is reported to it") == 1, log
+    assert "finished" in log
     whole = tmp_path / "whole"
     lay_out(whole / "store")
     train(SHORT, whole / "store", whole / "work")

@@ -47,7 +47,7 @@ def test_a_step_after_a_save_waits_for_its_commit(store, workdir):
     assert reached == {3: 3, 6: 6, 9: 9, 10: 10}
 
 
-def test_a_store_that_is_away_holds_up_no_step(store, workdir):
+def test_an_unreachable_store_delays_no_step(store, workdir):
     """The first save can't be published before the training has come beyond the second."""
     refused = 0
 

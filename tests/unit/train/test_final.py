@@ -44,7 +44,7 @@ class Canary:
         return open, (str(self.path), "w")
 
 
-def test_a_merge_looks_into_the_published_adapter_before_it_is_loaded(tmp_path):
+def test_a_merge_vets_the_published_adapter_before_loading_it(tmp_path):
     """The adapter has lain in a bucket: whoever may write there may have put a pickle into it, with a manifest."""
     base = make_model(tmp_path / "base")
     adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(task_type="CAUSAL_LM", r=2))

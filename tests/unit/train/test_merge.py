@@ -73,7 +73,7 @@ def test_the_merged_model_has_the_bases_dtype_and_the_adapters_logits(base, adap
         torch.testing.assert_close(one, other, **tolerance)
 
 
-def test_an_adapter_that_changes_nothing_is_told_from_one_that_does(base, adapter, tmp_path):
+def test_an_adapter_without_effect_differs_from_one_with_effect(base, adapter, tmp_path):
     merge_adapter(base, adapter, tmp_path / "merged", SAMPLES)
     plain, merged = (AutoModelForCausalLM.from_pretrained(folder).float() for folder in (base, tmp_path / "merged"))
     assert (logits(plain)[0] - logits(merged)[0]).abs().max() > 1e-3
@@ -191,7 +191,7 @@ def test_single_tokens_that_make_up_a_mean_refuse_nothing():
     _check_cast(distances(2.8e-3, 14, error=1.2e-3), lost, lost, torch.bfloat16)
 
 
-def test_other_greedy_tokens_are_allowed_as_far_as_chance_goes():
+def test_other_greedy_tokens_are_allowed_within_the_poisson_bound():
     """Against the incomplete gamma function, which is the sum of a Poisson distribution's tail."""
 
     def beyond(count: float, mean: float) -> float:
@@ -217,7 +217,7 @@ def test_distances_are_those_of_the_formula():
     assert found.positions == 5
 
 
-def test_a_greedy_token_that_is_no_tie_is_another_answer():
+def test_a_greedy_token_that_is_not_a_tie_is_another_answer():
     logits = torch.tensor([[2.0, 1.0, 1.99999]])
     near, far = torch.tensor([[1.99999, 1.0, 2.0]]), torch.tensor([[1.0, 2.0, 1.0]])
     assert other_choices([logits], [near], tie=1e-4) == 0
@@ -226,10 +226,10 @@ def test_a_greedy_token_that_is_no_tie_is_another_answer():
         _check_exact([torch.tensor([[2.0, 1.999]])], [torch.tensor([[1.9992, 1.9995]])], effect=1.0)
 
 
-def test_a_merge_ends_where_it_is_to_stop_and_leaves_nothing(base, adapter, tmp_path):
-    asked = iter([False] * 40)
+def test_a_stopped_merge_leaves_no_files(base, adapter, tmp_path):
+    answers = iter([False] * 40)
     with pytest.raises(MergeStopped):
-        merge_adapter(base, adapter, tmp_path / "merged", SAMPLES, stop=lambda: next(asked, True))
+        merge_adapter(base, adapter, tmp_path / "merged", SAMPLES, stop=lambda: next(answers, True))
     assert not (tmp_path / "merged").exists()
 
 
