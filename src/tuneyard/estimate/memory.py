@@ -2,7 +2,7 @@
 
 Weights, gradients and the optimizer's states are counted from the shapes and types of the model that is trained
 (`network`); what a pass keeps was recorded on it (`tuneyard.network.tracing`). Three numbers are measured, on the CPU:
-what the programs take, what an optimizer's step takes beside its states, and what the C library's heap keeps.
+what the programs take, what an optimizer's step takes besides its states, and what the C library's heap keeps.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Memory:
     Attributes:
         runtime: Programs and libraries, or an accelerator's context.
         weights: The model and the adapter, and copies of weights in the type that is computed in.
-        gradients: Of what is trained, as far as they are there at the peak.
+        gradients: Of the trained weights, as far as they exist at the peak.
         optimizer: The optimizer's states and its scratch.
         activations: What is kept for, and used in, the backward pass.
         logits: Logits and the buffers of the loss.

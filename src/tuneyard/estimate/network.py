@@ -41,7 +41,7 @@ class Network:
         trained_bytes: What the trained ones take.
         bytes: What all take, and the buffers.
         precision: The types of weights and steps.
-        remapped_bytes: Of weights that lie in the files in another form than they are held in: what those take.
+        remapped_bytes: Bytes of weights that the files hold in another layout than the model.
         notes: Warnings of the libraries.
     """
 

@@ -30,10 +30,10 @@ class Work:
     """What a run goes through.
 
     Attributes:
-        rows: Sequences trained on, mostly one for each conversation, or preferences; None where there is no data yet.
+        rows: Sequences trained on, mostly one for each conversation, or preferences; None if there is no data yet.
         tokens_per_epoch: Their tokens, likewise.
         trained_tokens_per_epoch: Those in the loss, likewise.
-        steps: Optimizer steps in all; None where that depends on data that is not there.
+        steps: Optimizer steps in all; None if that depends on data that is not delivered.
         longest: Tokens of the largest micro-batch there can be: its conversations one after the other.
         longest_trained: Those of them in the loss.
         row_longest: Tokens of the longest sequence.

@@ -13,7 +13,7 @@ from tuneyard.errors import Problem
 from tuneyard.values import FinetuneValues
 
 AS_DATA_PARALLEL = ("auto-deepspeed-stage1",)
-"""Ways to distribute whose losses plain data parallel training gives too: they only spread the optimizer's memory."""
+"""Ways to distribute with the same losses as data parallel training: they only spread the optimizer's memory."""
 CUSTOM = "custom-accelerate-config"
 WHERE = "customAccelerateConfig"
 _SUPPORTED = ("auto-single-process", "auto-ddp", "auto-fsdp", CUSTOM, *AS_DATA_PARALLEL)

@@ -2,7 +2,7 @@
 
 Keys are not sorted into those that decide a number and others: a new argument of a library, or a key that this version
 of Tuneyard adds, is in it by itself. `MAY_CHANGE` lists the rest, each with why no number of the training depends on
-it; keys that mean something on a cluster alone are marked where they stand. Loads no torch.
+it; keys that apply to a cluster only are marked where they are declared. Loads no torch.
 """
 
 from __future__ import annotations

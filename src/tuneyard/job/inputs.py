@@ -26,16 +26,16 @@ from tuneyard.values import FinetuneValues, canonical_json, public_values, resol
 _WEIGHTS = (".safetensors", ".gguf")
 
 VERSIONED = ("tuneyard", "torch", "transformers", "peft", "accelerate", "tokenizers")
-"""The packages whose versions are recorded with a run: they make its numbers."""
+"""The packages whose versions are recorded with a run: they determine its numbers."""
 
 
 @dataclass(frozen=True)
 class Input:
-    """A model or data file that goes into a run.
+    """A model or data file that a run takes.
 
     Attributes:
         key: Its key in the store.
-        content_sha256: What identifies its content.
+        content_sha256: The hash of its content.
     """
 
     key: str
@@ -44,13 +44,13 @@ class Input:
 
 @dataclass(frozen=True)
 class Inputs:
-    """All that goes into a run.
+    """All inputs of a run.
 
     Attributes:
         base: The base model.
         datasets: The data files, training first.
         fingerprint: What may not change under one experiment.
-        versions: Versions of what makes the numbers.
+        versions: Versions of the packages that determine the numbers.
     """
 
     base: Input
@@ -100,7 +100,7 @@ def find_inputs(values: FinetuneValues, store: Store) -> Inputs:
         store: The store of model, data and checkpoints.
 
     Returns:
-        What goes into the run.
+        The inputs of the run.
 
     Raises:
         NotFoundError: If model or data are not delivered.
@@ -200,7 +200,7 @@ def pull_dataset(store: Store, key: str, workdir: Path) -> Path:
     Args:
         store: The store that holds it.
         key: Its key.
-        workdir: The process's folder; the file goes into one of its own below it.
+        workdir: The process's folder; the file is stored in a subfolder.
 
     Returns:
         The file; read it, never write into it.
@@ -213,13 +213,13 @@ def pull_dataset(store: Store, key: str, workdir: Path) -> Path:
 
 
 def pull_settings(store: Store, key: str, manifest: Manifest, folder: Path) -> Path:
-    """Fetch a model's files but the weights, verified, and give the folder they are in.
+    """Download a model's files except the weights, verified, and return their folder.
 
     Args:
         store: The store that holds it.
         key: Its key.
         manifest: Its manifest.
-        folder: Where they go.
+        folder: The target folder.
     """
     small = tuple(entry for entry in manifest.files if not entry.path.endswith(_WEIGHTS))
     return pull(store, f"{key.strip('/')}/", Manifest("model", small, manifest.about), folder)

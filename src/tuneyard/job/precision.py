@@ -62,7 +62,7 @@ def precision_of(values: FinetuneValues, stored: str, device: Device) -> Precisi
 
 
 def _reach_other_weights(values: FinetuneValues) -> bool:
-    """Whether trained weights stand outside of an adapter's own layers, which cast what goes through them."""
+    """Return whether trained weights are outside an adapter's own layers, which cast their inputs."""
     conf = values.finetuning_config.peft_conf
     outside = conf.peft_kwargs.get("bias", "none") != "none" or any(
         conf.peft_kwargs.get(name) for name in ("modules_to_save", "trainable_token_indices")

@@ -59,7 +59,7 @@ def encoded_rows(
         values: The resolved values.
         base_folder: The base model, for its tokenizer and chat template.
         training_files: Files of conversations, or of preferences with method dpo.
-        validation_files: The same, where validation has files of its own.
+        validation_files: The same for validation, if it has separate files.
         notify: Called with what a mix takes of each file, and with the rows dropped for special tokens in their texts.
 
     Returns:

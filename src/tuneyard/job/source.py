@@ -46,8 +46,8 @@ class DataSource:
     """Files of rows, and the training they are for.
 
     Attributes:
-        paths: What is trained on.
-        validation: What is validated on, where that has files of its own.
+        paths: The training files.
+        validation: The validation files, if there are separate ones.
         formats: The shapes of rows that were chosen; those of other files are detected.
         names: The name of each file for the user: a path, or a key of the store.
         encoder: With the training's tokenizer and limits.

@@ -31,7 +31,7 @@ def names(entry: str | Sequence[str], module: str) -> bool:
 
 
 def adapted(modules: Collection[str], kwargs: Mapping[str, Any]) -> list[str]:
-    """Return the modules that `target_modules`, `exclude_modules` and `layers_to_transform` leave.
+    """Return the modules that `target_modules`, `exclude_modules` and `layers_to_transform` select.
 
     Args:
         modules: Names of the modules there are.

@@ -45,7 +45,7 @@ def per_conversation_attention(
         dropout: Dropout of the attention weights while training.
         sliding_window: How far back a token sees, for models that limit it.
         softcap: Bound that scores approach through a tanh (Gemma 2, arxiv.org/abs/2408.00118, section 2).
-        s_aux: (heads), a learnt score beside those of the keys that takes its share of the softmax and adds nothing
+        s_aux: (heads), a learnt score in addition to those of the keys, with a part of the softmax and no value
             (the sinks of gpt-oss, arxiv.org/abs/2508.10925, section 2.1).
         cu_seq_lens_q: (D + 1), the bounds of the conversations; None for one conversation.
         kwargs: Further arguments of a model. A check of the model before training shows that they have no effect

@@ -96,7 +96,7 @@ class EncodedRows(Dataset[Row]):
         Args:
             folder: The target folder.
             rows: The conversations.
-            places: Where each comes from, `file:line`; none where that is not known.
+            places: The origin of each, `file:line`; empty if not known.
         """
         folder.mkdir(parents=True, exist_ok=True)
         tokens: list[np.ndarray[Any, Any]] = []

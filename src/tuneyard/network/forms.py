@@ -24,7 +24,7 @@ class Form(StrEnum):
     """All conversations of a micro-batch in one row, without padding."""
 
     SINGLE = "single"
-    """Each conversation in a row of its own."""
+    """Each conversation in a separate row."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from tuneyard.progress import Notify
 from tuneyard.values.adapters import PeftConf, QuantConf
 
 CONFIGS: Mapping[str, type[PeftConfig]] = {"LORA": LoraConfig, "VERA": VeraConfig, "IA3": IA3Config}
-"""Adapters inside the base's modules; a prompt stands before them."""
+"""Adapters inside the base's modules; a prompt precedes them."""
 
 
 def quiet_libraries() -> None:
@@ -51,7 +51,7 @@ def load_base(
 
     Raises:
         IncompleteModelError: Its files lack a weight, hold one that it hasn't, or one of another shape.
-        InvalidDataError: Its files are right, but no model that transformers can load without code of its own.
+        InvalidDataError: Its files are intact, but transformers can't load them without custom code.
     """
     keywords = {**arguments, "dtype": dtype}
     if quantized.quantization_type != "no-quantization":
@@ -170,7 +170,7 @@ def name_base(folder: Path, base: str) -> None:
         if config.get("tokenizer_name_or_path"):
             config["tokenizer_name_or_path"] = base
         path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
-        # peft writes a card of its own that names the folder too; ours is written at the end.
+        # PEFT's own card names the folder too; ours is written at the end.
         (folder / "README.md").unlink(missing_ok=True)
 
 

@@ -37,10 +37,10 @@ def choose_attention(config: Any, name: str) -> None:
 def tensors_of(module: Any) -> tuple[dict[str, torch.Tensor | None], dict[str, torch.Tensor | None]]:
     """Return a module's own parameters and buffers, whose entries may be replaced by tensors of another kind.
 
-    Assigning attributes would refuse a tensor for a parameter, and leaves out buffers that are None.
+    Assigning an attribute refuses a plain tensor for a parameter.
 
     Args:
-        module: A module; those in it are not looked at.
+        module: A module; its submodules are not included.
     """
     return module._parameters, module._buffers
 

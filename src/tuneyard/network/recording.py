@@ -109,8 +109,9 @@ class Recording:
         """Sum up the recording.
 
         Args:
-            at_turn: Whether to give what is held as the backward pass begins, with no gradient yet but the most that
-                there is of logits: then every number grows evenly with tokens and targets.
+            at_turn: Whether to return the bytes held when the backward pass begins, without gradients but with the peak
+            of
+                the logits: then every number grows linearly with tokens and targets.
         """
         assert self.turned is not None, "a pass is recorded whole, or not at all"
         changes = [(one.made, one.size, one) for one in self.storages]

@@ -178,7 +178,7 @@ def rehearse_adapter(values: FinetuneValues, outline: PreTrainedModel, folder: P
     conf = values.finetuning_config.peft_conf
     if conf.peft_type != "NO_PEFT":
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they come where the model is adapted
+            warnings.simplefilter("ignore")  # they appear when the model is adapted
             add_adapter(outline, conf, folder, gradient_checkpointing=False)
 
 

@@ -49,7 +49,7 @@ def write_final(
     rows: Sequence[Mapping[str, Any]],
     summary: Mapping[str, Any],
 ) -> None:
-    """Complete a folder that the trainer saved its model and tokenizer in.
+    """Complete the folder that the trainer saved its model and tokenizer to.
 
     Args:
         folder: With the weights or the adapter.
@@ -93,7 +93,7 @@ def write_final(
 
 
 def set_generation(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Let generation settings saved beside the weights name the tokenizer's stop token too.
+    """Add the tokenizer's stop token to the generation settings that are saved with the weights.
 
     A named chat template may end answers with another token than the base's settings know of.
 
@@ -112,7 +112,7 @@ def set_generation(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
 
 
 def _describe_as_base(base: Path, folder: Path, dtype: str) -> None:
-    """Let config.json name the type of the weights beside it, and the base's key-value cache: off in training only."""
+    """Write the weights' type and the base's key-value cache to config.json: the cache is off in training only."""
     path = folder / "config.json"
     if path.exists():
         cached = json.loads((base / path.name).read_text(encoding="utf-8")).get("use_cache", True)
@@ -218,7 +218,7 @@ def _compared(row: Row) -> int:
 
 
 def _prompt(row: Row) -> list[int]:
-    """What comes before the first answer of a row, its end where it is long; one token where all of it is learnt."""
+    """Return the tokens before the first answer of a row, their end if long; one token if the whole row is trained."""
     first = int(np.argmax(row["loss_mask"]))
     return row["input_ids"][: max(first, 1)][-TEXT_TOKENS:].tolist()
 

@@ -34,13 +34,13 @@ TOLERANCE = 1e-3
 """Largest difference of a logit between adapter and merged model in float32, relative to the largest logit."""
 
 SHARE = 0.02
-"""The same, relative to the largest change of a logit by the adapter: a part of it that is lost stands out."""
+"""The same, relative to the largest change of a logit by the adapter: the loss of a part of it shows."""
 
 ROUNDING = 2e-5
 """A difference of logits that rounding in float32 explains, relative to the largest logit (measured: up to 4e-6)."""
 
 FACTOR = 2.0
-"""How many times the divergence may be that the cast costs the adapter or the base (measured: 0.9 to 1.4)."""
+"""Largest divergence, relative to the one that the cast causes in the adapter or the base (measured: 0.9 to 1.4)."""
 
 ERRORS = 4.0
 """By how many of its standard errors a mean divergence has to be above that: single tokens can be most of it."""

@@ -1,7 +1,7 @@
-"""Which conversations each optimizer step holds, and which process takes which of them.
+"""Plans which conversations each optimizer step holds, and which process takes which of them.
 
 A step is planned, not sampled: the plan of an epoch depends on seed and epoch alone, never on the number of
-processes. Every process runs the same number of micro-batches per step; a share that runs short is an empty list,
+processes. Every process runs the same number of micro-batches per step; a process without rows left gets an empty list,
 which the collator turns into a row that adds nothing to loss or gradient. So N processes compute the losses of one,
 and the data cursor of a checkpoint is just its step.
 """

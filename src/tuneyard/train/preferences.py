@@ -54,7 +54,7 @@ class PairedRows(Dataset[Pair]):
         return Pair(chosen=chosen, rejected=rejected, reference=self.reference[index])
 
     def place(self, index: int) -> str:
-        """Name a pair by the file and line it comes from."""
+        """Return the file and line of a pair."""
         return self.rows.place(2 * index)
 
     @property

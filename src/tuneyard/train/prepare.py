@@ -169,7 +169,7 @@ def encode(
         values: The resolved values.
         base_folder: The base model, for its tokenizer and chat template.
         training_files: Files of conversations.
-        validation_files: The same, where validation has files of its own.
+        validation_files: The same for validation, if it has separate files.
         workdir: Where `rows` and `validation` go.
         notify: Called with what a mix takes of each file.
 

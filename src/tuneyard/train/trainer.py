@@ -4,7 +4,7 @@ What is overridden, and why:
 - `get_train_dataloader`, `evaluation_loop`: micro-batches come from `StepPlan`, so N processes compute what one does;
 - `compute_loss`: only trained positions get logits, and the sum is divided by the trained tokens of the whole step;
 - `_save_checkpoint`: the stock Trainer loses the loss window between two logs and its running totals; they are saved
-  beside the rest, and the folder is handed to `on_checkpoint` once every process has written its part;
+  beside the rest, and the folder is passed to `on_checkpoint` once every process has written its part;
 - `_maybe_log_save_evaluate`: the one place after a step's log, evaluation and save, where SIGTERM may end training
   with consistent counters. The Trainer calls it a second time at the end of an epoch: that step is saved, and may be
   the last one, only then; otherwise a resume from it would never log or evaluate the epoch;
@@ -458,7 +458,7 @@ class SFTTrainer(Trainer):
     def await_commit(self) -> None:
         """Wait, right after a save and on all processes together, until it is published.
 
-        Together and in short turns, since an exchange that waits for the main process has a time limit of its own.
+        Together and in short turns, since a collective that waits for the main process has a timeout.
         """
         if self._saved_step == self.state.global_step:
             while self._any_process(self.still_publishing):

@@ -1,4 +1,4 @@
-"""Adapters of every kind: trained whole, resumed after a kill, merged, and served by our own server."""
+"""Adapters of every kind: trained whole, resumed after a kill, merged, and served by our server."""
 
 import json
 import re

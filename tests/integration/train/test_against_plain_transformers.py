@@ -133,7 +133,7 @@ def plain_training(model, **settings):
 
 
 def compare(store, plain, *, share=2e-3):
-    """Compare losses, norms of gradients and the way that the weights have gone."""
+    """Compare losses, norms of gradients and the changes of the weights."""
     assert logged(store, "loss") == pytest.approx(plain.losses, rel=1e-5)
     assert logged(store, "grad_norm") == pytest.approx(plain.norms, rel=1e-3)
     ours = weights_of(store / REMOTE / "checkpoint-final")

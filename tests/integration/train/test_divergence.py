@@ -1,4 +1,4 @@
-"""A loss or a gradient that is not finite ends a training with exit 3, names step and rows, and publishes nothing."""
+"""A loss or a gradient that is not finite stops a training with exit 3, names step and rows, and publishes nothing."""
 
 import json
 import shutil

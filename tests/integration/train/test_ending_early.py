@@ -1,4 +1,4 @@
-"""A training that ends where evaluations no longer get better, whatever interrupts it before."""
+"""Early stopping when evaluations no longer improve, with interruptions before."""
 
 import json
 

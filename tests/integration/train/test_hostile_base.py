@@ -1,4 +1,4 @@
-"""A base model whose files ask for code is refused before training, and before any of its rows is read."""
+"""A base model whose files require code is refused before training, and before any of its rows is read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tuneyard.values import FinetuneValues
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    """A store whose model was put there, manifest and all, by someone who may write to it."""
+    """A store with a model and a manifest from someone with write access."""
     lay_out(tmp_path / "store")
     folder = tmp_path / "model"
     shutil.copytree(tmp_path / "store" / MODEL, folder, ignore=shutil.ignore_patterns(".tuneyard"))

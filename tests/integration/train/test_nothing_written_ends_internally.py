@@ -1,4 +1,4 @@
-"""Nothing that a user can write ends in exit 1: random values, rows and models, through plan and a first step."""
+"""No input of a user ends in exit 1: random values, rows and models, through plan and a first step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run goes on with what it was begun with: other settings or other rows are exit 6, and a template's date is kept."""
+"""A run resumes only with its own settings and rows: others are exit 6, and a template's date is kept."""
 
 import json
 import shutil

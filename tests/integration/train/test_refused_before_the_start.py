@@ -1,4 +1,4 @@
-"""What values, data and a model's settings already show to be impossible is refused before a step, and by the plan."""
+"""Training and plan refuse, before a step, what values, data and a model's settings show to be impossible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a finetuning has published is a base like any other; an adapter is none, wherever it comes from."""
+"""What a finetuning has published is a base like any other; an adapter is not, wherever it comes from."""
 
 import json
 import shutil

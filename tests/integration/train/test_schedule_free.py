@@ -1,4 +1,4 @@
-"""Schedule-free optimizers train one set of weights and give the averages of another: those are what counts."""
+"""Schedule-free optimizers train one set of weights and average another: the averages are evaluated and published."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every weight trained with the weights shared out over two processes of the CPU, by name or by accelerate's config."""
+"""Full finetuning with weights sharded over two processes on the CPU, by name or by accelerate's config."""
 
 import shutil
 import signal

@@ -1,4 +1,4 @@
-"""SIGTERM loses nothing: the step it falls into is saved and published, and a resume goes on from there bit for bit."""
+"""SIGTERM loses nothing: the current step is saved and published, and a resume continues from it bit for bit."""
 
 import json
 import shutil
@@ -38,7 +38,7 @@ def committed(store):
 
 
 def test_sigterm_between_two_saves_commits_its_step_and_the_resume_is_bit_equal(store, tmp_path):
-    """The stop falls into a step that no periodic save takes, so that nothing but the stop can have saved it."""
+    """The stop falls into a step that no periodic save takes, so that only the stop can have saved it."""
     values, workdir = (
         changed(**{ARGUMENTS + "save_steps": STOP_AFTER, ARGUMENTS + "save_total_limit": None}),
         tmp_path / "work",

@@ -1,6 +1,6 @@
 """A tracker that can't be reached is reported before the start; one that fails later costs no training.
 
-MLflow's own client reports to a server of the test, which answers as much of MLflow's REST API as transformers asks.
+MLflow's own client reports to a server of the test, which answers the part of MLflow's REST API that transformers uses.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_BACKOFF_FA
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Answers MLflow's client until it has got so many batches of metrics; keeps what it was sent."""
+    """Answers MLflow's client for a number of batches of metrics, and records them."""
 
     daemon_threads = True
 

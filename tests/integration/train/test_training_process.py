@@ -49,7 +49,7 @@ def store(laid_out, tmp_path):
 
 @pytest.fixture(scope="module")
 def finished(laid_out, tmp_path_factory):
-    """A run that nothing happened to."""
+    """An undisturbed run."""
     folder = tmp_path_factory.mktemp("finished")
     store = shutil.copytree(laid_out, folder / "store")
     log = train(VALUES, store, folder / "work")
@@ -221,7 +221,7 @@ def test_a_terminal_shows_a_moving_bar_and_whole_lines_above_it(store, tmp_path)
     lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
     assert any(line.startswith("training: step 60 of 60, loss ") for line in lines), lines
     assert any(line.startswith(f"finished: {REMOTE}/checkpoint-final") for line in lines), lines
-    # What a cluster's log holds of it tells the newest step, whatever was drawn last.
+    # A cluster's log of it gives the newest step, whatever was drawn last.
     progress = read_progress(text.split("\n"))
     assert progress is not None and (progress.step, progress.max_steps) == (60, 60)
     assert progress.loss

@@ -14,7 +14,7 @@ def _told_to_wait(process) -> str:
     for line in process.stderr:
         if "waiting up to" in line:
             return line
-    raise AssertionError("it never log that it waits")
+    raise AssertionError("it never logged that it waits")
 
 
 def test_training_starts_as_soon_as_everything_is_delivered(tmp_path: Path):

@@ -55,7 +55,7 @@ ARCHITECTURES = [
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory):
-    """Give the store that an architecture's tiny model is laid out in."""
+    """Return the store with an architecture's tiny model."""
     made = {}
 
     def store(name):
@@ -84,7 +84,7 @@ def loaded(store):
 
 
 def some_modules(model):
-    """Names of two kinds of modules in the layers that an adapter can go on."""
+    """Return the names of two kinds of modules in the layers that can be adapted."""
     head = model.get_output_embeddings()
     linear = [name for name, one in model.named_modules() if isinstance(one, nn.Linear | Conv1D) and one is not head]
     return list(dict.fromkeys(name.rpartition(".")[2] for name in linear))[:2]

@@ -1,4 +1,4 @@
-"""A model that is not whole, or that asks for code, is refused by a plan as it is by training."""
+"""A plan refuses a model that is incomplete or requires code, as training does."""
 
 from __future__ import annotations
 

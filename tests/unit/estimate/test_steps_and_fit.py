@@ -1,4 +1,4 @@
-"""Steps and tokens are those of training; the verdict compares with what is there."""
+"""Steps and tokens are those of training; the verdict compares with the machine's memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An entry of target_modules that matches nothing is refused, where PEFT would pass over it."""
+"""An entry of target_modules that matches nothing is refused, although PEFT ignores it."""
 
 from __future__ import annotations
 

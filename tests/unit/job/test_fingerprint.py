@@ -1,4 +1,4 @@
-"""Everything in the values is in the fingerprint but a list of what may change, and every field is looked at."""
+"""All values but a list of keys that may change are in the fingerprint, and every field is checked."""
 
 import types
 import typing

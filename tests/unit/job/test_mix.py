@@ -1,4 +1,4 @@
-"""A weighted mix: exact shares, nothing drawn twice before all else was drawn once, the same on any machine."""
+"""A weighted mix: exact shares, no row drawn twice before every row was drawn once, the same on any machine."""
 
 from collections import Counter
 from fractions import Fraction

@@ -1,4 +1,4 @@
-"""Training reads the shapes and decides about rows as its values say, exactly as `data check` does."""
+"""Training reads formats and filters rows as configured, exactly as `data check` does."""
 
 from __future__ import annotations
 

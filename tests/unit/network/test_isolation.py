@@ -1,6 +1,7 @@
 """Each conversation of a micro-batch is computed as if it were alone, for every architecture, or the model is refused.
 
-The truth is plain transformers: what the model predicts for one conversation in a row of its own, by its own attention.
+The reference is plain transformers: what the model predicts for one conversation in a row of its own, by its own
+attention.
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""What a traced micro-batch takes is what a real one takes, by torch's own counters on the real model."""
+"""A traced micro-batch has the operations and bytes of a real one, by torch's own counters on the real model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What processes tell each other: JSON as it was, and no pickle that names anything to call. Over gloo, for real."""
+"""Processes exchange JSON unchanged, and no pickle that names anything to call, over real gloo groups."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ dist.destroy_process_group()
 
 
 def run(code: str, folder: Path, *, processes: int = 2) -> list[tuple[int, str, str]]:
-    """Run code in processes of one group; gives each one's exit code and what it printed."""
+    """Run code in processes of one group; return each one's exit code and output."""
     shared = {**os.environ, "WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
     shared |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "GLOO_SOCKET_IFNAME": "lo"}
     from torch.distributed import TCPStore
@@ -121,7 +121,7 @@ UNPICKLES = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloud
 
 
 def pickling_collectives() -> set[str]:
-    """Name every function of torch and accelerate that exchanges objects, which both do by pickles."""
+    """Return every function of torch and accelerate that exchanges objects, which both pickle."""
     import accelerate.utils
     import torch.distributed
 
@@ -131,7 +131,7 @@ def pickling_collectives() -> set[str]:
 
 
 def pickles_in(text: str, collectives: set[str]) -> Iterator[tuple[int, str]]:
-    """Give each line that names such a function or module, or that lets a loader unpickle."""
+    """Yield each line that names such a function or module, or that lets a loader unpickle."""
     for node in ast.walk(ast.parse(text)):
         match node:
             case ast.Import():

@@ -1,4 +1,4 @@
-"""What serving takes: its generation settings, and what a later merge loads of a published adapter."""
+"""Published files for serving: generation settings, and the published adapter that a later merge loads."""
 
 import json
 import pickle
@@ -45,7 +45,7 @@ class Canary:
 
 
 def test_a_merge_vets_the_published_adapter_before_loading_it(tmp_path):
-    """The adapter has lain in a bucket: whoever may write there may have put a pickle into it, with a manifest."""
+    """The adapter comes from a bucket: anyone with write access may have added a pickle, with a manifest."""
     base = make_model(tmp_path / "base")
     adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(task_type="CAUSAL_LM", r=2))
     adapted.save_pretrained(tmp_path / "adapter")

@@ -147,7 +147,7 @@ def test_a_broken_merge_is_refused_and_writes_nothing(base, adapter, tmp_path, k
 @pytest.mark.parametrize("base", ["bfloat16"], indirect=True)
 @pytest.mark.parametrize("factor", [1.1, 0.9])
 def test_a_tenth_of_a_weak_adapter_is_missed(base, tmp_path, factor):
-    """What it changes is near the tolerance itself, so the tolerance alone would let a tenth of it pass."""
+    """Its effect is close to the tolerance, so the tolerance alone would accept a loss of a tenth of it."""
     adapter = lora(base, tmp_path / "adapter", scale=0.002)
     check = merge_adapter(base, adapter, tmp_path / "merged", SAMPLES)
     assert check.effect < 10 * TOLERANCE
@@ -186,7 +186,7 @@ def test_a_merged_model_may_lose_what_the_adapter_or_the_base_loses_by_the_cast(
 
 
 def test_single_tokens_that_make_up_a_mean_refuse_nothing():
-    """As on SmolLM2-135M, where one token of 640 was half of a right merge's mean."""
+    """As on SmolLM2-135M, where one token of 640 was half of a correct merge's mean."""
     lost = distances(1e-3, 10)
     _check_cast(distances(2.8e-3, 14, error=1.2e-3), lost, lost, torch.bfloat16)
 

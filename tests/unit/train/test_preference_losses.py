@@ -1,4 +1,4 @@
-"""The losses of preferences, against what the papers' formulas give by plain arithmetic, and against TRL."""
+"""The losses of preferences, against the papers' formulas in plain arithmetic, and against TRL."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The plot shows what was measured and nothing else, and the card is one that hubs can read."""
+"""The plot shows exactly the measured losses, and hubs can read the card."""
 
 from huggingface_hub import ModelCard
 

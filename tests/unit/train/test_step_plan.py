@@ -1,4 +1,4 @@
-"""Steps are the same whoever trains, and each conversation is in exactly one step of an epoch."""
+"""Steps do not depend on the number of processes, and each conversation is in exactly one step of an epoch."""
 
 import pytest
 from hypothesis import given
