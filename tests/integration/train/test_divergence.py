@@ -53,7 +53,7 @@ def spoilt_model(folder, name):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("model.norm.weight", "error: The model 'default-bucket/models/tiny' predicts nan"),
+        ("model.norm.weight", "error: The model 'default-bucket/models/tiny' predicts NaN"),
         ("model.layers.1.mlp.down_proj.weight", "error: The loss of step 1 is nan"),
     ],
 )

@@ -138,7 +138,7 @@ def gpt2(folder: Path) -> Path:
 
 def test_token_ids_beyond_the_embeddings_are_refused(tmp_path):
     one = Bench(tmp_path, llama(tmp_path / "model", vocab_size=300))
-    refuses(one, Written(), "have tokens that the model has no embedding for")
+    refuses(one, Written(), "have tokens without an embedding in the model")
 
 
 def test_rows_beyond_learned_positions_are_refused(tmp_path):

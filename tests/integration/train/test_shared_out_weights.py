@@ -88,12 +88,12 @@ def test_a_run_resumes_with_and_without_shards(shared_first, tmp_path):
 
 REFUSED = {
     "distributedType": ({"distributedType": "auto-deepspeed-stage3"}, "is not supported by this version"),
-    f"{CONF}.peft_type": ({"distributedType": "auto-fsdp", CONF: {"peft_type": "LORA"}}, "over shares of the weights"),
+    f"{CONF}.peft_type": ({"distributedType": "auto-fsdp", CONF: {"peft_type": "LORA"}}, "with sharded weights"),
     "finetuning_config.method": (
         {"distributedType": "auto-fsdp", "finetuning_config.method": "dpo", "finetuning_config.sft_args": None},
-        "over shares of the weights",
+        "with sharded weights",
     ),
-    "nodes": ({"distributedType": "auto-fsdp", "nodes": 2, "finetuningGpus": 1}, "can't share out the weights"),
+    "nodes": ({"distributedType": "auto-fsdp", "nodes": 2, "finetuningGpus": 1}, "can't shard the weights"),
     "customAccelerateConfig.distributed_type": (
         {**CUSTOM, "customAccelerateConfig": {"distributed_type": "DEEPSPEED"}},
         "is not supported by this version",

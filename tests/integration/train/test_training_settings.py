@@ -65,7 +65,7 @@ def test_shares_of_steps_old_spellings_bfloat16_and_tensorboard(store, tmp_path)
     assert [row["step"] for row in rows if row["kind"] == "eval"] == [2, 4]
     rates = [row["learning_rate"] for row in rows if row["kind"] == "train"]
     assert rates[0] < rates[1]  # half of the steps warm up
-    assert "after a kill the run starts again at step 0" in log
+    assert "after a kill the run restarts at step 0" in log
     assert list((store / "default-bucket/experiments/shares/tensorboard").glob("events.*"))
     assert not list((store / "default-bucket/experiments/shares").glob("checkpoint-[0-9]*"))
 

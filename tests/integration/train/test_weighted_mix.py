@@ -79,5 +79,5 @@ def test_a_killed_training_on_a_mix_is_resumed_bit_for_bit(store, tmp_path):
 
 def test_a_file_with_no_row_left_to_mix_is_refused(store, tmp_path):
     kept_back = {"finetuning_config.data_conf.validation_data": {"type": "AUTO_SPLIT", "ratio": 0.96}}
-    with pytest.raises(InvalidDataError, match="has no row left to mix: all of its rows are kept back"):
+    with pytest.raises(InvalidDataError, match="has no row left to mix: all of its rows are held out"):
         prepared(changed(**MIX, **kept_back), store, tmp_path / "work")

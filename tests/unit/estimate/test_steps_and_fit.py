@@ -61,7 +61,7 @@ REFUSED = {
 @pytest.mark.parametrize("key", REFUSED)
 def test_values_that_training_refuses_are_refused_before_the_store_is_read(key, tmp_path):
     values = FinetuneValues.model_validate(changed(VALUES, **{key: REFUSED[key]}))
-    with pytest.raises(InvalidValuesError, match="not train") as raised:
+    with pytest.raises(InvalidValuesError, match="not supported by this version") as raised:
         estimate(values, open_store((tmp_path / "nothing").as_uri()))
     assert [problem.where for problem in raised.value.problems] == [key]
 
@@ -71,7 +71,7 @@ def test_quantization_without_bitsandbytes_is_refused_in_the_environment_of_the_
     key = "finetuning_config.quant_conf"
     conf = {"quantization_type": "bits-and-bytes", "load_in_8bit": True}
     values = FinetuneValues.model_validate(changed(VALUES, **{key: conf}))
-    with pytest.raises(InvalidValuesError, match="not train") as raised:
+    with pytest.raises(InvalidValuesError, match="not supported by this version") as raised:
         estimate(values, open_store(store.as_uri()))
     (problem,) = raised.value.problems
     assert problem.where == f"{key}.quantization_type"
@@ -82,7 +82,7 @@ def test_quantization_without_bitsandbytes_is_refused_in_the_environment_of_the_
 def test_a_missing_package_is_refused_only_in_the_environment_of_the_training(store):
     secret = {"env": {"WANDB_API_KEY": {"name": "wandb", "key": "token"}}}
     values = FinetuneValues.model_validate(changed(VALUES, **secret))
-    with pytest.raises(InvalidValuesError, match="not train"):
+    with pytest.raises(InvalidValuesError, match="not supported by this version"):
         estimate(values, open_store(store.as_uri()))
     assert estimate(values, open_store(store.as_uri()), here=False).trained
 
@@ -90,13 +90,13 @@ def test_a_missing_package_is_refused_only_in_the_environment_of_the_training(st
 def test_data_that_training_refuses_is_refused(tmp_path):
     row = {"messages": [{"role": "user", "content": "What is a yard?"}]}
     lay_out(tmp_path / "store", rows=[row, *conversations(3)])
-    with pytest.raises(InvalidDataError, match="nothing to learn"):
+    with pytest.raises(InvalidDataError, match="nothing to train on"):
         estimated(tmp_path / "store")
 
 
 def test_an_equivalent_computation_is_a_note(store):
     notes = estimated(store, distributedType="auto-deepspeed-stage1").notes
-    assert any("trained data parallel" in note for note in notes)
+    assert any("trained with data parallelism" in note for note in notes)
 
 
 @pytest.mark.parametrize(
@@ -142,12 +142,12 @@ def test_the_operations_of_a_run_are_those_of_its_tokens(store):
 def test_uncounted_memory_is_a_note(store):
     values = changed(VALUES, **{"finetuning_config.training_args.optim": "grokadamw"})
     notes = estimate(FinetuneValues.model_validate(values), open_store(store.as_uri()), here=False).notes
-    assert any("what grokadamw keeps is not known" in note for note in notes)
+    assert any("what 'grokadamw' keeps is not known" in note for note in notes)
     values = changed(
         VALUES, **{"finetuning_config.quant_conf": {"quantization_type": "bits-and-bytes", "load_in_4bit": True}}
     )
     notes = estimate(FinetuneValues.model_validate(values), open_store(store.as_uri()), here=False).notes
-    assert any("quantized they take less" in note for note in notes)
+    assert any("quantized weights take less" in note for note in notes)
 
 
 def test_weights_are_counted_in_the_type_that_training_holds(tmp_path):
@@ -177,7 +177,7 @@ def test_without_torch_a_plan_names_what_to_install(store, tmp_path, monkeypatch
     shown = CliRunner().invoke(app, ["plan", "-f", str(values), "--store", store.as_uri()])
     assert isinstance(shown.exception, NotFoundError)
     assert "needs torch and transformers" in shown.exception.message
-    assert shown.exception.hint == 'pip install "tuneyard[train]"'
+    assert shown.exception.hint == 'Install them: pip install "tuneyard[train]"'
 
 
 def test_an_estimate_survives_a_round_trip_through_json(store):
