@@ -55,6 +55,6 @@ def test_a_merge_vets_the_published_adapter_before_loading_it(tmp_path):
     Experiment(store, REMOTE).claim(record).publish_final(tmp_path / "adapter", "checkpoint-final", {"type": "adapter"})
     values = FinetuneValues.model_validate(changed(VALUES, mergeAdapter=True))
     prepared = SimpleNamespace(inputs=SimpleNamespace(record=lambda _: record), base_folder=str(base))
-    with pytest.raises(InvalidDataError, match=r"checkpoint-final is not plain weights.*adapter_model.bin"):
+    with pytest.raises(InvalidDataError, match=r"checkpoint-final' is not plain weights.*adapter_model.bin"):
         merge_later(values, prepared, store, tmp_path / "work")
     assert not (tmp_path / "canary").exists()
