@@ -404,12 +404,8 @@ class SFTTrainer(Trainer):
             mine = window[self.args.process_index]
         else:  # another number of processes: every process carries the mean, so the next log's mean is right
             mine = math.fsum(window) / len(window)
-        restore_losses(
-            self,
-            since_last_log=mine,
-            logged=counters["total_loss"],
-            last_logged_step=counters["last_logged_step"],
-        )
+        logged, last = counters["total_loss"], counters["last_logged_step"]
+        restore_losses(self, since_last_log=mine, logged=logged, last_logged_step=last)
         self.earlier_seconds = counters["seconds"]
         if self.best_lost:  # its checkpoint is damaged: the next evaluation becomes the best one
             self.state.best_metric = self.state.best_global_step = self.state.best_model_checkpoint = None
