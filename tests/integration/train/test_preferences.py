@@ -60,9 +60,9 @@ def test_a_resumed_run_has_learnt_to_prefer_the_chosen_answers(store):
 def test_the_served_model_prefers_chosen_answers_more_than_its_base(store, tmp_path):
     from tuneyard.serving.loading import load_models
 
-    asked = InferenceValues.model_validate({"model": f"s3://{REMOTE}/checkpoint-final", "gpuResource": ""})
-    placement = place_models(asked, open_store(store.as_uri()), tmp_path)
-    tuned, base = load_models(placement, app_settings(asked.vllm_engine_args), "cpu")
+    inference = InferenceValues.model_validate({"model": f"s3://{REMOTE}/checkpoint-final", "gpuResource": ""})
+    placement = place_models(inference, open_store(store.as_uri()), tmp_path)
+    tuned, base = load_models(placement, app_settings(inference.vllm_engine_args), "cpu")
 
     def likes(model, text):
         conversation = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": text}]
