@@ -24,7 +24,7 @@ NO_ANSWER = {"messages": [{"role": "user", "content": "What is a yard?"}]}
 @pytest.mark.parametrize(
     ("changes", "rows"),
     [(UNSUPPORTED, None), (UNMATCHED, None), ({}, [*conversations(3), NO_ANSWER])],
-    ids=["what this version does not train", "a target that is no module", "a row without an answer"],
+    ids=["unsupported values", "a target that is no module", "a row without an answer"],
 )
 def test_plan_reports_what_training_would(changes, rows, tmp_path):
     lay_out(tmp_path / "store", rows=rows)

@@ -189,7 +189,7 @@ KEYS: dict[str, Works | Refused | Already | Elsewhere] = {
     },
     CONFIG + "dpo_args.loss_weights": Works([0.5], DPO),
     CONFIG + "dpo_args.padding_free": Already(True, "rows are laid end to end", DPO),
-    CONFIG + "dpo_args.precompute_ref_log_probs": Already(True, "the reference is always computed beforehand", DPO),
+    CONFIG + "dpo_args.precompute_ref_log_probs": Already(True, "the reference is always precomputed", DPO),
     **{
         f"{CONFIG}dpo_args.{name}": Refused(value, DPO)
         for name, value in {

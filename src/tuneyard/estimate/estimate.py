@@ -34,7 +34,7 @@ class Disk:
         checkpoint: One checkpoint, optimizer included.
         checkpoints: Those kept in the store at a time.
         final: `checkpoint-final`.
-        merged: `checkpoint-final-merged`; 0 where it is not asked for.
+        merged: `checkpoint-final-merged`; 0 if it is not configured.
     """
 
     downloads: int
@@ -55,10 +55,10 @@ class Estimate:
         processes: How many train together.
         sizes: How the batch is spread.
         work: Rows, tokens and steps.
-        seconds: How long training takes, roughly; None where the steps are not known.
+        seconds: The estimated duration of the training; None if the number of steps is not known.
         how: How that was estimated.
-        disk: What lies on disk and in the store.
-        notes: What is not counted or assumed.
+        disk: What is stored on disk and in the bucket.
+        notes: What is assumed or not counted.
     """
 
     parameters: int
@@ -85,7 +85,7 @@ class Estimate:
 
     @staticmethod
     def of(data: Mapping[str, Any]) -> Estimate:
-        """Make it again from `to_json`."""
+        """Restore it from the result of `to_json`."""
         memory = {part: size for part, size in data["memory"].items() if part != "total"}
         parts: dict[str, Any] = {
             "memory": Memory(**memory),
@@ -102,14 +102,14 @@ def estimate(values: FinetuneValues, store: Store, *, here: bool = True) -> Esti
 
     Args:
         values: The resolved values.
-        store: Where model and data lie.
+        store: The store of model and data.
         here: Whether it would be trained in this environment; see `refuse_unsupported`.
 
     Raises:
-        NotFoundError: Where the base model is not delivered, or torch and transformers are not installed.
+        NotFoundError: If the base model is not delivered, or torch and transformers are not installed.
         InvalidValuesError: For what is not trained, where the adapter's targets match nothing, or where PEFT refuses.
-        IncompleteModelError: Where the base model's files don't hold the weights that its config names.
-        InvalidDataError: Where rows of the data can't be trained on, or the base model can't be loaded.
+        IncompleteModelError: If the base model's files don't hold the weights that its config names.
+        InvalidDataError: If rows of the data can't be trained on, or the base model can't be loaded.
     """
     notes: list[str] = []
     refuse_unsupported(values, notes.append, here=here)
@@ -141,9 +141,11 @@ def _estimate(
         notes.append(notice)
     notes += [*network.notes, *traced.notes, *uncounted(values)]
     if not work.exact:
-        notes.append("the data is not delivered: every row is taken to be max_seq_length tokens long")
+        notes.append("the data is not delivered: every row is assumed to be max_seq_length tokens long")
     if shards(values) is not None:
-        notes.append("FSDP: weights, gradients and optimizer states are counted whole, though a process holds a share")
+        notes.append(
+            "FSDP: weights, gradients and optimizer states are counted in full, though a process holds a shard"
+        )
     seconds, how = None, "the number of steps is not known"
     if work.steps is not None:
         tokens = (work.tokens_per_epoch or 0) / (work.rows or 1) * sizes.total or work.row_longest * sizes.total
@@ -174,7 +176,7 @@ def _trace(values: FinetuneValues, network: Network, batch: list[tuple[int, int]
         network.base,
         [Conversation(*shape) for shape in batch],
         together=2 if pairs else 1,
-        asked=config.run_conf.model_args.get("attn_implementation"),
+        configured=config.run_conf.model_args.get("attn_implementation"),
         autocast=network.precision.autocast,
         accumulates=accumulates,
     )

@@ -1,4 +1,4 @@
-"""Whether a run fits, and whether it does on this machine. What a cluster has is for the room that can ask it."""
+"""Whether a run fits, and whether it does on this machine. A cluster's capacity is for the runner that can read it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SMALLER = "Make it smaller: max_per_device_train_batch_size, max_seq_length, or an adapter."
-"""What to do where memory is short."""
+"""The hint where memory is short."""
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class Verdict:
 
     Attributes:
         fits: `yes`, `never`, `not now`, or `unknown`.
-        sentence: The same in words.
-        hint: What to do where it does not fit; else empty.
+        sentence: The same as a sentence.
+        hint: What to do if it does not fit; empty otherwise.
     """
 
     fits: str
@@ -30,10 +30,10 @@ def fits_here(needed: int, *, accelerators: bool) -> Verdict:
 
     Args:
         needed: Bytes of all its processes together.
-        accelerators: Whether it trains on accelerators, whose memory can't be asked from here.
+        accelerators: Whether it trains on accelerators, whose memory is not known here.
     """
     if accelerators:
-        sentence = "It asks for accelerators: what theirs hold is not known here; each needs the memory told above."
+        sentence = "It needs accelerators, whose memory is not known here; each needs the memory shown above."
         return Verdict("unknown", sentence)
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = min(whole, _cgroup_limit() or whole)
@@ -42,8 +42,8 @@ def fits_here(needed: int, *, accelerators: bool) -> Verdict:
         sentence = f"It does not fit: it needs {gib(needed)}, and this machine has {gib(limit)}."
         return Verdict("never", sentence, SMALLER)
     if needed > free:
-        sentence = f"It fits, but not now: it needs {gib(needed)}, and {gib(free)} of {gib(limit)} are free."
-        return Verdict("not now", sentence, f"End other programs. {SMALLER}")
+        sentence = f"It fits, but not at present: it needs {gib(needed)}, and {gib(free)} of {gib(limit)} are free."
+        return Verdict("not now", sentence, f"Stop other programs. {SMALLER}")
     return Verdict("yes", f"It fits: it needs {gib(needed)}, and {gib(free)} of this machine's {gib(limit)} are free.")
 
 
@@ -63,7 +63,7 @@ def _available() -> int | None:
 def _cgroup_limit() -> int | None:
     try:
         with Path("/sys/fs/cgroup/memory.max").open(encoding="ascii") as file:
-            told = file.read().strip()
+            text = file.read().strip()
     except OSError:
         return None
-    return int(told) if told.isdigit() else None
+    return int(text) if text.isdigit() else None

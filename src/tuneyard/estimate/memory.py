@@ -2,7 +2,7 @@
 
 Weights, gradients and the optimizer's states are counted from the shapes and types of the model that is trained
 (`network`); what a pass keeps was recorded on it (`tuneyard.network.tracing`). Three numbers are measured, on the CPU:
-what the programs take, what an optimizer's step takes beside its states, and what the C library's heap keeps.
+what the programs take, what an optimizer's step takes besides its states, and what the C library's heap keeps.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Memory:
     Attributes:
         runtime: Programs and libraries, or an accelerator's context.
         weights: The model and the adapter, and copies of weights in the type that is computed in.
-        gradients: Of what is trained, as far as they are there at the peak.
+        gradients: Of the trained weights, as far as they exist at the peak.
         optimizer: The optimizer's states and its scratch.
         activations: What is kept for, and used in, the backward pass.
         logits: Logits and the buffers of the loss.
@@ -119,7 +119,7 @@ def estimate_memory(
 
 
 def state_bytes(values: FinetuneValues, network: Network) -> int:
-    """Bytes of the optimizer's states, as they also lie in a checkpoint."""
+    """Bytes of the optimizer's states, as they are also saved in a checkpoint."""
     optim = values.finetuning_config.training_args.optim
     if optim in STATE_BYTES:
         return int(network.trained * STATE_BYTES[optim])
@@ -135,11 +135,11 @@ def _factored(shape: tuple[int, ...]) -> int:
 
 
 def uncounted(values: FinetuneValues) -> list[str]:
-    """Say what of a run's memory is not counted."""
+    """List what of a run's memory is not counted."""
     notes: list[str] = []
     conf, optim = values.finetuning_config.quant_conf, values.finetuning_config.training_args.optim
     if conf.quantization_type != "no-quantization":
-        notes.append("quant_conf: weights are counted as they are delivered; quantized they take less")
+        notes.append("quant_conf: weights are counted as delivered; quantized weights take less")
     if optim not in {*STATE_ITEMS, *STATE_BYTES}:
-        notes.append(f"the optimizer's states are taken to be those of AdamW: what {optim} keeps is not known here")
+        notes.append(f"the optimizer's states are assumed to be those of AdamW: what '{optim}' keeps is not known")
     return notes

@@ -1,7 +1,7 @@
 """The model that a run trains, without its weights: transformers' own on torch's meta device, with PEFT's own adapter.
 
-Only the headers of the delivered files are read. What loads them, adapts them and refuses them is what training calls
-too, so that nothing is counted here that training would do otherwise. torch is loaded when a model is built.
+Only the headers of the delivered files are read. Loading, adapting and refusing are the functions that training calls
+too, so that nothing is counted here that training does differently. torch is loaded when a model is built.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Network:
         trained_bytes: What the trained ones take.
         bytes: What all take, and the buffers.
         precision: The types of weights and steps.
-        remapped_bytes: Of weights that lie in the files in another form than they are held in: what those take.
-        notes: What the libraries warn of.
+        remapped_bytes: Bytes of weights that the files hold in another layout than the model.
+        notes: Warnings of the libraries.
     """
 
     model: Any
@@ -70,15 +70,15 @@ def build_network(
 
     Args:
         values: The resolved values.
-        store: Where the base model lies.
+        store: The store of the base model.
         manifest: Its manifest.
-        settings: A folder with its files but the weights.
+        settings: A folder with its files except the weights.
         scratch: An empty folder for its outline.
         here: Whether it would be trained in this environment; see `rehearse`.
 
     Raises:
         IncompleteModelError: Its files lack a weight, hold one that it hasn't, or one of another shape.
-        InvalidDataError: Its settings ask for code, or it is no model that transformers can load.
+        InvalidDataError: Its settings require code, or it is no model that transformers can load.
         InvalidValuesError: The adapter's targets match nothing, or a library refuses a value.
         NotFoundError: torch and transformers are not installed.
     """

@@ -30,10 +30,10 @@ class Work:
     """What a run goes through.
 
     Attributes:
-        rows: Sequences trained on, mostly one for each conversation, or preferences; None where there is no data yet.
+        rows: Sequences trained on, mostly one for each conversation, or preferences; None if there is no data yet.
         tokens_per_epoch: Their tokens, likewise.
         trained_tokens_per_epoch: Those in the loss, likewise.
-        steps: Optimizer steps in all; None where that depends on data that is not there.
+        steps: Optimizer steps in all; None if that depends on data that is not delivered.
         longest: Tokens of the largest micro-batch there can be: its conversations one after the other.
         longest_trained: Those of them in the loss.
         row_longest: Tokens of the longest sequence.
@@ -63,7 +63,7 @@ def measure_work(
 
     Args:
         values: The resolved values.
-        store: Where the data lies.
+        store: The store of the data.
         base: A folder with the base model's files but the weights.
         scratch: A folder for the data.
         sizes: The resolved batch.
@@ -71,7 +71,7 @@ def measure_work(
         check: Refuses rows that the model can't take.
 
     Raises:
-        InvalidDataError: Where rows can't be trained on.
+        InvalidDataError: If rows can't be trained on.
     """
     config = values.finetuning_config
     pairs = config.method == "dpo"
@@ -118,7 +118,7 @@ def _sequences(
 
 
 def largest_batch(values: FinetuneValues, sizes: BatchSizes, work: Work) -> list[tuple[int, int]]:
-    """Give the tokens and the trained tokens of each conversation of the largest micro-batch, all alike.
+    """Return the tokens and the trained tokens of each conversation of the largest micro-batch, all alike.
 
     Args:
         values: The resolved values.
@@ -150,10 +150,10 @@ def seconds_of(
     """
     if values.gpuResource:
         card, peak = PEAK_FLOPS.get(values.gpuResource, ("200 TFLOP/s accelerator", 2e14))
-        how = f"{flops:.2e} operations at {ACCELERATOR_SHARE:.0%} of a {card}'s data sheet: rough, not measured"
+        how = f"{flops:.2e} operations at {ACCELERATOR_SHARE:.0%} of a {card}'s data sheet: an estimate"
         return flops / (peak * ACCELERATOR_SHARE * values.processes), how
     speed = (measure or cpu_flops)()
-    how = f"{flops:.2e} operations at {CPU_SHARE:.0%} of {speed / 1e9:.0f} GFLOP/s, measured here just now: rough"
+    how = f"{flops:.2e} operations at {CPU_SHARE:.0%} of {speed / 1e9:.0f} GFLOP/s as measured here: an estimate"
     return flops / (speed * CPU_SHARE), how
 
 

@@ -1,7 +1,7 @@
 """How a run's processes share its work: `distributedType`, or accelerate's own configuration. Loads no torch.
 
-Two ways are done: every process holds the whole model (data parallel), or a share of its weights, gradients and
-optimizer states (PyTorch's FSDP 2). All else is refused by name.
+Two ways are supported: every process holds the whole model (data parallel), or a shard of its weights, gradients and
+optimizer states (PyTorch's FSDP 2). All others are refused by name.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from tuneyard.errors import Problem
 from tuneyard.values import FinetuneValues
 
 AS_DATA_PARALLEL = ("auto-deepspeed-stage1",)
-"""Ways to distribute whose losses plain data parallel training gives too: they only spread the optimizer's memory."""
+"""Ways to distribute with the same losses as data parallel training: they only spread the optimizer's memory."""
 CUSTOM = "custom-accelerate-config"
 WHERE = "customAccelerateConfig"
-_DONE = ("auto-single-process", "auto-ddp", "auto-fsdp", CUSTOM, *AS_DATA_PARALLEL)
+_SUPPORTED = ("auto-single-process", "auto-ddp", "auto-fsdp", CUSTOM, *AS_DATA_PARALLEL)
 _PARALLEL = ("NO", "MULTI_GPU", "MULTI_CPU")
-# What accelerate's questionnaire writes and what says nothing here, each with the values that say it.
-_SAYS_NOTHING: Mapping[str, tuple[Any, ...]] = {
+# Keys that accelerate's questionnaire writes and that have no effect here, each with the accepted values.
+_WITHOUT_EFFECT: Mapping[str, tuple[Any, ...]] = {
     "compute_environment": ("LOCAL_MACHINE",),
     "debug": (False,),
     "downcast_bf16": ("no", False),
@@ -43,11 +43,11 @@ _OPTIONS: Mapping[str, tuple[Any, ...]] = {
     "activation_checkpointing": (True, False),
     "offload_params": (False,),
 }
-"""FSDP's options and the values that are done; none listed for any."""
+"""FSDP's options and their supported values; an empty tuple for any."""
 
 
 def shards(values: FinetuneValues) -> dict[str, Any] | None:
-    """Give FSDP's options where the weights are to be shared out; None where each process holds them all.
+    """Return FSDP's options if the weights are sharded; None if each process holds them all.
 
     Args:
         values: The resolved values.
@@ -63,12 +63,12 @@ def shards(values: FinetuneValues) -> dict[str, Any] | None:
     return {"version": 2, **{name: value for name, value in given.items() if name != "offload_params"}}
 
 
-def undone(values: FinetuneValues) -> list[Problem]:
-    """List what of the ways to distribute is not done."""
-    if values.distributedType not in _DONE:
-        return [_problem("distributedType", values.distributedType, _DONE)]
+def unsupported(values: FinetuneValues) -> list[Problem]:
+    """List the unsupported settings of the distribution."""
+    if values.distributedType not in _SUPPORTED:
+        return [_problem("distributedType", values.distributedType, _SUPPORTED)]
     problems = _of_config(values) if values.distributedType == CUSTOM else []
-    return problems if shards(values) is None else problems + _of_shares(values)
+    return problems if shards(values) is None else problems + _of_shards(values)
 
 
 def _of_config(values: FinetuneValues) -> list[Problem]:
@@ -82,10 +82,10 @@ def _of_config(values: FinetuneValues) -> list[Problem]:
         if (given := config.pop(name, wanted)) != wanted:
             problems.append(Problem(f"{WHERE}.{name}", "contradicts the other values", str(given), str(wanted)))
     for name, given in config.items():
-        if given not in _SAYS_NOTHING.get(name, ()):
-            problems.append(_problem(f"{WHERE}.{name}", given, _SAYS_NOTHING.get(name, ())))
+        if given not in _WITHOUT_EFFECT.get(name, ()):
+            problems.append(_problem(f"{WHERE}.{name}", given, _WITHOUT_EFFECT.get(name, ())))
     if options and kind != "FSDP":
-        problems.append(Problem(f"{WHERE}.fsdp_config", f"means nothing with distributed_type {kind}", allowed="FSDP"))
+        problems.append(Problem(f"{WHERE}.fsdp_config", f"has no effect with distributed_type {kind}", allowed="FSDP"))
     for name, given in options.items():
         option = name.removeprefix("fsdp_")
         allowed = _OPTIONS.get(option)
@@ -94,21 +94,21 @@ def _of_config(values: FinetuneValues) -> list[Problem]:
     return problems
 
 
-def _of_shares(values: FinetuneValues) -> list[Problem]:
-    """What is not done over shares of the weights."""
+def _of_shards(values: FinetuneValues) -> list[Problem]:
+    """List what is not supported with sharded weights."""
     config, problems = values.finetuning_config, list[Problem]()
     if config.peft_conf.peft_type != "NO_PEFT":
         kind = config.peft_conf.peft_type
-        what = "is not trained over shares of the weights (FSDP)"
+        what = "is not supported with sharded weights (FSDP)"
         allowed = "NO_PEFT, or distributedType auto-ddp"
         problems.append(Problem("finetuning_config.peft_conf.peft_type", what, kind, allowed))
     if config.method != "sft":
-        what = "is not trained over shares of the weights (FSDP)"
+        what = "is not supported with sharded weights (FSDP)"
         problems.append(Problem("finetuning_config.method", what, config.method, "sft, or distributedType auto-ddp"))
     if values.nodes > 1:
-        problems.append(Problem("nodes", "can't share out the weights (FSDP)", str(values.nodes), "1"))
+        problems.append(Problem("nodes", "can't shard the weights (FSDP)", str(values.nodes), "1"))
     if config.training_args.fp16:
-        problems.append(Problem("finetuning_config.training_args.fp16", "is not done with FSDP", "true", "bf16"))
+        problems.append(Problem("finetuning_config.training_args.fp16", "is not supported with FSDP", "true", "bf16"))
     return problems
 
 
@@ -122,4 +122,4 @@ def _map(given: Any) -> dict[str, Any]:
 
 
 def _problem(where: str, value: Any, allowed: tuple[Any, ...]) -> Problem:
-    return Problem(where, "is not trained by this version", str(value), " or ".join(map(str, allowed)))
+    return Problem(where, "is not supported by this version", str(value), " or ".join(map(str, allowed)))

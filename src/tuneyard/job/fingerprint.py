@@ -1,8 +1,8 @@
 """What may not change under one `checkpointsRemote`: everything in the values but a short list, and the encoded rows.
 
-What decides a number is not told apart from what does not: a new argument of a library, or a key that this version of
-Tuneyard adds, is in it by itself. `MAY_CHANGE` lists the rest, each with why no number of the training depends on it;
-keys that mean something on a cluster alone are marked where they stand. Loads no torch.
+Keys are not sorted into those that decide a number and others: a new argument of a library, or a key that this version
+of Tuneyard adds, is in it by itself. `MAY_CHANGE` lists the rest, each with why no number of the training depends on
+it; keys that apply to a cluster only are marked where they are declared. Loads no torch.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ ROWS = "encoded rows"
 """The hash of the rows as token ids; known once they are encoded."""
 
 TEMPLATE_TIME = "chat template's time"
-"""What a chat template that asks for the time is given, on every attempt; known once the rows are encoded."""
+"""The time that chat templates see, the same on every attempt; known once the rows are encoded."""
 
 _ELSEWHERE = "where and on how many devices a run trains"
 _CADENCE = "when something is logged, evaluated or saved"
 _SPEED = "how fast a step is, not what it computes"
-_NAME = "what a run is called, and who else is told of it"
+_NAME = "the name of a run, and where it is reported"
 
 MAY_CHANGE: Mapping[str, str] = {
-    "basemodel": "where the base model lies; its content is in the fingerprint",
+    "basemodel": "where the base model is stored; its content is in the fingerprint",
     "checkpointsRemote": "which experiment it is",
     "mergeAdapter": "whether the result is merged too",
     "runTensorboard": _NAME,
@@ -60,7 +60,7 @@ MAY_CHANGE: Mapping[str, str] = {
 def fingerprint(
     values: FinetuneValues, base_sha256: str, datasets: Mapping[str, str], sizes: BatchSizes
 ) -> dict[str, Any]:
-    """List what may not change between attempts, as far as it is known before the rows are encoded.
+    """List what may not change between attempts and is known before the rows are encoded.
 
     Args:
         values: The resolved values.
@@ -81,7 +81,7 @@ def fingerprint(
 
 
 def assumed() -> dict[str, Any]:
-    """Give what a key stands for that an experiment's record lacks: it was begun before the key was there."""
+    """Return the values of keys that an experiment's record lacks, since it was started before they existed."""
     return dict(_frozen(FinetuneValues.model_construct(basemodel="")))
 
 
@@ -92,7 +92,7 @@ def _frozen(values: FinetuneValues) -> Iterator[tuple[str, Any]]:
 
 
 def _leaves(prefix: str, values: Values) -> Iterator[tuple[str, Any]]:
-    """Give every value by its dotted path; maps that a user fills are taken apart too."""
+    """Yield every value by its dotted path; maps that a user fills are flattened too."""
     dumped = values.model_dump(mode="json")
     for name, field in type(values).model_fields.items():
         if any(isinstance(mark, ClusterOnly) for mark in field.metadata):

@@ -1,6 +1,6 @@
-"""What goes into a run, told by manifests alone: which model and data, and whether the run is finished with them.
+"""The inputs of a run according to manifests alone: model and data, and whether the run is finished with them.
 
-Loads no torch, so that a finished run launched again ends in a moment, before any device is looked for.
+Loads no torch, so that a finished run that is launched again ends at once, before any device is looked for.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from tuneyard.values import FinetuneValues, canonical_json, public_values, resol
 _WEIGHTS = (".safetensors", ".gguf")
 
 VERSIONED = ("tuneyard", "torch", "transformers", "peft", "accelerate", "tokenizers")
-"""The packages whose versions are recorded with a run: they make its numbers."""
+"""The packages whose versions are recorded with a run: they determine its numbers."""
 
 
 @dataclass(frozen=True)
 class Input:
-    """A model or data file that goes into a run.
+    """A model or data file that a run takes.
 
     Attributes:
-        key: Where it lies in the store.
-        content_sha256: What identifies its content.
+        key: Its key in the store.
+        content_sha256: The hash of its content.
     """
 
     key: str
@@ -44,13 +44,13 @@ class Input:
 
 @dataclass(frozen=True)
 class Inputs:
-    """All that goes into a run.
+    """All inputs of a run.
 
     Attributes:
         base: The base model.
         datasets: The data files, training first.
         fingerprint: What may not change under one experiment.
-        versions: Versions of what makes the numbers.
+        versions: Versions of the packages that determine the numbers.
     """
 
     base: Input
@@ -60,7 +60,7 @@ class Inputs:
 
     @staticmethod
     def of(facts: Mapping[str, Any]) -> Inputs:
-        """Make it again from `dataclasses.asdict`."""
+        """Restore it from the result of `dataclasses.asdict`."""
         datasets = tuple(Input(**entry) for entry in facts["datasets"])
         return Inputs(Input(**facts["base"]), datasets, facts["fingerprint"], facts["versions"])
 
@@ -87,25 +87,25 @@ def run_name(values: FinetuneValues) -> str:
 
 
 def experiment_key(values: FinetuneValues) -> str:
-    """Tell where the run's checkpoints go."""
-    assert values.checkpointsRemote, "whoever launches a run fills it in"
+    """Return the key of the run's checkpoints."""
+    assert values.checkpointsRemote, "it is set when a run is launched"
     return values.checkpointsRemote.rstrip("/")
 
 
 def find_inputs(values: FinetuneValues, store: Store) -> Inputs:
-    """Look up what the values name, and check that the run was begun with the same, as far as that is known now.
+    """Look up model and data, and check that the run was started with the same, as far as that is known now.
 
     Args:
         values: The resolved values.
-        store: Where model and data lie and checkpoints go.
+        store: The store of model, data and checkpoints.
 
     Returns:
-        What goes into the run.
+        The inputs of the run.
 
     Raises:
-        NotFoundError: Where model or data are not delivered.
-        InvalidValuesError: Where the base is no whole model.
-        ConflictError: Where the run was begun with other settings.
+        NotFoundError: If model or data are not delivered.
+        InvalidValuesError: If the base model is incomplete.
+        ConflictError: If the run was started with other settings.
     """
     config = values.finetuning_config
     sizes = resolve_batch_sizes(
@@ -129,7 +129,7 @@ def experiment_of(values: FinetuneValues, store: Store, *, required: frozenset[s
 
     Args:
         values: The resolved values.
-        store: Where it lies.
+        store: The store that holds it.
         required: Files that a checkpoint must have.
     """
     return Experiment(store, experiment_key(values), required=required, assumed=assumed())
@@ -138,21 +138,21 @@ def experiment_of(values: FinetuneValues, store: Store, *, required: frozenset[s
 def wait_for_delivery(
     values: FinetuneValues, store: Store, seconds: float, stop: Callable[[], bool], notify: Notify
 ) -> bool:
-    """Wait until what the values name is delivered, or the time is up; then `find_inputs` says what is missing.
+    """Wait until model and data are delivered, or the time is up; then `find_inputs` reports what is missing.
 
-    Only what is not there is waited for: a store that can't be reached, or refuses, raises.
+    Only a missing delivery is waited for: a store that can't be reached, or denies access, raises.
 
     Args:
         values: The resolved values.
-        store: Where model and data lie.
+        store: The store of model and data.
         seconds: How long to wait.
-        stop: Whether the process has been told to stop.
-        notify: Called once, with what is waited for.
+        stop: Whether the process was requested to stop.
+        notify: Called once, with what is missing.
 
     Returns:
-        False where it was told to stop.
+        False if it was requested to stop.
     """
-    until, gap, told = time.monotonic() + seconds, 1.0, False
+    until, gap, notified = time.monotonic() + seconds, 1.0, False
     while time.monotonic() < until:
         if stop():
             return False
@@ -161,9 +161,9 @@ def wait_for_delivery(
             for key in dict.fromkeys([*training_keys(values), *validation_keys(values)]):
                 find_dataset(store, key)
         except NotFoundError as error:
-            if not told:
+            if not notified:
                 notify(f"waiting up to {seconds:.0f} s: {error.message}")
-                told = True
+                notified = True
         else:
             return True
         pause = time.monotonic() + min(gap, until - time.monotonic())
@@ -174,33 +174,33 @@ def wait_for_delivery(
 
 
 def nothing_left(values: FinetuneValues, store: Store) -> bool:
-    """Whether the run is finished, and its adapter merged if the values want that."""
+    """Whether the run is finished, and its adapter merged if configured."""
     experiment = experiment_of(values, store)
     final = experiment.finished()
     if final is None or not values.mergeAdapter:
         return final is not None
     merged = experiment.finished("checkpoint-final-merged")
-    # One of an adapter that was published before this one is none of it; older manifests don't name theirs.
+    # It must be merged from this adapter, not from one published before; older manifests don't name theirs.
     return merged is not None and merged.about.get("adapter") in (None, {"content_sha256": final.content_sha256})
 
 
 def training_keys(values: FinetuneValues) -> list[str]:
-    """The files trained on."""
+    """Return the keys of the training files."""
     return [dataset.path for dataset in values.finetuning_config.data_conf.training_data.datasets]
 
 
 def validation_keys(values: FinetuneValues) -> list[str]:
-    """The files validated on; none where validation rows are split off."""
+    """Return the keys of the validation files; none if validation rows are split off."""
     return [dataset.path for dataset in values.finetuning_config.data_conf.validation_data.datasets]
 
 
 def pull_dataset(store: Store, key: str, workdir: Path) -> Path:
-    """Bring a delivered data file to this machine, verified.
+    """Download a delivered data file, verified.
 
     Args:
-        store: Where it lies.
+        store: The store that holds it.
         key: Its key.
-        workdir: The process's folder; the file goes into one of its own below it.
+        workdir: The process's folder; the file is stored in a subfolder.
 
     Returns:
         The file; read it, never write into it.
@@ -213,13 +213,13 @@ def pull_dataset(store: Store, key: str, workdir: Path) -> Path:
 
 
 def pull_settings(store: Store, key: str, manifest: Manifest, folder: Path) -> Path:
-    """Fetch a model's files but the weights, verified, and give the folder they are in.
+    """Download a model's files except the weights, verified, and return their folder.
 
     Args:
-        store: Where it lies.
+        store: The store that holds it.
         key: Its key.
         manifest: Its manifest.
-        folder: Where they go.
+        folder: The target folder.
     """
     small = tuple(entry for entry in manifest.files if not entry.path.endswith(_WEIGHTS))
     return pull(store, f"{key.strip('/')}/", Manifest("model", small, manifest.about), folder)

@@ -1,8 +1,8 @@
 """PRECOMPUTE_WEIGHTED_MIX: how often each row of several files is trained on in an epoch. Pure; loads no torch.
 
-An epoch is as long as with CONCATENATION, and the files' shares of it are those of their weights, exact to a row by
-the method of the largest remainder. A file that has to give more rows than it has gives all of them as often as that
-goes, and the rest is drawn without putting back: no two rows of a file are taken more than once apart.
+An epoch is as long as with CONCATENATION, and the files' shares of it are those of their weights, exact to a row by the
+method of the largest remainder. A file that contributes more rows than it has is repeated as a whole as often as
+possible, and the rest is drawn without replacement: the counts of two rows of a file differ by at most one.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def mix_rows(sizes: Sequence[int], counts: Sequence[int], seed: int) -> list[tup
     """Draw the rows of a mix.
 
     Args:
-        sizes: How many rows each file has; above 0 where rows of it are wanted.
-        counts: How many are wanted of each.
+        sizes: How many rows each file has; above 0 if rows of it are drawn.
+        counts: How many rows of each are drawn.
         seed: Decides which rows are taken once more than others, and the order.
 
     Returns:
@@ -56,7 +56,7 @@ def mix_rows(sizes: Sequence[int], counts: Sequence[int], seed: int) -> list[tup
 
 
 def describe(names: Sequence[str], sizes: Sequence[int], counts: Sequence[int]) -> str:
-    """Say in one line what the mix takes of each file."""
+    """Describe in one line what the mix takes of each file."""
     total = sum(counts)
     parts: list[str] = []
     for name, size, count in zip(names, sizes, counts, strict=True):

@@ -1,8 +1,8 @@
-"""In which types weights are held and steps are computed. Loads no torch, since `estimate` asks too.
+"""The types that weights are held and steps are computed in. Loads no torch, since `estimate` uses it too.
 
 A bfloat16 weight has 8 bits of mantissa: a step of less than 1/256 of it is rounded away, so most weights of a model
 trained in bfloat16 never move. Weights that are trained are therefore float32 and computed with under autocast (mixed
-precision, arxiv.org/abs/1710.03740, section 3.1), unless `run_conf.trained_weights` insists otherwise.
+precision, arxiv.org/abs/1710.03740, section 3.1), unless `run_conf.trained_weights` overrides it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Precision:
     Attributes:
         frozen: Of weights that are not trained, and of what is published.
         trained: Of weights that are trained, their gradients and the optimizer's states.
-        autocast: What steps are computed in where that is not the weights' own; None for no autocast.
+        autocast: The type that steps are computed in, if it is not the weights' own; None for no autocast.
     """
 
     frozen: str
@@ -32,26 +32,26 @@ class Precision:
 
     @property
     def notice(self) -> str:
-        """One line where weights are trained in another type than was asked for; else empty."""
+        """One line if weights are trained in another type than configured; empty otherwise."""
         if self.trained == self.frozen:
             return ""
         return (
             f"trained weights are {self.trained} and computed in {self.autocast or self.trained}, since {self.frozen} "
-            f"would round most updates away; what is published is {self.frozen}"
+            f"would round most updates away; the published weights are {self.frozen}"
         )
 
 
 def precision_of(values: FinetuneValues, stored: str, device: Device) -> Precision:
-    """Decide in which types a run is computed.
+    """Decide the types that a run is computed in.
 
     Args:
         values: The resolved values.
         stored: The type that the base model is stored in, by torch's name.
-        device: Where it is trained; float16 is computed on accelerators alone.
+        device: The device of the training; float16 is computed on accelerators alone.
     """
     config = values.finetuning_config
-    asked = config.run_conf.model_args.get("dtype")
-    frozen = stored if asked in (None, "auto") else str(asked)
+    dtype = config.run_conf.model_args.get("dtype")
+    frozen = stored if dtype in (None, "auto") else str(dtype)
     keeps = config.run_conf.trained_weights == "as-loaded"
     trained = frozen if keeps or frozen not in _HALVES else FLOAT32
     args = config.training_args
@@ -62,7 +62,7 @@ def precision_of(values: FinetuneValues, stored: str, device: Device) -> Precisi
 
 
 def _reach_other_weights(values: FinetuneValues) -> bool:
-    """Whether trained weights stand outside of an adapter's own layers, which cast what goes through them."""
+    """Return whether trained weights are outside an adapter's own layers, which cast their inputs."""
     conf = values.finetuning_config.peft_conf
     outside = conf.peft_kwargs.get("bias", "none") != "none" or any(
         conf.peft_kwargs.get(name) for name in ("modules_to_save", "trainable_token_indices")

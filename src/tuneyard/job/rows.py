@@ -1,4 +1,4 @@
-"""The conversations that a run names, checked, encoded and divided. Loads no torch, since `estimate` asks too."""
+"""The conversations that a run names, checked, encoded and divided. Loads no torch, since `estimate` uses it too."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tuneyard.values import Dataset, FinetuneValues, TrainingData
 
 
 def encoder_of(values: FinetuneValues, base_folder: Path, *, name: str = "") -> ChatEncoder:
-    """Make the encoder that a run's values ask for, from its base model's tokenizer.
+    """Make the encoder of a run's values, from its base model's tokenizer.
 
     Args:
         values: The resolved values.
         base_folder: The base model, or as much of it as its tokenizer needs.
-        name: What the model is called in messages; the values' `basemodel` where empty.
+        name: The model's name in messages; the values' `basemodel` where empty.
     """
     config = values.finetuning_config
     rules = config.data_conf.rows
@@ -52,14 +52,14 @@ def encoded_rows(
     validation_files: Sequence[Path],
     notify: Notify,
 ) -> tuple[list[Encoded], list[Encoded]]:
-    """Check and encode every row, divide them into training and validation, and mix those for training if asked to.
+    """Check and encode every row, split them into training and validation, and mix those for training if configured.
 
     Args:
         values: The resolved values.
         base_folder: The base model, for its tokenizer and chat template.
         training_files: Files of conversations, or of preferences with method dpo.
-        validation_files: The same, where validation has files of its own.
-        notify: Called with what a mix takes of each file, and with what is left out for special tokens in its texts.
+        validation_files: The same for validation, if it has separate files.
+        notify: Called with what a mix takes of each file, and with the rows dropped for special tokens in their texts.
 
     Returns:
         The sequences trained on and those validated on, which may be none. With method dpo two for each preference:
@@ -80,41 +80,43 @@ def encoded_rows(
     }
     rows = _checked(values, training_files, encoder, formats, names, notify, validation_files)
     validation = _checked(values, validation_files, encoder, formats, names, notify) if validation_files else []
-    asked = data.validation_data
-    if asked.type == "AUTO_SPLIT":
+    held = data.validation_data
+    if held.type == "AUTO_SPLIT":
         groups = None if data.rows.leaked == "keep" else [row.group for row in rows]
-        chosen, held_out = split([row.sequences for row in rows], asked.ratio, asked.seed, groups)
+        chosen, held_out = split([row.sequences for row in rows], held.ratio, held.seed, groups)
         rows, validation = [rows[index] for index in chosen], [rows[index] for index in held_out]
     if data.training_data.type == "PRECOMPUTE_WEIGHTED_MIX":
         rows = _mixed(data.training_data, training_files, rows, notify)
     sequences = [each for row in rows for each in row.sequences]
     if not any(any(each.loss_mask) for each in sequences):
         raise InvalidDataError(
-            f"no token of {', '.join(file.name for file in training_files)} would be trained",
-            hint="tuneyard data check shows what happened to each row",
+            f"No token of {', '.join(repr(file.name) for file in training_files)} would be trained.",
+            hint="Use tuneyard data check to see what happened to each row.",
             problems=[],
         )
     return sequences, [each for row in validation for each in row.sequences]
 
 
 def chosen_formats(files: Sequence[Path], datasets: Sequence[Dataset]) -> dict[Path, Format]:
-    """Return the shapes of rows that values name, of those files whose rows are not to tell it themselves."""
+    """Return the row formats that values choose, for the files whose format is not detected."""
     return {file: dataset.format for file, dataset in zip(files, datasets, strict=True) if dataset.format != "auto"}
 
 
-def _mixed(asked: TrainingData, files: Sequence[Path], rows: Sequence[EncodedRow], notify: Notify) -> list[EncodedRow]:
+def _mixed(
+    training: TrainingData, files: Sequence[Path], rows: Sequence[EncodedRow], notify: Notify
+) -> list[EncodedRow]:
     groups: list[list[EncodedRow]] = [[row for row in rows if row.file == place] for place in range(len(files))]
     sizes = [len(group) for group in groups]
     for file, size in zip(files, sizes, strict=True):
         if not size:
             raise InvalidDataError(
-                f"{file.name} has no row left to mix: all of its rows are kept back for validation, or left out.",
-                hint="Add rows to it, or validate on files of their own.",
+                f"'{file.name}' has no row left to mix: all of its rows are held out for validation or dropped.",
+                hint="Add rows to it, or validate on separate files.",
                 problems=[],
             )
-    counts = mix_counts(len(rows), [dataset.weight for dataset in asked.datasets])
-    notify(describe([dataset.path for dataset in asked.datasets], sizes, counts))
-    return [groups[file][row] for file, row in mix_rows(sizes, counts, asked.seed)]
+    counts = mix_counts(len(rows), [dataset.weight for dataset in training.datasets])
+    notify(describe([dataset.path for dataset in training.datasets], sizes, counts))
+    return [groups[file][row] for file, row in mix_rows(sizes, counts, training.seed)]
 
 
 def _checked(

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     Named = list[tuple[str, Format | None]]
 
-_CHECK = "See every row: tuneyard data check with the same arguments"
+_CHECK = "Use tuneyard data check with the same arguments to see every row."
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,8 @@ class DataSource:
     """Files of rows, and the training they are for.
 
     Attributes:
-        paths: What is trained on.
-        validation: What is validated on, where that has files of its own.
+        paths: The training files.
+        validation: The validation files, if there are separate ones.
         formats: The shapes of rows that were chosen; those of other files are detected.
         names: The name of each file for the user: a path, or a key of the store.
         encoder: With the training's tokenizer and limits.
@@ -169,7 +169,7 @@ def show_source(source: DataSource, *, count: int, skip: int) -> list[ShownRow]:
     paths = (*source.paths, *source.validation)
     rows = list(islice(read_rows(paths, source.formats, source.names), skip, skip + count))
     if bad := [row for row in rows if isinstance(row, Problem)]:
-        raise InvalidDataError("Rows that can't be used can't be shown.", hint=_CHECK, problems=bad)
+        raise InvalidDataError("Invalid rows can't be shown.", hint=_CHECK, problems=bad)
     if not rows:
         names = ", ".join(source.names[path] for path in paths)
         raise InvalidDataError(f"There is no row after the first {skip} of {names}.", hint=_CHECK)

@@ -1,7 +1,7 @@
-"""Which modules an adapter goes on, by PEFT's rules for names, and the refusal of entries that match none.
+"""The modules that an adapter is added to, by PEFT's rules for names, and the refusal of entries that match none.
 
-PEFT adapts what matches and passes over an entry that matches nothing, so one misspelt name of several trains a smaller
-adapter than was asked for. Loads no torch: names and strings alone.
+PEFT adapts the modules that match and ignores an entry that matches none, so one misspelt name of several trains a
+smaller adapter than configured. Loads no torch: names and strings alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LAYER = re.compile(r".*\.[^.]*\.(\d+)\.")
 
 
 def names(entry: str | Sequence[str], module: str) -> bool:
-    """Whether an entry (a regular expression) or one of several (ends of names) means a module.
+    """Whether an entry (a regular expression) or one of several (ends of names) matches a module.
 
     Args:
         entry: `target_modules`, `exclude_modules` or `modules_to_save`.
@@ -31,7 +31,7 @@ def names(entry: str | Sequence[str], module: str) -> bool:
 
 
 def adapted(modules: Collection[str], kwargs: Mapping[str, Any]) -> list[str]:
-    """Give the modules that `target_modules`, `exclude_modules` and `layers_to_transform` leave.
+    """Return the modules that `target_modules`, `exclude_modules` and `layers_to_transform` select.
 
     Args:
         modules: Names of the modules there are.
@@ -54,7 +54,7 @@ def refuse_unmatched(modules: Collection[str], kwargs: Mapping[str, Any], offere
     Args:
         modules: Names of all modules there are.
         kwargs: Arguments of PEFT's configuration.
-        offered: Names of those that an adapter can go on, for the error's words.
+        offered: Names of those that can be adapted, for the error message.
 
     Raises:
         InvalidValuesError: With every such entry.
@@ -62,10 +62,10 @@ def refuse_unmatched(modules: Collection[str], kwargs: Mapping[str, Any], offere
     problems: list[Problem] = []
     allowed = ", ".join(sorted({name.rpartition(".")[2] for name in offered})[:16])
     for key in ("target_modules", "feedforward_modules", "modules_to_save"):
-        asked = kwargs.get(key)
-        if asked is None or asked == ALL_LINEAR:
+        given = kwargs.get(key)
+        if given is None or given == ALL_LINEAR:
             continue
-        entries: list[Any] = [asked] if isinstance(asked, str) else [[entry] for entry in asked]
+        entries: list[Any] = [given] if isinstance(given, str) else [[entry] for entry in given]
         for place, entry in enumerate(entries):
             if not any(names(entry, module) for module in modules):
                 where = f"{WHERE}.{key}" if isinstance(entry, str) else f"{WHERE}.{key}[{place}]"
@@ -73,9 +73,9 @@ def refuse_unmatched(modules: Collection[str], kwargs: Mapping[str, Any], offere
                 problems.append(Problem(where, "matches no module of the base model", str(value), allowed))
     if problems:
         raise InvalidValuesError(
-            f"{problems[0].where} ({problems[0].value}) matches no module of the base model.",
+            f"{problems[0].where} '{problems[0].value}' matches no module of the base model.",
             problems=problems,
-            hint=f"An adapter can go on: {allowed}; or --set {WHERE}.target_modules={ALL_LINEAR}",
+            hint=f"Choose among {allowed}, or use --set {WHERE}.target_modules={ALL_LINEAR}.",
         )
 
 

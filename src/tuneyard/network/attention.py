@@ -40,15 +40,15 @@ def per_conversation_attention(
         query: (1, heads, T, head size).
         key: (1, key heads, T, head size).
         value: (1, key heads, T, head size).
-        attention_mask: Not used: the conversations' bounds say all there is to mask.
+        attention_mask: Not used: the conversations' bounds define the mask.
         scaling: Factor of the scores; None for 1/sqrt(head size).
         dropout: Dropout of the attention weights while training.
         sliding_window: How far back a token sees, for models that limit it.
         softcap: Bound that scores approach through a tanh (Gemma 2, arxiv.org/abs/2408.00118, section 2).
-        s_aux: (heads), a learnt score beside those of the keys that takes its share of the softmax and adds nothing
+        s_aux: (heads), a learnt score in addition to those of the keys, with a part of the softmax and no value
             (the sinks of gpt-oss, arxiv.org/abs/2508.10925, section 2.1).
         cu_seq_lens_q: (D + 1), the bounds of the conversations; None for one conversation.
-        kwargs: What a model passes further. That nothing of it matters is checked on the model before training
+        kwargs: Further arguments of a model. A check of the model before training shows that they have no effect
             (`isolation`).
 
     Returns:
@@ -111,7 +111,7 @@ def _attend(
 
 
 def _causal_mask(length: int, window: int, device: torch.device) -> torch.Tensor:
-    """(length, length), true where a token may look: itself and the `window - 1` before it."""
+    """(length, length), true where a token attends: itself and the `window - 1` before it."""
     seen = torch.ones(length, length, dtype=torch.bool, device=device)
     return seen.tril() & seen.triu(1 - window)
 

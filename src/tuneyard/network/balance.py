@@ -1,6 +1,6 @@
 """The load-balancing loss of a mixture of experts: by how much a model adds it to its loss.
 
-Which tokens go to which expert is kept even by a loss of its own (arxiv.org/abs/2101.03961, equation 4). transformers
+A loss of its own keeps the load of the experts even (arxiv.org/abs/2101.03961, equation 4). transformers
 computes it where the config's `output_router_logits` is true, and adds it to the loss of a model that is given labels.
 """
 
@@ -31,7 +31,7 @@ def balance_weight(model: Any, ids: np.ndarray[Any, Any], where: str) -> float:
         The weight; 0 where the model computes no such loss.
 
     Raises:
-        InvalidDataError: The model's own loss is something else than cross-entropy and the weighted balance.
+        InvalidDataError: The model's own loss differs from cross-entropy and the weighted balance.
     """
     tokens_1T = torch.from_numpy(ids).long().to(next(model.parameters()).device)[None]
     model.eval()
@@ -44,8 +44,8 @@ def balance_weight(model: Any, ids: np.ndarray[Any, Any], where: str) -> float:
     if not torch.isclose(own, expected, rtol=_CLOSE, atol=_CLOSE):
         raise InvalidDataError(
             f"The model {where!r} ({type(model).__name__}) computes a loss of {own:.6f}, and cross-entropy with "
-            f"{weight:g} of its load-balancing loss is {expected:.6f}: what else it adds would be left out.",
-            hint="Train without it: --set finetuning_config.run_conf.model_args.output_router_logits=false",
+            f"{weight:g} of its load-balancing loss is {expected:.6f}: its other terms would be lost.",
+            hint="Use --set finetuning_config.run_conf.model_args.output_router_logits=false to train without it.",
             problems=[],
         )
     return weight

@@ -1,7 +1,7 @@
 """Encoded conversations on disk, and the flat rows a model reads.
 
-A micro-batch is one row without padding: its conversations one after the other, positions starting again at 0 for
-each. Only the positions that predict a trained token are asked for logits, so the memory of the logits grows with the
+A micro-batch is one row without padding: its conversations one after the other, with positions that start at 0 for
+each. Logits are computed only at positions that predict a trained token, so the memory of the logits grows with the
 trained tokens, not with the row.
 
 Shape letters: T tokens of the row, K trained targets, D conversations (documents) of the row.
@@ -37,7 +37,7 @@ class EncodedRows(Dataset[Row]):
     """Encoded conversations in three flat arrays, mapped from disk and never loaded whole.
 
     Args:
-        folder: Where `write` put them.
+        folder: The folder that `write` wrote.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -80,7 +80,7 @@ class EncodedRows(Dataset[Row]):
         return digest.hexdigest()
 
     def place(self, index: int) -> str:
-        """Name a conversation by the file and line it comes from, or by its number where that is not known."""
+        """Return the file and line that a conversation comes from, or its number if they are not known."""
         path = self.folder / _PLACES
         if not path.exists():
             return f"row {index}"
@@ -94,9 +94,9 @@ class EncodedRows(Dataset[Row]):
         """Write `(input_ids, loss_mask)` pairs to `folder` and open them.
 
         Args:
-            folder: Where to.
+            folder: The target folder.
             rows: The conversations.
-            places: Where each comes from, `file:line`; none where that is not known.
+            places: The origin of each, `file:line`; empty if not known.
         """
         folder.mkdir(parents=True, exist_ok=True)
         tokens: list[np.ndarray[Any, Any]] = []
@@ -150,7 +150,7 @@ def flatten(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def moved(row: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """Bring what `flatten` made to a device."""
+    """Move the result of `flatten` to a device."""
     return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in row.items()}
 
 

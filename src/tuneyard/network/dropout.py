@@ -1,7 +1,7 @@
-"""Dropout switched off throughout a model, and the check that nothing of it is left.
+"""Disables dropout throughout a model, and checks that none is left.
 
-Models drop units in modules and, in attention, by a number that they hand to a function. So every module's numbers are
-looked through, and then the model itself: computed twice in training with other random numbers, it has to be the same.
+Models apply dropout in modules and, in attention, by a probability that they pass to a function. So every module's
+numbers are checked, and then the model itself: two passes in training mode with other random numbers must be equal.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _WHERE = "finetuning_config.dpo_args.disable_dropout"
 
 
 def disable_dropout(model: torch.nn.Module, forward: Forward, row: Mapping[str, Any]) -> None:
-    """Switch dropout off, and check that nothing of it is left.
+    """Disable dropout, and check that none is left.
 
     Args:
         model: The model, with an adapter or without, on its device.
         forward: Runs rows through it.
-        row: What `flatten` makes of some rows, on the model's device.
+        row: The result of `flatten` for some rows, on the model's device.
 
     Raises:
         InvalidValuesError: The model still computes something random.
@@ -39,8 +39,8 @@ def disable_dropout(model: torch.nn.Module, forward: Forward, row: Mapping[str, 
             logits.append(forward(model, row).logits_KV)
     model.train(training)
     if not torch.equal(logits[0], logits[1]):
-        problem = Problem(_WHERE, "can't be honoured: the model computes something random in training", "true", "false")
-        raise InvalidValuesError(f"{problem}.", problems=[problem], hint=f"--set {_WHERE}=false")
+        problem = Problem(_WHERE, "can't be honoured: the model is not deterministic in training mode", "true", "false")
+        raise InvalidValuesError(f"{problem}.", problems=[problem], hint=f"Use --set {_WHERE}=false.")
 
 
 def switch_off(model: torch.nn.Module) -> None:

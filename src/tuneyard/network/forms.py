@@ -1,7 +1,7 @@
 """How the conversations of a micro-batch go through a model: in one flat row, or one after the other.
 
-A flat row is fast, and right only for models in which nothing but attention connects tokens; which those are is proved
-on the model itself (`isolation`). One by one is right for every causal model.
+A flat row is fast, but correct only for models in which nothing but attention connects tokens, which is checked on the
+model itself (`isolation`). One row per conversation is correct for every causal model.
 
 Shape letters: T tokens of the row, K trained targets, D conversations of the row, V vocabulary.
 """
@@ -24,12 +24,12 @@ class Form(StrEnum):
     """All conversations of a micro-batch in one row, without padding."""
 
     SINGLE = "single"
-    """Each conversation in a row of its own."""
+    """Each conversation in a separate row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What a model says of the targets of a micro-batch.
+    """A model's scores of the targets of a micro-batch.
 
     Attributes:
         logits_KV: Logits at the positions before the targets.
@@ -57,7 +57,7 @@ class Forward:
 
         Args:
             model: The model, wrapped or not.
-            row: What `flatten` made; labels and further entries are passed over.
+            row: The result of `flatten`; labels and further entries are ignored.
         """
         if self.form == Form.FLAT:
             names = ("input_ids", "position_ids", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
@@ -76,7 +76,7 @@ class Forward:
 
 
 def _conversations(row: Mapping[str, Any]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Give the tokens (1, T) of each conversation that has targets, and the targets' positions in it."""
+    """Yield the tokens (1, T) of each conversation that has targets, and the targets' positions in it."""
     keep_K: torch.Tensor = row["logits_to_keep"]
     for start, end in pairwise(row["cu_seq_lens_q"].tolist()):
         own = keep_K[(keep_K >= start) & (keep_K < end)]

@@ -1,15 +1,15 @@
 """Proof, on the model that is about to be trained, that each conversation is computed as if it were alone.
 
 Kernels, masks, convolutions and recurrent states differ by architecture, library version and device, and a leak between
-the conversations of a row, or from a token's future, shows in no error and hardly in the loss. So nothing is taken from
-an architecture's name: a few layers of the model, one of each kind, go through real rows in float32.
+the conversations of a row, or from a token's future, shows in no error and hardly in the loss. So nothing is concluded
+from an architecture's name: a few layers of the model, one of each kind, go through real rows in float32.
 
 * The library's own attention on each conversation by itself is the reference. A change of its last token has to change
-  no earlier prediction; else the model is not causal and can't be trained.
-* A form of rows (`forms`) is right where it gives each of two conversations the predictions of the reference, and where
+  no earlier prediction; otherwise the model is not causal and can't be trained.
+* A form of rows (`forms`) is correct if it gives each of two conversations the predictions of the reference, and if
   a change of both last tokens changes nothing else, in training too.
 
-The first right form is taken: a flat row with our attention, a flat row with the library's, one conversation a row.
+The first correct form is taken: a flat row with our attention, a flat row with the library's, one conversation a row.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from tuneyard.network.attention import PER_CONVERSATION
 from tuneyard.network.balance import balance_weight
 from tuneyard.network.batches import EncodedRows, Row, flatten, moved
 from tuneyard.network.forms import Form, Forward
+from tuneyard.network.private import attention_of
 
 TOLERANCE = 1e-4
 """The largest difference of a logit from the reference, relative to the logits' standard deviation. Float32 rounding
@@ -43,18 +44,18 @@ _QUANTIZED_TOLERANCE = 5e-2
 _SHORT_TOKENS = 24
 _EDGE_TOKENS = 32
 _LONGEST_TOKENS = {"cpu": 4096, "mps": 4096, "cuda": 32768}
-"""The longest conversation looked at: a sliding window or a chunk shows only in one that is longer."""
+"""The longest conversation that is checked: a sliding window or a chunk shows only in one that is longer."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowForm:
-    """What was found right for a model.
+    """The form of rows that is correct for a model.
 
     Attributes:
         form: How conversations are laid out.
         selects: Whether logits of chosen positions alone are computed.
-        attention: The attention implementation; empty for the library's own choice.
-        notice: One line where it is not what was asked for, or slower; else empty.
+        attention: The attention implementation; empty for the library's choice.
+        notice: One line if it is slower or not what is configured; empty otherwise.
         balance_weight: Weight of the load-balancing loss that the model adds to its loss; 0 where it adds none.
     """
 
@@ -70,26 +71,26 @@ class RowForm:
         return Forward(self.form, self.selects)
 
 
-def prove_form(model: Any, asked: str | None, rows: EncodedRows, device: torch.device, where: str) -> RowForm:
-    """Find the form of rows that a model computes rightly; the model itself is not changed.
+def prove_form(model: Any, configured: str | None, rows: EncodedRows, device: torch.device, where: str) -> RowForm:
+    """Find the form of rows that a model computes correctly; the model itself is not changed.
 
     Args:
         model: The base model, loaded with the library's own choice of attention.
-        asked: The attention implementation that values name; None for none.
-        rows: The encoded training data; its longest conversation is looked at.
-        device: Where it will be trained.
+        configured: The attention implementation in the values; None if there is none.
+        rows: The encoded training data; its longest conversation is checked.
+        device: The device of the training.
         where: The model's key, for messages.
 
     Returns:
-        The first form that is right.
+        The first correct form.
 
     Raises:
-        InvalidDataError: The model is not causal, computes no numbers, or no form is right.
+        InvalidDataError: The model is not causal, computes no numbers, or no form is correct.
     """
     samples = _Samples.of(rows, _LONGEST_TOKENS.get(device.type, 4096))
     with _probe(model, device, samples, where) as probe:
         reference = _Reference(probe, samples, where)
-        forms = candidates(asked)
+        forms = candidates(configured)
         failures: list[str] = []
         for form, attention in forms:
             why = reference.refutes(form, attention)
@@ -100,22 +101,22 @@ def prove_form(model: Any, asked: str | None, rows: EncodedRows, device: torch.d
                 )
             failures.append(f"{form} rows{f' with {attention}' if attention else ''}: {why}")
     raise InvalidDataError(
-        f"The model {where!r} ({type(model).__name__}) can't be trained: no form of rows gives each conversation what "
-        f"it has alone ({'; '.join(failures)}).",
-        hint="Leave out model_args.attn_implementation, or choose another base model.",
+        f"The model {where!r} ({type(model).__name__}) can't be trained: no form of rows computes each "
+        f"conversation as if it were alone ({'; '.join(failures)}).",
+        hint="Remove model_args.attn_implementation, or choose another base model.",
         problems=[],
     )
 
 
-def candidates(asked: str | None) -> list[tuple[Form, str]]:
-    """Give the forms of rows to try, each with an attention implementation, the fastest first.
+def candidates(configured: str | None) -> list[tuple[Form, str]]:
+    """Return the forms of rows to try, each with an attention implementation, the fastest first.
 
     Args:
-        asked: The attention implementation that values name; None for none.
+        configured: The attention implementation in the values; None if there is none.
     """
-    if asked in (None, "sdpa"):
+    if configured in (None, "sdpa"):
         return [(Form.FLAT, PER_CONVERSATION), (Form.FLAT, ""), (Form.SINGLE, "")]
-    return [(Form.FLAT, asked), (Form.SINGLE, asked)]
+    return [(Form.FLAT, configured), (Form.SINGLE, configured)]
 
 
 def _notice(name: str, first: tuple[Form, str], form: Form, attention: str, failures: list[str]) -> str:
@@ -182,8 +183,8 @@ class _Reference:
         name = type(probe.model).__name__
         if logits.isnan().any():
             raise InvalidDataError(
-                f"The model {where!r} predicts nan for rows of the data, so one of its weights is not a number.",
-                hint="Deliver it again from where it is whole.",
+                f"The model {where!r} predicts NaN for rows of the data: one of its weights is not a number.",
+                hint="Deliver the model again from an intact source.",
                 problems=[],
             )
         if self._differs(logits, self._logits(alone, first.changed())) > self.leak_tolerance:
@@ -194,7 +195,7 @@ class _Reference:
             )
 
     def refutes(self, form: Form, attention: str) -> str | None:
-        """Say why a form of rows is not right; None where it is."""
+        """Return why a form of rows is not correct; None if it is."""
         forward = Forward(form, self.selects)
         try:
             with self.probe.attention(attention):
@@ -206,7 +207,7 @@ class _Reference:
                     difference = min(self._effect_of_last_tokens(forward, each, training) for each, _ in self.pairs)
                     if difference > self.leak_tolerance:
                         return f"a last token changes other predictions by {difference:.1e}"
-                self._go_back(forward)
+                self._run_backward(forward)
         except UNUSABLE as error:
             return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"
         return None
@@ -215,11 +216,11 @@ class _Reference:
         one, other = (self._logits(forward, each, training=training) for each in (samples, samples.changed()))
         return self._differs(one, other)
 
-    def _go_back(self, forward: Forward) -> None:
-        """Compute gradients once: some kernels have none."""
+    def _run_backward(self, forward: Forward) -> None:
+        """Compute gradients once: some kernels lack a backward pass."""
         probe = self.probe
         if probe.quantized:
-            return  # its weights get none; those of an adapter are checked by PEFT's own kernels
+            return  # its weights have no gradients; those of an adapter go through PEFT's own kernels
         probe.model.train()
         rows = moved(flatten(self.pairs[0][0].rows[:1]), probe.device)
         with torch.enable_grad():
@@ -231,7 +232,7 @@ class _Reference:
         """Shape (K, V), float32, without the predictions that follow a last token."""
         row = moved(flatten(samples.rows), self.probe.device)
         self.probe.model.train(training)
-        torch.manual_seed(0)  # the same units are dropped in equal rows
+        torch.manual_seed(0)  # equal rows get the same dropout
         return forward(self.probe.model, row).logits_KV.float()
 
     @staticmethod
@@ -244,7 +245,7 @@ class _Reference:
 
 @dataclass(frozen=True, slots=True)
 class _Probe:
-    """What is looked at instead of the model."""
+    """The copy that is checked instead of the model."""
 
     model: Any
     device: torch.device
@@ -252,8 +253,8 @@ class _Probe:
 
     @contextmanager
     def attention(self, name: str) -> Generator[None]:
-        """Let the probe compute with another implementation, for the length of the block."""
-        before = self.model.config._attn_implementation
+        """Use another attention implementation for the duration of the `with` block."""
+        before = attention_of(self.model.config)
         if name:
             self.model.set_attn_implementation(name)
         try:
@@ -265,7 +266,7 @@ class _Probe:
 
 @contextmanager
 def _probe(model: Any, device: torch.device, samples: _Samples, where: str) -> Generator[_Probe]:
-    """Copy a few layers of a model in float32; no random number is drawn that anything else would have got."""
+    """Copy a few layers of a model in float32; no random state is changed."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), _whole_float32():
         if getattr(model, "is_quantized", False):
@@ -278,7 +279,7 @@ def _probe(model: Any, device: torch.device, samples: _Samples, where: str) -> G
 
 @contextmanager
 def _whole_float32() -> Generator[None]:
-    """Multiply and convolve in float32 as IEEE has it: TF32's 10 bits of mantissa hide what is looked for."""
+    """Multiply and convolve in float32 as IEEE 754 defines it: TF32's 10 bits of mantissa would hide a leak."""
     backends: Any = torch.backends
     before = backends.fp32_precision
     backends.fp32_precision = "ieee"
@@ -289,7 +290,7 @@ def _whole_float32() -> Generator[None]:
 
 
 def _copied(model: Any, device: torch.device, samples: _Samples, where: str) -> Any:
-    """Copy a few layers, or all where the model can't do without them."""
+    """Copy a few layers, or all if the model needs them."""
     reason: BaseException | None = None
     for make in (_few_layers, copy.deepcopy):
         probe = make(model).float().to(device).eval()
@@ -301,8 +302,8 @@ def _copied(model: Any, device: torch.device, samples: _Samples, where: str) -> 
         else:
             return probe
     raise InvalidDataError(
-        f"The model {where!r} ({type(model).__name__}) can't compute a conversation by itself: {reason}",
-        hint="Choose a causal language model that takes nothing but text.",
+        f"The model {where!r} ({type(model).__name__}) can't compute a single conversation: {reason}",
+        hint="Choose a causal language model with text input only.",
         problems=[],
     ) from reason
 
@@ -335,7 +336,7 @@ def _layer_stack(model: Any) -> tuple[torch.nn.Module, str, torch.nn.ModuleList]
 
 
 def _numbering(stack: torch.nn.ModuleList) -> set[tuple[str, str]]:
-    """Name the attributes of modules in layers that are nothing but the layer's number."""
+    """Return the attributes of modules in layers that only hold the layer's number."""
     numbered = [
         {(path, name) for path, name, value in _settings(layer) if value == place and type(value) is int}
         for place, layer in enumerate(stack)
@@ -344,7 +345,7 @@ def _numbering(stack: torch.nn.ModuleList) -> set[tuple[str, str]]:
 
 
 def _kind(layer: torch.nn.Module, numbering: set[tuple[str, str]]) -> frozenset[Any]:
-    """Describe what makes a layer like another: its modules, their parameters' shapes and their settings."""
+    """Return what layers of one kind share: their modules, the parameters' shapes and the settings."""
     modules = {(path, type(module).__name__) for path, module in layer.named_modules()}
     shapes = {(path, tuple(weight.shape)) for path, weight in layer.named_parameters()}
     settings = {found for found in _settings(layer) if found[:2] not in numbering}

@@ -1,4 +1,4 @@
-"""Load the base model from its verified folder and put the adapter on it, as the values say."""
+"""Load the base model from its verified folder and add the adapter, as configured."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from tuneyard.progress import Notify
 from tuneyard.values import PeftConf, QuantConf
 
 CONFIGS: Mapping[str, type[PeftConfig]] = {"LORA": LoraConfig, "VERA": VeraConfig, "IA3": IA3Config}
-"""Adapters inside the base's modules; a prompt stands before them."""
+"""Adapters inside the base's modules; a prompt precedes them."""
 
 
 def quiet_libraries() -> None:
-    """Keep transformers' own bars and notices off standard error, where a run's own lines go."""
+    """Silence transformers' own bars and notices on standard error, where the run's log goes."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
 
@@ -41,17 +41,17 @@ def load_base(
     Args:
         folder: The verified model's folder.
         quantized: How its frozen weights are quantized, if at all.
-        device: Where it will be trained; the model is loaded on the CPU, and a quantized one there.
+        device: The device of the training; the model is loaded on the CPU, and a quantized one there.
         where: The model's key in the store, for messages.
         dtype: The type of its weights, by torch's name.
-        arguments: Entries of its config that are to be others.
+        arguments: Entries of its config to override.
 
     Returns:
         The model, with the library's own choice of attention.
 
     Raises:
         IncompleteModelError: Its files lack a weight, hold one that it hasn't, or one of another shape.
-        InvalidDataError: Its files are right, but no model that transformers can load without code of its own.
+        InvalidDataError: Its files are intact, but transformers can't load them without custom code.
     """
     keywords = {**arguments, "dtype": dtype}
     if quantized.quantization_type != "no-quantization":
@@ -63,17 +63,17 @@ def load_base(
     return model
 
 
-def quantization_config(asked: QuantConf) -> BitsAndBytesConfig:
-    """Make what transformers reads of `quant_conf`.
+def quantization_config(conf: QuantConf) -> BitsAndBytesConfig:
+    """Return `quant_conf` as transformers' configuration.
 
     Args:
-        asked: With a type of quantization.
+        conf: With a type of quantization.
     """
-    return BitsAndBytesConfig(**asked.model_dump(exclude={"quantization_type"}))
+    return BitsAndBytesConfig(**conf.model_dump(exclude={"quantization_type"}))
 
 
 def make_savable(model: PreTrainedModel) -> None:
-    """Let a model be saved whose generation settings transformers reads, but refuses to write.
+    """Make a model savable whose generation settings transformers reads, but refuses to write.
 
     Many published models have such settings (a temperature without `do_sample`). What serving takes gets the base's own
     file (`final.write_final`), so nothing of them is lost.
@@ -87,19 +87,19 @@ def make_savable(model: PreTrainedModel) -> None:
         model.generation_config = GenerationConfig()
 
 
-def available_attention(asked: str | None, device: Device, notify: Notify) -> str | None:
-    """Give the attention implementation asked for, or None where it is not there and the library's own is as exact.
+def available_attention(configured: str | None, device: Device, notify: Notify) -> str | None:
+    """Return the configured attention implementation, or None if it is not available and the library's own is as exact.
 
     Args:
-        asked: `model_args.attn_implementation`.
-        device: Where the model will be trained.
-        notify: Called with what is used instead.
+        configured: `model_args.attn_implementation`.
+        device: The device of the training.
+        notify: Called with the replacement.
     """
-    flash = asked is not None and asked.startswith("flash_attention")
+    flash = configured is not None and configured.startswith("flash_attention")
     if flash and (device != "cuda" or importlib.util.find_spec("flash_attn") is None):
-        notify(f"attn_implementation {asked} is not available here: the same attention is computed by torch's SDPA")
+        notify(f"attn_implementation '{configured}' is not available here: torch's SDPA computes the same attention")
         return None
-    return asked
+    return configured
 
 
 def add_adapter(model: PreTrainedModel, conf: PeftConf, folder: Path, *, gradient_checkpointing: bool) -> PeftModel:
@@ -108,14 +108,14 @@ def add_adapter(model: PreTrainedModel, conf: PeftConf, folder: Path, *, gradien
     Args:
         model: The base.
         conf: The kind of adapter and the arguments of PEFT's configuration.
-        folder: The verified base model's folder, whose tokenizer reads a prompt's first text.
+        folder: The verified base model's folder, whose tokenizer encodes the initial text of a prompt.
         gradient_checkpointing: Whether activations will be recomputed, which needs inputs with gradients.
 
     Returns:
         The model to train; adapter weights are float32 where the base has less precision.
 
     Raises:
-        InvalidValuesError: Where an entry of `target_modules` or its kin matches no module, or PEFT refuses.
+        InvalidValuesError: If an entry of `target_modules` or its kin matches no module, or PEFT refuses.
     """
     kwargs = dict(conf.peft_kwargs)
     modules = dict(model.named_modules())
@@ -130,7 +130,7 @@ def add_adapter(model: PreTrainedModel, conf: PeftConf, folder: Path, *, gradien
         problem = Problem(WHERE, f"is refused by PEFT for {type(model).__name__}: {error}")
         offered = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
         raise InvalidValuesError(
-            f"{problem}", hint=f"Change them; its linear layers are {offered}.", problems=[problem]
+            f"{problem}", hint=f"Change them. The model's linear layers are {offered}.", problems=[problem]
         ) from error
 
 
@@ -170,7 +170,7 @@ def name_base(folder: Path, base: str) -> None:
         if config.get("tokenizer_name_or_path"):
             config["tokenizer_name_or_path"] = base
         path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
-        # peft writes a card of its own that names the folder too; ours is written at the end.
+        # PEFT's own card names the folder too; ours is written at the end.
         (folder / "README.md").unlink(missing_ok=True)
 
 

@@ -1,6 +1,6 @@
 """Prompt tuning over flat rows: the trained virtual tokens before each conversation of a row.
 
-PEFT's own forward pass puts them once before a whole row and counts positions anew, which would join conversations that
+PEFT's own forward pass puts them once before a whole row and renumbers positions, which would join conversations that
 `flatten` keeps apart.
 
 Shape letters: T tokens of the row, K trained targets, D conversations of the row, P virtual tokens.
@@ -33,7 +33,7 @@ class FlatPromptModel(PeftModelForCausalLM):
             logits_to_keep: (K), positions in the row without prompts; None for all of them.
             cu_seq_lens_q: (D + 1), the bounds of the conversations; None where the row is one.
             position_ids: (1, T), those of each conversation from 0; given where the bounds are.
-            kwargs: Further arguments of the model; bounds and lengths are made anew.
+            kwargs: Further arguments of the model; bounds and lengths are recomputed.
 
         Returns:
             The base model's outputs, logits (1, K, vocabulary).
@@ -61,8 +61,8 @@ class FlatPromptModel(PeftModelForCausalLM):
 def _bounds_after_prompts(
     bounds: torch.Tensor, position_ids: torch.Tensor | None, kwargs: dict[str, Any], length: int
 ) -> dict[str, Any]:
-    """Make bounds, positions and the longest length anew for conversations that begin with `length` more tokens."""
-    assert position_ids is not None, "flatten gives both"
+    """Recompute bounds, positions and the longest length for conversations that begin with `length` more tokens."""
+    assert position_ids is not None, "flatten returns both"
     edges = bounds.tolist()
     before = torch.arange(length, device=position_ids.device)[None]
     positions = [part for start, end in pairwise(edges) for part in (before, position_ids[:, start:end] + length)]

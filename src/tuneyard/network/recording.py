@@ -1,7 +1,7 @@
 """A micro-batch run on tensors that have shapes and no memory, with every operation and storage noted.
 
 The tensors are torch's fake tensors on the CPU, so each operation chooses the kernel that it would choose there. It
-stands below `tracing`, which decides what is run.
+stands below `tracing`, which decides what to run.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from torch.utils.flop_counter import flop_registry
 
 from tuneyard.network.batches import IGNORED, Row, flatten
 from tuneyard.network.forms import Forward
+from tuneyard.network.private import storage_address, tensors_of
 
 _ATEN: Any = torch.ops.aten
 _GROUPED = _ATEN._grouped_mm.default
@@ -105,11 +106,12 @@ class Recording:
     storages: list[_Storage] = field(default_factory=list[_Storage])
 
     def trace(self, *, at_turn: bool = False) -> StepTrace:
-        """Sum up.
+        """Sum up the recording.
 
         Args:
-            at_turn: Whether to give what is held as the backward pass begins, with no gradient yet but the most that
-                there is of logits: then every number grows evenly with tokens and targets.
+            at_turn: Whether to return the bytes held when the backward pass begins, without gradients but with the peak
+            of
+                the logits: then every number grows linearly with tokens and targets.
         """
         assert self.turned is not None, "a pass is recorded whole, or not at all"
         changes = [(one.made, one.size, one) for one in self.storages]
@@ -191,7 +193,7 @@ def _row(conversation: Conversation) -> Row:
 
 
 def _made_fake(model: torch.nn.Module) -> set[int]:
-    """Replace a model's tensors, those that are shared by shared ones; give the addresses of their storages."""
+    """Replace a model's tensors, and shared ones by shared ones; return the addresses of their storages."""
     made: dict[int, torch.Tensor] = {}
 
     def fake(tensor: torch.Tensor) -> torch.Tensor:
@@ -203,14 +205,9 @@ def _made_fake(model: torch.nn.Module) -> set[int]:
 
     holders: list[Any] = list(model.modules())
     for holder in holders:
-        for held in (holder._parameters, holder._buffers):
+        for held in tensors_of(holder):
             held.update({name: fake(tensor) for name, tensor in held.items() if tensor is not None})
-    return {_address(tensor) for tensor in made.values()}
-
-
-def _address(tensor: torch.Tensor) -> int:
-    """Tell storages apart as long as they live."""
-    return tensor.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage] - without memory there is no other
+    return {storage_address(tensor) for tensor in made.values()}
 
 
 class _Recorder(TorchDispatchMode):
@@ -225,7 +222,7 @@ class _Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func.namespace == "prim":  # a tensor is asked for its device, where torch can't take an error
+        if func.namespace == "prim":  # torch reads a tensor's device here and can't handle an error
             return func(*args, **kwargs)
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         if given and not any(isinstance(tensor, FakeTensor) for tensor in given):
@@ -243,7 +240,7 @@ class _Recorder(TorchDispatchMode):
             made = func(*args, **kwargs)
             if formula := _FORMULAS.get(func._overloadpacket):
                 recording.flops += formula(*args, **kwargs, out_val=made)
-        cast = func is _CAST and _address(args[0]) in self._weights
+        cast = func is _CAST and storage_address(args[0]) in self._weights
         for tensor in (made,) if isinstance(made, torch.Tensor) else tree_leaves(made):
             if isinstance(tensor, FakeTensor):
                 self._note(tensor, "casts" if cast else "activations")
@@ -257,7 +254,7 @@ class _Recorder(TorchDispatchMode):
         return left.new_empty((*leading, left.shape[-2], right.shape[-1]))
 
     def _note(self, tensor: torch.Tensor, kind: str) -> None:
-        storage, address = tensor.untyped_storage(), _address(tensor)
+        storage, address = tensor.untyped_storage(), storage_address(tensor)
         if address in self._alive or address in self._weights:
             return
         recording = self.recording
@@ -273,16 +270,16 @@ class _Recorder(TorchDispatchMode):
         self.recording.events += 1
 
     def name_logits(self, shape: tuple[int, ...]) -> None:
-        """Say of which shape, (K, V), the logits were: what is as wide and as long is theirs."""
+        """Mark the storages of the logits and of their copies by the logits' shape, (K, V)."""
         targets, vocabulary = shape
         for one in self.recording.storages:
             if one.width == vocabulary and one.size in (targets * vocabulary * item for item in (2, 4)):
                 one.kind = "logits"
 
     def name_gradients(self, gradients: Iterable[torch.Tensor]) -> None:
-        """Say which storages hold gradients at the end."""
+        """Mark the storages that hold gradients at the end."""
         for gradient in gradients:
-            if one := self._alive.get(_address(gradient)):
+            if one := self._alive.get(storage_address(gradient)):
                 one.kind = "gradients"
 
 

@@ -1,6 +1,6 @@
-"""What values ask of the libraries, tried out on nothing but settings before a weight is read or a device is taken.
+"""Tries the values on the libraries, with settings alone, before a weight is read or a device is used.
 
-A library tells of an argument that is missing, a package that is not installed or a type that is wrong only when it is
+A library reports a missing argument, a package that is not installed or a wrong type only when it is
 used. So each is used here once: the config with `model_args`, an attention implementation on a model of one small
 layer, the optimizer and the schedule on two weights, each tracker's callback. Training does this first, and `plan` too.
 """
@@ -38,6 +38,7 @@ from tuneyard.device import Device
 from tuneyard.errors import InvalidDataError, InvalidValuesError, Problem
 from tuneyard.models import IDENTITY, OF_THE_LOADER, UNUSABLE, outline_model, reason_of
 from tuneyard.network.model import add_adapter
+from tuneyard.network.private import choose_attention
 from tuneyard.network.trackers import tracker_problems
 from tuneyard.values import FinetuneValues, default_of
 
@@ -53,13 +54,13 @@ _STEPS = 100
 
 
 def rehearse(values: FinetuneValues, folder: Path, device: Device, *, here: bool = True) -> None:
-    """Try out what values ask of the libraries.
+    """Try the values on the libraries.
 
     Args:
         values: The resolved values.
         folder: The base model's folder, or only its settings.
-        device: Where it would be trained.
-        here: Whether that is in this environment; else its packages and its device say nothing.
+        device: The device of the training.
+        here: Whether that is in this environment; otherwise its packages and its device are not checked.
 
     Raises:
         InvalidValuesError: With every value that a library refuses.
@@ -70,15 +71,15 @@ def rehearse(values: FinetuneValues, folder: Path, device: Device, *, here: bool
         problems += _of_arguments(values, device, here=here)
     if problems:
         raise InvalidValuesError(
-            f"{len(problems)} value(s) are refused by the libraries that train: {problems[0]}",
-            hint="Change each to what is allowed; nothing has been begun.",
+            f"{len(problems)} value(s) are refused by the training libraries: {problems[0]}.",
+            hint="Change each to one that is allowed. Nothing has started.",
             problems=problems,
         )
 
 
 @contextmanager
 def _environment(values: FinetuneValues) -> Generator[None]:
-    """Set variables as the training process has them, for the length of the block: libraries set some too."""
+    """Set the variables of the training process for the duration of the `with` block: libraries set some too."""
     before = dict(os.environ)
     os.environ.update({name: text for name, text in values.env.items() if isinstance(text, str)})
     try:
@@ -89,7 +90,7 @@ def _environment(values: FinetuneValues) -> Generator[None]:
 
 
 def model_arguments(values: FinetuneValues, folder: Path) -> dict[str, Any]:
-    """Give `model_args` with whole numbers as the config's own types have them: YAML, Helm and JSON write 1.0 as 1.
+    """Return `model_args` with whole numbers as the config's own types have them: YAML, Helm and JSON write 1.0 as 1.
 
     Args:
         values: The resolved values.
@@ -107,7 +108,7 @@ def model_arguments(values: FinetuneValues, folder: Path) -> dict[str, Any]:
 
 
 def config_arguments(values: FinetuneValues, folder: Path) -> dict[str, Any]:
-    """Give the entries of `model_args` that `from_pretrained` is given as they are, as `model_arguments` has them.
+    """Return the entries of `model_args` that `from_pretrained` is given as they are, as `model_arguments` has them.
 
     Args:
         values: The resolved values.
@@ -141,13 +142,13 @@ def configured_outline(values: FinetuneValues, folder: Path, **keywords: Any) ->
         names = ", ".join(changed)
         raise InvalidValuesError(
             f"{_MODEL_ARGS} ({names}) do not fit the model {where!r}. {error.message}",
-            hint="Leave out what changes the shapes or the number of its weights; nothing has been begun.",
+            hint="Remove the entries that change the shapes or the number of its weights. Nothing has started.",
             problems=[Problem(f"{_MODEL_ARGS}.{name}", "may not fit", str(changed[name])[:80]) for name in changed],
         ) from error
 
 
 def changed_entries(values: FinetuneValues, folder: Path) -> dict[str, Any]:
-    """Give the entries of `model_args` that differ from the base's config.
+    """Return the entries of `model_args` that differ from the base's config.
 
     Args:
         values: The resolved values.
@@ -162,7 +163,7 @@ def changed_entries(values: FinetuneValues, folder: Path) -> dict[str, Any]:
 
 
 def rehearse_adapter(values: FinetuneValues, outline: PreTrainedModel, folder: Path) -> None:
-    """Put the adapter on a model without weights, as PEFT will put it on the model.
+    """Add the adapter to a model without weights, as PEFT will add it to the model.
 
     Args:
         values: The resolved values.
@@ -175,7 +176,7 @@ def rehearse_adapter(values: FinetuneValues, outline: PreTrainedModel, folder: P
     conf = values.finetuning_config.peft_conf
     if conf.peft_type != "NO_PEFT":
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they come where the model is adapted
+            warnings.simplefilter("ignore")  # they appear when the model is adapted
             add_adapter(outline, conf, folder, gradient_checkpointing=False)
 
 
@@ -197,7 +198,7 @@ def check_rows(
         virtual_tokens: Positions that a trained prompt takes before each row.
 
     Raises:
-        InvalidDataError: With the rows that go beyond it.
+        InvalidDataError: With the rows that exceed it.
     """
     table: Any = model.get_input_embeddings()
     embeddings = int(table.weight.shape[0])
@@ -205,8 +206,8 @@ def check_rows(
     if beyond:
         token = max(largest_ids[number] for number in beyond)
         raise InvalidDataError(
-            f"{len(beyond)} row(s) have tokens that the model has no embedding for: id {token} of {embeddings}.",
-            hint="Deliver the model with the tokenizer that belongs to it.",
+            f"{len(beyond)} row(s) have tokens without an embedding in the model: id {token} of {embeddings}.",
+            hint="Deliver the model with its own tokenizer.",
             problems=[Problem(places(number), "has a token beyond the embeddings") for number in beyond[:_FEW]],
         )
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
@@ -216,16 +217,16 @@ def check_rows(
     long = [number for number, length in enumerate(lengths) if length > room]
     if long:
         raise InvalidDataError(
-            f"{len(long)} row(s) are longer than the {room} positions that the model has.",
-            hint=f"--set {_CONFIG}sft_args.max_seq_length={room} (dpo: preference_args.max_length), with "
-            "data_conf.rows.overlong=drop or truncate; a rotary model can be given more: "
+            f"{len(long)} row(s) are longer than the model's {room} positions.",
+            hint=f"Use --set {_CONFIG}sft_args.max_seq_length={room} (dpo: preference_args.max_length), with "
+            "data_conf.rows.overlong=drop or truncate. A rotary model takes more positions with "
             "model_args.max_position_embeddings.",
             problems=[Problem(places(number), f"has {lengths[number]} tokens") for number in long[:_FEW]],
         )
 
 
 def _number_kinds(folder: Path) -> dict[str, str]:
-    """Tell of each entry of the base's config which numbers it may be: `float`, `int` or `float,int`."""
+    """Return the number types of each entry of the base's config: `float`, `int` or `float,int`."""
     try:
         kind = json.loads((folder / "config.json").read_bytes()).get("model_type")
         fields = dataclasses.fields(CONFIG_MAPPING[kind])
@@ -245,40 +246,40 @@ def _of_model_args(values: FinetuneValues, folder: Path) -> Iterator[Problem]:
         if name in OF_THE_LOADER:
             continue  # an outline reports it
         if name in IDENTITY and value != document.get(name, getattr(kind, name, None)):
-            yield Problem(f"{_MODEL_ARGS}.{name}", "says what the delivered model is, and can't be changed")
+            yield Problem(f"{_MODEL_ARGS}.{name}", "describes the delivered model and can't be changed")
             continue
         if not (name in document or any(field.name == name for field in dataclasses.fields(kind))):
-            what = f"is no setting of {kind.__name__}"
+            what = f"is not a setting of {kind.__name__}"
             yield Problem(f"{_MODEL_ARGS}.{name}", what, str(value)[:80], "entries of the model's config.json")
             continue
         try:
-            kind.from_dict(copy.deepcopy({**document, name: value}))  # which changes maps in it
+            kind.from_dict(copy.deepcopy({**document, name: value}))  # it changes maps in its argument
         except UNUSABLE as error:
             yield Problem(f"{_MODEL_ARGS}.{name}", f"is refused: {reason_of(error)}", str(value)[:80])
 
 
 def _of_attention(values: FinetuneValues, device: Device, *, here: bool) -> Iterator[Problem]:
-    asked = values.finetuning_config.run_conf.model_args.get("attn_implementation")
-    if asked is None:
+    given = values.finetuning_config.run_conf.model_args.get("attn_implementation")
+    if given is None:
         return
     where = f"{_MODEL_ARGS}.attn_implementation"
     known = sorted({*_KNOWN_ATTENTION, *(str(name) for name in AttentionInterface().keys())})  # noqa: SIM118 - a mapping of its own
-    if not isinstance(asked, str) or asked not in known:
-        yield Problem(where, "is no attention implementation", str(asked)[:80], ", ".join(_KNOWN_ATTENTION))
+    if not isinstance(given, str) or given not in known:
+        yield Problem(where, "is not an attention implementation", str(given)[:80], ", ".join(_KNOWN_ATTENTION))
         return
-    if not here or device != "cpu" or asked.startswith("flash_attention"):  # that has an exact equivalent here
+    if not here or device != "cpu" or given.startswith("flash_attention"):  # it has an exact equivalent here
         return
     try:
-        _step_of_small_model(attention=asked)
+        _step_of_small_model(attention=given)
     except UNUSABLE as error:
-        yield Problem(where, f"can't train on the CPU: {reason_of(error)}", asked, "sdpa, eager")
+        yield Problem(where, f"can't train on the CPU: {reason_of(error)}", given, "sdpa, eager")
 
 
 def _step_of_small_model(attention: str = "eager", checkpointing: dict[str, Any] | None = None) -> None:
     heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "num_hidden_layers": 1}
     size: dict[str, Any] = {"vocab_size": 16, "hidden_size": 32, "intermediate_size": 32, **heads}
     config: Any = LlamaConfig(**size, max_position_embeddings=32)
-    config._attn_implementation = attention
+    choose_attention(config, attention)
     with torch.random.fork_rng(devices=[]):
         model = LlamaForCausalLM(config)
     if checkpointing is not None:
@@ -288,16 +289,16 @@ def _step_of_small_model(attention: str = "eager", checkpointing: dict[str, Any]
 
 
 def _of_arguments(values: FinetuneValues, device: Device, *, here: bool) -> Iterator[Problem]:
-    asked: dict[str, Any] = values.finetuning_config.training_args.to_transformers() | {
+    given: dict[str, Any] = values.finetuning_config.training_args.to_transformers() | {
         "report_to": list(values.trackers),
         "output_dir": tempfile.gettempdir(),
         "use_cpu": True,
         "fp16": False,
     }
     if not here or device != "cpu":
-        asked |= {"bf16": False, "tf32": None}
+        given |= {"bf16": False, "tf32": None}
     try:
-        arguments: Any = TrainingArguments(**asked)
+        arguments: Any = TrainingArguments(**given)
     except UNUSABLE as error:
         yield Problem(f"{_CONFIG}training_args", f"are refused by transformers: {reason_of(error)}")
         return
@@ -333,7 +334,7 @@ def _of_arguments(values: FinetuneValues, device: Device, *, here: bool) -> Iter
 
 
 def _lacks_package(error: BaseException) -> bool:
-    """Whether a package is not installed; transformers reports that of optimizers by words alone."""
+    """Whether a package is not installed; for optimizers, transformers reports that by a message only."""
     return isinstance(error, ImportError) or "install" in str(error)
 
 
@@ -345,7 +346,7 @@ def _compile(arguments: Any) -> None:
 
 
 def _of_idle_optimizer_arguments(arguments: Any) -> Iterator[Problem]:
-    """Find arguments that this optimizer is not given: without them it is made of the same."""
+    """Find arguments that this optimizer ignores: without them it is built from the same."""
     made = _made_of(arguments)
     for name in ("adam_beta1", "adam_beta2", "adam_epsilon", "optim_target_modules"):
         value = getattr(arguments, name)
@@ -359,7 +360,7 @@ def _of_idle_optimizer_arguments(arguments: Any) -> Iterator[Problem]:
 
 
 def _made_of(arguments: Any, **changes: Any) -> Any:
-    """What transformers makes an optimizer of, but for weights; the refusal where there is one."""
+    """Return what transformers builds an optimizer from, except weights; its error if it refuses."""
     changed = copy.copy(arguments)
     for name, value in changes.items():
         setattr(changed, name, value)
@@ -372,7 +373,7 @@ def _made_of(arguments: Any, **changes: Any) -> Any:
 
 
 def _step_of_optimizer(arguments: Any, device: Device) -> None:
-    """Make the optimizer, and let it step where this process may use the device: on the CPU."""
+    """Build the optimizer, and take a step if this process may use the device: on the CPU."""
     weights: Any = torch.nn.ModuleDict({"weight": torch.nn.Linear(8, 8), "norm": torch.nn.LayerNorm(8)})
     for name in arguments.optim_target_modules if isinstance(arguments.optim_target_modules, list) else ():
         weights[name.replace(".", "_")] = torch.nn.Linear(8, 8)

@@ -1,4 +1,4 @@
-"""What the largest micro-batch of a run computes and allocates, told by the model itself before it has any weights.
+"""What the largest micro-batch of a run computes and allocates, traced on the model itself without its weights.
 
 The model comes from the meta device, with its adapter, and its own forward and backward pass is recorded (`recording`).
 So nothing is known here of any architecture, and everything counts that a pass keeps: an activation function's inputs,
@@ -25,6 +25,7 @@ from tuneyard.models import UNUSABLE
 from tuneyard.network.attention import PER_CONVERSATION, per_conversation_attention
 from tuneyard.network.forms import Form, Forward
 from tuneyard.network.isolation import candidates
+from tuneyard.network.private import attention_of
 from tuneyard.network.recording import Conversation, Recording, Stage, StepTrace, TooManyOperationsError
 
 _SHORT_TOKENS = 4
@@ -33,10 +34,10 @@ _LOOPS = 2
 """How many times as many operations as a short row a long one takes where something loops over its tokens."""
 _MOST_TOKENS = 2**22  # the ids and positions of a row are real
 _COUNTED = "tuneyard_per_conversation_counted"
-_EXTRAPOLATED = "what the model takes for rows of this length is extrapolated from short ones"
+_EXTRAPOLATED = "activations and time for rows of this length are extrapolated from shorter rows"
 _ONE_BY_ONE = (
-    "one conversation is taken to be computed at a time, since not every layer keeps the conversations of a row apart; "
-    "a check of the model decides that when training begins"
+    "one conversation at a time is assumed, since not every layer keeps the conversations of a row apart; "
+    "a check of the model decides when training starts"
 )
 
 
@@ -61,7 +62,7 @@ def trace_step(
     conversations: Sequence[Conversation],
     *,
     together: int = 1,
-    asked: str | None = None,
+    configured: str | None = None,
     autocast: str | None = None,
     accumulates: bool = False,
 ) -> Traced:
@@ -72,7 +73,7 @@ def trace_step(
         base: The model of transformers within it.
         conversations: Those of the micro-batch, the largest first.
         together: How many of them belong together: 1, or the 2 answers of a preference.
-        asked: The attention implementation that values name; None for none.
+        configured: The attention implementation in the values; None if there is none.
         autocast: The type that is computed in, by torch's name; None for the weights' own.
         accumulates: Whether gradients of an earlier micro-batch are there.
     """
@@ -81,7 +82,7 @@ def trace_step(
     selects = "logits_to_keep" in signature(base.forward).parameters
     notes: tuple[str, ...] = ()
     reason = ""
-    for form, attention in candidates(asked):
+    for form, attention in candidates(configured):
         if notes and form is Form.FLAT:
             continue
         chosen = conversations if form is Form.FLAT else conversations[:together]
@@ -98,13 +99,13 @@ def trace_step(
     return Traced(
         _from_widths(model, base, conversations),
         _tokens(conversations),
-        (f"activations and time are taken from the widths of the layers: a pass can't be traced ({reason})",),
+        (f"activations and time are estimated from the layers' widths: a pass can't be traced ({reason})",),
     )
 
 
 @contextmanager
 def _attention(base: Any, name: str) -> Generator[list[None]]:
-    """Let the model attend by an implementation, empty for its own, and count the calls of ours."""
+    """Use an attention implementation, or the model's own if empty, and count the calls of ours."""
     calls: list[None] = []
 
     def counted(*args: Any, **kwargs: Any) -> Any:
@@ -114,7 +115,7 @@ def _attention(base: Any, name: str) -> Generator[list[None]]:
     if not name:
         yield calls
         return
-    before = base.config._attn_implementation
+    before = attention_of(base.config)
     if name == PER_CONVERSATION:
         AttentionInterface.register(_COUNTED, counted)
         name = _COUNTED
@@ -145,7 +146,7 @@ def _trace(stage: Stage, forward: Forward, conversations: Sequence[Conversation]
 
 
 def _extrapolate(stage: Stage, forward: Forward, conversations: Sequence[Conversation], first: Recording) -> StepTrace:
-    """Tell by short rows what long ones take, of which every token and every target adds the same."""
+    """Extrapolate from short rows to long ones, since every token and every target adds the same."""
     count, unit = len(conversations), _SHORT_TOKENS
     longer = stage.run(forward, [Conversation(2 * unit, 1)] * count)
     if longer.operations == first.operations:  # if it loops, then over chunks of tokens

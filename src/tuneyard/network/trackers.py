@@ -21,7 +21,7 @@ _WAITS: Mapping[str, str] = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_R
 
 
 def limit_waiting() -> None:
-    """Let MLflow's client in this process give up soon where its server does not answer."""
+    """Limit how long MLflow's client in this process waits for a server that does not respond."""
     for name, value in _WAITS.items():
         os.environ.setdefault(name, value)
 
@@ -39,18 +39,18 @@ def configure(tracking: Tracking) -> None:
 
 
 def tracker_problems(values: FinetuneValues, names: Sequence[str]) -> Iterator[Problem]:
-    """Make each tracker's callback, and ask an MLflow server for something.
+    """Build each tracker's callback, and send a request to an MLflow server.
 
     Args:
         values: The resolved values.
-        names: What is reported to, by transformers' names.
+        names: The trackers, by transformers' names.
 
     Yields:
         Trackers that are unknown, whose package is not installed, or that refuse.
 
     Raises:
         UnavailableError: The MLflow server can't be reached, or fails.
-        DeniedError: It takes no such credentials.
+        DeniedError: It refuses the credentials.
     """
     for name in names:
         try:
@@ -64,19 +64,19 @@ def tracker_problems(values: FinetuneValues, names: Sequence[str]) -> Iterator[P
 
 
 def _of_mlflow(values: FinetuneValues) -> Iterator[Problem]:
-    """Look whether the server answers, and whether the run to go on with exists."""
+    """Check that the server responds, and that the run to continue exists."""
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
     limit_waiting()
     tracking = values.finetuning_config.tracking
     where = f"{_TRACKING}.mlflow_server_uri" if tracking else "MLFLOW_TRACKING_URI"
-    asked, what = where, "names no MLflow server that can be used"
+    key, what = where, "does not name a usable MLflow server"
     try:
         client = MlflowClient(tracking_uri=tracking.mlflow_server_uri if tracking else None)
         client.search_experiments(max_results=1)
         if tracking and tracking.run_id is not None:
-            asked, what = f"{_TRACKING}.run_id", "is refused by MLflow"
+            key, what = f"{_TRACKING}.run_id", "is refused by MLflow"
             client.get_run(tracking.run_id)
     except (MlflowException, *UNUSABLE) as error:
         status: int = error.get_http_status_code() if isinstance(error, MlflowException) else 400
@@ -85,6 +85,6 @@ def _of_mlflow(values: FinetuneValues) -> Iterator[Problem]:
             hint = "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, in env."
             raise DeniedError(message, hint=hint) from None  # whose text has the address, credentials and all
         if status >= 500:
-            hint = "Start the server, or leave out tracking and mlflow of training_args.report_to; nothing has begun."
+            hint = "Start the server, or remove tracking and mlflow from training_args.report_to. Nothing has started."
             raise UnavailableError(message, hint=hint) from None
-        yield Problem(asked, f"{what}: {reason_of(error)}")
+        yield Problem(key, f"{what}: {reason_of(error)}")

@@ -1,7 +1,7 @@
 """The training process: from resolved values to committed checkpoints.
 
-The only room, with `serve`, that imports torch. `prepare` makes everything ready on the CPU and tells every mistake
-before a device is touched; `worker` trains; `supervisor` runs several workers as one process; `final` publishes what
+The only room, with `serve`, that imports torch. `prepare` makes everything ready on the CPU and reports every mistake
+before a device is used; `worker` trains; `supervisor` runs several workers as one process; `final` publishes what
 serving takes. Not here: reading values (`values`), the checkpoint protocol (`checkpoints`), how data becomes tokens
 (`data`).
 """

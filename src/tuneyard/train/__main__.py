@@ -1,7 +1,7 @@
 """`python -m tuneyard.train VALUES --workdir DIR`: train with the resolved values, in one process or several.
 
 Reads the values file and the environment, nothing else. Ends with the documented exit codes: 0 finished (also if there
-is nothing left to do), 143 stopped and saved, 3 to 8 for errors.
+is nothing to do), 143 stopped and saved, 3 to 8 for errors.
 """
 
 from __future__ import annotations
@@ -82,11 +82,11 @@ def _train(path: Path, workdir: Path, wait_seconds: float, open_store: Callable[
         logger.info(f"{experiment_key(values)} is finished with these settings: nothing to do")
         return 0
 
-    def go(meeting: Meeting | None) -> int:
+    def body(meeting: Meeting | None) -> int:
         return _prepare_and_train(path, workdir, values, inputs, store, stop, meeting)
 
     key = key_of_run(experiment_key(values)) if place.nodes > 1 else b""
-    return run_together(place, key, facts_of(values, inputs), stop, logger.info, go)
+    return run_together(place, key, facts_of(values, inputs), stop, logger.info, body)
 
 
 def _prepare_and_train(

@@ -1,7 +1,7 @@
 """How far apart two models are on the same texts: logits, Kullback-Leibler divergence per token, greedy choices.
 
-Holds no criterion; `merge` decides what is near enough. Shape letters: T tokens of a text, C positions of it that are
-compared (the last ones), V vocabulary.
+Applies no criterion; `merge` decides what is close enough. Shape letters: T tokens of a text, C positions of it that
+are compared (the last ones), V vocabulary.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SMALLEST = 1e-12
 
 @dataclass(frozen=True)
 class Text:
-    """Token ids that models read.
+    """Token ids that models compute logits for.
 
     Attributes:
         ids: The T tokens.
@@ -37,7 +37,7 @@ class Distance:
     Attributes:
         kl: Mean KL(reference || model) per token, in nats (Kullback and Leibler 1951).
         kl_error: The standard error of that mean.
-        kl_typical: The geometric mean of the same: a few tokens in a thousand make up half of `kl` and say little.
+        kl_typical: The geometric mean of the same: a few tokens in a thousand make up half of `kl`.
         choices: How many positions have another greedy token.
         positions: How many positions were compared.
     """
@@ -55,7 +55,7 @@ def read_logits(model: Any, texts: Sequence[Text]) -> list[torch.Tensor]:
 
     Args:
         model: A causal language model, in evaluation mode.
-        texts: What it reads.
+        texts: Its inputs.
 
     Returns:
         For each text the logits that predict what follows its last C positions, `logits_CV`, float32.
@@ -67,7 +67,7 @@ def distance(reference: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -
     """Compare what two models predict.
 
     Args:
-        reference: What `read_logits` gave for the reference.
+        reference: The result of `read_logits` for the reference.
         other: The same of another model, on the same texts.
     """
     divergences = [_divergence(one, two) for one, two in zip(reference, other, strict=True)]
@@ -80,7 +80,7 @@ def distance(reference: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -
 
 
 def largest_difference(reference: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> float:
-    """Give the largest difference of a logit, relative to the largest logit of its text."""
+    """Return the largest difference of a logit, relative to the largest logit of its text."""
     pairs = zip(reference, other, strict=True)
     ratios = [float((one - two).abs().max() / one.abs().max().clamp(min=1e-6)) for one, two in pairs]
     return max(ratios, default=0.0)
@@ -90,9 +90,10 @@ def other_choices(reference: Sequence[torch.Tensor], other: Sequence[torch.Tenso
     """Count positions where the other model prefers another token by more than a tie.
 
     Args:
-        reference: What `read_logits` gave for the reference.
+        reference: The result of `read_logits` for the reference.
         other: The same of another model, on the same texts.
-        tie: How near the reference's two logits lie where neither is preferred, relative to its largest logit.
+        tie: The largest difference of two logits of the reference at which neither is preferred, relative to its
+            largest logit.
     """
     count = 0
     for one, two in zip(reference, other, strict=True):

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import math
-from datetime import timedelta
 from typing import Any
 
 import torch.distributed as dist
-from torch.distributed.distributed_c10d import (
-    _set_pg_timeout,  # pyright: ignore[reportPrivateUsage] - there is no public way
-)
 from transformers import TrainingArguments
 
 from tuneyard.errors import InvalidValuesError, Problem
@@ -17,6 +13,7 @@ from tuneyard.job import precision_of, shards
 from tuneyard.network import configure_mlflow as configure
 from tuneyard.network import limit_waiting
 from tuneyard.train.prepare import Prepared
+from tuneyard.train.private import set_collective_timeout, use_one_accelerator
 from tuneyard.values import FinetuneValues
 
 CHECKPOINTS = "checkpoints"
@@ -24,21 +21,21 @@ CHECKPOINTS = "checkpoints"
 
 
 def training_arguments(values: FinetuneValues, prepared: Prepared) -> TrainingArguments:
-    """Make the arguments; joins the process group where several processes train.
+    """Make the arguments; join the process group if several processes train.
 
-    Every value is passed on. What Tuneyard does itself is switched off in the Trainer: rotating checkpoints (the bucket
-    is pruned too), progress bars, and moving to a device other than the chosen one.
+    Every value is passed on. What Tuneyard does itself is disabled in the Trainer: rotating checkpoints (the bucket is
+    pruned too), progress bars, and moving to a device other than the chosen one.
 
     Args:
         values: The resolved values.
         prepared: Batch sizes and device.
 
     Raises:
-        InvalidValuesError: Where transformers refuses them.
+        InvalidValuesError: If transformers refuses them.
     """
     config = values.finetuning_config
-    asked: dict[str, Any] = {**config.training_args.to_transformers(), "report_to": list(values.trackers)}
-    asked["learning_rate"] = learning_rate(values, prepared.total)
+    configured: dict[str, Any] = {**config.training_args.to_transformers(), "report_to": list(values.trackers)}
+    configured["learning_rate"] = learning_rate(values, prepared.total)
     autocast = precision_of(values, prepared.stored_dtype, prepared.device).autocast
     ours: dict[str, Any] = {
         "bf16": autocast == "bfloat16",
@@ -47,15 +44,15 @@ def training_arguments(values: FinetuneValues, prepared: Prepared) -> TrainingAr
         "per_device_train_batch_size": prepared.per_device,
         "gradient_accumulation_steps": prepared.accumulation,
         "per_device_eval_batch_size": config.batchsize_conf.per_device_eval_batch_size or prepared.per_device,
-        "logging_nan_inf_filter": False,  # a loss that is not finite ends the training
-        "neftune_noise_alpha": None,  # by conversation, not by row: `noise`
+        "logging_nan_inf_filter": False,  # a loss that is not finite stops the training
+        "neftune_noise_alpha": None,  # per conversation, not per row: `noise`
         "save_total_limit": None,
         "disable_tqdm": True,
         "use_cpu": prepared.device == "cpu",
         "remove_unused_columns": False,
         "save_on_each_node": False,  # the main process publishes, and the other nodes fetch
     }
-    if asked.get("ddp_find_unused_parameters") is None:
+    if configured.get("ddp_find_unused_parameters") is None:
         ours["ddp_find_unused_parameters"] = False  # every trained parameter takes part in every row
     if (options := shards(values)) is not None:
         ours |= {"fsdp": True, "fsdp_config": options}
@@ -65,21 +62,20 @@ def training_arguments(values: FinetuneValues, prepared: Prepared) -> TrainingAr
         if config.tracking.run_name is not None:
             ours["run_name"] = config.tracking.run_name
     try:
-        arguments = TrainingArguments(**{**asked, **ours})
+        arguments = TrainingArguments(**{**configured, **ours})
     except (ValueError, ImportError, TypeError) as error:
         problem = Problem("finetuning_config.training_args", "are refused by transformers", allowed=str(error))
         raise InvalidValuesError(
-            f"finetuning_config.training_args are refused by transformers: {error}", problems=[problem]
+            f"transformers refuses finetuning_config.training_args: {error}", problems=[problem]
         ) from error
-    if dist.is_initialized() and prepared.device == "cpu":  # transformers hands it on with accelerators alone
-        _set_pg_timeout(timedelta(seconds=config.training_args.ddp_timeout))
-    # One process takes one accelerator; the Trainer would spread over all that it sees (`DataParallel`).
-    arguments._n_gpu = min(1, arguments.n_gpu)  # pyright: ignore[reportPrivateUsage] - there is no public way
+    if dist.is_initialized() and prepared.device == "cpu":
+        set_collective_timeout(config.training_args.ddp_timeout)
+    use_one_accelerator(arguments)
     return arguments
 
 
 def learning_rate(values: FinetuneValues, total_batch_size: int) -> float:
-    """Give the learning rate with the values' `overrides` applied.
+    """Return the learning rate with the values' `overrides` applied.
 
     Args:
         values: The resolved values.

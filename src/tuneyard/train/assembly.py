@@ -1,6 +1,6 @@
-"""What a trainer is given: the base model, its adapter, the encoded rows, and the form of rows that is right for them.
+"""The inputs of a trainer: the base model, its adapter, the encoded rows, and the correct form of rows for them.
 
-Every process builds the same. What only one can decide for all, the main process decides (`for_all`).
+Every process builds the same. The main process takes the decisions that only one may take (`for_all`).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Assembly:
         rows: The conversations or preferences to train on.
         validation: Those to evaluate on, or None.
         form: How the conversations of a micro-batch go through the model.
-        published_types: The type of each weight as it is published, where that is not the one it is trained in.
+        published_types: The published type of each weight, if it differs from the trained one.
     """
 
     model: Any
@@ -61,17 +61,17 @@ class Assembly:
 def assemble(
     values: FinetuneValues, prepared: Prepared, arguments: TrainingArguments, *, main: bool, notify: Notify
 ) -> Assembly | None:
-    """Load the model, prove how it reads rows, and put the adapter on it.
+    """Load the model, check which form of rows is correct for it, and add the adapter.
 
     Args:
         values: The resolved values.
-        prepared: What `prepare` left.
+        prepared: The result of `prepare`.
         arguments: Changed where the model takes one conversation at a time.
         main: Whether this is the main process.
-        notify: Called with what is done otherwise than configured.
+        notify: Called with each deviation from the configuration.
 
     Returns:
-        What the trainer is given; None where the main process has failed, which reports why.
+        The trainer's inputs; None if the main process has failed, which reports why.
 
     Raises:
         InvalidDataError: In the main process, where the model can't be trained.
@@ -85,16 +85,16 @@ def assemble(
     changed = config_arguments(values, base)
     model: Any = load_base(base, config.quant_conf, prepared.device, where=key, dtype=dtype, arguments=changed)
     encoded = EncodedRows(Path(prepared.rows_folder))
-    asked = available_attention(config.run_conf.model_args.get("attn_implementation"), prepared.device, notify)
+    attention = available_attention(config.run_conf.model_args.get("attn_implementation"), prepared.device, notify)
 
     def prove() -> dict[str, Any]:
-        return asdict(prove_form(model, asked, encoded, arguments.device, key))
+        return asdict(prove_form(model, attention, encoded, arguments.device, key))
 
     facts = for_all(arguments, prove if main else None)
     if facts is None:
         return None
     _check_same_rows(prepared, arguments)
-    facts["form"] = Form(facts["form"])  # a text where another process has sent it
+    facts["form"] = Form(facts["form"])  # a string if another process has sent it
     form = RowForm(**facts)
     _set_up(model, form, arguments, prepared.total)
     if form.notice:
@@ -122,14 +122,14 @@ def assemble(
 
 
 def for_all(arguments: TrainingArguments, decide: Callable[[], dict[str, Any]] | None) -> dict[str, Any] | None:
-    """Let the main process decide something, and hand it to every process.
+    """Let the main process decide something, and send the decision to every process.
 
     Args:
         arguments: With the number of processes.
-        decide: Decides it, in plain JSON values; None in every other process.
+        decide: Returns the decision as plain JSON values; None in every other process.
 
     Returns:
-        What was decided; None where the main process could not.
+        The decision; None if the main process failed.
     """
     decided: dict[str, Any] | None = None
     try:
@@ -141,13 +141,13 @@ def for_all(arguments: TrainingArguments, decide: Callable[[], dict[str, Any]] |
 
 
 def _check_same_rows(prepared: Prepared, arguments: TrainingArguments) -> None:
-    """Check that every node has encoded the same rows: each does it by itself."""
+    """Check that every node has encoded the same rows: each encodes them itself."""
     mine = prepared.inputs.fingerprint[ROWS]
     first = for_all(arguments, (lambda: {"rows": mine}) if arguments.process_index == 0 else None)
     if first is not None and first["rows"] != mine:
         raise ConflictError(
-            "This node has encoded other rows than node 0.",
-            hint="Launch the run again; the nodes need the same image, data and clock.",
+            "This node encoded different rows than node 0.",
+            hint="Start the run again; all nodes need the same image, data and clock.",
         )
 
 
@@ -170,7 +170,7 @@ def _set_up(model: Any, form: RowForm, arguments: TrainingArguments, total: int)
 
 
 def _try_adapter(model: Any, form: RowForm, rows: EncodedRows, arguments: TrainingArguments) -> None:
-    """Compute a short row once with the adapter: without it the model is proven, so what fails is the adapter's."""
+    """Compute a short row once with the adapter: the model is checked without it, so a failure is the adapter's."""
     shortest = min(range(len(rows)), key=rows.lengths.__getitem__)
     device, autocast = arguments.device, _autocast_type(arguments)
     try:
@@ -185,8 +185,8 @@ def _try_adapter(model: Any, form: RowForm, rows: EncodedRows, arguments: Traini
     except torch.OutOfMemoryError:
         raise
     except UNUSABLE as error:
-        problem = Problem(WHERE, f"make a model that can't be computed: {reason_of(error)}")
-        hint = "Change them; nothing is trained yet."
+        problem = Problem(WHERE, f"make a model whose forward pass fails: {reason_of(error)}")
+        hint = "Change them. Nothing has been trained yet."
         raise InvalidValuesError(f"{problem}", hint=hint, problems=[problem]) from error
 
 
@@ -197,11 +197,11 @@ def _autocast_type(arguments: TrainingArguments) -> torch.dtype | None:
 def _with_reference(
     base: Any, rows: EncodedRows, arguments: TrainingArguments, form: RowForm, *, main: bool
 ) -> PairedRows:
-    """Pair preferences up, with what the base, before any adapter is on it, predicts of their answers."""
+    """Pair up preferences, with the log-probabilities of their answers under the base without an adapter."""
     pairs = PairedRows(rows)
     autocast = _autocast_type(arguments)
     mine = range(arguments.process_index, len(pairs), arguments.world_size)
-    with progress_bar("asking the reference", len(mine)) if main else nullcontext(_count_nothing) as advance:
+    with progress_bar("computing the reference", len(mine)) if main else nullcontext(_count_nothing) as advance:
         found = list(reference_log_probs(base, pairs, mine, forward=form.forward, autocast=autocast, advance=advance))
     shares = gather(found) if arguments.world_size > 1 else [found]
     reference = np.zeros((len(pairs), 2), np.float32)

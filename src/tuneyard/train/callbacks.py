@@ -1,6 +1,6 @@
-"""What a training process tells while it runs: rows of metrics, and how far it is.
+"""What a training process reports while it runs: rows of metrics, and its progress.
 
-`metrics.jsonl` is the truth behind every table and plot.
+`metrics.jsonl` is the source of every table and plot.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Metrics = dict[str, Any]
 logger = logging.getLogger(__name__)
 
 
-class TellProgress(TrainerCallback):
-    """Writes metrics and progress from the main process; `show` may be set to what draws a bar.
+class ProgressReporter(TrainerCallback):
+    """Reports metrics and progress from the main process; `show` may be set to a function that draws a bar.
 
     Args:
         workdir: Where `progress.json` goes.
-        append: Takes each row of metrics.
+        append: Called with each row of metrics.
         seconds_trained: Seconds of training over all attempts so far.
         tokens_per_epoch: Trained tokens of one epoch, for the tokens seen.
     """
@@ -48,10 +48,10 @@ class TellProgress(TrainerCallback):
         self.first_step = 0
         self.first_time = 0.0
         self.last_line = 0.0
-        self.told_loss = False
+        self.logged_loss = False
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Start the clock that the time left is reckoned from."""
+        """Start the clock that the remaining time is estimated from."""
         self.first_step, self.first_time = state.global_step, time.monotonic()
         if state.is_world_process_zero:
             write_progress(self.workdir, phase="training", step=state.global_step, max_steps=state.max_steps)
@@ -82,7 +82,7 @@ class TellProgress(TrainerCallback):
         )
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Tell the step, the last loss and the seconds left."""
+        """Report the step, the last loss and the seconds left."""
         if not state.is_world_process_zero:
             return
         done, now = state.global_step - self.first_step, time.monotonic()
@@ -94,9 +94,9 @@ class TellProgress(TrainerCallback):
         rate = f"{per_step:.2f} s/step" if per_step >= 1 else f"{1 / per_step:.1f} steps/s"
         text = f"step {state.global_step} of {state.max_steps}{loss}, {rate}, {left:.0f} s left"
         self.show(state.global_step, state.max_steps, text)
-        is_first_loss = self.loss is not None and not self.told_loss
+        is_first_loss = self.loss is not None and not self.logged_loss
         if now - self.last_line >= LINE_EVERY_SECONDS or is_first_loss or state.global_step == state.max_steps:
-            self.last_line, self.told_loss = now, self.loss is not None
+            self.last_line, self.logged_loss = now, self.loss is not None
             logger.info("training: %s", text)
 
 

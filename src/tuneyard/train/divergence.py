@@ -1,8 +1,8 @@
-"""The end of a training whose numbers are none: a loss, a gradient norm or an evaluation that is not finite.
+"""Stops a training whose loss, gradient norm or evaluation is not finite.
 
-Losses and norms stay on their device until they are looked at: on the CPU before each update, so that no weight is
-spoilt; on an accelerator, where looking costs a synchronisation, wherever one takes place anyway (a log, an evaluation,
-a save, the end). A checkpoint is never written over numbers that were not looked at.
+Losses and norms stay on their device until they are checked: on the CPU before each update, so that no weight is
+damaged; on an accelerator, where a check costs a synchronisation, wherever one takes place anyway (a log, an
+evaluation, a save, the end). No checkpoint is written before all numbers so far are checked.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _MOST_SKIPPED = 40
 """Updates that float16's loss scaling may skip in a row: it halves its scale each time, from 65,536."""
 
 Places = Callable[[int, int | None], Sequence[str]]
-"""Gives the rows of an optimizer step, counted from 0, or of one of its micro-batches on this process."""
+"""Returns the rows of an optimizer step, counted from 0, or of one of its micro-batches on this process."""
 
 
 class Finite:
-    """Keeps what a training computes until it is looked at.
+    """Keeps the losses and norms of a training until they are checked.
 
     Args:
         places: Names the rows of a step.
@@ -52,18 +52,18 @@ class Finite:
         """Count the updates that loss scaling has skipped in a row.
 
         Raises:
-            DivergedError: They are more than the scale can be too large for.
+            DivergedError: More were skipped than a too large scale explains.
         """
         self._skipped = self._skipped + 1 if skipped else 0
         if self._skipped > _MOST_SKIPPED:
             raise self._diverged(step, None, "inf")
 
     def check(self) -> None:
-        """Look at everything kept so far.
+        """Check everything kept so far.
 
         Raises:
             DivergedError: With the first step and the rows whose loss or gradient is not finite, or whose gradient is
-                zero while its loss is not, so that nothing is learnt any more.
+                zero while its loss is not, so that nothing is learnt.
         """
         kept, self._kept = self._kept, []
         if not kept:
@@ -82,7 +82,7 @@ class Finite:
                 raise self._diverged(step, None, f"0 while its loss is {loss:g}")
 
     def check_weights(self, step: int, model: torch.nn.Module) -> None:
-        """Look at the trained weights before they are saved.
+        """Check the trained weights before they are saved.
 
         Raises:
             DivergedError: One holds a number that is not finite.
@@ -90,13 +90,13 @@ class Finite:
         for name, weight in model.named_parameters():
             if weight.requires_grad and not bool(_whole(weight.isfinite().all())):
                 raise DivergedError(
-                    f"The weight {name} is not finite after step {step}, so the training has ended.",
+                    f"The weight '{name}' is not finite after step {step}; training has stopped.",
                     hint=self._hint(step),
                     step=step,
                 )
 
     def check_metrics(self, step: int, metrics: dict[str, float]) -> None:
-        """Look at the numbers of an evaluation.
+        """Check the metrics of an evaluation.
 
         Raises:
             DivergedError: One is not finite.
@@ -104,7 +104,7 @@ class Finite:
         for name, value in metrics.items():
             if not math.isfinite(value):
                 raise DivergedError(
-                    f"{name} is {value:g} after step {step}, so the training has ended.",
+                    f"'{name}' is {value:g} after step {step}; training has stopped.",
                     hint=self._hint(step),
                     step=step,
                 )
@@ -113,7 +113,7 @@ class Finite:
         what = "norm of the gradients" if micro is None else "loss"
         rows = self._places(step, micro)
         return DivergedError(
-            f"The {what} of step {step + 1} is {value}, so the training has ended before a weight was published.",
+            f"The {what} of step {step + 1} is {value}; training has stopped before its weights were published.",
             hint=self._hint(step),
             step=step + 1,
             problems=[Problem(row, f"is in the rows whose {what} is {value}") for row in rows],
@@ -121,7 +121,7 @@ class Finite:
 
     def _hint(self, step: int) -> str:
         if step == 0:
-            return "No weight has changed yet: check these rows (tuneyard data check) and the base model."
+            return "No weight has changed yet. Check these rows (tuneyard data check) and the base model."
         return (
             f"Lower training_args.learning_rate ({self._learning_rate:g}) or check these rows. The checkpoints before "
             "this step are kept; another learning rate needs another checkpointsRemote."
@@ -129,7 +129,7 @@ class Finite:
 
 
 def _whole(tensor: torch.Tensor) -> torch.Tensor:
-    """Put together what processes hold shares of (FSDP); called by all of them."""
+    """Gather a tensor that processes hold shards of (FSDP); every process calls it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 

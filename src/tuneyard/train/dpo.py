@@ -1,4 +1,4 @@
-"""Direct preference optimization by the trainer of supervised finetuning: other rows, another loss."""
+"""Direct preference optimization on top of `SFTTrainer`, with its own rows and loss."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class DPOTrainer(SFTTrainer):
         return losses_N.sum(), pairs, scores
 
     def evaluated(self, model: torch.nn.Module, inputs: Mapping[str, Any]) -> list[float]:
-        """Give the loss, the two rewards, the pairs told apart rightly, and the number of pairs of a row."""
+        """Return the loss, the two rewards, the correctly ranked pairs and the number of pairs of a row."""
         scores = self.forward_rows(model, inputs)
         pairs = len(inputs["reference"])
         if not pairs:
@@ -49,7 +49,7 @@ class DPOTrainer(SFTTrainer):
         return [losses_N.sum().item(), chosen, rejected, right, float(pairs)]
 
     def metrics_of(self, sums: list[float], prefix: str) -> dict[str, float]:
-        """Name the means, in TRL's words."""
+        """Return the means under TRL's names."""
         *totals, pairs = sums
         loss, chosen, rejected, right = (total / max(pairs, 1) for total in totals)
         return {

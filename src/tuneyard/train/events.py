@@ -19,8 +19,8 @@ def write_events(trainer: Trainer, files: EventFiles, from_step: int) -> bool:
 
     Args:
         trainer: Before it trains, on the main process.
-        files: Where the file goes, and how it is named.
-        from_step: The step that the attempt goes on from. TensorBoard hides what earlier files have after it, as
+        files: The folder and the suffix of the file.
+        from_step: The step that the attempt resumes from. TensorBoard hides what earlier files have after it, as
             `metrics.jsonl` drops those rows.
 
     Returns:
@@ -36,18 +36,18 @@ def write_events(trainer: Trainer, files: EventFiles, from_step: int) -> bool:
 
 
 def how_to_view(store: Store, prefix: str, workdir: Path) -> str:
-    """Describe in one line how the events are viewed while they are written.
+    """Describe in one line how to view the events while they are written.
 
     Args:
-        store: Where they are published.
+        store: The store that they are published to.
         prefix: The experiment's key.
         workdir: The process's folder.
     """
     key = f"{prefix}/{EVENTS_FOLDER}"
     folder = store.local_path(key) or workdir / EVENTS_FOLDER
-    machine = f"TensorBoard shows this run: tensorboard --logdir {shlex.quote(str(folder))}"
+    machine = f"To view this run in TensorBoard: tensorboard --logdir {shlex.quote(str(folder))}"
     pod = (
-        f"TensorBoard's events are published to {store.url.rstrip('/')}/{key} while it trains."
-        " Copy that folder, then: tensorboard --logdir FOLDER"
+        f"TensorBoard's event files are published to {store.url.rstrip('/')}/{key} during training."
+        " To view them, copy that folder and run: tensorboard --logdir FOLDER"
     )
     return fitting(machine, pod)

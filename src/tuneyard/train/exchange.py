@@ -1,9 +1,8 @@
-"""What processes tell each other besides tensors: JSON, and never pickles, which run code where they are read.
+"""What processes exchange besides tensors: JSON, and never pickles, which run code where they are read.
 
 torch's own collectives of objects (`broadcast_object_list`, `all_gather_object`) pickle, over connections that
 authenticate nobody: nothing in `src/` calls them. `broadcast` and `gather` send JSON instead. Libraries that call
-torch's are kept to plain data by `refuse_code`, the one place that changes private state of torch:
-`tests/unit/train/test_exchange.py` fails on the day that state is called otherwise.
+torch's are restricted to plain data by `refuse_code`.
 """
 
 from __future__ import annotations
@@ -14,7 +13,8 @@ from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
-from torch.distributed import distributed_c10d
+
+from tuneyard.train.private import collective_device, replace_unpickler
 
 T = TypeVar("T")
 
@@ -22,18 +22,18 @@ _LONGEST_BYTES = 1 << 30
 
 
 def broadcast(document: T, *, source: int = 0) -> T:
-    """Give every process what one of them has; called by all.
+    """Send a document of one process to all; every process calls it.
 
     Args:
-        document: Plain JSON values; that of the source counts, the others' may be None.
+        document: Plain JSON values; ignored, and None if need be, in every process but the source.
         source: The process's rank.
 
     Returns:
-        The source's document, as JSON gives it back: tuples are lists.
+        The source's document after a round trip through JSON: tuples are lists.
     """
     mine = dist.get_rank() == source
     body = _bytes(document) if mine else b""
-    length = torch.tensor([len(body)], dtype=torch.long, device=_device())
+    length = torch.tensor([len(body)], dtype=torch.long, device=collective_device())
     dist.broadcast(length, src=source)
     tensor = _tensor(body, _checked(int(length.item())))
     dist.broadcast(tensor, src=source)
@@ -41,7 +41,7 @@ def broadcast(document: T, *, source: int = 0) -> T:
 
 
 def gather(document: T) -> list[T]:
-    """Give every process what each of them has, by rank; called by all.
+    """Return the documents of all processes, by rank; every process calls it.
 
     Args:
         document: Plain JSON values.
@@ -50,32 +50,31 @@ def gather(document: T) -> list[T]:
 
 
 def gather_bytes(body: bytes) -> list[bytes]:
-    """Give every process the bytes that each of them has, by rank; called by all.
+    """Return the bytes of all processes, by rank; every process calls it.
 
     Args:
         body: This process's bytes; may be empty.
     """
-    length = torch.tensor([len(body)], dtype=torch.long, device=_device())
+    length = torch.tensor([len(body)], dtype=torch.long, device=collective_device())
     lengths = [torch.zeros_like(length) for _ in range(dist.get_world_size())]
     dist.all_gather(lengths, length)
     sizes = [_checked(int(one.item())) for one in lengths]
     longest = max(1, *sizes)
-    tensors = [torch.zeros(longest, dtype=torch.uint8, device=_device()) for _ in sizes]
+    tensors = [torch.zeros(longest, dtype=torch.uint8, device=collective_device()) for _ in sizes]
     dist.all_gather(tensors, _tensor(body, longest))
     return [tensor[:size].cpu().numpy().tobytes() for tensor, size in zip(tensors, sizes, strict=True)]
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Reads numbers, texts, lists and maps; a pickle that names anything to call is refused."""
+    """Reads numbers, strings, lists and maps; a pickle that names anything to call is refused."""
 
     def find_class(self, module_name: str, global_name: str) -> Any:
         raise pickle.UnpicklingError(f"another process sent a {module_name}.{global_name}, which is not plain data")
 
 
 def refuse_code() -> None:
-    """Let torch's own collectives of objects take nothing but plain data from other processes, from now on."""
-    assert issubclass(distributed_c10d._unpickler, pickle.Unpickler)  # pyright: ignore[reportPrivateUsage]
-    distributed_c10d._unpickler = _PlainUnpickler  # pyright: ignore[reportPrivateUsage]
+    """Restrict torch's own collectives of objects to plain data from other processes."""
+    replace_unpickler(_PlainUnpickler)
 
 
 def _bytes(document: Any) -> bytes:
@@ -83,15 +82,10 @@ def _bytes(document: Any) -> bytes:
 
 
 def _tensor(body: bytes, size: int) -> torch.Tensor:
-    return torch.frombuffer(bytearray(body.ljust(size, b" ")), dtype=torch.uint8).to(_device())
+    return torch.frombuffer(bytearray(body.ljust(size, b" ")), dtype=torch.uint8).to(collective_device())
 
 
 def _checked(size: int) -> int:
     if not 0 <= size <= _LONGEST_BYTES:
         raise ValueError(f"another process announced {size} bytes, which is not possible")
     return size
-
-
-def _device() -> torch.device:
-    """The device that this group's collectives work on: NCCL's take no tensors of the CPU."""
-    return torch.device(distributed_c10d._get_object_coll_device())  # pyright: ignore[reportPrivateUsage]

@@ -1,4 +1,4 @@
-"""What a finished training publishes for serving: weights, tokenizer, card, plot, and the merged model if asked for."""
+"""Publishes a finished training for serving: weights, tokenizer, card, plot, and the merged model if configured."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tuneyard.train.report import merged_card, model_card, plot_loss
 from tuneyard.values import FinetuneValues
 from tuneyard.whereabouts import command
 
-MERGE_STOPPED = "stopped while merging: the adapter is published, and launching the run again merges it"
+MERGE_STOPPED = "stopped while merging: the adapter is published; launch the run again to merge it"
 MERGE_TEXTS = 8
 MERGE_PROMPTS = 4
 TEXT_TOKENS = 128
@@ -46,7 +46,7 @@ def write_final(
     rows: Sequence[Mapping[str, Any]],
     summary: Mapping[str, Any],
 ) -> None:
-    """Complete a folder that the trainer saved its model and tokenizer in.
+    """Complete the folder that the trainer saved its model and tokenizer to.
 
     Args:
         folder: With the weights or the adapter.
@@ -90,7 +90,7 @@ def write_final(
 
 
 def set_generation(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Let generation settings saved beside the weights name the tokenizer's stop token too.
+    """Add the tokenizer's stop token to the generation settings that are saved with the weights.
 
     A named chat template may end answers with another token than the base's settings know of.
 
@@ -109,7 +109,7 @@ def set_generation(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
 
 
 def _describe_as_base(base: Path, folder: Path, dtype: str) -> None:
-    """Let config.json name the type of the weights beside it, and the base's key-value cache: off in training only."""
+    """Write the weights' type and the base's key-value cache to config.json: the cache is off in training only."""
     path = folder / "config.json"
     if path.exists():
         cached = json.loads((base / path.name).read_text(encoding="utf-8")).get("use_cache", True)
@@ -171,8 +171,8 @@ def publish_merged(
         stop: Whether to end early.
 
     Raises:
-        IntegrityError: Where the merged model computes something else; it is not published then.
-        MergeStopped: Where `stop` wanted it.
+        IntegrityError: If the merged model computes something else; then it is not published.
+        MergeStopped: If `stop` returned True.
     """
     write_progress(workdir, phase="merging")
     base = Path(prepared.base_folder)
@@ -215,7 +215,7 @@ def _compared(row: Row) -> int:
 
 
 def _prompt(row: Row) -> list[int]:
-    """What comes before the first answer of a row, its end where it is long; one token where all of it is learnt."""
+    """Return the tokens before the first answer of a row, their end if long; one token if the whole row is trained."""
     first = int(np.argmax(row["loss_mask"]))
     return row["input_ids"][: max(first, 1)][-TEXT_TOKENS:].tolist()
 
@@ -226,9 +226,9 @@ def merge_later(
     """Publish the merged model of a run that is trained already.
 
     Raises:
-        IntegrityError: Where the published adapter is damaged, or the merge computes something else.
-        InvalidDataError: Where it asks for more than plain weights: it has been in a bucket since it was trained.
-        MergeStopped: Where `stop` wanted it.
+        IntegrityError: If the published adapter is damaged, or the merge computes something else.
+        InvalidDataError: If it needs more than plain weights: it has been in a bucket since it was trained.
+        MergeStopped: If `stop` returned True.
     """
     experiment = experiment_of(values, store)
     manifest = experiment.finished()

@@ -2,12 +2,12 @@
 
 The supervising process of each node holds one TCP connection to node 0's for as long as the run lasts. What a lost node
 means must not depend on how a collective of torch fails, which may take half an hour: a connection that breaks, or is
-silent for `SILENCE_SECONDS`, ends all other nodes with 8, and whatever started the nodes starts all of them again.
+silent for `SILENCE_SECONDS`, ends all other nodes with 8, and all nodes are started again by what launched them.
 
 A node and node 0 authenticate each other by the run's key (`links`). Then the node sends the facts about what it is
 about to train, and node 0 sends `welcome` to all nodes once everyone has joined. Each sends `ready` when its data is
 prepared; node 0 sends `go` with the port, one of its own, where torch's processes meet. `ended` carries an exit code.
-Node 0 forwards what the others send. A `beat` every few seconds tells silence apart from work.
+Node 0 forwards what the others send. A `beat` every few seconds distinguishes a silent node from a busy one.
 
 torch's own store and rendezvous do the same for those processes, but can't do it here: `docs/design/nodes.md`.
 """
@@ -35,7 +35,7 @@ MEETING_SECONDS = 600.0
 """How long a node waits for the others, unless `TUNEYARD_MEETING_SECONDS` is set."""
 BEAT_SECONDS = 5.0
 SILENCE_SECONDS = 40.0
-"""A node that sends nothing for this long is lost, even if its connection still stands."""
+"""A node that sends nothing for this long is lost, even if its connection is still open."""
 _AGREE_SECONDS = 60.0
 _POLL_SECONDS = 0.2
 _CLOSE_SECONDS = 3.0
@@ -43,7 +43,7 @@ _HANDSHAKE_SECONDS = 10.0
 _UNAUTHENTICATED = 64
 """The number of connections that may be unauthenticated at once."""
 _SUCCESS = (0, TERMINATED)
-_RESTART = "Whatever started the nodes starts all of them again; training resumes from the newest checkpoint."
+_RESTART = "Start all nodes again (a cluster does so itself); training resumes from the newest checkpoint."
 
 
 def facts_of(values: FinetuneValues, inputs: Inputs) -> dict[str, str]:
@@ -255,7 +255,7 @@ class Meeting:
             if answer == "underway":
                 deadline = time.monotonic() + seconds  # node 0 is alive, and ends before it starts again
                 if not notified:
-                    notify("the other nodes are training without this one: waiting until they start again")
+                    notify("the other nodes are training without this one: waiting until they restart")
                 notified = True
             self._wait(lambda: False, 1.0, stop)
         what = "; what answers there does not have this run's key" if self._foreign else ""

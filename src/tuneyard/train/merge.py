@@ -1,7 +1,7 @@
-"""Merge an adapter into its base, and only accept the result where it computes what the adapter computes.
+"""Merge an adapter into its base, and accept the result only if it computes what the adapter computes.
 
 The merge is done in float32 whatever the base's dtype, checked there, and cast once at the end: merging in bfloat16
-rounds every weight twice (peft#2368 is what that looks like). What was written is then read again, since a model with
+rounds every weight twice (peft#2368 is what that looks like). The written model is then read back, since a model with
 tied embeddings can lose one of two matrices on the way to disk: its weights have to be those that were merged, bit for
 bit, its settings have to compute the same with them, and in the dtype that it is served in it may lose little more than
 the adapter, or the base alone, loses by that dtype.
@@ -34,13 +34,13 @@ TOLERANCE = 1e-3
 """Largest difference of a logit between adapter and merged model in float32, relative to the largest logit."""
 
 SHARE = 0.02
-"""The same, relative to the largest change of a logit by the adapter: a part of it that is lost stands out."""
+"""The same, relative to the largest change of a logit by the adapter: the loss of a part of it shows."""
 
 ROUNDING = 2e-5
 """A difference of logits that rounding in float32 explains, relative to the largest logit (measured: up to 4e-6)."""
 
 FACTOR = 2.0
-"""How many times the divergence may be that the cast costs the adapter or the base (measured: 0.9 to 1.4)."""
+"""Largest divergence, relative to the one that the cast causes in the adapter or the base (measured: 0.9 to 1.4)."""
 
 ERRORS = 4.0
 """By how many of its standard errors a mean divergence has to be above that: single tokens can be most of it."""
@@ -52,11 +52,11 @@ ANSWER_TOKENS = 32
 """Length of the greedy answers that are compared."""
 
 REREAD_TEXTS = 2
-"""How many texts, the longest ones, tell whether the settings were written that belong to the weights."""
+"""How many texts, the longest ones, show whether the written settings belong to the weights."""
 
 
 class MergeStopped(Exception):  # noqa: N818  (no error, as trainer.Stopped is none)
-    """Raised where a merge is to end before it is done; nothing of it is left."""
+    """Raised when a merge is stopped before it is done; no file of it remains."""
 
 
 @dataclass(frozen=True)
@@ -119,18 +119,18 @@ def merge_adapter(
     Args:
         base_folder: The verified base model.
         adapter_folder: The adapter, as `save_pretrained` wrote it.
-        target: Where the merged weights go; made if need be.
+        target: The folder of the merged weights; created if missing.
         prompts: Token ids of the beginnings of some conversations; both models answer each of them greedily.
         texts: Held-out texts that both models read.
         entries: Entries of the base's config that the adapter was trained with; the merged model's config has them.
         stop: Whether to end early.
 
     Returns:
-        What was compared.
+        The results of the comparison.
 
     Raises:
-        IntegrityError: Where the merged model computes something else; nothing is left at `target` then.
-        MergeStopped: Where `stop` wanted it.
+        IntegrityError: If the merged model computes something else; nothing is left at `target` then.
+        MergeStopped: If `stop` returned True.
     """
     merge = _Merge(base_folder, adapter_folder, dict(entries or {}), stop)
     try:
@@ -191,18 +191,18 @@ class _Merge:
         difference = _check_exact(before, self._read(merged, texts), effect)
         self._cast(merged)
         weights = _digests(merged)
-        self._go_on()
+        self._check_stop()
         merged.save_pretrained(target)
         longest = sorted(texts, key=lambda text: len(text.ids))[-REREAD_TEXTS:]
         reread = (longest, self._read(merged.float(), longest))
         return _Exact(texts, len(prompts) * ANSWER_TOKENS, plain, before, difference, effect, weights, reread)
 
     def check_written(self, target: Path, exact: _Exact) -> MergeCheck:
-        """Read again what was written, and compare it with what was merged and with what the cast costs."""
+        """Read the written model back, and compare it with the merged one and with the cost of the cast."""
         gc.collect()  # models with adapters hold themselves
         of_base, of_adapter = self._losses(exact)
         gc.collect()
-        self._go_on()
+        self._check_stop()
         written = load_model(target, where=str(target), dtype=self._dtype).eval()
         _check_weights(exact.weights, _digests(written))
         of_merged = distance(exact.adapter, self._read(written, exact.texts))
@@ -239,7 +239,7 @@ class _Merge:
     def _read(self, model: Any, texts: Sequence[Text]) -> list[torch.Tensor]:
         found: list[torch.Tensor] = []
         for text in texts:
-            self._go_on()
+            self._check_stop()
             found += read_logits(model, [text])
         return found
 
@@ -249,7 +249,7 @@ class _Merge:
         ids = list(prompt)
         cache = None
         for _ in range(ANSWER_TOKENS):
-            self._go_on()
+            self._check_stop()
             unread = torch.tensor([ids if cache is None else ids[-1:]])
             output = model(input_ids=unread, past_key_values=cache, use_cache=True)
             cache = output.past_key_values
@@ -262,13 +262,13 @@ class _Merge:
             if weight.is_floating_point() and (name in self._types or isinstance(weight, torch.nn.Parameter)):
                 weight.data = weight.data.to(self._types.get(name, self._dtype))
 
-    def _go_on(self) -> None:
+    def _check_stop(self) -> None:
         if self._stop():
             raise MergeStopped
 
 
 def _separate(adapted: PeftModel) -> None:
-    """Give the output embeddings a matrix of their own where the adapter changes one of two that are tied.
+    """Assign the output embeddings a matrix of their own where the adapter changes one of two that are tied.
 
     Merging into the shared matrix would change both ends of the model, while the adapter changes one, or would change
     it twice where the adapter is tied too (`ensure_weight_tying`).
@@ -283,7 +283,7 @@ def _separate(adapted: PeftModel) -> None:
 
 
 def _untie(model: Any) -> None:
-    """Say in the settings that input and output embeddings are two where training made two of one."""
+    """Untie input and output embeddings in the settings if training has separated them."""
     inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
     if not model.config.tie_word_embeddings or outputs is None or inputs.weight is outputs.weight:
         return
@@ -312,7 +312,7 @@ def _check_exact(before: Sequence[torch.Tensor], after: Sequence[torch.Tensor], 
             difference=difference,
         )
     if others := other_choices(before, after, tie=2 * ROUNDING):
-        raise _refused(f"{others} tokens of the merged model's greedy answers are not the adapter's")
+        raise _refused(f"{others} tokens of the merged model's greedy answers differ from the adapter's")
     return difference
 
 
@@ -320,7 +320,7 @@ def _check_weights(merged: Mapping[str, str], written: Mapping[str, str]) -> Non
     lost = sorted(name for name in merged.keys() | written.keys() if merged.get(name) != written.get(name))
     if lost:
         more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
-        raise _refused(f"The written model's weights are not those that were merged: {lost[0]}{more}", weights=lost)
+        raise _refused(f"The written model's weights differ from the merged ones: {lost[0]}{more}", weights=lost)
 
 
 def _check_settings(merged: Sequence[torch.Tensor], written: Sequence[torch.Tensor]) -> None:
@@ -350,14 +350,14 @@ def _check_cast(merged: Distance, adapter: Distance, base: Distance, dtype: torc
     most = _poisson_bound(math.sqrt(FACTOR) * rate * merged.positions, limit=merged.positions)
     if merged.choices > most:
         raise _refused(
-            f"In {dtype} {merged.choices} of {merged.positions} greedy tokens of the written model are not the "
+            f"In {dtype} {merged.choices} of {merged.positions} greedy tokens of the written model differ from the "
             f"adapter's (allowed: {most})",
             choices=merged.choices,
         )
 
 
 def _poisson_bound(mean: float, *, limit: int) -> int:
-    """Give the least count up to a limit that a Poisson variable exceeds with a probability below `UNLIKELY`."""
+    """Return the least count up to a limit that a Poisson variable exceeds with a probability below `UNLIKELY`."""
     count, term = 0, math.exp(-mean)
     below = term
     while count < limit and 1 - below >= UNLIKELY:

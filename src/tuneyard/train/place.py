@@ -56,7 +56,7 @@ class Place:
         if not 0 <= node < nodes or not address:
             raise UsageError(
                 f"JOB_COMPLETION_INDEX is '{node}' and the address of node 0 is '{address}', "
-                f"which is no place among {nodes} nodes.",
+                f"which is not a position among {nodes} nodes.",
                 hint=f"Set JOB_COMPLETION_INDEX to 0 to {nodes - 1} and TUNEYARD_MASTER_ADDR to the address of node 0.",
             )
         # A node's own host name may resolve to the loopback interface, so only an IP address fixes where to listen.

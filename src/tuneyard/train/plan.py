@@ -1,7 +1,7 @@
-"""Which conversations each optimizer step holds, and which process takes which of them.
+"""Plans which conversations each optimizer step holds, and which process takes which of them.
 
 A step is planned, not sampled: the plan of an epoch depends on seed and epoch alone, never on the number of
-processes. Every process runs the same number of micro-batches per step; a share that runs short is an empty list,
+processes. Every process runs the same number of micro-batches per step; a process without rows left gets an empty list,
 which the collator turns into a row that adds nothing to loss or gradient. So N processes compute the losses of one,
 and the data cursor of a checkpoint is just its step.
 """
@@ -62,7 +62,7 @@ class StepPlan(Sampler[list[int]]):
 
     @property
     def batch_sampler(self) -> StepPlan:
-        """Itself: the Trainer reaches through this attribute to tell the epoch (`Trainer._run_epoch`)."""
+        """Itself: the Trainer sets the epoch through this attribute (`Trainer._run_epoch`)."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
@@ -79,7 +79,7 @@ class StepPlan(Sampler[list[int]]):
             yield from self._micro_batches(order, step)
 
     def micro_batches(self, step: int) -> list[list[int]]:
-        """Give this process's micro-batches of an optimizer step, counted from 0 over all epochs."""
+        """Return this process's micro-batches of an optimizer step, counted from 0 over all epochs."""
         epoch, self.epoch = self.epoch, step // self.steps
         try:
             return self._micro_batches(self._order(), step % self.steps)

@@ -1,8 +1,8 @@
 """Direct preference optimization (arxiv.org/abs/2305.18290): pairs as flat rows, their losses, the reference.
 
-The reference is the base model as delivered. What it says of each answer is computed once, before any adapter is put on
-it and any step is done, one pair at a time: so it depends on nothing that a run, a resume or a number of processes
-changes, and no second model is held while training.
+The reference is the base model as delivered. Its log-probabilities of each answer are computed once, before any adapter
+is added and any step is done, one pair at a time: so they depend on nothing that a run, a resume or the number of
+processes changes, and no second model is held during training.
 
 Shape letters: T tokens of the row, K trained targets, N pairs of the row; the last axis 2 is (chosen, rejected).
 """
@@ -53,7 +53,7 @@ class PairedRows(Dataset[Pair]):
         return Pair(chosen=chosen, rejected=rejected, reference=self.reference[index])
 
     def place(self, index: int) -> str:
-        """Name a pair by the file and line it comes from."""
+        """Return the file and line of a pair."""
         return self.rows.place(2 * index)
 
     @property
@@ -116,7 +116,7 @@ def answer_log_probs(
 
 
 def preference_losses(scores_N2: torch.Tensor, lengths_N2: torch.Tensor, args: DpoArgs) -> torch.Tensor:
-    """Compute the loss of each pair, the weighted sum of the losses that are asked for.
+    """Compute the loss of each pair, the weighted sum of the configured losses.
 
     Args:
         scores_N2: How much more likely each answer is than under the reference, as the logarithm of the ratio.
@@ -139,8 +139,8 @@ def _margin(scores_N2: torch.Tensor) -> torch.Tensor:
 def _sigmoid(scores_N2: torch.Tensor, lengths_N2: torch.Tensor, args: DpoArgs) -> torch.Tensor:
     """Equation 7 of the paper; with label smoothing the conservative form (ericmitchell.ai/cdpo.pdf)."""
     del lengths_N2
-    margin, doubt = args.beta * _margin(scores_N2), args.label_smoothing
-    return -(1 - doubt) * logsigmoid(margin) - doubt * logsigmoid(-margin)
+    margin, smoothing = args.beta * _margin(scores_N2), args.label_smoothing
+    return -(1 - smoothing) * logsigmoid(margin) - smoothing * logsigmoid(-margin)
 
 
 def _hinge(scores_N2: torch.Tensor, lengths_N2: torch.Tensor, args: DpoArgs) -> torch.Tensor:
@@ -174,7 +174,7 @@ def reference_log_probs(
     autocast: torch.dtype | None,
     advance: Callable[[int], Any],
 ) -> Iterator[tuple[int, list[float]]]:
-    """Compute what the base model says of the answers of some pairs.
+    """Compute the base model's log-probabilities of the answers of some pairs.
 
     Args:
         model: The base model, where it computes.

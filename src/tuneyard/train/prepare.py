@@ -1,7 +1,7 @@
-"""The data made ready and the base model verified, on the CPU, before a device is touched.
+"""Encodes the data and verifies the base model, on the CPU, before a device is used.
 
-Runs once per launch, in the supervising process; what the workers need is left in one file, `prepared.json`. The order
-is that of cost: what can't be trained, the device, then bytes, then every row of the data.
+Runs once per launch, in the supervising process; the workers read the result from one file, `prepared.json`. The checks
+are ordered by cost: unsupported values, the device, then bytes, then every row of the data.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Prepared:
         base_folder: The base model's verified files on this machine.
         rows_folder: The encoded training conversations (`EncodedRows`).
         validation_folder: The encoded validation conversations, or an empty string.
-        device: Where to train.
+        device: The device of the training.
         stored_dtype: The type that the base model is stored in, by torch's name.
         total: Conversations per optimizer step.
         per_device: Conversations per micro-batch.
@@ -67,12 +67,12 @@ class Prepared:
     trained: bool
 
     def write(self, workdir: Path) -> None:
-        """Leave it for the workers."""
+        """Write it for the workers."""
         (workdir / PREPARED_FILE).write_text(json.dumps(asdict(self)), encoding="utf-8")
 
     @staticmethod
     def read(workdir: Path) -> Prepared:
-        """Read what `write` left."""
+        """Read the file that `write` wrote."""
         facts: dict[str, Any] = json.loads((workdir / PREPARED_FILE).read_text(encoding="utf-8"))
         return Prepared(inputs=Inputs.of(facts.pop("inputs")), **facts)
 
@@ -83,20 +83,20 @@ def prepare(values: FinetuneValues, inputs: Inputs, store: Store, workdir: Path,
     Args:
         values: The resolved values.
         inputs: What goes into the run.
-        store: Where model and data lie and checkpoints go.
+        store: The store of model, data and checkpoints.
         workdir: A folder of this run on this machine.
-        notify: Called with what is done otherwise than asked, and why that is the same.
+        notify: Called with each deviation from the configuration, and why it is equivalent.
 
     Returns:
         What the workers need.
 
     Raises:
         InvalidValuesError: For what can't be trained, or is refused by a library; every such key at once.
-        AcceleratorMissingError: Where accelerators are asked for and are not there.
+        AcceleratorMissingError: If accelerators are requested but not present.
         InvalidDataError: With every bad row.
-        ConflictError: Where the run was begun with other rows.
-        IncompleteModelError: Where the base model's files don't hold the weights that its config names.
-        IntegrityError: Where delivered bytes differ from their manifest.
+        ConflictError: If the run was started with other rows.
+        IncompleteModelError: If the base model's files don't hold the weights that its config names.
+        IntegrityError: If delivered bytes differ from their manifest.
     """
     refuse_unsupported(values, notify)
     device = choose_device(values.gpuResource, values.finetuningGpus, key="finetuningGpus")
@@ -124,7 +124,7 @@ def prepare(values: FinetuneValues, inputs: Inputs, store: Store, workdir: Path,
         workdir,
         notify,
     )
-    SHARED_TEMPLATES.close()  # nothing is rendered while it trains
+    SHARED_TEMPLATES.close()  # nothing is rendered during training
     for folder in (rows, validation):
         if folder:
             encoded = EncodedRows(folder)
@@ -132,7 +132,7 @@ def prepare(values: FinetuneValues, inputs: Inputs, store: Store, workdir: Path,
             check_rows(outline, encoded.lengths, largest, encoded.place, virtual_tokens=room)
     rehearse_adapter(values, outline, base_folder)
     trained = experiment.finished() is not None
-    # A finished run keeps what it was trained on, whatever a newer tokenizer makes of the data.
+    # A finished run keeps what it was trained on, however a newer tokenizer encodes the data.
     digest = known.get(ROWS) if trained else _sha256(rows, validation)
     inputs = replace(inputs, fingerprint={**inputs.fingerprint, ROWS: digest, TEMPLATE_TIME: time})
     experiment.check(inputs.record(values))
@@ -163,13 +163,13 @@ def encode(
     workdir: Path,
     notify: Notify,
 ) -> tuple[Path, Path | None]:
-    """Check, encode and divide every row, and leave them on disk.
+    """Check, encode and split all rows, and write them to disk.
 
     Args:
         values: The resolved values.
         base_folder: The base model, for its tokenizer and chat template.
         training_files: Files of conversations.
-        validation_files: The same, where validation has files of its own.
+        validation_files: The same for validation, if it has separate files.
         workdir: Where `rows` and `validation` go.
         notify: Called with what a mix takes of each file.
 

@@ -1,4 +1,4 @@
-"""What a run leaves for people: the loss plot as SVG and PNG, and the model card."""
+"""What a run publishes for people: the loss plot as SVG and PNG, and the model card."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def plot_loss(rows: Sequence[Metrics], folder: Path, *, title: str, per: str = "
 
 
 def model_card(facts: Mapping[str, Any]) -> str:
-    """Write the card that lies beside published weights.
+    """Write the card that is published with the weights.
 
     Args:
         facts: `run`, `base`, `base_content_sha256`, `method`, `peft_type`, `datasets` (name → content SHA-256),

@@ -1,7 +1,7 @@
-"""Training with the weights shared out over the processes (PyTorch's FSDP 2), and checkpoints that are whole.
+"""Training with weights sharded over the processes (PyTorch's FSDP 2), and checkpoints that are whole.
 
 A checkpoint has the files of any other: the whole weights and the whole optimizer state, written by the main process.
-So a number of processes is nothing that a resume depends on, and what is published is served as it is.
+So a resume does not depend on the number of processes, and the published files are served as they are.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from safetensors.torch import load_file
 from torch.distributed.checkpoint.state_dict import (
@@ -21,6 +20,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
+from tuneyard.train.private import mark_sharded
 from tuneyard.train.trainer import SFTTrainer
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -28,23 +28,23 @@ _SHARED = StateDictOptions(full_state_dict=True, strict=False)
 
 
 class ShardedTrainer(SFTTrainer):
-    """`SFTTrainer` whose model lies in shares on all processes; see there for its arguments."""
+    """`SFTTrainer` whose model is sharded over all processes; see there for its arguments."""
 
     network: Any
     _whole: dict[str, torch.Tensor] | None = None
 
     def create_accelerator_and_postprocess(self) -> None:
-        """Make the accelerator; on the CPU too one that shares out weights, which accelerate does on devices alone."""
+        """Make the accelerator, which shards weights on the CPU too; accelerate itself does so on devices only."""
         super().create_accelerator_and_postprocess()
         state: Any = self.accelerator.state
         if state.distributed_type == DistributedType.FSDP:
             return
-        asked: Any = self.args.fsdp_plugin_args
-        plugin = FullyShardedDataParallelPlugin(**asked)
+        options: Any = self.args.fsdp_plugin_args
+        plugin = FullyShardedDataParallelPlugin(**options)
         if state.mixed_precision != "no":
             plugin.set_mixed_precision(state.mixed_precision)
         state.fsdp_plugin = plugin
-        AcceleratorState._shared_state["distributed_type"] = DistributedType.FSDP  # pyright: ignore[reportPrivateUsage]
+        mark_sharded()
         self.is_fsdp_enabled = True
 
     def gather(self) -> None:
@@ -59,8 +59,8 @@ class ShardedTrainer(SFTTrainer):
             self._save(output_dir, state_dict=whole)
 
     def whole_state(self) -> dict[str, torch.Tensor]:
-        """Give the weights that `gather` brought here."""
-        assert self._whole is not None, "gather comes first"
+        """Return the weights that `gather` collected."""
+        assert self._whole is not None, "gather is called first"
         return self._whole
 
     def _gathered(self) -> dict[str, torch.Tensor]:
@@ -83,7 +83,7 @@ class ShardedTrainer(SFTTrainer):
         set_model_state_dict(self.network, state, options=_SHARED)
 
     def _load_best_model(self) -> None:
-        assert self.state.best_model_checkpoint is not None, "the Trainer asks where there is one"
+        assert self.state.best_model_checkpoint is not None, "the Trainer calls it only if there is one"
         self._load_from_checkpoint(self.state.best_model_checkpoint)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:

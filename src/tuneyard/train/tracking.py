@@ -1,4 +1,4 @@
-"""Experiment trackers during training: one that fails is dropped, and the training goes on."""
+"""Experiment trackers during training: one that fails is dropped, and training continues."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _EVENTS = [name for name in dir(TrainerCallback) if name.startswith("on_")]
 
 
 def guard_trackers(trainer: Trainer, log: Notify) -> None:
-    """Let no tracker of a trainer end its training.
+    """Keep trackers from ending a trainer's training.
 
     Args:
         trainer: Before it trains; each of its trackers' callbacks is replaced by one that passes events on to it.
-        log: Takes one line where a tracker has failed.
+        log: Called with one line when a tracker fails.
     """
     handler = trainer.callback_handler
     names = {kind: name for name, kind in INTEGRATION_TO_CALLBACK.items()}
@@ -34,7 +34,7 @@ class _Guarded(TrainerCallback):
     Args:
         tracker: The callback of a tracker.
         name: transformers' name of it.
-        log: Takes one line where it has failed.
+        log: Called with one line when it fails.
     """
 
     def __init__(self, tracker: TrainerCallback, name: str, log: Notify) -> None:
@@ -54,9 +54,9 @@ class _Guarded(TrainerCallback):
             return
         try:
             getattr(self._tracker, event)(*args, **kwargs)
-        except Exception as error:  # a tracker's package raises what it likes, and nothing of it is the training's
+        except Exception as error:  # a tracker's package may raise anything, and none of it may end the training
             self._tracker = None
-            self._log(f"{self._name} fails, and nothing more of this run is reported to it: {reason_of(error)}")
+            self._log(f"{self._name} failed; nothing more of this run is reported to it: {reason_of(error)}")
 
 
 def _passing_on(event: str) -> Callable[..., None]:

@@ -4,11 +4,11 @@ What is overridden, and why:
 - `get_train_dataloader`, `evaluation_loop`: micro-batches come from `StepPlan`, so N processes compute what one does;
 - `compute_loss`: only trained positions get logits, and the sum is divided by the trained tokens of the whole step;
 - `_save_checkpoint`: the stock Trainer loses the loss window between two logs and its running totals; they are saved
-  beside the rest, and the folder is handed to `on_checkpoint` once every process has written its part;
+  beside the rest, and the folder is passed to `on_checkpoint` once every process has written its part;
 - `_maybe_log_save_evaluate`: the one place after a step's log, evaluation and save, where SIGTERM may end training
-  with nothing half-counted. The Trainer comes here again at an epoch's end: that step is saved and may be the last one
-  only then, else a resume from it would never log or evaluate the epoch;
-- `training_step`, `_get_grad_norm`: losses and norms are kept for `divergence`, which ends a training over them;
+  with consistent counters. The Trainer calls it a second time at the end of an epoch: that step is saved, and may be
+  the last one, only then; otherwise a resume from it would never log or evaluate the epoch;
+- `training_step`, `_get_grad_norm`: losses and norms are kept for `divergence`, which stops a training over them;
 - `_run_epoch`: the stock Trainer takes one step too many when it resumes where `max_steps` broke off an epoch.
 """
 
@@ -35,6 +35,7 @@ from tuneyard.train.exchange import gather_bytes
 from tuneyard.train.noise import EmbeddingNoise
 from tuneyard.train.plan import StepPlan
 from tuneyard.train.preferences import PairedRows
+from tuneyard.train.private import logged_loss, loss_since_last_log, restore_losses
 
 COUNTERS_FILE = "counters.json"
 """Beside the Trainer's own files in a checkpoint: what it would otherwise forget."""
@@ -43,7 +44,7 @@ REQUIRED_FILES = frozenset({"trainer_state.json", "optimizer.pt", "scheduler.pt"
 """What a checkpoint must hold to be resumed from; random states are per process and named by their rank."""
 
 
-class Stopped(Exception):  # noqa: N818 - the end of a process that was asked to stop, not an error
+class Stopped(Exception):  # noqa: N818 - the end of a process that was requested to stop, not an error
     """Raised out of `train` after SIGTERM, once the step it names is saved, and where another process has failed.
 
     Attributes:
@@ -67,9 +68,9 @@ class SFTTrainer(Trainer):
         total_batch_size: Conversations per optimizer step over all processes.
         row_form: How the conversations of a micro-batch go through this model.
         noise_alpha: Strength of the noise on embeddings (`noise`); None for none.
-        stop_requested: Asked after each step whether training is to end; any process's yes ends all.
-        still_publishing: Asked before the first step after a save is completed, again and again until every process's
-            answer is no: what a kill loses is at most what came between two saves.
+        stop_requested: Called after each step; training ends if it returns True in any process.
+        still_publishing: Called repeatedly before the first step after a save is completed, until it returns False in
+            every process: a kill then loses at most the steps between two saves.
         on_checkpoint: Called on the main process with each finished checkpoint's folder and step.
         callbacks: As transformers'.
     """
@@ -166,7 +167,7 @@ class SFTTrainer(Trainer):
     # ---- loss ----
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Compute a micro-batch's loss and gradients as the stock Trainer does, and keep the loss to look at."""
+        """Compute a micro-batch's loss and gradients as the stock Trainer does, and keep the loss for a check."""
         loss = super().training_step(*args, **kwargs)
         self.finite.note_loss(self.state.global_step, loss)
         return loss
@@ -190,7 +191,7 @@ class SFTTrainer(Trainer):
         Args:
             model: The (wrapped) model.
             inputs: What `collate` made.
-            return_outputs: Also return what the model says of the row.
+            return_outputs: Also return the model's scores of the row.
             num_items_in_batch: Items of the step over all processes; None for this row's own.
 
         Returns:
@@ -215,7 +216,7 @@ class SFTTrainer(Trainer):
             inputs: What `collate` made.
 
         Returns:
-            The sum, how many items it is of, and what the model says of them.
+            The sum, the number of items, and the model's scores of them.
         """
         labels_K = inputs["labels"][0]
         scores = self.forward_rows(model, inputs)
@@ -274,23 +275,23 @@ class SFTTrainer(Trainer):
         metrics = self.metrics_of(self._sum_over_processes(sums).tolist(), metric_key_prefix)
         self.finite.check_metrics(self.state.global_step, metrics)
         return EvalLoopOutput(
-            predictions=[],  # pyright: ignore[reportArgumentType] - nothing but the loss is asked for
+            predictions=[],  # pyright: ignore[reportArgumentType] - only the loss is requested
             label_ids=None,
             metrics=metrics,
             num_samples=len(self.validation_rows),
         )
 
     def evaluated(self, model: torch.nn.Module, inputs: Mapping[str, Any]) -> list[float]:
-        """Give the summed loss of a row, and the number of its trained tokens."""
+        """Return the summed loss of a row, and the number of its trained tokens."""
         total, tokens, _ = self.summed_loss(model, inputs)
         return [total.item(), float(tokens)]
 
     def metrics_of(self, sums: list[float], prefix: str) -> dict[str, float]:
-        """Name the means of what `evaluated` gave, summed over all rows and processes."""
+        """Name the means of the sums of `evaluated` over all rows and processes."""
         return {f"{prefix}_loss": sums[0] / max(sums[1], 1), f"{prefix}_tokens": int(sums[1])}
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
-        """Give `evaluate` a loader to hand on; `evaluation_loop` makes its own plan."""
+        """Return an empty loader for `evaluate` to pass on; `evaluation_loop` makes its own plan."""
         del eval_dataset
         return DataLoader([])  # pyright: ignore[reportArgumentType] - never iterated
 
@@ -323,24 +324,24 @@ class SFTTrainer(Trainer):
             self.on_checkpoint(folder, self.state.global_step)
 
     def gather(self) -> None:
-        """Do what every process has to before the main one saves by itself."""
+        """Prepare, on every process, for a save by the main process alone."""
         self._use_averages()
 
     def _load_best_model(self) -> None:
-        self._use_averages()  # else they would be made of the best model's weights
+        self._use_averages()  # otherwise they would be computed from the best model's weights
         super()._load_best_model()
 
     def _use_averages(self) -> None:
-        """Let weights be what an optimizer without a schedule trains them for: their averages, until the next step."""
+        """Set the weights to the averages that a schedule-free optimizer keeps, until the next step."""
         if callable(to_averages := getattr(self.optimizer, "eval", None)):
             to_averages()
 
     def save_final(self, folder: Path, types: Mapping[str, torch.dtype]) -> None:
-        """Save what is published, on the main process alone and after `gather`.
+        """Save the published files, on the main process alone and after `gather`.
 
         Args:
-            folder: Where to.
-            types: The type of each weight by name, where it is not the one that was trained in.
+            folder: The target folder.
+            types: The type of each weight by name, if it differs from the trained one.
         """
         if not types:
             self.save_model(str(folder))
@@ -349,20 +350,21 @@ class SFTTrainer(Trainer):
         self._save(str(folder), state_dict=state)
 
     def whole_state(self) -> dict[str, torch.Tensor]:
-        """Give the weights of a model without an adapter, of tied ones the first."""
+        """Return the weights of a model without an adapter, of tied ones the first."""
         tied: set[str] = set(getattr(self.network, "all_tied_weights_keys", None) or ())
         return {name: weight for name, weight in self.network.state_dict().items() if name not in tied}
 
     def _gathered_loss_window(self) -> list[float]:
         """The summed loss since the last log, of each process."""
+        mine = loss_since_last_log(self)
         if self.args.world_size == 1:
-            return [float(self._tr_loss)]
-        gathered = [torch.zeros_like(self._tr_loss) for _ in range(self.args.world_size)]
-        dist.all_gather(gathered, self._tr_loss)
+            return [float(mine)]
+        gathered = [torch.zeros_like(mine) for _ in range(self.args.world_size)]
+        dist.all_gather(gathered, mine)
         return [float(part) for part in gathered]
 
     def _gather_random_states(self, folder: Path) -> None:
-        """Bring the random states of other nodes' processes to the main process's folder, which is published."""
+        """Copy the random states of other nodes' processes to the main process's folder, which is published."""
         here = int(os.environ.get("LOCAL_WORLD_SIZE", self.args.world_size))
         if self.args.world_size == here:
             return
@@ -377,10 +379,11 @@ class SFTTrainer(Trainer):
                     (folder / f"rng_state_{process}.pth").write_bytes(state)
 
     def _write_counters(self, folder: Path, window: list[float]) -> None:
+        total_loss, last_logged_step = logged_loss(self)
         counters = {
             "loss_window": window,
-            "total_loss": self._total_loss_scalar,
-            "last_logged_step": self._globalstep_last_logged,
+            "total_loss": total_loss,
+            "last_logged_step": last_logged_step,
             "seconds": self.seconds_trained(),
             "best_step": self.state.best_global_step,
             "evaluations_without_better": [each.early_stopping_patience_counter for each in self._early_stops()],
@@ -388,7 +391,7 @@ class SFTTrainer(Trainer):
         (folder / COUNTERS_FILE).write_text(json.dumps(counters), encoding="utf-8")
 
     def restore_counters(self, folder: Path) -> None:
-        """Take up the counters of a checkpoint where its process left them.
+        """Restore the counters of a checkpoint.
 
         Args:
             folder: The checkpoint's folder.
@@ -399,24 +402,22 @@ class SFTTrainer(Trainer):
             mine = window[self.args.process_index]
         else:  # another number of processes: every process carries the mean, so the next log's mean is right
             mine = math.fsum(window) / len(window)
-        self._tr_loss = torch.tensor(mine, device=self.args.device)
-        self._total_loss_scalar = counters["total_loss"]
-        self._globalstep_last_logged = counters["last_logged_step"]
-        self._initial_global_step = 0  # train_loss is the mean over all steps, not over this attempt's
+        logged, last = counters["total_loss"], counters["last_logged_step"]
+        restore_losses(self, since_last_log=mine, logged=logged, last_logged_step=last)
         self.earlier_seconds = counters["seconds"]
-        if self.best_lost:  # its checkpoint is damaged: the next evaluation is the best again
+        if self.best_lost:  # its checkpoint is damaged: the next evaluation becomes the best one
             self.state.best_metric = self.state.best_global_step = self.state.best_model_checkpoint = None
         waited = [] if self.best_lost else counters.get("evaluations_without_better", [])
         for callback, count in zip(self._early_stops(), waited, strict=False):
             callback.early_stopping_patience_counter = count
-            if count >= callback.early_stopping_patience:  # it had ended, and was killed before it was published
+            if count >= callback.early_stopping_patience:  # training had ended, and was killed before it was published
                 self.control.should_training_stop = True
 
     def _early_stops(self) -> list[EarlyStoppingCallback]:
         return [each for each in self.callback_handler.callbacks if isinstance(each, EarlyStoppingCallback)]
 
     def seconds_trained(self) -> float:
-        """Seconds spent in `train` by this attempt and the ones it goes on from."""
+        """Seconds spent in `train` by this attempt and those it resumes from."""
         return self.earlier_seconds + time.monotonic() - self.started
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
@@ -451,16 +452,16 @@ class SFTTrainer(Trainer):
     def await_commit(self) -> None:
         """Wait, right after a save and on all processes together, until it is published.
 
-        Together and in short turns, since an exchange that waits for the main process has a time limit of its own.
+        Together and in short turns, since a collective that waits for the main process has a timeout.
         """
         if self._saved_step == self.state.global_step:
             while self._any_process(self.still_publishing):
                 pass
 
-    def _any_process(self, asked: Callable[[], bool]) -> bool:
+    def _any_process(self, condition: Callable[[], bool]) -> bool:
         failure: Exception | None = None
         try:
-            answer = float(asked())
+            answer = float(condition())
         except Exception as error:  # the others have to learn of it before this process ends
             failure, answer = error, math.inf
         total = self._sum_over_processes(torch.tensor([answer], dtype=torch.float64)).item()
@@ -472,16 +473,16 @@ class SFTTrainer(Trainer):
 
 
 class _RestoreCounters(TrainerCallback):
-    """Puts the counters back right after the Trainer has reset them."""
+    """Restores the counters right after the Trainer has reset them."""
 
     def __init__(self, trainer: SFTTrainer) -> None:
         self.trainer = trainer
 
     def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-        """Restore the counters of the checkpoint that training goes on from, if any."""
+        """Restore the counters of the checkpoint that training resumes from, if any."""
         self.trainer.started = time.monotonic()
         if self.trainer.resumed_from is not None:
-            # The saved state brings its own cadence along; the one asked for now counts.
+            # The saved state has the cadence of its attempt; the one configured now applies.
             self.trainer.state.compute_steps(self.trainer.args, self.trainer.state.max_steps)
             self.trainer.restore_counters(self.trainer.resumed_from)
 
@@ -493,5 +494,5 @@ class _AwaitCommit(TrainerCallback):
         self.trainer = trainer
 
     def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Wait for the save that the step before made, if it made one."""
+        """Wait for the save of the step before, if there is one."""
         self.trainer.await_commit()

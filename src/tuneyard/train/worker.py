@@ -1,7 +1,7 @@
-"""One training process: take the run over, go on from its newest checkpoint, train, publish.
+"""One training process: claim the run, resume from its newest checkpoint, train, publish.
 
-The main process (rank 0) alone takes the run over and publishes; the others wait for it where it decides something for
-all. With several nodes the first process of each other node fetches the checkpoint that the main process goes on from.
+Only the main process (rank 0) claims the run and publishes; the others wait for it where it decides something for all.
+With several nodes the first process of each other node fetches the checkpoint that the main process resumes from.
 `python -m tuneyard.train.worker` is how the supervisor starts it; with one process it is called directly.
 """
 
@@ -40,7 +40,7 @@ from tuneyard.progress import moving_bar, progress_bar
 from tuneyard.store import Manifest, Store
 from tuneyard.train.arguments import CHECKPOINTS, training_arguments
 from tuneyard.train.assembly import assemble, for_all
-from tuneyard.train.callbacks import Metrics, TellProgress
+from tuneyard.train.callbacks import Metrics, ProgressReporter
 from tuneyard.train.dpo import DPOTrainer
 from tuneyard.train.events import how_to_view, write_events
 from tuneyard.train.exchange import gather
@@ -55,7 +55,7 @@ from tuneyard.train.trainer import REQUIRED_FILES, SFTTrainer, Stopped
 from tuneyard.values import EarlyStopping, FinetuneValues
 
 _TURN_SECONDS = 0.25
-_TELL_AFTER_SECONDS = 5.0
+_LOG_AFTER_SECONDS = 5.0
 
 FLUSH_SECONDS = 600.0
 """How long the end of a process waits for its last checkpoint to be published."""
@@ -64,28 +64,28 @@ logger = logging.getLogger(__name__)
 
 
 def work(values: FinetuneValues, store: Store, workdir: Path, stop: StopRequest) -> int:
-    """Train as one process of however many the environment tells of.
+    """Train as one of the processes that the environment describes.
 
     Args:
         values: The resolved values.
-        store: Where the run lies.
-        workdir: The process's folder, with what `prepare` left; becomes the current folder.
-        stop: Asked after each step whether to end.
+        store: The store of the run.
+        workdir: The process's folder, with the result of `prepare`; becomes the current folder.
+        stop: Called after each step; returns whether to end.
 
     Returns:
         0 when the run is finished and published, 143 when it was stopped and its last step is saved and published.
 
     Raises:
-        IntegrityError: Where checkpoints are there and none verifies.
-        ConflictError: Where another attempt has taken the run over.
+        IntegrityError: If there are checkpoints but none verifies.
+        ConflictError: If another attempt has claimed the run.
     """
     try:
         return _work(values, store, workdir, stop)
     except RuntimeError as error:
         if _nodes() > 1 and _lost_peer(error):
             raise UnavailableError(
-                f"the exchange with another node broke off: {str(error).splitlines()[0]}",
-                hint="the supervising process tells which node is gone",
+                f"The connection to another node was lost: {str(error).splitlines()[0]}.",
+                hint="See the supervising process's log for the node that was lost.",
             ) from error
         raise
 
@@ -101,7 +101,7 @@ def _work(values: FinetuneValues, store: Store, workdir: Path, stop: StopRequest
             begun = for_all(arguments, (lambda: asdict(run.begin())) if run.main else None)
             start = _Start(**begun) if begun is not None else None
             if start is None or not _all_have(arguments, start, run.follow):
-                return TERMINATED  # the process that could not begin tells why
+                return TERMINATED  # the process that failed to begin reports why
             if run.main:
                 stack.enter_context(run.publish_in_background())
             trainer = run.trainer(arguments, stop, start)
@@ -117,13 +117,13 @@ def _nodes() -> int:
 
 
 def _lost_peer(error: RuntimeError) -> bool:
-    """Whether torch's exchange has lost another process; gloo tells it by a text alone."""
+    """Whether a collective has lost another process; gloo reports that by a message only."""
     return isinstance(error, dist.DistError) or "gloo" in str(error)
 
 
 @dataclass(frozen=True)
 class _Start:
-    """Where training goes on from: a checkpoint's folder or an empty string, and whether its best one is gone.
+    """Where training resumes from: a checkpoint's folder or an empty string, and whether its best one is lost.
 
     `step` and `attempt` name the checkpoint for nodes that have to fetch it themselves.
     """
@@ -149,7 +149,7 @@ class _Run:
         self.metrics: MetricsLog
         self.events: EventFiles
         self.publisher: Publisher
-        self.progress: TellProgress
+        self.progress: ProgressReporter
         self.published: set[Path] = set()
         self.tidying = threading.Lock()
         self.best_step: int | None = None
@@ -158,19 +158,19 @@ class _Run:
     # ---- begin ----
 
     def begin(self) -> _Start:
-        """Take the run over and bring back its newest checkpoint."""
+        """Claim the run and restore its newest checkpoint."""
         write_progress(self.workdir, phase="restoring")
-        asked = self.values.finetuning_config.run_conf.resume_from_checkpoint
+        resume = self.values.finetuning_config.run_conf.resume_from_checkpoint
         record = self.prepared.inputs.record(self.values)
-        self.attempt = self.experiment.claim(record, resume=asked is not False, on_damage=logger.warning)
+        self.attempt = self.experiment.claim(record, resume=resume is not False, on_damage=logger.warning)
         restored = None
-        if asked is not False:
+        if resume is not False:
             with progress_bar("looking for checkpoints", None, "bytes") as advance:
                 restored = self.experiment.restore(Path(CHECKPOINTS), on_damage=logger.warning, advance=advance)
-        if restored is None and asked is True:
+        if restored is None and resume is True:
             raise NotFoundError(
-                f"{self.experiment.prefix} has no checkpoint to go on from, and resume_from_checkpoint is true",
-                hint="--set finetuning_config.run_conf.resume_from_checkpoint=auto starts where there is none",
+                f"'{self.experiment.prefix}' has no checkpoint to resume from, but resume_from_checkpoint is true.",
+                hint="Use --set finetuning_config.run_conf.resume_from_checkpoint=auto to start at step 0 without one.",
             )
         self.attempt.begin(restored.ref if restored else None)
         _delete_others(Path(CHECKPOINTS), keep={restored.path, restored.best} if restored else set())
@@ -191,7 +191,7 @@ class _Run:
         )
 
     def follow(self, start: _Start) -> None:
-        """Fetch, on another node than the main process's, the checkpoint that it goes on from."""
+        """Fetch, on another node, the checkpoint that the main process resumes from."""
         kept: set[Path | None] = set()
         if start.folder:
             ref = CheckpointRef.at(self.experiment.prefix, start.step, start.attempt)
@@ -227,7 +227,7 @@ class _Run:
     # ---- train ----
 
     def trainer(self, arguments: TrainingArguments, stop: StopRequest, start: _Start) -> SFTTrainer | None:
-        """Load model and data and put the trainer together; None where another process found that it can't be."""
+        """Load model and data and build the trainer; return None if another process found that it can't be built."""
         config = self.values.finetuning_config
         if self.main:
             write_progress(self.workdir, phase="loading")
@@ -237,7 +237,7 @@ class _Run:
             return None
         model, rows = built.model, built.rows
         self.published_types = built.published_types
-        self.progress = TellProgress(
+        self.progress = ProgressReporter(
             self.workdir,
             self._append,
             seconds_trained=lambda: trainer.seconds_trained(),
@@ -277,20 +277,20 @@ class _Run:
         return SFTTrainer if shards(self.values) is None else ShardedTrainer
 
     def _ending(self, stop: StopRequest) -> Callable[[], bool]:
-        """Ask after each step; the main process also learns here of trouble with publishing, which ends the run."""
+        """Return the check after each step; in the main process it also raises errors of publishing."""
 
-        def ask() -> bool:
+        def stopping() -> bool:
             if self.main:
                 self.publisher.check()
             return stop()
 
-        return ask
+        return stopping
 
     def _publishing(self) -> Callable[[], bool]:
-        """Ask, before the step after a save is completed, whether that save is still to be committed."""
+        """Return the check before the step after a save is completed: whether that save is not committed yet."""
         began: float | None = None
 
-        def ask() -> bool:
+        def publishing() -> bool:
             nonlocal began
             if not self.main or self.publisher.await_commit(timeout_seconds=_TURN_SECONDS):
                 began = None
@@ -298,12 +298,14 @@ class _Run:
             now = time.monotonic()
             if began is None:
                 began = now
-            elif now - began >= _TELL_AFTER_SECONDS:
+            elif now - began >= _LOG_AFTER_SECONDS:
                 began = math.inf
-                logger.info("waiting for the last save to be published: a kill costs at most one save interval")
+                logger.info(
+                    "waiting for the last checkpoint to be published, so that a kill loses at most one save interval"
+                )
             return True
 
-        return ask
+        return publishing
 
     def _append(self, row: Metrics) -> None:
         if row["kind"] != "summary":  # written once, at the very end
@@ -321,7 +323,7 @@ class _Run:
         return submit
 
     def train(self, trainer: SFTTrainer, start: _Start, stop: StopRequest) -> int:
-        """Train to the end or to a stop, and publish what came of it."""
+        """Train to the end or to a stop, and publish the result."""
         try:
             with moving_bar() if self.main else nullcontext(self.progress.show) as self.progress.show:
                 result = trainer.train(resume_from_checkpoint=start.folder or None)
@@ -343,7 +345,7 @@ class _Run:
     # ---- finish ----
 
     def _finish(self, trainer: SFTTrainer, train_loss: float) -> tuple[Path, Manifest]:
-        """Publish what came of the training, and return its folder and manifest."""
+        """Publish the result of the training, and return its folder and manifest."""
         write_progress(self.workdir, phase="publishing", step=trainer.state.global_step)
         self.publisher.flush(timeout_seconds=FLUSH_SECONDS)
         last_evaluation = [row["eval_loss"] for row in self.metrics.rows() if row["kind"] == "eval"]
@@ -371,7 +373,7 @@ class _Run:
         return final, manifest
 
     def _merge(self, final: Path, manifest: Manifest, stop: StopRequest) -> bool:
-        """Publish the merged model too; False where that was stopped."""
+        """Publish the merged model too; return False if that was stopped."""
         try:
             publish_merged(self.attempt, final, manifest, self.workdir, self.values, self.prepared, stop)
         except MergeStopped:
@@ -386,12 +388,12 @@ class _Run:
                 self.store.put(f"{self.experiment.prefix}/{name}", (final / name).read_bytes())
 
 
-def _early_stopping(asked: EarlyStopping | None) -> list[TrainerCallback]:
-    return [EarlyStoppingCallback(**asked.model_dump())] if asked else []
+def _early_stopping(config: EarlyStopping | None) -> list[TrainerCallback]:
+    return [EarlyStoppingCallback(**config.model_dump())] if config else []
 
 
 def _all_have(arguments: TrainingArguments, start: _Start, follow: Callable[[_Start], None]) -> bool:
-    """Let the first process of each other node fetch the checkpoint; False where another one could not."""
+    """Let the first process of each other node fetch the checkpoint; return False if another one could not."""
     if _nodes() == 1:
         return True
     failed = True

@@ -45,8 +45,10 @@ def test_there_are_at_least_twenty_configurations_of_four_architectures():
 def test_the_estimated_peak_is_near_the_measured_one(name, models, tmp_path):
     case = CASES[name]
     lay_out(case, models, tmp_path / "store")
-    told = estimate(FinetuneValues.model_validate(case.values()), open_store((tmp_path / "store").as_uri()))
+    estimated = estimate(FinetuneValues.model_validate(case.values()), open_store((tmp_path / "store").as_uri()))
     measured = measured_peak(case, tmp_path / "store", tmp_path / "work")
-    ratio = told.memory.total / measured
-    print(f"| {name} | {told.memory.total / 2**20:.0f} | {measured / 2**20:.0f} | {ratio:.2f} |")
-    assert ratio == pytest.approx(1, abs=TOLERANCE.get(name, 0.15)), f"{told.memory} estimated, {measured} measured"
+    ratio = estimated.memory.total / measured
+    print(f"| {name} | {estimated.memory.total / 2**20:.0f} | {measured / 2**20:.0f} | {ratio:.2f} |")
+    assert ratio == pytest.approx(1, abs=TOLERANCE.get(name, 0.15)), (
+        f"{estimated.memory} estimated, {measured} measured"
+    )

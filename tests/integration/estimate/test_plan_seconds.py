@@ -13,7 +13,7 @@ from lab.training import REMOTE, environment, train
 
 
 @pytest.mark.soak  # by the clock, so it may not run beside others
-def test_the_estimated_time_is_of_the_size_of_the_measured_one(tmp_path):
+def test_the_estimated_time_is_close_to_the_measured_one(tmp_path):
     case = Case("plain", 160, 4, {"training_args.max_steps": 4})
     lay_out(case, tmp_path / "models", tmp_path / "store")
     values = tmp_path / "plan.json"

@@ -48,8 +48,8 @@ def moved(store, weights):
 
 
 def test_every_weight_of_a_bfloat16_model_learns_in_full_finetuning(store, tmp_path):
-    said = train(changed(**FULL), store, tmp_path / "work")
-    assert "trained weights are float32 and computed in bfloat16" in said
+    log = train(changed(**FULL), store, tmp_path / "work")
+    assert "trained weights are float32 and computed in bfloat16" in log
     weights = newest_weights(store)
     assert {weight.dtype for weight in weights.values()} == {torch.float32}
     used = [name for name in weights if "embed" not in name]  # rows of tokens that no text has never move

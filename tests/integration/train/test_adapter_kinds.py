@@ -1,4 +1,4 @@
-"""Adapters of every kind: trained whole, resumed after a kill, merged, and served by our own server."""
+"""Adapters of every kind: trained whole, resumed after a kill, merged, and served by our server."""
 
 import json
 import re
@@ -52,7 +52,7 @@ def trained(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_killed_training_goes_on_bit_for_bit_and_learns(kind, trained):
+def test_a_killed_training_resumes_bit_for_bit_and_learns(kind, trained):
     losses = [row["loss"] for row in metrics(trained[kind]) if row["kind"] == "train"]
     assert len(losses) == 5
     assert len(set(losses)) == 5
@@ -63,13 +63,13 @@ def test_a_killed_training_goes_on_bit_for_bit_and_learns(kind, trained):
 def loaded(store, workdir):
     from tuneyard.serving.loading import load_models
 
-    asked = InferenceValues.model_validate({"model": f"s3://{REMOTE}/checkpoint-final", "gpuResource": ""})
-    placement = place_models(asked, open_store(store.as_uri()), workdir)
-    return load_models(placement, app_settings(asked.vllm_engine_args), "cpu"), placement, asked
+    served = InferenceValues.model_validate({"model": f"s3://{REMOTE}/checkpoint-final", "gpuResource": ""})
+    placement = place_models(served, open_store(store.as_uri()), workdir)
+    return load_models(placement, app_settings(served.vllm_engine_args), "cpu"), placement, served
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_our_own_server_answers_with_what_was_trained(kind, trained, tmp_path):
+def test_our_own_server_serves_the_trained_adapter(kind, trained, tmp_path):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
@@ -91,7 +91,7 @@ def test_our_own_server_answers_with_what_was_trained(kind, trained, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["dora", "vera", "ia3"])
-def test_what_vllm_refuses_can_be_merged(kind, trained, tmp_path):
+def test_an_adapter_that_vllm_refuses_can_be_merged(kind, trained, tmp_path):
     final = trained[kind] / REMOTE / "checkpoint-final"
     check = merge_adapter(trained[kind] / MODEL, final, tmp_path / "merged", [[5, 6, 7, 8], [9, 10]])
     assert check.logits < 1e-5
@@ -107,41 +107,41 @@ def test_what_vllm_refuses_can_be_merged(kind, trained, tmp_path):
         ("prompt", "peft_type is not LoRA", "can't be merged"),
     ],
 )
-def test_vllm_refuses_by_name_and_the_values_say_so_before_the_training(kind, why, way, trained, tmp_path):
-    _, placement, asked = loaded(trained[kind], tmp_path)
+def test_vllm_refuses_by_name_and_a_notice_precedes_the_training(kind, why, way, trained, tmp_path):
+    _, placement, served = loaded(trained[kind], tmp_path)
     with pytest.raises(InvalidValuesError, match=re.escape(why)) as caught:
-        build_command(asked, placement, host="127.0.0.1", port=1, guarded=False, on_cpu=True, finish_seconds=5)
+        build_command(served, placement, host="127.0.0.1", port=1, guarded=False, on_cpu=True, finish_seconds=5)
     assert caught.value.exit_code == 3
     assert way in caught.value.hint
-    told: list[str] = []
-    check_values(FinetuneValues, values(kind), notice=told.append)
-    assert len(told) == 1
-    assert told[0].startswith("vLLM can't serve this adapter:")
-    assert ("can't be merged either" if kind == "prompt" else "mergeAdapter=true also publishes") in told[0]
+    notices: list[str] = []
+    check_values(FinetuneValues, values(kind), notice=notices.append)
+    assert len(notices) == 1
+    assert notices[0].startswith("vLLM can't serve this adapter:")
+    assert ("can't be merged either" if kind == "prompt" else "mergeAdapter=true also publishes") in notices[0]
 
 
 @pytest.mark.parametrize("kind", ["rslora"])
-def test_vllm_takes_a_rank_stabilized_adapter_and_nothing_is_told(kind, trained, tmp_path):
-    _, placement, asked = loaded(trained[kind], tmp_path)
-    command = build_command(asked, placement, host="127.0.0.1", port=1, guarded=False, on_cpu=True, finish_seconds=5)
+def test_vllm_takes_a_rank_stabilized_adapter_without_a_notice(kind, trained, tmp_path):
+    _, placement, served = loaded(trained[kind], tmp_path)
+    command = build_command(served, placement, host="127.0.0.1", port=1, guarded=False, on_cpu=True, finish_seconds=5)
     assert "--enable-lora" in command
-    told: list[str] = []
-    check_values(FinetuneValues, values(kind), notice=told.append)
-    assert told == []
+    notices: list[str] = []
+    check_values(FinetuneValues, values(kind), notice=notices.append)
+    assert notices == []
 
 
-def test_a_prompt_begins_with_a_text_and_nothing_published_names_this_machine(tmp_path):
+def test_a_prompt_starts_from_a_text_and_no_published_file_names_this_machine(tmp_path):
     lay_out(tmp_path / "store")
     kwargs = {"num_virtual_tokens": 4, "prompt_tuning_init": "TEXT", "prompt_tuning_init_text": "What is a yard?"}
-    asked = values("prompt", **{f"{CONF}.peft_kwargs": kwargs, ARGUMENTS + "gradient_checkpointing": True})
-    assert train_here(asked, tmp_path / "store", tmp_path / "work") == 0
+    served = values("prompt", **{f"{CONF}.peft_kwargs": kwargs, ARGUMENTS + "gradient_checkpointing": True})
+    assert train_here(served, tmp_path / "store", tmp_path / "work") == 0
     config = json.loads((tmp_path / "store" / REMOTE / "checkpoint-final/adapter_config.json").read_text())
     assert config["tokenizer_name_or_path"] == MODEL
     machine = str(tmp_path).encode()
     assert not [p for p in (tmp_path / "store" / REMOTE).rglob("*") if p.is_file() and machine in p.read_bytes()]
 
 
-def test_a_conversation_after_its_prompt_has_the_logits_that_it_has_alone(tmp_path):
+def test_a_conversation_after_its_prompt_has_the_same_logits_as_alone(tmp_path):
     from peft import PromptTuningConfig
     from transformers import AutoModelForCausalLM
 
@@ -183,8 +183,8 @@ def test_two_processes_have_the_losses_of_one(kind, tmp_path):
     losses = {}
     for processes in (1, 2):
         remote = f"{REMOTE}-{processes}"
-        asked = values(kind, **{f"{CONF}.peft_kwargs": kwargs}, checkpointsRemote=remote, finetuningGpus=processes)
-        train(asked, tmp_path / "store", tmp_path / f"work-{processes}")
+        served = values(kind, **{f"{CONF}.peft_kwargs": kwargs}, checkpointsRemote=remote, finetuningGpus=processes)
+        train(served, tmp_path / "store", tmp_path / f"work-{processes}")
         losses[processes] = [row["loss"] for row in metrics(tmp_path / "store", remote) if row["kind"] == "train"]
     assert len(losses[1]) == 5
     assert losses[2] == pytest.approx(losses[1], abs=1e-5, rel=0)

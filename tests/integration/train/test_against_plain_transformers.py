@@ -133,7 +133,7 @@ def plain_training(model, **settings):
 
 
 def compare(store, plain, *, share=2e-3):
-    """Compare losses, norms of gradients and the way that the weights have gone."""
+    """Compare losses, norms of gradients and the changes of the weights."""
     assert logged(store, "loss") == pytest.approx(plain.losses, rel=1e-5)
     assert logged(store, "grad_norm") == pytest.approx(plain.norms, rel=1e-3)
     ours = weights_of(store / REMOTE / "checkpoint-final")
@@ -237,7 +237,7 @@ def test_label_smoothing_is_the_share_of_the_uniform_distribution(folder, tmp_pa
         ({}, 1.0),
     ],
 )
-def test_the_rate_is_scaled_by_what_overrides_say(overrides, scale, folder, tmp_path):
+def test_the_learning_rate_is_scaled_by_overrides(overrides, scale, folder, tmp_path):
     store = laid_out(folder, tmp_path)
     rate = RATE / 16
     values = changed(
@@ -356,7 +356,7 @@ def test_a_recurrent_model_trains_as_plain_transformers_with_pairs_too(tmp_path)
         assert logged(store, "loss") == pytest.approx(plain.losses, rel=1e-4)
 
 
-def test_noise_on_embeddings_is_that_of_each_conversation_in_a_training(folder, tmp_path, monkeypatch):
+def test_noise_on_embeddings_is_per_conversation_in_a_training(folder, tmp_path, monkeypatch):
     from tuneyard.train.noise import EmbeddingNoise
 
     bounds = []

@@ -1,4 +1,4 @@
-"""What a run may choose its best checkpoint by is what its evaluations measure, no more and no less."""
+"""What a run may choose its best checkpoint by is exactly what its evaluations measure."""
 
 from __future__ import annotations
 

@@ -30,8 +30,8 @@ def trained(tmp_path_factory):
 
 
 def placed(store, workdir):
-    asked = InferenceValues.model_validate({"model": f"s3://{REMOTE}/checkpoint-final", "gpuResource": ""})
-    return asked, place_models(asked, open_store(store.as_uri()), workdir)
+    served = InferenceValues.model_validate({"model": f"s3://{REMOTE}/checkpoint-final", "gpuResource": ""})
+    return served, place_models(served, open_store(store.as_uri()), workdir)
 
 
 def logits(model):
@@ -39,16 +39,16 @@ def logits(model):
         return model(torch.tensor([[5, 6, 7, 8, 9, 10, 11, 12]])).logits
 
 
-def test_the_manifest_and_the_card_name_what_was_changed_and_nothing_else(trained):
+def test_the_manifest_and_the_card_name_exactly_the_changed_entries(trained):
     about = json.loads((trained / REMOTE / "checkpoint-final/manifest.json").read_text())["about"]
     assert about["config"] == {**ROTATION, "attention_dropout": 0.1}
     card = (trained / REMOTE / "checkpoint-final/README.md").read_text()
     assert '| config.json `rope_parameters`, changed | `{"rope_theta": 50, "rope_type": "default"}` |' in card
 
 
-def test_what_is_served_and_merged_is_what_plain_transformers_and_peft_compute_with_these_entries(trained, tmp_path):
-    asked, placement = placed(trained, tmp_path)
-    tuned, base = load_models(placement, app_settings(asked.vllm_engine_args), "cpu")
+def test_served_and_merged_models_match_plain_transformers_with_these_entries(trained, tmp_path):
+    served, placement = placed(trained, tmp_path)
+    tuned, base = load_models(placement, app_settings(served.vllm_engine_args), "cpu")
     final = trained / REMOTE / "checkpoint-final"
     alone = AutoModelForCausalLM.from_pretrained(trained / MODEL, **ROTATION)
     torch.testing.assert_close(logits(base.model), logits(alone))
@@ -61,8 +61,8 @@ def test_what_is_served_and_merged_is_what_plain_transformers_and_peft_compute_w
 
 
 def test_vllm_gets_the_entries(trained, tmp_path):
-    asked, placement = placed(trained, tmp_path)
-    command = build_command(asked, placement, host="127.0.0.1", port=1, guarded=False, on_cpu=True, finish_seconds=5)
+    served, placement = placed(trained, tmp_path)
+    command = build_command(served, placement, host="127.0.0.1", port=1, guarded=False, on_cpu=True, finish_seconds=5)
     overrides = json.loads(command[command.index("--hf-overrides") + 1])
     assert overrides == {**ROTATION, "attention_dropout": 0.1}
 

@@ -1,4 +1,4 @@
-"""A loss or a gradient that is not finite ends a training with exit 3, names step and rows, and publishes nothing."""
+"""A loss or a gradient that is not finite stops a training with exit 3, names step and rows, and publishes nothing."""
 
 import json
 import shutil
@@ -53,14 +53,14 @@ def spoilt_model(folder, name):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("model.norm.weight", "error: The model 'default-bucket/models/tiny' predicts nan"),
+        ("model.norm.weight", "error: The model 'default-bucket/models/tiny' predicts NaN"),
         ("model.layers.1.mlp.down_proj.weight", "error: The loss of step 1 is nan"),
     ],
 )
-def test_a_base_with_nan_in_it_ends_before_or_in_the_first_step(name, words, tmp_path):
+def test_a_base_with_nan_stops_before_or_in_the_first_step(name, words, tmp_path):
     lay_out(tmp_path / "store", folder=spoilt_model(tmp_path / "model", name))
-    said = train(changed(**SHORT), tmp_path / "store", tmp_path / "work", code=3)
-    assert words in said
+    log = train(changed(**SHORT), tmp_path / "store", tmp_path / "work", code=3)
+    assert words in log
     assert not list((tmp_path / "store" / REMOTE).glob("checkpoint-*"))
 
 
@@ -103,7 +103,7 @@ def places(step, micro):
     return [f"{step}/{micro}"]
 
 
-def test_what_is_kept_is_looked_at_once_and_the_first_that_is_not_finite_is_named():
+def test_kept_values_are_checked_once_and_the_first_that_is_not_finite_is_named():
     finite = Finite(places, learning_rate=0.1, scaled=False)
     finite.note_loss(0, torch.tensor(1.0))
     finite.note_loss(0, torch.tensor(2.0))
@@ -118,7 +118,7 @@ def test_what_is_kept_is_looked_at_once_and_the_first_that_is_not_finite_is_name
     finite.check()
 
 
-def test_norms_of_scaled_losses_may_be_infinite_for_a_while_but_not_for_ever():
+def test_norms_of_scaled_losses_may_be_infinite_for_a_limited_number_of_steps():
     finite = Finite(places, learning_rate=0.1, scaled=True)
     finite.note_norm(0, torch.tensor(float("inf")))
     finite.check()
@@ -128,7 +128,7 @@ def test_norms_of_scaled_losses_may_be_infinite_for_a_while_but_not_for_ever():
     assert step == 40
 
 
-def test_gradients_of_zero_beside_a_loss_are_no_success():
+def test_zero_gradients_with_a_loss_are_an_error():
     finite = Finite(places, learning_rate=0.1, scaled=False)
     finite.note_loss(2, torch.tensor(0.0))
     finite.note_norm(2, torch.tensor(0.0))
@@ -139,7 +139,7 @@ def test_gradients_of_zero_beside_a_loss_are_no_success():
         finite.check()
 
 
-def test_weights_are_looked_at_before_they_are_saved():
+def test_weights_are_checked_before_they_are_saved():
     model = torch.nn.Linear(2, 2)
     finite = Finite(places, learning_rate=0.1, scaled=False)
     finite.check_weights(3, model)

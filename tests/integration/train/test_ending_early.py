@@ -1,4 +1,4 @@
-"""A training that ends where evaluations no longer get better, whatever interrupts it before."""
+"""Early stopping when evaluations no longer improve, with interruptions before."""
 
 import json
 
@@ -31,7 +31,7 @@ def test_evaluations_counted_before_a_kill_count_after_it(tmp_path):
     assert (summary["step"], summary["max_steps"]) == (8, 20)
 
 
-def test_a_training_that_had_ended_early_and_was_not_published_trains_no_further_step(tmp_path):
+def test_an_unpublished_training_that_ended_early_trains_no_further_step(tmp_path):
     store = tmp_path / "store"
     lay_out(store)
     train_here(changed(**EARLY), store, tmp_path / "work")

@@ -1,4 +1,4 @@
-"""A base model whose files ask for code is refused before training, and before any of its rows is read."""
+"""A base model whose files require code is refused before training, and before any of its rows is read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tuneyard.values import FinetuneValues
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    """A store whose model was put there, manifest and all, by someone who may write to it."""
+    """A store with a model and a manifest from someone with write access."""
     lay_out(tmp_path / "store")
     folder = tmp_path / "model"
     shutil.copytree(tmp_path / "store" / MODEL, folder, ignore=shutil.ignore_patterns(".tuneyard"))
@@ -29,7 +29,7 @@ def store(tmp_path: Path) -> Path:
     return tmp_path / "store"
 
 
-def test_a_base_that_asks_for_code_is_refused_when_a_training_is_prepared(store: Path, tmp_path: Path) -> None:
+def test_a_base_that_requires_code_is_refused_when_a_training_is_prepared(store: Path, tmp_path: Path) -> None:
     values, opened = FinetuneValues.model_validate(VALUES), open_store(store.as_uri())
     with pytest.raises(InvalidDataError, match="names compiled code in a repository"):
         prepare(values, find_inputs(values, opened), opened, tmp_path / "work", lambda _: None)
@@ -37,6 +37,6 @@ def test_a_base_that_asks_for_code_is_refused_when_a_training_is_prepared(store:
 
 
 def test_a_training_on_it_ends_with_3_and_publishes_nothing(store: Path, tmp_path: Path) -> None:
-    said = train(VALUES, store, tmp_path / "work", code=3)
-    assert "names compiled code in a repository" in said
-    assert "Traceback" not in said
+    log = train(VALUES, store, tmp_path / "work", code=3)
+    assert "names compiled code in a repository" in log
+    assert "Traceback" not in log

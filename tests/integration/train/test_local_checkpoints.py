@@ -16,7 +16,7 @@ def store(tmp_path):
 @pytest.mark.parametrize("best_first", [True, False], ids=["the first is the best", "the last is the best"])
 def test_the_local_best_checkpoint_stays_until_its_weights_are_published(store, tmp_path, best_first):
     """A higher loss is better where the first checkpoint shall stay the best while the loss falls."""
-    asked = {
+    arguments = {
         "num_train_epochs": 2,
         "eval_steps": 2,
         "save_steps": 2,
@@ -25,7 +25,7 @@ def test_the_local_best_checkpoint_stays_until_its_weights_are_published(store, 
         "greater_is_better": best_first,
         "save_total_limit": 2,
     }
-    values = changed(**{ARGUMENTS + name: value for name, value in asked.items()})
+    values = changed(**{ARGUMENTS + name: value for name, value in arguments.items()})
     assert train_here(values, store, tmp_path / "work") == 0
     losses = {row["step"]: row["eval_loss"] for row in metrics(store) if row["kind"] == "eval"}
     best, newest = (max if best_first else min)(losses, key=losses.__getitem__), max(losses)

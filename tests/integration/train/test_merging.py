@@ -23,7 +23,7 @@ from tuneyard.values import FinetuneValues
 
 FINAL, MERGED = "checkpoint-final", "checkpoint-final-merged"
 KWARGS = "finetuning_config.peft_conf.peft_kwargs"
-ASKED = changed(
+MERGING = changed(
     mergeAdapter=True,
     **{f"{KWARGS}.target_modules": "all-linear", "finetuning_config.training_args.num_train_epochs": 1},
 )
@@ -65,8 +65,8 @@ def until_merging(process, workdir):
     raise AssertionError(f"it did not come to merging: {process.communicate()[1]}")
 
 
-def test_a_refused_merge_leaves_the_adapter_published_and_is_done_by_the_next_launch(store, tmp_path):
-    path = write_values(tmp_path / "work" / "values.json", ASKED)
+def test_a_refused_merge_leaves_the_adapter_published_and_is_repeated_by_the_next_launch(store, tmp_path):
+    path = write_values(tmp_path / "work" / "values.json", MERGING)
     command = [sys.executable, "-c", BREAKING, str(path), "--workdir", str(tmp_path / "work")]
     tests = str(Path(__file__).parents[2])
     process = subprocess.run(
@@ -81,8 +81,8 @@ def test_a_refused_merge_leaves_the_adapter_published_and_is_done_by_the_next_la
     assert json.loads((store / REMOTE / "HEAD").read_text())["finished"]
     assert not is_merged(store)
 
-    said = train(ASKED, store, tmp_path / "again")
-    assert "starting at step" not in said
+    log = train(MERGING, store, tmp_path / "again")
+    assert "starting at step" not in log
     assert manifest(store, FINAL) == adapter
     check = manifest(store, MERGED)["about"]["merge_check"]
     assert check["dtype"] == "bfloat16"
@@ -91,28 +91,28 @@ def test_a_refused_merge_leaves_the_adapter_published_and_is_done_by_the_next_la
     assert "library_name: transformers" in card
     assert "An adapter, merged into `" in card
     assert "lost by bfloat16" in card
-    assert "nothing to do" in train(ASKED, store, tmp_path / "once-more")
+    assert "nothing to do" in train(MERGING, store, tmp_path / "once-more")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)])
 def test_a_merge_that_is_killed_or_stopped_leaves_the_adapter_published(store, tmp_path, number, code):
-    process = start(ASKED, store, tmp_path / "work")
+    process = start(MERGING, store, tmp_path / "work")
     until_merging(process, tmp_path / "work")
     adapter = manifest(store, FINAL)
     process.send_signal(number)
-    _, said = process.communicate(timeout=240)
-    assert process.returncode == code, said
+    _, log = process.communicate(timeout=240)
+    assert process.returncode == code, log
     assert not is_merged(store)
     if code == 143:
-        assert "launching the run again merges it" in said
-    train(ASKED, store, tmp_path / "again")
+        assert "launch the run again to merge it" in log
+    train(MERGING, store, tmp_path / "again")
     assert manifest(store, FINAL) == adapter
     assert is_merged(store)
 
 
 def test_a_merged_model_of_an_earlier_adapter_is_merged_anew(store, tmp_path):
-    assert train_here(ASKED, store, tmp_path / "work") == 0
-    values, opened = FinetuneValues.model_validate(ASKED), open_store(store.as_uri())
+    assert train_here(MERGING, store, tmp_path / "work") == 0
+    values, opened = FinetuneValues.model_validate(MERGING), open_store(store.as_uri())
     assert nothing_left(values, opened)
     experiment = Experiment(opened, REMOTE)
     found, merged = experiment.finished(), experiment.finished(MERGED)
@@ -130,7 +130,7 @@ def test_a_merged_model_of_an_earlier_adapter_is_merged_anew(store, tmp_path):
 @pytest.mark.parametrize("kind", ["merged twice", "another rotation is written"])
 def test_every_refusal_of_a_merge_names_the_published_adapter(store, tmp_path, kind):
     with broken(kind), pytest.raises(IntegrityError, match="The adapter is published: ") as caught:
-        train_here(ASKED, store, tmp_path / "work")
+        train_here(MERGING, store, tmp_path / "work")
     assert caught.value.exit_code == 7
     assert manifest(store, FINAL)
     assert not is_merged(store)

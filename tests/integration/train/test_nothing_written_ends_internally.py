@@ -1,4 +1,4 @@
-"""Nothing that a user can write ends in exit 1: random values, rows and models, through plan and a first step."""
+"""No input of a user ends in exit 1: random values, rows and models, through plan and a first step."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def ends_as_documented(bench: Bench, one: Written) -> None:
 @seed(20261130)
 @settings(_PLAIN, max_examples=15)
 @given(written())
-def test_what_is_written_ends_as_documented(bench, one):
+def test_random_inputs_end_as_documented(bench, one):
     ends_as_documented(bench, one)
 
 
@@ -57,5 +57,5 @@ def test_what_is_written_ends_as_documented(bench, one):
 @pytest.mark.timeout(7200)
 @settings(_PLAIN, max_examples=1500)
 @given(written())
-def test_what_is_written_ends_as_documented_however_often(bench, one):
+def test_many_random_inputs_end_as_documented(bench, one):
     ends_as_documented(bench, one)

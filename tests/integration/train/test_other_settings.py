@@ -1,4 +1,4 @@
-"""A run goes on with what it was begun with: other settings or other rows are exit 6, and a template's date is kept."""
+"""A run resumes only with its own settings and rows: others are exit 6, and a template's date is kept."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ RUN = "finetuning_config.run_conf.model_args"
 SHORT = {ARGUMENTS + "num_train_epochs": 1, ARGUMENTS + "logging_steps": 1, ARGUMENTS + "save_steps": 1}
 
 
-def test_dropout_that_was_not_there_at_the_beginning_is_a_conflict(tmp_path):
+def test_dropout_added_after_the_start_is_a_conflict(tmp_path):
     lay_out(tmp_path / "store")
     assert train_here(changed(**SHORT), tmp_path / "store", tmp_path / "work", kill_at=3) == 137
     with pytest.raises(ConflictError, match=r"model_args\.attention_dropout: not set → 0\.3"):
@@ -28,7 +28,7 @@ DATED = CHATML.replace("You are a helpful assistant.", "Today is {{ strftime_now
 )
 
 
-def test_a_template_that_asks_for_the_date_gets_the_one_that_the_run_was_begun_on(tmp_path, monkeypatch):
+def test_a_template_with_a_date_gets_the_date_of_the_runs_start(tmp_path, monkeypatch):
     from datetime import datetime, timedelta
 
     from tuneyard.train import prepare
@@ -55,7 +55,7 @@ def test_a_template_that_asks_for_the_date_gets_the_one_that_the_run_was_begun_o
     assert metrics(tmp_path / "store") != whole  # the date is in the text that is read
 
 
-def test_rows_that_are_encoded_otherwise_are_a_conflict(tmp_path, monkeypatch):
+def test_differently_encoded_rows_are_a_conflict(tmp_path, monkeypatch):
     lay_out(tmp_path / "store")
     assert train_here(changed(**SHORT), tmp_path / "store", tmp_path / "work", kill_at=3) == 137
     from tuneyard.train import prepare
@@ -68,7 +68,7 @@ def test_rows_that_are_encoded_otherwise_are_a_conflict(tmp_path, monkeypatch):
     assert head["attempt"] == 1
 
 
-def test_data_that_is_delivered_anew_with_other_rows_is_a_conflict(tmp_path):
+def test_redelivered_data_with_other_rows_is_a_conflict(tmp_path):
     lay_out(tmp_path / "store")
     assert train_here(changed(**SHORT), tmp_path / "store", tmp_path / "work", kill_at=3) == 137
     from lab.training import conversations

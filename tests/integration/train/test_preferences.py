@@ -42,7 +42,7 @@ def store(tmp_path_factory):
     return folder / "store"
 
 
-def test_a_resumed_run_has_learnt_to_tell_the_answers_apart(store):
+def test_a_resumed_run_has_learnt_to_prefer_the_chosen_answers(store):
     rows = metrics(store)
     losses = [row["loss"] for row in rows if row["kind"] == "train"]
     assert losses[0] == pytest.approx(0.6931, abs=1e-4)  # the policy begins as the reference: log 2
@@ -57,16 +57,16 @@ def test_a_resumed_run_has_learnt_to_tell_the_answers_apart(store):
     assert "| method | dpo, LORA |" in card
 
 
-def test_what_is_served_likes_the_chosen_answers_better_than_its_base_does(store, tmp_path):
+def test_the_served_model_prefers_chosen_answers_more_than_its_base(store, tmp_path):
     from tuneyard.serving.loading import load_models
 
-    asked = InferenceValues.model_validate({"model": f"s3://{REMOTE}/checkpoint-final", "gpuResource": ""})
-    placement = place_models(asked, open_store(store.as_uri()), tmp_path)
-    tuned, base = load_models(placement, app_settings(asked.vllm_engine_args), "cpu")
+    inference = InferenceValues.model_validate({"model": f"s3://{REMOTE}/checkpoint-final", "gpuResource": ""})
+    placement = place_models(inference, open_store(store.as_uri()), tmp_path)
+    tuned, base = load_models(placement, app_settings(inference.vllm_engine_args), "cpu")
 
     def likes(model, text):
-        said = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": text}]
-        ids = base.tokenizer.apply_chat_template(said, return_tensors="pt", return_dict=True)["input_ids"]
+        conversation = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": text}]
+        ids = base.tokenizer.apply_chat_template(conversation, return_tensors="pt", return_dict=True)["input_ids"]
         with torch.no_grad():
             return -model(ids, labels=ids).loss.item() * ids.shape[1]
 
@@ -75,9 +75,9 @@ def test_what_is_served_likes_the_chosen_answers_better_than_its_base_does(store
 
 
 def test_plan_counts_preferences(store):
-    told = estimate(FinetuneValues.model_validate(changed(**DPO)), open_store(store.as_uri()))
-    assert (told.work.rows, told.work.steps) == (20, 5)
-    assert told.work.longest > told.work.row_longest
+    estimated = estimate(FinetuneValues.model_validate(changed(**DPO)), open_store(store.as_uri()))
+    assert (estimated.work.rows, estimated.work.steps) == (20, 5)
+    assert estimated.work.longest > estimated.work.row_longest
 
 
 def test_every_weight_can_be_trained_on_preferences(tmp_path):
@@ -89,7 +89,7 @@ def test_every_weight_can_be_trained_on_preferences(tmp_path):
     assert losses[0] == pytest.approx(25, abs=1e-3)  # (0 - 1 / (2 * 0.1)) squared
 
 
-def test_rows_that_are_no_preferences_are_told_by_their_line(tmp_path):
+def test_rows_that_are_not_preferences_are_reported_by_line(tmp_path):
     lay_out(tmp_path / "store", rows=[*preferences(2), {"prompt": "a", "chosen": "b", "rejected": "b"}])
     with pytest.raises(InvalidDataError, match="chosen and rejected are equal") as caught:
         train_here(changed(**DPO), tmp_path / "store", tmp_path / "work")
@@ -102,12 +102,12 @@ def test_rows_that_are_no_preferences_are_told_by_their_line(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"sync_ref_model": True}, "dpo_args.sync_ref_model: is not done by this version"),
-        ({"loss_type": ["exo_pair"]}, "dpo_args.loss_type: is not done by this version (given: exo_pair)"),
+        ({"sync_ref_model": True}, "dpo_args.sync_ref_model: is not supported by this version"),
+        ({"loss_type": ["exo_pair"]}, "dpo_args.loss_type: is not supported by this version (given: exo_pair)"),
         ({"truncation_mode": "keep_end"}, "dpo_args.truncation_mode: is not done"),
     ],
 )
-def test_settings_that_are_not_honoured_are_refused_by_name(settings, words, tmp_path):
+def test_unsupported_settings_are_refused_by_name(settings, words, tmp_path):
     lay_out(tmp_path / "store", rows=preferences(3))
     with pytest.raises(InvalidValuesError) as caught:
         train_here(changed(**{**DPO, CONFIG + "dpo_args": settings}), tmp_path / "store", tmp_path / "work")

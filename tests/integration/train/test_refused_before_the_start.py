@@ -1,4 +1,4 @@
-"""What values, data and a model's settings already show to be impossible is refused before a step, and by the plan."""
+"""Training and plan refuse, before a step, what values, data and a model's settings show to be impossible."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def gpt2(folder: Path) -> Path:
 
 def test_token_ids_beyond_the_embeddings_are_refused(tmp_path):
     one = Bench(tmp_path, llama(tmp_path / "model", vocab_size=300))
-    refuses(one, Written(), "have tokens that the model has no embedding for")
+    refuses(one, Written(), "have tokens without an embedding in the model")
 
 
 def test_rows_beyond_learned_positions_are_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""What a finetuning has published is a base like any other; an adapter is none, wherever it comes from."""
+"""What a finetuning has published is a base like any other; an adapter is not, wherever it comes from."""
 
 import json
 import shutil
@@ -60,7 +60,7 @@ def test_a_merged_model_is_trained_on_as_it_was_published(store, tmp_path):
     assert plan(store, whole, tmp_path).returncode == 0
 
 
-def test_a_run_s_adapter_is_refused_with_the_way_to_its_merged_model(store, tmp_path):
+def test_a_runs_adapter_is_refused_with_a_hint_to_its_merged_model(store, tmp_path):
     values = on(f"{REMOTE}/checkpoint-final")
     done = plan(store, values, tmp_path)
     assert done.returncode == 3
@@ -70,7 +70,7 @@ def test_a_run_s_adapter_is_refused_with_the_way_to_its_merged_model(store, tmp_
         train_here(values, store, tmp_path / "work")
 
 
-def test_the_way_to_a_merged_model_that_is_not_there_is_to_merge(store, tmp_path):
+def test_the_hint_for_a_missing_merged_model_is_to_merge(store, tmp_path):
     shutil.copytree(store, tmp_path / "store")
     shutil.rmtree(tmp_path / "store" / REMOTE / "checkpoint-final-merged")
     done = plan(tmp_path / "store", on(f"{REMOTE}/checkpoint-final"), tmp_path)
@@ -78,7 +78,7 @@ def test_the_way_to_a_merged_model_that_is_not_there_is_to_merge(store, tmp_path
     assert "mergeAdapter=true" in done.stderr
 
 
-def test_a_delivered_adapter_is_no_base_whatever_folder_it_names(store, tmp_path):
+def test_a_delivered_adapter_is_not_a_base_whatever_folder_it_names(store, tmp_path):
     other = store / MODEL  # a folder on this machine, which no manifest of this run vouches for
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(other), LoraConfig(r=2, target_modules=["q_proj"]))
     model.save_pretrained(tmp_path / "adapter")
@@ -93,7 +93,7 @@ def test_a_delivered_adapter_is_no_base_whatever_folder_it_names(store, tmp_path
         train_here(values, store, tmp_path / "work")
 
 
-def test_a_result_that_is_not_there_is_waited_for_and_never_delivered_over(store, tmp_path):
+def test_a_missing_result_is_waited_for_and_never_overwritten_by_a_delivery(store, tmp_path):
     done = plan(store, on(f"{SECOND}-2/checkpoint-final-merged"), tmp_path)
     assert done.returncode == 0  # a dry run
     with pytest.raises(NotFoundError) as caught:
@@ -103,14 +103,14 @@ def test_a_result_that_is_not_there_is_waited_for_and_never_delivered_over(store
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_a_delivery_never_writes_over_a_result(store, tmp_path, overwrite):
+def test_a_delivery_never_overwrites_a_result(store, tmp_path, overwrite):
     before = {path: path.read_bytes() for path in (store / REMOTE).rglob("*") if path.is_file()}
     with pytest.raises(ConflictError, match="result of a finetuning"):
         deliver_to(store, store / MODEL, f"{REMOTE}/checkpoint-final", tmp_path, allowOverwrite=overwrite)
     assert {path: path.read_bytes() for path in (store / REMOTE).rglob("*") if path.is_file()} == before
 
 
-def test_a_checkpoint_is_no_base(store, tmp_path):
+def test_a_checkpoint_is_not_a_base(store, tmp_path):
     (checkpoint,) = [path.name for path in (store / REMOTE).glob("checkpoint-[0-9]*")][-1:]
     done = plan(store, on(f"{REMOTE}/{checkpoint}"), tmp_path)
     assert done.returncode == 3

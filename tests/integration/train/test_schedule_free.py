@@ -1,4 +1,4 @@
-"""Schedule-free optimizers train one set of weights and give the averages of another: those are what counts."""
+"""Schedule-free optimizers train one set of weights and average another: the averages are evaluated and published."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_averages_are_evaluated_and_published(optim, tmp_path):
     assert logged != pytest.approx(eval_loss(model, samples), rel=1e-4)
 
 
-def test_a_killed_run_goes_on_bit_for_bit(tmp_path):
+def test_a_killed_run_resumes_bit_for_bit(tmp_path):
     lay_out(tmp_path / "store")
     values = changed(
         **{

@@ -1,4 +1,4 @@
-"""Every weight trained with the weights shared out over two processes of the CPU, by name or by accelerate's config."""
+"""Full finetuning with weights sharded over two processes on the CPU, by name or by accelerate's config."""
 
 import shutil
 import signal
@@ -30,7 +30,7 @@ def losses(store, remote):
     ]
 
 
-def test_shares_have_the_losses_of_one_process_and_leave_a_whole_model(tmp_path):
+def test_sharded_training_has_the_losses_of_one_process_and_publishes_a_whole_model(tmp_path):
     lay_out(tmp_path / "store")
     ways = {"one": {}, "shares": {**CUSTOM, "finetuningGpus": 2}}
     for name, way in ways.items():
@@ -51,7 +51,7 @@ def test_shares_have_the_losses_of_one_process_and_leave_a_whole_model(tmp_path)
 
 
 @pytest.mark.soak
-def test_a_killed_training_of_shares_is_resumed_bit_for_bit(tmp_path):
+def test_a_killed_sharded_training_resumes_bit_for_bit(tmp_path):
     store = tmp_path / "store"
     lay_out(store)
     values = changed(distributedType="auto-fsdp", finetuningGpus=2, **{**WHOLE, ARGUMENTS + "num_train_epochs": 12})
@@ -69,7 +69,7 @@ def test_a_killed_training_of_shares_is_resumed_bit_for_bit(tmp_path):
 
 @pytest.mark.soak
 @pytest.mark.parametrize("shared_first", [True, False])
-def test_a_run_goes_on_with_and_without_shares(shared_first, tmp_path):
+def test_a_run_resumes_with_and_without_shards(shared_first, tmp_path):
     store = tmp_path / "store"
     lay_out(store)
     long = {**WHOLE, ARGUMENTS + "num_train_epochs": 12, ARGUMENTS + "eval_steps": 60}
@@ -87,16 +87,16 @@ def test_a_run_goes_on_with_and_without_shares(shared_first, tmp_path):
 
 
 REFUSED = {
-    "distributedType": ({"distributedType": "auto-deepspeed-stage3"}, "is not trained by this version"),
-    f"{CONF}.peft_type": ({"distributedType": "auto-fsdp", CONF: {"peft_type": "LORA"}}, "over shares of the weights"),
+    "distributedType": ({"distributedType": "auto-deepspeed-stage3"}, "is not supported by this version"),
+    f"{CONF}.peft_type": ({"distributedType": "auto-fsdp", CONF: {"peft_type": "LORA"}}, "with sharded weights"),
     "finetuning_config.method": (
         {"distributedType": "auto-fsdp", "finetuning_config.method": "dpo", "finetuning_config.sft_args": None},
-        "over shares of the weights",
+        "with sharded weights",
     ),
-    "nodes": ({"distributedType": "auto-fsdp", "nodes": 2, "finetuningGpus": 1}, "can't share out the weights"),
+    "nodes": ({"distributedType": "auto-fsdp", "nodes": 2, "finetuningGpus": 1}, "can't shard the weights"),
     "customAccelerateConfig.distributed_type": (
         {**CUSTOM, "customAccelerateConfig": {"distributed_type": "DEEPSPEED"}},
-        "is not trained by this version",
+        "is not supported by this version",
     ),
     "customAccelerateConfig.num_processes": (
         {**CUSTOM, "customAccelerateConfig": {**CONFIG, "num_processes": 8}},
@@ -104,21 +104,21 @@ REFUSED = {
     ),
     "customAccelerateConfig.dynamo_config": (
         {**CUSTOM, "customAccelerateConfig": {**CONFIG, "dynamo_config": {"dynamo_backend": "INDUCTOR"}}},
-        "is not trained by this version",
+        "is not supported by this version",
     ),
     "customAccelerateConfig.fsdp_config.fsdp_version": (
         {**CUSTOM, "customAccelerateConfig": {**CONFIG, "fsdp_config": {"fsdp_version": 1}}},
-        "is not trained by this version",
+        "is not supported by this version",
     ),
     "customAccelerateConfig.fsdp_config.fsdp_offload_params": (
         {**CUSTOM, "customAccelerateConfig": {**CONFIG, "fsdp_config": {"fsdp_offload_params": True}}},
-        "is not trained by this version",
+        "is not supported by this version",
     ),
 }
 
 
 @pytest.mark.parametrize("key", REFUSED)
-def test_what_can_not_be_shared_out_is_refused_by_name(key):
+def test_values_that_can_not_be_sharded_are_refused_by_name(key):
     changes, words = REFUSED[key]
     values = FinetuneValues.model_validate(changed(**{**WHOLE, "finetuningGpus": 2, **changes}))
     with pytest.raises(InvalidValuesError) as caught:

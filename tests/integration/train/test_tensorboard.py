@@ -1,4 +1,4 @@
-"""`runTensorboard`: event files are in the store while a run trains, after it was stopped, failed, resumed or done."""
+"""`runTensorboard`: event files are in the store while a run trains and after it has stopped, failed or finished."""
 
 import signal
 import time
@@ -49,15 +49,15 @@ def test_events_are_in_the_store_while_it_trains_and_after_sigterm(store, tmp_pa
     assert "train/loss" in curves(store)
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
-    said = process.communicate(timeout=120)[1]
-    assert process.returncode == 143, said
-    assert f"TensorBoard shows this run: tensorboard --logdir {store / REMOTE / 'tensorboard'}" in said
+    log = process.communicate(timeout=120)[1]
+    assert process.returncode == 143, log
+    assert f"To view this run in TensorBoard: tensorboard --logdir {store / REMOTE / 'tensorboard'}" in log
     assert len(curves(store)["train/loss"]) > 1
     assert curves(store) == curves_of_metrics(store)
 
 
 def test_a_resumed_attempt_adds_to_the_events_of_the_one_before(store, tmp_path, capfd):
-    """Those of steps that are taken twice are shown once, as metrics.jsonl has them."""
+    """Events of repeated steps are shown once, as in metrics.jsonl."""
     values = changed(**EACH_STEP, **{ARGUMENTS + "save_steps": 4})
     with pytest.raises(OSError):
         train_here(values, store, tmp_path / "failed", kill_at=7, by=OSError)

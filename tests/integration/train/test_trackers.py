@@ -1,6 +1,6 @@
 """A tracker that can't be reached is reported before the start; one that fails later costs no training.
 
-MLflow's own client reports to a server of the test, which answers as much of MLflow's REST API as transformers asks.
+MLflow's own client reports to a server of the test, which answers the part of MLflow's REST API that transformers uses.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_BACKOFF_FA
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Answers MLflow's client until it has got so many batches of metrics; keeps what it was sent."""
+    """Answers MLflow's client for a number of batches of metrics, and records them."""
 
     daemon_threads = True
 
@@ -92,7 +92,7 @@ def tracked(url: str) -> dict[str, object]:
         (0, 8, "mlflow_server_uri names can't be used"),
         (503, 8, "mlflow_server_uri names can't be used"),
         (401, 5, "mlflow_server_uri names can't be used"),
-        (404, 3, "mlflow_server_uri: names no MLflow server that can be used"),
+        (404, 3, "mlflow_server_uri: does not name a usable MLflow server"),
     ],
 )
 def test_a_server_that_does_not_answer_is_reported_before_the_start(status, code, text, tmp_path, monkeypatch):
@@ -109,20 +109,20 @@ def test_a_server_that_does_not_answer_is_reported_before_the_start(status, code
             assert "report it" not in outcome.errors
 
 
-def test_a_tracker_gets_what_a_run_logs(tmp_path):
+def test_a_tracker_receives_the_log_of_a_run(tmp_path):
     lay_out(tmp_path / "store")
     with mlflow() as server:
-        said = train(changed(SHORT, **tracked(server.url)), tmp_path / "store", tmp_path / "work")
-    assert any("loss" in names.split(",") for names in server.logged), said
+        log = train(changed(SHORT, **tracked(server.url)), tmp_path / "store", tmp_path / "work")
+    assert any("loss" in names.split(",") for names in server.logged), log
     assert any("eval_loss" in names.split(",") for names in server.logged)
 
 
 def test_a_server_that_fails_while_training_costs_one_line(tmp_path):
     lay_out(tmp_path / "store")
     with mlflow(batches=1) as server:
-        said = train(changed(SHORT, **tracked(server.url)), tmp_path / "store", tmp_path / "work", **QUICK)
-    assert said.count("mlflow fails, and nothing more of this run is reported to it") == 1, said
-    assert "finished" in said
+        log = train(changed(SHORT, **tracked(server.url)), tmp_path / "store", tmp_path / "work", **QUICK)
+    assert log.count("mlflow failed; nothing more of this run is reported to it") == 1, log
+    assert "finished" in log
     whole = tmp_path / "whole"
     lay_out(whole / "store")
     train(SHORT, whole / "store", whole / "work")

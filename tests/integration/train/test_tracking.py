@@ -59,17 +59,17 @@ def problems(server, **more):
     return [(problem.where, problem.what) for problem in tracker_problems(values, ["mlflow"])]
 
 
-def test_what_mlflow_refuses_is_named(server):
+def test_values_that_mlflow_refuses_are_named(server):
     assert problems(server) == []
     ((where, what),) = problems(server, run_id="0" * 32)
     assert where == f"{TRACKING}.run_id"
     assert "is refused by MLflow: Run '0000" in what
     ((where, what),) = problems("nonsense://x")
     assert where == f"{TRACKING}.mlflow_server_uri"
-    assert "names no MLflow server that can be used" in what
+    assert "does not name a usable MLflow server" in what
 
 
-@pytest.mark.parametrize("asked", [True, "True", "yes", 1])
-def test_copies_of_checkpoints_are_refused(asked):
+@pytest.mark.parametrize("given", [True, "True", "yes", 1])
+def test_copies_of_checkpoints_are_refused(given):
     with pytest.raises(InvalidValuesError, match=r"tracking\.hf_mlflow_log_artifacts: is not done"):
-        check_values(FinetuneValues, tracked("http://mlflow", hf_mlflow_log_artifacts=asked))
+        check_values(FinetuneValues, tracked("http://mlflow", hf_mlflow_log_artifacts=given))

@@ -49,11 +49,11 @@ def store(laid_out, tmp_path):
 
 @pytest.fixture(scope="module")
 def finished(laid_out, tmp_path_factory):
-    """A run that nothing happened to."""
+    """An undisturbed run."""
     folder = tmp_path_factory.mktemp("finished")
     store = shutil.copytree(laid_out, folder / "store")
-    said = train(VALUES, store, folder / "work")
-    return store, said
+    log = train(VALUES, store, folder / "work")
+    return store, log
 
 
 def published(store, name="checkpoint-final"):
@@ -70,7 +70,7 @@ def long(**changes):
 
 
 def test_a_run_publishes_weights_tokenizer_card_and_plots(finished):
-    store, said = finished
+    store, log = finished
     names = {path.name for path in published(store).iterdir()}
     assert names >= {
         "adapter_model.safetensors",
@@ -87,7 +87,7 @@ def test_a_run_publishes_weights_tokenizer_card_and_plots(finished):
     about = json.loads((published(store) / "manifest.json").read_text())["about"]
     assert about["type"] == "adapter"
     assert about["base"]["key"] == VALUES["basemodel"]
-    assert "finished" in said
+    assert "finished" in log
     assert "20 conversations" in (published(store) / "README.md").read_text()
 
 
@@ -118,13 +118,13 @@ def test_retention_keeps_the_newest_checkpoints_in_the_bucket(finished):
 def test_a_finished_run_launched_again_does_nothing(finished, tmp_path):
     store, _ = finished
     before = (store / REMOTE / "HEAD").read_bytes()
-    said = train(VALUES, store, tmp_path / "again")
-    assert "nothing to do" in said
-    assert "loading torch" not in said
+    log = train(VALUES, store, tmp_path / "again")
+    assert "nothing to do" in log
+    assert "loading torch" not in log
     assert (store / REMOTE / "HEAD").read_bytes() == before
 
 
-def test_the_best_checkpoint_comes_back_on_another_machine_and_is_what_is_published(store, tmp_path):
+def test_the_best_checkpoint_is_restored_on_another_machine_and_published(store, tmp_path):
     best = {
         ARGUMENTS + "num_train_epochs": 12,
         ARGUMENTS + "eval_steps": 2,
@@ -138,8 +138,8 @@ def test_the_best_checkpoint_comes_back_on_another_machine_and_is_what_is_publis
     process = start(values, store, workdir)
     until_step(process, workdir, 30)
     process.send_signal(signal.SIGTERM)
-    said = process.communicate(timeout=120)[1]
-    assert process.returncode == 143, said
+    log = process.communicate(timeout=120)[1]
+    assert process.returncode == 143, log
     shutil.rmtree(workdir)
     train(values, store, workdir)
     losses = {row["step"]: row["eval_loss"] for row in metrics(store) if row["kind"] == "eval"}
@@ -179,12 +179,12 @@ def test_a_stop_while_the_processes_load_ends_them_all_with_143(store, tmp_path)
     process = start(long(finetuningGpus=2), store, tmp_path / "work")
     children_of(process, 2)
     process.send_signal(signal.SIGTERM)
-    said = process.communicate(timeout=120)[1]
-    assert process.returncode == 143, said
-    assert "stopped after step 1" in said
+    log = process.communicate(timeout=120)[1]
+    assert process.returncode == 143, log
+    assert "stopped after step 1" in log
 
 
-def test_no_process_trains_on_where_the_one_that_started_them_is_killed(store, tmp_path):
+def test_no_process_survives_a_killed_supervisor(store, tmp_path):
     process, workdir = start(long(finetuningGpus=2), store, tmp_path / "work"), tmp_path / "work"
     children = children_of(process, 2)
     until_step(process, workdir, 1)
@@ -193,13 +193,13 @@ def test_no_process_trains_on_where_the_one_that_started_them_is_killed(store, t
     assert not psutil.wait_procs(children, timeout=120)[1]
 
 
-def test_an_exit_code_of_the_main_process_is_that_of_all(store, tmp_path):
+def test_the_exit_code_of_the_main_process_is_returned(store, tmp_path):
     nothing_there = {"finetuning_config.run_conf.resume_from_checkpoint": True}
     words = tmp_path / "words"
     values = long(finetuningGpus=2, **nothing_there)
-    said = train(values, store, tmp_path / "work", code=4, TUNEYARD_TERMINATION_LOG=str(words))
-    assert said.count("error:") == 1
-    assert "has no checkpoint to go on from" in json.loads(words.read_text())["error"], "those of the one that failed"
+    log = train(values, store, tmp_path / "work", code=4, TUNEYARD_TERMINATION_LOG=str(words))
+    assert log.count("error:") == 1
+    assert "has no checkpoint to resume from" in json.loads(words.read_text())["error"], "those of the one that failed"
 
 
 def test_a_terminal_shows_a_moving_bar_and_whole_lines_above_it(store, tmp_path):
@@ -221,10 +221,10 @@ def test_a_terminal_shows_a_moving_bar_and_whole_lines_above_it(store, tmp_path)
     lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
     assert any(line.startswith("training: step 60 of 60, loss ") for line in lines), lines
     assert any(line.startswith(f"finished: {REMOTE}/checkpoint-final") for line in lines), lines
-    # What a cluster's log holds of it tells the newest step, whatever was drawn last.
-    told = read_progress(text.split("\n"))
-    assert told is not None and (told.step, told.max_steps) == (60, 60)
-    assert told.loss
+    # A cluster's log of it gives the newest step, whatever was drawn last.
+    progress = read_progress(text.split("\n"))
+    assert progress is not None and (progress.step, progress.max_steps) == (60, 60)
+    assert progress.loss
 
 
 @pytest.mark.parametrize(
@@ -236,9 +236,7 @@ def test_a_terminal_shows_a_moving_bar_and_whole_lines_above_it(store, tmp_path)
         (["checkpoint-10-1"], {"save_steps": 5, "logging_strategy": "epoch", "eval_strategy": "epoch"}),
     ],
 )
-def test_going_on_at_an_epochs_or_the_training_s_end_takes_no_step_twice_and_leaves_none_out(
-    store, tmp_path, damaged, changes
-):
+def test_resume_at_an_epochs_or_the_trainings_end_neither_repeats_nor_skips_a_step(store, tmp_path, damaged, changes):
     values = changed(**{ARGUMENTS + name: value for name, value in changes.items()})
     train(values, store, tmp_path / "work")
     whole = metrics(store), final_sha256(store)
@@ -249,7 +247,7 @@ def test_going_on_at_an_epochs_or_the_training_s_end_takes_no_step_twice_and_lea
     assert (metrics(store), final_sha256(store)) == whole
 
 
-def test_a_cadence_that_changed_holds_after_going_on(store, tmp_path):
+def test_a_changed_cadence_applies_after_a_resume(store, tmp_path):
     train(VALUES, store, tmp_path / "work")
     shutil.rmtree(published(store))
     shutil.rmtree(published(store, "checkpoint-10-1"))
@@ -257,22 +255,22 @@ def test_a_cadence_that_changed_holds_after_going_on(store, tmp_path):
     assert [row["step"] for row in metrics(store) if row["kind"] == "train"] == [3, 6, 9, 10]
 
 
-def test_other_settings_under_the_same_place_are_a_conflict_that_names_the_keys(finished, tmp_path):
+def test_other_settings_under_the_same_experiment_are_a_conflict_that_names_the_keys(finished, tmp_path):
     store, _ = finished
     other = changed(**{ARGUMENTS + "learning_rate": 0.5, "finetuning_config.peft_conf.peft_kwargs.r": 8})
-    said = train(other, store, tmp_path / "other", code=6)
-    assert "finetuning_config.training_args.learning_rate: 0.01 → 0.5" in said
-    assert "finetuning_config.peft_conf" in said
-    assert "checkpointsRemote" in said
+    log = train(other, store, tmp_path / "other", code=6)
+    assert "finetuning_config.training_args.learning_rate: 0.01 → 0.5" in log
+    assert "finetuning_config.peft_conf" in log
+    assert "checkpointsRemote" in log
 
 
 def test_logging_may_change_between_attempts(finished, tmp_path):
     store, _ = finished
-    said = train(changed(**{ARGUMENTS + "logging_steps": 1}), store, tmp_path / "other")
-    assert "nothing to do" in said
+    log = train(changed(**{ARGUMENTS + "logging_steps": 1}), store, tmp_path / "other")
+    assert "nothing to do" in log
 
 
-def test_merging_can_be_asked_for_when_the_run_is_finished(finished, tmp_path):
+def test_merging_can_be_requested_after_the_run_is_finished(finished, tmp_path):
     shared, _ = finished
     store = shutil.copytree(shared, tmp_path / "store")
     train(changed(mergeAdapter=True), store, tmp_path / "work")
@@ -311,28 +309,28 @@ def stopped(store, tmp_path):
     return store, values, workdir, names
 
 
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(stopped):
+def test_a_damaged_checkpoint_is_skipped_for_the_one_before(stopped):
     store, values, workdir, (older, newest) = stopped
     flip_a_bit(store / REMOTE / newest / "optimizer.pt")
-    said = train(values, store, workdir)
-    assert f"'{newest}' is damaged and skipped" in said
-    assert f"resuming from step {older.split('-')[1]}" in said
+    log = train(values, store, workdir)
+    assert f"'{newest}' is damaged and skipped" in log
+    assert f"resuming from step {older.split('-')[1]}" in log
 
 
-def test_no_checkpoint_left_that_verifies_is_exit_7_and_never_a_fresh_start(stopped):
+def test_no_verifiable_checkpoint_is_exit_7_and_never_a_fresh_start(stopped):
     store, values, workdir, names = stopped
     for name in names:
         flip_a_bit(store / REMOTE / name / "adapter_model.safetensors")
-    said = train(values, store, workdir, code=7)
-    assert "adapter_model.safetensors" in said
-    assert "starting at step 0" not in said
+    log = train(values, store, workdir, code=7)
+    assert "adapter_model.safetensors" in log
+    assert "starting at step 0" not in log
 
 
-def test_an_accelerator_that_is_not_there_is_exit_8_unless_the_cpu_is_allowed(store, tmp_path):
+def test_a_missing_accelerator_is_exit_8_unless_the_cpu_is_allowed(store, tmp_path):
     values = changed(gpuResource="amd.com/gpu", **{ARGUMENTS + "max_steps": 2, ARGUMENTS + "eval_strategy": "no"})
-    said = train(values, store, tmp_path / "work", code=8)
-    assert "The values request 1 accelerator(s)" in said
-    assert "TUNEYARD_DEVICE=cpu" in said
+    log = train(values, store, tmp_path / "work", code=8)
+    assert "The values request 1 accelerator(s)" in log
+    assert "TUNEYARD_DEVICE=cpu" in log
     train(values, store, tmp_path / "work", TUNEYARD_DEVICE="cpu")
     assert final_sha256(store)
 
@@ -341,26 +339,26 @@ def test_an_accelerator_that_is_not_there_is_exit_8_unless_the_cpu_is_allowed(st
     ("changes", "code", "words"),
     [
         ({"basemodel": "default-bucket/models/absent"}, 4, "There is no model at 'default-bucket/models/absent' in"),
-        ({CONF: {"peft_type": "LOHA"}}, 3, "finetuning_config.peft_conf.peft_type: is not trained by this version"),
-        ({"distributedType": "auto-deepspeed-stage3"}, 3, "distributedType: is not trained by this version"),
+        ({CONF: {"peft_type": "LOHA"}}, 3, "finetuning_config.peft_conf.peft_type: is not supported by this version"),
+        ({"distributedType": "auto-deepspeed-stage3"}, 3, "distributedType: is not supported by this version"),
         ({ARGUMENTS + "save_only_model": True}, 3, "can't be resumed from"),
         ({"finetuning_config.sft_args.max_seq_length": 8}, 3, "25 of them longer than 8 tokens"),
     ],
     ids=["no base model", "adapter", "distributed", "model only", "nothing to train"],
 )
-def test_what_can_not_be_trained_is_told_in_a_sentence(laid_out, tmp_path, changes, code, words):
-    said = train(changed(**changes), laid_out, tmp_path / "work", code=code)
-    assert words in said
-    assert "Traceback" not in said
+def test_unsupported_values_are_reported_in_a_sentence(laid_out, tmp_path, changes, code, words):
+    log = train(changed(**changes), laid_out, tmp_path / "work", code=code)
+    assert words in log
+    assert "Traceback" not in log
     assert not (laid_out / REMOTE).exists(), "a mistake leaves nothing in the store"
 
 
-def test_every_bad_row_is_listed_before_any_training(tmp_path):
+def test_every_invalid_row_is_listed_before_any_training(tmp_path):
     good = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
     bad = [{"messages": [{"role": "user", "content": "a"}]}, {"text": "a"}]
     lay_out(tmp_path / "store", rows=[good, bad[0], good, bad[1]])
-    said = train(VALUES, tmp_path / "store", tmp_path / "work", code=3)
+    log = train(VALUES, tmp_path / "store", tmp_path / "work", code=3)
     name = DATA.rpartition("/")[2]
-    assert f"{name}:2" in said
-    assert f"{name}:4" in said
-    assert f"{name}:1" not in said
+    assert f"{name}:2" in log
+    assert f"{name}:4" in log
+    assert f"{name}:1" not in log

@@ -16,9 +16,9 @@ def store(tmp_path_factory):
 
 def trained(store, tmp_path, name, **changes):
     remote = f"default-bucket/experiments/{name}"
-    said = train(changed(checkpointsRemote=remote, **changes), store, tmp_path / "work")
+    log = train(changed(checkpointsRemote=remote, **changes), store, tmp_path / "work")
     rows = metrics(store, remote)
-    return {row["step"]: row["loss"] for row in rows if row["kind"] == "train"}, rows, said
+    return {row["step"]: row["loss"] for row in rows if row["kind"] == "train"}, rows, log
 
 
 def test_recomputing_activations_changes_no_loss(store, tmp_path):
@@ -46,7 +46,7 @@ def test_epochs_as_intervals_with_the_best_of_one_kept_checkpoint_loaded_at_the_
 
 
 def test_shares_of_steps_old_spellings_bfloat16_and_tensorboard(store, tmp_path):
-    losses, rows, said = trained(
+    losses, rows, log = trained(
         store,
         tmp_path,
         "shares",
@@ -65,7 +65,7 @@ def test_shares_of_steps_old_spellings_bfloat16_and_tensorboard(store, tmp_path)
     assert [row["step"] for row in rows if row["kind"] == "eval"] == [2, 4]
     rates = [row["learning_rate"] for row in rows if row["kind"] == "train"]
     assert rates[0] < rates[1]  # half of the steps warm up
-    assert "after a kill the run starts again at step 0" in said
+    assert "after a kill the run restarts at step 0" in log
     assert list((store / "default-bucket/experiments/shares/tensorboard").glob("events.*"))
     assert not list((store / "default-bucket/experiments/shares").glob("checkpoint-[0-9]*"))
 

@@ -21,7 +21,7 @@ ONE_STEP = {
 }
 
 
-def test_a_step_is_the_mean_of_its_tokens_or_of_its_processes(tmp_path):
+def test_a_step_is_the_mean_over_its_tokens_or_over_its_processes(tmp_path):
     lay_out(tmp_path / "store", rows=ROWS)
     norms = {}
     for across in (True, False):

@@ -1,4 +1,4 @@
-"""What a kill may cost: no step is completed that lies beyond a save which is not committed, if the store is there."""
+"""A kill loses little: no step is completed after a save that is not committed, if the store is reachable."""
 
 import json
 import time
@@ -35,7 +35,7 @@ def saved_step(key):
 
 
 def test_a_step_after_a_save_waits_for_its_commit(store, workdir):
-    """The store is slow for as long as some twenty steps take."""
+    """The store is slow for the duration of about twenty steps."""
     reached = {}
 
     def dawdle(verb, key):
@@ -47,8 +47,8 @@ def test_a_step_after_a_save_waits_for_its_commit(store, workdir):
     assert reached == {3: 3, 6: 6, 9: 9, 10: 10}
 
 
-def test_a_store_that_is_away_holds_up_no_step(store, workdir):
-    """The first save can't be published before the training has come beyond the second."""
+def test_an_unreachable_store_delays_no_step(store, workdir):
+    """The first save can't be published before the training is past the second."""
     refused = 0
 
     def be_away(_verb, key):

@@ -40,18 +40,18 @@ def store(tmp_path):
 
 def prepared(values, store, workdir):
     read = FinetuneValues.model_validate(values)
-    told = []
+    notices = []
     opened = open_store(store.as_uri())
-    made = prepare(read, find_inputs(read, opened), opened, workdir, told.append)
-    return made, told
+    made = prepare(read, find_inputs(read, opened), opened, workdir, notices.append)
+    return made, notices
 
 
-def test_an_epoch_has_the_shares_that_were_asked_for_and_says_so(store, tmp_path):
+def test_an_epoch_has_the_configured_shares_and_reports_them(store, tmp_path):
     none = {"finetuning_config.data_conf.validation_data": {"type": "NONE"}, ARGUMENTS + "eval_strategy": "no"}
-    made, told = prepared(changed(**MIX, **none), store, tmp_path / "work")
+    made, notices = prepared(changed(**MIX, **none), store, tmp_path / "work")
     rows = EncodedRows(Path(made.rows_folder))
     assert len(rows) == 33
-    assert told == [
+    assert notices == [
         f"an epoch mixes 11 rows (33.3%) of {DATA}, which has 25, each at most once; 22 rows (66.7%) of {OTHER}, which"
         " has 8, each up to 3 times"
     ]
@@ -59,7 +59,7 @@ def test_an_epoch_has_the_shares_that_were_asked_for_and_says_so(store, tmp_path
     assert again.tokens.tolist() == rows.tokens.tolist()
 
 
-def test_no_row_kept_back_for_validation_is_mixed_in(store, tmp_path):
+def test_no_validation_row_is_mixed_in(store, tmp_path):
     made, _ = prepared(changed(**MIX), store, tmp_path / "work")
     trained, held_out = (
         {tuple(rows[index]["input_ids"].tolist()) for index in range(len(rows))}
@@ -67,9 +67,9 @@ def test_no_row_kept_back_for_validation_is_mixed_in(store, tmp_path):
     )
     assert held_out
     assert not trained & held_out
-    told = estimate(FinetuneValues.model_validate(changed(**MIX)), open_store(store.as_uri()))
-    assert told.work.rows == 26
-    assert any(note.startswith("an epoch mixes 9 rows (34.6%)") for note in told.notes)
+    notices = estimate(FinetuneValues.model_validate(changed(**MIX)), open_store(store.as_uri()))
+    assert notices.work.rows == 26
+    assert any(note.startswith("an epoch mixes 9 rows (34.6%)") for note in notices.notes)
 
 
 def test_a_killed_training_on_a_mix_is_resumed_bit_for_bit(store, tmp_path):
@@ -77,7 +77,7 @@ def test_a_killed_training_on_a_mix_is_resumed_bit_for_bit(store, tmp_path):
     assert (store / REMOTE / "checkpoint-final/manifest.json").exists()
 
 
-def test_a_file_with_nothing_left_to_mix_is_told(store, tmp_path):
+def test_a_file_with_no_row_left_to_mix_is_refused(store, tmp_path):
     kept_back = {"finetuning_config.data_conf.validation_data": {"type": "AUTO_SPLIT", "ratio": 0.96}}
-    with pytest.raises(InvalidDataError, match="has no row left to mix: all of its rows are kept back"):
+    with pytest.raises(InvalidDataError, match="has no row left to mix: all of its rows are held out"):
         prepared(changed(**MIX, **kept_back), store, tmp_path / "work")

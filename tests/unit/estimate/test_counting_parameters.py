@@ -12,7 +12,7 @@ from lab.tiny_architectures import build
 from lab.training import MODEL, VALUES, changed, lay_out
 from tuneyard.errors import InvalidValuesError
 from tuneyard.estimate import build_network, estimate
-from tuneyard.estimate.work import pull_settings
+from tuneyard.job.inputs import pull_settings
 from tuneyard.models import find_base
 from tuneyard.store import open_store
 from tuneyard.values import FinetuneValues
@@ -55,7 +55,7 @@ ARCHITECTURES = [
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory):
-    """Give the store that an architecture's tiny model is laid out in."""
+    """Return the store with an architecture's tiny model."""
     made = {}
 
     def store(name):
@@ -84,7 +84,7 @@ def loaded(store):
 
 
 def some_modules(model):
-    """Names of two kinds of modules in the layers that an adapter can go on."""
+    """Return the names of two kinds of modules in the layers that can be adapted."""
     head = model.get_output_embeddings()
     linear = [name for name, one in model.named_modules() if isinstance(one, nn.Linear | Conv1D) and one is not head]
     return list(dict.fromkeys(name.rpartition(".")[2] for name in linear))[:2]
@@ -108,7 +108,7 @@ KINDS = {
 @pytest.mark.filterwarnings("ignore::RuntimeWarning:peft.*")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_what_is_trained_is_what_peft_trains(name, kind, stores, tmp_path):
+def test_trained_parameters_are_those_of_peft(name, kind, stores, tmp_path):
     real = loaded(stores(name))
     peft_type, make = KINDS[kind]
     kwargs = make(real)
@@ -166,7 +166,7 @@ def llama(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize("what", MORE)
-def test_what_lora_can_be_told_counts(what, llama, tmp_path):
+def test_options_of_lora_count(what, llama, tmp_path):
     kwargs = {"r": 4, **MORE[what]}
     adapted = get_peft_model(loaded(llama), LoraConfig(task_type="CAUSAL_LM", **kwargs))
     found = network(llama, tmp_path, **{KWARGS: kwargs})
@@ -182,7 +182,7 @@ def test_adapters_on_the_matrices_of_experts_count(name, stores, tmp_path):
     assert found.trained > 4 * 4 * 2 * 32  # some of it is on the experts
 
 
-def test_an_estimate_gives_these_numbers(tmp_path):
+def test_an_estimate_has_the_recorded_numbers(tmp_path):
     lay_out(tmp_path / "store")
     kwargs = VALUES["finetuning_config"]["peft_conf"]["peft_kwargs"]
     adapted = get_peft_model(loaded(tmp_path / "store"), LoraConfig(task_type="CAUSAL_LM", **kwargs))
@@ -190,13 +190,13 @@ def test_an_estimate_gives_these_numbers(tmp_path):
     assert (found.trained, found.parameters) == adapted.get_nb_trainable_parameters()
 
 
-def test_each_target_that_matches_nothing_is_refused(llama, tmp_path):
+def test_each_target_without_a_match_is_refused(llama, tmp_path):
     with pytest.raises(InvalidValuesError, match="matches no module") as caught:
         network(llama, tmp_path, **{KWARGS: {"r": 4, "target_modules": ["q_proj", "query", "value"]}})
     assert [problem.value for problem in caught.value.problems] == ["query", "value"]
 
 
-def test_what_peft_warns_of_is_a_note(llama, tmp_path):
+def test_a_warning_of_peft_is_a_note(llama, tmp_path):
     kwargs = {"r": 4, "target_modules": ["q_proj"], "exclude_modules": ["query"]}
     (note,) = network(llama, tmp_path, **{KWARGS: kwargs}).notes
     assert "exclude_modules" in note

@@ -1,4 +1,4 @@
-"""A model that is not whole, or that asks for code, is refused by a plan as it is by training."""
+"""A plan refuses a model that is incomplete or requires code, as training does."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def plan(folder, store):
 
 
 @pytest.mark.parametrize("how", BROKEN)
-def test_weights_that_do_not_fit_are_named(how, whole, tmp_path):
+def test_mismatched_weights_are_named(how, whole, tmp_path):
     folder = shutil.copytree(whole, tmp_path / "model")
     breaks, name = BROKEN[how]
     breaks(folder)
@@ -44,7 +44,7 @@ def test_weights_that_do_not_fit_are_named(how, whole, tmp_path):
         assert isinstance(caught.value, IncompleteModelError)
 
 
-def test_layers_that_no_file_holds_are_named_before_any_is_built(whole, tmp_path):
+def test_missing_layers_are_named_before_any_is_built(whole, tmp_path):
     folder = shutil.copytree(whole, tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 10**9}))

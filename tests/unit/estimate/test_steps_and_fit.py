@@ -1,4 +1,4 @@
-"""Steps and tokens are those of training; the verdict compares with what is there."""
+"""Steps and tokens are those of training; the verdict compares with the machine's memory."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ def store(tmp_path_factory):
     return folder
 
 
-def told(store, **changes):
+def estimated(store, **changes):
     return estimate(FinetuneValues.model_validate(changed(VALUES, **changes)), open_store(store.as_uri()))
 
 
-def test_rows_and_steps_leave_out_what_is_split_off(store):
-    work = told(store).work
+def test_rows_and_steps_exclude_validation(store):
+    work = estimated(store).work
     assert (work.rows, work.steps, work.exact) == (20, 10, True)
 
 
 def test_max_steps_win_over_epochs(store):
-    assert told(store, **{"finetuning_config.training_args.max_steps": 3}).work.steps == 3
+    assert estimated(store, **{"finetuning_config.training_args.max_steps": 3}).work.steps == 3
 
 
-def test_data_that_is_not_delivered_is_taken_at_its_longest_and_said(store):
+def test_missing_data_is_assumed_at_maximum_length_with_a_note(store):
     datasets = "finetuning_config.data_conf.training_data.datasets"
-    found = told(store, **{datasets: [{"path": "default-bucket/datasets/none.jsonl"}]})
+    found = estimated(store, **{datasets: [{"path": "default-bucket/datasets/none.jsonl"}]})
     assert (found.work.steps, found.work.longest, found.seconds) == (None, 2 * 256, None)
     assert any("not delivered" in note for note in found.notes)
 
 
 def test_a_model_that_is_not_delivered_is_not_found(store):
     with pytest.raises(NotFoundError, match="There is no model at"):
-        told(store, basemodel="default-bucket/models/none")
+        estimated(store, basemodel="default-bucket/models/none")
 
 
 REFUSED = {
@@ -59,19 +59,19 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("key", REFUSED)
-def test_what_training_refuses_is_refused_by_name_before_a_store_is_looked_into(key, tmp_path):
+def test_values_that_training_refuses_are_refused_before_the_store_is_read(key, tmp_path):
     values = FinetuneValues.model_validate(changed(VALUES, **{key: REFUSED[key]}))
-    with pytest.raises(InvalidValuesError, match="not train") as raised:
+    with pytest.raises(InvalidValuesError, match="not supported by this version") as raised:
         estimate(values, open_store((tmp_path / "nothing").as_uri()))
     assert [problem.where for problem in raised.value.problems] == [key]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed")
-def test_quantization_without_bitsandbytes_is_refused_by_name_where_it_would_be_trained(store):
+def test_quantization_without_bitsandbytes_is_refused_in_the_environment_of_the_training(store):
     key = "finetuning_config.quant_conf"
     conf = {"quantization_type": "bits-and-bytes", "load_in_8bit": True}
     values = FinetuneValues.model_validate(changed(VALUES, **{key: conf}))
-    with pytest.raises(InvalidValuesError, match="not train") as raised:
+    with pytest.raises(InvalidValuesError, match="not supported by this version") as raised:
         estimate(values, open_store(store.as_uri()))
     (problem,) = raised.value.problems
     assert problem.where == f"{key}.quantization_type"
@@ -79,10 +79,10 @@ def test_quantization_without_bitsandbytes_is_refused_by_name_where_it_would_be_
     assert estimate(values, open_store(store.as_uri()), here=False).work.steps
 
 
-def test_what_only_the_place_of_training_lacks_is_refused_there_alone(store):
+def test_a_missing_package_is_refused_only_in_the_environment_of_the_training(store):
     secret = {"env": {"WANDB_API_KEY": {"name": "wandb", "key": "token"}}}
     values = FinetuneValues.model_validate(changed(VALUES, **secret))
-    with pytest.raises(InvalidValuesError, match="not train"):
+    with pytest.raises(InvalidValuesError, match="not supported by this version"):
         estimate(values, open_store(store.as_uri()))
     assert estimate(values, open_store(store.as_uri()), here=False).trained
 
@@ -90,13 +90,13 @@ def test_what_only_the_place_of_training_lacks_is_refused_there_alone(store):
 def test_data_that_training_refuses_is_refused(tmp_path):
     row = {"messages": [{"role": "user", "content": "What is a yard?"}]}
     lay_out(tmp_path / "store", rows=[row, *conversations(3)])
-    with pytest.raises(InvalidDataError, match="nothing to learn"):
-        told(tmp_path / "store")
+    with pytest.raises(InvalidDataError, match="nothing to train on"):
+        estimated(tmp_path / "store")
 
 
-def test_what_is_computed_another_way_is_a_note(store):
-    notes = told(store, distributedType="auto-deepspeed-stage1").notes
-    assert any("trained data parallel" in note for note in notes)
+def test_an_equivalent_computation_is_a_note(store):
+    notes = estimated(store, distributedType="auto-deepspeed-stage1").notes
+    assert any("trained with data parallelism" in note for note in notes)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_what_is_computed_another_way_is_a_note(store):
         ("example.com/gpu", 1, 6e12 / (0.35 * 2e14)),
     ],
 )
-def test_time_is_operations_by_a_share_of_the_speed(resource, processes, seconds):
+def test_seconds_are_operations_over_a_share_of_the_speed(resource, processes, seconds):
     batch = {"finetuning_config.batchsize_conf.total_train_batch_size": 4 * processes}
     values = changed(VALUES, gpuResource=resource, finetuningGpus=processes, **batch)
     found, how = seconds_of(FinetuneValues.model_validate(values), 6e12, measure=lambda: 1e10)
@@ -123,7 +123,7 @@ def test_the_operations_of_a_run_are_those_of_its_tokens(store):
     from torch.utils.flop_counter import FlopCounterMode
     from transformers import AutoModelForCausalLM
 
-    found = told(store)
+    found = estimated(store)
     tokens, targets = (
         round(each / found.work.rows) for each in (found.work.tokens_per_epoch, found.work.trained_tokens_per_epoch)
     )
@@ -139,18 +139,18 @@ def test_the_operations_of_a_run_are_those_of_its_tokens(store):
     assert float(found.how.partition(" ")[0]) == pytest.approx(expected, rel=0.25)
 
 
-def test_what_is_not_counted_is_a_note(store):
+def test_uncounted_memory_is_a_note(store):
     values = changed(VALUES, **{"finetuning_config.training_args.optim": "grokadamw"})
     notes = estimate(FinetuneValues.model_validate(values), open_store(store.as_uri()), here=False).notes
-    assert any("what grokadamw keeps is not known" in note for note in notes)
+    assert any("what 'grokadamw' keeps is not known" in note for note in notes)
     values = changed(
         VALUES, **{"finetuning_config.quant_conf": {"quantization_type": "bits-and-bytes", "load_in_4bit": True}}
     )
     notes = estimate(FinetuneValues.model_validate(values), open_store(store.as_uri()), here=False).notes
-    assert any("quantized they take less" in note for note in notes)
+    assert any("quantized weights take less" in note for note in notes)
 
 
-def test_weights_that_training_holds_in_another_type_are_counted_in_it(tmp_path):
+def test_weights_are_counted_in_the_type_that_training_holds(tmp_path):
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -160,11 +160,11 @@ def test_weights_that_training_holds_in_another_type_are_counted_in_it(tmp_path)
     half.save_pretrained(tmp_path / "half")
     lay_out(tmp_path / "store", folder=tmp_path / "half")
     whole = {"finetuning_config.peft_conf": {"peft_type": "NO_PEFT"}}
-    found = told(tmp_path / "store", **whole)
+    found = estimated(tmp_path / "store", **whole)
     assert found.memory.weights >= 4 * found.parameters
     assert found.memory.optimizer >= 8 * found.parameters
     assert any("trained weights are float32" in note for note in found.notes)
-    kept = told(tmp_path / "store", **whole, **{"finetuning_config.run_conf.trained_weights": "as-loaded"})
+    kept = estimated(tmp_path / "store", **whole, **{"finetuning_config.run_conf.trained_weights": "as-loaded"})
     assert kept.memory.weights < 3 * found.parameters
     assert kept.memory.optimizer < 8 * found.parameters
     assert (found.disk.final, found.disk.checkpoint) == (2 * found.parameters, 12 * found.parameters)
@@ -177,15 +177,15 @@ def test_without_torch_a_plan_names_what_to_install(store, tmp_path, monkeypatch
     shown = CliRunner().invoke(app, ["plan", "-f", str(values), "--store", store.as_uri()])
     assert isinstance(shown.exception, NotFoundError)
     assert "needs torch and transformers" in shown.exception.message
-    assert shown.exception.hint == 'pip install "tuneyard[train]"'
+    assert shown.exception.hint == 'Install them: pip install "tuneyard[train]"'
 
 
-def test_an_estimate_comes_back_from_its_own_json(store):
-    found = told(store)
+def test_an_estimate_survives_a_round_trip_through_json(store):
+    found = estimated(store)
     assert Estimate.of(json.loads(json.dumps(found.to_json()))) == found
 
 
-def test_more_than_the_machine_has_never_fits_and_what_to_do_is_told():
+def test_more_memory_than_the_machine_has_never_fits_and_gets_a_hint():
     never = fits_here(2**60, accelerators=False)
     assert (never.fits, "max_per_device_train_batch_size" in never.hint) == ("never", True)
     assert fits_here(2**20, accelerators=False).fits == "yes"
@@ -206,7 +206,7 @@ def test_the_command_prints_a_table_within_80_columns_and_json(store, tmp_path):
     assert document["verdict"]["fits"] == "yes"
 
 
-def test_what_can_never_fit_this_machine_is_told_in_full_and_is_exit_3(store, tmp_path):
+def test_a_run_that_never_fits_is_reported_in_full_with_exit_3(store, tmp_path):
     longest = {"finetuning_config.sft_args.max_seq_length": 10**9}
     datasets = {"finetuning_config.data_conf.training_data.datasets": [{"path": "default-bucket/datasets/none.jsonl"}]}
     values = tmp_path / "values.json"

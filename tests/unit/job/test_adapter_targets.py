@@ -1,4 +1,4 @@
-"""An entry of target_modules that matches nothing is refused, where PEFT would pass over it."""
+"""An entry of target_modules that matches nothing is refused, although PEFT ignores it."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def test_a_pattern_that_matches_nothing_is_refused(base, targets):
         adapt(base, {"r": 2, "target_modules": targets})
 
 
-def test_modules_to_save_that_are_not_there_are_refused(base):
+def test_missing_modules_to_save_are_refused(base):
     kwargs = {"r": 2, "target_modules": ["q_proj"], "modules_to_save": ["head"]}
     with pytest.raises(InvalidValuesError, match=r"modules_to_save\[0\]"):
         adapt(base, kwargs)
 
 
 @pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "down_proj"], r".*\.1\.self_attn\.q_proj", None])
-def test_what_matches_is_adapted(base, targets):
+def test_matching_modules_are_adapted(base, targets):
     adapted = adapt(base, {"r": 2, "target_modules": targets})
     assert any("lora_A" in name for name, _ in adapted.named_parameters())

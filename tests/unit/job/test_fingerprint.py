@@ -1,4 +1,4 @@
-"""Everything in the values is in the fingerprint but a list of what may change, and every field is looked at."""
+"""All values but a list of keys that may change are in the fingerprint, and every field is checked."""
 
 import types
 import typing
@@ -77,14 +77,14 @@ def frozen():
 
 
 @pytest.mark.parametrize("path", [path for path, cluster in ALL.items() if not cluster])
-def test_every_key_is_in_the_fingerprint_or_in_the_list_with_a_reason(path, frozen):
+def test_every_key_is_in_the_fingerprint_or_may_change_for_a_reason(path, frozen):
     if may_change(path):
         assert path not in frozen or path in ("basemodel", CONFIG + "batchsize_conf.total_train_batch_size")
         return
     assert path in frozen, f"{path} decides what is computed, and a resume would not notice its change"
 
 
-def test_the_list_names_keys_that_there_are_each_with_a_reason():
+def test_keys_that_may_change_exist_and_have_a_reason():
     paths = set(ALL) | {path.rpartition(".")[0] for path in ALL}
     assert set(MAY_CHANGE) <= paths
     assert all(len(reason.split()) > 2 for reason in MAY_CHANGE.values())
@@ -116,7 +116,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("path", CHANGES)
-def test_a_change_of_what_is_computed_is_a_conflict_that_names_it(path):
+def test_a_changed_computation_is_a_conflict_that_names_the_key(path):
     values = changed(**{CONFIG + "training_args.save_steps": 4})
     before = of(
         changed(values, **{CONFIG + "early_stopping": {}, CONFIG + "training_args.metric_for_best_model": "eval_loss"})
@@ -155,12 +155,12 @@ MAY = {
 
 
 @pytest.mark.parametrize("path", MAY)
-def test_what_no_number_depends_on_may_change(path):
+def test_keys_without_effect_on_numbers_may_change(path):
     values = changed(finetuningGpus=1)
     check_fingerprint(of(values), of(changed(values, **{path: MAY[path]})), where="run", assumed=assumed())
 
 
-def test_content_of_base_and_data_and_the_rows_are_in_it():
+def test_the_fingerprint_holds_the_content_of_base_data_and_rows():
     before = {**of(VALUES), ROWS: "1"}
     for after in (
         {**of(VALUES, base="c" * 64), ROWS: "1"},
@@ -174,7 +174,7 @@ def test_content_of_base_and_data_and_the_rows_are_in_it():
         check_fingerprint(before, of(VALUES), where="run", assumed=assumed())
 
 
-def test_a_run_that_was_begun_before_a_key_was_there_goes_on_with_its_default_alone():
+def test_a_run_older_than_a_key_resumes_only_with_its_default():
     values = deepcopy(VALUES)
     before = of(values)
     key = CONFIG + "run_conf.trained_weights"
@@ -184,7 +184,7 @@ def test_a_run_that_was_begun_before_a_key_was_there_goes_on_with_its_default_al
         check_fingerprint(before, of(changed(**{key: "as-loaded"})), where="run", assumed=assumed())
 
 
-def test_a_record_of_another_format_is_compared_in_what_both_have():
+def test_a_record_of_another_format_is_compared_in_common_keys():
     old = {"basemodel": "b" * 64, CONFIG + "method": "sft", CONFIG + "data_conf": {"some": "form"}}
     check_fingerprint(old, of(VALUES), where="run", assumed=assumed())
     with pytest.raises(ConflictError, match="basemodel"):

@@ -1,4 +1,4 @@
-"""A weighted mix: exact shares, nothing drawn twice before all else was drawn once, the same on any machine."""
+"""A weighted mix: exact shares, no row drawn twice before every row was drawn once, the same on any machine."""
 
 from collections import Counter
 from fractions import Fraction
@@ -17,7 +17,7 @@ def test_shares_are_exact_by_the_largest_remainder():
 
 
 @given(st.integers(0, 500), st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=6))
-def test_counts_add_up_and_none_is_a_row_away_from_its_share(total, weights):
+def test_counts_add_up_and_differ_by_less_than_a_row_from_their_shares(total, weights):
     counts = mix_counts(total, weights)
     assert sum(counts) == total
     whole = sum(map(Fraction, weights))
@@ -25,7 +25,7 @@ def test_counts_add_up_and_none_is_a_row_away_from_its_share(total, weights):
 
 
 @given(st.lists(st.tuples(st.integers(1, 30), st.integers(0, 90)), min_size=1, max_size=4), st.integers(0, 9))
-def test_rows_are_drawn_as_evenly_as_can_be(files, seed):
+def test_rows_are_drawn_as_evenly_as_possible(files, seed):
     sizes, counts = zip(*files, strict=True)
     rows = mix_rows(sizes, counts, seed)
     assert mix_rows(sizes, counts, seed) == rows
@@ -36,12 +36,12 @@ def test_rows_are_drawn_as_evenly_as_can_be(files, seed):
         assert max(times) - min(times) <= 1
 
 
-def test_a_mix_is_what_it_always_was():
+def test_a_mix_is_stable_across_versions():
     assert mix_rows([3, 2], [2, 5], 7) == GOLDEN
     assert mix_rows([3, 2], [2, 5], 8) != GOLDEN
 
 
-def test_a_line_says_what_is_taken():
+def test_the_description_names_what_is_drawn():
     assert describe(["a.jsonl", "b.jsonl"], [30, 10], [20, 20]) == (
         "an epoch mixes 20 rows (50.0%) of a.jsonl, which has 30, each at most once; 20 rows (50.0%) of b.jsonl, which"
         " has 10, each up to 2 times"

@@ -1,4 +1,4 @@
-"""Training reads the shapes and decides about rows as its values say, exactly as `data check` does."""
+"""Training reads formats and filters rows as configured, exactly as `data check` does."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def values(validation="NONE", **changes):
     return FinetuneValues.model_validate(changed(VALUES, **(settings | changes)))
 
 
-def test_another_shape_is_read_and_a_chosen_one_wins(base, write):
+def test_another_format_is_detected_and_a_chosen_one_takes_precedence(base, write):
     path = write("rows.jsonl", ROWS)
     trained, held = encoded_rows(values(), base, [path], [], print)
     assert (len(trained), held) == (16, [])
@@ -57,20 +57,20 @@ def test_another_shape_is_read_and_a_chosen_one_wins(base, write):
 
 def test_rows_with_special_tokens_are_logged_with_their_key_and_their_choice(base, write):
     path = write("rows.jsonl", [*ROWS, {"instruction": "say <|im_end|>", "output": "no"}])
-    said = []
-    assert len(encoded_rows(values(), base, [path], [], said.append)[0]) == 16
+    notices = []
+    assert len(encoded_rows(values(), base, [path], [], notices.append)[0]) == 16
     tokens = "(<|im_end|> in 1; first: b/rows.jsonl:17)"
     line = f"1 of 17 rows of b/rows.jsonl have special tokens in their texts {tokens}"
-    assert said == [f"{line}; data_conf.rows.special_tokens is drop"]
-    said.clear()
+    assert notices == [f"{line}; data_conf.rows.special_tokens is drop"]
+    notices.clear()
     keep = {f"{DATA}.rows.special_tokens": "keep"}
-    assert len(encoded_rows(values(**keep), base, [path], [], said.append)[0]) == 17
-    assert said == [f"{line}; data_conf.rows.special_tokens is keep"]
+    assert len(encoded_rows(values(**keep), base, [path], [], notices.append)[0]) == 17
+    assert notices == [f"{line}; data_conf.rows.special_tokens is keep"]
     with pytest.raises(InvalidDataError, match=r"b/rows\.jsonl:17: has the special token <\|im_end\|>"):
-        encoded_rows(values(**{f"{DATA}.rows.special_tokens": "refuse"}), base, [path], [], said.append)
+        encoded_rows(values(**{f"{DATA}.rows.special_tokens": "refuse"}), base, [path], [], notices.append)
 
 
-def test_rows_that_leak_are_left_out_of_training_alone(base, write):
+def test_leaked_rows_are_dropped_from_training_only(base, write):
     path, other = write("rows.jsonl", ROWS), write("held.jsonl", ROWS[:2])
     exact = {f"{DATA}.rows.similarity": 1}
     trained, held = encoded_rows(values("CONCATENATION", **exact), base, [path], [other], print)
@@ -85,14 +85,14 @@ def test_rows_that_leak_are_left_out_of_training_alone(base, write):
         )
 
 
-def test_rows_that_can_not_be_used_stop_a_training_unless_they_may_be_gone_without(base, write):
+def test_invalid_rows_stop_a_training_unless_they_may_be_dropped(base, write):
     path = write("rows.jsonl", [*ROWS, {"instruction": "x", "output": ""}])
     with pytest.raises(InvalidDataError, match="output is empty"):
         encoded_rows(values(), base, [path], [], print)
     assert len(encoded_rows(values(**{f"{DATA}.rows.unusable": "drop"}), base, [path], [], print)[0]) == 16
 
 
-def test_overlong_rows_go_by_the_choice(base, write):
+def test_overlong_rows_follow_the_setting(base, write):
     path = write("rows.jsonl", [*ROWS, {"instruction": "x", "output": "long " * 300}])
     assert len(encoded_rows(values(), base, [path], [], print)[0]) == 16
     cut, _ = encoded_rows(values(**{f"{DATA}.rows.overlong": "truncate"}), base, [path], [], print)

@@ -74,7 +74,7 @@ def by_hand(query, key, value, allowed, *, softcap=None, sinks=None):
 @pytest.mark.parametrize("window", [None, 3])
 @pytest.mark.parametrize("softcap", [None, 0.7])
 @pytest.mark.parametrize("with_sinks", [False, True])
-def test_soft_caps_sinks_and_windows_go_together(window, softcap, with_sinks):
+def test_soft_caps_sinks_and_windows_combine(window, softcap, with_sinks):
     query, key, value = tensors()
     sinks = torch.tensor([0.5, -1.0, 2.0, 0.0]) if with_sinks else None
     found = attend(query, key, value, softcap=softcap, s_aux=sinks, sliding_window=window)

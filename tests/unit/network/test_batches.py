@@ -9,7 +9,7 @@ def row(ids, mask):
     return Row(input_ids=np.array(ids, np.int32), loss_mask=np.array(mask, bool))
 
 
-def test_rows_come_back_from_disk_as_they_were_written(tmp_path):
+def test_rows_survive_a_round_trip_through_disk(tmp_path):
     written = [([5, 6, 7], [False, True, True]), ([8], [True]), ([9, 10], [False, False])]
     rows = EncodedRows.write(tmp_path, written)
     read = [(list(r["input_ids"]), list(r["loss_mask"])) for r in (rows[i] for i in range(len(rows)))]
@@ -18,7 +18,7 @@ def test_rows_come_back_from_disk_as_they_were_written(tmp_path):
     assert rows.trained_tokens == 3
 
 
-def test_a_flat_row_starts_positions_again_and_predicts_trained_tokens_only():
+def test_a_flat_row_restarts_positions_and_predicts_trained_tokens_only():
     flat = flatten([row([5, 6, 7], [0, 0, 1]), row([8, 9], [1, 1])])
     assert flat["input_ids"].tolist() == [[5, 6, 7, 8, 9]]
     assert flat["position_ids"].tolist() == [[0, 1, 2, 0, 1]]

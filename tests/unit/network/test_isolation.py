@@ -1,6 +1,7 @@
 """Each conversation of a micro-batch is computed as if it were alone, for every architecture, or the model is refused.
 
-The truth is plain transformers: what the model predicts for one conversation in a row of its own, by its own attention.
+The reference is plain transformers: what the model predicts for one conversation in a row of its own, by its own
+attention.
 """
 
 import copy
@@ -104,7 +105,7 @@ def sees_the_future(model):
         ("MambaForCausalLM", Form.SINGLE, ""),
     ],
 )
-def test_the_fastest_right_form_is_taken(name, form, attention, rows):
+def test_the_fastest_correct_form_is_chosen(name, form, attention, rows):
     found = prove_form(built(name), None, rows, CPU, "bucket/m")
     assert (found.form, found.attention) == (form, attention)
     assert bool(found.notice) == ((form, attention) != (Form.FLAT, PER_CONVERSATION))
@@ -113,14 +114,14 @@ def test_the_fastest_right_form_is_taken(name, form, attention, rows):
         assert "\n" not in found.notice
 
 
-def test_an_attention_that_values_name_is_proved_too(rows):
+def test_a_configured_attention_is_checked_too(rows):
     found = prove_form(built("GptOssForCausalLM"), "eager", rows, CPU, "bucket/m")
     assert found.form is Form.SINGLE  # its mask does not keep the conversations of a row apart
     found = prove_form(built("LlamaForCausalLM"), "eager", rows, CPU, "bucket/m")
     assert (found.form, found.attention) == (Form.FLAT, "eager")
 
 
-def test_the_proof_changes_neither_the_model_nor_the_random_numbers_after_it(rows):
+def test_the_check_changes_neither_the_model_nor_the_random_state(rows):
     model = built("LlamaForCausalLM")
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     layers, attention = len(model.model.layers), model.config._attn_implementation
@@ -133,7 +134,7 @@ def test_the_proof_changes_neither_the_model_nor_the_random_numbers_after_it(row
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
 
 
-def test_the_proof_multiplies_in_whole_float32_whatever_values_ask_for(rows):
+def test_the_check_computes_in_ieee_float32_whatever_is_configured(rows):
     model, seen = built("LlamaForCausalLM"), set()
     model.model.layers[0].register_forward_hook(lambda *_: seen.add(torch.backends.fp32_precision))
     before = torch.backends.fp32_precision
@@ -146,7 +147,7 @@ def test_the_proof_multiplies_in_whole_float32_whatever_values_ask_for(rows):
     assert seen == {"ieee"}
 
 
-def test_one_layer_of_each_kind_is_looked_at():
+def test_one_layer_of_each_kind_is_checked():
     from tuneyard.network.isolation import _few_layers
 
     same = build("LlamaForCausalLM", num_hidden_layers=6)
@@ -200,7 +201,7 @@ def test_a_base_with_nan_in_it_is_refused(rows):
     model = built("LlamaForCausalLM")
     with torch.no_grad():
         model.model.norm.weight[3] = float("nan")
-    with pytest.raises(InvalidDataError, match="predicts nan"):
+    with pytest.raises(InvalidDataError, match="predicts NaN"):
         prove_form(model, None, rows, CPU, "bucket/m")
 
 
@@ -218,7 +219,7 @@ def test_a_sliding_window_that_an_attention_ignores_is_found_in_a_longer_convers
         prove_form(model, "without_window", rows, CPU, "bucket/m")
 
 
-def test_logits_of_chosen_positions_are_picked_out_where_a_model_computes_all():
+def test_logits_of_chosen_positions_are_selected_if_a_model_computes_all():
     model = built("LlamaForCausalLM")
     row = flatten([{"input_ids": torch.arange(5, 12).numpy(), "loss_mask": torch.ones(7, dtype=torch.bool).numpy()}])
     with torch.no_grad():

@@ -38,7 +38,7 @@ def test_every_setting_is_here():
 
 
 @pytest.mark.parametrize(("name", "value", "beside", "otherwise"), SETTINGS, ids=[name for name, *_ in SETTINGS])
-def test_a_setting_is_transformers_or_refused(name, value, beside, otherwise):
+def test_a_setting_is_passed_to_transformers_or_refused(name, value, beside, otherwise):
     assert made(**beside, **{name: value}) != made(**beside)
     for others in (otherwise, {}):
         with pytest.raises(InvalidValuesError, match=f"{WHERE}.{name}: has no effect without its bits"):

@@ -1,4 +1,4 @@
-"""What a traced micro-batch takes is what a real one takes, by torch's own counters on the real model."""
+"""A traced micro-batch has the operations and bytes of a real one, by torch's own counters on the real model."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_only_the_experts_that_a_token_uses_are_computed():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_a_pass_keeps_is_what_autograd_saves(name):
+def test_traced_activations_are_those_that_autograd_saves(name):
     model = built(name)
     if name not in ("BloomForCausalLM", "FalconForCausalLM", "MptForCausalLM"):  # they have an attention of their own
         model.set_attn_implementation(PER_CONVERSATION)
@@ -150,9 +150,9 @@ def test_what_a_pass_keeps_is_what_autograd_saves(name):
 
 
 def test_a_step_with_checkpointing_keeps_less_and_computes_more():
-    plain, again = built("LlamaForCausalLM"), built("LlamaForCausalLM")
-    again.gradient_checkpointing_enable()
-    before, after = traced(plain).trace, traced(again).trace
+    plain, checkpointed = built("LlamaForCausalLM"), built("LlamaForCausalLM")
+    checkpointed.gradient_checkpointing_enable()
+    before, after = traced(plain).trace, traced(checkpointed).trace
     assert after.activations < 0.7 * before.activations
     assert 1.2 * before.flops < after.flops < 4 / 3 * before.flops
 
@@ -165,7 +165,7 @@ def test_autocast_keeps_copies_of_weights_and_halves_activations():
     assert after.activations < 0.8 * before.activations
 
 
-def test_gradients_of_an_earlier_micro_batch_are_not_made_anew():
+def test_gradients_of_an_earlier_micro_batch_are_reused():
     assert traced(built("LlamaForCausalLM"), accumulates=True).trace.gradients == 0
 
 
@@ -178,11 +178,11 @@ def test_conversations_of_a_row_add_up():
 
 
 @pytest.mark.parametrize(("name", "noted"), [("MambaForCausalLM", True), ("LlamaForCausalLM", False)])
-def test_one_conversation_is_taken_at_a_time_where_not_every_layer_keeps_them_apart(name, noted):
+def test_one_conversation_at_a_time_is_assumed_unless_every_layer_isolates_them(name, noted):
     model = built(name).to("meta")
     found = trace_step(model, model, [Conversation(8, 4)] * 3)
     assert found.tokens == (8 if noted else 24)
-    assert any("one conversation is taken to be computed at a time" in note for note in found.notes) == noted
+    assert any("one conversation at a time is assumed" in note for note in found.notes) == noted
 
 
 def test_both_answers_of_a_preference_stay_together():
@@ -190,7 +190,7 @@ def test_both_answers_of_a_preference_stay_together():
     assert trace_step(model, model, [Conversation(8, 4)] * 6, together=2).tokens == 16
 
 
-def test_what_loops_over_tokens_is_extrapolated_with_a_note():
+def test_a_loop_over_tokens_is_extrapolated_with_a_note():
     long, short = built("MambaForCausalLM").to("meta"), built("MambaForCausalLM").to("meta")
     half, whole = (
         trace_step(one, one, [Conversation(count, count // 2)]) for one, count in ((short, 400), (long, 800))
@@ -200,7 +200,7 @@ def test_what_loops_over_tokens_is_extrapolated_with_a_note():
     assert whole.trace.activations == pytest.approx(2 * half.trace.activations, rel=0.05)
 
 
-def test_what_can_not_be_traced_is_counted_by_widths_with_a_note():
+def test_an_untraceable_pass_is_counted_by_widths_with_a_note():
     model = built("JetMoeForCausalLM")
     real = copy.deepcopy(model)
     found = traced(model)
@@ -209,7 +209,7 @@ def test_what_can_not_be_traced_is_counted_by_widths_with_a_note():
     assert found.trace.activations == pytest.approx(kept_bytes(real), rel=0.5)
 
 
-def test_numbers_that_a_pass_asks_for_do_not_keep_it_from_being_traced():
+def test_a_pass_that_reads_numbers_is_traced():
     model = built("OPTForCausalLM", layerdrop=0.0)  # it draws one to choose the layers that it leaves out
     assert traced(model).notes == ()
 

@@ -215,5 +215,5 @@ def test_without_torch_a_pod_estimates(tmp_path, monkeypatch):
 def test_what_training_refuses_is_refused_before_the_cluster_is_contacted():
     values = {**VALUES, "distributedType": "auto-deepspeed-stage3"}
     for inside in (True, False):
-        with pytest.raises(InvalidValuesError, match="does not train"):
+        with pytest.raises(InvalidValuesError, match="not supported by this version"):
             forecast(Sources(values=values, store=None), kubernetes(), inside=inside)

@@ -32,7 +32,7 @@ def noise_of(lengths, *, flat=True):
 
 
 @pytest.mark.parametrize("lengths", [[400], [400, 25], [25, 100, 400]])
-def test_each_conversation_has_the_noise_that_it_has_alone(lengths):
+def test_a_conversation_has_the_same_noise_in_a_row_as_alone(lengths):
     for length, noise in zip(lengths, noise_of(lengths), strict=True):
         bound = ALPHA / math.sqrt(length * WIDTH)  # arxiv.org/abs/2310.05914, algorithm 1
         assert noise.abs().max().item() <= bound * (1 + 1e-5)
@@ -40,7 +40,7 @@ def test_each_conversation_has_the_noise_that_it_has_alone(lengths):
         assert noise.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.05)
 
 
-def test_a_conversation_that_goes_through_alone_has_its_own_length():
+def test_a_single_conversation_uses_its_own_length():
     (noise,) = noise_of([100], flat=False)
     assert noise.abs().max().item() == pytest.approx(ALPHA / math.sqrt(100 * WIDTH), rel=0.01)
 
@@ -52,7 +52,7 @@ def test_an_evaluation_has_no_noise():
     assert torch.equal(model.table(ids)[0], model.table.weight[:1].expand(5, -1))
 
 
-def test_a_real_model_takes_it_at_its_embeddings():
+def test_a_real_model_adds_the_noise_to_its_embeddings():
     model = build("LlamaForCausalLM").train()
     ids = torch.arange(5, 15)[None]
     plain = model(input_ids=ids).logits

@@ -1,4 +1,4 @@
-"""What processes tell each other: JSON as it was, and no pickle that names anything to call. Over gloo, for real."""
+"""Processes exchange JSON unchanged, and no pickle that names anything to call, over real gloo groups."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ dist.destroy_process_group()
 
 
 def run(code: str, folder: Path, *, processes: int = 2) -> list[tuple[int, str, str]]:
-    """Run code in processes of one group; gives each one's exit code and what it printed."""
+    """Run code in processes of one group; return each one's exit code and output."""
     shared = {**os.environ, "WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
     shared |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "GLOO_SOCKET_IFNAME": "lo"}
     from torch.distributed import TCPStore
@@ -41,8 +41,8 @@ def run(code: str, folder: Path, *, processes: int = 2) -> list[tuple[int, str, 
         )
         for rank in range(processes)
     ]
-    told = [process.communicate(timeout=120) for process in started]
-    return [(process.returncode, *words) for process, words in zip(started, told, strict=True)]
+    outputs = [process.communicate(timeout=120) for process in started]
+    return [(process.returncode, *words) for process, words in zip(started, outputs, strict=True)]
 
 
 def test_a_document_arrives_as_it_was_at_every_process(tmp_path: Path) -> None:
@@ -68,22 +68,22 @@ COLLECTIVES = {
 }
 
 
-def test_no_code_of_another_process_runs_in_torch_s_own_exchange(tmp_path: Path) -> None:
+def test_objects_of_another_process_run_no_code_in_torchs_collectives(tmp_path: Path) -> None:
     each = "".join(
-        f"try:\n    {code}\n    told[{name!r}] = 'taken'\nexcept Exception as e:\n    told[{name!r}] = str(e)\n"
+        f"try:\n    {code}\n    outputs[{name!r}] = 'taken'\nexcept Exception as e:\n    outputs[{name!r}] = str(e)\n"
         for name, code in COLLECTIVES.items()
     )
-    begin = f"{EVIL}told = {{}}\nif rank == 0: exchange.refuse_code()\nelse: os.chdir('other')\n"
-    code = f"{begin}{each}print(json.dumps(told))"
+    begin = f"{EVIL}outputs = {{}}\nif rank == 0: exchange.refuse_code()\nelse: os.chdir('other')\n"
+    code = f"{begin}{each}print(json.dumps(outputs))"
     (tmp_path / "other").mkdir()
     (first, *_) = run(f"{code}\nsys.stdout.flush(); os._exit(0)", tmp_path)
-    told = json.loads(first[1])
-    assert set(told) == set(COLLECTIVES)
-    assert all("which is not plain data" in words for words in told.values()), told
+    outputs = json.loads(first[1])
+    assert set(outputs) == set(COLLECTIVES)
+    assert all("which is not plain data" in words for words in outputs.values()), outputs
     assert not (tmp_path / "canary").exists()
 
 
-def test_plain_data_passes_through_torch_s_own_exchange(tmp_path: Path) -> None:
+def test_plain_data_passes_through_torchs_collectives(tmp_path: Path) -> None:
     code = (
         "exchange.refuse_code()\n"
         "boxes = [None, None]\n"
@@ -95,7 +95,7 @@ def test_plain_data_passes_through_torch_s_own_exchange(tmp_path: Path) -> None:
     assert [json.loads(out) for _, out, _ in done] == [expected] * 2, done
 
 
-def test_a_process_that_announces_an_impossible_size_is_not_believed(tmp_path: Path) -> None:
+def test_an_impossible_announced_size_is_refused(tmp_path: Path) -> None:
     code = (
         "import torch\n"
         "if rank: dist.broadcast(torch.tensor([1 << 40]), src=1); os._exit(0)\n"
@@ -121,7 +121,7 @@ UNPICKLES = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloud
 
 
 def pickling_collectives() -> set[str]:
-    """Name every function of torch and accelerate that exchanges objects, which both do by pickles."""
+    """Return every function of torch and accelerate that exchanges objects, which both pickle."""
     import accelerate.utils
     import torch.distributed
 
@@ -131,7 +131,7 @@ def pickling_collectives() -> set[str]:
 
 
 def pickles_in(text: str, collectives: set[str]) -> Iterator[tuple[int, str]]:
-    """Give each line that names such a function or module, or that lets a loader unpickle."""
+    """Yield each line that names such a function or module, or that lets a loader unpickle."""
     for node in ast.walk(ast.parse(text)):
         match node:
             case ast.Import():
@@ -164,7 +164,7 @@ np.load("a")
     assert sorted(line for line, _ in pickles_in(text, pickling_collectives())) == [2, 3, 4, 5, 6, 7, 9]
 
 
-def test_nothing_of_ours_exchanges_or_reads_pickles() -> None:
+def test_no_module_exchanges_or_reads_pickles() -> None:
     collectives = pickling_collectives()
     files = sorted(SOURCE.rglob("*.py"))
     assert len(files) > 200

@@ -1,4 +1,4 @@
-"""What serving takes: its generation settings, and what a later merge loads of a published adapter."""
+"""Published files for serving: generation settings, and the published adapter that a later merge loads."""
 
 import json
 import pickle
@@ -44,8 +44,8 @@ class Canary:
         return open, (str(self.path), "w")
 
 
-def test_a_merge_looks_into_the_published_adapter_before_it_is_loaded(tmp_path):
-    """The adapter has lain in a bucket: whoever may write there may have put a pickle into it, with a manifest."""
+def test_a_merge_vets_the_published_adapter_before_loading_it(tmp_path):
+    """The adapter comes from a bucket: anyone with write access may have added a pickle, with a manifest."""
     base = make_model(tmp_path / "base")
     adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(task_type="CAUSAL_LM", r=2))
     adapted.save_pretrained(tmp_path / "adapter")
@@ -55,6 +55,6 @@ def test_a_merge_looks_into_the_published_adapter_before_it_is_loaded(tmp_path):
     Experiment(store, REMOTE).claim(record).publish_final(tmp_path / "adapter", "checkpoint-final", {"type": "adapter"})
     values = FinetuneValues.model_validate(changed(VALUES, mergeAdapter=True))
     prepared = SimpleNamespace(inputs=SimpleNamespace(record=lambda _: record), base_folder=str(base))
-    with pytest.raises(InvalidDataError, match=r"checkpoint-final is not plain weights.*adapter_model.bin"):
+    with pytest.raises(InvalidDataError, match=r"checkpoint-final' is not plain weights.*adapter_model.bin"):
         merge_later(values, prepared, store, tmp_path / "work")
     assert not (tmp_path / "canary").exists()

@@ -387,5 +387,5 @@ def test_a_place_is_read_from_the_variables_of_kubernetes(monkeypatch):
     with pytest.raises(InvalidValuesError, match="need 2 node"):
         Place.of(2)
     monkeypatch.setenv("JOB_COMPLETION_INDEX", "3")
-    with pytest.raises(UsageError, match="no place among 3 nodes"):
+    with pytest.raises(UsageError, match="not a position among 3 nodes"):
         Place.of(3)

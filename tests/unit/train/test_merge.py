@@ -73,7 +73,7 @@ def test_the_merged_model_has_the_bases_dtype_and_the_adapters_logits(base, adap
         torch.testing.assert_close(one, other, **tolerance)
 
 
-def test_an_adapter_that_changes_nothing_is_told_from_one_that_does(base, adapter, tmp_path):
+def test_an_adapter_without_effect_differs_from_one_with_effect(base, adapter, tmp_path):
     merge_adapter(base, adapter, tmp_path / "merged", SAMPLES)
     plain, merged = (AutoModelForCausalLM.from_pretrained(folder).float() for folder in (base, tmp_path / "merged"))
     assert (logits(plain)[0] - logits(merged)[0]).abs().max() > 1e-3
@@ -129,7 +129,7 @@ def test_what_is_trained_of_the_embeddings_is_in_the_written_model(tmp_path, kin
 
 REASONS = {
     **dict.fromkeys(MERGES, "The merged model's logits differ from the adapter's"),
-    **dict.fromkeys(SAVES, "The written model's weights are not those that were merged"),
+    **dict.fromkeys(SAVES, "The written model's weights differ from the merged ones"),
     "another rotation is written": "With the config.json that was written",
 }
 
@@ -147,7 +147,7 @@ def test_a_broken_merge_is_refused_and_writes_nothing(base, adapter, tmp_path, k
 @pytest.mark.parametrize("base", ["bfloat16"], indirect=True)
 @pytest.mark.parametrize("factor", [1.1, 0.9])
 def test_a_tenth_of_a_weak_adapter_is_missed(base, tmp_path, factor):
-    """What it changes is near the tolerance itself, so the tolerance alone would let a tenth of it pass."""
+    """Its effect is close to the tolerance, so the tolerance alone would accept a loss of a tenth of it."""
     adapter = lora(base, tmp_path / "adapter", scale=0.002)
     check = merge_adapter(base, adapter, tmp_path / "merged", SAMPLES)
     assert check.effect < 10 * TOLERANCE
@@ -186,12 +186,12 @@ def test_a_merged_model_may_lose_what_the_adapter_or_the_base_loses_by_the_cast(
 
 
 def test_single_tokens_that_make_up_a_mean_refuse_nothing():
-    """As on SmolLM2-135M, where one token of 640 was half of a right merge's mean."""
+    """As on SmolLM2-135M, where one token of 640 was half of a correct merge's mean."""
     lost = distances(1e-3, 10)
     _check_cast(distances(2.8e-3, 14, error=1.2e-3), lost, lost, torch.bfloat16)
 
 
-def test_other_greedy_tokens_are_allowed_as_far_as_chance_goes():
+def test_other_greedy_tokens_are_allowed_within_the_poisson_bound():
     """Against the incomplete gamma function, which is the sum of a Poisson distribution's tail."""
 
     def beyond(count: float, mean: float) -> float:
@@ -217,19 +217,19 @@ def test_distances_are_those_of_the_formula():
     assert found.positions == 5
 
 
-def test_a_greedy_token_that_is_no_tie_is_another_answer():
+def test_a_greedy_token_that_is_not_a_tie_is_another_answer():
     logits = torch.tensor([[2.0, 1.0, 1.99999]])
     near, far = torch.tensor([[1.99999, 1.0, 2.0]]), torch.tensor([[1.0, 2.0, 1.0]])
     assert other_choices([logits], [near], tie=1e-4) == 0
     assert other_choices([logits], [far], tie=1e-4) == 1
-    with pytest.raises(IntegrityError, match="greedy answers are not the adapter's"):
+    with pytest.raises(IntegrityError, match="greedy answers differ from the adapter's"):
         _check_exact([torch.tensor([[2.0, 1.999]])], [torch.tensor([[1.9992, 1.9995]])], effect=1.0)
 
 
-def test_a_merge_ends_where_it_is_to_stop_and_leaves_nothing(base, adapter, tmp_path):
-    asked = iter([False] * 40)
+def test_a_stopped_merge_leaves_no_files(base, adapter, tmp_path):
+    answers = iter([False] * 40)
     with pytest.raises(MergeStopped):
-        merge_adapter(base, adapter, tmp_path / "merged", SAMPLES, stop=lambda: next(asked, True))
+        merge_adapter(base, adapter, tmp_path / "merged", SAMPLES, stop=lambda: next(answers, True))
     assert not (tmp_path / "merged").exists()
 
 

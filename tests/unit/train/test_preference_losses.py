@@ -1,4 +1,4 @@
-"""The losses of preferences, against what the papers' formulas give by plain arithmetic, and against TRL."""
+"""The losses of preferences, against the papers' formulas in plain arithmetic, and against TRL."""
 
 import math
 
@@ -36,23 +36,25 @@ def log_sigmoid(number):
 
 
 BY_HAND = {
-    "sigmoid": lambda m, _, beta, doubt: -(1 - doubt) * log_sigmoid(beta * m) - doubt * log_sigmoid(-beta * m),
-    "hinge": lambda m, _, beta, doubt: max(0.0, 1 - beta * m),
-    "ipo": lambda _, per_token, beta, doubt: (per_token - 1 / (2 * beta)) ** 2,
-    "robust": lambda m, _, beta, doubt: (
-        (-(1 - doubt) * log_sigmoid(beta * m) + doubt * log_sigmoid(-beta * m)) / (1 - 2 * doubt)
+    "sigmoid": lambda m, _, beta, smoothing: (
+        -(1 - smoothing) * log_sigmoid(beta * m) - smoothing * log_sigmoid(-beta * m)
+    ),
+    "hinge": lambda m, _, beta, smoothing: max(0.0, 1 - beta * m),
+    "ipo": lambda _, per_token, beta, smoothing: (per_token - 1 / (2 * beta)) ** 2,
+    "robust": lambda m, _, beta, smoothing: (
+        (-(1 - smoothing) * log_sigmoid(beta * m) + smoothing * log_sigmoid(-beta * m)) / (1 - 2 * smoothing)
     ),
 }
 PER_TOKEN = [1 / 4 - -2 / 2, -1 / 3 - 0.5 / 5]
 
 
 @pytest.mark.parametrize("name", BY_HAND)
-@pytest.mark.parametrize(("beta", "doubt"), [(0.1, 0.0), (0.5, 0.2)])
-def test_each_loss_is_the_papers(name, beta, doubt):
-    args = DpoArgs(loss_type=name, beta=beta, label_smoothing=doubt)
+@pytest.mark.parametrize(("beta", "smoothing"), [(0.1, 0.0), (0.5, 0.2)])
+def test_each_loss_is_the_papers(name, beta, smoothing):
+    args = DpoArgs(loss_type=name, beta=beta, label_smoothing=smoothing)
     scores = torch.tensor(POLICY, dtype=torch.float64) - torch.tensor(REFERENCE, dtype=torch.float64)
     losses = preference_losses(scores, torch.tensor(LENGTHS, dtype=torch.float64), args)
-    by_hand = [BY_HAND[name](m, t, beta, doubt) for m, t in zip(MARGINS, PER_TOKEN, strict=True)]
+    by_hand = [BY_HAND[name](m, t, beta, smoothing) for m, t in zip(MARGINS, PER_TOKEN, strict=True)]
     assert losses.tolist() == pytest.approx(by_hand, rel=1e-12)
 
 
@@ -64,16 +66,16 @@ def test_losses_are_added_with_their_weights():
     torch.testing.assert_close(both, 0.5 * one + 2 * two)
 
 
-def test_where_policy_and_reference_are_one_the_loss_is_log_2():
+def test_the_loss_of_an_unchanged_policy_is_log_2():
     assert preference_losses(torch.zeros(1, 2), torch.ones(1, 2), DpoArgs()).item() == pytest.approx(math.log(2))
 
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
-    chance = np.random.default_rng(3)
+    rng = np.random.default_rng(3)
     rows = []
     for answer, prompt in ((5, 4), (3, 4), (2, 7), (6, 7), (4, 2), (4, 2)):
-        ids = chance.integers(5, 300, prompt + answer).tolist()
+        ids = rng.integers(5, 300, prompt + answer).tolist()
         rows.append((ids, [False] * prompt + [True] * answer))
     return PairedRows(EncodedRows.write(tmp_path_factory.mktemp("rows"), rows))
 
@@ -93,7 +95,7 @@ def alone(model, row):
 
 
 @pytest.mark.parametrize(("form", "attention"), [(Form.FLAT, PER_CONVERSATION), (Form.SINGLE, "sdpa")])
-def test_answers_of_a_row_have_the_log_probabilities_that_they_have_alone(form, attention, pairs, folder):
+def test_answers_have_the_same_log_probabilities_in_a_row_as_alone(form, attention, pairs, folder):
     model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=attention)
     plain = AutoModelForCausalLM.from_pretrained(folder)
     row = flatten_pairs([pairs[index] for index in range(3)])
@@ -107,7 +109,7 @@ def test_answers_of_a_row_have_the_log_probabilities_that_they_have_alone(form, 
             assert lengths[index, side] == count
 
 
-def test_the_reference_does_not_depend_on_who_computes_which_pair(pairs, folder):
+def test_the_reference_does_not_depend_on_which_process_computes_a_pair(pairs, folder):
     model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=PER_CONVERSATION)
     advanced = []
     keywords = {"forward": Forward(), "autocast": None}
@@ -123,7 +125,7 @@ def test_an_empty_share_has_no_pair():
     assert len(row["reference"]) == 0
 
 
-def test_trl_gives_the_same_loss_where_it_is_installed(pairs, folder, tmp_path):
+def test_trl_computes_the_same_loss(pairs, folder, tmp_path):
     trl = pytest.importorskip("trl")
     from datasets import Dataset
     from transformers import AutoTokenizer

@@ -1,4 +1,4 @@
-"""The plot shows what was measured and nothing else, and the card is one that hubs can read."""
+"""The plot shows exactly the measured losses, and hubs can read the card."""
 
 from huggingface_hub import ModelCard
 
@@ -28,7 +28,7 @@ FACTS = {
 }
 
 
-def test_a_run_without_validation_has_no_line_for_it(tmp_path):
+def test_a_plot_without_validation_has_no_validation_line(tmp_path):
     svg, png = plot_loss([*TRAIN, SUMMARY], tmp_path, title="facts")
     assert png.read_bytes().startswith(b"\x89PNG")
     evaluated = [*TRAIN, {"kind": "eval", "step": 2, "eval_loss": 2.0}, SUMMARY]
@@ -45,7 +45,7 @@ def test_no_loss_gives_no_plot(tmp_path):
     assert plot_loss([SUMMARY], tmp_path, title="facts") == []
 
 
-def test_the_card_has_metadata_and_names_what_went_in():
+def test_the_card_has_metadata_and_names_the_inputs():
     card = ModelCard(model_card(FACTS))
     assert card.data.library_name == "peft"
     assert {"tuneyard", "sft", "lora"} <= set(card.data.tags)

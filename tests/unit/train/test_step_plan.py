@@ -1,4 +1,4 @@
-"""Steps are the same whoever trains, and each conversation is in exactly one step of an epoch."""
+"""Steps do not depend on the number of processes, and each conversation is in exactly one step of an epoch."""
 
 import pytest
 from hypothesis import given
@@ -58,11 +58,11 @@ def test_every_conversation_is_in_one_step_and_any_number_of_processes_agrees(
     assert sorted(index for step in alone for index in step) == list(range(count))
 
 
-def test_an_epoch_has_its_own_order_and_the_same_one_each_time():
-    first, again, second = (
+def test_the_order_of_an_epoch_is_reproducible():
+    first, repeated, second = (
         steps_of([1] * 40, per_device=2, accumulation=2, processes=1, epoch=epoch) for epoch in (0, 0, 1)
     )
-    assert first == again
+    assert first == repeated
     assert first != second
 
 
@@ -75,5 +75,5 @@ def test_a_last_step_that_is_not_full_is_kept_unless_values_drop_it(drop_last, s
     assert len(steps_of([1] * 10, per_device=2, accumulation=2, processes=1, drop_last=drop_last)) == steps
 
 
-def test_dropping_the_last_step_never_leaves_nothing():
+def test_dropping_the_last_step_keeps_at_least_one_step():
     assert len(steps_of([1] * 3, per_device=4, accumulation=1, processes=1, drop_last=True)) == 1
