@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tuneyard.train.signals import StopRequest
     from tuneyard.values import FinetuneValues
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("tuneyard.train")  # __name__ is "__main__" here
 
 
 def main(open_store: Callable[[FinetuneValues], Store] | None = None) -> int:
