@@ -146,5 +146,5 @@ def test_unreachable_denied_and_missing_are_not_a_fresh_start(http_server: S3Ser
     with pytest.raises(DeniedError):
         denied = http_server.open(AWS_SECRET_ACCESS_KEY="wrong" * 8)
         experiment(denied, prefix).restore(tmp_path / "work", on_damage=no_damage)
-    with pytest.raises(NotFoundError, match="no bucket no-such-bucket"):
+    with pytest.raises(NotFoundError, match="no bucket 'no-such-bucket'"):
         experiment(http_server.open(), "no-such-bucket/run").claim(record())

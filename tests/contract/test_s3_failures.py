@@ -49,7 +49,7 @@ def raised(verb: str, store: Store, key: str) -> TuneyardError:
 def test_a_missing_bucket_is_not_found_by_name(server: S3Server, verb: str) -> None:
     error = raised(verb, server.open(), "no-such-bucket/key")
     assert isinstance(error, NotFoundError)
-    assert "no bucket no-such-bucket" in error.message
+    assert "no bucket 'no-such-bucket'" in error.message
     assert server.url in error.message
 
 

@@ -163,7 +163,7 @@ def test_a_missing_bucket_is_reported(s3_server_of: Callable[[str], S3Server]):
     server = s3_server_of("minio-tls")
     report = probe_store(server.url, bucket="no-such-bucket", environ=server.env)
     assert report.exit_code == 4
-    assert "There is no bucket no-such-bucket" in report.named("store").found
+    assert "There is no bucket 'no-such-bucket'" in report.named("store").found
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -95,6 +95,7 @@ def test_an_unknown_architecture_is_delivered_with_a_notice(
 ) -> None:
     from lab.broken_models import configure
 
+    caplog.set_level("INFO", "tuneyard")
     configure(model, architectures=["TomorrowsForCausalLM"])
     delivery.run(modelID=str(model))
     assert "has no architecture 'TomorrowsForCausalLM'" in caplog.text

@@ -67,7 +67,7 @@ def test_a_script_that_fails_is_exit_3_and_leaves_nothing(delivery: Delivery) ->
 def test_the_sandbox_of_the_script_is_logged(delivery: Delivery) -> None:
     done = _run_script(delivery, dataScript=SCRIPT, bucketDataDir=DATA)
     assert "dataScript is confined by" in done.stderr
-    assert "not held: " in done.stderr
+    assert "not restricted: " in done.stderr
     assert "the network" in done.stderr
 
 

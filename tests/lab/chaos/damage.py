@@ -185,7 +185,7 @@ def _trial(testbed: Testbed, expected: Reference, where: str, *, to_end: bool) -
 
 def _reported(launched: Ended) -> bool:
     before = itertools.takewhile(lambda line: not line.startswith("attempt "), launched.log.splitlines())
-    return any(word in line for line in before for word in ("damaged", "is not there", "is older than"))
+    return any(word in line for line in before for word in ("damaged", "is missing", "is older than"))
 
 
 def _verifies(testbed: Testbed) -> bool:
