@@ -166,8 +166,8 @@ KEYS: dict[str, Works | Refused | Already | Elsewhere] = {
     CONFIG + "peft_conf.peft_type": Works("LORA"),
     CONFIG + "peft_conf.task_type": Refused("SEQ_CLS"),
     CONFIG + "peft_conf.peft_kwargs": Waits({"r": 2}, {CONFIG + "peft_conf": {"peft_type": "LORA"}}),
-    CONFIG + "quant_conf.quantization_type": Elsewhere("tests/unit/train/test_quantization.py"),
-    **{f"{CONFIG}quant_conf.{name}": Elsewhere("tests/unit/train/test_quantization.py") for name in QUANTIZATION},
+    CONFIG + "quant_conf.quantization_type": Elsewhere("tests/unit/network/test_quantization.py"),
+    **{f"{CONFIG}quant_conf.{name}": Elsewhere("tests/unit/network/test_quantization.py") for name in QUANTIZATION},
     CONFIG + "quant_conf.llm_int8_enable_fp32_cpu_offload": Refused(True),
     CONFIG + "run_conf.model_args": Works({"attention_dropout": 0.3}),
     CONFIG + "run_conf.trained_weights": Works(

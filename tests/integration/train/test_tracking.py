@@ -5,7 +5,7 @@ import pytest
 
 from lab.training import changed, lay_out, metrics, train
 from tuneyard.errors import InvalidValuesError
-from tuneyard.train.tracking import tracker_problems
+from tuneyard.network.trackers import tracker_problems
 from tuneyard.values import FinetuneValues, check_values
 
 TRACKING = "finetuning_config.tracking"
