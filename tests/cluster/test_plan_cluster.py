@@ -162,7 +162,8 @@ def test_a_mistake_inside_is_the_commands_own_and_leaves_nothing(lab, queue):
     before = there(lab)
     _, said = plan(lab, {}, f"queueName={queue}", "basemodel=default-bucket/models/none", words=["--inside"], rc=4)
     assert "error: There is no model at default-bucket/models/none in https://minio" in said
-    assert "hint: Deliver it first: tuneyard deliver --set modelID=… --set bucketModelPath=default-bucket/models/none" in said
+    hint = "Deliver it first: tuneyard deliver --set modelID=… --set bucketModelPath=default-bucket/models/none"
+    assert f"hint: {hint}" in said
     _, said = plan(lab, {}, f"finetuningImage={MISSING_IMAGE}", words=["--inside"], rc=4)
     assert f"the image {MISSING_IMAGE} can't be pulled" in said
     assert left(lab) == before
