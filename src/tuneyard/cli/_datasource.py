@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     _Named = list[tuple[str, Format | None]]
 
-# Values need both keys to be whole; what is looked at is named by arguments instead.
+# Values are complete only with these two keys; here the arguments name the model and the data.
 _TOLD_ELSEWHERE = (
     "basemodel=default-bucket/models/told-by-argument",
     "finetuning_config.data_conf.training_data.datasets[0].path=default-bucket/datasets/told-by-argument.jsonl",
