@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from lab.hub_server import HubServer
 from tuneyard.delivery import DeliverReport, deliver
+from tuneyard.delivery.journal import read_journal
 from tuneyard.hub import Hub, Patience
 from tuneyard.store import Store
 from tuneyard.values import DeliverValues
@@ -71,6 +75,15 @@ class Delivery:
         return subprocess.Popen(
             self.command(**given), env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
+
+    def wait_until_done(self, *paths: str) -> None:
+        """Wait until the journal of a delivery lists these files as done."""
+        for _ in range(3000):
+            journal = read_journal(self.store, JOURNAL)
+            if journal is not None and journal.done.keys() >= set(paths):
+                return
+            time.sleep(0.1)
+        pytest.fail(f"the delivery never finished {paths}")
 
     def paths(self, prefix: str = f"{MODEL}/") -> list[str]:
         return [info.key.removeprefix(prefix) for info in self.store.list(prefix)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import pytest
 from lab.deliveries import FILES, JOURNAL, MANIFEST, MODEL, Delivery, safetensors
 from lab.hub_server import Fault
 from lab.s3_servers import BUCKET, S3Server
-from tuneyard.delivery.journal import read_journal
 from tuneyard.delivery.sources import FolderSource
 from tuneyard.errors import (
     ConflictError,
@@ -305,21 +303,14 @@ def test_other_objects_without_a_manifest_are_never_written_over(delivery: Deliv
     assert report.status == "replaced"
 
 
-def _wait_until_done(delivery: Delivery, paths: set[str]) -> None:
-    end = time.monotonic() + 300
-    while (journal := read_journal(delivery.store, JOURNAL)) is None or not paths <= journal.done.keys():
-        assert time.monotonic() < end, journal
-        time.sleep(0.02)
-
-
 def test_a_delivery_that_another_one_took_over_stops(delivery: Delivery) -> None:
     delivery.hub.add_model("org/tiny", FILES)
     delivery.hub.faults["model-1.safetensors"] = Fault(times=1, hold_after=1000)
     process = delivery.start()
     try:
         assert delivery.hub.holding.wait(300)
-        # Until its other files are there the first one still writes its journal, and either may be the one to stop.
-        _wait_until_done(delivery, set(FILES) - {"model-1.safetensors"})
+        # While the first one still writes its journal, either of the two may be the one that stops.
+        delivery.wait_until_done(*(path for path in FILES if path != "model-1.safetensors"))
         delivery.run()
         delivery.hub.release.set()
         assert process.wait(300) == 6

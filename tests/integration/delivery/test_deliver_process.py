@@ -10,21 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from lab.deliveries import FILES, JOURNAL, MANIFEST, MODEL, Delivery
+from lab.deliveries import FILES, MANIFEST, MODEL, Delivery
 from lab.hub_server import Fault
-from tuneyard.delivery.journal import read_journal
 from tuneyard.errors import NotFoundError
 from tuneyard.store import read_manifest, verify
-
-
-def wait_for_done(delivery: Delivery, *paths: str) -> None:
-    """Wait until the journal names these files as done."""
-    for _ in range(3000):
-        journal = read_journal(delivery.store, JOURNAL)
-        if journal is not None and journal.done.keys() >= set(paths):
-            return
-        time.sleep(0.1)
-    pytest.fail(f"the delivery never finished {paths}")
 
 
 @pytest.mark.parametrize("held", ["config.json", "model-2.safetensors"])
@@ -35,7 +24,7 @@ def test_a_killed_delivery_resumes_with_the_missing_files(delivery: Delivery, he
     process = delivery.start()
     try:
         assert delivery.hub.holding.wait(300)
-        wait_for_done(delivery, *others)
+        delivery.wait_until_done(*others)
     finally:
         process.kill()
         process.wait()
@@ -55,7 +44,7 @@ def test_a_killed_delivery_of_another_commit_leaves_nothing_of_itself(delivery: 
     delivery.hub.faults["model-2.safetensors"] = Fault(times=1, hold_after=10)
     process = delivery.start()
     try:
-        wait_for_done(delivery, "only-before.json", "tokenizer.json", "model-1.safetensors")
+        delivery.wait_until_done("only-before.json", "tokenizer.json", "model-1.safetensors")
     finally:
         process.kill()
         process.wait()
