@@ -47,14 +47,22 @@ class Tools:
             UnavailableError: If one is missing or too old.
         """
         for program in programs:
-            if program in self._checked:
-                continue
-            printed = self._run([program, *_VERSION_COMMANDS[program]])
-            found = re.search(r"v(\d+)\.(\d+)", printed)
-            if found is None or (int(found[1]), int(found[2])) < MINIMUM_VERSIONS[program]:
-                version = found[0] if found else printed.strip()[:40]
-                raise UnavailableError(f"The version '{version}' of {program} is not supported.", hint=INSTALL[program])
-            self._checked.add(program)
+            if program not in self._checked:
+                self.version(program)
+                self._checked.add(program)
+
+    def version(self, program: str) -> str:
+        """Return the version of helm or kubectl.
+
+        Raises:
+            UnavailableError: If it is missing, can't be run, or is too old.
+        """
+        printed = self._run([program, *_VERSION_COMMANDS[program]])
+        found = re.search(r"v(\d+)\.(\d+)[\w.+-]*", printed)
+        if found is None or (int(found[1]), int(found[2])) < MINIMUM_VERSIONS[program]:
+            version = found[0] if found else printed.strip()[:40]
+            raise UnavailableError(f"The version '{version}' of {program} is not supported.", hint=INSTALL[program])
+        return found[0]
 
     def helm(self, *args: str, stdin: str = "") -> str:
         """Run helm and return its standard output."""
@@ -125,6 +133,9 @@ class Tools:
             )
         except FileNotFoundError as error:
             raise UnavailableError(f"{program} is not on PATH.", hint=INSTALL[program]) from error
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise UnavailableError(f"{program} can't be run: {reason}.", hint=INSTALL[program]) from error
         except subprocess.TimeoutExpired as error:
             message = f"{program} timed out after {_TIMEOUT_SECONDS} s."
             raise UnavailableError(

@@ -143,10 +143,9 @@ def api_server(version: Document) -> Check:
 
 
 def _tool(name: str, environ: Mapping[str, str]) -> Check:
-    found = shutil.which(name, path=environ.get("PATH"))
-    if not found:
+    if not shutil.which(name, path=environ.get("PATH")):
         return problem(name, "not found on PATH", f"Install {name}, and add it to PATH.", NotFoundError)
-    return tool_version(name, Path(found))
+    return tool_version(name, environ)
 
 
 def _namespace(cluster: Reader) -> list[Check]:

@@ -10,12 +10,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-from tuneyard.diagnosis.check import Check, Report, ok, problem, report, skipped, warning
+from tuneyard.diagnosis.check import Check, Report, from_error, ok, problem, report, skipped, warning
 from tuneyard.diagnosis.store_probe import BUCKET, probe_store
-from tuneyard.errors import AcceleratorMissingError, NotFoundError, TuneyardError, UnavailableError, UsageError
+from tuneyard.errors import AcceleratorMissingError, NotFoundError, TuneyardError, UsageError
 from tuneyard.folders import home_folder
 from tuneyard.interpreter import python
 
@@ -203,29 +202,21 @@ def _hub(environ: Mapping[str, str]) -> Check:
 
 
 def _tool(name: str, environ: Mapping[str, str]) -> Check:
-    found = shutil.which(name, path=environ.get("PATH"))
-    if not found:
+    if not shutil.which(name, path=environ.get("PATH")):
         return skipped(name, "not found on PATH; required by --on kubernetes only")
-    return tool_version(name, Path(found))
+    return tool_version(name, environ)
 
 
-def tool_version(name: str, path: Path) -> Check:
-    """Check that helm or kubectl runs, and report its version.
+def tool_version(name: str, environ: Mapping[str, str]) -> Check:
+    """Check that helm or kubectl runs and is recent enough, and report its version.
 
     Args:
         name: `helm` or `kubectl`.
-        path: The program.
+        environ: The environment with the PATH to find it on.
     """
-    args = ["version", "--client", "-o", "json"] if name == "kubectl" else ["version", "--template", "{{.Version}}"]
+    from tuneyard.cluster import Tools
+
     try:
-        ran = subprocess.run(
-            [str(path), *args], capture_output=True, encoding="utf-8", errors="replace", timeout=30, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return problem(name, f"'{path}' can't be run", f"Reinstall {name}.", UnavailableError)
-    printed = json.loads(ran.stdout)["clientVersion"]["gitVersion"] if name == "kubectl" and ran.stdout else ran.stdout
-    if ran.returncode or not printed.strip():
-        return problem(name, f"'{path}' prints no version", f"Reinstall {name}.", UnavailableError)
-    if name == "helm" and printed.lstrip("v").split(".")[0] not in {"3", "4"}:
-        return problem(name, f"{printed} is not supported", "Install Helm 3.14 or newer.", TuneyardError)
-    return ok(name, printed.strip())
+        return ok(name, Tools(None, "", environ=environ).version(name))
+    except TuneyardError as error:
+        return from_error(name, error)

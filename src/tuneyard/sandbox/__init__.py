@@ -5,7 +5,8 @@ filter of system calls. `find_locks` returns those that this machine has and wha
 returns the command that runs a program under them.
 """
 
-from tuneyard.sandbox.locks import HOLDS, Hold, Locks, find_locks
+from tuneyard.sandbox.available import find_locks
+from tuneyard.sandbox.locks import HOLDS, Hold, Locks
 from tuneyard.sandbox.places import interpreter_places, private_places
 from tuneyard.sandbox.plan import Plan, command
 

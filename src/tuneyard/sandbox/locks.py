@@ -1,16 +1,11 @@
-"""The locks that a machine has, and what they restrict together."""
+"""The locks that confine a program, and what they restrict together."""
 
 from __future__ import annotations
 
-import subprocess
-import tempfile
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Literal, get_args
 
-from tuneyard.interpreter import python
-from tuneyard.sandbox import landlock, seccomp
+from tuneyard.sandbox import landlock
 
 Hold = Literal[
     "writes", "truncation", "reads", "processes", "signals", "abstract sockets", "shared memory", "modes and times"
@@ -26,8 +21,6 @@ HOLDS: tuple[Hold, ...] = get_args(Hold)
 
 SUFFICIENT: frozenset[Hold] = frozenset({"writes", "truncation", "reads", "processes", "signals"})
 """What a required sandbox has to restrict. The rest needs Linux 6.12 or namespaces."""
-
-_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,35 +62,3 @@ class Locks:
         used += ["namespaces"] if self.namespaces else []
         used += ["seccomp"] if self.seccomp else []
         return " and ".join(used) or "none"
-
-
-def find_locks(*, newest_landlock: int | None = None) -> Locks:
-    """Find the locks to use on this machine: Landlock, and a second one where it is missing or old.
-
-    Args:
-        newest_landlock: The highest version of Landlock to use, as on an older kernel; the kernel's own where None.
-    """
-    version = landlock.version()
-    return _find(version if newest_landlock is None else min(version, newest_landlock))
-
-
-@cache
-def _find(version: int) -> Locks:
-    alone = Locks(version)
-    if version >= landlock.SIGNALS:
-        return alone
-    tried = [Locks(version, namespaces=True)]
-    if 0 < version < landlock.TRUNCATION and seccomp.is_known():
-        tried.append(Locks(version, seccomp=True))
-    return next((locks for locks in tried if _work(locks)), alone)
-
-
-def _work(locks: Locks) -> bool:
-    """Try locks on a program that does nothing: an administrator may have disabled them."""
-    from tuneyard.sandbox.plan import Plan, command
-
-    with tempfile.TemporaryDirectory(prefix="tuneyard-sandbox-") as folder:
-        program = python("-S", "-c", "pass")
-        tried = command(Plan(writable=(folder,)), locks, program, file=Path(folder) / "plan.json")
-        done = subprocess.run(tried, capture_output=True, timeout=_SECONDS, check=False)
-    return done.returncode == 0

@@ -15,7 +15,7 @@ from tuneyard.values.places import BucketPath
 from tuneyard.values.scalars import Count, Int, Plain, Quantity, Text
 from tuneyard.values.servable import UNMERGEABLE, unserved_by_vllm
 from tuneyard.values.shared import Env, GpuResource, Job, NetworkPolicy, NodesSecret, SecretKey
-from tuneyard.values.without_effect import arguments_that_wait_for_others
+from tuneyard.values.without_effect import idle_arguments
 
 DistributedType = Literal[
     "auto-single-process",
@@ -114,6 +114,19 @@ def relaunch_starts_over_without_checkpoints(values: FinetuneValues) -> str | No
     )
 
 
+def arguments_wait_for_others(values: FinetuneValues) -> str | None:
+    """List the training arguments that have no effect with the other values."""
+    config = values.finetuning_config
+    found = idle_arguments(
+        config.training_args,
+        processes=values.processes,
+        trackers=values.trackers,
+        early_stopping=config.early_stopping is not None,
+    )
+    idle = ", ".join(f"{name} ({why})" for name, why in found)
+    return f"{TRAINING_ARGS} without effect here: {idle}" if idle else None
+
+
 class TrainingNetworkPolicy(NetworkPolicy):
     """Who may connect to the pods of a run, and what they may connect to."""
 
@@ -135,7 +148,7 @@ class FinetuneValues(Job):
     remarks: ClassVar[Sequence[Remark]] = (
         relaunch_starts_over_without_checkpoints,
         vllm_serves_the_adapter,
-        arguments_that_wait_for_others,
+        arguments_wait_for_others,
     )
 
     basemodel: BucketPath

@@ -6,14 +6,11 @@ Tuneyard's trainer plans its own micro-batches, evaluates only losses, and publi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 from tuneyard.values.base import Broken
 from tuneyard.values.training_args import TrainingFields
-
-if TYPE_CHECKING:
-    from tuneyard.values.finetune import FinetuneValues
 
 _RESULTS = "results go to checkpointsRemote and nothing is pushed to the Hub"
 _LOSSES = "an evaluation gives losses and keeps no predictions"
@@ -83,17 +80,19 @@ def arguments_have_an_effect(args: TrainingFields) -> Iterator[Broken]:
         yield Broken("do_eval", "has no effect without an eval_strategy", value="true", about=("eval_strategy",))
 
 
-def arguments_that_wait_for_others(values: FinetuneValues) -> str | None:
-    """Describe the arguments that have no effect with the other values."""
-    args = values.finetuning_config.training_args
-    idle = [f"{name} ({why})" for name, why in _idle(values).items() if getattr(args, name) != default_of(name)]
-    return f"finetuning_config.training_args without effect here: {', '.join(idle)}" if idle else None
+def idle_arguments(
+    args: TrainingFields, *, processes: int, trackers: Collection[str], early_stopping: bool
+) -> Iterator[tuple[str, str]]:
+    """Yield each argument that has no effect with the other values, and why.
 
-
-def _idle(values: FinetuneValues) -> Mapping[str, str]:
-    config, args = values.finetuning_config, values.finetuning_config.training_args
+    Args:
+        args: The arguments.
+        processes: How many processes train.
+        trackers: What the run reports to, by transformers' names.
+        early_stopping: Whether the run stops early.
+    """
     schedule = args.lr_scheduler_type
-    compares = args.load_best_model_at_end or args.save_strategy == "best" or config.early_stopping is not None
+    compares = args.load_best_model_at_end or args.save_strategy == "best" or early_stopping
     needs: list[tuple[bool, str, str]] = [
         (args.eval_strategy == "steps", f"eval_strategy is {args.eval_strategy}", "eval_steps"),
         (args.eval_strategy != "no", "eval_strategy is no", "eval_delay eval_on_start"),
@@ -107,8 +106,9 @@ def _idle(values: FinetuneValues) -> Mapping[str, str]:
         (schedule not in _WITHOUT_WARMUP, f"lr_scheduler_type is {schedule}", "warmup_steps"),
         (compares or schedule in _BY_METRIC, "no checkpoints are compared", "metric_for_best_model greater_is_better"),
         (args.dataloader_num_workers > 0, "dataloader_num_workers is 0", "dataloader_multiprocessing_context"),
-        (values.processes > 1, "one process trains", _OF_PROCESSES),
-        (bool(values.trackers), "report_to names no tracker", "run_name"),
-        ("trackio" in values.trackers, "report_to does not name trackio", "project"),
+        (processes > 1, "one process trains", _OF_PROCESSES),
+        (bool(trackers), "report_to names no tracker", "run_name"),
+        ("trackio" in trackers, "report_to does not name trackio", "project"),
     ]
-    return {name: why for holds, why, names in needs if not holds for name in names.split()}
+    for holds, why, names in needs:
+        yield from ((name, why) for name in names.split() if not holds and getattr(args, name) != default_of(name))
