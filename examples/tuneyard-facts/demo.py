@@ -9,6 +9,7 @@ seconds. `MODEL=org/name` takes the base from a hub instead of the package regis
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shlex
 import subprocess
@@ -65,13 +66,15 @@ def main() -> None:
 def compare(steps: list[tuple[str, float]], began: float) -> None:
     """Send the held-out questions to the base and the tuned model, print the answers and write the report."""
     console.rule("[bold]5. compare", align="left")
+    console.print(f"Each answer is cut after {ANSWER_TOKENS} tokens.", style="dim")
+    logging.getLogger("tuneyard").setLevel(logging.ERROR)  # without it, one warning for each answer that was cut
     published = experiment_folder()
     served = json.loads((published / "checkpoint-final/manifest.json").read_text(encoding="utf-8"))["files"]
     answers_path = REPORT / "answers.json"
     known = json.loads(answers_path.read_text(encoding="utf-8")) if answers_path.exists() else {}
     start = time.monotonic()
     if known.get("served") != served:
-        known = {"served": served, "answers": ask_everything()}
+        known = {"served": served, "answers": answer_all()}
         REPORT.mkdir(exist_ok=True)
         answers_path.write_text(json.dumps(known, indent=1), encoding="utf-8")
     steps.append(("compare", time.monotonic() - start))
@@ -91,10 +94,10 @@ def experiment_folder() -> Path:
     return record.parent
 
 
-def ask_everything() -> list[dict[str, object]]:
+def answer_all() -> list[dict[str, object]]:
     lines = (HERE / "heldout.jsonl").read_text(encoding="utf-8").splitlines()
     rows = []
-    with progress_bar("asking base and tuned", len(lines)) as advance:
+    with progress_bar("questions to base and tuned", len(lines)) as advance:
         for row in map(json.loads, lines):
             base, tuned = tuneyard.chat(
                 row["question"], name=f"serve/{NAME}", compare=True, max_tokens=ANSWER_TOKENS, temperature=0.0
@@ -123,7 +126,7 @@ def print_answers(answers: list[dict[str, object]]) -> None:
     console.print(table)
     if len(answers) > SHOWN:
         console.print(f"… and {len(answers) - SHOWN} more in demo/report.md")
-    console.print(f"[bold]Right answers to {len(answers)} held-out questions: {score(answers)}")
+    console.print(f"[bold]Correct answers to {len(answers)} held-out questions: {score(answers)}")
 
 
 def shown(text: object) -> str:
@@ -139,7 +142,7 @@ def write_report(answers: list[dict[str, object]], steps: list[tuple[str, float]
     lines = [
         "# Demo: a base model and its finetuned self",
         "",
-        f"Right answers to {len(answers)} held-out questions: **{score(answers)}**.",
+        f"Correct answers to {len(answers)} held-out questions: **{score(answers)}**.",
         "",
         "![training loss](loss.svg)",
         "",
