@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
 app = Typer(rich_markup_mode=None)
 
-KubeContext = Annotated[str | None, Option("--context", metavar="NAME", help="The context of the kubeconfig.")]
-Namespace = Annotated[str | None, Option("--namespace", "-n", metavar="NAME", help="The namespace to check.")]
 Quick = Annotated[bool, Option("--quick", help="Start no pods in the cluster.")]
 Bucket = Annotated[str, Option("--bucket", metavar="NAME", help="The bucket to write into.")]
 Rounds = Annotated[int, Option("--rounds", min=1, help="How many times 32 conditional writes contend.")]
@@ -24,8 +22,8 @@ Rounds = Annotated[int, Option("--rounds", min=1, help="How many times 32 condit
 def doctor(
     context: Context,
     on: o.On = "local",
-    kube_context: KubeContext = None,
-    namespace: Namespace = None,
+    kube_context: o.KubeContext = None,
+    namespace: o.Namespace = None,
     values: o.Values = None,
     set_values: o.Set = None,
     store: o.Store = None,
