@@ -1,4 +1,4 @@
-"""Commands of Tuneyard's Python processes, which never import from the current folder.
+"""Commands of Tuneyard's Python processes, which never import from the current folder, and how they import faster.
 
 `python -m` and `python -c` would import a `json.py` in the folder that they are started in. `-P` excludes that folder,
 `-s` the packages in the user's home. Variables such as PYTHONPATH still apply: they are set by the user. A process that
@@ -7,7 +7,10 @@ runs untrusted code needs more than flags: see `tuneyard.sandbox`.
 
 from __future__ import annotations
 
+import gc
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 IN_PODS = ("python", "-s", "-P")
 """The interpreter of a container, without packages in its home, which lies on a volume."""
@@ -33,3 +36,18 @@ def pod_python(module: str, *arguments: str) -> list[str]:
         arguments: The module's arguments.
     """
     return [*IN_PODS, "-m", module, *arguments]
+
+
+@contextmanager
+def faster_imports() -> Iterator[None]:
+    """Import without garbage collection, and exempt from it what is alive afterwards.
+
+    Torch and transformers create millions of objects that live as long as the process, and collecting among them takes
+    a quarter of the time of their import.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()

@@ -99,15 +99,17 @@ def _prepare_and_train(
     meeting: Meeting | None,
 ) -> int:
     from tuneyard.errors import TERMINATED
+    from tuneyard.interpreter import faster_imports
 
     logger.info("loading torch and transformers")
 
-    from tuneyard.network import quiet_libraries
-    from tuneyard.train.final import MERGE_STOPPED, merge_later
-    from tuneyard.train.merge import MergeStopped
-    from tuneyard.train.prepare import prepare
-    from tuneyard.train.supervisor import Group, supervise
-    from tuneyard.train.worker import work
+    with faster_imports():
+        from tuneyard.network import quiet_libraries
+        from tuneyard.train.final import MERGE_STOPPED, merge_later
+        from tuneyard.train.merge import MergeStopped
+        from tuneyard.train.prepare import prepare
+        from tuneyard.train.supervisor import Group, supervise
+        from tuneyard.train.worker import work
 
     quiet_libraries()
     prepared = prepare(values, inputs, store, workdir, logger.info)

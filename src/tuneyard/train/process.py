@@ -21,12 +21,15 @@ def main(path: Path, workdir: Path) -> int:
 
     die_with_supervisor()  # before the imports, which take seconds
 
-    from tuneyard.job import open_values_store
-    from tuneyard.process import run_main
-    from tuneyard.train.exchange import refuse_code
-    from tuneyard.train.signals import StopRequest
-    from tuneyard.train.worker import work
-    from tuneyard.values import FinetuneValues, read_values
+    from tuneyard.interpreter import faster_imports
+
+    with faster_imports():
+        from tuneyard.job import open_values_store
+        from tuneyard.process import run_main
+        from tuneyard.train.exchange import refuse_code
+        from tuneyard.train.signals import StopRequest
+        from tuneyard.train.worker import work
+        from tuneyard.values import FinetuneValues, read_values
 
     def train() -> int:
         refuse_code()
