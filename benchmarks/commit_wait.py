@@ -1,10 +1,11 @@
-"""The cost of waiting for a save's commit at the next step, compared with not waiting and with waiting at the save.
+"""Measure the cost of waiting for a save's commit at the next step, compared with not waiting and waiting at the save.
 
     python benchmarks/commit_wait.py [--model FOLDER] [--store URL] [--every STEPS] [--rounds N]
 
-Trains an adapter for 16 steps of 4 conversations, each time in a new process, the three ways in turn, and prints the
-seconds that the metrics say were trained: median, and ratio to the way that never waits. Without --model the model is a
-tiny one whose steps take some 25 ms, which is the worst case. The store is a folder unless --store names a server.
+Trains an adapter for 16 steps of 4 conversations with each of the three variants in turn, each time in a new process.
+Prints the training seconds from the metrics: the median, and the ratio to the variant that never waits. Without
+--model, it trains a tiny model whose steps take about 25 ms, which is the worst case. The store is a folder, unless
+--store names a server.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ sys.exit(main())
 
 
 def main() -> None:
-    """Train in turns and print a row for each way."""
+    """Train with each variant in turn and print a row for each."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", type=Path)
     parser.add_argument("--store")

@@ -1,9 +1,10 @@
-"""How long the demo takes and how much memory it needs, detached processes included.
+"""Measure the time and the peak memory of the demo, including its detached processes.
 
     .venv/bin/python benchmarks/demo.py
 
-Runs the demo in a home of its own and samples, five times a second, the proportional memory (PSS, shared pages counted
-once) of every process that has this home in its environment: the finetuning and the server are no children of the demo.
+Runs the demo with a temporary TUNEYARD_HOME. Five times a second, samples the proportional set size (PSS, shared
+pages counted once) of every process that has this home in its environment, because the finetuning process and the
+server are not children of the demo.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def verb_of(command: list[str]) -> str:
 
 
 def sample(home: str) -> dict[str, float]:
-    """Return the memory in GiB by package."""
+    """Return the memory in GiB, by package."""
     used: dict[str, float] = defaultdict(float)
     for process in psutil.process_iter():
         try:
@@ -41,7 +42,7 @@ def sample(home: str) -> dict[str, float]:
 
 
 def main() -> None:
-    """Run the demo and print time and peaks."""
+    """Run the demo and print the time and the peaks."""
     with tempfile.TemporaryDirectory(prefix="tuneyard-bench-") as home:
         environment = {**os.environ, "TUNEYARD_HOME": home}
         start = time.monotonic()

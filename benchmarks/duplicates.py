@@ -1,9 +1,9 @@
-"""Peak memory and time of the search for equal and nearly equal rows alone, over synthetic records.
+"""Measure the peak memory and time of the search for equal and nearly equal rows, over synthetic records.
 
     python benchmarks/duplicates.py ROWS
 
-One row in fifty is equal and one nearly equal to an earlier one. Reading, rendering and signing are left out, so that
-four million rows take minutes; `million_rows.py` measures all of it.
+One row in fifty is equal and one in fifty nearly equal to an earlier row. Reading, rendering and computing signatures
+are left out, so that four million rows take minutes; `million_rows.py` measures everything.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def records(count: int) -> Iterator[bytes]:
 
 
 def main() -> None:
-    """Search, sampling the memory of this process a hundred times a second."""
+    """Search while sampling the memory of this process a hundred times a second."""
     count = int(sys.argv[1])
     process = psutil.Process()
     before = peak = process.memory_info().rss

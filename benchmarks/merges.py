@@ -1,10 +1,10 @@
-"""How often a correct merge is refused, and a broken one accepted: LoRA on all linear layers of bfloat16 models.
+"""Measure how often a correct merge is refused and a broken one accepted, with LoRA on all linear layers in bfloat16.
 
-    python benchmarks/merges.py --model FOLDER --rows FILE.jsonl     # adapters trained on the rows' conversations
-    python benchmarks/merges.py --tiny                               # random adapters on tiny models of many kinds
+    python benchmarks/merges.py --model FOLDER --rows FILE.jsonl     # adapters trained on these rows
+    python benchmarks/merges.py --tiny                               # random adapters on many tiny architectures
 
-Prints each merge and, at the end, the counts and the largest ratio of what the merged model typically loses by its
-dtype to what the adapter or the base loses. `merge.FACTOR` is the ratio that is allowed.
+Prints each merge and, at the end, the counts and the largest ratio of the merged model's typical loss from rounding
+to its dtype to that of the adapter or the base model. `merge.FACTOR` is the largest ratio that is accepted.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "mixtral": {"intermediate_size": 128, "num_key_value_heads": 2, "num_local_experts": 4},
 }
 ROTARY = ("llama", "qwen2", "qwen3", "phi3", "olmo2", "mixtral")
-"""Those with a single rotation; a wrong one is written of these alone."""
+"""Architectures with a single rotary embedding; only for these is a wrong one written."""
 
 
 class Tally:
-    """Counts outcomes and keeps the ratios of correct merges."""
+    """Count outcomes and keep the ratios of correct merges."""
 
     def __init__(self) -> None:
         self.outcomes: Counter[tuple[str, str]] = Counter()
@@ -58,7 +58,7 @@ class Tally:
     def merge(
         self, what: str, kind: str, base: Path, adapter: Path, prompts: list[list[int]], texts: list[Text]
     ) -> None:
-        """Merge once, broken in one way or, with `right`, in none."""
+        """Merge once, broken in the way that `kind` names, or correctly if it is `right`."""
         with tempfile.TemporaryDirectory() as folder:
             try:
                 with broken(kind):
@@ -92,7 +92,7 @@ def random_texts(seed: int) -> tuple[list[list[int]], list[Text]]:
 
 
 def tiny_base(kind: str, folder: Path, seed: int) -> Path:
-    """Write a tiny random model with larger weights than a fresh one has, as after training."""
+    """Write a tiny random model with weights larger than the initial ones, as after training."""
     config = AutoConfig.for_model(kind, **TINY, **ARCHITECTURES[kind])
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config)
@@ -188,7 +188,7 @@ def real(base: Path, file: Path, tally: Tally) -> None:
 
 
 def main() -> None:
-    """Measure one of the two."""
+    """Merge tiny models or a real one, and report."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", type=Path)
     parser.add_argument("--rows", type=Path)

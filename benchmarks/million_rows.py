@@ -1,10 +1,10 @@
-"""Peak memory of `tuneyard data check` over many rows, compared with loading the same file as a table.
+"""Measure the peak memory of `tuneyard data check` over many rows, compared with loading the same file as a table.
 
     python benchmarks/million_rows.py --model FOLDER [--rows 1000000] [--folder build/million]
 
-Writes a file of conversations made of words (about 0.4 KB a row; one in fifty is equal, one in fifty nearly equal to an
-earlier one), checks it in a process of its own, then loads it with `datasets.load_dataset` and with pandas, each in a
-process of its own too. Peaks are `ru_maxrss` of each process.
+Writes a file of conversations made of random words (about 0.4 KB per row; one in fifty is equal and one in fifty
+nearly equal to an earlier row). Checks it, then loads it with `datasets.load_dataset` and with pandas, each in a
+separate process. Peaks are `ru_maxrss` of each process.
 """
 
 from __future__ import annotations
@@ -37,28 +37,28 @@ atexit.register(lambda: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 def write(path: Path, rows: int) -> None:
     """Write the conversations, the same in every run."""
-    chance = random.Random(7)
-    words = ["".join(chance.choices("abcdefghijklmnopqrstuvwxyz", k=chance.randint(2, 9))) for _ in range(20_000)]
+    rng = random.Random(7)
+    words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 9))) for _ in range(20_000)]
     earlier: list[list[str]] = []
     with path.open("w", encoding="utf-8") as file:
         for number in range(rows):
-            said = chance.choices(words, k=chance.randint(20, 80))
+            chosen = rng.choices(words, k=rng.randint(20, 80))
             if number % 50 == 48:
-                said = chance.choice(earlier)
+                chosen = rng.choice(earlier)
             elif number % 50 == 49:
-                said = [*chance.choice(earlier), "indeed"]
+                chosen = [*rng.choice(earlier), "indeed"]
             elif len(earlier) < 10_000:
-                earlier.append(said)
-            half = len(said) // 3
+                earlier.append(chosen)
+            half = len(chosen) // 3
             messages = [
-                {"role": "user", "content": " ".join(said[:half])},
-                {"role": "assistant", "content": " ".join(said[half:])},
+                {"role": "user", "content": " ".join(chosen[:half])},
+                {"role": "assistant", "content": " ".join(chosen[half:])},
             ]
             file.write(json.dumps({"messages": messages}) + "\n")
 
 
 def measure(script: str, *words: str) -> tuple[str, float, float]:
-    """Run a script, and return what it printed, its seconds and its peak in MiB."""
+    """Run a script and return its output, its seconds and its peak memory in MiB."""
     begun = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", PEAK + script, *words],

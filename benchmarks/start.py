@@ -1,4 +1,4 @@
-"""How long the command line takes to start, as a ratio to Python starting and doing nothing.
+"""Measure the start-up time of the command line, as a ratio to that of an empty Python program.
 
 .venv/bin/python benchmarks/start.py
 """
@@ -29,7 +29,7 @@ def seconds(command: list[str]) -> float:
 
 
 def main() -> None:
-    """Interleave the commands and print minimum, median and ratio."""
+    """Run the commands in turn and print minimum, median and ratio."""
     for command in COMMANDS.values():
         seconds(command)
     taken: dict[str, list[float]] = {name: [] for name in COMMANDS}

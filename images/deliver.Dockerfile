@@ -1,4 +1,4 @@
-# Delivers models and data: the command, the store, the Hub client and `datasets` for dataScripts. No torch.
+# Delivers models and data: the command line, the store and Hub clients, and `datasets` for dataScripts. No torch.
 #   images/build cpu deliver
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
 ARG VARIANT=cpu

@@ -1,4 +1,4 @@
-"""Make an image's Python find the packages and the source, isolated (`python -I`) or not, and be named `python`."""
+"""Make the packages and the source importable in an image, also with `python -I`, and provide a `python` command."""
 
 import os
 import shutil

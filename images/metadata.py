@@ -1,6 +1,6 @@
-"""Write the package's metadata next to its source in an image: its name and version, as an installer would.
+"""Write the package's metadata (name and version) next to its source in an image, as an installer would.
 
-The images copy the source instead of building a wheel, so that a change of it makes one small layer.
+The images copy the source instead of building a wheel, so that a change of the source changes only one small layer.
 """
 
 import sys

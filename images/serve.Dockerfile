@@ -1,4 +1,4 @@
-# Serves with vLLM: its CPU build, or vLLM's own image for CUDA and ROCm with our package added.
+# Serves with vLLM: its CPU build, or vLLM's own image for CUDA and ROCm with Tuneyard added.
 #   images/build cpu serve
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
 ARG VARIANT=cpu
@@ -17,7 +17,7 @@ COPY src/tuneyard /opt/source/tuneyard
 RUN ["python3", "-s", "-P", "/build/metadata.py", "/build/pyproject.toml", "/opt/source"]
 
 FROM ${BASE} AS cpu
-# vLLM's CPU build loads libnuma, and compiles nothing
+# vLLM's CPU build needs libnuma but no compiler.
 # hadolint ignore=DL3008
 RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends libnuma1 && rm -rf /var/lib/apt/lists/*
 ENV VLLM_CPU_KVCACHE_SPACE=1

@@ -1,6 +1,6 @@
-# Trains: torch, transformers, PEFT and TRL for the CPU, CUDA or ROCm (VARIANT).
+# Trains: torch, transformers and PEFT for the CPU, CUDA or ROCm (VARIANT).
 #   images/build cpu train
-# torch for ROCm comes with the base image: the package index has no build of it.
+# For ROCm, torch has to be in the base image: the package index has no ROCm build.
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
 ARG VARIANT=cpu
 

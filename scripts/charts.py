@@ -41,9 +41,9 @@ ABOUT = {
     "k8s-namespace-setup/helm": About(
         "Prepares a namespace: queue, object store keys, role, and the site's settings.",
         """Each part is rendered if its `setup` is true: a LocalQueue named like its ClusterQueue, an ExternalSecret
-that fetches the object store's keys, a Role that allows viewing Jobs with its RoleBinding, and the ConfigMap
+that fetches the object store's keys, a Role that allows viewing Jobs, its RoleBinding, and the ConfigMap
 `tuneyard-site`. If that ConfigMap exists, the other charts read mirrors, proxies, the device and trusted CA
-certificates from it. Without External Secrets, create a Secret with the same two keys instead.""",
+certificates from it. Without the External Secrets operator, create a Secret with the same two keys instead.""",
         """helm template workloads/k8s-namespace-setup/helm \\
   --values workloads/k8s-namespace-setup/helm/overrides/tutorial-01-local-queue.yaml \\
   --values workloads/k8s-namespace-setup/helm/overrides/tutorial-01-storage-access-external-secret.yaml \\
@@ -60,8 +60,8 @@ delivery becomes visible only when it is complete and verified.""",
     "LLM-finetune-silogen-engine/helm/chart": About(
         "Finetunes a delivered model on delivered data.",
         """Renders a Job named after the release. With several `nodes` it is an Indexed Job with a headless Service of
-the same name, so the name has to be a valid host name. The Job waits for deliveries that are not complete, resumes from
-its newest checkpoint when it is recreated, and saves a checkpoint on SIGTERM.""",
+the same name, so the name has to be a valid host name. The Job waits for incomplete deliveries, resumes from its
+newest checkpoint when it is recreated, and saves a checkpoint on SIGTERM.""",
         """helm template workloads/LLM-finetune-silogen-engine/helm/chart \\
   --values workloads/LLM-finetune-silogen-engine/helm/overrides/tutorial-01-finetune-lora.yaml \\
   --name-template lora-16 --namespace silo \\
@@ -110,8 +110,8 @@ def readme(chart: str) -> str:
         f"```bash\n{about.command}\n```",
         f"Templates: {', '.join(kinds)}.",
         "## Values",
-        f"See also [{VALUES_PAGE}]({root}{VALUES_PAGE}), which lists earlier spellings.\nUnknown keys are refused, and"
-        " `null` means the default. ☸ marks keys that only apply on a cluster.",
+        f"See also [{VALUES_PAGE}]({root}{VALUES_PAGE}), which also lists earlier spellings of keys.\n"
+        "Unknown keys are refused, and `null` means the default. ☸ marks keys that only apply on a cluster.",
         reference.table(model),
     ]
     return "\n\n".join(parts) + "\n"

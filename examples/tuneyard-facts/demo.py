@@ -1,7 +1,7 @@
-"""The demo: deliver a model and data, check the data, finetune, serve, and compare the result with its base.
+"""The demo: deliver a model and data, check the data, finetune, serve, and compare the result with its base model.
 
-Each step is one `tuneyard` command, printed before it runs. What exists is reused, so a second run is at the chat in
-seconds. `MODEL=org/name` takes the base from a hub instead of the package registry.
+Each step is one `tuneyard` command, printed before it runs. Existing results are reused, so a second run reaches the
+chat in seconds. `MODEL=org/name` takes the base model from a hub instead of the package registry.
 
     make demo
 """
@@ -29,7 +29,7 @@ ROOT = HERE.parents[1]
 REPORT = ROOT / "demo"
 NAME = "tuneyard-facts"
 BASE_NAME = "HuggingFaceTB_SmolLM2-135M-Instruct"
-ANSWER_TOKENS = 28  # the longest answer taught has 23
+ANSWER_TOKENS = 28  # the longest answer in the training data has 23
 SHOWN = 12
 
 console = Console()
@@ -140,7 +140,7 @@ def score(answers: list[dict[str, object]]) -> str:
 
 def write_report(answers: list[dict[str, object]], steps: list[tuple[str, float]], seconds: float) -> None:
     lines = [
-        "# Demo: a base model and its finetuned self",
+        "# Demo: a base model and its finetuned version",
         "",
         f"Correct answers to {len(answers)} held-out questions: **{score(answers)}**.",
         "",
@@ -149,7 +149,7 @@ def write_report(answers: list[dict[str, object]], steps: list[tuple[str, float]
         "| step | seconds |",
         "| --- | --- |",
         *(f"| {title} | {taken:.0f} |" for title, taken in steps),
-        f"| in all | {seconds:.0f} |",
+        f"| total | {seconds:.0f} |",
         "",
         "| question | base | tuned |",
         "| --- | --- | --- |",
