@@ -67,7 +67,7 @@ def _translate_status(url: str, model: str, status: int, message: str, target: s
         field = "api_key_secret" if target else "api_key_file"
         return DeniedError(
             f"The server at {url} refuses the key.",
-            hint=f"Use the server's own: tuneyard runs{target} --json shows where it is, as {field}.",
+            hint=f"Use the server's own key; its location is '{field}' in: tuneyard runs{target} --json",
             url=url,
         )
     if status == 404:

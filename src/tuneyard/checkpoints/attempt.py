@@ -260,7 +260,7 @@ class Attempt:
         found = max((known for known in survey.lineage(head) if known.step == step), default=None)
         if found is None:
             raise NotFoundError(
-                f"The best checkpoint of '{self.prefix}', of step {step}, is not committed, which '{ref.name}' names.",
+                f"'{ref.name}' names step {step} as the best checkpoint of '{self.prefix}', but that is not committed.",
                 hint="Publish the best checkpoint before a later one names it.",
                 key=self.prefix,
             )
@@ -273,7 +273,7 @@ class Attempt:
             raise IntegrityError(
                 f"The checkpoint in '{folder}' lacks {', '.join(missing) or 'every file'}, "
                 "so training could not resume from it.",
-                hint="Nothing was published. Check what has deleted files of the working folder.",
+                hint="Nothing was published. Check what deletes files in the working folder.",
                 key=str(folder),
                 missing=missing,
             )
@@ -286,7 +286,7 @@ class Attempt:
         )
         if Manifest(kind=manifest.kind, files=local).content_sha256 != manifest.content_sha256:
             raise ConflictError(
-                f"'{where}' is committed, but '{folder}' holds other files for the same step.",
+                f"'{where}' is committed, but '{folder}' holds different files for the same step.",
                 hint="An attempt saves a step once; what is committed is never overwritten.",
                 key=where,
             )

@@ -53,7 +53,7 @@ def check(
     set_: o.Set = None,
     store: o.Store = None,
     html: Annotated[
-        Path | None, Option("--html", metavar="FILE", help="Also write the report as one HTML page, examples included.")
+        Path | None, Option("--html", metavar="FILE", help="Also write the report as an HTML page with examples.")
     ] = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
@@ -97,8 +97,8 @@ def show(
     values: o.Values = None,
     set_: o.Set = None,
     store: o.Store = None,
-    count: Annotated[int, Option("--count", "-n", min=1, help="How many rows.")] = 3,
-    skip: Annotated[int, Option("--skip", min=0, help="How many to skip first.")] = 0,
+    count: Annotated[int, Option("--count", "-n", min=1, help="The number of rows to show.")] = 3,
+    skip: Annotated[int, Option("--skip", min=0, help="The number of rows to skip first.")] = 0,
     json: o.Json = False,
 ) -> None:
     """Show conversations as the model reads them, with the trained parts between « and »."""

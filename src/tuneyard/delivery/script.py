@@ -263,14 +263,14 @@ def produced_files(output: Path) -> tuple[str, ...]:
 def _output_folder(script: str, downloads: Path) -> tuple[Path, str]:
     if _UNQUOTABLE.search(str(downloads)):
         raise InvalidValuesError(
-            f"The folder '{downloads.parent}' has a character in its name that can't stand in a dataScript.",
+            f"The folder '{downloads.parent}' has a character in its name that can't be used in a dataScript.",
             hint="Choose a --workdir without quotes, braces, backslashes, % and $.",
         )
     output = downloads / "datasets"
     output.mkdir(parents=True, exist_ok=True)
     text, count = _DOWNLOADS.subn(lambda _: str(downloads), script)
     if count and downloads != DOWNLOADS:
-        logger.info("The folder '%s' of the dataScript is '%s' here.", DOWNLOADS, downloads)
+        logger.info("The dataScript's folder '%s' is mapped to '%s'.", DOWNLOADS, downloads)
     return output, text
 
 
@@ -342,7 +342,7 @@ def _failed(code: int, tail: str, path: Path) -> InvalidDataError:
     how = f"was killed by signal {-code}" if code < 0 else f"failed with exit code {code}"
     hint = f"Correct the dataScript and deliver again. It was run as '{path}'."
     if "ModuleNotFoundError" in last:
-        hint = "Install the package beside Tuneyard, or do without it: python -m pip install PACKAGE"
+        hint = "Install the package into Tuneyard's environment (python -m pip install PACKAGE), or do without it."
     elif "PermissionError" in last:
         hint = (
             "A dataScript can read neither hidden files nor paths that a variable of your environment names: "

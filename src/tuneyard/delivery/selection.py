@@ -106,7 +106,7 @@ def _check_paths(files: tuple[SourceFile, ...], name: str) -> None:
             problems.append(Problem(where=repr(file.path), what=str(error)))
     if problems:
         raise InvalidDataError(
-            f"'{name}' has {len(problems)} files with names that no store can keep.",
+            f"'{name}' has {len(problems)} files with names that can't be object keys.",
             hint="Rename them, or exclude them with downloadExcludeGlob.",
             problems=problems,
         )

@@ -120,7 +120,7 @@ class FolderSource:
         if not folder.is_dir():
             what = "is a file" if folder.exists() else "does not exist"
             raise NotFoundError(
-                f"The folder '{folder}' to deliver from {what}.",
+                f"The source folder '{folder}' {what}.",
                 hint="A modelID that begins with ./, ../, ~ or / is a folder; one on the Hub is organisation/name.",
                 path=str(folder),
             )
@@ -267,7 +267,7 @@ def _walk(folder: Path) -> Iterator[str]:
         for name in names:
             path = top / name
             if not path.exists():
-                raise NotFoundError(f"The link '{path}' leads to no file.", hint="Remove it, or restore its target.")
+                raise NotFoundError(f"The link '{path}' is broken.", hint="Remove it, or restore its target.")
             if path.is_file():
                 yield path.relative_to(folder).as_posix()
 

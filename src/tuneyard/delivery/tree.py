@@ -326,7 +326,7 @@ def _differs(
     }
     words = "; ".join(f"{len(paths)} {what} ({some(paths)})" for what, paths in groups.items() if paths)
     return ConflictError(
-        f"What '{target.store.url}' holds at '{target.place.key}' differs from '{source.name}': of the files, {words}.",
+        f"The content of '{target.place.key}' in '{target.store.url}' differs from '{source.name}': {words}.",
         hint=_HINT.format(setting=target.setting),
         key=target.place.key,
         differing=groups["differ"],

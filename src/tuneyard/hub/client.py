@@ -262,7 +262,7 @@ def _check_length(response: httpx2.Response, offset: int, file: HubFile, endpoin
             raise _wrong_size(file, endpoint, total)
         if start.partition("-")[0] != str(offset):
             raise UnavailableError(
-                f"'{endpoint}' returned another part of '{file.path}' than requested.",
+                f"'{endpoint}' returned a different part of '{file.path}' than requested.",
                 hint="A cache or proxy in between may be at fault; run it again without it.",
                 path=file.path,
             )

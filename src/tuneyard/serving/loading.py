@@ -123,7 +123,7 @@ def _loaded(names: Sequence[str], parent: str, model: Any, own: Weights, base: W
     if why := template_problem(tokenizer):
         raise InvalidDataError(
             f"The tokenizer of '{own.where}' {why}.",
-            hint="Name one of them default in its tokenizer_config.json and deliver it anew, or finetune the model "
+            hint="Name one of them default in its tokenizer_config.json and deliver it again, or finetune the model "
             "with finetuning_config.data_conf.chat_template_name=chat-ml.",
             problems=[Problem(own.where, f"its tokenizer {why}")],
         )

@@ -53,7 +53,7 @@ def wait_ready(
         except UnavailableError as error:
             if time.monotonic() >= until:
                 raise UnavailableError(
-                    f"The model {model!r} at {url} does not answer after {timeout_seconds:g} s: {error.message}",
+                    f"The model {model!r} at {url} did not answer within {timeout_seconds:g} s: {error.message}",
                     hint="See the server's log.",
                     url=url,
                     model=model,

@@ -251,14 +251,14 @@ class Meeting:
             if answer == "welcome":
                 return True
             if answer == "refused":
-                raise UnavailableError(f"Node 0 trains something else: {self._refused[0]}.", hint=_RESTART)
+                raise UnavailableError(f"Node 0 refused this node: {self._refused[0]}.", hint=_RESTART)
             if answer == "underway":
                 deadline = time.monotonic() + seconds  # node 0 is alive, and ends before it starts again
                 if not notified:
                     notify("the other nodes are training without this one: waiting until they restart")
                 notified = True
             self._wait(lambda: False, 1.0, stop)
-        what = "; what answers there does not have this run's key" if self._foreign else ""
+        what = "; the process that listens there does not have this run's key" if self._foreign else ""
         raise UnavailableError(
             f"Node 0 was not reached at '{self.place.address}', port {self.place.port}, within {seconds:.0f} s{what}.",
             hint=_RESTART,

@@ -215,5 +215,5 @@ def test_every_model_is_retrieved_by_its_name(client: openai.OpenAI) -> None:
         assert (model, model.object, model.owned_by) == (listed[name], "model", "tuneyard")
     others = ("nobody", "org", "org/llama-3/", "org/llama-3/x", "ORG/llama-3", "org%2Fllama-3", "a b?c#d", "é", "...")
     for name in others:
-        with pytest.raises(openai.NotFoundError, match="There is no model"):
+        with pytest.raises(openai.NotFoundError, match="The server has no model"):
             client.models.retrieve(name)

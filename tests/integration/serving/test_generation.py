@@ -139,7 +139,7 @@ def test_find_returns_known_names_only(laid_out, tmp_path):
     models = ModelManager([one])
     assert models.find("full") is one
     assert models.card("full").max_model_len == 2048
-    with pytest.raises(ModelNotFoundError, match="'other' here; there is full"):
+    with pytest.raises(ModelNotFoundError, match="has no model 'other'; it serves full"):
         models.find("other")
 
 

@@ -88,7 +88,7 @@ def test_a_damaged_best_checkpoint_is_reported_and_skipped(store: Store, tmp_pat
 
 def test_a_best_checkpoint_that_is_not_committed_cant_be_named(store: Store, tmp_path: Path) -> None:
     attempt = experiment(store).claim(record())
-    with pytest.raises(NotFoundError, match="of step 5, is not committed"):
+    with pytest.raises(NotFoundError, match=r"names step 5 as the best checkpoint of .*, but that is not committed"):
         attempt.publish(make_checkpoint(tmp_path / "10", 10), 10, {"best": 5})
     assert experiment(store).committed() == []
 
@@ -143,7 +143,7 @@ def test_publishing_the_same_files_twice_changes_nothing(store: Store, tmp_path:
 def test_other_files_for_a_committed_step_are_refused(store: Store, tmp_path: Path) -> None:
     attempt = experiment(store).claim(record())
     attempt.publish(make_checkpoint(tmp_path / "10", 10), 10, {"best": None})
-    with pytest.raises(ConflictError, match="holds other files for the same step"):
+    with pytest.raises(ConflictError, match="holds different files for the same step"):
         attempt.publish(make_checkpoint(tmp_path / "other", 11), 10, {"best": None})
     restored = experiment(store).restore(tmp_path / "work", on_damage=no_damage)
     assert restored is not None

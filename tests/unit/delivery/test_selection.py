@@ -69,5 +69,5 @@ def test_a_model_without_any_file_left_is_refused() -> None:
 
 @pytest.mark.parametrize("path", ["../evil.json", "/etc/passwd", "a//b", "a\\b", "line\nbreak"])
 def test_names_that_lead_elsewhere_are_refused(path: str) -> None:
-    with pytest.raises(InvalidDataError, match="names that no store can keep"):
+    with pytest.raises(InvalidDataError, match="names that can't be object keys"):
         chosen((), path, "model.safetensors")

@@ -107,7 +107,7 @@ class KubernetesRunner:
         return render(self._tools, launch.key.verb, check_name(launch.key.name), launch.values_json)
 
     def estimate(self, launch: Launch, *, store: str | None, inside: bool) -> Estimate:
-        """Estimate from here, or in a short pod; see `Runner.estimate`."""
+        """Estimate from here, or in a short-lived pod; see `Runner.estimate`."""
         from tuneyard.runners.kubernetes import forecast
 
         def from_pod() -> Estimate:
@@ -289,7 +289,7 @@ class KubernetesRunner:
         differing = differing_values(running, json.loads(launch.values_json)) if running else []
         if differing:
             raise ConflictError(
-                f"The run '{launch.key}' is running with other values: {', '.join(differing)}.",
+                f"The run '{launch.key}' is running with different values: {', '.join(differing)}.",
                 hint=f"Stop it with tuneyard stop {launch.key}{self.options}, or use another --name.",
                 keys=differing,
             )
