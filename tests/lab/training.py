@@ -233,7 +233,7 @@ def train_here(
     Returns:
         The exit code, 137 after a kill.
     """
-    from tuneyard.job.inputs import find_inputs, nothing_left
+    from tuneyard.job.inputs import find_inputs, is_complete
     from tuneyard.store import open_store
     from tuneyard.train.prepare import prepare
     from tuneyard.train.worker import work
@@ -252,7 +252,7 @@ def train_here(
         return False
 
     inputs = find_inputs(read, opened)
-    assert not nothing_left(read, opened)
+    assert not is_complete(read, opened)
     prepare(read, inputs, opened, workdir, lambda _: None).write(workdir)
     try:
         return work(read, opened, workdir, stop)  # pyright: ignore[reportArgumentType] - polled the same way

@@ -225,15 +225,18 @@ class Attempt:
         head = self.check_owner()
         survey = survey_experiment(self._store, self.prefix)
         lineage = survey.lineage(head)
-        doomed: set[CheckpointRef] = set()
+        to_delete: set[CheckpointRef] = set()
         if policy.keep is not None:
             protected = self._protected(policy, head, lineage)
             superseded = {ref for ref in survey.committed if ref not in lineage and ref.attempt < self.number}
-            doomed = {*to_prune(policy, lineage, protected=protected, attempt=self.number), *(superseded - protected)}
+            to_delete = {
+                *to_prune(policy, lineage, protected=protected, attempt=self.number),
+                *(superseded - protected),
+            }
         leftovers = {ref for ref in survey.keys if ref not in survey.committed and ref.attempt < self.number}
-        for ref in sorted(doomed | leftovers):
+        for ref in sorted(to_delete | leftovers):
             self._delete(survey, ref)
-        return sorted(doomed)
+        return sorted(to_delete)
 
     def _protected(self, policy: RetentionPolicy, head: Head, lineage: tuple[CheckpointRef, ...]) -> set[CheckpointRef]:
         """Return what HEAD names, and the best checkpoint of each one that is kept: a resume from that needs it too."""

@@ -143,8 +143,8 @@ def _loaded(names: Sequence[str], parent: str, model: Any, own: Weights, base: W
 
 
 def _generation(tokenizer: PreTrainedTokenizerFast, folder: Path) -> GenerationConfig:
-    there = (folder / _GENERATION).exists()
-    generation = GenerationConfig.from_pretrained(folder) if there else GenerationConfig()
+    exists = (folder / _GENERATION).exists()
+    generation = GenerationConfig.from_pretrained(folder) if exists else GenerationConfig()
     stops = stop_token_ids(tokenizer, folder)
     generation.eos_token_id = list(stops) or None
     pads = [number for number in (tokenizer.pad_token_id, *stops) if isinstance(number, int)]

@@ -163,7 +163,7 @@ class RunConf(legacy.Respelt):
 
     @model_validator(mode="before")
     @classmethod
-    def model_args_are_of_today(cls, given: Any, info: ValidationInfo) -> Any:
+    def old_model_args_are_translated(cls, given: Any, info: ValidationInfo) -> Any:
         """Read `torch_dtype` and its kin; a revision stays text."""
         if not isinstance(given, dict):
             return given

@@ -98,7 +98,7 @@ class Probes(Values):
     """The readiness probe."""
 
 
-def a_route_hangs_on_a_gateway(route: HttpRoute) -> Iterator[Broken]:
+def a_route_needs_a_gateway(route: HttpRoute) -> Iterator[Broken]:
     """A route needs a Gateway."""
     if route.enabled and not route.parentRefs:
         what = "is empty: the route has no Gateway"
@@ -108,7 +108,7 @@ def a_route_hangs_on_a_gateway(route: HttpRoute) -> Iterator[Broken]:
 class HttpRoute(Values):
     """A route of the Gateway API to the server."""
 
-    checks: ClassVar[Sequence[Rule]] = (a_route_hangs_on_a_gateway,)
+    checks: ClassVar[Sequence[Rule]] = (a_route_needs_a_gateway,)
 
     enabled: bool = False
     """Render an HTTPRoute."""

@@ -1,7 +1,7 @@
 """Old keys: their current equivalent, or why they are refused. The one place for it.
 
 transformers 5 dropped many arguments that files written for transformers 4 still contain. An old key is converted if
-today's library can do exactly the same, ignored with a notice if it has no effect here, and refused with the reason
+the current library can do exactly the same, ignored with a notice if it has no effect here, and refused with the reason
 otherwise. The checks of current arguments are in `training`.
 """
 
@@ -171,12 +171,12 @@ INFERENCE: Spellings = {
 
 
 def old_spellings(key: str) -> list[str]:
-    """Return the old names of one of today's keys, in any map."""
+    """Return the old names of a current key, in any map."""
     tables = (TRAINING_ARGS, MODEL_ARGS, SFT_ARGS, DATA_CONF, DATA_INPUT, DATASET, RUN_CONF, INFERENCE)
-    return [old for table in tables for old, meaning in table.items() if _todays_key(meaning) == key]
+    return [old for table in tables for old, meaning in table.items() if _current_key(meaning) == key]
 
 
-def _todays_key(meaning: Meaning) -> str:
+def _current_key(meaning: Meaning) -> str:
     match meaning:
         case Renamed(new):
             return new
@@ -201,20 +201,20 @@ def translate(
     Returns:
         A new map without any old key, and every old key that is refused.
     """
-    today = {key: value for key, value in given.items() if key not in table}
+    current = {key: value for key, value in given.items() if key not in table}
     broken: list[Broken] = []
     for old, value in given.items():
         if old not in table or value is None:
             continue
-        outcome = _read(old, value, table[old], today)
+        outcome = _read(old, value, table[old], current)
         if isinstance(outcome, Broken):
             broken.append(replace(outcome, where=f"{under}.{old}") if under else outcome)
         else:
             notify(info, f"{label or under}.{outcome}" if label or under else outcome)
-    return today, broken
+    return current, broken
 
 
-def _read(old: str, value: Any, meaning: Meaning, today: dict[str, Any]) -> Broken | str:
+def _read(old: str, value: Any, meaning: Meaning, current: dict[str, Any]) -> Broken | str:
     match meaning:
         case Refused(reason, suggestion, secret):
             shown = "" if secret else _short(value)
@@ -228,20 +228,20 @@ def _read(old: str, value: Any, meaning: Meaning, today: dict[str, Any]) -> Brok
             keys, summary = {new: value}, new
         case Becomes(convert, summary):
             keys = convert(value)
-    return _add(old, value, keys, summary, today)
+    return _add(old, value, keys, summary, current)
 
 
-def _add(old: str, value: Any, keys: dict[str, Any], summary: str, today: dict[str, Any]) -> Broken | str:
+def _add(old: str, value: Any, keys: dict[str, Any], summary: str, current: dict[str, Any]) -> Broken | str:
     """Add the current keys, unless they are set to something else."""
     for new, meant in keys.items():
-        present = today.get(new)
+        present = current.get(new)
         if isinstance(present, dict) and isinstance(meant, dict):
-            today[new] = {**present, **meant}
+            current[new] = {**present, **meant}
         elif old == "warmup_ratio" and present is not None:
             # transformers 4's own rule: steps win over the ratio, unless they are 0
-            today[new] = present if is_true(present) else meant
+            current[new] = present if is_true(present) else meant
         elif present is None:
-            today[new] = meant
+            current[new] = meant
         elif present != meant:
             return Broken(old, f"contradicts {new}, its current name", value=_short(value), about=(new,))
     return f"{old} is read as {summary}"

@@ -51,7 +51,7 @@ NEVER: Mapping[str, str] = {
 }
 """Arguments without an effect here for any value, each with the reason."""
 
-AS_IT_IS: Mapping[str, tuple[Any, ...]] = {
+ACCEPTED: Mapping[str, tuple[Any, ...]] = {
     "accelerator_config": tuple({"gradient_accumulation_kwargs": {"sync_each_batch": each}} for each in (True, False)),
     "disable_tqdm": (True,),
 }
@@ -74,7 +74,7 @@ def arguments_have_an_effect(args: TrainingFields) -> Iterator[Broken]:
     """An argument without an effect is refused by name."""
     for name, reason in NEVER.items():
         value = getattr(args, name)
-        if value != default_of(name) and value not in AS_IT_IS.get(name, ()):
+        if value != default_of(name) and value not in ACCEPTED.get(name, ()):
             yield Broken(name, f"has no effect: {reason}", value=str(value))
     if args.do_eval and args.eval_strategy == "no":
         yield Broken("do_eval", "has no effect without an eval_strategy", value="true", about=("eval_strategy",))

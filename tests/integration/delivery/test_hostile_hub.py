@@ -14,7 +14,7 @@ from lab.hostile_cases import NAMES, all_cases
 from lab.hostile_hub import COMMIT, FILES, Case, HostileHub, Pieces, Request, hostile_hub, json_reply, rows
 from tuneyard.delivery import deliver
 from tuneyard.errors import NotFoundError, TuneyardError, UnavailableError
-from tuneyard.hub import Hub, Limits, Patience
+from tuneyard.hub import Hub, Limits, RetryPolicy
 from tuneyard.hub.redirects import look_up
 from tuneyard.store import open_store, read_manifest, verify
 from tuneyard.values import DeliverValues
@@ -57,7 +57,7 @@ def deliver_from(hostile: HostileHub, folder: Path, case: Case, endpoint: str = 
     hub = Hub(
         endpoint=endpoint or hostile.url,
         token="hf_canary",
-        patience=Patience(attempts=2, sleep=lambda _: None, notify=lambda _: None),
+        retry_policy=RetryPolicy(attempts=2, sleep=lambda _: None, notify=lambda _: None),
         limits=LIMITS,
         **({"addresses": addresses} if case.public else {}),
     )

@@ -17,7 +17,7 @@ from lab.tiny_models import make_model
 from lab.training import REMOTE, VALUES, changed, environment, lay_out, start, train, train_here, write_values
 from tuneyard.checkpoints import Experiment
 from tuneyard.errors import IntegrityError
-from tuneyard.job.inputs import nothing_left
+from tuneyard.job.inputs import is_complete
 from tuneyard.store import open_store, write_manifest
 from tuneyard.values import FinetuneValues
 
@@ -113,7 +113,7 @@ def test_a_merge_that_is_killed_or_stopped_leaves_the_adapter_published(store, t
 def test_a_merged_model_of_an_earlier_adapter_is_merged_anew(store, tmp_path):
     assert train_here(MERGING, store, tmp_path / "work") == 0
     values, opened = FinetuneValues.model_validate(MERGING), open_store(store.as_uri())
-    assert nothing_left(values, opened)
+    assert is_complete(values, opened)
     experiment = Experiment(opened, REMOTE)
     found, merged = experiment.finished(), experiment.finished(MERGED)
     assert found is not None
@@ -123,8 +123,8 @@ def test_a_merged_model_of_an_earlier_adapter_is_merged_anew(store, tmp_path):
     path.unlink()
     about = {**merged.about, "adapter": {"content_sha256": "0" * 64}}
     write_manifest(opened, f"{REMOTE}/{MERGED}/manifest.json", replace(merged, about=about))
-    assert not nothing_left(values, opened)
-    assert nothing_left(FinetuneValues.model_validate(VALUES), opened)
+    assert not is_complete(values, opened)
+    assert is_complete(FinetuneValues.model_validate(VALUES), opened)
 
 
 @pytest.mark.parametrize("kind", ["merged twice", "another rotation is written"])

@@ -38,7 +38,7 @@ from lab.value_keys import keys_of
 from tuneyard.errors import InvalidValuesError, TuneyardError
 from tuneyard.values import FinetuneValues, check_values
 from tuneyard.values.training import OWNED, SET_ELSEWHERE
-from tuneyard.values.without_effect import AS_IT_IS, NEVER, default_of
+from tuneyard.values.without_effect import ACCEPTED, NEVER, default_of
 
 ROOT = Path(__file__).parents[3]
 BASE: dict[str, Any] = {
@@ -212,7 +212,7 @@ def test_a_key_that_other_values_own_is_refused_by_name(name):
         except InvalidValuesError as error:
             reported += [str(problem) for problem in error.problems]
         else:
-            assert value in (default, False, *AS_IT_IS.get(name, ())), f"{name}: {value} is taken"
+            assert value in (default, False, *ACCEPTED.get(name, ())), f"{name}: {value} is taken"
     reasons = tuple(f"{ARGS}{name}: {words}: " for words in ("has no effect", "is not accepted here"))
     assert any(line.startswith(reasons) for line in reported)
 
