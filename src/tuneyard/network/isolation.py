@@ -101,8 +101,8 @@ def prove_form(model: Any, configured: str | None, rows: EncodedRows, device: to
                 )
             failures.append(f"{form} rows{f' with {attention}' if attention else ''}: {why}")
     raise InvalidDataError(
-        f"The model {where!r} ({type(model).__name__}) can't be trained: no form of rows computes each "
-        f"conversation as if it were alone ({'; '.join(failures)}).",
+        f"The model {where!r} ({type(model).__name__}) can't be trained: no row layout keeps "
+        f"conversations apart ({'; '.join(failures)}).",
         hint="Remove model_args.attn_implementation, or choose another base model.",
         problems=[],
     )

@@ -249,7 +249,7 @@ def checkpoints_are_not_copied(tracking: Tracking) -> Iterator[Broken]:
     """Transformers would pickle a copy of each checkpoint, between two steps."""
     value = tracking.hf_mlflow_log_artifacts
     if legacy.is_true(value):
-        what = "is not done: checkpoints and results go to checkpointsRemote"
+        what = "is not supported: checkpoints and results go to checkpointsRemote"
         yield Broken("hf_mlflow_log_artifacts", what, value=str(value), allowed="false")
 
 

@@ -125,7 +125,7 @@ class Role(Values):
     """What it allows; by default to read Jobs, pods and their logs."""
 
 
-SiteName = Annotated[str, Matching("|".join(SITE_NAMES), "is not a setting of a place", ", ".join(SITE_NAMES))]
+SiteName = Annotated[str, Matching("|".join(SITE_NAMES), "is not a site setting", ", ".join(SITE_NAMES))]
 
 
 class Site(Values):

@@ -23,7 +23,7 @@ NEVER: Mapping[str, str] = {
     "bf16_full_eval": "an evaluation computes as the training does",
     "dataloader_in_order": "micro-batches are always in their planned order",
     "disable_tqdm": "progress is Tuneyard's own bar, drawn on a terminal",
-    "do_predict": "a training predicts nothing",
+    "do_predict": "training makes no predictions",
     "enable_jit_checkpoint": "SIGTERM always saves after the current step",
     "eval_accumulation_steps": _LOSSES,
     "eval_do_concat_batches": _LOSSES,
@@ -46,7 +46,7 @@ NEVER: Mapping[str, str] = {
     "trackio_bucket_id": _TRACKIO,
     "trackio_space_id": _TRACKIO,
     "trackio_static_space_id": _TRACKIO,
-    "use_cache": "training caches no keys and values; the published model has the base model's use_cache",
+    "use_cache": "training does not cache keys and values; the published model has the base model's use_cache",
     "use_cpu": "the device is set by gpuResource (empty for the CPU) and TUNEYARD_DEVICE",
 }
 """Arguments without an effect here for any value, each with the reason."""
