@@ -23,7 +23,7 @@ class Dataset(legacy.Respelt):
     spellings: ClassVar[legacy.Spellings] = legacy.DATASET
 
     path: BucketPath
-    """Its place as `bucket/key`: JSONL or Parquet."""
+    """Its key, as `bucket/key`: a JSONL or Parquet file."""
 
     format: Literal["auto", "messages", "sharegpt", "prompt-completion", "alpaca", "preference"] = "auto"
     """The format of its rows; auto detects it from the fields of the first rows."""
@@ -100,7 +100,7 @@ class ValidationData(legacy.Respelt):
 
 
 class DataConf(legacy.Respelt):
-    """The data, and how conversations become text."""
+    """The data, and how conversations are rendered."""
 
     spellings: ClassVar[legacy.Spellings] = legacy.DATA_CONF
 
@@ -135,7 +135,7 @@ class BatchsizeConf(Values):
     """Conversations in one optimizer step over all processes; null for one on each."""
 
     max_per_device_train_batch_size: BatchCount = 1
-    """The most conversations in one micro-batch of a device; the rest is accumulated."""
+    """The maximum number of conversations per micro-batch and device; larger batches are accumulated."""
 
     per_device_eval_batch_size: BatchCount | None = None
     """Conversations in one evaluation batch of a device; null for as many as in training."""
@@ -242,7 +242,7 @@ class EarlyStopping(Values):
     """Stop after this many evaluations in a row without improvement of metric_for_best_model."""
 
     early_stopping_threshold: Annotated[Float, Field(ge=0)] = 0.0
-    """The least improvement of the metric that counts."""
+    """The minimum change of the metric that counts as an improvement."""
 
 
 def checkpoints_are_not_copied(tracking: Tracking) -> Iterator[Broken]:
@@ -398,7 +398,7 @@ class FinetuningConfig(Values):
     """Supervised finetuning, or direct preference optimization."""
 
     data_conf: DataConf = Field(default_factory=DataConf)
-    """The data, and how conversations become text."""
+    """The data, and how conversations are rendered."""
 
     training_args: TrainingArgs = Field(default_factory=TrainingArgs)
     """Arguments of transformers' Trainer, all of them."""
@@ -425,7 +425,7 @@ class FinetuningConfig(Values):
     """Scales the learning rate."""
 
     early_stopping: EarlyStopping | None = None
-    """Ends the training where evaluations no longer get better."""
+    """Stops training when evaluations stop improving."""
 
     tracking: Tracking | None = None
     """An MLflow server that the run's metrics are logged to."""

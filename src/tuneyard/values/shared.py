@@ -182,7 +182,7 @@ class Workload(Values):
 
 
 class Job(Workload):
-    """What a workload that ends, and reads the store under the charts' older names, has too."""
+    """The additional keys of a workload that runs to completion; those of the store have the charts' older names."""
 
     bucketStorageHost: Annotated[StoreUrl, CLUSTER] = ""
     """URL of the object store; `TUNEYARD_STORE` takes precedence."""
