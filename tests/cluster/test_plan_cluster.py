@@ -26,7 +26,7 @@ def lab(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plan")
     with workspace("plan", folder) as made:
         lab = TargetLab(made, folder)
-        lab.lay_out()
+        lab.upload_inputs()
         yield lab
 
 

@@ -108,7 +108,7 @@ print(json.dumps({"user": os.getuid(), "group": os.getgid(), "writable": sorted(
 def room(tmp_path_factory):
     """A namespace with the models in its bucket and the server's key in a Secret; with the key."""
     folder = tmp_path_factory.mktemp("serving")
-    serving.lay_out(folder / "store", folder / "beside", hidden=256)  # vLLM's CPU kernels want heads of 64
+    serving.put_models(folder / "store", folder / "beside", hidden=256)  # vLLM's CPU kernels want heads of 64
     with workspace("tuneyard-serving", folder) as made:
         made.upload(folder / "store")
         weights = f"{serving.FULL}/model.safetensors"

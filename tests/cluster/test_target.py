@@ -32,7 +32,7 @@ def lab(tmp_path_factory):
     folder = tmp_path_factory.mktemp("target")
     with workspace("target", folder) as made:
         lab = TargetLab(made, folder)
-        lab.lay_out()
+        lab.upload_inputs()
         yield lab
 
 

@@ -119,8 +119,8 @@ TRACKER = {CONFIG + "tracking": {"mlflow_server_uri": "http://mlflow", "experime
 KEYS: dict[str, Works | Refused | Already | Elsewhere] = {
     "basemodel": Works("default-bucket/models/other"),
     "checkpointsRemote": Elsewhere("tests/integration/train/test_training_settings.py"),
-    "distributedType": Elsewhere("tests/integration/train/test_shared_out_weights.py"),
-    "customAccelerateConfig": Elsewhere("tests/integration/train/test_shared_out_weights.py"),
+    "distributedType": Elsewhere("tests/integration/train/test_sharded_weights.py"),
+    "customAccelerateConfig": Elsewhere("tests/integration/train/test_sharded_weights.py"),
     "mergeAdapter": Works(True, {CONFIG + "peft_conf": LORA, ARGS + "max_steps": 1}, until=0),
     "runTensorboard": Works(True),
     CONFIG + "method": Works("dpo", {name: value for name, value in DPO.items() if name != CONFIG + "method"}),

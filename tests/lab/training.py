@@ -107,11 +107,13 @@ def preferences(count: int, *, seed: int = 0) -> list[dict[str, Any]]:
     ]
 
 
-def lay_out(store: Path, *, rows: list[dict[str, Any]] | None = None, folder: Path | None = None, **model: Any) -> None:
+def deliver_inputs(
+    store: Path, *, rows: list[dict[str, Any]] | None = None, folder: Path | None = None, **model: Any
+) -> None:
     """Deliver a dataset and a model, a tiny one or that of a folder, into a store that is a local folder."""
     from tuneyard.store import open_store
 
-    beside = store.parent / "laid-out"
+    beside = store.parent / "inputs"
     deliver(open_store(store.as_uri()), beside, model=folder or make_model(beside / "model", **model), rows=rows)
 
 

@@ -101,7 +101,7 @@ CASES = {
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
     root = tmp_path_factory.mktemp("reciting")
-    values = reciting.lay_out(root / "store", root / "beside", {name: one.script for name, one in CASES.items()})
+    values = reciting.put_reciters(root / "store", root / "beside", {name: one.script for name, one in CASES.items()})
     running = serving.start(values, root / "store", root / "server")
     try:
         yield openai.OpenAI(base_url=running.url, api_key=running.key, max_retries=0)

@@ -64,9 +64,9 @@ TRUSTING = {
 
 
 @pytest.mark.parametrize("name", TRUSTING)
-def test_canary_appears_where_a_model_is_trusted(laid_out, tmp_path: Path, name: str) -> None:
+def test_canary_appears_where_a_model_is_trusted(stored_models, tmp_path: Path, name: str) -> None:
     folder, canary = tmp_path / "model", tmp_path / "canary"
-    shutil.copytree(laid_out.beside / "base", folder)
+    shutil.copytree(stored_models.beside / "base", folder)
     next(model for model in MODELS if model.name == name).change(folder, f"open({str(canary)!r}, 'w').close()")
     code = (
         f"import torch\nfrom transformers import AutoConfig, AutoTokenizer\nfolder = {str(folder)!r}\n{TRUSTING[name]}"
@@ -115,17 +115,17 @@ def serve(store: Path, workdir: Path, model: str) -> None:
     ids=[model.name.replace("/", "|").replace("\\", "|") for model in MODELS],
 )
 def test_no_hostile_model_runs_code(
-    laid_out, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, events: list[str], model: HostileModel
+    stored_models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, events: list[str], model: HostileModel
 ) -> None:
     canary = tmp_path / "canary"
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
     folder = tmp_path / "model"
-    shutil.copytree(laid_out.beside / ("adapter-1" if model.adapter else "base"), folder)
+    shutil.copytree(stored_models.beside / ("adapter-1" if model.adapter else "base"), folder)
     model.change(folder, f"open({str(canary)!r}, 'w').close()")
     store = tmp_path / "store"
-    shutil.copytree(laid_out.store / "default-bucket" / "models", store / "default-bucket" / "models")
+    shutil.copytree(stored_models.store / "default-bucket" / "models", store / "default-bucket" / "models")
     outcomes = [_try(lambda: _deliver(store, folder, work)), *_loads(store, work, model)]
     # once more, as if someone with write access had put it into the bucket, pickles included
     shutil.rmtree(store / "default-bucket" / "models" / "hostile", ignore_errors=True)

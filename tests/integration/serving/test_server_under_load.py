@@ -132,9 +132,9 @@ def settled(process: psutil.Process, look: str, most: int) -> int:
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("count", [60, pytest.param(1000, marks=pytest.mark.soak)])
-def test_many_concurrent_clients_get_the_same_answers_and_leak_nothing(laid_out, tmp_path, count):
+def test_many_concurrent_clients_get_the_same_answers_and_leak_nothing(stored_models, tmp_path, count):
     adapters = {"other": serving.OTHER}
-    running = serving.start(serving.values(adapters=adapters), laid_out.store, tmp_path)
+    running = serving.start(serving.values(adapters=adapters), stored_models.store, tmp_path)
     try:
         running.ready()
         process = psutil.Process(running.process.pid)

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from lab.broken_merges import broken
 from lab.tiny_models import make_model
-from lab.training import REMOTE, VALUES, changed, environment, lay_out, start, train, train_here, write_values
+from lab.training import REMOTE, VALUES, changed, deliver_inputs, environment, start, train, train_here, write_values
 from tuneyard.checkpoints import Experiment
 from tuneyard.errors import IntegrityError
 from tuneyard.job.inputs import is_complete
@@ -41,7 +41,7 @@ def store(tmp_path):
     """A bfloat16 model, as most are published."""
     base = make_model(tmp_path / "base")
     AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16).save_pretrained(base)
-    lay_out(tmp_path / "store", folder=base)
+    deliver_inputs(tmp_path / "store", folder=base)
     return tmp_path / "store"
 
 

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from lab.faulty_store import FaultyStore
-from lab.training import ARGUMENTS, changed, lay_out, train_here
+from lab.training import ARGUMENTS, changed, deliver_inputs, train_here
 from tuneyard.errors import UnavailableError
 
 EVERY = 3
@@ -15,7 +15,7 @@ VALUES = changed(**{ARGUMENTS + "save_steps": EVERY, ARGUMENTS + "eval_strategy"
 
 @pytest.fixture
 def store(tmp_path):
-    lay_out(tmp_path / "store")
+    deliver_inputs(tmp_path / "store")
     return tmp_path / "store"
 
 

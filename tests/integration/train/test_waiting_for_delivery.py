@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from lab.training import ARGUMENTS, VALUES, changed, final_sha256, lay_out, start, train
+from lab.training import ARGUMENTS, VALUES, changed, deliver_inputs, final_sha256, start, train
 
 SHORT = changed(**{ARGUMENTS + "max_steps": 2, ARGUMENTS + "eval_strategy": "no"})
 
@@ -21,7 +21,7 @@ def test_training_starts_as_soon_as_everything_is_delivered(tmp_path: Path):
     store = tmp_path / "store"
     process = start(SHORT, store, tmp_path / "work", TUNEYARD_WAIT_SECONDS="500")
     assert "There is no model at 'default-bucket/models/tiny' in" in _told_to_wait(process)
-    lay_out(store)
+    deliver_inputs(store)
     _, log = process.communicate(timeout=120)
     assert process.returncode == 0, log
     assert "waiting" not in log, "it is logged once"

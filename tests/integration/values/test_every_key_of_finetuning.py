@@ -32,7 +32,7 @@ from lab.finetune_keys import (
     Waits,
     Works,
 )
-from lab.training import MODEL, conversations, lay_out, preferences
+from lab.training import MODEL, conversations, deliver_inputs, preferences
 from lab.training_witness import as_text, witness
 from lab.value_keys import keys_of
 from tuneyard.errors import InvalidValuesError, TuneyardError
@@ -91,7 +91,7 @@ def store(tmp_path_factory):
     from tuneyard.store import Manifest, open_store, upload_tree, write_manifest
 
     folder = tmp_path_factory.mktemp("keys")
-    lay_out(folder / "store", rows=conversations(8))
+    deliver_inputs(folder / "store", rows=conversations(8))
     opened = open_store((folder / "store").as_uri())
     for key, rows in ((ODD, ODD_ROWS), (PAIRS, preferences(6))):
         where, _, name = key.rpartition("/")
