@@ -256,7 +256,7 @@ def test_the_server_is_unprivileged_and_writes_to_its_volumes_only(room, served)
     assert writable == ["/dev/shm", "/tmp", "/work"]
 
 
-def test_an_update_to_another_model_fails_no_request_and_cuts_no_stream(room, served, tmp_path):
+def test_an_update_to_another_model_fails_no_request_and_interrupts_no_stream(room, served, tmp_path):
     made, _ = room
     env = [
         {"name": "HOST", "value": served},

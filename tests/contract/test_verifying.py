@@ -1,4 +1,4 @@
-"""All damage under a key is found and named, on every store; what is complete is reported so."""
+"""All damage under a key is found and named, on every store; complete parts are reported as complete."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ FACTS = (
 )
 
 
-def test_what_is_complete_is_reported_so(stored: Place):
+def test_complete_parts_are_reported_as_complete(stored: Place):
     found = verify_place(stored.store, stored.prefix)
     assert not found.damage
     kinds = sorted((one.part.kind, one.state) for one in found.parts)

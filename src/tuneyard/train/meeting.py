@@ -1,4 +1,4 @@
-"""Several nodes as one training: they meet before torch is loaded, and each learns when another one ends or is lost.
+"""Several nodes as one training: they meet before torch is loaded, and each is notified when another ends or is lost.
 
 The supervising process of each node holds one TCP connection to node 0's for as long as the run lasts. What a lost node
 means must not depend on how a collective of torch fails, which may take half an hour: a connection that breaks, or is

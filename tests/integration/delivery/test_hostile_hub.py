@@ -1,4 +1,4 @@
-"""Delivery from a Hub that lies: whatever it answers, nothing of it is ever there as a whole model."""
+"""Delivery from a Hub that sends false responses: none of them ever becomes a complete model in the store."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_an_honest_hub_is_delivered_from(hostile: HostileHub, tmp_path: Path) ->
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: ascii(case.name)[1:-1].replace("::", ": :"))
-def test_a_lie_is_refused_and_never_becomes_a_model(
+def test_a_false_response_is_refused_and_never_becomes_a_model(
     hostile: HostileHub,
     tmp_path: Path,
     case: Case,
@@ -110,7 +110,7 @@ def test_more_bytes_than_the_disk_has_are_refused_before_the_first_is_fetched(
 
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(1, 11))
-def test_lies_of_other_seeds_are_refused_too(
+def test_false_responses_of_other_seeds_are_refused_too(
     hostile: HostileHub,
     tmp_path: Path,
     seed: int,

@@ -33,19 +33,19 @@ WATCHED = ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.syste
 _events: list[str] | None = None
 
 
-def _hear(event: str, arguments: tuple[object, ...]) -> None:
+def _record_event(event: str, arguments: tuple[object, ...]) -> None:
     ours = "tuneyard.data.template_process" in repr(arguments)  # renders templates, with limits, wherever it was ended
     if _events is not None and event in WATCHED and not ours:
         _events.append(f"{event} {arguments!r}"[:200])
 
 
 @pytest.fixture(scope="module")
-def heard() -> None:
-    sys.addaudithook(_hear)  # it stays, and does nothing outside of these tests
+def audit_hook() -> None:
+    sys.addaudithook(_record_event)  # it stays, and does nothing outside of these tests
 
 
 @pytest.fixture
-def events(heard: None) -> Iterator[list[str]]:
+def events(audit_hook: None) -> Iterator[list[str]]:
     global _events
     _events = []
     yield _events

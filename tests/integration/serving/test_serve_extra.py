@@ -98,7 +98,7 @@ def test_server_with_only_its_extra_answers(stored_models, tmp_path: Path, hidde
 
 
 def test_server_without_a_package_of_its_extra_fails(stored_models, tmp_path: Path, hidden: dict[str, str]) -> None:
-    """So hiding is what it is taken for."""
+    """This shows that a hidden package is really not found."""
     less = json.dumps([*json.loads(hidden["HIDDEN_PACKAGES"]), "peft"])
     running = serving.start(
         serving.values(), stored_models.store, tmp_path / "w", **{**hidden, "HIDDEN_PACKAGES": less}

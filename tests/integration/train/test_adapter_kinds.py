@@ -131,7 +131,7 @@ def test_vllm_refuses_by_name_and_a_notice_precedes_the_training(kind, why, way,
 
 
 @pytest.mark.parametrize("kind", ["rslora"])
-def test_vllm_takes_a_rank_stabilized_adapter_without_a_notice(kind, trained, tmp_path):
+def test_vllm_accepts_a_rank_stabilized_adapter_without_a_notice(kind, trained, tmp_path):
     _, placement, served = loaded(trained[kind], tmp_path)
     command = build_command(served, placement, host="127.0.0.1", port=1, guarded=False, on_cpu=True, finish_seconds=5)
     assert "--enable-lora" in command

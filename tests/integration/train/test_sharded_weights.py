@@ -128,7 +128,7 @@ def test_values_that_can_not_be_sharded_are_refused_by_name(key):
     assert words in problem.what
 
 
-def test_a_config_of_plain_data_parallel_training_is_taken():
+def test_a_config_of_plain_data_parallel_training_is_accepted():
     config = {"distributed_type": "MULTI_GPU", "num_processes": 2, "main_training_function": "main"}
     values = {"distributedType": "custom-accelerate-config", "customAccelerateConfig": config, "finetuningGpus": 2}
     refuse_unsupported(FinetuneValues.model_validate(changed(**values)), print)

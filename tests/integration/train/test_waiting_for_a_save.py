@@ -38,12 +38,12 @@ def test_a_step_after_a_save_waits_for_its_commit(store, workdir):
     """The store is slow for the duration of about twenty steps."""
     reached = {}
 
-    def dawdle(verb, key):
+    def delay_commits(verb, key):
         if verb == "create" and key.endswith("manifest.json") and saved_step(key):
             time.sleep(0.5)
             reached[saved_step(key)] = step(workdir)
 
-    assert train_here(VALUES, store, workdir, through=lambda real: FaultyStore(real, before=dawdle)) == 0
+    assert train_here(VALUES, store, workdir, through=lambda real: FaultyStore(real, before=delay_commits)) == 0
     assert reached == {3: 3, 6: 6, 9: 9, 10: 10}
 
 
@@ -51,11 +51,11 @@ def test_an_unreachable_store_delays_no_step(store, workdir):
     """The first save can't be published before the training is past the second."""
     refused = 0
 
-    def be_away(_verb, key):
+    def raise_unavailable(_verb, key):
         nonlocal refused
         if saved_step(key) == EVERY and step(workdir) < 2 * EVERY + 1:
             refused += 1
-            raise UnavailableError("The store is away.")
+            raise UnavailableError("The store is unreachable.")
 
-    assert train_here(VALUES, store, workdir, through=lambda real: FaultyStore(real, before=be_away)) == 0
+    assert train_here(VALUES, store, workdir, through=lambda real: FaultyStore(real, before=raise_unavailable)) == 0
     assert refused

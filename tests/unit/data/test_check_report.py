@@ -159,7 +159,7 @@ def test_the_report_is_json_under_its_own_names(mixed, make_encoder):
     assert data["problems"][0]["where"] == f"{mixed}:3"
 
 
-def test_the_table_reads_without_colour(mixed, make_encoder):
+def test_the_table_is_readable_without_colour(mixed, make_encoder):
     text = as_text(report_table(check([mixed], make_encoder("chatml", max_length=100))))
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert f"rows 7 {mixed} (messages)" in lines

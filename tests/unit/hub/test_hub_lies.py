@@ -1,4 +1,4 @@
-"""What a Hub's answers have to hold, each rule by itself: behind each, another one could hide its absence."""
+"""Each rule for a Hub's responses by itself: in the larger tests, another rule could hide that one is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a Hub may send requests on to."""
+"""Where a Hub may redirect requests to."""
 
 from __future__ import annotations
 

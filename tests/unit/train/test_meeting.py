@@ -1,4 +1,4 @@
-"""Nodes meet over real connections, and each learns how another one ended or that it was lost."""
+"""Nodes meet over real connections, and each is notified when another one ends or is lost."""
 
 import json
 import socket

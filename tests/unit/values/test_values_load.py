@@ -1,4 +1,4 @@
-"""Files and `--set` become one set of values, and what Helm and YAML do to them is taken."""
+"""Files and `--set` are merged into one set of values, with the conversions of Helm and YAML accepted."""
 
 from __future__ import annotations
 
