@@ -206,7 +206,7 @@ class _Reference:
                 for training in (False, True):
                     difference = min(self._effect_of_last_tokens(forward, each, training) for each, _ in self.pairs)
                     if difference > self.leak_tolerance:
-                        return f"a last token changes other predictions by {difference:.1e}"
+                        return f"changing a last token changes other predictions by {difference:.1e}"
                 self._run_backward(forward)
         except UNUSABLE as error:
             return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"

@@ -342,7 +342,7 @@ def _check_cast(merged: Distance, adapter: Distance, base: Distance, dtype: torc
         if not found <= allowed:
             raise _refused(
                 f"In {dtype} the written model diverges from the adapter by {found:.2e} nats per token ({name}; "
-                f"allowed: {allowed:.1e}; by that type the adapter itself loses {adapter.kl:.1e} and the base "
+                f"allowed: {allowed:.1e}; the dtype alone costs the adapter {adapter.kl:.1e} and the base "
                 f"{base.kl:.1e})",
                 divergence=found,
             )

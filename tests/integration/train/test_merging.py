@@ -90,7 +90,7 @@ def test_a_refused_merge_leaves_the_adapter_published_and_is_repeated_by_the_nex
     card = (store / REMOTE / MERGED / "README.md").read_text()
     assert "library_name: transformers" in card
     assert "An adapter, merged into `" in card
-    assert "lost by bfloat16" in card
+    assert "divergence due to bfloat16" in card
     assert "nothing to do" in train(MERGING, store, tmp_path / "once-more")
 
 
