@@ -299,7 +299,7 @@ REFUSED = {
 ALREADY = {
     "do_train": Already(True, "a run trains"),
     "do_eval": Already(True, "eval_strategy evaluates", EVALUATES),
-    "prediction_loss_only": Already(True, "an evaluation gives losses"),
+    "prediction_loss_only": Already(True, "an evaluation computes losses"),
     "remove_unused_columns": Already(False, "rows have no columns to be removed"),
     "logging_nan_inf_filter": Already(False, "a loss that is not finite ends the training"),
 }

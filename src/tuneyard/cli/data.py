@@ -46,7 +46,9 @@ def check(
     model: Model = None,
     validation: Annotated[
         list[str] | None,
-        Option("--validation", metavar="FILE", help="Validation data; rows that other files share are reported."),
+        Option(
+            "--validation", metavar="FILE", help="Validation data; rows that it shares with other files are reported."
+        ),
     ] = None,
     format: Shape = None,
     values: o.Values = None,

@@ -94,14 +94,14 @@ def run_script(
 ) -> Path:
     """Run a `dataScript` and wait for its end.
 
-    Its output is logged line by line. Where `/downloads` stands for another folder, the script's text is changed.
+    Its output is logged line by line. Where `/downloads` is mapped to another folder, the script's text is changed.
 
     Args:
         script: The Python text.
         workdir: The process's folder; each run gets a new folder in it, and runs of the same text share a home.
         with_hub_token: Whether the script gets the Hub's token.
         environ: The environment to choose from; the process's own where None.
-        downloads: The folder that `/downloads` stands for; a new one under `workdir` where None.
+        downloads: The folder that `/downloads` is mapped to; a new one under `workdir` where None.
         locks: What confines the script; this machine's locks where None.
 
     Returns:

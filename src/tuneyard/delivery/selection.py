@@ -66,7 +66,7 @@ def select_model(files: tuple[SourceFile, ...], *, exclude: tuple[str, ...], nam
     if unsafe:
         if not any(file.path.lower().endswith(SAFE_WEIGHTS) for file in kept):
             raise _only_unsafe(unsafe, name)
-        notices.append(f"Left out of '{name}', which has safetensors: {some(unsafe)}.")
+        notices.append(f"Not delivered from '{name}', which has safetensors: {some(unsafe)}.")
     chosen = tuple(file for file in kept if file.path not in unsafe)
     _check_paths(chosen, name)
     if not chosen:

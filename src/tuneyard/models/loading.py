@@ -45,7 +45,7 @@ def load_model(folder: Path, *, where: str, **keywords: Any) -> PreTrainedModel:
 
     Raises:
         IncompleteModelError: Its files lack a weight, or hold one that is unexpected or of another shape.
-        InvalidDataError: transformers can't load it without code of its own.
+        InvalidDataError: transformers can't load it without custom code.
     """
     return _load(None, folder, where, keywords)
 

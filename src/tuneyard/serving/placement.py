@@ -255,7 +255,7 @@ def _check_config(extra: _Found, name: str, model: str, config: Mapping[str, Any
         allowed = ", ".join(f"{entry} {json.dumps(mine.get(entry))}" for entry in differing)
         raise InvalidValuesError(
             f"{where} {what}.",
-            hint=f"Serve it by itself: {command(f'tuneyard serve --set model=s3://{extra.where}')}",
+            hint=f"Serve it alone: {command(f'tuneyard serve --set model=s3://{extra.where}')}",
             problems=[Problem(where, what, given, allowed)],
         )
 

@@ -2,8 +2,8 @@
 
 `true`, `false` and `null` in any case and whole numbers without leading zeros are typed; all else is text, decimals
 too, as with Helm. The models make numbers of them. Two things differ, since nobody means what Helm makes of them: an
-assignment without a key is a mistake here and passed over there, and `{}` is an empty list here and a list of one empty
-text there.
+assignment without a key is an error here and ignored by Helm, and `{}` is an empty list here and a list of one empty
+string in Helm.
 """
 
 from __future__ import annotations

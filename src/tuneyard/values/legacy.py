@@ -86,7 +86,7 @@ TRAINING_ARGS: Spellings = {
         _when_true(train_sampling_strategy="group_by_length"), "train_sampling_strategy: group_by_length"
     ),
     "half_precision_backend": Idle("mixed precision is torch's own", ("auto", "cuda_amp", "cpu_amp", "amp")),
-    "include_inputs_for_metrics": Idle("an evaluation gives losses and keeps no predictions", _OFF),
+    "include_inputs_for_metrics": Idle("an evaluation computes losses and keeps no predictions", _OFF),
     "include_tokens_per_second": Becomes(
         _when_true(include_num_input_tokens_seen="non_padding"), "include_num_input_tokens_seen: non_padding"
     ),

@@ -1,7 +1,7 @@
 """Values from files and `--set`: merged, checked, and every problem reported at once.
 
 Precedence as with Helm: defaults, then files from left to right, then `--set`. Maps are merged, lists replaced, and a
-null takes back what stood there. Not the checks themselves, which stand beside the fields.
+null restores the default. The checks themselves are beside the fields.
 """
 
 from __future__ import annotations

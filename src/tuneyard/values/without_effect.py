@@ -13,14 +13,14 @@ from tuneyard.values.base import Broken
 from tuneyard.values.training_args import TrainingFields
 
 _RESULTS = "results go to checkpointsRemote and nothing is pushed to the Hub"
-_LOSSES = "an evaluation gives losses and keeps no predictions"
+_LOSSES = "an evaluation computes losses and keeps no predictions"
 _LOG = "a run has its own log, and metrics.jsonl has its numbers"
 _TRACKIO = "Trackio's spaces are on the Hub, and nothing is pushed there"
 
 NEVER: Mapping[str, str] = {
-    "accelerator_config": "of it, only gradient_accumulation_kwargs.sync_each_batch has one",
+    "accelerator_config": "only its gradient_accumulation_kwargs.sync_each_batch has an effect",
     "batch_eval_metrics": _LOSSES,
-    "bf16_full_eval": "an evaluation computes as the training does",
+    "bf16_full_eval": "an evaluation uses the precision of training",
     "dataloader_in_order": "micro-batches are always in their planned order",
     "disable_tqdm": "progress is Tuneyard's own bar, drawn on a terminal",
     "do_predict": "training makes no predictions",
@@ -28,7 +28,7 @@ NEVER: Mapping[str, str] = {
     "eval_accumulation_steps": _LOSSES,
     "eval_do_concat_batches": _LOSSES,
     "eval_use_gather_object": _LOSSES,
-    "fp16_full_eval": "an evaluation computes as the training does",
+    "fp16_full_eval": "an evaluation uses the precision of training",
     "hub_always_push": _RESULTS,
     "hub_model_id": _RESULTS,
     "hub_private_repo": _RESULTS,

@@ -199,7 +199,7 @@ def test_pickles_beside_safetensors_never_reach_the_store(delivery: Delivery, ca
     delivery.run()
     assert "pytorch_model.bin" not in delivery.paths()
     assert delivery.hub.fetched("pytorch_model.bin") == 0
-    assert caplog.text.count("Left out of 'org/tiny at ") == 1
+    assert caplog.text.count("Not delivered from 'org/tiny at ") == 1
 
 
 def test_a_gated_model_is_denied(delivery: Delivery) -> None:

@@ -184,7 +184,7 @@ def test_wrong_key_is_denied(server):
 
 
 def test_unknown_model_is_not_found_and_the_names_are_listed(server, endpoint):
-    with pytest.raises(NotFoundError, match="there is tuned, tiny, brief, other"):
+    with pytest.raises(NotFoundError, match="it serves tuned, tiny, brief, other"):
         ask(endpoint, "nobody", QUESTION)
     with pytest.raises(NotFoundError, match="it serves tuned, brief, other, tiny"):
         run_once(endpoint, "Hello", ["nobody"])

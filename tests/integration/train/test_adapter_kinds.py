@@ -111,7 +111,7 @@ def test_an_adapter_that_vllm_refuses_can_be_merged(kind, trained, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "why", "way"),
     [
-        ("dora", "use_dora gives it decomposed weights", "mergeAdapter=true"),
+        ("dora", "use_dora adds decomposed weights", "mergeAdapter=true"),
         ("vera", "peft_type is not LoRA", "mergeAdapter=true"),
         ("ia3", "peft_type is not LoRA", "mergeAdapter=true"),
         ("prompt", "peft_type is not LoRA", "can't be merged"),

@@ -49,7 +49,7 @@ def prepare(draft: Draft) -> Launch:
         raise UsageError("--store is for this machine.", hint=f"Set the cluster's store: --set {host}={draft.store}")
     if draft.port is not None:
         raise UsageError(
-            "--port is for this machine: in a cluster, tuneyard chat forwards a port by itself.",
+            "--port is for this machine: in a cluster, tuneyard chat forwards a port itself.",
             hint="Set the container's port: --set port=8000",
         )
     if not serves:
