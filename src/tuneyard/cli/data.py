@@ -34,7 +34,7 @@ Model = Annotated[
 ]
 
 
-Shape = Annotated[
+RowFormat = Annotated[
     str | None,
     Option("--format", metavar="FORMAT", help=f"The format of the rows: {', '.join(_FORMATS)}. By default detected."),
 ]
@@ -50,7 +50,7 @@ def check(
             "--validation", metavar="FILE", help="Validation data; rows that it shares with other files are reported."
         ),
     ] = None,
-    format: Shape = None,
+    format: RowFormat = None,
     values: o.Values = None,
     set_: o.Set = None,
     store: o.Store = None,
@@ -95,7 +95,7 @@ def check(
 def show(
     files: Files = None,
     model: Model = None,
-    format: Shape = None,
+    format: RowFormat = None,
     values: o.Values = None,
     set_: o.Set = None,
     store: o.Store = None,

@@ -32,8 +32,8 @@ def serve(
 
     The server outlives this terminal; `tuneyard stop` ends it.
     """
-    from tuneyard.cli._carry import launch, show_plan
     from tuneyard.cli._client import client
+    from tuneyard.cli._launching import launch, show_plan
     from tuneyard.cli._output import Output
     from tuneyard.runners import Sources, plan_serve, wait_until_ready
 

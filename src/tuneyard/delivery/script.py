@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping
 from io import RawIOBase
 from pathlib import Path
 
-from tuneyard.delivery.selection import some
+from tuneyard.delivery.selection import abbreviated
 from tuneyard.errors import InvalidDataError, InvalidValuesError, Problem
 from tuneyard.sandbox import HOLDS, Locks, Plan, command, find_locks, interpreter_places, private_places
 
@@ -250,13 +250,13 @@ def produced_files(output: Path) -> tuple[str, ...]:
             problems=problems,
         )
     if not found:
-        wrote = f"only {some(others)}" if others else "nothing"
+        wrote = f"only {abbreviated(others)}" if others else "nothing"
         raise InvalidDataError(
             f"The dataScript succeeded, but wrote {wrote} to /downloads/datasets.",
             hint="Write a .jsonl or .parquet file there, for example /downloads/datasets/train.jsonl.",
         )
     if others:
-        logger.info("Not delivered, since only .jsonl and .parquet files are datasets: %s.", some(others))
+        logger.info("Not delivered, since only .jsonl and .parquet files are datasets: %s.", abbreviated(others))
     return tuple(found)
 
 

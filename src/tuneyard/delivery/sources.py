@@ -145,7 +145,7 @@ class FolderSource:
             ) from error
         except PermissionError as error:
             raise DeniedError(
-                f"The file '{path}' may not be read.", hint=f"Check its owner and mode: ls -l {path}", path=str(path)
+                f"The file '{path}' is not readable.", hint=f"Check its owner and mode: ls -l {path}", path=str(path)
             ) from error
         with stream:
             self._check_within(path, _opened(stream, path))

@@ -17,7 +17,7 @@ from tuneyard.values.scalars import Count, Float, Int, Map, Plain, Text
 from tuneyard.values.training import TrainingArgs
 
 
-class Dataset(legacy.Respelt):
+class Dataset(legacy.AcceptsOldKeys):
     """One file of conversations."""
 
     spellings: ClassVar[legacy.Spellings] = legacy.DATASET
@@ -45,7 +45,7 @@ def weights_need_a_mix(data: TrainingData) -> Iterator[Broken]:
             )
 
 
-class TrainingData(legacy.Respelt):
+class TrainingData(legacy.AcceptsOldKeys):
     """The training data."""
 
     spellings: ClassVar[legacy.Spellings] = legacy.DATA_INPUT
@@ -77,7 +77,7 @@ def validation_files_have_no_weight(data: ValidationData) -> Iterator[Broken]:
             yield Broken(f"datasets[{place}].weight", "has no effect for validation", f"{dataset.weight:g}")
 
 
-class ValidationData(legacy.Respelt):
+class ValidationData(legacy.AcceptsOldKeys):
     """The data that the evaluation loss is computed on."""
 
     spellings: ClassVar[legacy.Spellings] = legacy.DATA_INPUT
@@ -99,7 +99,7 @@ class ValidationData(legacy.Respelt):
     """The files of CONCATENATION."""
 
 
-class DataConf(legacy.Respelt):
+class DataConf(legacy.AcceptsOldKeys):
     """The data, and how conversations are rendered."""
 
     spellings: ClassVar[legacy.Spellings] = legacy.DATA_CONF
@@ -141,12 +141,12 @@ class BatchsizeConf(Values):
     """Conversations in one evaluation batch of a device; null for as many as in training."""
 
 
-def _resume_word(given: Any) -> Any:
+def _resume_from_text(given: Any) -> Any:
     words = {"true": True, "false": False}
     return words.get(given.lower(), given) if isinstance(given, str) else given
 
 
-class RunConf(legacy.Respelt):
+class RunConf(legacy.AcceptsOldKeys):
     """How the model is loaded and whether the run resumes."""
 
     spellings: ClassVar[legacy.Spellings] = legacy.RUN_CONF
@@ -158,7 +158,7 @@ class RunConf(legacy.Respelt):
     """The type of weights that are trained: float32 under autocast, or that of `model_args.dtype`, which in bfloat16
     rounds most updates away. What is published has the type of `model_args.dtype` either way."""
 
-    resume_from_checkpoint: Annotated[Literal["auto", True, False], BeforeValidator(_resume_word)] = "auto"
+    resume_from_checkpoint: Annotated[Literal["auto", True, False], BeforeValidator(_resume_from_text)] = "auto"
     """`auto` resumes from the newest checkpoint if there is one; true requires one; false requires none."""
 
     @model_validator(mode="before")
@@ -188,7 +188,7 @@ def model_arguments_are_possible(run: RunConf) -> Iterator[Broken]:
 RunConf.checks = (model_arguments_are_possible,)
 
 
-class SftArgs(legacy.Respelt):
+class SftArgs(legacy.AcceptsOldKeys):
     """Supervised finetuning."""
 
     spellings: ClassVar[legacy.Spellings] = legacy.SFT_ARGS

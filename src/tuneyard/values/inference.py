@@ -164,7 +164,7 @@ def a_route_has_a_key(values: InferenceValues) -> Iterator[Broken]:
         yield Broken("apiKeySecret.name", what, allowed="the name of a Secret", about=("httpRoute.enabled",))
 
 
-class InferenceValues(Workload, legacy.Respelt):
+class InferenceValues(Workload, legacy.AcceptsOldKeys):
     """Values of `llm-inference-vllm`."""
 
     spellings: ClassVar[legacy.Spellings] = legacy.INFERENCE
