@@ -453,7 +453,7 @@ class Client:
         from tuneyard.progress import progress_bar
 
         store, key = self._place(place)
-        with progress_bar("verifying", None) as advance:
+        with progress_bar("Verifying", None) as advance:
             return verify_place(store, key, advance=advance)
 
     def gc(self, place: str, *, older_than_hours: float = 24.0, dry_run: bool = False) -> Removal:

@@ -21,7 +21,7 @@ _PARTS = {
     "optimizer": "optimizer",
     "activations": "activations",
     "logits": "logits and loss",
-    "heap": "freed, not returned",
+    "heap": "freed, kept by the heap",
     "data": "data",
 }
 

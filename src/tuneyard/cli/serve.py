@@ -46,7 +46,7 @@ def serve(
         return
     info = launch(plan, runner, out)
     if not detach:
-        out.note("Waiting until it answers. Ctrl-C does not stop the server.")
+        out.note("Waiting until the server answers. Ctrl-C does not stop it.")
         info = wait_until_ready(runner, info.key, notify=out.note)
     out.data({"run": info.to_dict()}, _endpoint(info, runner.options))
 

@@ -142,7 +142,7 @@ def test_a_limited_number_of_problems_is_kept_and_all_are_counted(write_rows, ma
 def test_each_row_advances_the_progress_of_both_passes(mixed, make_encoder):
     seen: list[tuple[str, float]] = []
     check([mixed], make_encoder("chatml"), progress=lambda name: nullcontext(lambda rows: seen.append((name, rows))))
-    assert seen == [("reading rows", 1)] * 7 + [("checking rows", 1)] * 7
+    assert seen == [("Reading rows", 1)] * 7 + [("Checking rows", 1)] * 7
 
 
 def test_a_missing_file_is_not_found(tmp_path, make_encoder):
