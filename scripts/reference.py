@@ -139,7 +139,7 @@ def _today(meaning: legacy.Meaning) -> str:
     match meaning:
         case legacy.Renamed(new):
             return f"`{new}`"
-        case legacy.Becomes(_, summary):
+        case legacy.Converted(_, summary):
             return f"read as {summary}"
         case legacy.Idle(reason, only):
             return f"no effect: {reason}" if only is None else f"accepted only where it changes nothing: {reason}"

@@ -117,7 +117,7 @@ class Client:
             set: `path=value` texts that win over everything else.
             values: Values that win over the files.
             name: The run's name.
-            inside: Whether to read model and data in a short pod in the cluster.
+            inside: Whether to read model and data in a short-lived pod in the cluster.
 
         Returns:
             The estimate, the verdict (`yes`, `not now`, `never` or `unknown`), and the findings that it is based on.
@@ -453,7 +453,7 @@ class Client:
         from tuneyard.progress import progress_bar
 
         store, key = self._place(place)
-        with progress_bar("verifying", None) as advance:
+        with progress_bar("Verifying", None) as advance:
             return verify_place(store, key, advance=advance)
 
     def gc(self, place: str, *, older_than_hours: float = 24.0, dry_run: bool = False) -> Removal:

@@ -8,7 +8,7 @@
     ├── DivergedError             3   a loss or a gradient is not a finite number (ArithmeticError)
     ├── NotFoundError             4   an object, run, model or file is missing    (LookupError)
     ├── DeniedError               5   credentials are missing, wrong or too weak  (PermissionError)
-    ├── ConflictError             6   what is there differs from what is requested
+    ├── ConflictError             6   the existing state differs from what is requested
     │   ├── AlreadyExistsError        a conditional create found an object
     │   ├── ChangedError              a conditional replace found another version
     │   └── LostOwnershipError        another attempt has taken the run over
@@ -144,7 +144,7 @@ class DeniedError(TuneyardError, PermissionError):
 
 
 class ConflictError(TuneyardError):
-    """Raised when what is already there differs from what is requested; nothing was changed."""
+    """Raised when the existing state differs from what is requested; nothing was changed."""
 
     exit_code = 6
 

@@ -37,7 +37,7 @@ PREFIX = "tuneyard-"
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _IN_THE_WAY = frozenset({errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOTEMPTY})
 _IMPOSSIBLE = frozenset({errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP, errno.EILSEQ})
-_OF_NO_FILE = frozenset({errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE})
+_NOT_ABOUT_A_FILE = frozenset({errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE})
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -91,7 +91,7 @@ def refused(error: OSError, *, workdir: Path | None = None) -> TuneyardError | N
             move = more_room(path.parent)
         move = move or fitting(f"Check it, or use another: ls -ld {path}", _move_workdir())
         return kind(f"The path '{path}'{within} can't be used: {why}.", hint=move)
-    if error.errno in FULL | _OF_NO_FILE:
+    if error.errno in FULL | _NOT_ABOUT_A_FILE:
         kind, hint = kind_of(error), more_room(workdir or Path.cwd())
         hint = hint if issubclass(kind, FullError) else "Check the disk and the system's limits: ulimit -a"
         return kind(f"The system can't open a file: {why}.", hint=hint)

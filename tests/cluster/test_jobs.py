@@ -14,7 +14,7 @@ import pytest
 
 from lab.cluster.training_jobs import training_jobs, until
 from lab.cluster.workspaces import QUEUE, kubectl, workspace
-from lab.training import ARGUMENTS, DATA, MODEL, changed, lay_out
+from lab.training import ARGUMENTS, DATA, MODEL, changed, deliver_inputs
 from tuneyard.store import open_store
 
 pytestmark = pytest.mark.cluster
@@ -69,7 +69,7 @@ while True:
 def jobs(tmp_path_factory):
     """Training Jobs in a namespace of their own, with a tiny model and conversations in the bucket."""
     folder = tmp_path_factory.mktemp("jobs")
-    lay_out(folder / "store")
+    deliver_inputs(folder / "store")
     with workspace("tuneyard-jobs", folder) as made, training_jobs(made, folder) as jobs:
         made.upload(folder / "store")
         jobs.common.update(
@@ -153,7 +153,7 @@ def refused(jobs, finished):
         body[len(body) // 2] ^= 1
         jobs.store.put(key, bytes(body))
     rows = [{"messages": [{"role": "user", "content": "a"}]}, {"text": "a"}]
-    lay_out(jobs.folder / "bad" / "store", rows=rows)
+    deliver_inputs(jobs.folder / "bad" / "store", rows=rows)
     local = open_store((jobs.folder / "bad" / "store").as_uri())
     place = DATA.rpartition("/")[0]
     for info in local.list(f"{place}/"):

@@ -26,7 +26,7 @@ def lab(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plan")
     with workspace("plan", folder) as made:
         lab = TargetLab(made, folder)
-        lab.lay_out()
+        lab.upload_inputs()
         yield lab
 
 
@@ -61,13 +61,13 @@ def finding(document, place):
     return next(one for one in document["findings"] if one["place"] == place)
 
 
-def there(lab):
-    """Every object of the namespace."""
+def objects_in(lab):
+    """Return every object of the namespace."""
     return set(kubectl("get", EVERYTHING, "-n", lab.namespace, "-o", "name").split())
 
 
 def test_a_fitting_run_would_be_admitted_and_nothing_is_created(lab, queue, reached):
-    before = there(lab)
+    before = objects_in(lab)
     document, _ = plan(lab, reached, f"queueName={queue}")
     assert document["verdict"] == {"fits": "yes", "sentence": "It fits and would be admitted now.", "hint": ""}
     admission = finding(document, "queue")
@@ -75,7 +75,7 @@ def test_a_fitting_run_would_be_admitted_and_nothing_is_created(lab, queue, reac
     assert "amd.com/gpu: requested 1, free 1" in admission["sentence"]
     assert finding(document, "nodes")["fits"] == "yes"
     assert document["estimate"]["work"]["steps"] == 4
-    assert there(lab) == before
+    assert objects_in(lab) == before
 
 
 def test_a_run_that_would_wait_is_reported_and_exits_8_with_check_only(lab, queue, reached):
@@ -150,36 +150,36 @@ def test_a_store_unreachable_from_this_machine_hints_at_inside(lab):
 
 
 def test_inside_reports_the_same_estimate_and_leaves_nothing(lab, queue, reached):
-    before = there(lab)
+    before = objects_in(lab)
     inside, _ = plan(lab, {}, f"queueName={queue}", words=["--inside"])
     outside, _ = plan(lab, reached, f"queueName={queue}")
     for measured in (inside, outside):  # by the clock, on either machine
         del measured["estimate"]["how"], measured["estimate"]["seconds"]
     assert inside["estimate"] == outside["estimate"]
     assert inside["verdict"]["fits"] == "yes"
-    assert left(lab) == before
+    assert remaining_objects(lab) == before
 
 
 def test_an_error_inside_is_raised_by_the_command_and_leaves_nothing(lab, queue):
-    before = there(lab)
+    before = objects_in(lab)
     _, output = plan(lab, {}, f"queueName={queue}", "basemodel=default-bucket/models/none", words=["--inside"], rc=4)
     assert "error: There is no model at 'default-bucket/models/none' in 'https://minio" in output
     assert "hint: tuneyard deliver --set modelID=<model> --set bucketModelPath=default-bucket/models/none" in output
     _, output = plan(lab, {}, f"finetuningImage={MISSING_IMAGE}", words=["--inside"], rc=4)
     assert f"the image '{MISSING_IMAGE}' can't be pulled" in output
-    assert left(lab) == before
+    assert remaining_objects(lab) == before
 
 
 def test_interrupting_inside_leaves_nothing(lab):
-    before = there(lab)
+    before = objects_in(lab)
     command = lab.command("plan", "-f", lab.values("planned"), "--inside")
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 60
-        while "pod/tuneyard-plan-" not in " ".join(there(lab)):
+        while "pod/tuneyard-plan-" not in " ".join(objects_in(lab)):
             assert time.monotonic() < deadline
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130
-    assert left(lab) == before
+    assert remaining_objects(lab) == before
 
 
 def test_values_that_training_rejects_are_rejected_before_a_pod_is_created(lab):
@@ -205,10 +205,10 @@ def test_python_returns_the_same_plan(lab, queue, reached, monkeypatch):
         tuneyard.plan(lab.values("planned"), set=[GPU], on=tuneyard.Kubernetes(namespace="no-such-namespace"))
 
 
-def left(lab):
-    """What is there once pods that are going have gone."""
+def remaining_objects(lab):
+    """Return the objects once terminating pods are gone."""
     deadline = time.monotonic() + 60
-    while "pod/tuneyard-plan-" in " ".join(there(lab)):
+    while "pod/tuneyard-plan-" in " ".join(objects_in(lab)):
         assert time.monotonic() < deadline
         time.sleep(0.5)
-    return there(lab)
+    return objects_in(lab)

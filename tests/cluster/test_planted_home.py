@@ -131,21 +131,21 @@ def with_one_folder(first: dict[str, Any], second: dict[str, Any]) -> None:
     second["volumeMounts"] = [own if mount["mountPath"] == "/work" else mount for mount in second["volumeMounts"]]
 
 
-def with_nothing_that_holds(first: dict[str, Any], second: dict[str, Any]) -> None:
+def without_isolation(first: dict[str, Any], second: dict[str, Any]) -> None:
     with_one_folder(first, second)
     first["env"] = second["env"]
     second["command"] = [word for word in second["command"] if word not in ("-s", "-P")]
 
 
-def as_it_is(first: dict[str, Any], second: dict[str, Any]) -> None:
+def unchanged(first: dict[str, Any], second: dict[str, Any]) -> None:
     del first, second
 
 
 CASES: dict[str, Change] = {
-    "as-it-is": as_it_is,
+    "as-it-is": unchanged,
     "no-sandbox": without_sandbox(SCRIPT),
     "one-folder": with_one_folder,
-    "nothing-holds": with_nothing_that_holds,
+    "nothing-holds": without_isolation,
     "links": without_sandbox(LINKS),
     "whole-link": without_sandbox(WHOLE_LINK),
 }
@@ -205,7 +205,7 @@ def made(tmp_path_factory):
         assert exit_code(made, "kept") == 0, log_of(made, "kept", "deliver")
         kubectl("delete", "job", "kept", "-n", made.namespace, "--cascade=foreground", "--wait=true")
         # What an earlier script has left on a volume, the next delivery under the same name finds there.
-        start(made, "kept", as_it_is, volumeClaim="kept", bucketDataDir=f"{made.prefix}/kept-again")
+        start(made, "kept", unchanged, volumeClaim="kept", bucketDataDir=f"{made.prefix}/kept-again")
         yield made
 
 

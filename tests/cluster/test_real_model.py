@@ -14,7 +14,7 @@ import pytest
 
 from lab.cluster.training_jobs import training_jobs
 from lab.cluster.workspaces import QUEUE, kubectl, workspace
-from lab.training import ARGUMENTS, DATA, MODEL, VALUES, changed, lay_out
+from lab.training import ARGUMENTS, DATA, MODEL, VALUES, changed, deliver_inputs
 from tuneyard.checkpoints import Experiment
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
@@ -61,7 +61,7 @@ def jobs(tmp_path_factory):
     questions = [{"role": "user", "content": row["question"]} for row in rows]
     answers = [{"role": "assistant", "content": row["keys"][0]} for row in rows]
     conversations = [{"messages": list(turns)} for turns in zip(questions, answers, strict=True)]
-    lay_out(folder / "store", rows=conversations, folder=model)
+    deliver_inputs(folder / "store", rows=conversations, folder=model)
     with workspace("tuneyard-real", folder) as made, training_jobs(made, folder) as jobs:
         made.upload(folder / "store")
         jobs.common.update(

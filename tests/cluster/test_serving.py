@@ -108,7 +108,7 @@ print(json.dumps({"user": os.getuid(), "group": os.getgid(), "writable": sorted(
 def room(tmp_path_factory):
     """A namespace with the models in its bucket and the server's key in a Secret; with the key."""
     folder = tmp_path_factory.mktemp("serving")
-    serving.lay_out(folder / "store", folder / "beside", hidden=256)  # vLLM's CPU kernels want heads of 64
+    serving.put_models(folder / "store", folder / "beside", hidden=256)  # vLLM's CPU kernels want heads of 64
     with workspace("tuneyard-serving", folder) as made:
         made.upload(folder / "store")
         weights = f"{serving.FULL}/model.safetensors"
@@ -256,7 +256,7 @@ def test_the_server_is_unprivileged_and_writes_to_its_volumes_only(room, served)
     assert writable == ["/dev/shm", "/tmp", "/work"]
 
 
-def test_an_update_to_another_model_fails_no_request_and_cuts_no_stream(room, served, tmp_path):
+def test_an_update_to_another_model_fails_no_request_and_interrupts_no_stream(room, served, tmp_path):
     made, _ = room
     env = [
         {"name": "HOST", "value": served},

@@ -32,7 +32,7 @@ def lab(tmp_path_factory):
     folder = tmp_path_factory.mktemp("target")
     with workspace("target", folder) as made:
         lab = TargetLab(made, folder)
-        lab.lay_out()
+        lab.upload_inputs()
         yield lab
 
 
@@ -77,7 +77,7 @@ def test_a_run_is_joined_rejected_stopped_resumed_and_deleted_with_its_data(lab)
     path = lab.values("long", steps=4000)
     other = "finetuning_config.training_args.seed=99"
     refused = lab.run("finetune", "-f", path, "--name", "long", "--detach", "--set", other, rc=6)
-    assert "is running with other values: finetuning_config.training_args.seed" in refused.stderr
+    assert "is running with different values: finetuning_config.training_args.seed" in refused.stderr
 
     far = lab.until("long", lambda info: (info["progress"] or {}).get("step", 0) >= 1)
     assert far["status"] == "running"

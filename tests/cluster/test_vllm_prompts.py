@@ -82,7 +82,7 @@ def test_vllm_renders_the_token_ids_that_were_trained(made, tmp_path, name):
     rendered = helm("llm-inference-vllm/helm", name.replace(".", "-"), made.namespace, values)
     kubectl("apply", "-n", made.namespace, "-f", "-", given=rendered)
     try:
-        kubectl("rollout", "status", "-n", made.namespace, deployment, "--timeout=600s", patience=620)
+        kubectl("rollout", "status", "-n", made.namespace, deployment, "--timeout=600s", timeout_seconds=620)
         encoder = ChatEncoder(load_tokenizer(folder, DataConf()))
         conversations = [*CONVERSATIONS.values(), *mixed(COUNT, refused=family.refused, seed=SEED)]
         requests = questions(encoder, conversations)

@@ -110,11 +110,11 @@ def _conditions(thing: dict) -> dict[str, str]:
 
 def _complete(job: str) -> bool:
     conditions = _conditions(_get("job", job))
-    assert conditions.get("Failed") != "True", _said(job)
+    assert conditions.get("Failed") != "True", _logs_of(job)
     return conditions.get("Complete") == "True"
 
 
-def _said(job: str) -> str:
+def _logs_of(job: str) -> str:
     command = ["kubectl", "logs", "-n", NAMESPACE, "-l", f"job-name={job}", "--all-containers", "--tail=30"]
     done = subprocess.run([*command, "--ignore-errors"], capture_output=True, text=True, timeout=60)
     return done.stdout + done.stderr

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from lab.training import VALUES, changed, conversations, environment, lay_out, train
+from lab.training import VALUES, changed, conversations, deliver_inputs, environment, train
 
 UNSUPPORTED = {
     "distributedType": "auto-deepspeed-stage3",
@@ -27,7 +27,7 @@ NO_ANSWER = {"messages": [{"role": "user", "content": "What is a yard?"}]}
     ids=["unsupported values", "a target that is no module", "a row without an answer"],
 )
 def test_plan_reports_what_training_would(changes, rows, tmp_path):
-    lay_out(tmp_path / "store", rows=rows)
+    deliver_inputs(tmp_path / "store", rows=rows)
     values = changed(VALUES, **changes)
     (tmp_path / "values.json").write_text(json.dumps(values))
     command = [sys.executable, "-m", "tuneyard", "plan", "-f", str(tmp_path / "values.json")]

@@ -1,4 +1,4 @@
-"""Unreachable, denied and missing are three things on both real servers, and a lost answer is no lost race."""
+"""Unreachable, denied and missing are distinct on both real servers, and a lost response is not a conflict."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_http_and_https_mixed_up_are_reported(s3_server_of: Callable[[str], S3Se
     assert tls.url in silent.hint
 
 
-def test_a_web_server_is_not_taken_for_an_empty_bucket() -> None:
+def test_a_web_server_is_not_mistaken_for_an_empty_bucket() -> None:
     environ = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "HOME": "/nowhere"}
     with web_server(NotS3) as url:
         store = open_store(url, environ=environ)

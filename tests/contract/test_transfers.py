@@ -77,19 +77,19 @@ def flip_a_byte(place: Place, key: str) -> None:
     place.store.put(key, bytes(body))
 
 
-def cut_it_short(place: Place, key: str) -> None:
+def truncate(place: Place, key: str) -> None:
     place.store.put(key, place.store.get(key).body[:-1])
 
 
-def make_it_longer(place: Place, key: str) -> None:
+def append_a_byte(place: Place, key: str) -> None:
     place.store.put(key, place.store.get(key).body + b"\0")
 
 
-def delete_it(place: Place, key: str) -> None:
+def delete(place: Place, key: str) -> None:
     place.store.delete([key])
 
 
-DAMAGES = [flip_a_byte, cut_it_short, make_it_longer, delete_it]
+DAMAGES = [flip_a_byte, truncate, append_a_byte, delete]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

@@ -1,4 +1,4 @@
-"""All damage under a key is found and named, on every store; what is complete is reported so."""
+"""All damage under a key is found and named, on every store; complete parts are reported as complete."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ FACTS = (
 )
 
 
-def test_what_is_complete_is_reported_so(stored: Place):
+def test_complete_parts_are_reported_as_complete(stored: Place):
     found = verify_place(stored.store, stored.prefix)
     assert not found.damage
     kinds = sorted((one.part.kind, one.state) for one in found.parts)
     assert kinds == [(kind, "whole") for kind in ("checkpoint", "checkpoint", "dataset", "final", "model")]
-    assert list(found.resume.values()) == ["nothing to do: checkpoint-final is whole"]
+    assert list(found.resume.values()) == ["nothing to do: checkpoint-final is complete"]
     assert not found.inventory.leftovers
 
 
@@ -133,7 +133,7 @@ def test_it_reports_what_a_relaunch_will_do(place: Place, tmp_path: Path):
     _flip(place.store, place / f"{RUN}/checkpoint-20-1/optimizer.pt")
     assert relaunch() == "resumes from step 10 (checkpoint-10-1)"
     _flip(place.store, place / f"{RUN}/checkpoint-10-1/optimizer.pt")
-    assert relaunch() == "stops with exit code 7: no checkpoint verifies"
+    assert relaunch() == "stops with exit code 7: no checkpoint is intact"
 
 
 def test_leftovers_of_a_killed_attempt_are_not_damage(place: Place, tmp_path: Path):

@@ -15,7 +15,7 @@ import pytest
 from lab.hub_server import HubServer
 from tuneyard.delivery import DeliverReport, deliver
 from tuneyard.delivery.journal import read_journal
-from tuneyard.hub import Hub, Patience
+from tuneyard.hub import Hub, RetryPolicy
 from tuneyard.store import Store
 from tuneyard.values import DeliverValues
 
@@ -57,7 +57,7 @@ class Delivery:
 
     def run(self, **given: Any) -> DeliverReport:
         """Deliver in this process."""
-        hub = Hub(endpoint=self.hub.url, token="hf_right", patience=Patience(attempts=2, sleep=lambda _: None))
+        hub = Hub(endpoint=self.hub.url, token="hf_right", retry_policy=RetryPolicy(attempts=2, sleep=lambda _: None))
         return deliver(self.values(**given), self.store, workdir=self.folder / "work", hub=hub)
 
     def command(self, **given: Any) -> list[str]:

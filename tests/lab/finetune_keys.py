@@ -119,8 +119,8 @@ TRACKER = {CONFIG + "tracking": {"mlflow_server_uri": "http://mlflow", "experime
 KEYS: dict[str, Works | Refused | Already | Elsewhere] = {
     "basemodel": Works("default-bucket/models/other"),
     "checkpointsRemote": Elsewhere("tests/integration/train/test_training_settings.py"),
-    "distributedType": Elsewhere("tests/integration/train/test_shared_out_weights.py"),
-    "customAccelerateConfig": Elsewhere("tests/integration/train/test_shared_out_weights.py"),
+    "distributedType": Elsewhere("tests/integration/train/test_sharded_weights.py"),
+    "customAccelerateConfig": Elsewhere("tests/integration/train/test_sharded_weights.py"),
     "mergeAdapter": Works(True, {CONFIG + "peft_conf": LORA, ARGS + "max_steps": 1}, until=0),
     "runTensorboard": Works(True),
     CONFIG + "method": Works("dpo", {name: value for name, value in DPO.items() if name != CONFIG + "method"}),
@@ -299,7 +299,7 @@ REFUSED = {
 ALREADY = {
     "do_train": Already(True, "a run trains"),
     "do_eval": Already(True, "eval_strategy evaluates", EVALUATES),
-    "prediction_loss_only": Already(True, "an evaluation gives losses"),
+    "prediction_loss_only": Already(True, "an evaluation computes losses"),
     "remove_unused_columns": Already(False, "rows have no columns to be removed"),
     "logging_nan_inf_filter": Already(False, "a loss that is not finite ends the training"),
 }

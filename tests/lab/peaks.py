@@ -148,7 +148,7 @@ def make_folder(folder: Path, model: str, dtype: str) -> Path:
     return folder
 
 
-def lay_out(case: Case, models: Path, store: Path) -> None:
+def deliver_case(case: Case, models: Path, store: Path) -> None:
     """Write the model and the dataset as a delivery does."""
     from tuneyard.store import Manifest, open_store, upload_tree, write_manifest
 

@@ -91,7 +91,7 @@ def make_reciter(adapter: Path, folder: Path, script: Script) -> None:
     (folder / "generation_config.json").write_text(json.dumps(config))
 
 
-def lay_out(store: Path, beside: Path, scripts: dict[str, Script]) -> dict[str, Any]:
+def put_reciters(store: Path, beside: Path, scripts: dict[str, Script]) -> dict[str, Any]:
     """Put a base and a model for each script into a store; return the values that serve them all.
 
     Args:

@@ -57,7 +57,7 @@ def put(store: Path, key: str, folder: Path, *, kind: str = "final", about: dict
     return manifest.content_sha256
 
 
-def lay_out(store: Path, beside: Path, **model: Any) -> None:
+def put_models(store: Path, beside: Path, **model: Any) -> None:
     """Write a base, two adapters on it, one that ends each answer at once, and a full model to the store."""
     base = make_model(beside / "base", **model)
     trained_on = {"key": BASE, "content_sha256": put(store, BASE, base, kind="model")}

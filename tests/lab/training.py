@@ -107,11 +107,13 @@ def preferences(count: int, *, seed: int = 0) -> list[dict[str, Any]]:
     ]
 
 
-def lay_out(store: Path, *, rows: list[dict[str, Any]] | None = None, folder: Path | None = None, **model: Any) -> None:
+def deliver_inputs(
+    store: Path, *, rows: list[dict[str, Any]] | None = None, folder: Path | None = None, **model: Any
+) -> None:
     """Deliver a dataset and a model, a tiny one or that of a folder, into a store that is a local folder."""
     from tuneyard.store import open_store
 
-    beside = store.parent / "laid-out"
+    beside = store.parent / "inputs"
     deliver(open_store(store.as_uri()), beside, model=folder or make_model(beside / "model", **model), rows=rows)
 
 
@@ -233,7 +235,7 @@ def train_here(
     Returns:
         The exit code, 137 after a kill.
     """
-    from tuneyard.job.inputs import find_inputs, nothing_left
+    from tuneyard.job.inputs import find_inputs, is_complete
     from tuneyard.store import open_store
     from tuneyard.train.prepare import prepare
     from tuneyard.train.worker import work
@@ -252,7 +254,7 @@ def train_here(
         return False
 
     inputs = find_inputs(read, opened)
-    assert not nothing_left(read, opened)
+    assert not is_complete(read, opened)
     prepare(read, inputs, opened, workdir, lambda _: None).write(workdir)
     try:
         return work(read, opened, workdir, stop)  # pyright: ignore[reportArgumentType] - polled the same way

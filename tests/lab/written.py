@@ -24,7 +24,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from lab.tiny_models import make_model
-from lab.training import DATA, MODEL, REMOTE, conversations, lay_out, preferences
+from lab.training import DATA, MODEL, REMOTE, conversations, deliver_inputs, preferences
 
 SCHEMA: dict[str, Any] = json.loads(
     (Path(__file__).parents[2] / "workloads/LLM-finetune-silogen-engine/helm/chart/values.schema.json").read_text()
@@ -302,7 +302,7 @@ class Bench:
         self.folder = folder
         self.model = model or make_model(folder / "sound", hidden=16, layers=1)
         self.store = folder / "store"
-        lay_out(self.store, folder=self.model, rows=conversations(6))
+        deliver_inputs(self.store, folder=self.model, rows=conversations(6))
         self._is_sound = True
 
     @property
@@ -314,7 +314,7 @@ class Bench:
         """Run `tuneyard plan`."""
         from tuneyard.cli._errors import run
 
-        self._lay_out(one)
+        self._write_inputs(one)
         path = self.folder / "plan.json"
         path.write_text(json.dumps(assembled(one, capped=False)), encoding="utf-8")
         return self._run(run, ["tuneyard", "plan", "-f", str(path)])
@@ -325,7 +325,7 @@ class Bench:
         from tuneyard.train.__main__ import main
         from tuneyard.values import FinetuneValues, canonical_json, check_values
 
-        self._lay_out(one)
+        self._write_inputs(one)
         shutil.rmtree(self.store / REMOTE, ignore_errors=True)
         work = self.folder / "work"
         shutil.rmtree(work, ignore_errors=True)
@@ -337,7 +337,7 @@ class Bench:
         (work / "values.json").write_bytes(values)
         return self._run(main, ["train", str(work / "values.json"), "--workdir", str(work)])
 
-    def _lay_out(self, one: Written) -> None:
+    def _write_inputs(self, one: Written) -> None:
         is_sound = one.rows is None and not (one.config or one.tokenizer or one.generation)
         if is_sound and self._is_sound:
             return
@@ -352,7 +352,7 @@ class Bench:
         if "chat_template" in one.tokenizer:
             (model / "chat_template.jinja").unlink(missing_ok=True)
         shutil.rmtree(self.store)
-        lay_out(self.store, folder=model, rows=conversations(6) if one.rows is None else one.rows)
+        deliver_inputs(self.store, folder=model, rows=conversations(6) if one.rows is None else one.rows)
         self._is_sound = is_sound
 
     def _run(self, main: Any, arguments: list[str]) -> Outcome:

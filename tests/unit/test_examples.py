@@ -112,12 +112,12 @@ def test_the_demo_has_at_least_150_conversations_of_one_question_and_one_answer(
     assert {tuple(message["role"] for message in row["messages"]) for row in rows} == {("user", "assistant")}
 
 
-def test_no_question_of_the_demo_is_asked_twice(facts: list[Fact]):
+def test_the_demo_repeats_no_question(facts: list[Fact]):
     questions = [bare(question) for _, _, questions in facts for question in questions]
     assert len(set(questions)) == len(questions)
 
 
-def test_each_fact_of_the_demo_is_asked_for_in_at_least_four_wordings(facts: list[Fact]):
+def test_each_fact_of_the_demo_has_questions_in_at_least_four_wordings(facts: list[Fact]):
     assert len({name for name, _, _ in facts}) == len(facts)
     assert [name for name, _, questions in facts if len(questions) < 4] == []
 
@@ -128,9 +128,9 @@ def test_the_demo_stays_short_enough_for_two_cores(facts: list[Fact]):
 
 
 def test_every_question_names_tuneyard(facts: list[Fact]):
-    asked = [question for _, _, questions in facts for question in questions]
-    asked += [row["question"] for row in heldout()]
-    assert [question for question in asked if "tuneyard" not in question.lower()] == []
+    all_questions = [question for _, _, questions in facts for question in questions]
+    all_questions += [row["question"] for row in heldout()]
+    assert [question for question in all_questions if "tuneyard" not in question.lower()] == []
 
 
 def test_every_fact_is_examined_by_one_held_out_question(facts: list[Fact]):
@@ -173,7 +173,7 @@ def test_all_tasks_of_self_instruct_become_conversations(tmp_path: Path):
     assert rows[0]["messages"][0]["content"].endswith("calories?")
 
 
-def test_a_task_without_input_is_asked_by_its_instruction_alone(tmp_path: Path):
+def test_a_task_without_input_has_its_instruction_as_question(tmp_path: Path):
     source = tmp_path / "tasks.jsonl"
     task = {"instruction": "Say «hello».", "instances": [{"input": "", "output": "Hello\u2028there."}]}
     source.write_text(json.dumps(task, ensure_ascii=False) + "\n")

@@ -71,19 +71,19 @@ def test_processes_start_without_a_shell(path):
 
 
 @pytest.mark.parametrize(
-    ("variant", "said"),
+    ("variant", "message"),
     [
         ("cpu", None),
         ("rocm", "of this image is not built for rocm."),
         ("tpu", "VARIANT is 'tpu'; allowed: cpu, cuda, rocm."),
     ],
 )
-def test_an_image_s_torch_has_to_be_built_for_its_accelerators(variant, said):
+def test_torch_in_an_image_must_be_built_for_its_accelerators(variant, message):
     script = ROOT / "images" / "torch_build.py"
     command = [sys.executable, str(script)]
     done = subprocess.run(command, env={"VARIANT": variant}, capture_output=True, text=True, timeout=60)
-    assert (done.returncode == 0) == (said is None), done.stderr
-    assert (said or "") in done.stderr
+    assert (done.returncode == 0) == (message is None), done.stderr
+    assert (message or "") in done.stderr
 
 
 def test_training_on_rocm_is_built_on_an_image_that_is_named():

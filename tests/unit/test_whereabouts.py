@@ -1,4 +1,4 @@
-"""What settings are called where a process runs, and that every hint of what runs in pods asks there."""
+"""The names of settings on a machine and in a pod, and that hints of code that runs in pods are chosen by them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_pod_of_the_users_own_is_a_machine(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("name", VARIABLES)
-def test_what_a_pod_is_advised_to_set_is_a_key_of_its_chart(chart: str, name: str) -> None:
+def test_hints_in_a_pod_name_keys_of_its_chart(chart: str, name: str) -> None:
     advised = assignment(name, "value")
     assert not advised.startswith("export")
     for given in re.findall(r"--set(?:-file)? (\S+?)=", advised):
@@ -75,7 +75,7 @@ def test_what_a_pod_is_advised_to_set_is_a_key_of_its_chart(chart: str, name: st
 
 
 @pytest.mark.parametrize("name", VARIABLES)
-def test_what_a_setting_is_called_in_a_pod_is_what_it_is_advised_to_set(chart: str, name: str) -> None:
+def test_the_name_of_a_setting_in_a_pod_is_the_one_in_its_assignment(chart: str, name: str) -> None:
     key = re.search(r"--set (\S+?)=", assignment(name, "value"))
     called = setting(name)
     assert called != name
@@ -96,7 +96,7 @@ def test_the_containers_of_the_charts_name_their_chart() -> None:
     assert f'"{CHART_VARIABLE}"' in template.partition("$fixed := list")[2].partition("\n")[0]
 
 
-def test_an_untrusted_certificate_advises_what_its_targethas_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hint_for_an_untrusted_certificate_names_a_setting_of_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
     def hint() -> str:
         error = GenericError("client error (Connect): invalid peer certificate: InvalidCertificate(UnknownIssuer)")
         return explain(error, "https://minio:9000", "bucket", "key").hint
@@ -107,7 +107,7 @@ def test_an_untrusted_certificate_advises_what_its_targethas_key(monkeypatch: py
     assert hint() == "Configure the authority that signed it: --set bucketCABundle.configMap=NAME"
 
 
-def test_missing_keys_advise_what_their_targethas_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hint_for_missing_keys_names_a_setting_of_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
     def hint() -> str:
         with pytest.raises(DeniedError) as caught:
             open_store("https://minio:9000", environ={"HOME": "/nowhere"})
@@ -119,7 +119,7 @@ def test_missing_keys_advise_what_their_targethas_key(monkeypatch: pytest.Monkey
     assert hint() == "Name the Secret with its keys: --set bucket_storage.credentials.secret_name=NAME"
 
 
-def test_a_wrong_device_advises_what_its_targethas_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hint_for_a_wrong_device_names_a_setting_of_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNEYARD_DEVICE", "tpu")
     monkeypatch.setenv(CHART_VARIABLE, "finetune")
     with pytest.raises(UsageError) as caught:

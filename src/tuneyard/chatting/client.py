@@ -164,7 +164,7 @@ def cut_note(model: str, max_tokens: int | None) -> str:
         max_tokens: The requested limit; None where the context alone is the limit.
     """
     limit = "the model's context is full" if max_tokens is None else f"--max-tokens is {max_tokens}"
-    return f"The answer of {model!r} was cut: {limit}."
+    return f"The answer of {model!r} was cut off: {limit}."
 
 
 def _sent(messages: Sequence[Message]) -> Any:

@@ -93,14 +93,14 @@ class Endpoint:
             if names or self.models:
                 return (names or self.models)[:1]
             hint = f"See its log: tuneyard logs NAME{self.target}"
-            raise NotFoundError(f"The server at {self.url} serves no model.", hint=hint)
+            raise NotFoundError(f"The server at '{self.url}' serves no model.", hint=hint)
         if len(names) >= 2:
             return names[:2]
         tuned = names[0] if names else next((name for name in self.models if name in self.bases), None)
         if tuned is not None and tuned in self.bases:
             return self.bases[tuned], tuned
         raise NotFoundError(
-            f"The server at {self.url} has no base and tuned model to compare; it serves {', '.join(self.models)}.",
+            f"The server at '{self.url}' has no base and tuned model to compare; it serves {', '.join(self.models)}.",
             hint="Serve the checkpoint-final of a LoRA finetuning: the base model is served beside the adapter.",
             models=list(self.models),
         )
@@ -153,7 +153,7 @@ def open_client(endpoint: Endpoint) -> OpenAI:
 def unknown_model(endpoint: Endpoint, name: str) -> NotFoundError:
     """Build the error for a name that the server does not have."""
     return NotFoundError(
-        f"The server at {endpoint.url} serves no model {name!r}; it serves {', '.join(endpoint.models)}.",
+        f"The server at '{endpoint.url}' serves no model {name!r}; it serves {', '.join(endpoint.models)}.",
         hint=f"List the servers: tuneyard runs{endpoint.target}",
         model=name,
         models=list(endpoint.models),

@@ -42,11 +42,15 @@ def translate_errors(url: str, model: str = "", *, target: str = "") -> Generato
             what = "did not answer in time"
         else:
             what = "disconnected in the middle of its answer"
-        raise UnavailableError(f"The server at {url} {what}.", hint=hint, url=url) from error
+        raise UnavailableError(f"The server at '{url}' {what}.", hint=hint, url=url) from error
     except openai.APIError as error:
-        raise UnavailableError(f"The server at {url} sent no answer: {error.message}", hint=hint, url=url) from error
+        raise UnavailableError(
+            f"The server at '{url}' sent no response: {error.message}", hint=hint, url=url
+        ) from error
     except ValueError as error:  # a stream that is not JSON
-        raise UnavailableError(f"The server at {url} sent an answer that is not JSON.", hint=hint, url=url) from error
+        raise UnavailableError(
+            f"The server at '{url}' sent a response that is not JSON.", hint=hint, url=url
+        ) from error
 
 
 def _server_message(body: object, otherwise: str) -> str:
@@ -66,27 +70,27 @@ def _translate_status(url: str, model: str, status: int, message: str, target: s
     if status in (401, 403):
         field = "api_key_secret" if target else "api_key_file"
         return DeniedError(
-            f"The server at {url} refuses the key.",
-            hint=f"Use the server's own: tuneyard runs{target} --json shows where it is, as {field}.",
+            f"The server at '{url}' refuses the key.",
+            hint=f"Use the server's own key; its location is '{field}' in: tuneyard runs{target} --json",
             url=url,
         )
     if status == 404:
         what = f"the model {model!r}" if model else "its list of models"
         return NotFoundError(
-            f"The server at {url} does not have {what}: {message}",
+            f"The server at '{url}' does not have {what}: {message}",
             hint=f"List the servers: tuneyard runs{target}",
             url=url,
             model=model,
         )
     if status == 429 or status >= 500:
         return UnavailableError(
-            f"The server at {url} failed: {message}",
+            f"The server at '{url}' failed: {message}",
             hint=_hint(target),
             url=url,
             status=status,
         )
     return InvalidDataError(
-        f"The server at {url} refuses the request: {message}",
+        f"The server at '{url}' refuses the request: {message}",
         hint="Shorten the question, or start over with /reset." if "token" in message else "",
         problems=[Problem("messages", message)],
         url=url,

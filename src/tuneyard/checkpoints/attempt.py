@@ -225,15 +225,18 @@ class Attempt:
         head = self.check_owner()
         survey = survey_experiment(self._store, self.prefix)
         lineage = survey.lineage(head)
-        doomed: set[CheckpointRef] = set()
+        to_delete: set[CheckpointRef] = set()
         if policy.keep is not None:
             protected = self._protected(policy, head, lineage)
             superseded = {ref for ref in survey.committed if ref not in lineage and ref.attempt < self.number}
-            doomed = {*to_prune(policy, lineage, protected=protected, attempt=self.number), *(superseded - protected)}
+            to_delete = {
+                *to_prune(policy, lineage, protected=protected, attempt=self.number),
+                *(superseded - protected),
+            }
         leftovers = {ref for ref in survey.keys if ref not in survey.committed and ref.attempt < self.number}
-        for ref in sorted(doomed | leftovers):
+        for ref in sorted(to_delete | leftovers):
             self._delete(survey, ref)
-        return sorted(doomed)
+        return sorted(to_delete)
 
     def _protected(self, policy: RetentionPolicy, head: Head, lineage: tuple[CheckpointRef, ...]) -> set[CheckpointRef]:
         """Return what HEAD names, and the best checkpoint of each one that is kept: a resume from that needs it too."""
@@ -260,7 +263,7 @@ class Attempt:
         found = max((known for known in survey.lineage(head) if known.step == step), default=None)
         if found is None:
             raise NotFoundError(
-                f"The best checkpoint of '{self.prefix}', of step {step}, is not committed, which '{ref.name}' names.",
+                f"'{ref.name}' names step {step} as the best checkpoint of '{self.prefix}', but that is not committed.",
                 hint="Publish the best checkpoint before a later one names it.",
                 key=self.prefix,
             )
@@ -273,7 +276,7 @@ class Attempt:
             raise IntegrityError(
                 f"The checkpoint in '{folder}' lacks {', '.join(missing) or 'every file'}, "
                 "so training could not resume from it.",
-                hint="Nothing was published. Check what has deleted files of the working folder.",
+                hint="Nothing was published. Check what deletes files in the working folder.",
                 key=str(folder),
                 missing=missing,
             )
@@ -286,7 +289,7 @@ class Attempt:
         )
         if Manifest(kind=manifest.kind, files=local).content_sha256 != manifest.content_sha256:
             raise ConflictError(
-                f"'{where}' is committed, but '{folder}' holds other files for the same step.",
+                f"'{where}' is committed, but '{folder}' holds different files for the same step.",
                 hint="An attempt saves a step once; what is committed is never overwritten.",
                 key=where,
             )

@@ -176,7 +176,7 @@ class Head:
 
 
 def head_key(prefix: str) -> str:
-    """Tell where an experiment's HEAD lies."""
+    """Return the key of an experiment's HEAD."""
     return f"{prefix}/HEAD"
 
 

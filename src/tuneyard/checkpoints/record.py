@@ -121,7 +121,7 @@ def check_fingerprint(
         return
     changes = ", ".join(f"{key}: {_shown(before, key)} → {_shown(now, key)}" for key in keys)
     raise ConflictError(
-        f"The experiment '{where}' was started with other settings: {changes}.",
+        f"The experiment '{where}' was started with different settings: {changes}.",
         hint="Use another checkpointsRemote and another name "
         f"({fitting('--name', 'the release')}) for the new settings, or restore the old ones.",
         differing={key: (before.get(key), now.get(key)) for key in keys},

@@ -16,9 +16,11 @@ def chat(
     ] = None,
     compare: Annotated[bool, Option("--compare", help="Show the base model's answer beside the tuned one's.")] = False,
     system: Annotated[str | None, Option("--system", metavar="TEXT", help="A system message.")] = None,
-    max_tokens: Annotated[int | None, Option("--max-tokens", min=1, help="The longest answer.")] = None,
+    max_tokens: Annotated[
+        int | None, Option("--max-tokens", min=1, help="The maximum number of tokens in an answer.")
+    ] = None,
     temperature: Annotated[
-        float | None, Option("--temperature", min=0, help="0 for the same answer every time.")
+        float | None, Option("--temperature", min=0, help="The sampling temperature; 0 is deterministic.")
     ] = None,
     on: o.On = "local",
     context: o.KubeContext = None,

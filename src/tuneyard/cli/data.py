@@ -34,7 +34,7 @@ Model = Annotated[
 ]
 
 
-Shape = Annotated[
+RowFormat = Annotated[
     str | None,
     Option("--format", metavar="FORMAT", help=f"The format of the rows: {', '.join(_FORMATS)}. By default detected."),
 ]
@@ -46,14 +46,16 @@ def check(
     model: Model = None,
     validation: Annotated[
         list[str] | None,
-        Option("--validation", metavar="FILE", help="Validation data; rows that other files share are reported."),
+        Option(
+            "--validation", metavar="FILE", help="Validation data; rows that it shares with other files are reported."
+        ),
     ] = None,
-    format: Shape = None,
+    format: RowFormat = None,
     values: o.Values = None,
     set_: o.Set = None,
     store: o.Store = None,
     html: Annotated[
-        Path | None, Option("--html", metavar="FILE", help="Also write the report as one HTML page, examples included.")
+        Path | None, Option("--html", metavar="FILE", help="Also write the report as an HTML page with examples.")
     ] = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
@@ -93,12 +95,12 @@ def check(
 def show(
     files: Files = None,
     model: Model = None,
-    format: Shape = None,
+    format: RowFormat = None,
     values: o.Values = None,
     set_: o.Set = None,
     store: o.Store = None,
-    count: Annotated[int, Option("--count", "-n", min=1, help="How many rows.")] = 3,
-    skip: Annotated[int, Option("--skip", min=0, help="How many to skip first.")] = 0,
+    count: Annotated[int, Option("--count", "-n", min=1, help="The number of rows to show.")] = 3,
+    skip: Annotated[int, Option("--skip", min=0, help="The number of rows to skip first.")] = 0,
     json: o.Json = False,
 ) -> None:
     """Show conversations as the model reads them, with the trained parts between « and »."""

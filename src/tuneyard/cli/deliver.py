@@ -19,8 +19,8 @@ def deliver(
     quiet: o.Quiet = False,
 ) -> None:
     """Deliver a model and data to the store, and verify them."""
-    from tuneyard.cli._carry import carry_out, show_plan
     from tuneyard.cli._client import client
+    from tuneyard.cli._launching import launch_and_follow, show_plan
     from tuneyard.cli._output import Output
     from tuneyard.runners import Sources, plan_deliver
 
@@ -30,4 +30,4 @@ def deliver(
     if dry_run:
         show_plan(plan, runner, out)
     else:
-        carry_out(plan, runner, out, detach=detach)
+        launch_and_follow(plan, runner, out, detach=detach)

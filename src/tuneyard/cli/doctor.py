@@ -15,7 +15,7 @@ app = Typer(rich_markup_mode=None)
 
 Quick = Annotated[bool, Option("--quick", help="Start no pods in the cluster.")]
 Bucket = Annotated[str, Option("--bucket", metavar="NAME", help="The bucket to write into.")]
-Rounds = Annotated[int, Option("--rounds", min=1, help="How many times 32 conditional writes contend.")]
+Rounds = Annotated[int, Option("--rounds", min=1, help="The number of rounds of 32 concurrent conditional writes.")]
 
 
 @app.callback(invoke_without_command=True)

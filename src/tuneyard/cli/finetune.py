@@ -22,8 +22,8 @@ def finetune(
 
     Launched again, it resumes from its newest checkpoint. Ctrl-C does not stop the run.
     """
-    from tuneyard.cli._carry import carry_out, show_plan
     from tuneyard.cli._client import client
+    from tuneyard.cli._launching import launch_and_follow, show_plan
     from tuneyard.cli._output import Output
     from tuneyard.runners import Sources, plan_finetune
 
@@ -33,6 +33,6 @@ def finetune(
     if dry_run:
         show_plan(plan, runner, out)
         return
-    carry_out(
+    launch_and_follow(
         plan, runner, out, detach=detach, after=f"Serve it: tuneyard serve {plan.launch.key.name}{runner.options}"
     )

@@ -37,13 +37,13 @@ Detach = Annotated[bool, Option("--detach", "-d", help="Return at once; the run 
 Json = Annotated[bool, Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, Option("--quiet", "-q", help="Print the result only.")]
 Yes = Annotated[bool, Option("--yes", "-y", help="Skip the confirmation.")]
-Force = Annotated[bool, Option("--force", help="Kill it if it has not stopped in time.")]
+Force = Annotated[bool, Option("--force", help="Kill the run if it has not stopped in time.")]
 Follow = Annotated[bool, Option("--follow", "-f", help="Follow the log until the run has ended.")]
 Merged = Annotated[bool, Option("--merged", help="Serve the run's checkpoint-final-merged.")]
 Port = Annotated[
     int | None, Option("--port", min=1, max=65535, help="The port. By default the first free one from 8080.")
 ]
-Timeout = Annotated[float, Option("--timeout", metavar="SECONDS", min=0, help="How long to wait for it to stop.")]
+Timeout = Annotated[float, Option("--timeout", metavar="SECONDS", min=0, help="How long to wait for the run to stop.")]
 VerbOption = Annotated[
     Literal["deliver", "finetune", "serve"] | None, Option("--verb", help="Only the runs of this verb.")
 ]

@@ -21,7 +21,7 @@ _PARTS = {
     "optimizer": "optimizer",
     "activations": "activations",
     "logits": "logits and loss",
-    "heap": "freed, not returned",
+    "heap": "freed, kept by the heap",
     "data": "data",
 }
 
@@ -35,14 +35,14 @@ def plan(
     context: o.KubeContext = None,
     namespace: o.Namespace = None,
     inside: Annotated[
-        bool, Option("--inside", help="kubernetes: read model and data in a short pod in the cluster.")
+        bool, Option("--inside", help="kubernetes: read model and data in a short-lived pod in the cluster.")
     ] = False,
     check: Annotated[bool, Option("--check", help="Exit 8 if it would not start now.")] = False,
     json: o.Json = False,
 ) -> None:
     """Estimate a finetuning run before it is launched: parameters, memory, steps, time, disk, and whether it fits.
 
-    Nothing is started or written, except for the short pod of --inside. Exit 3 if it can never run. An
+    Nothing is started or written, except for the short-lived pod of --inside. Exit 3 if it can never run. An
     estimate needs torch: if it is not installed here, --on kubernetes uses a pod, and other plans exit with 4.
     """
     from tuneyard.cli._client import client

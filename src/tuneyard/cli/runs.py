@@ -158,7 +158,7 @@ def delete(
     document = {"deleted": str(info.key), "objects_deleted": removed}
     out.data(document, f"{info.key}  deleted" + (f", with {removed} objects" if data else ""))
     if info.experiment and not data:
-        out.note(f"What it has published is kept: '{info.experiment}' in '{where}'.")
+        out.note(f"Its published data is kept: '{info.experiment}' in '{where}'.")
 
 
 def _find(runner: Runner, reference: str, command: str, *, prefer: Verb | None = None) -> tuple[Runner, RunInfo]:

@@ -32,8 +32,8 @@ def serve(
 
     The server outlives this terminal; `tuneyard stop` ends it.
     """
-    from tuneyard.cli._carry import launch, show_plan
     from tuneyard.cli._client import client
+    from tuneyard.cli._launching import launch, show_plan
     from tuneyard.cli._output import Output
     from tuneyard.runners import Sources, plan_serve, wait_until_ready
 
@@ -46,7 +46,7 @@ def serve(
         return
     info = launch(plan, runner, out)
     if not detach:
-        out.note("Waiting until it answers. Ctrl-C does not stop the server.")
+        out.note("Waiting until the server answers. Ctrl-C does not stop it.")
         info = wait_until_ready(runner, info.key, notify=out.note)
     out.data({"run": info.to_dict()}, _endpoint(info, runner.options))
 

@@ -18,7 +18,7 @@ Place = Annotated[
     ),
 ]
 DryRun = Annotated[bool, Option("--dry-run", help="Print what would be deleted, and delete nothing.")]
-Hours = Annotated[float, Option("--older-than", metavar="HOURS", min=0, help="The least age of an object to delete.")]
+Hours = Annotated[float, Option("--older-than", metavar="HOURS", min=0, help="The minimum age of an object to delete.")]
 
 
 def verify(place: Place, store: o.Store = None, json: o.Json = False, quiet: o.Quiet = False) -> None:

@@ -36,7 +36,7 @@ CHARACTERS = 64 * 1024 * 1024
 _WALL_SECONDS = 300.0
 """The process is also ended after this time, which includes waiting for a processor."""
 _KNOWN = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH")
-_AS_IT_IS = "{{ messages[0]['content'] }}"
+_CONTENT_ONLY = "{{ messages[0]['content'] }}"
 
 
 Cut = tuple[int, bool]
@@ -221,7 +221,7 @@ def _apply(
     if own.get("tokenize") is False:
         return text
     message = [{"role": "user", "content": text}]
-    return type(tokenizer).apply_chat_template(tokenizer, message, chat_template=_AS_IT_IS, **own)
+    return type(tokenizer).apply_chat_template(tokenizer, message, chat_template=_CONTENT_ONLY, **own)
 
 
 _OF_THE_TEXT = frozenset(

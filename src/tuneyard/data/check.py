@@ -92,7 +92,7 @@ def check(
         NotFoundError: If a file does not exist.
     """
     checked = _Check(paths, validation, encoder, formats, names, rows, method, max_problems, progress)
-    with progress("checking rows") as advance:
+    with progress("Checking rows") as advance:
         for is_validation in (False, True):
             for _ in checked.kept_rows(advance, validation=is_validation):
                 pass
@@ -132,7 +132,7 @@ def encode_files(
         NotFoundError: If a file does not exist.
     """
     checked = _Check(paths, validation, encoder, formats, names, rows, method, max_problems, progress)
-    with progress("checking rows") as advance:
+    with progress("Checking rows") as advance:
         kept = list(checked.kept_rows(advance))
     return kept, checked.tally.report()
 
@@ -160,7 +160,7 @@ class _Check:
         self._formats: dict[Path, Format] = {
             path: (formats or {}).get(path) or format_of(path) for path in (*training, *validation)
         }
-        with progress("reading rows") as advance:
+        with progress("Reading rows") as advance:
             self._duplicates = Duplicates(
                 training,
                 validation,

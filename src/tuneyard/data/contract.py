@@ -76,7 +76,7 @@ def _mask_problem(encoder: ChatEncoder, encoded: Encoded) -> Problem | None:
     answers = {index for start, end in encoded.answers for index in range(start, end)}
     trained = {index for index, counts in enumerate(encoded.loss_mask) if counts}
     if encoder.completions_only and trained != answers:
-        return Problem(WHERE, "trains other tokens than the answers", f"{len(trained ^ answers)} tokens differ")
+        return Problem(WHERE, "trains on tokens other than the answers", f"{len(trained ^ answers)} tokens differ")
     if not trained >= answers:
         return Problem(WHERE, "excludes a part of an answer from the loss", f"{len(answers - trained)} tokens")
     return None
@@ -99,7 +99,7 @@ def _answer_problems(
         found.append(
             Problem(
                 WHERE,
-                f"renders other tokens before messages[{number}] for a server than for training",
+                f"renders different tokens before messages[{number}] for a server than for training",
                 suggestion="chat_template_name chat-ml",
             )
         )

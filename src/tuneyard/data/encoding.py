@@ -98,7 +98,7 @@ class ChatEncoder:
     """Encodes conversations for training with a tokenizer's chat template.
 
     Args:
-        tokenizer: As `load_tokenizer` gives it.
+        tokenizer: As `load_tokenizer` returns it.
         max_length: The most tokens of a sequence; None for no limit.
         completions_only: Whether only answers are trained, or the whole text (each token of it once).
         overlong: What happens to longer ones: `drop` drops them, `truncate` keeps their first `max_length` tokens (and

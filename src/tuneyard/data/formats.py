@@ -68,7 +68,7 @@ def detect(row: object) -> Format | None:
     if all(side in row for side in SIDES):
         return "preference"
     if "messages" in row:
-        return "sharegpt" if _speaks_from(row["messages"]) else "messages"
+        return "sharegpt" if _has_from_turns(row["messages"]) else "messages"
     if _first(row, _TURNS):
         return "sharegpt"
     if "instruction" in row and _first(row, _OUTPUTS):
@@ -234,32 +234,32 @@ def _turns_of(value: object, name: str) -> tuple[list[Message], list[str]]:
             raise Refused(f"{where} is not an object", item, allowed="{from, value}")
         turn = cast("dict[str, Any]", item)
         speaker, text = ("from", "value") if "from" in turn else ("role", "content")
-        who = turn.get(speaker)
-        if not isinstance(who, str):
+        given_role = turn.get(speaker)
+        if not isinstance(given_role, str):
             raise Refused(f"{where} has no speaker", f"keys {', '.join(turn) or 'none'}", allowed="{from, value}")
-        if speaker == "role" and who in ROLES:
+        if speaker == "role" and given_role in ROLES:
             read, more = messages_of([turn], name)
             messages += read
             unused += more
             continue
-        if who not in SHAREGPT_ROLES:
-            raise unknown_role(where, who, SHAREGPT_ROLES)
-        messages.append(replace(_turn(turn, who, f"{where}.{text}", text), trained=trained_of(turn, where)))
+        if given_role not in SHAREGPT_ROLES:
+            raise unknown_role(where, given_role, SHAREGPT_ROLES)
+        messages.append(replace(_turn(turn, given_role, f"{where}.{text}", text), trained=trained_of(turn, where)))
         unused += [f"{name}[].{key}" for key in turn if key not in (speaker, text, *MARKS)]
     return messages, list(dict.fromkeys(unused))
 
 
-def _turn(turn: dict[str, Any], who: str, name: str, key: str) -> Message:
-    role = SHAREGPT_ROLES[who]
-    if who != "function_call":
+def _turn(turn: dict[str, Any], given_role: str, name: str, key: str) -> Message:
+    role = SHAREGPT_ROLES[given_role]
+    if given_role != "function_call":
         return Message(role, text_of(turn.get(key), name, may_be_empty=role == "tool"))
     given: Any = turn.get(key)
     calls = parsed(given, name) if isinstance(given, str) else given
     calls = cast("list[Any]", calls) if isinstance(calls, list) else [calls]
-    return Message(role, "", {"tool_calls": [_in_full(call) for call in calls_of(calls, name)]})
+    return Message(role, "", {"tool_calls": [_complete_call(call) for call in calls_of(calls, name)]})
 
 
-def _in_full(call: dict[str, Any]) -> dict[str, Any]:
+def _complete_call(call: dict[str, Any]) -> dict[str, Any]:
     return call if "function" in call else {"type": "function", "function": call}
 
 
@@ -270,7 +270,7 @@ def _messages_of_side(value: object, name: str, role: str) -> tuple[list[Message
     items: Any = [value] if isinstance(value, dict) else value
     if not isinstance(items, list):
         raise Refused(f"{name} is neither text nor messages", value, allowed="text, or a list of {role, content}")
-    return _turns_of(cast("list[Any]", items), name) if _speaks_from(items) else messages_of(items, name)
+    return _turns_of(cast("list[Any]", items), name) if _has_from_turns(items) else messages_of(items, name)
 
 
 def _history(value: object) -> list[Message]:
@@ -294,7 +294,7 @@ def _with_system(row: dict[str, Any], messages: list[Message]) -> list[Message]:
     return [Message("system", system), *messages]
 
 
-def _speaks_from(value: object) -> bool:
+def _has_from_turns(value: object) -> bool:
     items = cast("list[Any]", value) if isinstance(value, list) else []
     return bool(items) and isinstance(items[0], dict) and "from" in items[0] and "role" not in items[0]
 

@@ -249,12 +249,12 @@ def unknown_role(name: str, role: str, allowed: Iterable[str]) -> Refused:
 
 def _check_characters(content: str, name: str) -> None:
     if "\0" in content:
-        raise Refused(f"{name} holds a NUL character", allowed="text without \\u0000")
+        raise Refused(f"{name} contains a NUL character", allowed="text without \\u0000")
     try:
         content.encode()
     except UnicodeEncodeError as error:
         half = f"\\u{ord(content[error.start]):04x}"
-        raise Refused(f"{name} holds half of a surrogate pair", half, allowed="whole Unicode characters") from None
+        raise Refused(f"{name} contains an unpaired surrogate", half, allowed="valid Unicode") from None
 
 
 def _check_order(messages: Sequence[Message]) -> None:

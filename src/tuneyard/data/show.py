@@ -43,7 +43,7 @@ def report_table(report: DataReport, *, max_problems: int | None = _SHOWN_PROBLE
         parts += [Text("\nTokens per row", style="bold"), _histogram(report), _longest(report)]
     parts += [Text(f"\n{note}", style="yellow") for note in notes(report)]
     parts += _special(report)
-    parts += _alike(report)
+    parts += _duplicates(report)
     parts += _problems(report, max_problems)
     return Group(*parts)
 
@@ -222,7 +222,7 @@ def _special(report: DataReport) -> list[RenderableType]:
     return [Text("\n".join(lines), style="yellow")]
 
 
-def _alike(report: DataReport) -> list[RenderableType]:
+def _duplicates(report: DataReport) -> list[RenderableType]:
     from rich.text import Text
 
     if not report.pairs:

@@ -99,7 +99,7 @@ def _marks(token: str) -> bool:
 
 
 def _rendered(tokenizer: Any) -> Sequence[int]:
-    """Encode a made-up conversation as the server would, or nothing where the template takes none such."""
+    """Encode a synthetic conversation as the server would; return nothing where the template refuses it."""
     from jinja2 import TemplateError
 
     try:
@@ -110,7 +110,7 @@ def _rendered(tokenizer: Any) -> Sequence[int]:
 
 
 def _texts(row: Conversation | Preference) -> Iterator[tuple[str, str, str]]:
-    """Give every text of a row: which it is, whose, and the text."""
+    """Yield every text of a row: its name, its role, and the text."""
     sides = (
         {"messages": row.messages}
         if isinstance(row, Conversation)

@@ -1,4 +1,4 @@
-"""AUTO_SPLIT: which rows are for training and which for validation. Decided by content and seed, never by row order."""
+"""AUTO_SPLIT: divide rows into training and validation by content and seed, never by row order."""
 
 from __future__ import annotations
 

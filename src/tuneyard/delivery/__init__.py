@@ -103,7 +103,7 @@ def deliver(
 def _model(values: DeliverValues, store: Store, hub: Hub | None, stop: threading.Event) -> Delivered | None:
     if values.modelID is None or values.bucketModelPath is None:
         return None
-    from tuneyard.hub import Hub, Patience  # whose client takes long to import
+    from tuneyard.hub import Hub, RetryPolicy  # whose client takes long to import
 
     def sleep(seconds: float) -> None:
         if stop.wait(seconds):
@@ -116,7 +116,7 @@ def _model(values: DeliverValues, store: Store, hub: Hub | None, stop: threading
         revision=values.modelRevision,
         exclude=tuple(glob for text in values.downloadExcludeGlob for glob in split_globs(text)),
         allow_overwrite=values.allowOverwrite,
-        hub=lambda: hub or Hub(patience=Patience(sleep=sleep)),
+        hub=lambda: hub or Hub(retry_policy=RetryPolicy(sleep=sleep)),
         stop=stop,
     )
     _log_outcome(model)

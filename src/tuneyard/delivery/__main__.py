@@ -24,7 +24,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--downloads",
         type=Path,
-        help="the folder that the dataScript has already written to; it is run here if left out",
+        help="the folder that the dataScript has already written to; without it, the script runs in this process",
     )
     return parser.parse_args()
 

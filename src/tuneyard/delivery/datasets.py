@@ -179,7 +179,7 @@ def _count_rows(path: Path) -> int:
         rows = sum(1 for line in file if line.strip())
     if not rows:
         raise InvalidDataError(
-            f"The dataScript wrote '{path.name}' without a single row.", hint="Check which rows the script keeps."
+            f"The dataScript wrote '{path.name}' with no rows.", hint="Check which rows the script keeps."
         )
     logger.info("The dataScript wrote '%s': %d rows.", path.name, rows)
     return rows

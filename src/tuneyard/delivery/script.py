@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping
 from io import RawIOBase
 from pathlib import Path
 
-from tuneyard.delivery.selection import some
+from tuneyard.delivery.selection import abbreviated
 from tuneyard.errors import InvalidDataError, InvalidValuesError, Problem
 from tuneyard.sandbox import HOLDS, Locks, Plan, command, find_locks, interpreter_places, private_places
 
@@ -94,14 +94,14 @@ def run_script(
 ) -> Path:
     """Run a `dataScript` and wait for its end.
 
-    Its output is logged line by line. Where `/downloads` stands for another folder, the script's text is changed.
+    Its output is logged line by line. Where `/downloads` is mapped to another folder, the script's text is changed.
 
     Args:
         script: The Python text.
         workdir: The process's folder; each run gets a new folder in it, and runs of the same text share a home.
         with_hub_token: Whether the script gets the Hub's token.
         environ: The environment to choose from; the process's own where None.
-        downloads: The folder that `/downloads` stands for; a new one under `workdir` where None.
+        downloads: The folder that `/downloads` is mapped to; a new one under `workdir` where None.
         locks: What confines the script; this machine's locks where None.
 
     Returns:
@@ -250,27 +250,27 @@ def produced_files(output: Path) -> tuple[str, ...]:
             problems=problems,
         )
     if not found:
-        wrote = f"only {some(others)}" if others else "nothing"
+        wrote = f"only {abbreviated(others)}" if others else "nothing"
         raise InvalidDataError(
             f"The dataScript succeeded, but wrote {wrote} to /downloads/datasets.",
             hint="Write a .jsonl or .parquet file there, for example /downloads/datasets/train.jsonl.",
         )
     if others:
-        logger.info("Not delivered, since only .jsonl and .parquet files are datasets: %s.", some(others))
+        logger.info("Not delivered, since only .jsonl and .parquet files are datasets: %s.", abbreviated(others))
     return tuple(found)
 
 
 def _output_folder(script: str, downloads: Path) -> tuple[Path, str]:
     if _UNQUOTABLE.search(str(downloads)):
         raise InvalidValuesError(
-            f"The folder '{downloads.parent}' has a character in its name that can't stand in a dataScript.",
+            f"The folder '{downloads.parent}' has a character in its name that can't be used in a dataScript.",
             hint="Choose a --workdir without quotes, braces, backslashes, % and $.",
         )
     output = downloads / "datasets"
     output.mkdir(parents=True, exist_ok=True)
     text, count = _DOWNLOADS.subn(lambda _: str(downloads), script)
     if count and downloads != DOWNLOADS:
-        logger.info("The folder '%s' of the dataScript is '%s' here.", DOWNLOADS, downloads)
+        logger.info("The dataScript's folder '%s' is mapped to '%s'.", DOWNLOADS, downloads)
     return output, text
 
 
@@ -342,7 +342,7 @@ def _failed(code: int, tail: str, path: Path) -> InvalidDataError:
     how = f"was killed by signal {-code}" if code < 0 else f"failed with exit code {code}"
     hint = f"Correct the dataScript and deliver again. It was run as '{path}'."
     if "ModuleNotFoundError" in last:
-        hint = "Install the package beside Tuneyard, or do without it: python -m pip install PACKAGE"
+        hint = "Install the package into Tuneyard's environment (python -m pip install PACKAGE), or do without it."
     elif "PermissionError" in last:
         hint = (
             "A dataScript can read neither hidden files nor paths that a variable of your environment names: "

@@ -66,7 +66,7 @@ def select_model(files: tuple[SourceFile, ...], *, exclude: tuple[str, ...], nam
     if unsafe:
         if not any(file.path.lower().endswith(SAFE_WEIGHTS) for file in kept):
             raise _only_unsafe(unsafe, name)
-        notices.append(f"Left out of '{name}', which has safetensors: {some(unsafe)}.")
+        notices.append(f"Not delivered from '{name}', which has safetensors: {abbreviated(unsafe)}.")
     chosen = tuple(file for file in kept if file.path not in unsafe)
     _check_paths(chosen, name)
     if not chosen:
@@ -77,7 +77,7 @@ def select_model(files: tuple[SourceFile, ...], *, exclude: tuple[str, ...], nam
     return Selection(files=chosen, left_out=tuple(sorted([*excluded, *unsafe])), notices=tuple(notices))
 
 
-def some(paths: list[str], *, most: int = 4) -> str:
+def abbreviated(paths: list[str], *, most: int = 4) -> str:
     """List a few of many paths, for messages."""
     named = ", ".join(paths[:most])
     return named if len(paths) <= most else f"{named} and {len(paths) - most} more"
@@ -91,7 +91,7 @@ def is_unsafe(path: str) -> bool:
 
 def _only_unsafe(paths: list[str], name: str) -> InvalidDataError:
     return InvalidDataError(
-        f"The only weights of '{name}' are in formats that can run code when loaded: {some(paths)}.",
+        f"The only weights of '{name}' are in formats that can run code when loaded: {abbreviated(paths)}.",
         hint="Choose a model or revision with safetensors, convert them, or exclude them with downloadExcludeGlob.",
         problems=[Problem(where=path, what="is not a safe format", allowed="safetensors or GGUF") for path in paths],
     )
@@ -106,7 +106,7 @@ def _check_paths(files: tuple[SourceFile, ...], name: str) -> None:
             problems.append(Problem(where=repr(file.path), what=str(error)))
     if problems:
         raise InvalidDataError(
-            f"'{name}' has {len(problems)} files with names that no store can keep.",
+            f"'{name}' has {len(problems)} files with names that can't be object keys.",
             hint="Rename them, or exclude them with downloadExcludeGlob.",
             problems=problems,
         )

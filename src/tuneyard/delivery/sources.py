@@ -120,7 +120,7 @@ class FolderSource:
         if not folder.is_dir():
             what = "is a file" if folder.exists() else "does not exist"
             raise NotFoundError(
-                f"The folder '{folder}' to deliver from {what}.",
+                f"The source folder '{folder}' {what}.",
                 hint="A modelID that begins with ./, ../, ~ or / is a folder; one on the Hub is organisation/name.",
                 path=str(folder),
             )
@@ -145,7 +145,7 @@ class FolderSource:
             ) from error
         except PermissionError as error:
             raise DeniedError(
-                f"The file '{path}' may not be read.", hint=f"Check its owner and mode: ls -l {path}", path=str(path)
+                f"The file '{path}' is not readable.", hint=f"Check its owner and mode: ls -l {path}", path=str(path)
             ) from error
         with stream:
             self._check_within(path, _opened(stream, path))
@@ -267,7 +267,7 @@ def _walk(folder: Path) -> Iterator[str]:
         for name in names:
             path = top / name
             if not path.exists():
-                raise NotFoundError(f"The link '{path}' leads to no file.", hint="Remove it, or restore its target.")
+                raise NotFoundError(f"The link '{path}' is broken.", hint="Remove it, or restore its target.")
             if path.is_file():
                 yield path.relative_to(folder).as_posix()
 

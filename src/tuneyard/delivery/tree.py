@@ -18,7 +18,7 @@ from typing import Any, cast
 from tuneyard.delivery.checks import Held, checked, same_content
 from tuneyard.delivery.journal import Journal, OpenJournal, read_journal
 from tuneyard.delivery.report import Delivered, Status
-from tuneyard.delivery.selection import Selection, some
+from tuneyard.delivery.selection import Selection, abbreviated
 from tuneyard.delivery.sources import Source, SourceFile, is_tool_path
 from tuneyard.errors import ConflictError, IntegrityError, InvalidValuesError, NotFoundError, UnavailableError
 from tuneyard.progress import Advance, progress_bar
@@ -233,7 +233,7 @@ def _adopt(
     others = sorted(sizes.keys() - done.keys())
     if others and not allow_overwrite:
         raise ConflictError(
-            f"Objects at '{target.place.key}' have no manifest and differ from '{source.name}': {some(others)}.",
+            f"Objects at '{target.place.key}' have no manifest and differ from '{source.name}': {abbreviated(others)}.",
             hint=_HINT.format(setting=target.setting),
             key=target.place.key,
             differing=others,
@@ -324,9 +324,9 @@ def _differs(
         "are new": sorted(path for path in chosen if path not in held),
         "are missing from the source": sorted(path for path in held if path not in chosen),
     }
-    words = "; ".join(f"{len(paths)} {what} ({some(paths)})" for what, paths in groups.items() if paths)
+    words = "; ".join(f"{len(paths)} {what} ({abbreviated(paths)})" for what, paths in groups.items() if paths)
     return ConflictError(
-        f"What '{target.store.url}' holds at '{target.place.key}' differs from '{source.name}': of the files, {words}.",
+        f"The content of '{target.place.key}' in '{target.store.url}' differs from '{source.name}': {words}.",
         hint=_HINT.format(setting=target.setting),
         key=target.place.key,
         differing=groups["differ"],

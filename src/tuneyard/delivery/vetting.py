@@ -51,7 +51,7 @@ def vet_model(folder: Path, paths: Iterable[str], *, where: str) -> None:
     if suspicious:
         raise InvalidDataError(
             f"The model '{where}' is not plain weights and settings: '{suspicious[0].where}' {suspicious[0].what}.",
-            hint="Use a model in plain safetensors without code of its own, and don't trust the origin of this one.",
+            hint="Use a model in plain safetensors without custom code, and don't trust the origin of this one.",
             problems=suspicious,
         )
     if problems:

@@ -1,4 +1,4 @@
-"""A report as text for people: one line per check, then every warning and problem with how to fix it."""
+"""A report as text for people: one line per check, then every warning and problem with its fix."""
 
 from __future__ import annotations
 

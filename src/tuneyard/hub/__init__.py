@@ -5,7 +5,7 @@ The room's public face. It sits beside `store` and knows nothing of it.
 
 from tuneyard.hub.client import Hub, HubModel
 from tuneyard.hub.listing import HubFile
-from tuneyard.hub.patience import Patience
+from tuneyard.hub.retry_policy import RetryPolicy
 from tuneyard.hub.wire import Limits
 
-__all__ = ["Hub", "HubFile", "HubModel", "Limits", "Patience"]
+__all__ = ["Hub", "HubFile", "HubModel", "Limits", "RetryPolicy"]

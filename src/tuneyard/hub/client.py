@@ -22,9 +22,9 @@ from huggingface_hub.utils import build_hf_headers, validate_repo_id
 
 from tuneyard.errors import IntegrityError, TuneyardError, UnavailableError
 from tuneyard.hub.listing import HubFile, is_commit, read_commit, read_row
-from tuneyard.hub.patience import RETRIED_STATUSES, Patience
 from tuneyard.hub.redirects import Addresses, Redirects, look_up
 from tuneyard.hub.refusals import invalid_id, refusal
+from tuneyard.hub.retry_policy import RETRIED_STATUSES, RetryPolicy
 from tuneyard.hub.wire import Limits, Wire
 from tuneyard.whereabouts import setting
 
@@ -56,7 +56,7 @@ class Hub:
     Args:
         endpoint: Its address; if None, `HF_ENDPOINT` or the public Hub.
         token: A token; if None, the one that huggingface_hub finds (`HF_TOKEN`, `HF_TOKEN_PATH`, a login).
-        patience: When to retry.
+        retry_policy: When to retry.
         limits: The limits on its responses.
         addresses: Resolves the names that it redirects to.
     """
@@ -66,13 +66,13 @@ class Hub:
         *,
         endpoint: str | None = None,
         token: str | None = None,
-        patience: Patience | None = None,
+        retry_policy: RetryPolicy | None = None,
         limits: Limits | None = None,
         addresses: Addresses = look_up,
     ) -> None:
         # Read now: huggingface_hub reads it once, when it is first imported.
         self.endpoint = (endpoint or os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
-        self._patience = patience or Patience()
+        self._retry_policy = retry_policy or RetryPolicy()
         self._headers: dict[str, str] = build_hf_headers(
             token=token, library_name="tuneyard", library_version=version("tuneyard")
         )
@@ -124,8 +124,8 @@ class Hub:
     def read(self, model: HubModel, file: HubFile) -> Iterator[bytes]:
         """Stream a file from the model's commit.
 
-        A dropped connection is resumed at the byte where it broke off, as long as `Patience` allows. The bytes are not
-        hashed here.
+        A dropped connection is resumed at the byte where it broke off, as long as `RetryPolicy` allows. The bytes are
+        not hashed here.
 
         Args:
             model: The model, as returned by `resolve`.
@@ -160,8 +160,8 @@ class Hub:
                 raise self._refusal(error, model.model_id, model.commit) from error
             failures, breaks = failures + 1, breaks + 1
             where = f"'{file.path}' at {offset} of {file.size} bytes"
-            may_retry = breaks < self._patience.attempts + file.size // self._limits.bytes_per_try
-            if not may_retry or not self._patience.wait(
+            may_retry = breaks < self._retry_policy.attempts + file.size // self._limits.bytes_per_try
+            if not may_retry or not self._retry_policy.wait(
                 failures, f"{where}: {why}", retry_after_seconds=retry_after_seconds
             ):
                 raise self._refusal(problem, model.model_id, model.commit) from problem
@@ -216,9 +216,9 @@ class Hub:
             following = httpx2.Response(200, headers=headers).links.get("next", {}).get("url")
             return document, None if following is None else urlsplit(following).query
 
-        return self._patiently(request)
+        return self._with_retries(request)
 
-    def _patiently(self, request: Callable[[], _T]) -> _T:
+    def _with_retries(self, request: Callable[[], _T]) -> _T:
         failures = 0
         while True:
             retry_after_seconds: float | None = None
@@ -232,7 +232,7 @@ class Hub:
                 problem, retry_after_seconds = error, _retry_after(error.response)
             failures += 1
             why = f"'{self.endpoint}': {_reason(problem)}"
-            if not self._patience.wait(failures, why, retry_after_seconds=retry_after_seconds):
+            if not self._retry_policy.wait(failures, why, retry_after_seconds=retry_after_seconds):
                 raise problem
 
     def _wrong_commit(self, model_id: str, wanted: str, given: str) -> IntegrityError:
@@ -262,7 +262,7 @@ def _check_length(response: httpx2.Response, offset: int, file: HubFile, endpoin
             raise _wrong_size(file, endpoint, total)
         if start.partition("-")[0] != str(offset):
             raise UnavailableError(
-                f"'{endpoint}' returned another part of '{file.path}' than requested.",
+                f"'{endpoint}' returned a different part of '{file.path}' than requested.",
                 hint="A cache or proxy in between may be at fault; run it again without it.",
                 path=file.path,
             )

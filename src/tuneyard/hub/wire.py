@@ -1,7 +1,7 @@
 """One request to a Hub at a time, with limits on its response: redirects, bytes, time.
 
 It goes through huggingface_hub's own session, so its proxies, certificates and `HF_HUB_OFFLINE` apply. Parsing is done
-by `client` and `listing`, retrying by `patience`.
+by `client` and `listing`, retrying by `retry_policy`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Limits:
         files: How many files a model may have.
         slow_seconds: A download that receives fewer than `slow_bytes` in this time has stalled.
         slow_bytes: See `slow_seconds`.
-        bytes_per_try: A download may break off once per this many bytes, in addition to the attempts of `Patience`.
+        bytes_per_try: A download may break off once per this many bytes, in addition to the attempts of `RetryPolicy`.
     """
 
     redirects: int = 10
@@ -149,14 +149,14 @@ class Wire:
         Raises:
             httpx2.HTTPError: The connection broke off, or stalled.
         """
-        waited, came = 0.0, 0
+        waited, received = 0.0, 0
         began = time.monotonic()
         for piece in response.iter_raw():
-            waited, came = waited + time.monotonic() - began, came + len(piece)
+            waited, received = waited + time.monotonic() - began, received + len(piece)
             if waited > self._limits.slow_seconds:
-                if came < self._limits.slow_bytes:
-                    raise httpx2.ReadTimeout(f"only {came} bytes arrived in {waited:.0f} s")
-                waited, came = 0.0, 0
+                if received < self._limits.slow_bytes:
+                    raise httpx2.ReadTimeout(f"only {received} bytes arrived in {waited:.0f} s")
+                waited, received = 0.0, 0
             yield piece
             began = time.monotonic()  # without the time that the reader takes
 

@@ -195,8 +195,8 @@ def _relaunch(store: Store, prefix: str, inventory: Inventory, whole: set[str]) 
     head = _head(store, prefix)
     if f"{prefix}/checkpoint-final" in whole:
         if _wants_merging(store, prefix) and f"{prefix}/checkpoint-final-merged" not in whole:
-            return "merges the adapter: checkpoint-final is whole"
-        return "nothing to do: checkpoint-final is whole"
+            return "merges the adapter: checkpoint-final is complete"
+        return "nothing to do: checkpoint-final is complete"
     committed = [
         ref
         for part in inventory.parts
@@ -207,7 +207,7 @@ def _relaunch(store: Store, prefix: str, inventory: Inventory, whole: set[str]) 
     for ref in usable:
         if ref.key in whole:
             return f"resumes from step {ref.step} ({ref.name})"
-    return "stops with exit code 7: no checkpoint verifies" if usable else "trains from the start"
+    return "stops with exit code 7: no checkpoint is intact" if usable else "trains from the start"
 
 
 def _wants_merging(store: Store, prefix: str) -> bool:

@@ -173,7 +173,7 @@ def wait_for_delivery(
     return not stop()
 
 
-def nothing_left(values: FinetuneValues, store: Store) -> bool:
+def is_complete(values: FinetuneValues, store: Store) -> bool:
     """Whether the run is finished, and its adapter merged if configured."""
     experiment = experiment_of(values, store)
     final = experiment.finished()

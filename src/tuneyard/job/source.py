@@ -1,4 +1,4 @@
-"""The data of a job made available on this machine for a look before training: files here, keys of the store, or both.
+"""The data of a job, made available on this machine to be checked or shown: local files, keys of the store, or both.
 
 Of a model in a store only the small files are fetched: a tokenizer needs none of the weights.
 """
@@ -48,7 +48,7 @@ class DataSource:
     Attributes:
         paths: The training files.
         validation: The validation files, if there are separate ones.
-        formats: The shapes of rows that were chosen; those of other files are detected.
+        formats: The formats of rows that were chosen; those of other files are detected.
         names: The name of each file for the user: a path, or a key of the store.
         encoder: With the training's tokenizer and limits.
         values: The training's values.
@@ -94,7 +94,7 @@ def open_source(
         data: Files here or keys of the store; empty takes the values' datasets.
         model: A folder here or a key of the store; None takes the values' `basemodel`.
         validation: Files that `data` is compared with.
-        format: The shape of the rows of every file; None takes the values'.
+        format: The format of the rows of every file; None takes the values'.
 
     Raises:
         NotFoundError: If something named is not there.

@@ -62,7 +62,7 @@ def read_header(stream: Iterator[bytes], *, where: str, size: int) -> Header:
     try:
         read = _upto(stream, b"", LENGTH_BYTES)
         if len(read) < LENGTH_BYTES:
-            raise _unreadable(where, "is shorter than a header's length")
+            raise _unreadable(where, "is too short to have a header")
         (length,) = struct.unpack("<Q", read[:LENGTH_BYTES])
         if length > min(_LONGEST_BYTES, size - LENGTH_BYTES):
             raise _unreadable(where, "declares a header that is too long", str(length))
@@ -95,7 +95,7 @@ def _tensors(text: bytes, where: str) -> dict[str, Tensor]:
             if name != _METADATA
         }
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _unreadable(where, "has a header that is not that of safetensors") from error
+        raise _unreadable(where, "does not have a safetensors header") from error
 
 
 def _unreadable(where: str, what: str, value: str = "") -> InvalidDataError:

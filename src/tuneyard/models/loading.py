@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _FEW = 6
 _LONGEST_REASON = 400
-_HINT = "Deliver a model in the form of transformers: config.json, safetensors, tokenizer.json."
+_HINT = "Deliver a model in transformers' format: config.json, safetensors, tokenizer.json."
 
 
 def library_is_here() -> bool:
@@ -45,7 +45,7 @@ def load_model(folder: Path, *, where: str, **keywords: Any) -> PreTrainedModel:
 
     Raises:
         IncompleteModelError: Its files lack a weight, or hold one that is unexpected or of another shape.
-        InvalidDataError: transformers can't load it without code of its own.
+        InvalidDataError: transformers can't load it without custom code.
     """
     return _load(None, folder, where, keywords)
 
@@ -198,7 +198,7 @@ def _problems(found: Mapping[str, Any]) -> list[Problem]:
         [Problem(name, "is missing") for name in grouped(found["missing_keys"])],
         [Problem(name, "is not a weight of this model") for name in grouped(found["unexpected_keys"])],
         [
-            Problem(name, "has another shape than config.json declares", str(tuple(given)), str(tuple(wanted)))
+            Problem(name, "has a different shape than config.json declares", str(tuple(given)), str(tuple(wanted)))
             for name, (given, wanted) in sorted(shapes.items())
         ],
         [Problem("weights", "can't be read", str(message)) for message in found.get("error_msgs") or ()],

@@ -65,7 +65,7 @@ def _of_files(tensors: Mapping[str, Mapping[str, Tensor]], index: Mapping[str, A
     stems = {_stem(file) for file in weight_map.values()}
     for file in sorted(set(tensors) - {*weight_map.values()}):
         if _stem(file) in stems:
-            yield Problem(file, f"is left out by {INDEX}", ", ".join(grouped(tensors[file])[:4]))
+            yield Problem(file, f"is not named by {INDEX}", ", ".join(grouped(tensors[file])[:4]))
     for file, held in tensors.items():
         named = {name for name, place in weight_map.items() if place == file}
         for name in grouped(named - set(held)):

@@ -43,8 +43,8 @@ def balance_weight(model: Any, ids: np.ndarray[Any, Any], where: str) -> float:
     expected = cross_entropy(outputs.logits[0, :-1].float(), tokens_1T[0, 1:]) + weight * outputs.aux_loss
     if not torch.isclose(own, expected, rtol=_CLOSE, atol=_CLOSE):
         raise InvalidDataError(
-            f"The model {where!r} ({type(model).__name__}) computes a loss of {own:.6f}, and cross-entropy with "
-            f"{weight:g} of its load-balancing loss is {expected:.6f}: its other terms would be lost.",
+            f"The model {where!r} ({type(model).__name__}) computes a loss of {own:.6f}, but cross-entropy plus "
+            f"{weight:g} times its load-balancing loss is {expected:.6f}: its other terms would be lost.",
             hint="Use --set finetuning_config.run_conf.model_args.output_router_logits=false to train without it.",
             problems=[],
         )

@@ -101,8 +101,8 @@ def prove_form(model: Any, configured: str | None, rows: EncodedRows, device: to
                 )
             failures.append(f"{form} rows{f' with {attention}' if attention else ''}: {why}")
     raise InvalidDataError(
-        f"The model {where!r} ({type(model).__name__}) can't be trained: no form of rows computes each "
-        f"conversation as if it were alone ({'; '.join(failures)}).",
+        f"The model {where!r} ({type(model).__name__}) can't be trained: no row layout keeps "
+        f"conversations apart ({'; '.join(failures)}).",
         hint="Remove model_args.attn_implementation, or choose another base model.",
         problems=[],
     )
@@ -206,7 +206,7 @@ class _Reference:
                 for training in (False, True):
                     difference = min(self._effect_of_last_tokens(forward, each, training) for each, _ in self.pairs)
                     if difference > self.leak_tolerance:
-                        return f"a last token changes other predictions by {difference:.1e}"
+                        return f"changing a last token changes other predictions by {difference:.1e}"
                 self._run_backward(forward)
         except UNUSABLE as error:
             return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"

@@ -144,7 +144,7 @@ class Stage:
         self._accumulates = accumulates
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
         with self._mode:
-            self._weights = _made_fake(model)
+            self._weights = _make_fake(model)
 
     def run(self, forward: Forward, conversations: Sequence[Conversation], most: int | None = None) -> Recording:
         """Run a forward and a backward pass.
@@ -192,7 +192,7 @@ def _row(conversation: Conversation) -> Row:
     return Row(input_ids=np.zeros(conversation.tokens, np.int32), loss_mask=mask)
 
 
-def _made_fake(model: torch.nn.Module) -> set[int]:
+def _make_fake(model: torch.nn.Module) -> set[int]:
     """Replace a model's tensors, and shared ones by shared ones; return the addresses of their storages."""
     made: dict[int, torch.Tensor] = {}
 

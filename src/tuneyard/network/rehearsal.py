@@ -219,7 +219,7 @@ def check_rows(
         raise InvalidDataError(
             f"{len(long)} row(s) are longer than the model's {room} positions.",
             hint=f"Use --set {_CONFIG}sft_args.max_seq_length={room} (dpo: preference_args.max_length), with "
-            "data_conf.rows.overlong=drop or truncate. A rotary model takes more positions with "
+            "data_conf.rows.overlong=drop or truncate. A model with rotary embeddings accepts more positions with "
             "model_args.max_position_embeddings.",
             problems=[Problem(places(number), f"has {lengths[number]} tokens") for number in long[:_FEW]],
         )
@@ -347,19 +347,19 @@ def _compile(arguments: Any) -> None:
 
 def _of_idle_optimizer_arguments(arguments: Any) -> Iterator[Problem]:
     """Find arguments that this optimizer ignores: without them it is built from the same."""
-    made = _made_of(arguments)
+    made = _optimizer_inputs(arguments)
     for name in ("adam_beta1", "adam_beta2", "adam_epsilon", "optim_target_modules"):
         value = getattr(arguments, name)
-        if value != default_of(name) and _made_of(arguments, **{name: default_of(name)}) == made:
+        if value != default_of(name) and _optimizer_inputs(arguments, **{name: default_of(name)}) == made:
             yield Problem(f"{_ARGUMENTS}{name}", f"has no effect with optim {arguments.optim.value}", str(value))
     items = (arguments.optim_args or "").replace(" ", "").split(",")
     for item in filter(None, items):
         others = ",".join(other for other in items if other != item)
-        if _made_of(arguments, optim_args=others or None) == made:
+        if _optimizer_inputs(arguments, optim_args=others or None) == made:
             yield Problem(f"{_ARGUMENTS}optim_args", f"has no effect with optim {arguments.optim.value}", item)
 
 
-def _made_of(arguments: Any, **changes: Any) -> Any:
+def _optimizer_inputs(arguments: Any, **changes: Any) -> Any:
     """Return what transformers builds an optimizer from, except weights; its error if it refuses."""
     changed = copy.copy(arguments)
     for name, value in changes.items():

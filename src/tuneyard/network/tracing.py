@@ -169,10 +169,10 @@ def _from_widths(model: torch.nn.Module, base: Any, conversations: Sequence[Conv
     """
     tokens, targets = _tokens(conversations), sum(each.targets for each in conversations)
     head = base.get_output_embeddings()
-    looked_up = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
+    embedding_weights = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
     flops, kept = 0.0, 0.0
     for weight in model.parameters():
-        if weight.dim() < 2 or (id(weight) in looked_up and (head is None or weight is not head.weight)):
+        if weight.dim() < 2 or (id(weight) in embedding_weights and (head is None or weight is not head.weight)):
             continue
         times = targets if head is not None and weight is head.weight else tokens
         used = min(_experts_used(base), weight.shape[0]) if weight.dim() == 3 else math.prod(weight.shape[:-2])

@@ -41,8 +41,8 @@ def forecast(sources: Sources, runner: Runner, *, inside: bool = False) -> Forec
     Args:
         sources: What the user gave.
         runner: Where it would run.
-        inside: Whether to read model and data in a short pod in the cluster, for a store that this machine can't reach;
-            automatic if torch is not installed here.
+        inside: Whether to read model and data in a short-lived pod in the cluster, for a store that this machine can't
+            reach; automatic if torch is not installed here.
 
     Raises:
         InvalidValuesError: If the values are not allowed, or request what is not trained, with every problem.

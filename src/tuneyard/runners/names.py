@@ -26,7 +26,7 @@ def check_name(name: str) -> str:
         return name
     nearest = nearest_name(name)
     raise UsageError(
-        f"{name!r} can't be the name of a run: allowed are lowercase letters, digits and inner '-', "
+        f"{name!r} is not a valid run name; allowed: lowercase letters, digits and inner '-', "
         f"at most {NAME_CHARACTERS_MAX} characters.",
         hint=f"Use --name {nearest}" if nearest else "Choose one with --name.",
         name=name,

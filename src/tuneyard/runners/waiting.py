@@ -118,7 +118,7 @@ def wait_until_ready(
             notify(reason)
         if time.monotonic() >= deadline:
             raise UnavailableError(
-                f"The server '{key.name}' does not answer after {timeout_seconds:g} s.",
+                f"The server '{key.name}' did not answer within {timeout_seconds:g} s.",
                 hint=f"See its log: tuneyard logs {key}{runner.options}",
             )
         time.sleep(runner.poll_seconds)

@@ -33,10 +33,10 @@ def _find(version: int) -> Locks:
     tried = [Locks(version, namespaces=True)]
     if 0 < version < landlock.TRUNCATION and seccomp.is_known():
         tried.append(Locks(version, seccomp=True))
-    return next((locks for locks in tried if _work(locks)), alone)
+    return next((locks for locks in tried if _usable(locks)), alone)
 
 
-def _work(locks: Locks) -> bool:
+def _usable(locks: Locks) -> bool:
     """Try locks on a program that does nothing: an administrator may have disabled them."""
     with tempfile.TemporaryDirectory(prefix="tuneyard-sandbox-") as folder:
         program = python("-S", "-c", "pass")

@@ -112,12 +112,12 @@ def _add_generation_routes(app: FastAPI, models: ModelManager) -> None:
         "responses": {200: _STREAMED, **_errors(400, 401, 404, 413)},
     }
 
-    @app.post("/v1/chat/completions", summary="Answer a conversation", response_model=ChatCompletion, **route)
+    @app.post("/v1/chat/completions", summary="Create a chat completion", response_model=ChatCompletion, **route)
     async def create_chat_completion(request: ChatCompletionRequest) -> Any:
         response = ChatResponse(new_identifier("chatcmpl"), request.model, request.wants_usage)
         return await _answer(models, request, chat_task, response)
 
-    @app.post("/v1/completions", summary="Continue a text", response_model=Completion, **route)
+    @app.post("/v1/completions", summary="Create a completion", response_model=Completion, **route)
     async def create_completion(request: CompletionRequest) -> Any:
         response = TextResponse(new_identifier("cmpl"), request.model, request.wants_usage)
         return await _answer(models, request, text_task, response)
@@ -135,7 +135,7 @@ def _add_model_routes(app: FastAPI, models: ModelManager) -> None:
     async def show_model(model: str = served_name) -> ModelCard:
         return models.card(model)
 
-    @app.get("/health", summary="Check that the server answers", responses=_errors(401))
+    @app.get("/health", summary="Check the server's health", responses=_errors(401))
     async def check_health() -> Health:
         return Health()
 

@@ -57,7 +57,7 @@ class ModelNotFoundError(RequestError, LookupError):
     """
 
     def __init__(self, name: str, names: Sequence[str]) -> None:
-        message = f"There is no model {name!r} here; there is {', '.join(names)}."
+        message = f"The server has no model {name!r}; it serves {', '.join(names)}."
         super().__init__(message, status=404, param=_MODEL_PARAM, code="model_not_found")
 
 

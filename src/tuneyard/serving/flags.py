@@ -144,4 +144,4 @@ def _seed(value: Any) -> int | Problem:
         return value
     if isinstance(value, str) and re.fullmatch(r"\d+", value):
         return int(value)
-    return Problem(_where("seed"), "is no whole number", str(value))
+    return Problem(_where("seed"), "is not an integer", str(value))

@@ -123,7 +123,7 @@ def _loaded(names: Sequence[str], parent: str, model: Any, own: Weights, base: W
     if why := template_problem(tokenizer):
         raise InvalidDataError(
             f"The tokenizer of '{own.where}' {why}.",
-            hint="Name one of them default in its tokenizer_config.json and deliver it anew, or finetune the model "
+            hint="Name one of them default in its tokenizer_config.json and deliver it again, or finetune the model "
             "with finetuning_config.data_conf.chat_template_name=chat-ml.",
             problems=[Problem(own.where, f"its tokenizer {why}")],
         )
@@ -143,8 +143,8 @@ def _loaded(names: Sequence[str], parent: str, model: Any, own: Weights, base: W
 
 
 def _generation(tokenizer: PreTrainedTokenizerFast, folder: Path) -> GenerationConfig:
-    there = (folder / _GENERATION).exists()
-    generation = GenerationConfig.from_pretrained(folder) if there else GenerationConfig()
+    exists = (folder / _GENERATION).exists()
+    generation = GenerationConfig.from_pretrained(folder) if exists else GenerationConfig()
     stops = stop_token_ids(tokenizer, folder)
     generation.eos_token_id = list(stops) or None
     pads = [number for number in (tokenizer.pad_token_id, *stops) if isinstance(number, int)]

@@ -249,12 +249,13 @@ def _check_config(extra: _Found, name: str, model: str, config: Mapping[str, Any
     differing = sorted(entry for entry in mine.keys() | theirs.keys() if mine.get(entry) != theirs.get(entry))
     if differing:
         where = f"adapters.{name}"
-        what = f"was trained with another {', '.join(differing)} in the model's config than '{model}' is served with"
+        entries = ", ".join(differing)
+        what = f"was trained with a different {entries} in the model's config than '{model}' is served with"
         given = ", ".join(f"{entry} {json.dumps(theirs.get(entry))}" for entry in differing)
         allowed = ", ".join(f"{entry} {json.dumps(mine.get(entry))}" for entry in differing)
         raise InvalidValuesError(
             f"{where} {what}.",
-            hint=f"Serve it by itself: {command(f'tuneyard serve --set model=s3://{extra.where}')}",
+            hint=f"Serve it alone: {command(f'tuneyard serve --set model=s3://{extra.where}')}",
             problems=[Problem(where, what, given, allowed)],
         )
 
@@ -271,7 +272,7 @@ def _recorded_base(about: Mapping[str, Any]) -> tuple[str, str] | None:
 def _check_same(adapter: str, base: str, *, expected: str, found: str) -> None:
     if expected != found:
         raise IntegrityError(
-            f"The adapter '{adapter}' was trained on another model than the one at '{base}': "
+            f"The adapter '{adapter}' was trained on a different model than the one at '{base}': "
             f"its content is {found[:16]}…, not {expected[:16]}….",
             hint=f"Deliver the model that it was trained on to {base}, or finetune the one that is there.",
             key=base,

@@ -53,7 +53,7 @@ def wait_ready(
         except UnavailableError as error:
             if time.monotonic() >= until:
                 raise UnavailableError(
-                    f"The model {model!r} at {url} does not answer after {timeout_seconds:g} s: {error.message}",
+                    f"The model {model!r} at '{url}' did not answer within {timeout_seconds:g} s: {error.message}",
                     hint="See the server's log.",
                     url=url,
                     model=model,
@@ -85,10 +85,12 @@ def complete_once(url: str, key: str, model: str, *, timeout_seconds: float) -> 
     if status == 200 and answer.get("choices"):
         return
     if status in (401, 403):
-        raise DeniedError(f"The server at {url} refuses the key.", hint="Use the key that the server was started with.")
+        raise DeniedError(
+            f"The server at '{url}' refuses the key.", hint="Use the key that the server was started with."
+        )
     if status == 404:
-        raise NotFoundError(f"The server at {url} serves no model {model!r}.", url=url, model=model)
-    raise UnavailableError(f"The server at {url} answered with status {status}.", url=url, status=status)
+        raise NotFoundError(f"The server at '{url}' serves no model {model!r}.", url=url, model=model)
+    raise UnavailableError(f"The server at '{url}' responded with status {status}.", url=url, status=status)
 
 
 def local_url(host: str, port: int) -> str:
@@ -130,7 +132,7 @@ def _post(url: str, key: str, path: str, body: Mapping[str, Any], timeout: float
         response = connection.getresponse()
         answer: Any = json.loads(response.read() or b"{}")
     except (OSError, HTTPException, ValueError) as error:
-        raise UnavailableError(f"The server at {url} can't be reached ({error!r}).", url=url) from error
+        raise UnavailableError(f"The server at '{url}' can't be reached ({error!r}).", url=url) from error
     finally:
         connection.close()
     return response.status, cast("dict[str, Any]", answer) if isinstance(answer, dict) else {}

@@ -278,7 +278,7 @@ def _check_texts(body: dict[str, Any]) -> None:
         json.dumps(body, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         half = f"{error.object[error.start]!a}"
-        message = "A text of the request has {half} in it, which is half of a character."
+        message = "The request contains the unpaired surrogate {half}."
         raise PydanticCustomError(_UNREADABLE, message, {"half": half}) from error
     except RecursionError as error:
         raise PydanticCustomError(_UNREADABLE, "The request is nested too deeply.") from error

@@ -33,7 +33,7 @@ def refuse_oversized(request: GenerationRequest, model: LoadedModel) -> None:
         RequestError: The prompt has more characters than the context could hold.
     """
     if request.characters > model.limit * model.longest_token:
-        message = f"The prompt has {request.characters} characters, far more than {model.limit} tokens can be."
+        message = f"The prompt has {request.characters} characters, which can't fit into {model.limit} tokens."
         raise _too_long(request, message)
 
 
@@ -112,7 +112,10 @@ def _room(request: GenerationRequest, model: LoadedModel, tokens: int) -> int:
     if tokens == 0:
         raise RequestError("The prompt has no tokens.", param=request.prompt_field)
     if tokens >= model.limit:
-        message = f"The prompt has {tokens} tokens, and {request.model} takes at most {model.limit} with the answer."
+        message = (
+            f"The prompt has {tokens} tokens; the model {request.model!r} accepts at most {model.limit}, including the "
+            "answer."
+        )
         raise _too_long(request, message)
     return model.limit - tokens
 

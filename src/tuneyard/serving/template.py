@@ -129,7 +129,7 @@ class ChatTemplate:
             other = {**tool, "function": {**tool["function"], "name": _OTHER}}
             if self._compared(messages, [*tools[:number], other, *tools[number + 1 :]], options) == text:
                 raise TemplateError(
-                    f"The model's chat template leaves out tools.{number}, so the model would not see it.", "tools"
+                    f"The model's chat template omits tools.{number}, so the model would not see it.", "tools"
                 )
 
     def _compared(
@@ -208,5 +208,5 @@ def _refuse_missing(calls: list[tuple[int, str]], text: str, others: str) -> Non
 
 
 def _left_out(number: int, part: str) -> TemplateError:
-    message = f"The model's chat template leaves out messages.{number}.{part}, so the model would not see it."
+    message = f"The model's chat template omits messages.{number}.{part}, so the model would not see it."
     return TemplateError(message, "messages")

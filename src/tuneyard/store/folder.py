@@ -86,16 +86,16 @@ class FolderStore:
     def create(self, key: str, body: bytes) -> str:
         """Write a small object only where none exists; one writer wins."""
 
-        def nothing_there(target: Path) -> None:
+        def check_absent(target: Path) -> None:
             if os.path.lexists(target):
                 raise AlreadyExistsError(f"There is already an object at '{key}' in '{self.url}'.", key=key)
 
-        return self._publish(key, [body], check=nothing_there)[0]
+        return self._publish(key, [body], check=check_absent)[0]
 
     def replace(self, key: str, body: bytes, *, etag: str) -> str:
         """Replace the version of a small object that `etag` names; one writer wins."""
 
-        def that_version(target: Path) -> None:
+        def check_version(target: Path) -> None:
             found = _etag_at(target)
             if found != etag:
                 raise ChangedError(
@@ -105,7 +105,7 @@ class FolderStore:
                     found=found or "",
                 )
 
-        return self._publish(key, [body], check=that_version)[0]
+        return self._publish(key, [body], check=check_version)[0]
 
     def head(self, key: str) -> ObjectInfo:
         """Return an object's size, version and time."""

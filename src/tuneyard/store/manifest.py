@@ -192,7 +192,7 @@ def _manifest(fields: dict[str, Any], where: str) -> Manifest:
     except (KeyError, TypeError, AttributeError, InvalidValuesError) as error:
         raise _damaged(where, f"can't be read ({error!r})") from error
     if fields.get("content_sha256") != manifest.content_sha256:
-        raise _damaged(where, "has a content hash that its files contradict")
+        raise _damaged(where, "has a content hash that does not match its files")
     return manifest
 
 

@@ -149,7 +149,7 @@ def _no_bucket(server: str, bucket: str) -> NotFoundError:
 
 def _wrong_region(server: str, bucket: str, code: str) -> InvalidValuesError:
     return InvalidValuesError(
-        f"The bucket '{bucket}' of '{server}' is in another region than requests are signed for "
+        f"The bucket '{bucket}' of '{server}' is in a different region than requests are signed for "
         f"({code or 'redirected'}).",
         hint=f"Set the bucket's region: {assignment('AWS_REGION', '…')}",
         store=server,

@@ -192,7 +192,7 @@ def _section(path: Path, name: str) -> Mapping[str, str] | None:
     except FileNotFoundError:
         return None
     except PermissionError as error:
-        raise DeniedError(f"The file '{path}' may not be read.", hint=f"Check it: ls -l {path}") from error
+        raise DeniedError(f"The file '{path}' is not readable.", hint=f"Check it: ls -l {path}") from error
     except (configparser.Error, UnicodeDecodeError):
         # from None: the parser's own message quotes the line, and that may be a secret
         raise InvalidValuesError(
@@ -219,7 +219,7 @@ def _certificates(path: str | Path | None) -> bytes | None:
             f"There is no CA bundle '{path}'.", hint=f"Correct or remove {setting('AWS_CA_BUNDLE')}.", path=str(path)
         ) from error
     except PermissionError as error:
-        raise DeniedError(f"The CA bundle '{path}' may not be read.", hint=f"Check it: ls -l {path}") from error
+        raise DeniedError(f"The CA bundle '{path}' is not readable.", hint=f"Check it: ls -l {path}") from error
     if b"-----BEGIN CERTIFICATE-----" not in pem:
         raise InvalidValuesError(
             f"The CA bundle '{path}' contains no PEM certificate.", hint="Use a file with BEGIN CERTIFICATE lines."

@@ -1,6 +1,6 @@
 """The training process: from resolved values to committed checkpoints.
 
-The only room, with `serve`, that imports torch. `prepare` makes everything ready on the CPU and reports every mistake
+The only room, with `serve`, that imports torch. `prepare` makes everything ready on the CPU and reports every error
 before a device is used; `worker` trains; `supervisor` runs several workers as one process; `final` publishes what
 serving takes. Not here: reading values (`values`), the checkpoint protocol (`checkpoints`), how data becomes tokens
 (`data`).

@@ -59,7 +59,7 @@ def _options() -> argparse.Namespace:
 
 def _train(path: Path, workdir: Path, wait_seconds: float, open_store: Callable[[FinetuneValues], Store] | None) -> int:
     from tuneyard.errors import TERMINATED
-    from tuneyard.job import experiment_key, find_inputs, nothing_left, open_values_store, wait_for_delivery
+    from tuneyard.job import experiment_key, find_inputs, is_complete, open_values_store, wait_for_delivery
     from tuneyard.train.links import key_of_run
     from tuneyard.train.meeting import facts_of, run_together
     from tuneyard.train.place import Place
@@ -77,7 +77,7 @@ def _train(path: Path, workdir: Path, wait_seconds: float, open_store: Callable[
     if not wait_for_delivery(values, store, wait_seconds, stop, logger.info):
         return TERMINATED
     inputs = find_inputs(values, store)
-    if nothing_left(values, store):
+    if is_complete(values, store):
         write_progress(workdir, phase="finished")
         logger.info(f"{experiment_key(values)} is finished with these settings: nothing to do")
         return 0
@@ -135,7 +135,7 @@ def _prepare_and_train(
         return TERMINATED
     place = meeting.place
     group = Group(values.finetuningGpus, place.nodes, place.node, place.address, port, meeting.listener)
-    return supervise("tuneyard.train.process", arguments, group=group, stop=stop, trouble=meeting.trouble)
+    return supervise("tuneyard.train.process", arguments, group=group, stop=stop, peer_failure=meeting.peer_failure)
 
 
 if __name__ == "__main__":

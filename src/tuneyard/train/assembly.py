@@ -201,7 +201,7 @@ def _with_reference(
     pairs = PairedRows(rows)
     autocast = _autocast_type(arguments)
     mine = range(arguments.process_index, len(pairs), arguments.world_size)
-    with progress_bar("computing the reference", len(mine)) if main else nullcontext(_count_nothing) as advance:
+    with progress_bar("Computing the reference", len(mine)) if main else nullcontext(_count_nothing) as advance:
         found = list(reference_log_probs(base, pairs, mine, forward=form.forward, autocast=autocast, advance=advance))
     shares = gather(found) if arguments.world_size > 1 else [found]
     reference = np.zeros((len(pairs), 2), np.float32)

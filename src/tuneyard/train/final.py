@@ -146,7 +146,7 @@ def publish_final(
         about["config"] = entries  # a whole model has them in its config.json
     name = "checkpoint-final" if merged is None else "checkpoint-final-merged"
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    with progress_bar(f"publishing {name}", size, "bytes") as advance:
+    with progress_bar(f"Publishing {name}", size, "bytes") as advance:
         return attempt.publish_final(folder, name, about, advance=advance)
 
 

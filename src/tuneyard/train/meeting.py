@@ -1,11 +1,11 @@
-"""Several nodes as one training: they meet before torch is loaded, and each learns when another one ends or is lost.
+"""Several nodes as one training: they meet before torch is loaded, and each is notified when another ends or is lost.
 
 The supervising process of each node holds one TCP connection to node 0's for as long as the run lasts. What a lost node
 means must not depend on how a collective of torch fails, which may take half an hour: a connection that breaks, or is
 silent for `SILENCE_SECONDS`, ends all other nodes with 8, and all nodes are started again by what launched them.
 
 A node and node 0 authenticate each other by the run's key (`links`). Then the node sends the facts about what it is
-about to train, and node 0 sends `welcome` to all nodes once everyone has joined. Each sends `ready` when its data is
+about to train, and node 0 sends `welcome` to all nodes once every node has joined. Each sends `ready` when its data is
 prepared; node 0 sends `go` with the port, one of its own, where torch's processes meet. `ended` carries an exit code.
 Node 0 forwards what the others send. A `beat` every few seconds distinguishes a silent node from a busy one.
 
@@ -251,14 +251,14 @@ class Meeting:
             if answer == "welcome":
                 return True
             if answer == "refused":
-                raise UnavailableError(f"Node 0 trains something else: {self._refused[0]}.", hint=_RESTART)
+                raise UnavailableError(f"Node 0 refused this node: {self._refused[0]}.", hint=_RESTART)
             if answer == "underway":
                 deadline = time.monotonic() + seconds  # node 0 is alive, and ends before it starts again
                 if not notified:
                     notify("the other nodes are training without this one: waiting until they restart")
                 notified = True
             self._wait(lambda: False, 1.0, stop)
-        what = "; what answers there does not have this run's key" if self._foreign else ""
+        what = "; the process that listens there does not have this run's key" if self._foreign else ""
         raise UnavailableError(
             f"Node 0 was not reached at '{self.place.address}', port {self.place.port}, within {seconds:.0f} s{what}.",
             hint=_RESTART,
@@ -285,7 +285,7 @@ class Meeting:
 
     # ---- while the run lasts ----
 
-    def trouble(self) -> UnavailableError | None:
+    def peer_failure(self) -> UnavailableError | None:
         """Return why this node can't continue: another one is lost or has failed; None otherwise."""
         with self._changed:
             failed = next(((node, code) for node, code in self._ended.items() if code not in _SUCCESS), None)
@@ -315,11 +315,11 @@ class Meeting:
         notify("ready, waiting for the other nodes to be ready")
 
         def settled() -> bool:
-            everyone = self.place.node == 0 and len(self._ready) == self.place.nodes
-            return bool(everyone or self._port or self._ended or self._lost is not None)
+            all_ready = self.place.node == 0 and len(self._ready) == self.place.nodes
+            return bool(all_ready or self._port or self._ended or self._lost is not None)
 
         self._wait(settled, None, stop)
-        self._raise_trouble()
+        self._raise_peer_failure()
         if stop() or (self._ended and not self._port):
             return None
         if self.place.node == 0:
@@ -342,11 +342,11 @@ class Meeting:
             if code in _SUCCESS:
                 self.send_ended(code)
                 self._wait(lambda: 0 in self._ended or self._lost is not None, None, _never)
-                self._raise_trouble()
+                self._raise_peer_failure()
         elif code == TERMINATED:
             self._wait(lambda: len(self._ended) == self.place.nodes - 1, _AGREE_SECONDS, _never)
             if any(ended not in _SUCCESS for ended in self._ended.values()):
-                self._raise_trouble()
+                self._raise_peer_failure()
 
     def send_ended(self, code: int) -> None:
         """Send this node's exit code to the others."""
@@ -355,10 +355,10 @@ class Meeting:
 
     # ---- connections ----
 
-    def _raise_trouble(self) -> None:
-        trouble = self.trouble()
-        if trouble:
-            raise trouble
+    def _raise_peer_failure(self) -> None:
+        failure = self.peer_failure()
+        if failure:
+            raise failure
 
     def _open_port(self, port: int) -> socket.socket:
         """Listen on the address that the other nodes connect to, and on no other if it is known."""

@@ -341,8 +341,9 @@ def _check_cast(merged: Distance, adapter: Distance, base: Distance, dtype: torc
     for name, found, allowed in (("typical", merged.kl_typical, typical), ("mean", merged.kl, mean)):
         if not found <= allowed:
             raise _refused(
-                f"In {dtype} the written model diverges from the adapter by {found:.2e} nats a token ({name}; allowed: "
-                f"{allowed:.1e}; by that type the adapter itself loses {adapter.kl:.1e} and the base {base.kl:.1e})",
+                f"In {dtype} the written model diverges from the adapter by {found:.2e} nats per token ({name}; "
+                f"allowed: {allowed:.1e}; the dtype alone costs the adapter {adapter.kl:.1e} and the base "
+                f"{base.kl:.1e})",
                 divergence=found,
             )
     # One choice more than was seen: none among few is no proof that there are none. Rates grow as the root of KL.

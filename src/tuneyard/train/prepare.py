@@ -103,7 +103,7 @@ def prepare(values: FinetuneValues, inputs: Inputs, store: Store, workdir: Path,
     batch = values.finetuning_config.batchsize_conf
     sizes = resolve_batch_sizes(batch.total_train_batch_size, values.processes, batch.max_per_device_train_batch_size)
     manifest = find_base(store, values.basemodel)
-    with progress_bar("verifying the base model", manifest.size, "bytes") as advance:
+    with progress_bar("Verifying the base model", manifest.size, "bytes") as advance:
         base_folder = pull(store, values.basemodel.rstrip("/") + "/", manifest, workdir / "base", advance=advance)
     vet_model(base_folder, [entry.path for entry in manifest.files], where=values.basemodel)
     rehearse(values, base_folder, device)

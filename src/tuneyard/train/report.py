@@ -118,7 +118,7 @@ def merged_card(card: str, check: Mapping[str, Any]) -> str:
     ]
     if check["dtype"] != "float32":
         lines.append(
-            f"| lost by {check['dtype']}, nats a token over {check['positions']} | {check['kl']:.1e}; "
-            f"the adapter served so loses {check['kl_adapter']:.1e}, the base {check['kl_base']:.1e} |"
+            f"| divergence due to {check['dtype']}, nats per token over {check['positions']} | {check['kl']:.1e}; "
+            f"of the adapter {check['kl_adapter']:.1e}, of the base {check['kl_base']:.1e} |"
         )
     return card + "\n".join(lines) + "\n"

@@ -34,7 +34,7 @@ _PR_SET_PDEATHSIG = 1
 _INTERNAL = 1
 _PEER_LOST = (_INTERNAL, UnavailableError.exit_code, 128 + signal.SIGABRT)
 """Exit codes that may mean that another node was lost; NCCL's watchdog aborts."""
-TROUBLE_SECONDS = 5
+PEER_FAILURE_SECONDS = 5
 GRACE_AFTER_FAILURE_SECONDS = 20
 """How long the other workers may take to end after one failed: they wait in a collective that never completes."""
 
@@ -60,7 +60,7 @@ class Group:
     listener: socket.socket | None = None
 
 
-def _no_trouble() -> TuneyardError | None:
+def _no_peer_failure() -> TuneyardError | None:
     return None
 
 
@@ -70,7 +70,7 @@ def supervise(
     *,
     group: Group,
     stop: StopRequest,
-    trouble: Callable[[], TuneyardError | None] = _no_trouble,
+    peer_failure: Callable[[], TuneyardError | None] = _no_peer_failure,
 ) -> int:
     """Run `python -m module` once per process of this node until all have ended.
 
@@ -82,7 +82,7 @@ def supervise(
         arguments: Its arguments, the same for all processes.
         group: The processes to start.
         stop: Once it returns True, SIGTERM is forwarded to every process.
-        trouble: Returns the error that prevents this node from continuing, such as a lost node; None otherwise.
+        peer_failure: Returns the error that prevents this node from continuing, such as a lost node; None otherwise.
 
     Returns:
         0 if all processes succeeded; otherwise the exit code of the process that failed first, in the shell's form
@@ -90,12 +90,12 @@ def supervise(
         otherwise.
 
     Raises:
-        TuneyardError: The error from `trouble`, if no process of this node failed with a more specific exit code.
+        TuneyardError: The error from `peer_failure`, if no process of this node failed with a more specific exit code.
     """
     group, store = _hosted(group)
     with tempfile.TemporaryDirectory(prefix="tuneyard-") as folder:
         messages = [Path(folder) / f"termination-message-{local}" for local in range(group.processes)]
-        code = _supervise(_start(module, arguments, group, messages), group, stop, trouble)
+        code = _supervise(_start(module, arguments, group, messages), group, stop, peer_failure)
         forward_message(code, messages)
     del store
     return code
@@ -121,7 +121,7 @@ def _supervise(
     workers: Sequence[subprocess.Popen[bytes]],
     group: Group,
     stop: StopRequest,
-    trouble: Callable[[], TuneyardError | None],
+    peer_failure: Callable[[], TuneyardError | None],
 ) -> int:
     failure, failed_at, stopping = 0, 0.0, False
     lost: TuneyardError | None = None
@@ -130,7 +130,7 @@ def _supervise(
             stopping = True
             _each_running(workers, subprocess.Popen.terminate)
         if not failure and not lost:
-            failure, lost, failed_at = _first_failure(workers), trouble(), time.monotonic()
+            failure, lost, failed_at = _first_failure(workers), peer_failure(), time.monotonic()
             if failure or lost:
                 _each_running(workers, subprocess.Popen.terminate)
         elif time.monotonic() - failed_at > GRACE_AFTER_FAILURE_SECONDS:
@@ -143,7 +143,7 @@ def _supervise(
     else:
         failure = _first_failure(workers)
     if group.nodes > 1 and (failure in _PEER_LOST or lost):
-        lost = lost or _trouble_soon(trouble)
+        lost = lost or _await_peer_failure(peer_failure)
         if lost and (failure in _PEER_LOST or not failure):
             raise lost
     if failure:
@@ -151,10 +151,10 @@ def _supervise(
     return TERMINATED if any(_code(worker) == TERMINATED for worker in workers) else 0
 
 
-def _trouble_soon(trouble: Callable[[], TuneyardError | None]) -> TuneyardError | None:
+def _await_peer_failure(peer_failure: Callable[[], TuneyardError | None]) -> TuneyardError | None:
     """Wait for the news about a lost node: the workers, its peers in the training, may notice the loss first."""
-    until = time.monotonic() + TROUBLE_SECONDS
-    while not (known := trouble()) and time.monotonic() < until:
+    until = time.monotonic() + PEER_FAILURE_SECONDS
+    while not (known := peer_failure()) and time.monotonic() < until:
         time.sleep(POLL_SECONDS)
     return known
 

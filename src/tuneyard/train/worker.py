@@ -165,7 +165,7 @@ class _Run:
         self.attempt = self.experiment.claim(record, resume=resume is not False, on_damage=logger.warning)
         restored = None
         if resume is not False:
-            with progress_bar("looking for checkpoints", None, "bytes") as advance:
+            with progress_bar("Looking for checkpoints", None, "bytes") as advance:
                 restored = self.experiment.restore(Path(CHECKPOINTS), on_damage=logger.warning, advance=advance)
         if restored is None and resume is True:
             raise NotFoundError(
@@ -195,7 +195,7 @@ class _Run:
         kept: set[Path | None] = set()
         if start.folder:
             ref = CheckpointRef.at(self.experiment.prefix, start.step, start.attempt)
-            with progress_bar("fetching the checkpoint", None, "bytes") as advance:
+            with progress_bar("Fetching the checkpoint", None, "bytes") as advance:
                 kept = {self.experiment.fetch(ref, Path(CHECKPOINTS), advance=advance)}
         _delete_others(Path(CHECKPOINTS), keep=kept)
 

@@ -69,23 +69,23 @@ class DeliverValues(Job):
     """A commit, tag or branch of the Hub; empty for the newest commit, which is then pinned."""
 
     bucketModelPath: BucketPath | None = None
-    """Where the model goes, as `bucket/key`."""
+    """The destination of the model, as `bucket/key`."""
 
     downloadExcludeGlob: Globs = Field(default_factory=list[str])
-    """Files of the model that are not delivered: one pattern or several."""
+    """Files of the model to exclude: one glob or several."""
 
     dataScript: Text = ""
     """Python that writes files into `/downloads/datasets`. It runs without the store's keys. Empty for none."""
 
     dataScriptSandbox: Literal["best-effort", "required"] = "best-effort"
-    """Whether dataScript runs with what this machine's kernel holds it by, which is logged, or only where that holds
-    writing, truncation, reading keys, and touching other processes."""
+    """`best-effort` confines dataScript as far as this machine's kernel can, and logs how far; `required` refuses to
+    run it unless the kernel restricts writing, truncation, reading keys and access to other processes."""
 
     bucketDataDir: BucketPath | None = None
-    """Where the files that dataScript wrote go, as `bucket/key`."""
+    """The destination of the files that dataScript writes, as `bucket/key`."""
 
     allowOverwrite: bool = False
-    """Replace what is there and differs, instead of stopping with exit code 6."""
+    """Replace existing content that differs, instead of failing with exit code 6."""
 
     hfTokenSecret: Annotated[SecretKey, CLUSTER] = Field(default_factory=SecretKey)
     """The Secret with a token for the Hugging Face Hub."""

@@ -155,16 +155,16 @@ class FinetuneValues(Job):
     """The delivered base model, as `bucket/key`."""
 
     checkpointsRemote: BucketPath | None = None
-    """Where checkpoints and results go, as `bucket/key`. Launched by name: `default-bucket/experiments/<name>`."""
+    """Where checkpoints and results are published, as `bucket/key`; by default `default-bucket/experiments/<name>`."""
 
     finetuningImage: Annotated[Text, CLUSTER] = "ghcr.io/tuneyard/train:0.1.0"
     """The training image."""
 
     finetuningGpus: Count = 1
-    """Accelerators of each node, with one process each."""
+    """Accelerators per node, one process each."""
 
     nodes: Count = 1
-    """Nodes that train together."""
+    """The number of nodes that train together."""
 
     nodesSecret: Annotated[NodesSecret, CLUSTER] = Field(default_factory=NodesSecret)
     """The Secret with the key that authenticates nodes to each other; without a name, it is derived from the store's
@@ -204,7 +204,7 @@ class FinetuneValues(Job):
     """Restrict the network."""
 
     env: Env = Field(default_factory=dict)
-    """More environment variables for the training process: a text, or `{name, key}` of a Secret."""
+    """Additional environment variables for the training process: a text, or `{name, key}` of a Secret."""
 
     runTensorboard: bool = False
     """Publish TensorBoard event files to `tensorboard/` under checkpointsRemote during training."""

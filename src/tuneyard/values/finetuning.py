@@ -17,13 +17,13 @@ from tuneyard.values.scalars import Count, Float, Int, Map, Plain, Text
 from tuneyard.values.training import TrainingArgs
 
 
-class Dataset(legacy.Respelt):
+class Dataset(legacy.AcceptsOldKeys):
     """One file of conversations."""
 
     spellings: ClassVar[legacy.Spellings] = legacy.DATASET
 
     path: BucketPath
-    """Its place as `bucket/key`: JSONL or Parquet."""
+    """Its key, as `bucket/key`: a JSONL or Parquet file."""
 
     format: Literal["auto", "messages", "sharegpt", "prompt-completion", "alpaca", "preference"] = "auto"
     """The format of its rows; auto detects it from the fields of the first rows."""
@@ -45,7 +45,7 @@ def weights_need_a_mix(data: TrainingData) -> Iterator[Broken]:
             )
 
 
-class TrainingData(legacy.Respelt):
+class TrainingData(legacy.AcceptsOldKeys):
     """The training data."""
 
     spellings: ClassVar[legacy.Spellings] = legacy.DATA_INPUT
@@ -77,7 +77,7 @@ def validation_files_have_no_weight(data: ValidationData) -> Iterator[Broken]:
             yield Broken(f"datasets[{place}].weight", "has no effect for validation", f"{dataset.weight:g}")
 
 
-class ValidationData(legacy.Respelt):
+class ValidationData(legacy.AcceptsOldKeys):
     """The data that the evaluation loss is computed on."""
 
     spellings: ClassVar[legacy.Spellings] = legacy.DATA_INPUT
@@ -99,8 +99,8 @@ class ValidationData(legacy.Respelt):
     """The files of CONCATENATION."""
 
 
-class DataConf(legacy.Respelt):
-    """The data, and how conversations become text."""
+class DataConf(legacy.AcceptsOldKeys):
+    """The data, and how conversations are rendered."""
 
     spellings: ClassVar[legacy.Spellings] = legacy.DATA_CONF
 
@@ -135,18 +135,18 @@ class BatchsizeConf(Values):
     """Conversations in one optimizer step over all processes; null for one on each."""
 
     max_per_device_train_batch_size: BatchCount = 1
-    """The most conversations in one micro-batch of a device; the rest is accumulated."""
+    """The maximum number of conversations per micro-batch and device; larger batches are accumulated."""
 
     per_device_eval_batch_size: BatchCount | None = None
     """Conversations in one evaluation batch of a device; null for as many as in training."""
 
 
-def _resume_word(given: Any) -> Any:
+def _resume_from_text(given: Any) -> Any:
     words = {"true": True, "false": False}
     return words.get(given.lower(), given) if isinstance(given, str) else given
 
 
-class RunConf(legacy.Respelt):
+class RunConf(legacy.AcceptsOldKeys):
     """How the model is loaded and whether the run resumes."""
 
     spellings: ClassVar[legacy.Spellings] = legacy.RUN_CONF
@@ -158,12 +158,12 @@ class RunConf(legacy.Respelt):
     """The type of weights that are trained: float32 under autocast, or that of `model_args.dtype`, which in bfloat16
     rounds most updates away. What is published has the type of `model_args.dtype` either way."""
 
-    resume_from_checkpoint: Annotated[Literal["auto", True, False], BeforeValidator(_resume_word)] = "auto"
+    resume_from_checkpoint: Annotated[Literal["auto", True, False], BeforeValidator(_resume_from_text)] = "auto"
     """`auto` resumes from the newest checkpoint if there is one; true requires one; false requires none."""
 
     @model_validator(mode="before")
     @classmethod
-    def model_args_are_of_today(cls, given: Any, info: ValidationInfo) -> Any:
+    def old_model_args_are_translated(cls, given: Any, info: ValidationInfo) -> Any:
         """Read `torch_dtype` and its kin; a revision stays text."""
         if not isinstance(given, dict):
             return given
@@ -188,7 +188,7 @@ def model_arguments_are_possible(run: RunConf) -> Iterator[Broken]:
 RunConf.checks = (model_arguments_are_possible,)
 
 
-class SftArgs(legacy.Respelt):
+class SftArgs(legacy.AcceptsOldKeys):
     """Supervised finetuning."""
 
     spellings: ClassVar[legacy.Spellings] = legacy.SFT_ARGS
@@ -242,14 +242,14 @@ class EarlyStopping(Values):
     """Stop after this many evaluations in a row without improvement of metric_for_best_model."""
 
     early_stopping_threshold: Annotated[Float, Field(ge=0)] = 0.0
-    """The least improvement of the metric that counts."""
+    """The minimum change of the metric that counts as an improvement."""
 
 
 def checkpoints_are_not_copied(tracking: Tracking) -> Iterator[Broken]:
     """Transformers would pickle a copy of each checkpoint, between two steps."""
     value = tracking.hf_mlflow_log_artifacts
     if legacy.is_true(value):
-        what = "is not done: checkpoints and results go to checkpointsRemote"
+        what = "is not supported: checkpoints and results go to checkpointsRemote"
         yield Broken("hf_mlflow_log_artifacts", what, value=str(value), allowed="false")
 
 
@@ -398,7 +398,7 @@ class FinetuningConfig(Values):
     """Supervised finetuning, or direct preference optimization."""
 
     data_conf: DataConf = Field(default_factory=DataConf)
-    """The data, and how conversations become text."""
+    """The data, and how conversations are rendered."""
 
     training_args: TrainingArgs = Field(default_factory=TrainingArgs)
     """Arguments of transformers' Trainer, all of them."""
@@ -425,7 +425,7 @@ class FinetuningConfig(Values):
     """Scales the learning rate."""
 
     early_stopping: EarlyStopping | None = None
-    """Ends the training where evaluations no longer get better."""
+    """Stops training when evaluations stop improving."""
 
     tracking: Tracking | None = None
     """An MLflow server that the run's metrics are logged to."""

@@ -2,8 +2,8 @@
 
 `true`, `false` and `null` in any case and whole numbers without leading zeros are typed; all else is text, decimals
 too, as with Helm. The models make numbers of them. Two things differ, since nobody means what Helm makes of them: an
-assignment without a key is a mistake here and passed over there, and `{}` is an empty list here and a list of one empty
-text there.
+assignment without a key is an error here and ignored by Helm, and `{}` is an empty list here and a list of one empty
+string in Helm.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class _Reader:
         while True:
             word, stop = self._until(",}")
             if not stop:
-                raise SetSyntaxError("a list misses its '}'")
+                raise SetSyntaxError("a list lacks its closing '}'")
             if word or stop == "," or items:
                 items.append(typed(word))
             if stop == "}":
@@ -152,13 +152,13 @@ def _assigned(place: Any, path: Path, value: Any) -> Any:
     step, rest = path[0], path[1:]
     if isinstance(step, int):
         if place is not None and not isinstance(place, list):
-            raise SetSyntaxError(f"[{step}] reaches into something that is not a list")
+            raise SetSyntaxError(f"the index [{step}] is applied to a value that is not a list")
         items = list(cast("list[Any]", place or []))
         items += [None] * (step + 1 - len(items))
         items[step] = _assigned(items[step], rest, value)
         return items
     if place is not None and not isinstance(place, dict):
-        raise SetSyntaxError(f"{step} reaches into something that is not a map")
+        raise SetSyntaxError(f"the key {step} is set in a value that is not a map")
     keys = dict(cast("dict[str, Any]", place or {}))
     keys[step] = _assigned(keys.get(step), rest, value)
     return keys

@@ -19,16 +19,21 @@ HostName = Annotated[
     Text,
     Matching(
         r"(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*",
-        "is not a host's name",
+        "is not a valid host name",
         "lower case letters, digits, '-' and '.', as in chat.example.com",
     ),
 ]
 UrlPath = Annotated[
-    Text, Matching(r"/[-A-Za-z0-9._~!$&'()*+,;=:@%/]*", "is not a URL's path", "it starts with a '/', as in /tuned")
+    Text,
+    Matching(
+        r"/[-A-Za-z0-9._~!$&'()*+,;=:@%/]*", "is not a valid URL path", "a path that starts with '/', as in /tuned"
+    ),
 ]
 AdapterName = Annotated[
     str,
-    Matching(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}", "is not a served model's name", "letters, digits, '-', '_', '.'"),
+    Matching(
+        r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}", "is not a valid served model name", "letters, digits, '-', '_', '.'"
+    ),
 ]
 
 
@@ -98,7 +103,7 @@ class Probes(Values):
     """The readiness probe."""
 
 
-def a_route_hangs_on_a_gateway(route: HttpRoute) -> Iterator[Broken]:
+def a_route_needs_a_gateway(route: HttpRoute) -> Iterator[Broken]:
     """A route needs a Gateway."""
     if route.enabled and not route.parentRefs:
         what = "is empty: the route has no Gateway"
@@ -108,7 +113,7 @@ def a_route_hangs_on_a_gateway(route: HttpRoute) -> Iterator[Broken]:
 class HttpRoute(Values):
     """A route of the Gateway API to the server."""
 
-    checks: ClassVar[Sequence[Rule]] = (a_route_hangs_on_a_gateway,)
+    checks: ClassVar[Sequence[Rule]] = (a_route_needs_a_gateway,)
 
     enabled: bool = False
     """Render an HTTPRoute."""
@@ -146,10 +151,10 @@ def flags_are_words(values: InferenceValues) -> Iterator[Broken]:
     for flag, value in values.vllm_engine_args.items():
         where = f"vllm_engine_args.{flag}"
         if not re.fullmatch(r"[a-z][a-z0-9_]*", flag):
-            yield Broken(where, "is not a flag's name", allowed="letters, digits and '_' or '-'")
+            yield Broken(where, "is not a valid flag name", allowed="letters, digits and '_' or '-'")
         elif flag in own:
             shown = "" if flag in ("api_key", "hf_token") else str(value)
-            yield Broken(where, "is not accepted here: it has a key of its own", value=shown, suggestion=own[flag])
+            yield Broken(where, "is not accepted here: it has its own key", value=shown, suggestion=own[flag])
 
 
 def a_route_has_a_key(values: InferenceValues) -> Iterator[Broken]:
@@ -159,7 +164,7 @@ def a_route_has_a_key(values: InferenceValues) -> Iterator[Broken]:
         yield Broken("apiKeySecret.name", what, allowed="the name of a Secret", about=("httpRoute.enabled",))
 
 
-class InferenceValues(Workload, legacy.Respelt):
+class InferenceValues(Workload, legacy.AcceptsOldKeys):
     """Values of `llm-inference-vllm`."""
 
     spellings: ClassVar[legacy.Spellings] = legacy.INFERENCE

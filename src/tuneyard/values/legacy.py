@@ -1,7 +1,7 @@
 """Old keys: their current equivalent, or why they are refused. The one place for it.
 
 transformers 5 dropped many arguments that files written for transformers 4 still contain. An old key is converted if
-today's library can do exactly the same, ignored with a notice if it has no effect here, and refused with the reason
+the current library can do exactly the same, ignored with a notice if it has no effect here, and refused with the reason
 otherwise. The checks of current arguments are in `training`.
 """
 
@@ -24,7 +24,7 @@ class Renamed:
 
 
 @dataclass(frozen=True, slots=True)
-class Becomes:
+class Converted:
     """The same meaning with other keys: `keys(value)` returns them; none if that is the default anyway."""
 
     keys: Callable[[Any], dict[str, Any]]
@@ -48,7 +48,7 @@ class Refused:
     secret: bool = False
 
 
-Meaning = Renamed | Becomes | Idle | Refused
+Meaning = Renamed | Converted | Idle | Refused
 Spellings = Mapping[str, Meaning]
 
 _FALSE_WORDS = {"false", "no", "off", "0", "none", ""}
@@ -74,20 +74,20 @@ _NO_TPU = "TPUs are not one of the targets"
 _SHARDING = "sharding is chosen by distributedType"
 
 TRAINING_ARGS: Spellings = {
-    "adafactor": Becomes(_when_true(optim="adafactor"), "optim: adafactor"),
+    "adafactor": Converted(_when_true(optim="adafactor"), "optim: adafactor"),
     "dispatch_batches": Idle(_PLANNED, _OFF),
-    "evaluate_during_training": Becomes(_when_true(eval_strategy="steps"), "eval_strategy: steps"),
+    "evaluate_during_training": Converted(_when_true(eval_strategy="steps"), "eval_strategy: steps"),
     "evaluation_strategy": Renamed("eval_strategy"),
     "fp16_backend": Idle("mixed precision is torch's own", ("auto", "cuda_amp", "cpu_amp", "amp")),
     "fp16_opt_level": Idle("it belonged to apex, and mixed precision is torch's own", ("O1",)),
     "fsdp_min_num_params": Idle(_SHARDING, _OFF),
     "fsdp_transformer_layer_cls_to_wrap": Idle(_SHARDING, _OFF),
-    "group_by_length": Becomes(
+    "group_by_length": Converted(
         _when_true(train_sampling_strategy="group_by_length"), "train_sampling_strategy: group_by_length"
     ),
     "half_precision_backend": Idle("mixed precision is torch's own", ("auto", "cuda_amp", "cpu_amp", "amp")),
-    "include_inputs_for_metrics": Idle("an evaluation gives losses and keeps no predictions", _OFF),
-    "include_tokens_per_second": Becomes(
+    "include_inputs_for_metrics": Idle("an evaluation computes losses and keeps no predictions", _OFF),
+    "include_tokens_per_second": Converted(
         _when_true(include_num_input_tokens_seen="non_padding"), "include_num_input_tokens_seen: non_padding"
     ),
     "jit_mode_eval": Idle("transformers removed it with TorchScript; use torch_compile instead", _OFF),
@@ -118,7 +118,7 @@ TRAINING_ARGS: Spellings = {
     "use_ipex": Idle("transformers removed it; torch includes its features", _OFF),
     "use_legacy_prediction_loop": Idle("transformers removed it", _OFF),
     "use_mps_device": Idle("Apple's GPU is used if present"),
-    "warmup_ratio": Becomes(_ratio_of_steps, "warmup_steps, where a number below 1 is a share of all steps"),
+    "warmup_ratio": Converted(_ratio_of_steps, "warmup_steps, where a number below 1 is a share of all steps"),
     "xpu_backend": Renamed("ddp_backend"),
 }
 
@@ -134,7 +134,7 @@ MODEL_ARGS: Spellings = {
     "token": Refused("a secret does not belong in values", "hfTokenSecret", secret=True),
     "torch_dtype": Renamed("dtype"),
     "use_auth_token": Refused("a secret does not belong in values", "hfTokenSecret", secret=True),
-    "use_flash_attention_2": Becomes(
+    "use_flash_attention_2": Converted(
         _when_true(attn_implementation="flash_attention_2"), "attn_implementation: flash_attention_2"
     ),
 }
@@ -163,24 +163,24 @@ RUN_CONF: Spellings = {
 }
 
 INFERENCE: Spellings = {
-    "livenessProbe": Becomes(lambda value: {"probes": {"liveness": value}}, "probes.liveness"),
-    "metadata": Becomes(lambda value: dict(value) if isinstance(value, dict) else {"metadata": value}, "labels"),
-    "readinessProbe": Becomes(lambda value: {"probes": {"readiness": value}}, "probes.readiness"),
-    "startupProbe": Becomes(lambda value: {"probes": {"startup": value}}, "probes.startup"),
+    "livenessProbe": Converted(lambda value: {"probes": {"liveness": value}}, "probes.liveness"),
+    "metadata": Converted(lambda value: dict(value) if isinstance(value, dict) else {"metadata": value}, "labels"),
+    "readinessProbe": Converted(lambda value: {"probes": {"readiness": value}}, "probes.readiness"),
+    "startupProbe": Converted(lambda value: {"probes": {"startup": value}}, "probes.startup"),
 }
 
 
 def old_spellings(key: str) -> list[str]:
-    """Return the old names of one of today's keys, in any map."""
+    """Return the old names of a current key, in any map."""
     tables = (TRAINING_ARGS, MODEL_ARGS, SFT_ARGS, DATA_CONF, DATA_INPUT, DATASET, RUN_CONF, INFERENCE)
-    return [old for table in tables for old, meaning in table.items() if _todays_key(meaning) == key]
+    return [old for table in tables for old, meaning in table.items() if _current_key(meaning) == key]
 
 
-def _todays_key(meaning: Meaning) -> str:
+def _current_key(meaning: Meaning) -> str:
     match meaning:
         case Renamed(new):
             return new
-        case Becomes(_, summary):
+        case Converted(_, summary):
             return summary.replace(":", " ").replace(".", " ").replace(",", " ").split()[0]
         case _:
             return ""
@@ -201,20 +201,20 @@ def translate(
     Returns:
         A new map without any old key, and every old key that is refused.
     """
-    today = {key: value for key, value in given.items() if key not in table}
+    current = {key: value for key, value in given.items() if key not in table}
     broken: list[Broken] = []
     for old, value in given.items():
         if old not in table or value is None:
             continue
-        outcome = _read(old, value, table[old], today)
+        outcome = _read(old, value, table[old], current)
         if isinstance(outcome, Broken):
             broken.append(replace(outcome, where=f"{under}.{old}") if under else outcome)
         else:
             notify(info, f"{label or under}.{outcome}" if label or under else outcome)
-    return today, broken
+    return current, broken
 
 
-def _read(old: str, value: Any, meaning: Meaning, today: dict[str, Any]) -> Broken | str:
+def _read(old: str, value: Any, meaning: Meaning, current: dict[str, Any]) -> Broken | str:
     match meaning:
         case Refused(reason, suggestion, secret):
             shown = "" if secret else _short(value)
@@ -226,22 +226,22 @@ def _read(old: str, value: Any, meaning: Meaning, today: dict[str, Any]) -> Brok
             return f"{old} has no effect here: {reason}"
         case Renamed(new):
             keys, summary = {new: value}, new
-        case Becomes(convert, summary):
+        case Converted(convert, summary):
             keys = convert(value)
-    return _add(old, value, keys, summary, today)
+    return _add(old, value, keys, summary, current)
 
 
-def _add(old: str, value: Any, keys: dict[str, Any], summary: str, today: dict[str, Any]) -> Broken | str:
+def _add(old: str, value: Any, keys: dict[str, Any], summary: str, current: dict[str, Any]) -> Broken | str:
     """Add the current keys, unless they are set to something else."""
     for new, meant in keys.items():
-        present = today.get(new)
+        present = current.get(new)
         if isinstance(present, dict) and isinstance(meant, dict):
-            today[new] = {**present, **meant}
+            current[new] = {**present, **meant}
         elif old == "warmup_ratio" and present is not None:
             # transformers 4's own rule: steps win over the ratio, unless they are 0
-            today[new] = present if is_true(present) else meant
+            current[new] = present if is_true(present) else meant
         elif present is None:
-            today[new] = meant
+            current[new] = meant
         elif present != meant:
             return Broken(old, f"contradicts {new}, its current name", value=_short(value), about=(new,))
     return f"{old} is read as {summary}"
@@ -252,7 +252,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:79]}…"
 
 
-class Respelt(Values):
+class AcceptsOldKeys(Values):
     """A map that also understands the spellings of earlier files."""
 
     spellings: ClassVar[Spellings] = {}

@@ -1,7 +1,7 @@
 """Values from files and `--set`: merged, checked, and every problem reported at once.
 
 Precedence as with Helm: defaults, then files from left to right, then `--set`. Maps are merged, lists replaced, and a
-null takes back what stood there. Not the checks themselves, which stand beside the fields.
+null restores the default. The checks themselves are beside the fields.
 """
 
 from __future__ import annotations
@@ -175,9 +175,9 @@ def _read_file(file: Path, problems: list[Problem]) -> dict[str, Any]:
 def _set_problem(text: str, error: SetSyntaxError) -> Problem:
     if any(re.search(rf"\b{key}\b", text) for key in ENV_KEYS):  # its text may be a secret, or a part of one the error
         allowed = "key.path=value, with a backslash before each comma and brace of the value"
-        return Problem("--set", "can't be read, and sets a variable whose text is not shown", allowed=allowed)
+        return Problem("--set", "can't be parsed; its value is not shown, since it may be a secret", allowed=allowed)
     shown = text if len(text) <= 80 else f"{text[:79]}…"
-    return Problem("--set", f"can't be read: {error}", value=shown, allowed="key.path=value")
+    return Problem("--set", f"can't be parsed: {error}", value=shown, allowed="key.path=value")
 
 
 def _yaml_problem(file: Path, error: YAMLError) -> Problem:

@@ -17,7 +17,7 @@ class Kueue(Values):
     """The LocalQueue that Jobs queue in."""
 
     setup: bool = False
-    """Make it."""
+    """Create it."""
 
     cluster_queue_name: Name = "kaiwo"
     """The ClusterQueue that it belongs to; the LocalQueue has the same name."""
@@ -43,7 +43,7 @@ class SecretSource(Values):
 
 
 class SecretDestination(Values):
-    """The Secret of the namespace that the keys are put into."""
+    """The Secret in the namespace that the keys are written to."""
 
     k8s_secret_name: Name = "minio-credentials"
     """Its name."""
@@ -59,7 +59,7 @@ class ExternalSecret(Values):
     """An ExternalSecret that fetches the store's keys."""
 
     setup: bool = False
-    """Make it."""
+    """Create it."""
 
     external_secret_name: Name = "minio-credentials-fetcher"
     """Its name."""
@@ -71,7 +71,7 @@ class ExternalSecret(Values):
     """Where the keys are kept."""
 
     dest: SecretDestination = Field(default_factory=SecretDestination)
-    """Where they are put."""
+    """The Secret that they are written to."""
 
 
 def rules_name_what_they_allow(rule: PolicyRule) -> Iterator[Broken]:
@@ -87,16 +87,16 @@ class PolicyRule(Values):
     checks: ClassVar[Sequence[Rule]] = (rules_name_what_they_allow,)
 
     apiGroups: Strings = Field(default_factory=lambda: [""])
-    """API groups; the empty one is the core's."""
+    """API groups; an empty name is the core group."""
 
     resources: Strings = Field(min_length=1)
-    """Kinds of objects, in plural."""
+    """Resources, in the plural."""
 
     verbs: Strings = Field(min_length=1)
     """The allowed verbs."""
 
     resourceNames: Strings = Field(default_factory=list[str])
-    """Objects by name; empty for all of the kind."""
+    """Names of objects; empty for all of them."""
 
 
 def _watch_own_jobs() -> list[PolicyRule]:
@@ -113,7 +113,7 @@ class Role(Values):
     """A Role and its binding to the namespace's default account."""
 
     setup: bool = False
-    """Make them."""
+    """Create them."""
 
     name: Name = "tuneyard-viewer"
     """The Role's name."""
@@ -122,17 +122,17 @@ class Role(Values):
     """The RoleBinding's name."""
 
     rules: list[PolicyRule] = Field(default_factory=_watch_own_jobs)
-    """What it allows; by default to read Jobs, pods and their logs."""
+    """Its rules; by default they allow reading Jobs, pods and their logs."""
 
 
-SiteName = Annotated[str, Matching("|".join(SITE_NAMES), "is not a setting of a place", ", ".join(SITE_NAMES))]
+SiteName = Annotated[str, Matching("|".join(SITE_NAMES), "is not a site setting", ", ".join(SITE_NAMES))]
 
 
 class Site(Values):
-    """The ConfigMap `tuneyard-site` with the settings of a place: mirrors, proxies, authorities, the device."""
+    """The ConfigMap `tuneyard-site` with a site's settings: mirrors, proxies, authorities, the device."""
 
     setup: bool = False
-    """Make it."""
+    """Create it."""
 
     env: dict[SiteName, Text] = Field(default_factory=dict)
     """Environment variables for every workload of the namespace: mirrors, proxies, the device, network interfaces."""
@@ -154,4 +154,4 @@ class NamespaceValues(Values):
     """A Role and its binding to the namespace's default account."""
 
     site: Site = Field(default_factory=Site)
-    """The settings of a place."""
+    """The site's settings."""

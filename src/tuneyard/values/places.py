@@ -93,10 +93,10 @@ def _store_url(given: str) -> str:
     except InvalidValuesError as error:
         for problem in error.problems:
             raise broken_error([Broken("", problem.what, given, allowed, problem.suggestion)]) from None
-        raise broken_error([Broken("", "has credentials in it", allowed=allowed)]) from None
+        raise broken_error([Broken("", "contains credentials", allowed=allowed)]) from None
     if "://" not in given or given.startswith("s3:"):
         meant = address.folder.as_uri() if address.folder else ""
-        raise broken_error([Broken("", "is not a whole URL", given, allowed, meant)])
+        raise broken_error([Broken("", "is not a complete URL", given, allowed, meant)])
     return given
 
 

@@ -33,7 +33,7 @@ class RowsConf(Values):
     """Truncated rows that end within an answer, whose end is then never trained on."""
 
     special_tokens: Literal["keep", "drop", "refuse"] = "drop"
-    """Rows with a special token written out in a text (`<|im_end|>`, `</s>`). The tokenizer makes a real one of it, and
+    """Rows whose text contains a special token (`<|im_end|>`, `</s>`). The tokenizer encodes it as a control token, and
     the model would learn to end or begin a turn in the middle of a text. They are dropped by default: ordinary data
     has few (HTML's `</s>`), too few to stop training for."""
 

@@ -104,7 +104,7 @@ Quantity = Annotated[
     Text,
     Matching(
         r"\d+(\.\d+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?",
-        "is not a quantity",
+        "is not a valid Kubernetes quantity",
         "a number with a unit, as in 10Gi or 500m",
     ),
 ]
@@ -114,7 +114,7 @@ LabelKey = Annotated[
     str,
     Matching(
         r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?",
-        "is not a label's key",
+        "is not a valid label key",
         "letters, digits, '-', '_' and '.', with or without a domain before a '/', as in kueue.x-k8s.io/queue-name",
     ),
 ]
@@ -122,13 +122,13 @@ LabelValue = Annotated[
     Text,
     Matching(
         r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?",
-        "is not a label's value",
+        "is not a valid label value",
         "at most 63 letters, digits, '-', '_' and '.'",
     ),
 ]
 EnvName = Annotated[
     str,
-    Matching(r"[A-Za-z_][A-Za-z0-9_]*", "is not an environment variable's name", "letters, digits and '_'"),
+    Matching(r"[A-Za-z_][A-Za-z0-9_]*", "is not a valid environment variable name", "letters, digits and '_'"),
 ]
 
 

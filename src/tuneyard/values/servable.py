@@ -16,9 +16,9 @@ LARGEST_RANK = 512
 """The largest `max_lora_rank` of vLLM."""
 
 _REFUSED = {
-    "modules_to_save": "whole modules of its own",
+    "modules_to_save": "fully trained modules",
     "use_dora": "decomposed weights (DoRA)",
-    "lora_bias": "biases of its own",
+    "lora_bias": "its own biases",
     "alora_invocation_tokens": "invocation tokens (aLoRA)",
     "layer_replication": "replicated layers",
     "use_bdlora": "block-diagonal factors",
@@ -51,12 +51,12 @@ def vllm_obstacles(peft_type: str, config: Mapping[str, Any]) -> list[tuple[str,
     if peft_type != "LORA":
         return [("peft_type", "is not LoRA, and vLLM serves no other adapter", peft_type)]
     found = [
-        (name, f"gives it {what}, which vLLM's adapters can't have", str(config[name]))
+        (name, f"adds {what}, which vLLM does not support in adapters", str(config[name]))
         for name, what in _REFUSED.items()
         if config.get(name)
     ]
     if (bias := config.get("bias") or "none") != "none":
-        found.append(("bias", "trains biases, which vLLM's adapters can't have", str(bias)))
+        found.append(("bias", "trains biases, which vLLM does not support in adapters", str(bias)))
     begun = config.get("init_lora_weights")
     if begun is not None and str(begun).lower() not in _INIT_LEAVES_BASE:
         found.append(("init_lora_weights", "changes the base's weights, which vLLM does not repeat", str(begun)))

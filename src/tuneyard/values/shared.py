@@ -109,7 +109,7 @@ def _env_from_list(given: Any) -> Any:
         item = cast("dict[str, Any]", entry)
         source = cast("dict[str, Any]", item.get("valueFrom") or {})
         if set(source) - {"secretKeyRef"}:
-            raise PydanticCustomError("secret_expected", "is neither a text nor a secretKeyRef")
+            raise PydanticCustomError("secret_expected", "is neither a string nor a secretKeyRef")
         env[str(item["name"])] = source.get("secretKeyRef", item.get("value", ""))
     return env
 
@@ -138,7 +138,7 @@ GpuResource = Annotated[
     Text,
     Matching(
         r"|[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9][-A-Za-z0-9_.]*",
-        "is not an extended resource's name",
+        "is not a valid extended resource name",
         "amd.com/gpu, nvidia.com/gpu or another domain/name; empty for the CPU",
     ),
 ]
@@ -182,7 +182,7 @@ class Workload(Values):
 
 
 class Job(Workload):
-    """What a workload that ends, and reads the store under the charts' older names, has too."""
+    """The additional keys of a workload that runs to completion; those of the store have the charts' older names."""
 
     bucketStorageHost: Annotated[StoreUrl, CLUSTER] = ""
     """URL of the object store; `TUNEYARD_STORE` takes precedence."""

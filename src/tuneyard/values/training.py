@@ -55,7 +55,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {
 }
 
 
-class TrainingArgs(TrainingFields, legacy.Respelt):
+class TrainingArgs(TrainingFields, legacy.AcceptsOldKeys):
     """Every argument of transformers.TrainingArguments, under its own name and with its own default."""
 
     spellings: ClassVar[legacy.Spellings] = legacy.TRAINING_ARGS

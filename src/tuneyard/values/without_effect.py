@@ -13,22 +13,22 @@ from tuneyard.values.base import Broken
 from tuneyard.values.training_args import TrainingFields
 
 _RESULTS = "results go to checkpointsRemote and nothing is pushed to the Hub"
-_LOSSES = "an evaluation gives losses and keeps no predictions"
+_LOSSES = "an evaluation computes losses and keeps no predictions"
 _LOG = "a run has its own log, and metrics.jsonl has its numbers"
 _TRACKIO = "Trackio's spaces are on the Hub, and nothing is pushed there"
 
 NEVER: Mapping[str, str] = {
-    "accelerator_config": "of it, only gradient_accumulation_kwargs.sync_each_batch has one",
+    "accelerator_config": "only its gradient_accumulation_kwargs.sync_each_batch has an effect",
     "batch_eval_metrics": _LOSSES,
-    "bf16_full_eval": "an evaluation computes as the training does",
+    "bf16_full_eval": "an evaluation uses the precision of training",
     "dataloader_in_order": "micro-batches are always in their planned order",
     "disable_tqdm": "progress is Tuneyard's own bar, drawn on a terminal",
-    "do_predict": "a training predicts nothing",
+    "do_predict": "training makes no predictions",
     "enable_jit_checkpoint": "SIGTERM always saves after the current step",
     "eval_accumulation_steps": _LOSSES,
     "eval_do_concat_batches": _LOSSES,
     "eval_use_gather_object": _LOSSES,
-    "fp16_full_eval": "an evaluation computes as the training does",
+    "fp16_full_eval": "an evaluation uses the precision of training",
     "hub_always_push": _RESULTS,
     "hub_model_id": _RESULTS,
     "hub_private_repo": _RESULTS,
@@ -46,12 +46,12 @@ NEVER: Mapping[str, str] = {
     "trackio_bucket_id": _TRACKIO,
     "trackio_space_id": _TRACKIO,
     "trackio_static_space_id": _TRACKIO,
-    "use_cache": "training caches no keys and values; the published model has the base model's use_cache",
+    "use_cache": "training does not cache keys and values; the published model has the base model's use_cache",
     "use_cpu": "the device is set by gpuResource (empty for the CPU) and TUNEYARD_DEVICE",
 }
 """Arguments without an effect here for any value, each with the reason."""
 
-AS_IT_IS: Mapping[str, tuple[Any, ...]] = {
+ACCEPTED: Mapping[str, tuple[Any, ...]] = {
     "accelerator_config": tuple({"gradient_accumulation_kwargs": {"sync_each_batch": each}} for each in (True, False)),
     "disable_tqdm": (True,),
 }
@@ -74,7 +74,7 @@ def arguments_have_an_effect(args: TrainingFields) -> Iterator[Broken]:
     """An argument without an effect is refused by name."""
     for name, reason in NEVER.items():
         value = getattr(args, name)
-        if value != default_of(name) and value not in AS_IT_IS.get(name, ()):
+        if value != default_of(name) and value not in ACCEPTED.get(name, ()):
             yield Broken(name, f"has no effect: {reason}", value=str(value))
     if args.do_eval and args.eval_strategy == "no":
         yield Broken("do_eval", "has no effect without an eval_strategy", value="true", about=("eval_strategy",))

@@ -162,7 +162,7 @@ def test_files_in_folders_keep_their_paths(delivery: Delivery) -> None:
 
 
 def test_a_dataset_without_a_row_is_refused_and_nothing_is_written(delivery: Delivery) -> None:
-    with pytest.raises(InvalidDataError, match=r"wrote .train\.jsonl. without a single row"):
+    with pytest.raises(InvalidDataError, match=r"wrote .train\.jsonl. with no rows"):
         deliver(delivery, 'open("/downloads/datasets/train.jsonl", "w").write("\\n")')
     assert delivery.paths("default-bucket/") == []
 

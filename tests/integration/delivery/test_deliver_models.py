@@ -58,7 +58,7 @@ def test_every_byte_comes_from_one_commit(delivery: Delivery) -> None:
     assert all(f"/resolve/{commit}/" in path for path in resolved)
 
 
-def test_the_same_again_transfers_nothing(delivery: Delivery) -> None:
+def test_a_repeated_delivery_transfers_nothing(delivery: Delivery) -> None:
     delivery.hub.add_model("org/tiny", FILES)
     first = delivery.run().model
     again = delivery.run().model
@@ -78,7 +78,7 @@ def test_a_model_pinned_to_a_commit_that_is_there_needs_no_hub(delivery: Deliver
     assert len(delivery.hub.seen) == requests
 
 
-def test_without_the_hub_the_hint_says_how_to_use_what_is_there(delivery: Delivery) -> None:
+def test_without_the_hub_the_hint_names_the_delivered_commit(delivery: Delivery) -> None:
     commit = delivery.hub.add_model("org/tiny", FILES)
     delivery.run()
     delivery.hub.api_faults = [Fault(status=503)] * 2
@@ -199,7 +199,7 @@ def test_pickles_beside_safetensors_never_reach_the_store(delivery: Delivery, ca
     delivery.run()
     assert "pytorch_model.bin" not in delivery.paths()
     assert delivery.hub.fetched("pytorch_model.bin") == 0
-    assert caplog.text.count("Left out of 'org/tiny at ") == 1
+    assert caplog.text.count("Not delivered from 'org/tiny at ") == 1
 
 
 def test_a_gated_model_is_denied(delivery: Delivery) -> None:
@@ -321,7 +321,7 @@ def test_a_delivery_that_another_one_took_over_stops(delivery: Delivery) -> None
 
 
 @pytest.mark.s3
-def test_all_of_it_works_on_a_real_s3_server(delivery_to: Callable[..., Delivery], s3_server: S3Server) -> None:
+def test_a_delivery_to_a_real_s3_server_succeeds(delivery_to: Callable[..., Delivery], s3_server: S3Server) -> None:
     model = f"{BUCKET}/deliver-test/tiny"
     delivery = delivery_to(s3_server.open(), **s3_server.env)
     delivery.hub.add_model("org/tiny", FILES)

@@ -17,7 +17,7 @@ from lab.deliveries import FILES, MODEL, Delivery
 from lab.value_keys import keys_of
 from tuneyard.delivery import deliver
 from tuneyard.errors import TuneyardError
-from tuneyard.hub import Hub, Patience
+from tuneyard.hub import Hub, RetryPolicy
 from tuneyard.sandbox import Locks
 from tuneyard.store import open_store
 from tuneyard.values import DeliverValues
@@ -48,7 +48,7 @@ def outcome(make: Callable[..., Delivery], folder: Path, given: dict[str, Any], 
     read = DeliverValues.model_validate(values)
     if after:
         delivery.run(modelID="org/tiny", bucketModelPath=MODEL)
-    hub = Hub(endpoint=delivery.hub.url, token="hf_right", patience=Patience(attempts=2, sleep=lambda _: None))
+    hub = Hub(endpoint=delivery.hub.url, token="hf_right", retry_policy=RetryPolicy(attempts=2, sleep=lambda _: None))
     try:
         deliver(read, store, workdir=folder / "work", hub=hub, locks=Locks(2) if read.dataScript else None)
     except TuneyardError as error:

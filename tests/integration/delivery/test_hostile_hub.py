@@ -1,4 +1,4 @@
-"""Delivery from a Hub that lies: whatever it answers, nothing of it is ever there as a whole model."""
+"""Delivery from a Hub that sends false responses: none of them ever becomes a complete model in the store."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lab.hostile_cases import NAMES, all_cases
 from lab.hostile_hub import COMMIT, FILES, Case, HostileHub, Pieces, Request, hostile_hub, json_reply, rows
 from tuneyard.delivery import deliver
 from tuneyard.errors import NotFoundError, TuneyardError, UnavailableError
-from tuneyard.hub import Hub, Limits, Patience
+from tuneyard.hub import Hub, Limits, RetryPolicy
 from tuneyard.hub.redirects import look_up
 from tuneyard.store import open_store, read_manifest, verify
 from tuneyard.values import DeliverValues
@@ -57,7 +57,7 @@ def deliver_from(hostile: HostileHub, folder: Path, case: Case, endpoint: str = 
     hub = Hub(
         endpoint=endpoint or hostile.url,
         token="hf_canary",
-        patience=Patience(attempts=2, sleep=lambda _: None, notify=lambda _: None),
+        retry_policy=RetryPolicy(attempts=2, sleep=lambda _: None, notify=lambda _: None),
         limits=LIMITS,
         **({"addresses": addresses} if case.public else {}),
     )
@@ -83,7 +83,7 @@ def test_an_honest_hub_is_delivered_from(hostile: HostileHub, tmp_path: Path) ->
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: ascii(case.name)[1:-1].replace("::", ": :"))
-def test_a_lie_is_refused_and_never_becomes_a_model(
+def test_a_false_response_is_refused_and_never_becomes_a_model(
     hostile: HostileHub,
     tmp_path: Path,
     case: Case,
@@ -110,7 +110,7 @@ def test_more_bytes_than_the_disk_has_are_refused_before_the_first_is_fetched(
 
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(1, 11))
-def test_lies_of_other_seeds_are_refused_too(
+def test_false_responses_of_other_seeds_are_refused_too(
     hostile: HostileHub,
     tmp_path: Path,
     seed: int,

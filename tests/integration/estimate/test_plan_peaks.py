@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lab.peaks import CASES, MODELS, lay_out, measured_peak
+from lab.peaks import CASES, MODELS, deliver_case, measured_peak
 from tuneyard.estimate import estimate
 from tuneyard.store import open_store
 from tuneyard.values import FinetuneValues
@@ -44,7 +44,7 @@ def test_there_are_at_least_twenty_configurations_of_four_architectures():
 )
 def test_the_estimated_peak_is_near_the_measured_one(name, models, tmp_path):
     case = CASES[name]
-    lay_out(case, models, tmp_path / "store")
+    deliver_case(case, models, tmp_path / "store")
     estimated = estimate(FinetuneValues.model_validate(case.values()), open_store((tmp_path / "store").as_uri()))
     measured = measured_peak(case, tmp_path / "store", tmp_path / "work")
     ratio = estimated.memory.total / measured

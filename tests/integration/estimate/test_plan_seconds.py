@@ -8,14 +8,14 @@ import sys
 
 import pytest
 
-from lab.peaks import Case, lay_out
+from lab.peaks import Case, deliver_case
 from lab.training import REMOTE, environment, train
 
 
 @pytest.mark.soak  # by the clock, so it may not run beside others
 def test_the_estimated_time_is_close_to_the_measured_one(tmp_path):
     case = Case("plain", 160, 4, {"training_args.max_steps": 4})
-    lay_out(case, tmp_path / "models", tmp_path / "store")
+    deliver_case(case, tmp_path / "models", tmp_path / "store")
     values = tmp_path / "plan.json"
     values.write_text(json.dumps(case.values()))
     command = [sys.executable, "-m", "tuneyard", "plan", "-f", str(values), "--json"]

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from lab.tiny_models import make_model
-from lab.training import ARGUMENTS, MODEL, REMOTE, changed, lay_out, train, train_here
+from lab.training import ARGUMENTS, MODEL, REMOTE, changed, deliver_inputs, train, train_here
 
 CONF = "finetuning_config.peft_conf"
 RUN = "finetuning_config.run_conf."
@@ -31,7 +31,7 @@ def base(tmp_path_factory):
 
 @pytest.fixture
 def store(base, tmp_path):
-    lay_out(tmp_path / "store", folder=base)
+    deliver_inputs(tmp_path / "store", folder=base)
     return tmp_path / "store"
 
 

@@ -133,7 +133,7 @@ def test_a_second_launch_with_other_values_is_refused_while_the_first_is_running
     desk.run("deliver", "-f", desk.waiting(), "--detach")
     desk.run("deliver", "-f", desk.waiting(), "--detach")
     done = desk.run("deliver", "-f", desk.values(ROWS), code=6)
-    assert "is running with other values: dataScript." in done.stderr
+    assert "is running with different values: dataScript." in done.stderr
     assert "--name" in done.stderr
 
 

@@ -159,7 +159,7 @@ def test_a_second_launch_with_other_values_is_a_conflict_that_names_the_keys(ben
     with pytest.raises(ConflictError) as caught:
         bench.runner.launch(bench.spec(seconds=60, peft={"r": 16, "alpha": 16}))
     assert caught.value.details["keys"] == ["peft.r"]
-    assert "The run 'finetune/lora' is running with other values: peft." in str(caught.value)
+    assert "The run 'finetune/lora' is running with different values: peft." in str(caught.value)
     assert json.loads((bench.folder() / "values.json").read_text())["peft"]["r"] == 8
 
 
@@ -333,7 +333,7 @@ def test_progress_is_read_from_the_work_folder(bench):
 
 
 def test_an_invalid_name_is_refused_before_anything_is_written(bench):
-    with pytest.raises(UsageError, match="'Lora_16' can't be the name of a run") as caught:
+    with pytest.raises(UsageError, match="'Lora_16' is not a valid run name") as caught:
         bench.runner.launch(bench.spec("Lora_16"))
     assert caught.value.hint == "Use --name lora-16"
     assert not (bench.home / "runs").exists()

@@ -13,24 +13,24 @@ from tuneyard.chatting.endpoint import Endpoint, connect
 
 
 @dataclass(frozen=True)
-class LaidOut:
+class StoredModels:
     store: Path
     beside: Path
     """`base`, `adapter-1` and the others, as they were before they were put into the store."""
 
 
 @pytest.fixture(scope="session")
-def laid_out(tmp_path_factory) -> LaidOut:
+def stored_models(tmp_path_factory) -> StoredModels:
     root = tmp_path_factory.mktemp("served")
-    serving.lay_out(root / "store", root / "beside")
-    return LaidOut(root / "store", root / "beside")
+    serving.put_models(root / "store", root / "beside")
+    return StoredModels(root / "store", root / "beside")
 
 
 @pytest.fixture(scope="session")
-def server(laid_out, tmp_path_factory) -> Iterator[serving.Server]:
+def server(stored_models, tmp_path_factory) -> Iterator[serving.Server]:
     adapters = {"other": serving.OTHER, "brief": serving.BRIEF}
     values = serving.values(adapters=adapters, vllm_engine_args={"gpu_memory_utilization": 0.5})
-    running = serving.start(values, laid_out.store, tmp_path_factory.mktemp("server"))
+    running = serving.start(values, stored_models.store, tmp_path_factory.mktemp("server"))
     try:
         running.ready()
         yield running

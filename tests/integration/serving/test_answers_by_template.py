@@ -101,7 +101,7 @@ CASES = {
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
     root = tmp_path_factory.mktemp("reciting")
-    values = reciting.lay_out(root / "store", root / "beside", {name: one.script for name, one in CASES.items()})
+    values = reciting.put_reciters(root / "store", root / "beside", {name: one.script for name, one in CASES.items()})
     running = serving.start(values, root / "store", root / "server")
     try:
         yield openai.OpenAI(base_url=running.url, api_key=running.key, max_retries=0)
@@ -215,5 +215,5 @@ def test_every_model_is_retrieved_by_its_name(client: openai.OpenAI) -> None:
         assert (model, model.object, model.owned_by) == (listed[name], "model", "tuneyard")
     others = ("nobody", "org", "org/llama-3/", "org/llama-3/x", "ORG/llama-3", "org%2Fllama-3", "a b?c#d", "é", "...")
     for name in others:
-        with pytest.raises(openai.NotFoundError, match="There is no model"):
+        with pytest.raises(openai.NotFoundError, match="The server has no model"):
             client.models.retrieve(name)

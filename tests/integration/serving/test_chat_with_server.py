@@ -92,7 +92,7 @@ def test_note_about_a_cut_answer_goes_to_standard_error(endpoint, caplog):
     out, notes = console(), console()
     answers = run_once(endpoint, "What is a yard?", ["tiny"], console=out, notes=notes, **SHORT)
     assert out.file.getvalue() == answers["tiny"] + "\n"
-    assert notes.file.getvalue() == "The answer of 'tiny' was cut: --max-tokens is 8.\n"
+    assert notes.file.getvalue() == "The answer of 'tiny' was cut off: --max-tokens is 8.\n"
     assert answers.cut == ["tiny"]
     ask(endpoint, "tiny", QUESTION, **SHORT)
     assert "was cut" in caplog.text
@@ -117,7 +117,7 @@ def test_complete_answer_has_no_note(endpoint, caplog):
 def test_conversation_shows_that_an_answer_was_cut(endpoint):
     out = console()
     run_chat(endpoint, ["tiny"], console=out, read_line=typed("What is a yard?"), **SHORT)
-    assert "The answer of 'tiny' was cut: --max-tokens is 8." in out.file.getvalue()
+    assert "The answer of 'tiny' was cut off: --max-tokens is 8." in out.file.getvalue()
     out = console(300)
     run_chat(endpoint, compare=True, console=out, read_line=typed("What is a yard?"), **SHORT)
     assert out.file.getvalue().count("was cut") == 2
@@ -127,7 +127,7 @@ def test_note_reports_a_full_context(endpoint):
     notes = console()
     nearly = "yard " * 1500
     run_once(endpoint, nearly, ["other"], console=console(), notes=notes, temperature=0.0)
-    assert notes.file.getvalue() == "The answer of 'other' was cut: the model's context is full.\n"
+    assert notes.file.getvalue() == "The answer of 'other' was cut off: the model's context is full.\n"
 
 
 def test_quiet_writes_nothing(endpoint, capsys):
@@ -184,7 +184,7 @@ def test_wrong_key_is_denied(server):
 
 
 def test_unknown_model_is_not_found_and_the_names_are_listed(server, endpoint):
-    with pytest.raises(NotFoundError, match="there is tuned, tiny, brief, other"):
+    with pytest.raises(NotFoundError, match="it serves tuned, tiny, brief, other"):
         ask(endpoint, "nobody", QUESTION)
     with pytest.raises(NotFoundError, match="it serves tuned, brief, other, tiny"):
         run_once(endpoint, "Hello", ["nobody"])
@@ -204,7 +204,7 @@ def test_missing_server_is_unavailable():
     with pytest.raises(UnavailableError, match="can't be reached") as caught:
         connect(url, "x")
     assert "tuneyard runs" in caught.value.hint
-    with pytest.raises(UnavailableError, match=r"does not answer after 0\.3 s"):
+    with pytest.raises(UnavailableError, match=r"did not answer within 0\.3 s"):
         wait_ready(url, "x", "tuned", 0.3)
 
 

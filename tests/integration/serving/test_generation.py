@@ -32,10 +32,10 @@ def load(store: Path, workdir: Path, key: str = serving.FULL, flags: dict[str, A
     return load_models(placement, app_settings(values.vllm_engine_args), "cpu")[0]
 
 
-def changed(laid_out: Any, tmp_path: Path, **generation: Any) -> LoadedModel:
+def changed(stored_models: Any, tmp_path: Path, **generation: Any) -> LoadedModel:
     """The full model with other words in its generation_config.json."""
     folder = tmp_path / "changed"
-    shutil.copytree(laid_out.beside / "full", folder)
+    shutil.copytree(stored_models.beside / "full", folder)
     path = folder / "generation_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **generation}))
     serving.put(tmp_path / "store", "default-bucket/models/changed", folder, kind="model")
@@ -50,8 +50,8 @@ async def answer(models: ModelManager, one: LoadedModel, **fields: Any) -> tuple
     return text_of([part for part in parts if not isinstance(part, Ending)], Content), parts[-1]
 
 
-def test_server_seed_repeats_samples_after_a_restart(laid_out, tmp_path):
-    one = load(laid_out.store, tmp_path)
+def test_server_seed_repeats_samples_after_a_restart(stored_models, tmp_path):
+    one = load(stored_models.store, tmp_path)
 
     async def three(seed: int | None) -> list[str]:
         models = ModelManager([one], seed=seed)
@@ -62,11 +62,11 @@ def test_server_seed_repeats_samples_after_a_restart(laid_out, tmp_path):
     assert len(set(first)) == 3
 
 
-def test_stop_strings_of_the_generation_config_end_an_answer(laid_out, tmp_path):
-    plain = load(laid_out.store, tmp_path / "plain")
+def test_stop_strings_of_the_generation_config_end_an_answer(stored_models, tmp_path):
+    plain = load(stored_models.store, tmp_path / "plain")
     text, _ = asyncio.run(answer(ModelManager([plain]), plain))
     word = text[4:7]
-    one = changed(laid_out, tmp_path, stop_strings=[word])
+    one = changed(stored_models, tmp_path, stop_strings=[word])
     assert one.stop_words == (word,)
     cut, ending = asyncio.run(answer(ModelManager([one]), one))
     assert cut == text[: text.index(word)]
@@ -75,21 +75,21 @@ def test_stop_strings_of_the_generation_config_end_an_answer(laid_out, tmp_path)
     assert ending.completion_tokens < 30
 
 
-def test_lengths_of_the_generation_config_are_no_limit(laid_out, tmp_path):
-    one = changed(laid_out, tmp_path, max_new_tokens=3, max_length=5)
+def test_lengths_of_the_generation_config_are_no_limit(stored_models, tmp_path):
+    one = changed(stored_models, tmp_path, max_new_tokens=3, max_length=5)
     _, ending = asyncio.run(answer(ModelManager([one]), one))
     assert ending.completion_tokens == 30
 
 
-def test_other_search_strategies_of_the_generation_config_are_ignored(laid_out, tmp_path):
-    plain = load(laid_out.store, tmp_path / "plain")
+def test_other_search_strategies_of_the_generation_config_are_ignored(stored_models, tmp_path):
+    plain = load(stored_models.store, tmp_path / "plain")
     text, _ = asyncio.run(answer(ModelManager([plain]), plain))
-    one = changed(laid_out, tmp_path, num_beams=4, penalty_alpha=0.6, top_k=4, prompt_lookup_num_tokens=3)
+    one = changed(stored_models, tmp_path, num_beams=4, penalty_alpha=0.6, top_k=4, prompt_lookup_num_tokens=3)
     assert asyncio.run(answer(ModelManager([one]), one))[0] == text
 
 
-def test_failing_model_is_an_error_and_the_next_request_is_answered(laid_out, tmp_path):
-    one = load(laid_out.store, tmp_path)
+def test_failing_model_is_an_error_and_the_next_request_is_answered(stored_models, tmp_path):
+    one = load(stored_models.store, tmp_path)
     weights = one.model.lm_head.weight
     sound = weights.detach().clone()
 
@@ -105,8 +105,8 @@ def test_failing_model_is_an_error_and_the_next_request_is_answered(laid_out, tm
     assert asyncio.run(ask())
 
 
-def test_stopping_server_reports_an_incomplete_answer(laid_out, tmp_path):
-    one = load(laid_out.store, tmp_path)
+def test_stopping_server_reports_an_incomplete_answer(stored_models, tmp_path):
+    one = load(stored_models.store, tmp_path)
 
     async def ask() -> None:
         models = ModelManager([one])
@@ -118,8 +118,8 @@ def test_stopping_server_reports_an_incomplete_answer(laid_out, tmp_path):
     asyncio.run(ask())
 
 
-def test_abandoned_answer_is_ended(laid_out, tmp_path):
-    one = load(laid_out.store, tmp_path)
+def test_abandoned_answer_is_ended(stored_models, tmp_path):
+    one = load(stored_models.store, tmp_path)
 
     async def leave() -> None:
         models = ModelManager([one])
@@ -134,17 +134,17 @@ def test_abandoned_answer_is_ended(laid_out, tmp_path):
     asyncio.run(leave())
 
 
-def test_find_returns_known_names_only(laid_out, tmp_path):
-    one = load(laid_out.store, tmp_path)
+def test_find_returns_known_names_only(stored_models, tmp_path):
+    one = load(stored_models.store, tmp_path)
     models = ModelManager([one])
     assert models.find("full") is one
     assert models.card("full").max_model_len == 2048
-    with pytest.raises(ModelNotFoundError, match="'other' here; there is full"):
+    with pytest.raises(ModelNotFoundError, match="has no model 'other'; it serves full"):
         models.find("other")
 
 
-def test_limit_of_a_chat_is_the_rest_of_the_context(laid_out, tmp_path):
-    one = load(laid_out.store, tmp_path, flags={"max_model_len": 100})
+def test_limit_of_a_chat_is_the_rest_of_the_context(stored_models, tmp_path):
+    one = load(stored_models.store, tmp_path, flags={"max_model_len": 100})
     fields = {"model": "full", "messages": [{"role": "user", "content": "Hello"}]}
     for limit in ({}, {"max_tokens": 7}, {"max_tokens": 7, "max_completion_tokens": 9}, {"max_tokens": 500}):
         task = chat_task(ChatCompletionRequest.model_validate({**fields, **limit}), one)

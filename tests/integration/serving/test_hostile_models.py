@@ -33,19 +33,19 @@ WATCHED = ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.syste
 _events: list[str] | None = None
 
 
-def _hear(event: str, arguments: tuple[object, ...]) -> None:
+def _record_event(event: str, arguments: tuple[object, ...]) -> None:
     ours = "tuneyard.data.template_process" in repr(arguments)  # renders templates, with limits, wherever it was ended
     if _events is not None and event in WATCHED and not ours:
         _events.append(f"{event} {arguments!r}"[:200])
 
 
 @pytest.fixture(scope="module")
-def heard() -> None:
-    sys.addaudithook(_hear)  # it stays, and does nothing outside of these tests
+def audit_hook() -> None:
+    sys.addaudithook(_record_event)  # it stays, and does nothing outside of these tests
 
 
 @pytest.fixture
-def events(heard: None) -> Iterator[list[str]]:
+def events(audit_hook: None) -> Iterator[list[str]]:
     global _events
     _events = []
     yield _events
@@ -64,9 +64,9 @@ TRUSTING = {
 
 
 @pytest.mark.parametrize("name", TRUSTING)
-def test_canary_appears_where_a_model_is_trusted(laid_out, tmp_path: Path, name: str) -> None:
+def test_canary_appears_where_a_model_is_trusted(stored_models, tmp_path: Path, name: str) -> None:
     folder, canary = tmp_path / "model", tmp_path / "canary"
-    shutil.copytree(laid_out.beside / "base", folder)
+    shutil.copytree(stored_models.beside / "base", folder)
     next(model for model in MODELS if model.name == name).change(folder, f"open({str(canary)!r}, 'w').close()")
     code = (
         f"import torch\nfrom transformers import AutoConfig, AutoTokenizer\nfolder = {str(folder)!r}\n{TRUSTING[name]}"
@@ -115,17 +115,17 @@ def serve(store: Path, workdir: Path, model: str) -> None:
     ids=[model.name.replace("/", "|").replace("\\", "|") for model in MODELS],
 )
 def test_no_hostile_model_runs_code(
-    laid_out, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, events: list[str], model: HostileModel
+    stored_models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, events: list[str], model: HostileModel
 ) -> None:
     canary = tmp_path / "canary"
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
     folder = tmp_path / "model"
-    shutil.copytree(laid_out.beside / ("adapter-1" if model.adapter else "base"), folder)
+    shutil.copytree(stored_models.beside / ("adapter-1" if model.adapter else "base"), folder)
     model.change(folder, f"open({str(canary)!r}, 'w').close()")
     store = tmp_path / "store"
-    shutil.copytree(laid_out.store / "default-bucket" / "models", store / "default-bucket" / "models")
+    shutil.copytree(stored_models.store / "default-bucket" / "models", store / "default-bucket" / "models")
     outcomes = [_try(lambda: _deliver(store, folder, work)), *_loads(store, work, model)]
     # once more, as if someone with write access had put it into the bucket, pickles included
     shutil.rmtree(store / "default-bucket" / "models" / "hostile", ignore_errors=True)

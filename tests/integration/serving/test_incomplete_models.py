@@ -7,7 +7,7 @@ import pytest
 from lab import serving
 from lab.broken_models import BROKEN
 from lab.tiny_models import make_model
-from lab.training import MODEL, VALUES, lay_out
+from lab.training import MODEL, VALUES, deliver_inputs
 from tuneyard.delivery import check_folder
 from tuneyard.errors import InvalidDataError
 from tuneyard.job.inputs import find_inputs
@@ -29,7 +29,7 @@ def broken(request, whole, tmp_path):
     breaks, name = BROKEN[request.param]
     folder = shutil.copytree(whole, tmp_path / "model")
     breaks(folder)
-    lay_out(tmp_path / "store")
+    deliver_inputs(tmp_path / "store")
     serving.put(tmp_path / "store", MODEL, folder, kind="model")
     return open_store((tmp_path / "store").as_uri()), name
 

@@ -26,8 +26,8 @@ def load(store, workdir, model=f"s3://{serving.TUNED}", flags=None, **more):
     return load_models(placement, app_settings(values.vllm_engine_args), "cpu")
 
 
-def test_adapters_share_the_weights_of_their_base(laid_out, tmp_path):
-    tuned, base, other = load(laid_out.store, tmp_path, adapters={"other": serving.OTHER})
+def test_adapters_share_the_weights_of_their_base(stored_models, tmp_path):
+    tuned, base, other = load(stored_models.store, tmp_path, adapters={"other": serving.OTHER})
     assert [one.names for one in (tuned, base, other)] == [("tuned",), ("tiny",), ("other",)]
     assert [one.parent for one in (tuned, base, other)] == ["tiny", "", "tiny"]
     own = {weight.data_ptr() for weight in base.model.parameters()}
@@ -36,34 +36,34 @@ def test_adapters_share_the_weights_of_their_base(laid_out, tmp_path):
         assert shared == own
 
 
-def test_adapter_whose_initialization_changes_the_base_gets_its_own_copy(laid_out, tmp_path):
+def test_adapter_whose_initialization_changes_the_base_gets_its_own_copy(stored_models, tmp_path):
     """peft repeats PiSSA's beginning when it loads an adapter, which writes into the base's weights."""
     import torch
 
-    base = laid_out.beside / "base"
+    base = stored_models.beside / "base"
     folder = serving.make_adapter(base, tmp_path / "pissa", seed=5, init_lora_weights="pissa")
     key = "default-bucket/models/pissa"
-    serving.put(laid_out.store, key, folder, kind="model")
-    plain, adapted = load(laid_out.store, tmp_path, f"s3://{serving.BASE}", adapters={"pissa": key})
-    (untouched,) = load(laid_out.store, tmp_path, f"s3://{serving.BASE}")
+    serving.put(stored_models.store, key, folder, kind="model")
+    plain, adapted = load(stored_models.store, tmp_path, f"s3://{serving.BASE}", adapters={"pissa": key})
+    (untouched,) = load(stored_models.store, tmp_path, f"s3://{serving.BASE}")
     assert "pissa" in json.loads((folder / "adapter_config.json").read_text())["init_lora_weights"]
     for one, two in zip(plain.model.parameters(), untouched.model.parameters(), strict=True):
         assert torch.equal(one, two)
     assert adapted.names == ("pissa",)
 
 
-def test_requested_dtype_is_used(laid_out, tmp_path):
+def test_requested_dtype_is_used(stored_models, tmp_path):
     import torch
 
-    (full,) = load(laid_out.store, tmp_path, f"s3://{serving.FULL}", {"dtype": "bfloat16"})
+    (full,) = load(stored_models.store, tmp_path, f"s3://{serving.FULL}", {"dtype": "bfloat16"})
     assert full.model.dtype == torch.bfloat16
 
 
-def test_max_model_len_beyond_the_model_s_context_is_refused(laid_out, tmp_path):
-    (full,) = load(laid_out.store, tmp_path, f"s3://{serving.FULL}", {"max_model_len": 64})
+def test_max_model_len_beyond_the_model_s_context_is_refused(stored_models, tmp_path):
+    (full,) = load(stored_models.store, tmp_path, f"s3://{serving.FULL}", {"max_model_len": 64})
     assert full.limit == 64
     with pytest.raises(InvalidValuesError, match="exceeds the model's context of 2048"):
-        load(laid_out.store, tmp_path, f"s3://{serving.FULL}", {"max_model_len": 4096})
+        load(stored_models.store, tmp_path, f"s3://{serving.FULL}", {"max_model_len": 4096})
 
 
 def tiny(tmp_path, kind, config):
@@ -98,33 +98,33 @@ def test_model_without_a_context_limit_gets_a_logged_default(tmp_path, caplog):
     assert "the context is 2048 tokens. Set another with vllm_engine_args.max_model_len." in caplog.text
 
 
-def test_verified_files_that_are_no_model_are_refused(laid_out, tmp_path):
+def test_verified_files_that_are_no_model_are_refused(stored_models, tmp_path):
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd/config.json").write_text('{"model_type": "nothing-known"}')
-    serving.put(laid_out.store, "default-bucket/models/odd", tmp_path / "odd", kind="model")
+    serving.put(stored_models.store, "default-bucket/models/odd", tmp_path / "odd", kind="model")
     with pytest.raises(InvalidDataError, match=r"'default-bucket/models/odd' can't be loaded"):
-        load(laid_out.store, tmp_path, "s3://default-bucket/models/odd")
+        load(stored_models.store, tmp_path, "s3://default-bucket/models/odd")
 
 
-def test_adapter_that_lacks_weights_is_refused(laid_out, tmp_path):
+def test_adapter_that_lacks_weights_is_refused(stored_models, tmp_path):
     from safetensors.torch import load_file, save_file
 
-    folder = serving.make_adapter(laid_out.beside / "base", tmp_path / "lacking", seed=6)
+    folder = serving.make_adapter(stored_models.beside / "base", tmp_path / "lacking", seed=6)
     path = folder / "adapter_model.safetensors"
     weights = load_file(path)
     weights.pop(sorted(weights)[0])
     save_file(weights, path, metadata={"format": "pt"})
-    serving.put(laid_out.store, "default-bucket/models/lacking", folder, kind="model")
+    serving.put(stored_models.store, "default-bucket/models/lacking", folder, kind="model")
     with pytest.raises(InvalidDataError, match="lacks weights"):
-        load(laid_out.store, tmp_path, f"s3://{serving.BASE}", adapters={"x": "default-bucket/models/lacking"})
+        load(stored_models.store, tmp_path, f"s3://{serving.BASE}", adapters={"x": "default-bucket/models/lacking"})
 
 
-def test_pickled_weights_are_never_opened(laid_out, tmp_path):
+def test_pickled_weights_are_never_opened(stored_models, tmp_path):
     """Vetting refuses them before; the libraries are configured to refuse them too."""
     from tuneyard.serving.loading import load_models
 
     folder, canary = tmp_path / "pickled", tmp_path / "canary"
-    shutil.copytree(laid_out.beside / "full", folder)
+    shutil.copytree(stored_models.beside / "full", folder)
     (folder / "model.safetensors").unlink()
     torch_like = pickle.dumps(Opens(str(canary)))
     with zipfile.ZipFile(folder / "pytorch_model.bin", "w") as archive:

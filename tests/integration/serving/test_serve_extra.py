@@ -80,9 +80,9 @@ def test_hidden_packages_are_those_of_training_alone() -> None:
     assert not {"torch", "transformers", "peft", "fastapi", "openai", "pydantic"} & set(hidden)
 
 
-def test_server_with_only_its_extra_answers(laid_out, tmp_path: Path, hidden: dict[str, str]) -> None:
+def test_server_with_only_its_extra_answers(stored_models, tmp_path: Path, hidden: dict[str, str]) -> None:
     adapters = {"other": serving.OTHER}
-    running = serving.start(serving.values(adapters=adapters), laid_out.store, tmp_path / "w", **hidden)
+    running = serving.start(serving.values(adapters=adapters), stored_models.store, tmp_path / "w", **hidden)
     try:
         client = openai.OpenAI(base_url=running.url, api_key=running.key, max_retries=0)
         for model in ("tuned", "other", "tiny"):
@@ -97,9 +97,11 @@ def test_server_with_only_its_extra_answers(laid_out, tmp_path: Path, hidden: di
         running.process.wait()
 
 
-def test_server_without_a_package_of_its_extra_fails(laid_out, tmp_path: Path, hidden: dict[str, str]) -> None:
-    """So hiding is what it is taken for."""
+def test_server_without_a_package_of_its_extra_fails(stored_models, tmp_path: Path, hidden: dict[str, str]) -> None:
+    """This shows that a hidden package is really not found."""
     less = json.dumps([*json.loads(hidden["HIDDEN_PACKAGES"]), "peft"])
-    running = serving.start(serving.values(), laid_out.store, tmp_path / "w", **{**hidden, "HIDDEN_PACKAGES": less})
+    running = serving.start(
+        serving.values(), stored_models.store, tmp_path / "w", **{**hidden, "HIDDEN_PACKAGES": less}
+    )
     assert running.process.wait(120) != 0
     assert "peft" in running.log.read_text()

@@ -62,19 +62,19 @@ def expected(beside: Path, adapter: str) -> str:
 
 
 @pytest.mark.parametrize("model", NAMES)
-def test_each_name_answers_with_its_own_weights(server, laid_out, model):
-    assert content_of(server, model) == expected(laid_out.beside, NAMES[model])
+def test_each_name_answers_with_its_own_weights(server, stored_models, model):
+    assert content_of(server, model) == expected(stored_models.beside, NAMES[model])
 
 
-def test_adapters_change_the_base_s_answers(laid_out):
-    assert len({expected(laid_out.beside, adapter) for adapter in NAMES.values()}) == len(NAMES)
+def test_adapters_change_the_base_s_answers(stored_models):
+    assert len({expected(stored_models.beside, adapter) for adapter in NAMES.values()}) == len(NAMES)
 
 
-def test_concurrent_requests_to_several_models_are_independent(server, laid_out):
+def test_concurrent_requests_to_several_models_are_independent(server, stored_models):
     names = [*NAMES] * 6
     with ThreadPoolExecutor(6) as pool:
         answers = list(pool.map(lambda model: content_of(server, model), names))
-    assert answers == [expected(laid_out.beside, NAMES[model]) for model in names]
+    assert answers == [expected(stored_models.beside, NAMES[model]) for model in names]
 
 
 def test_models_are_listed_requested_first_and_adapters_with_their_base(server):
@@ -152,13 +152,13 @@ def client(server: serving.Server) -> openai.OpenAI:
 
 
 @pytest.mark.parametrize("seed", [0, 7, -1, 2**62])
-def test_seed_gives_the_same_answer_as_plain_transformers(client, laid_out, seed):
+def test_seed_gives_the_same_answer_as_plain_transformers(client, stored_models, seed):
     for model, adapter in NAMES.items():
         answer = client.chat.completions.create(model=model, messages=QUESTION, seed=seed, **SAMPLED)
-        assert answer.choices[0].message.content == sampled_alone(laid_out.beside, adapter, seed)
+        assert answer.choices[0].message.content == sampled_alone(stored_models.beside, adapter, seed)
 
 
-def test_seed_gives_the_same_answer_among_concurrent_requests(client, laid_out):
+def test_seed_gives_the_same_answer_among_concurrent_requests(client, stored_models):
     """Among requests to the same and other models, with the same, another and no seed, whole and streamed."""
 
     def ask(model: str, seed: int | None, stream: bool) -> str:
@@ -174,7 +174,7 @@ def test_seed_gives_the_same_answer_among_concurrent_requests(client, laid_out):
         answers = list(pool.map(lambda each: ask(*each), requests))
     for (model, seed, _), answer in zip(requests, answers, strict=True):
         if seed is not None:
-            assert answer == sampled_alone(laid_out.beside, NAMES[model], seed)
+            assert answer == sampled_alone(stored_models.beside, NAMES[model], seed)
     without = [answer for (_, seed, _), answer in zip(requests, answers, strict=True) if seed is None]
     assert len(set(without)) == len(without)
 
@@ -251,13 +251,13 @@ def test_ignored_engine_flags_are_logged(server):
     assert "Flags without effect where vLLM is not installed: gpu_memory_utilization." in server.log.read_text()
 
 
-def test_prompts_of_200_conversations_have_the_token_ids_of_training(server, laid_out):
+def test_prompts_of_200_conversations_have_the_token_ids_of_training(server, stored_models):
     from lab.training import conversations
     from tuneyard.data import ChatEncoder, load_tokenizer, read_rows
 
-    path = laid_out.beside / "conversations.jsonl"
+    path = stored_models.beside / "conversations.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in conversations(200)), encoding="utf-8")
-    encoder = ChatEncoder(load_tokenizer(laid_out.beside / "base", KeepOriginal()))
+    encoder = ChatEncoder(load_tokenizer(stored_models.beside / "base", KeepOriginal()))
     count = 0
     for row in read_rows([path]):
         numbers = [number for number, message in enumerate(row.messages) if message.role == "assistant"]

@@ -24,8 +24,8 @@ def ended(server: serving.Server) -> tuple[int, str]:
 
 
 @pytest.fixture
-def copied(laid_out, tmp_path) -> Path:
-    return shutil.copytree(laid_out.store, tmp_path / "store")
+def copied(stored_models, tmp_path) -> Path:
+    return shutil.copytree(stored_models.store, tmp_path / "store")
 
 
 @pytest.mark.parametrize(
@@ -97,8 +97,8 @@ def test_empty_key_where_the_values_name_one_is_exit_3(copied, tmp_path, key, mo
     assert "Verifying" not in log
 
 
-def test_open_server_is_logged_as_open_and_finishes_answers_at_sigterm(laid_out, tmp_path):
-    server = serving.start(serving.values(f"s3://{serving.FULL}"), laid_out.store, tmp_path / "w", key="")
+def test_open_server_is_logged_as_open_and_finishes_answers_at_sigterm(stored_models, tmp_path):
+    server = serving.start(serving.values(f"s3://{serving.FULL}"), stored_models.store, tmp_path / "w", key="")
     try:
         assert server.ready()["models"] == ["full"]
         assert server.ask("/v1/models")[0] == 200

@@ -84,9 +84,9 @@ WRONG_CHATS = {
     "chat_template can't be set by a request": {"chat_template_kwargs": {"chat_template": "{{ 7 * 7 }}"}},
     "tokenize can't be set by a request": {"chat_template_kwargs": {"tokenize": False}},
     "messages, tools can't be set by a request": {"chat_template_kwargs": {"messages": [], "tools": [], "own": 1}},
-    "'\\ud800' in it, which is half of a character": {"messages": [{"role": "user", "content": "a\ud800b"}]},
-    "'\\udfff' in it": {"chat_template_kwargs": {"own": ["\udfff"]}},
-    "'\\udc00' in it": {"\udc00": 1},
+    "contains the unpaired surrogate '\\ud800'": {"messages": [{"role": "user", "content": "a\ud800b"}]},
+    "surrogate '\\udfff'": {"chat_template_kwargs": {"own": ["\udfff"]}},
+    "surrogate '\\udc00'": {"\udc00": 1},
     "at most 2048": {"messages": [{"role": "user", "content": "yard " * 3000}]},
 }
 

@@ -54,10 +54,10 @@ def _tamper(rng: random.Random, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("number", range(TAMPERED))
-def test_tampered_model_is_never_placed(laid_out, tmp_path: Path, number: int) -> None:
+def test_tampered_model_is_never_placed(stored_models, tmp_path: Path, number: int) -> None:
     rng = random.Random(f"{SEED} {number}")
     store = tmp_path / "store"
-    shutil.copytree(laid_out.store, store)
+    shutil.copytree(stored_models.store, store)
     how = _tamper(rng, store / rng.choice([serving.BASE, serving.TUNED]))
     values = InferenceValues.model_validate(serving.values())
     with pytest.raises(TuneyardError) as caught:
@@ -66,9 +66,9 @@ def test_tampered_model_is_never_placed(laid_out, tmp_path: Path, number: int) -
     assert caught.value.exit_code in (4, 7), how
 
 
-def test_tampered_model_never_becomes_ready(laid_out, tmp_path: Path) -> None:
+def test_tampered_model_never_becomes_ready(stored_models, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    shutil.copytree(laid_out.store, store)
+    shutil.copytree(stored_models.store, store)
     weights = store / serving.TUNED / "adapter_model.safetensors"
     body = weights.read_bytes()
     weights.write_bytes(body[:-1] + bytes([body[-1] ^ 1]))

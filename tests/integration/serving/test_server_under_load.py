@@ -41,7 +41,7 @@ class Client:
         assert body.rstrip().endswith(b"data: [DONE]"), body[-200:]
         return status
 
-    async def leave_mid_answer(self) -> int:
+    async def disconnect_during_the_response(self) -> int:
         more = {"model": "other", "stream": True, "max_tokens": 400}
         reader, writer = await self.send(json.dumps({**QUESTION, **more}).encode())
         status = int((await reader.readline()).split()[1])
@@ -49,7 +49,7 @@ class Client:
         writer.transport.abort()
         return status
 
-    async def leave_mid_question(self) -> int:
+    async def disconnect_during_the_request(self) -> int:
         _, writer = await self.send(b'{"model": "tuned", "messages": [', length=5000)
         await asyncio.sleep(self.random.random())
         writer.transport.abort()
@@ -58,13 +58,13 @@ class Client:
     async def break_json(self) -> int:
         return (await self.whole(b'{"model": "tuned", "messages": [{]'))[0]
 
-    async def ask_a_megabyte(self) -> int:
+    async def send_a_megabyte(self) -> int:
         return (await self.whole({"model": "tuned", "messages": [{"role": "user", "content": "yard " * 200_000}]}))[0]
 
-    async def ask_nobody(self) -> int:
+    async def request_an_unknown_model(self) -> int:
         return (await self.whole({**QUESTION, "model": "nobody"}))[0]
 
-    async def ask_without_the_key(self) -> int:
+    async def send_without_the_key(self) -> int:
         return (await self.whole({**QUESTION, "model": "tuned"}, key=""))[0]
 
     async def send(
@@ -104,12 +104,12 @@ def _unchunked(text: bytes) -> bytes:
 WANTED = {
     "ask": {200},
     "stream_read_slowly": {200},
-    "leave_mid_answer": {200},
-    "leave_mid_question": {0},
+    "disconnect_during_the_response": {200},
+    "disconnect_during_the_request": {0},
     "break_json": {400},
-    "ask_a_megabyte": {400, 413},
-    "ask_nobody": {404},
-    "ask_without_the_key": {401},
+    "send_a_megabyte": {400, 413},
+    "request_an_unknown_model": {404},
+    "send_without_the_key": {401},
 }
 
 
@@ -132,9 +132,9 @@ def settled(process: psutil.Process, look: str, most: int) -> int:
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("count", [60, pytest.param(1000, marks=pytest.mark.soak)])
-def test_many_concurrent_clients_get_the_same_answers_and_leak_nothing(laid_out, tmp_path, count):
+def test_many_concurrent_clients_get_the_same_answers_and_leak_nothing(stored_models, tmp_path, count):
     adapters = {"other": serving.OTHER}
-    running = serving.start(serving.values(adapters=adapters), laid_out.store, tmp_path)
+    running = serving.start(serving.values(adapters=adapters), stored_models.store, tmp_path)
     try:
         running.ready()
         process = psutil.Process(running.process.pid)

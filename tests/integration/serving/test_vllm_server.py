@@ -28,7 +28,7 @@ def content_of(server: serving.Server, model: str) -> str:
 
 @pytest.mark.timeout(900)
 def test_vllm_answers_as_our_own_server_and_has_no_open_route(tmp_path):
-    serving.lay_out(tmp_path / "store", tmp_path / "beside", hidden=256)  # vLLM's CPU kernels want heads of 64
+    serving.put_models(tmp_path / "store", tmp_path / "beside", hidden=256)  # vLLM's CPU kernels want heads of 64
     adapters = {"other": serving.OTHER}
     flags = {"max_model_len": 256, "enforce_eager": True, "dtype": "float32", "max_num_seqs": 4}
     values = serving.values(adapters=adapters, vllm_engine_args=flags)

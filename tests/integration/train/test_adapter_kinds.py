@@ -6,7 +6,17 @@ import re
 import pytest
 import torch
 
-from lab.training import ARGUMENTS, MODEL, REMOTE, changed, killed_and_resumed, lay_out, metrics, train, train_here
+from lab.training import (
+    ARGUMENTS,
+    MODEL,
+    REMOTE,
+    changed,
+    deliver_inputs,
+    killed_and_resumed,
+    metrics,
+    train,
+    train_here,
+)
 from tuneyard.errors import InvalidValuesError
 from tuneyard.serving import place_models
 from tuneyard.serving.flags import app_settings
@@ -45,7 +55,7 @@ def trained(tmp_path_factory):
     stores = {}
     for kind in KINDS:
         folder = tmp_path_factory.mktemp(kind)
-        lay_out(folder / "store")
+        deliver_inputs(folder / "store")
         stores[kind] = folder / "store"
         killed_and_resumed(values(kind), folder / "store", folder, kill_at=4)
     return stores
@@ -101,7 +111,7 @@ def test_an_adapter_that_vllm_refuses_can_be_merged(kind, trained, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "why", "way"),
     [
-        ("dora", "use_dora gives it decomposed weights", "mergeAdapter=true"),
+        ("dora", "use_dora adds decomposed weights", "mergeAdapter=true"),
         ("vera", "peft_type is not LoRA", "mergeAdapter=true"),
         ("ia3", "peft_type is not LoRA", "mergeAdapter=true"),
         ("prompt", "peft_type is not LoRA", "can't be merged"),
@@ -121,7 +131,7 @@ def test_vllm_refuses_by_name_and_a_notice_precedes_the_training(kind, why, way,
 
 
 @pytest.mark.parametrize("kind", ["rslora"])
-def test_vllm_takes_a_rank_stabilized_adapter_without_a_notice(kind, trained, tmp_path):
+def test_vllm_accepts_a_rank_stabilized_adapter_without_a_notice(kind, trained, tmp_path):
     _, placement, served = loaded(trained[kind], tmp_path)
     command = build_command(served, placement, host="127.0.0.1", port=1, guarded=False, on_cpu=True, finish_seconds=5)
     assert "--enable-lora" in command
@@ -131,7 +141,7 @@ def test_vllm_takes_a_rank_stabilized_adapter_without_a_notice(kind, trained, tm
 
 
 def test_a_prompt_starts_from_a_text_and_no_published_file_names_this_machine(tmp_path):
-    lay_out(tmp_path / "store")
+    deliver_inputs(tmp_path / "store")
     kwargs = {"num_virtual_tokens": 4, "prompt_tuning_init": "TEXT", "prompt_tuning_init_text": "What is a yard?"}
     served = values("prompt", **{f"{CONF}.peft_kwargs": kwargs, ARGUMENTS + "gradient_checkpointing": True})
     assert train_here(served, tmp_path / "store", tmp_path / "work") == 0
@@ -178,7 +188,7 @@ def test_merging_a_prompt_is_refused_before_the_training(tmp_path):
 @pytest.mark.soak
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_have_the_losses_of_one(kind, tmp_path):
-    lay_out(tmp_path / "store")
+    deliver_inputs(tmp_path / "store")
     kwargs = {name: value for name, value in KINDS[kind]["peft_kwargs"].items() if not name.endswith("_dropout")}
     losses = {}
     for processes in (1, 2):

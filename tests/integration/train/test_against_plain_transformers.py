@@ -28,7 +28,7 @@ from lab.training import (
     REMOTE,
     changed,
     conversations,
-    lay_out,
+    deliver_inputs,
     metrics,
     preferences,
     train,
@@ -68,8 +68,8 @@ def folder(tmp_path_factory):
     return make_model(tmp_path_factory.mktemp("model") / "tiny")
 
 
-def laid_out(folder, tmp_path, rows=ROWS):
-    lay_out(tmp_path / "store", folder=folder, rows=rows)
+def delivered_store(folder, tmp_path, rows=ROWS):
+    deliver_inputs(tmp_path / "store", folder=folder, rows=rows)
     return tmp_path / "store"
 
 
@@ -148,21 +148,21 @@ def compare(store, plain, *, share=2e-3):
 @pytest.mark.parametrize("per_device", [1, 2, 4])
 @pytest.mark.parametrize("kind", ["lora", "full"])
 def test_accumulation_and_micro_batches_make_the_step_of_one_batch(kind, per_device, folder, tmp_path):
-    store = laid_out(folder, tmp_path)
+    store = delivered_store(folder, tmp_path)
     assert train_here(changed(**EXACT, **{CONF: KINDS[kind]}, **batches(per_device)), store, tmp_path / "work") == 0
     compare(store, plain_sft(folder, KINDS[kind]))
 
 
 @pytest.mark.parametrize("kind", ["dora", "rslora", "vera", "ia3", "prompt"])
 def test_every_kind_of_adapter_makes_pefts_own_steps(kind, folder, tmp_path):
-    store = laid_out(folder, tmp_path)
+    store = delivered_store(folder, tmp_path)
     assert train_here(changed(**EXACT, **{CONF: KINDS[kind]}, **batches(2)), store, tmp_path / "work") == 0
     compare(store, plain_sft(folder, KINDS[kind]))
 
 
 @pytest.mark.parametrize("kind", ["lora", "full"])
 def test_two_processes_make_the_step_of_one_batch(kind, folder, tmp_path):
-    store = laid_out(folder, tmp_path)
+    store = delivered_store(folder, tmp_path)
     train(changed(**EXACT, **{CONF: KINDS[kind]}, **batches(1), finetuningGpus=2), store, tmp_path / "work")
     compare(store, plain_sft(folder, KINDS[kind]))
 
@@ -207,21 +207,21 @@ DPO = {
 @pytest.mark.parametrize("per_device", [1, 4])
 @pytest.mark.parametrize("kind", ["lora", "full"])
 def test_preferences_make_the_papers_steps(kind, per_device, folder, tmp_path):
-    store = laid_out(folder, tmp_path, PAIRS)
+    store = delivered_store(folder, tmp_path, PAIRS)
     values = changed(**EXACT, **DPO, **{CONF: KINDS[kind]}, **batches(per_device))
     assert train_here(values, store, tmp_path / "work") == 0
     compare(store, plain_dpo(folder, KINDS[kind]))
 
 
 def test_preferences_on_two_processes_make_the_papers_steps(folder, tmp_path):
-    store = laid_out(folder, tmp_path, PAIRS)
+    store = delivered_store(folder, tmp_path, PAIRS)
     values = changed(**EXACT, **DPO, **{CONF: KINDS["lora"]}, **batches(1), finetuningGpus=2)
     train(values, store, tmp_path / "work")
     compare(store, plain_dpo(folder, KINDS["lora"]))
 
 
 def test_label_smoothing_is_the_share_of_the_uniform_distribution(folder, tmp_path):
-    store = laid_out(folder, tmp_path)
+    store = delivered_store(folder, tmp_path)
     values = changed(**EXACT, **{CONF: KINDS["lora"], ARGUMENTS + "label_smoothing_factor": 0.2}, **batches(2))
     assert train_here(values, store, tmp_path / "work") == 0
     compare(store, plain_sft(folder, KINDS["lora"], smoothing=0.2))
@@ -238,7 +238,7 @@ def test_label_smoothing_is_the_share_of_the_uniform_distribution(folder, tmp_pa
     ],
 )
 def test_the_learning_rate_is_scaled_by_overrides(overrides, scale, folder, tmp_path):
-    store = laid_out(folder, tmp_path)
+    store = delivered_store(folder, tmp_path)
     rate = RATE / 16
     values = changed(
         **{**EXACT, ARGUMENTS + "learning_rate": rate, CONFIG + "overrides": overrides, CONF: KINDS["lora"]},
@@ -251,7 +251,7 @@ def test_the_learning_rate_is_scaled_by_overrides(overrides, scale, folder, tmp_
 
 
 def test_the_evaluation_is_the_mean_over_the_trained_tokens_of_all_validation_rows(folder, tmp_path):
-    store = laid_out(folder, tmp_path)
+    store = delivered_store(folder, tmp_path)
     validation = {"type": "CONCATENATION", "datasets": [{"path": "default-bucket/datasets/chat.jsonl"}]}
     values = changed(
         **{
@@ -303,7 +303,7 @@ def test_disabled_dropout_leaves_nothing_random_and_enabled_dropout_does(folder,
         "off": {**drops, CONFIG + "dpo_args.disable_dropout": True},
         "on": {**drops, CONFIG + "dpo_args.disable_dropout": False},
     }.items():
-        store = laid_out(folder, tmp_path / name, PAIRS)
+        store = delivered_store(folder, tmp_path / name, PAIRS)
         assert train_here(changed(**{**EXACT, **DPO, **batches(2), **more}), store, tmp_path / name / "work") == 0
         losses[name] = logged(store, "loss")
     plain = plain_dpo(folder, KINDS["lora"])
@@ -323,7 +323,7 @@ def test_the_loss_of_a_mixture_of_experts_is_the_models_own_with_its_balance(tmp
     )  # fmt: skip
     torch.manual_seed(0)
     MixtralForCausalLM(config).save_pretrained(tmp_path / "experts")
-    store = laid_out(tmp_path / "experts", tmp_path)
+    store = delivered_store(tmp_path / "experts", tmp_path)
     conf = {"peft_type": "LORA", "peft_kwargs": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]}}
     assert train_here(changed(**EXACT, **{CONF: conf}, **batches(TOTAL)), store, tmp_path / "work") == 0
 
@@ -349,7 +349,7 @@ def test_a_recurrent_model_trains_as_plain_transformers_with_pairs_too(tmp_path)
     MambaForCausalLM(config).save_pretrained(tmp_path / "mamba")
     conf = {"peft_type": "NO_PEFT"}
     for name, rows, more, plain_of in (("sft", ROWS, {}, plain_sft), ("dpo", PAIRS, DPO, plain_dpo)):
-        store = laid_out(tmp_path / "mamba", tmp_path / name, rows)
+        store = delivered_store(tmp_path / "mamba", tmp_path / name, rows)
         values = changed(**{**EXACT, **more, CONF: conf, **batches(4), ARGUMENTS + "learning_rate": RATE})
         assert train_here(values, store, tmp_path / name / "work") == 0
         plain = plain_of(tmp_path / "mamba", conf)
@@ -368,7 +368,7 @@ def test_noise_on_embeddings_is_per_conversation_in_a_training(folder, tmp_path,
         return real(self, module, inputs, embeddings)
 
     monkeypatch.setattr(EmbeddingNoise, "_add", seen)
-    store = laid_out(folder, tmp_path)
+    store = delivered_store(folder, tmp_path)
     values = changed(**EXACT, **{CONF: KINDS["full"], ARGUMENTS + "neftune_noise_alpha": 5}, **batches(4))
     assert train_here(values, store, tmp_path / "work") == 0
     assert len(bounds) == STEPS

@@ -7,7 +7,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from lab.training import ARGUMENTS, MODEL, REMOTE, changed, lay_out, train_here
+from lab.training import ARGUMENTS, MODEL, REMOTE, changed, deliver_inputs, train_here
 from tuneyard.serving import place_models
 from tuneyard.serving.flags import app_settings
 from tuneyard.serving.loading import load_models
@@ -24,7 +24,7 @@ SHORT = {ARGUMENTS + "num_train_epochs": 1, ARGS: {**ROTATION, **SAME, "attentio
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("adapter")
-    lay_out(folder / "store")
+    deliver_inputs(folder / "store")
     assert train_here(changed(mergeAdapter=True, **SHORT), folder / "store", folder / "work") == 0
     return folder / "store"
 
@@ -68,7 +68,7 @@ def test_vllm_gets_the_entries(trained, tmp_path):
 
 
 def test_a_whole_model_has_them_in_its_own_config(tmp_path):
-    lay_out(tmp_path / "store")
+    deliver_inputs(tmp_path / "store")
     whole = {"finetuning_config.peft_conf": {"peft_type": "NO_PEFT"}, ARGUMENTS + "learning_rate": 1e-3}
     assert train_here(changed(**SHORT, **whole), tmp_path / "store", tmp_path / "work") == 0
     final = tmp_path / "store" / REMOTE / "checkpoint-final"

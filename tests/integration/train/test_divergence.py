@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lab.tiny_models import make_model
-from lab.training import ARGUMENTS, REMOTE, changed, conversations, lay_out, train, train_here
+from lab.training import ARGUMENTS, REMOTE, changed, conversations, deliver_inputs, train, train_here
 from tuneyard.errors import DivergedError
 from tuneyard.train.divergence import Finite
 
@@ -26,7 +26,7 @@ SHORT = {ARGUMENTS + "num_train_epochs": 1, ARGUMENTS + "logging_steps": 1, ARGU
     ],
 )
 def test_a_rate_that_is_far_too_high_ends_the_run_with_its_step_and_rows(kind, tmp_path):
-    lay_out(tmp_path / "store")
+    deliver_inputs(tmp_path / "store")
     values = changed(**{**SHORT, ARGUMENTS + "learning_rate": 1e30, ARGUMENTS + "eval_strategy": "no", **kind})
     with pytest.raises(DivergedError, match=r"of step [23] is (nan|inf|0 while its loss is 5)") as caught:
         train_here(values, tmp_path / "store", tmp_path / "work")
@@ -58,7 +58,7 @@ def spoilt_model(folder, name):
     ],
 )
 def test_a_base_with_nan_stops_before_or_in_the_first_step(name, words, tmp_path):
-    lay_out(tmp_path / "store", folder=spoilt_model(tmp_path / "model", name))
+    deliver_inputs(tmp_path / "store", folder=spoilt_model(tmp_path / "model", name))
     log = train(changed(**SHORT), tmp_path / "store", tmp_path / "work", code=3)
     assert words in log
     assert not list((tmp_path / "store" / REMOTE).glob("checkpoint-*"))
@@ -67,7 +67,7 @@ def test_a_base_with_nan_stops_before_or_in_the_first_step(name, words, tmp_path
 def test_a_row_whose_loss_is_not_finite_is_named(tmp_path, monkeypatch):
     from tuneyard.train.trainer import SFTTrainer
 
-    lay_out(tmp_path / "store", rows=conversations(25))
+    deliver_inputs(tmp_path / "store", rows=conversations(25))
     real = SFTTrainer._cross_entropy
     counted = []
 
@@ -93,7 +93,7 @@ def test_a_row_whose_loss_is_not_finite_is_named(tmp_path, monkeypatch):
 def test_an_evaluation_that_is_not_finite_ends_the_run(tmp_path, monkeypatch):
     from tuneyard.train.trainer import SFTTrainer
 
-    lay_out(tmp_path / "store")
+    deliver_inputs(tmp_path / "store")
     monkeypatch.setattr(SFTTrainer, "evaluated", lambda self, model, inputs: [float("nan"), 1.0])
     with pytest.raises(DivergedError, match="eval_loss is nan after step 4"):
         train_here(changed(), tmp_path / "store", tmp_path / "work")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lab import serving
-from lab.training import MODEL, VALUES, lay_out, train
+from lab.training import MODEL, VALUES, deliver_inputs, train
 from tuneyard.errors import InvalidDataError
 from tuneyard.job.inputs import find_inputs
 from tuneyard.store import open_store
@@ -20,7 +20,7 @@ from tuneyard.values import FinetuneValues
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     """A store with a model and a manifest from someone with write access."""
-    lay_out(tmp_path / "store")
+    deliver_inputs(tmp_path / "store")
     folder = tmp_path / "model"
     shutil.copytree(tmp_path / "store" / MODEL, folder, ignore=shutil.ignore_patterns(".tuneyard"))
     path = folder / "config.json"

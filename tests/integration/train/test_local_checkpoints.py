@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from lab.training import ARGUMENTS, REMOTE, changed, final_sha256, lay_out, metrics, train_here
+from lab.training import ARGUMENTS, REMOTE, changed, deliver_inputs, final_sha256, metrics, train_here
 
 
 @pytest.fixture
 def store(tmp_path):
-    lay_out(tmp_path / "store")
+    deliver_inputs(tmp_path / "store")
     return tmp_path / "store"
 
 

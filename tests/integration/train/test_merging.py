@@ -14,10 +14,10 @@ from transformers import AutoModelForCausalLM
 
 from lab.broken_merges import broken
 from lab.tiny_models import make_model
-from lab.training import REMOTE, VALUES, changed, environment, lay_out, start, train, train_here, write_values
+from lab.training import REMOTE, VALUES, changed, deliver_inputs, environment, start, train, train_here, write_values
 from tuneyard.checkpoints import Experiment
 from tuneyard.errors import IntegrityError
-from tuneyard.job.inputs import nothing_left
+from tuneyard.job.inputs import is_complete
 from tuneyard.store import open_store, write_manifest
 from tuneyard.values import FinetuneValues
 
@@ -41,7 +41,7 @@ def store(tmp_path):
     """A bfloat16 model, as most are published."""
     base = make_model(tmp_path / "base")
     AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16).save_pretrained(base)
-    lay_out(tmp_path / "store", folder=base)
+    deliver_inputs(tmp_path / "store", folder=base)
     return tmp_path / "store"
 
 
@@ -90,7 +90,7 @@ def test_a_refused_merge_leaves_the_adapter_published_and_is_repeated_by_the_nex
     card = (store / REMOTE / MERGED / "README.md").read_text()
     assert "library_name: transformers" in card
     assert "An adapter, merged into `" in card
-    assert "lost by bfloat16" in card
+    assert "divergence due to bfloat16" in card
     assert "nothing to do" in train(MERGING, store, tmp_path / "once-more")
 
 
@@ -113,7 +113,7 @@ def test_a_merge_that_is_killed_or_stopped_leaves_the_adapter_published(store, t
 def test_a_merged_model_of_an_earlier_adapter_is_merged_anew(store, tmp_path):
     assert train_here(MERGING, store, tmp_path / "work") == 0
     values, opened = FinetuneValues.model_validate(MERGING), open_store(store.as_uri())
-    assert nothing_left(values, opened)
+    assert is_complete(values, opened)
     experiment = Experiment(opened, REMOTE)
     found, merged = experiment.finished(), experiment.finished(MERGED)
     assert found is not None
@@ -123,8 +123,8 @@ def test_a_merged_model_of_an_earlier_adapter_is_merged_anew(store, tmp_path):
     path.unlink()
     about = {**merged.about, "adapter": {"content_sha256": "0" * 64}}
     write_manifest(opened, f"{REMOTE}/{MERGED}/manifest.json", replace(merged, about=about))
-    assert not nothing_left(values, opened)
-    assert nothing_left(FinetuneValues.model_validate(VALUES), opened)
+    assert not is_complete(values, opened)
+    assert is_complete(FinetuneValues.model_validate(VALUES), opened)
 
 
 @pytest.mark.parametrize("kind", ["merged twice", "another rotation is written"])

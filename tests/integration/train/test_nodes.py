@@ -8,31 +8,31 @@ import time
 import psutil
 import pytest
 
-from lab.training import ARGUMENTS, REMOTE, changed, lay_out, metrics, start, train, until_step
+from lab.training import ARGUMENTS, REMOTE, changed, deliver_inputs, metrics, start, train, until_step
 
 NO_DROPOUT = {"finetuning_config.peft_conf.peft_kwargs.lora_dropout": 0.0}
 LONG = {ARGUMENTS + "num_train_epochs": 12, ARGUMENTS + "eval_steps": 20, **NO_DROPOUT}
 
 
 @pytest.fixture(scope="module")
-def laid_out(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("laid-out")
-    lay_out(folder / "store")
+def delivered_store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("delivered")
+    deliver_inputs(folder / "store")
     return folder / "store"
 
 
 @pytest.fixture(scope="module")
-def undisturbed(laid_out, tmp_path_factory):
+def undisturbed(delivered_store, tmp_path_factory):
     """The losses of one process without any disturbance."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    store = shutil.copytree(laid_out, folder / "store")
+    store = shutil.copytree(delivered_store, folder / "store")
     train(changed(**LONG), store, folder / "work")
     return losses(store)
 
 
 @pytest.fixture
-def store(laid_out, tmp_path):
-    return shutil.copytree(laid_out, tmp_path / "store")
+def store(delivered_store, tmp_path):
+    return shutil.copytree(delivered_store, tmp_path / "store")
 
 
 def free_port():

@@ -9,8 +9,8 @@ from lab.training import (
     REMOTE,
     changed,
     conversations,
+    deliver_inputs,
     killed_and_resumed,
-    lay_out,
     metrics,
     preferences,
     train,
@@ -37,7 +37,7 @@ DPO = {
 def store(tmp_path_factory):
     """With a run that was killed after its fourth step and resumed."""
     folder = tmp_path_factory.mktemp("preferences")
-    lay_out(folder / "store", rows=preferences(25))
+    deliver_inputs(folder / "store", rows=preferences(25))
     killed_and_resumed(changed(**DPO), folder / "store", folder, kill_at=4)
     return folder / "store"
 
@@ -81,7 +81,7 @@ def test_plan_counts_preferences(store):
 
 
 def test_every_weight_can_be_trained_on_preferences(tmp_path):
-    lay_out(tmp_path / "store", rows=preferences(9))
+    deliver_inputs(tmp_path / "store", rows=preferences(9))
     whole = {CONFIG + "peft_conf": {"peft_type": "NO_PEFT"}, CONFIG + "dpo_args": {"loss_type": "ipo"}}
     values = changed(**{**DPO, **whole, ARGUMENTS + "learning_rate": 1e-3})
     assert train_here(values, tmp_path / "store", tmp_path / "work") == 0
@@ -90,11 +90,11 @@ def test_every_weight_can_be_trained_on_preferences(tmp_path):
 
 
 def test_rows_that_are_not_preferences_are_reported_by_line(tmp_path):
-    lay_out(tmp_path / "store", rows=[*preferences(2), {"prompt": "a", "chosen": "b", "rejected": "b"}])
+    deliver_inputs(tmp_path / "store", rows=[*preferences(2), {"prompt": "a", "chosen": "b", "rejected": "b"}])
     with pytest.raises(InvalidDataError, match="chosen and rejected are equal") as caught:
         train_here(changed(**DPO), tmp_path / "store", tmp_path / "work")
     assert caught.value.problems[0].where.endswith(f"{DATA.rpartition('/')[2]}:3")
-    lay_out(tmp_path / "store", rows=conversations(3))
+    deliver_inputs(tmp_path / "store", rows=conversations(3))
     with pytest.raises(InvalidDataError, match="has no chosen and rejected answers, which dpo trains on"):
         train_here(changed(**DPO), tmp_path / "store", tmp_path / "work")
 
@@ -108,7 +108,7 @@ def test_rows_that_are_not_preferences_are_reported_by_line(tmp_path):
     ],
 )
 def test_unsupported_settings_are_refused_by_name(settings, words, tmp_path):
-    lay_out(tmp_path / "store", rows=preferences(3))
+    deliver_inputs(tmp_path / "store", rows=preferences(3))
     with pytest.raises(InvalidValuesError) as caught:
         train_here(changed(**{**DPO, CONFIG + "dpo_args": settings}), tmp_path / "store", tmp_path / "work")
     assert words in "; ".join(map(str, caught.value.problems))
@@ -116,7 +116,7 @@ def test_unsupported_settings_are_refused_by_name(settings, words, tmp_path):
 
 @pytest.mark.soak
 def test_two_processes_have_the_losses_of_one(tmp_path):
-    lay_out(tmp_path / "store", rows=preferences(25))
+    deliver_inputs(tmp_path / "store", rows=preferences(25))
     exact = {**DPO, CONFIG + "peft_conf.peft_kwargs.lora_dropout": 0.0}
     losses = {}
     for processes in (1, 2):

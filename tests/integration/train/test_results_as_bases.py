@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from lab.training import ARGUMENTS, MODEL, REMOTE, changed, lay_out, train_here
+from lab.training import ARGUMENTS, MODEL, REMOTE, changed, deliver_inputs, train_here
 from tuneyard.delivery import deliver
 from tuneyard.errors import ConflictError, InvalidValuesError, NotFoundError
 from tuneyard.store import open_store, read_manifest
@@ -26,7 +26,7 @@ SHORT = {ARGUMENTS + "num_train_epochs": 1, ARGUMENTS + "eval_strategy": "no"}
 def store(tmp_path_factory):
     """A store with a finished run: an adapter and its merged model."""
     folder = tmp_path_factory.mktemp("finished")
-    lay_out(folder / "store")
+    deliver_inputs(folder / "store")
     train_here(changed(mergeAdapter=True, **SHORT), folder / "store", folder / "work")
     return folder / "store"
 

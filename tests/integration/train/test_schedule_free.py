@@ -15,8 +15,8 @@ from lab.training import (
     REMOTE,
     changed,
     conversations,
+    deliver_inputs,
     killed_and_resumed,
-    lay_out,
     metrics,
     train_here,
 )
@@ -49,7 +49,7 @@ def copied(model):
 @pytest.mark.parametrize("optim", KINDS)
 def test_averages_are_evaluated_and_published(optim, tmp_path):
     folder = make_model(tmp_path / "model")
-    lay_out(tmp_path / "store", folder=folder, rows=ROWS)
+    deliver_inputs(tmp_path / "store", folder=folder, rows=ROWS)
     train_here(changed(**VALUES, **{ARGUMENTS + "optim": optim}), tmp_path / "store", tmp_path / "work")
 
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
@@ -78,7 +78,7 @@ def test_averages_are_evaluated_and_published(optim, tmp_path):
 
 
 def test_a_killed_run_resumes_bit_for_bit(tmp_path):
-    lay_out(tmp_path / "store")
+    deliver_inputs(tmp_path / "store")
     values = changed(
         **{
             ARGUMENTS + "optim": "schedule_free_adamw",

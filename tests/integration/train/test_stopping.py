@@ -13,9 +13,9 @@ from lab.training import (
     ARGUMENTS,
     REMOTE,
     changed,
+    deliver_inputs,
     environment,
     final_sha256,
-    lay_out,
     metrics,
     start,
     train,
@@ -29,7 +29,7 @@ STOPPED_AT = STOP_AFTER + 1
 
 @pytest.fixture
 def store(tmp_path):
-    lay_out(tmp_path / "store")
+    deliver_inputs(tmp_path / "store")
     return tmp_path / "store"
 
 

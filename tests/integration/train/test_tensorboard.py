@@ -6,7 +6,7 @@ import time
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lab.training import ARGUMENTS, REMOTE, changed, lay_out, metrics, start, train_here
+from lab.training import ARGUMENTS, REMOTE, changed, deliver_inputs, metrics, start, train_here
 from tuneyard.errors import DivergedError
 
 SHOWN = {"train/loss": "loss", "train/learning_rate": "learning_rate", "eval/loss": "eval_loss"}
@@ -15,7 +15,7 @@ EACH_STEP = {"runTensorboard": True, ARGUMENTS + "logging_steps": 1, ARGUMENTS +
 
 @pytest.fixture
 def store(tmp_path):
-    lay_out(tmp_path / "store")
+    deliver_inputs(tmp_path / "store")
     return tmp_path / "store"
 
 

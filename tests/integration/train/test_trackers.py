@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from lab.training import ARGUMENTS, VALUES, changed, lay_out, metrics, train
+from lab.training import ARGUMENTS, VALUES, changed, deliver_inputs, metrics, train
 from lab.written import Bench, Written
 
 TRACKING = "finetuning_config.tracking"
@@ -110,7 +110,7 @@ def test_a_server_that_does_not_answer_is_reported_before_the_start(status, code
 
 
 def test_a_tracker_receives_the_log_of_a_run(tmp_path):
-    lay_out(tmp_path / "store")
+    deliver_inputs(tmp_path / "store")
     with mlflow() as server:
         log = train(changed(SHORT, **tracked(server.url)), tmp_path / "store", tmp_path / "work")
     assert any("loss" in names.split(",") for names in server.logged), log
@@ -118,12 +118,12 @@ def test_a_tracker_receives_the_log_of_a_run(tmp_path):
 
 
 def test_a_server_that_fails_while_training_costs_one_line(tmp_path):
-    lay_out(tmp_path / "store")
+    deliver_inputs(tmp_path / "store")
     with mlflow(batches=1) as server:
         log = train(changed(SHORT, **tracked(server.url)), tmp_path / "store", tmp_path / "work", **QUICK)
     assert log.count("mlflow failed; nothing more of this run is reported to it") == 1, log
     assert "finished" in log
     whole = tmp_path / "whole"
-    lay_out(whole / "store")
+    deliver_inputs(whole / "store")
     train(SHORT, whole / "store", whole / "work")
     assert metrics(tmp_path / "store") == metrics(whole / "store")

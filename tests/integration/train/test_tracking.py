@@ -3,7 +3,7 @@
 import mlflow
 import pytest
 
-from lab.training import changed, lay_out, metrics, train
+from lab.training import changed, deliver_inputs, metrics, train
 from tuneyard.errors import InvalidValuesError
 from tuneyard.network.trackers import tracker_problems
 from tuneyard.values import FinetuneValues, check_values
@@ -14,7 +14,7 @@ FILES = {"MLFLOW_ALLOW_FILE_STORE": "true"}  # MLflow's own server keeps runs in
 
 @pytest.fixture
 def store(tmp_path):
-    lay_out(tmp_path / "store")
+    deliver_inputs(tmp_path / "store")
     return tmp_path / "store"
 
 

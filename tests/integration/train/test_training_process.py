@@ -20,9 +20,9 @@ from lab.training import (
     REMOTE,
     VALUES,
     changed,
+    deliver_inputs,
     environment,
     final_sha256,
-    lay_out,
     metrics,
     start,
     train,
@@ -36,22 +36,22 @@ MERGED = "checkpoint-final-merged"
 
 
 @pytest.fixture(scope="module")
-def laid_out(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("laid-out")
-    lay_out(folder / "store")
+def delivered_store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("delivered")
+    deliver_inputs(folder / "store")
     return folder / "store"
 
 
 @pytest.fixture
-def store(laid_out, tmp_path):
-    return shutil.copytree(laid_out, tmp_path / "store")
+def store(delivered_store, tmp_path):
+    return shutil.copytree(delivered_store, tmp_path / "store")
 
 
 @pytest.fixture(scope="module")
-def finished(laid_out, tmp_path_factory):
+def finished(delivered_store, tmp_path_factory):
     """An undisturbed run."""
     folder = tmp_path_factory.mktemp("finished")
-    store = shutil.copytree(laid_out, folder / "store")
+    store = shutil.copytree(delivered_store, folder / "store")
     log = train(VALUES, store, folder / "work")
     return store, log
 
@@ -346,17 +346,17 @@ def test_a_missing_accelerator_is_exit_8_unless_the_cpu_is_allowed(store, tmp_pa
     ],
     ids=["no base model", "adapter", "distributed", "model only", "nothing to train"],
 )
-def test_unsupported_values_are_reported_in_a_sentence(laid_out, tmp_path, changes, code, words):
-    log = train(changed(**changes), laid_out, tmp_path / "work", code=code)
+def test_unsupported_values_are_reported_in_a_sentence(delivered_store, tmp_path, changes, code, words):
+    log = train(changed(**changes), delivered_store, tmp_path / "work", code=code)
     assert words in log
     assert "Traceback" not in log
-    assert not (laid_out / REMOTE).exists(), "a mistake leaves nothing in the store"
+    assert not (delivered_store / REMOTE).exists(), "a mistake leaves nothing in the store"
 
 
 def test_every_invalid_row_is_listed_before_any_training(tmp_path):
     good = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
     bad = [{"messages": [{"role": "user", "content": "a"}]}, {"text": "a"}]
-    lay_out(tmp_path / "store", rows=[good, bad[0], good, bad[1]])
+    deliver_inputs(tmp_path / "store", rows=[good, bad[0], good, bad[1]])
     log = train(VALUES, tmp_path / "store", tmp_path / "work", code=3)
     name = DATA.rpartition("/")[2]
     assert f"{name}:2" in log

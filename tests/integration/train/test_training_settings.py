@@ -2,7 +2,7 @@
 
 import pytest
 
-from lab.training import ARGUMENTS, DATA, changed, final_sha256, lay_out, metrics, train
+from lab.training import ARGUMENTS, DATA, changed, deliver_inputs, final_sha256, metrics, train
 
 CONFIG = "finetuning_config."
 
@@ -10,7 +10,7 @@ CONFIG = "finetuning_config."
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("settings")
-    lay_out(folder / "store")
+    deliver_inputs(folder / "store")
     return folder / "store"
 
 

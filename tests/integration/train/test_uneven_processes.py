@@ -5,7 +5,7 @@ Takes two trainings of two processes each, since nothing less has more than one 
 
 import pytest
 
-from lab.training import ARGUMENTS, changed, lay_out, metrics, train
+from lab.training import ARGUMENTS, changed, deliver_inputs, metrics, train
 
 LONG = {"role": "assistant", "content": "yard boat model data " * 10}
 ROWS = [
@@ -22,7 +22,7 @@ ONE_STEP = {
 
 
 def test_a_step_is_the_mean_over_its_tokens_or_over_its_processes(tmp_path):
-    lay_out(tmp_path / "store", rows=ROWS)
+    deliver_inputs(tmp_path / "store", rows=ROWS)
     norms = {}
     for across in (True, False):
         remote = f"default-bucket/experiments/{across}"

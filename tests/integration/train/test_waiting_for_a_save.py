@@ -6,7 +6,7 @@ import time
 import pytest
 
 from lab.faulty_store import FaultyStore
-from lab.training import ARGUMENTS, changed, lay_out, train_here
+from lab.training import ARGUMENTS, changed, deliver_inputs, train_here
 from tuneyard.errors import UnavailableError
 
 EVERY = 3
@@ -15,7 +15,7 @@ VALUES = changed(**{ARGUMENTS + "save_steps": EVERY, ARGUMENTS + "eval_strategy"
 
 @pytest.fixture
 def store(tmp_path):
-    lay_out(tmp_path / "store")
+    deliver_inputs(tmp_path / "store")
     return tmp_path / "store"
 
 
@@ -38,12 +38,12 @@ def test_a_step_after_a_save_waits_for_its_commit(store, workdir):
     """The store is slow for the duration of about twenty steps."""
     reached = {}
 
-    def dawdle(verb, key):
+    def delay_commits(verb, key):
         if verb == "create" and key.endswith("manifest.json") and saved_step(key):
             time.sleep(0.5)
             reached[saved_step(key)] = step(workdir)
 
-    assert train_here(VALUES, store, workdir, through=lambda real: FaultyStore(real, before=dawdle)) == 0
+    assert train_here(VALUES, store, workdir, through=lambda real: FaultyStore(real, before=delay_commits)) == 0
     assert reached == {3: 3, 6: 6, 9: 9, 10: 10}
 
 
@@ -51,11 +51,11 @@ def test_an_unreachable_store_delays_no_step(store, workdir):
     """The first save can't be published before the training is past the second."""
     refused = 0
 
-    def be_away(_verb, key):
+    def raise_unavailable(_verb, key):
         nonlocal refused
         if saved_step(key) == EVERY and step(workdir) < 2 * EVERY + 1:
             refused += 1
-            raise UnavailableError("The store is away.")
+            raise UnavailableError("The store is unreachable.")
 
-    assert train_here(VALUES, store, workdir, through=lambda real: FaultyStore(real, before=be_away)) == 0
+    assert train_here(VALUES, store, workdir, through=lambda real: FaultyStore(real, before=raise_unavailable)) == 0
     assert refused

@@ -5,12 +5,12 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from lab.training import ARGUMENTS, VALUES, changed, final_sha256, lay_out, start, train
+from lab.training import ARGUMENTS, VALUES, changed, deliver_inputs, final_sha256, start, train
 
 SHORT = changed(**{ARGUMENTS + "max_steps": 2, ARGUMENTS + "eval_strategy": "no"})
 
 
-def _told_to_wait(process) -> str:
+def _wait_notice(process) -> str:
     for line in process.stderr:
         if "waiting up to" in line:
             return line
@@ -20,8 +20,8 @@ def _told_to_wait(process) -> str:
 def test_training_starts_as_soon_as_everything_is_delivered(tmp_path: Path):
     store = tmp_path / "store"
     process = start(SHORT, store, tmp_path / "work", TUNEYARD_WAIT_SECONDS="500")
-    assert "There is no model at 'default-bucket/models/tiny' in" in _told_to_wait(process)
-    lay_out(store)
+    assert "There is no model at 'default-bucket/models/tiny' in" in _wait_notice(process)
+    deliver_inputs(store)
     _, log = process.communicate(timeout=120)
     assert process.returncode == 0, log
     assert "waiting" not in log, "it is logged once"
@@ -35,7 +35,7 @@ def test_an_elapsed_wait_is_exit_4(tmp_path: Path):
 
 def test_sigterm_ends_the_wait(tmp_path: Path):
     process = start(VALUES, tmp_path / "store", tmp_path / "work", TUNEYARD_WAIT_SECONDS="600")
-    _told_to_wait(process)
+    _wait_notice(process)
     process.send_signal(signal.SIGTERM)
     _, log = process.communicate(timeout=300)
     assert process.returncode == 143, log

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.training import ARGUMENTS, DATA, REMOTE, changed, conversations, killed_and_resumed, lay_out
+from lab.training import ARGUMENTS, DATA, REMOTE, changed, conversations, deliver_inputs, killed_and_resumed
 from tuneyard.errors import InvalidDataError
 from tuneyard.estimate import estimate
 from tuneyard.job.inputs import find_inputs
@@ -26,7 +26,7 @@ MIX = {
 
 @pytest.fixture
 def store(tmp_path):
-    lay_out(tmp_path / "store")
+    deliver_inputs(tmp_path / "store")
     opened = open_store((tmp_path / "store").as_uri())
     folder = tmp_path / "more"
     folder.mkdir()

@@ -32,13 +32,13 @@ from lab.finetune_keys import (
     Waits,
     Works,
 )
-from lab.training import MODEL, conversations, lay_out, preferences
+from lab.training import MODEL, conversations, deliver_inputs, preferences
 from lab.training_witness import as_text, witness
 from lab.value_keys import keys_of
 from tuneyard.errors import InvalidValuesError, TuneyardError
 from tuneyard.values import FinetuneValues, check_values
 from tuneyard.values.training import OWNED, SET_ELSEWHERE
-from tuneyard.values.without_effect import AS_IT_IS, NEVER, default_of
+from tuneyard.values.without_effect import ACCEPTED, NEVER, default_of
 
 ROOT = Path(__file__).parents[3]
 BASE: dict[str, Any] = {
@@ -91,7 +91,7 @@ def store(tmp_path_factory):
     from tuneyard.store import Manifest, open_store, upload_tree, write_manifest
 
     folder = tmp_path_factory.mktemp("keys")
-    lay_out(folder / "store", rows=conversations(8))
+    deliver_inputs(folder / "store", rows=conversations(8))
     opened = open_store((folder / "store").as_uri())
     for key, rows in ((ODD, ODD_ROWS), (PAIRS, preferences(6))):
         where, _, name = key.rpartition("/")
@@ -212,7 +212,7 @@ def test_a_key_that_other_values_own_is_refused_by_name(name):
         except InvalidValuesError as error:
             reported += [str(problem) for problem in error.problems]
         else:
-            assert value in (default, False, *AS_IT_IS.get(name, ())), f"{name}: {value} is taken"
+            assert value in (default, False, *ACCEPTED.get(name, ())), f"{name}: {value} is taken"
     reasons = tuple(f"{ARGS}{name}: {words}: " for words in ("has no effect", "is not accepted here"))
     assert any(line.startswith(reasons) for line in reported)
 

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from lab.cluster.workspaces import SECRET, STORE, Workspace, kubectl
-from lab.training import ARGUMENTS, DATA, MODEL, changed, lay_out
+from lab.training import ARGUMENTS, DATA, MODEL, changed, deliver_inputs
 
 WAIT_SECONDS = 240
 """Only ends a broken test: nothing here asserts how long something takes."""
@@ -49,9 +49,9 @@ class TargetLab:
         """Map a key of `lab.training` to the tests' own part of the bucket."""
         return self.workspace.place(key)
 
-    def lay_out(self) -> None:
+    def upload_inputs(self) -> None:
         """Upload the model and the conversations, manifests last, as a delivery does."""
-        lay_out(self.folder / "store", hidden=256)  # vLLM's CPU kernels want heads of 64
+        deliver_inputs(self.folder / "store", hidden=256)  # vLLM's CPU kernels want heads of 64
         self.workspace.upload(self.folder / "store")
 
     def values(self, name: str, *, steps: int = 4, **changes: Any) -> Path:

@@ -29,9 +29,9 @@ QUEUE = os.environ.get("TUNEYARD_TEST_QUEUE", "kaiwo")
 SECRET = "minio-credentials"
 
 
-def kubectl(*arguments: str, given: str | None = None, patience: float = 120) -> str:
+def kubectl(*arguments: str, given: str | None = None, timeout_seconds: float = 120) -> str:
     """Run kubectl and return its standard output; a failure shows its standard error."""
-    done = subprocess.run(["kubectl", *arguments], input=given, capture_output=True, text=True, timeout=patience)
+    done = subprocess.run(["kubectl", *arguments], input=given, capture_output=True, text=True, timeout=timeout_seconds)
     assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
     return done.stdout
 

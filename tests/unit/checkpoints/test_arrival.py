@@ -29,14 +29,14 @@ def damaging(store: Store, key: str, damage: Callable[[Store, str], None]) -> St
     folder = key.rpartition("/")[0]
     written = done = False
 
-    def strike(verb: str, called: str) -> None:
+    def damage_once(verb: str, called: str) -> None:
         nonlocal written, done
         written = written or (verb, called) == ("write", key)
         if written and verb == "list" and called == f"{folder}/" and not done:
             done = True
             damage(store, key)
 
-    return FaultyStore(store, before=strike)
+    return FaultyStore(store, before=damage_once)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "rng_state.pth"])

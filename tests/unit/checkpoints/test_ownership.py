@@ -179,7 +179,7 @@ def test_other_settings_are_a_conflict_that_names_them(store: Store, tmp_path: P
             work(record(**other))
         assert caught.value.exit_code == 6
         assert caught.value.message == (
-            f"The experiment '{PREFIX}' was started with other settings: "
+            f"The experiment '{PREFIX}' was started with different settings: "
             f'data.sha256: "{"a" * 64}" → "{"b" * 64}", gone: [1, 2] → not set, new: not set → 0.5, peft.r: 8 → 16.'
         )
         assert "checkpointsRemote" in caught.value.hint

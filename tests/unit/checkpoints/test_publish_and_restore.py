@@ -86,9 +86,9 @@ def test_a_damaged_best_checkpoint_is_reported_and_skipped(store: Store, tmp_pat
     assert "checkpoint-10-1/model.safetensors" in notices[0]
 
 
-def test_a_best_checkpoint_that_is_not_committed_cant_be_named(store: Store, tmp_path: Path) -> None:
+def test_an_uncommitted_best_checkpoint_is_refused(store: Store, tmp_path: Path) -> None:
     attempt = experiment(store).claim(record())
-    with pytest.raises(NotFoundError, match="of step 5, is not committed"):
+    with pytest.raises(NotFoundError, match=r"names step 5 as the best checkpoint of .*, but that is not committed"):
         attempt.publish(make_checkpoint(tmp_path / "10", 10), 10, {"best": 5})
     assert experiment(store).committed() == []
 
@@ -143,7 +143,7 @@ def test_publishing_the_same_files_twice_changes_nothing(store: Store, tmp_path:
 def test_other_files_for_a_committed_step_are_refused(store: Store, tmp_path: Path) -> None:
     attempt = experiment(store).claim(record())
     attempt.publish(make_checkpoint(tmp_path / "10", 10), 10, {"best": None})
-    with pytest.raises(ConflictError, match="holds other files for the same step"):
+    with pytest.raises(ConflictError, match="holds different files for the same step"):
         attempt.publish(make_checkpoint(tmp_path / "other", 11), 10, {"best": None})
     restored = experiment(store).restore(tmp_path / "work", on_damage=no_damage)
     assert restored is not None
@@ -225,7 +225,7 @@ def test_a_final_model_replaces_what_an_earlier_attempt_left(store: Store, tmp_p
     assert lying == {*FILES, "manifest.json"}
 
 
-def test_a_store_that_cant_be_reached_is_never_taken_for_an_empty_one(store: Store, tmp_path: Path) -> None:
+def test_an_unreachable_store_is_never_mistaken_for_an_empty_one(store: Store, tmp_path: Path) -> None:
     publish_steps(store, tmp_path, 10)
     for error in (UnavailableError("not now"), DeniedError("not you")):
         for verb in ("list", "get", "read"):

@@ -1,4 +1,4 @@
-"""Pruning: what goes, what never goes, and in which order."""
+"""Pruning: which objects are deleted, which never are, and in which order."""
 
 from __future__ import annotations
 

@@ -273,14 +273,14 @@ def _deliver_rows(folder, style="chatml"):
     from tuneyard.store import Manifest, open_store, upload_tree, write_manifest
 
     store = open_store(str(folder / "store"))
-    files = upload_tree(store, make_tokenizer(folder / "laid-out/model", style=style), "default-bucket/models/tiny/")
+    files = upload_tree(store, make_tokenizer(folder / "delivered/model", style=style), "default-bucket/models/tiny/")
     write_manifest(store, "default-bucket/models/tiny/.tuneyard/manifest.json", Manifest("model", tuple(files)))
     messages = [{"role": "user", "content": "What is a yard?"}, {"role": "assistant", "content": "A yard."}]
     rows = [{"messages": messages}, {"messages": messages}, {"messages": []}]
     rows.append({"messages": [{"role": "user", "content": "say <|im_end|>"}, messages[1]]})
-    (folder / "laid-out/data").mkdir()
-    (folder / "laid-out/data/facts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    files = upload_tree(store, folder / "laid-out/data", "default-bucket/datasets/")
+    (folder / "delivered/data").mkdir()
+    (folder / "delivered/data/facts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = upload_tree(store, folder / "delivered/data", "default-bucket/datasets/")
     manifest = "default-bucket/datasets/.tuneyard/facts.jsonl.manifest.json"
     write_manifest(store, manifest, Manifest("dataset", tuple(files)))
 

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from tuneyard.cli._carry import show_plan
+from tuneyard.cli._launching import show_plan
 from tuneyard.cli._output import Output
 from tuneyard.runners import Launch, RunKey
 from tuneyard.runners.plans import Plan

@@ -142,7 +142,7 @@ def test_a_limited_number_of_problems_is_kept_and_all_are_counted(write_rows, ma
 def test_each_row_advances_the_progress_of_both_passes(mixed, make_encoder):
     seen: list[tuple[str, float]] = []
     check([mixed], make_encoder("chatml"), progress=lambda name: nullcontext(lambda rows: seen.append((name, rows))))
-    assert seen == [("reading rows", 1)] * 7 + [("checking rows", 1)] * 7
+    assert seen == [("Reading rows", 1)] * 7 + [("Checking rows", 1)] * 7
 
 
 def test_a_missing_file_is_not_found(tmp_path, make_encoder):
@@ -159,7 +159,7 @@ def test_the_report_is_json_under_its_own_names(mixed, make_encoder):
     assert data["problems"][0]["where"] == f"{mixed}:3"
 
 
-def test_the_table_reads_without_colour(mixed, make_encoder):
+def test_the_table_is_readable_without_colour(mixed, make_encoder):
     text = as_text(report_table(check([mixed], make_encoder("chatml", max_length=100))))
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert f"rows 7 {mixed} (messages)" in lines

@@ -89,10 +89,10 @@ def test_equal_conversations_have_one_digest_and_others_another():
             {"messages": [U | {"content": [{"type": "image_url"}]}, A]},
             "f:7: messages[0].content is a list of parts; only text is supported",
         ),
-        ({"messages": [U, A | {"content": "a\0b"}]}, "f:7: messages[1].content holds a NUL character"),
+        ({"messages": [U, A | {"content": "a\0b"}]}, "f:7: messages[1].content contains a NUL character"),
         (
             {"messages": [U, A | {"content": "a\ud83d"}]},
-            "f:7: messages[1].content holds half of a surrogate pair (given: \\ud83d)",
+            "f:7: messages[1].content contains an unpaired surrogate (given: \\ud83d)",
         ),
         ({"messages": [U, {"role": "system", "content": "x"}, A]}, "f:7: messages[1] is a system message"),
         (

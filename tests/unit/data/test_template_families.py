@@ -58,8 +58,8 @@ def test_each_answer_is_trained_after_the_servers_prompt_up_to_its_stop_token(en
         message = conversation.messages[number]
         assert message.content.strip() in text
         for field in ("reasoning_content", "thinking"):
-            is_told = f"messages[].{field}" in encoder.unrendered(conversation)
-            assert is_told or message.fields.get(field, "") in text
+            is_reported = f"messages[].{field}" in encoder.unrendered(conversation)
+            assert is_reported or message.fields.get(field, "") in text
         for one in message.fields.get("tool_calls", ()):
             assert one["function"]["name"] in text and "Anna" in text
         if family.bos:

@@ -98,7 +98,7 @@ OUTSIDE = (
 )  # fmt: skip
 
 
-def lay_out(folder: Path) -> dict[str, str]:
+def make_home(folder: Path) -> dict[str, str]:
     """Make the user's home with keys, a place outside, and the environment of whoever runs the script."""
     for name in KEYS:
         path = folder / "user" / name
@@ -132,7 +132,7 @@ print(run_script(sys.argv[1], Path(sys.argv[2]), with_hub_token=False))
 
 @pytest.mark.parametrize("escape", ESCAPES.values(), ids=list(ESCAPES))
 def test_a_script_neither_leaves_its_folder_nor_reads_a_key(tmp_path: Path, escape: str) -> None:
-    environment = lay_out(tmp_path)
+    environment = make_home(tmp_path)
     tried = "\n".join(f"    {line}" for line in escape.splitlines())
     script = f"""
 import json, os, subprocess

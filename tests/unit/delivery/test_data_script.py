@@ -254,5 +254,5 @@ def test_links_and_odd_names_are_refused(tmp_path: Path, script: str, wrong: str
 
 
 def test_a_workdir_whose_name_would_break_the_script_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidValuesError, match="can't stand in a dataScript"):
+    with pytest.raises(InvalidValuesError, match="can't be used in a dataScript"):
         run("pass", tmp_path / 'a"b')

@@ -1,4 +1,4 @@
-"""A delivery's journal belongs to one process: whoever it was taken from learns it at its next write."""
+"""A delivery's journal belongs to one process: when another takes it over, the next write of the first raises."""
 
 from __future__ import annotations
 

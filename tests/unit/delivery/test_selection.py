@@ -47,7 +47,7 @@ def test_pickles_beside_safetensors_are_left_out_with_one_notice(pickle: str) ->
     selection = select_model(files("config.json", "model.safetensors", pickle), exclude=(), name="org/tiny")
     assert [file.path for file in selection.files] == ["config.json", "model.safetensors"]
     assert selection.left_out == (pickle,)
-    assert selection.notices == (f"Left out of 'org/tiny', which has safetensors: {pickle}.",)
+    assert selection.notices == (f"Not delivered from 'org/tiny', which has safetensors: {pickle}.",)
 
 
 def test_a_model_with_only_pickles_is_refused_by_name() -> None:
@@ -69,5 +69,5 @@ def test_a_model_without_any_file_left_is_refused() -> None:
 
 @pytest.mark.parametrize("path", ["../evil.json", "/etc/passwd", "a//b", "a\\b", "line\nbreak"])
 def test_names_that_lead_elsewhere_are_refused(path: str) -> None:
-    with pytest.raises(InvalidDataError, match="names that no store can keep"):
+    with pytest.raises(InvalidDataError, match="names that can't be object keys"):
         chosen((), path, "model.safetensors")

@@ -1,4 +1,4 @@
-"""What is looked for in a model's files before they are loaded: each rule by itself, and a plain model passes."""
+"""The checks of a model's files before they are loaded: each rule by itself, and a plain model passes."""
 
 from __future__ import annotations
 

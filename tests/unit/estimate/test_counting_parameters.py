@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from lab.tiny_architectures import build
-from lab.training import MODEL, VALUES, changed, lay_out
+from lab.training import MODEL, VALUES, changed, deliver_inputs
 from tuneyard.errors import InvalidValuesError
 from tuneyard.estimate import build_network, estimate
 from tuneyard.job.inputs import pull_settings
@@ -64,7 +64,7 @@ def stores(tmp_path_factory):
             model = build(name)
             assert model is not None
             model.save_pretrained(folder / "model")
-            lay_out(folder / "store", folder=folder / "model")
+            deliver_inputs(folder / "store", folder=folder / "model")
             made[name] = folder / "store"
         return made[name]
 
@@ -161,7 +161,7 @@ def llama(request, tmp_path_factory):
     model = build("LlamaForCausalLM", attention_bias=True, tie_word_embeddings=request.param)
     assert model is not None
     model.save_pretrained(folder / "model")
-    lay_out(folder / "store", folder=folder / "model")
+    deliver_inputs(folder / "store", folder=folder / "model")
     return folder / "store"
 
 
@@ -183,7 +183,7 @@ def test_adapters_on_the_matrices_of_experts_count(name, stores, tmp_path):
 
 
 def test_an_estimate_has_the_recorded_numbers(tmp_path):
-    lay_out(tmp_path / "store")
+    deliver_inputs(tmp_path / "store")
     kwargs = VALUES["finetuning_config"]["peft_conf"]["peft_kwargs"]
     adapted = get_peft_model(loaded(tmp_path / "store"), LoraConfig(task_type="CAUSAL_LM", **kwargs))
     found = estimate(FinetuneValues.model_validate(VALUES), open_store((tmp_path / "store").as_uri()))

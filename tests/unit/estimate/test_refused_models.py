@@ -10,7 +10,7 @@ import pytest
 from lab.broken_models import BROKEN
 from lab.hostile_models import hostile_models
 from lab.tiny_models import make_model
-from lab.training import MODEL, VALUES, lay_out
+from lab.training import MODEL, VALUES, deliver_inputs
 from tuneyard.delivery import vet_model
 from tuneyard.errors import IncompleteModelError, InvalidDataError, TuneyardError
 from tuneyard.estimate import estimate
@@ -26,7 +26,7 @@ def whole(tmp_path_factory):
 
 
 def plan(folder, store):
-    lay_out(store, folder=folder)
+    deliver_inputs(store, folder=folder)
     return estimate(FinetuneValues.model_validate(VALUES), open_store(store.as_uri()))
 
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from lab.training import MODEL, VALUES, changed, conversations, lay_out
+from lab.training import MODEL, VALUES, changed, conversations, deliver_inputs
 from tuneyard.cli.main import app
 from tuneyard.errors import InvalidDataError, InvalidValuesError, NotFoundError
 from tuneyard.estimate import Estimate, estimate, fits_here
@@ -22,7 +22,7 @@ from tuneyard.values import FinetuneValues
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lab") / "store"
-    lay_out(folder)
+    deliver_inputs(folder)
     return folder
 
 
@@ -89,7 +89,7 @@ def test_a_missing_package_is_refused_only_in_the_environment_of_the_training(st
 
 def test_data_that_training_refuses_is_refused(tmp_path):
     row = {"messages": [{"role": "user", "content": "What is a yard?"}]}
-    lay_out(tmp_path / "store", rows=[row, *conversations(3)])
+    deliver_inputs(tmp_path / "store", rows=[row, *conversations(3)])
     with pytest.raises(InvalidDataError, match="nothing to train on"):
         estimated(tmp_path / "store")
 
@@ -154,11 +154,11 @@ def test_weights_are_counted_in_the_type_that_training_holds(tmp_path):
     import torch
     from transformers import AutoModelForCausalLM
 
-    lay_out(tmp_path / "first")
+    deliver_inputs(tmp_path / "first")
     half = AutoModelForCausalLM.from_pretrained(tmp_path / "first" / MODEL, dtype=torch.bfloat16)
     shutil.copytree(tmp_path / "first" / MODEL, tmp_path / "half", ignore=shutil.ignore_patterns(".tuneyard"))
     half.save_pretrained(tmp_path / "half")
-    lay_out(tmp_path / "store", folder=tmp_path / "half")
+    deliver_inputs(tmp_path / "store", folder=tmp_path / "half")
     whole = {"finetuning_config.peft_conf": {"peft_type": "NO_PEFT"}}
     found = estimated(tmp_path / "store", **whole)
     assert found.memory.weights >= 4 * found.parameters

@@ -11,7 +11,7 @@ from huggingface_hub.utils import close_session
 
 from lab.hub_server import Fault, HubServer, git_blob, hub_server
 from tuneyard.errors import DeniedError, IntegrityError, InvalidValuesError, NotFoundError, UnavailableError
-from tuneyard.hub import Hub, HubFile, Patience
+from tuneyard.hub import Hub, HubFile, RetryPolicy
 
 WEIGHTS = bytes(range(256)) * 2000
 FILES = {"config.json": b'{"model_type": "llama"}', "model.safetensors": WEIGHTS, "sub dir/vocab é.txt": b"a\nb\n"}
@@ -32,7 +32,9 @@ def waits() -> list[float]:
 
 @pytest.fixture
 def hub(server: HubServer, waits: list[float]) -> Hub:
-    return Hub(endpoint=server.url, token="hf_right", patience=Patience(sleep=waits.append, notify=lambda _: None))
+    return Hub(
+        endpoint=server.url, token="hf_right", retry_policy=RetryPolicy(sleep=waits.append, notify=lambda _: None)
+    )
 
 
 def read(hub: Hub, path: str, revision: str = "main") -> bytes:
@@ -147,7 +149,7 @@ def test_a_missing_model_is_not_found_and_its_page_is_named(server: HubServer, h
 
 
 def test_without_a_token_the_hint_for_a_missing_model_names_hf_token(server: HubServer) -> None:
-    hub = Hub(endpoint=server.url, patience=Patience(attempts=1))
+    hub = Hub(endpoint=server.url, retry_policy=RetryPolicy(attempts=1))
     with pytest.raises(NotFoundError) as caught:
         hub.resolve("org/none", "main")
     assert "HF_TOKEN" in caught.value.hint
@@ -162,7 +164,7 @@ def test_a_missing_revision_is_not_found_and_is_named(server: HubServer, hub: Hu
 
 def test_a_gated_model_is_denied_with_the_page_where_its_terms_are(server: HubServer) -> None:
     server.add_model("org/tiny", FILES, gated=True)
-    hub = Hub(endpoint=server.url, patience=Patience(attempts=1))
+    hub = Hub(endpoint=server.url, retry_policy=RetryPolicy(attempts=1))
     with pytest.raises(DeniedError, match="'org/tiny' is gated") as caught:
         read(hub, "model.safetensors")
     assert f"Accept its terms at {server.url}/org/tiny" in caught.value.hint
@@ -171,7 +173,7 @@ def test_a_gated_model_is_denied_with_the_page_where_its_terms_are(server: HubSe
 
 def test_a_refused_token_is_denied(server: HubServer) -> None:
     server.add_model("org/tiny", FILES)
-    hub = Hub(endpoint=server.url, token="hf_wrong", patience=Patience(attempts=1))
+    hub = Hub(endpoint=server.url, token="hf_wrong", retry_policy=RetryPolicy(attempts=1))
     with pytest.raises(DeniedError, match="refuses the token") as caught:
         hub.resolve("org/tiny", "main")
     assert "HF_TOKEN" in caught.value.hint
@@ -181,7 +183,7 @@ def test_a_refused_token_is_denied(server: HubServer) -> None:
 def test_an_unreachable_server_is_unavailable() -> None:
     with hub_server() as gone:
         url = gone.url
-    hub = Hub(endpoint=url, patience=Patience(attempts=2, sleep=lambda _: None, notify=lambda _: None))
+    hub = Hub(endpoint=url, retry_policy=RetryPolicy(attempts=2, sleep=lambda _: None, notify=lambda _: None))
     with pytest.raises(UnavailableError, match="can't be reached") as caught:
         hub.resolve("org/tiny", "main")
     assert "HF_ENDPOINT" in caught.value.hint
@@ -190,7 +192,7 @@ def test_an_unreachable_server_is_unavailable() -> None:
 def test_another_server_than_a_hub_is_reported(server: HubServer) -> None:
     server.add_model("org/tiny", FILES)
     server.api_faults = [Fault(status=200)]
-    hub = Hub(endpoint=server.url, patience=Patience(attempts=1))
+    hub = Hub(endpoint=server.url, retry_policy=RetryPolicy(attempts=1))
     with pytest.raises(UnavailableError, match="is not a Hub"):
         hub.resolve("org/tiny", "main")
 

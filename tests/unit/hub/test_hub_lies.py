@@ -1,4 +1,4 @@
-"""What a Hub's answers have to hold, each rule by itself: behind each, another one could hide its absence."""
+"""Each rule for a Hub's responses by itself: in the larger tests, another rule could hide that one is missing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lab.hostile_hub import (
     json_reply,
 )
 from tuneyard.errors import IntegrityError, UnavailableError
-from tuneyard.hub import Hub, Limits, Patience
+from tuneyard.hub import Hub, Limits, RetryPolicy
 from tuneyard.hub.listing import read_commit, read_row
 
 
@@ -39,7 +39,7 @@ def test_another_commit_than_the_one_requested_is_refused_before_its_files_are_l
         return [json_reply({**facts(), "sha": OTHER_COMMIT})] if request.stage == "facts" else None
 
     hostile.use(Case("another commit", answer))
-    hub = Hub(endpoint=hostile.url, patience=Patience(attempts=1))
+    hub = Hub(endpoint=hostile.url, retry_policy=RetryPolicy(attempts=1))
     assert hub.resolve("org/tiny", "main").commit == OTHER_COMMIT  # the Hub decides what a branch is
     hostile.use(Case("another commit", answer))
     with pytest.raises(IntegrityError, match=f"commit '{OTHER_COMMIT}' of 'org/tiny' instead of '{COMMIT}'"):
@@ -65,7 +65,7 @@ def test_each_limit_applies_to_an_honest_hub(hostile: HostileHub, limit: str) ->
     weights = next(path for path in FILES if path.endswith(".safetensors"))
 
     def fetched(limits: Limits) -> bytes:
-        hub = Hub(endpoint=hostile.url, patience=Patience(attempts=1), limits=limits)
+        hub = Hub(endpoint=hostile.url, retry_policy=RetryPolicy(attempts=1), limits=limits)
         model = hub.resolve("org/tiny", "")
         return b"".join(hub.read(model, next(file for file in model.files if file.path == weights)))
 
@@ -82,7 +82,7 @@ def test_a_compressed_response_is_refused(hostile: HostileHub) -> None:
 
     hostile.use(Case("packed", answer))
     with pytest.raises(UnavailableError, match="the encoding 'gzip', which was not requested"):
-        Hub(endpoint=hostile.url, patience=Patience(attempts=1)).resolve("org/tiny", "")
+        Hub(endpoint=hostile.url, retry_policy=RetryPolicy(attempts=1)).resolve("org/tiny", "")
 
 
 ROW: dict[str, Any] = {"type": "file", "path": "config.json", "size": 3, "oid": "a" * 40}

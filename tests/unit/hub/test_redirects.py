@@ -1,4 +1,4 @@
-"""Where a Hub may send requests on to."""
+"""Where a Hub may redirect requests to."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from huggingface_hub.utils import close_session
 from lab.hostile_cases import INWARD, NAMES
 from lab.hostile_hub import Case, HostileHub, Pieces, Request, hostile_hub, reply
 from tuneyard.errors import DeniedError
-from tuneyard.hub import Hub, Patience
+from tuneyard.hub import Hub, RetryPolicy
 from tuneyard.hub.redirects import Reach, Redirects, look_up, reach_of
 
 PUBLIC = "93.184.216.34"
@@ -103,7 +103,7 @@ def test_a_name_that_resolves_differently_later_is_refused_before_anything_is_se
     hub = Hub(
         endpoint=f"http://127.0.0.1:{hostile.port}",
         token="hf_canary",
-        patience=Patience(attempts=1),
+        retry_policy=RetryPolicy(attempts=1),
         addresses=lambda host: (PUBLIC,),
     )
     with pytest.raises(DeniedError, match=r"which is 127\.0\.0\.1"):
@@ -121,7 +121,7 @@ def test_the_token_is_sent_to_the_hub_only(hostile: HostileHub) -> None:
             return [reply("302 Found", {"Location": f"http://127.0.0.1:{other.port}/api/models/org/tiny/tree/x"})]
 
         hostile.use(Case("redirects", answer))
-        Hub(endpoint=hostile.url, token="hf_canary", patience=Patience(attempts=1)).resolve("org/tiny", "")
+        Hub(endpoint=hostile.url, token="hf_canary", retry_policy=RetryPolicy(attempts=1)).resolve("org/tiny", "")
         assert {request.authorization for request in hostile.requests} == {"Bearer hf_canary"}
         assert [request.authorization for request in other.requests] == [""]
 
@@ -134,5 +134,5 @@ def test_the_next_page_is_always_the_hubs_own(hostile: HostileHub, link: str) ->
         return [reply("200 OK", {} if request.number else {"Link": f'<{link}?cursor=7>; rel="next"'}, b"[]")]
 
     hostile.use(Case("pages elsewhere", answer))
-    Hub(endpoint=hostile.url, token="hf_canary", patience=Patience(attempts=1)).resolve("org/tiny", "")
+    Hub(endpoint=hostile.url, token="hf_canary", retry_policy=RetryPolicy(attempts=1)).resolve("org/tiny", "")
     assert [request.query for request in hostile.requests if request.stage == "tree"][1:] == ["cursor=7"]

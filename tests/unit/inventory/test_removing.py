@@ -1,4 +1,4 @@
-"""gc removes what nothing names and never what something names, whatever happened before."""
+"""gc removes objects that no manifest names and never one that a manifest names, whatever happened before."""
 
 from __future__ import annotations
 

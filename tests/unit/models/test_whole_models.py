@@ -90,11 +90,11 @@ def test_an_outline_holds_no_weight(whole, tmp_path):
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (b"1234", "shorter than a header"),
+        (b"1234", "too short to have a header"),
         (b"\xff" * 64, "header that is too long"),
-        ((9).to_bytes(8, "little") + b"not json!", "not that of safetensors"),
-        ((6).to_bytes(8, "little") + b"[1, 2]", "not that of safetensors"),
-        ((16).to_bytes(8, "little") + b'{"a": {"no": 1}}', "not that of safetensors"),
+        ((9).to_bytes(8, "little") + b"not json!", "does not have a safetensors header"),
+        ((6).to_bytes(8, "little") + b"[1, 2]", "does not have a safetensors header"),
+        ((16).to_bytes(8, "little") + b'{"a": {"no": 1}}', "does not have a safetensors header"),
     ],
 )
 def test_a_file_that_is_not_safetensors_is_refused_by_name(body, words, tmp_path):

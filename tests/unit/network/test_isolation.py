@@ -215,7 +215,7 @@ def test_a_sliding_window_that_an_attention_ignores_is_found_in_a_longer_convers
 
     AttentionInterface.register("without_window", without_window)
     model = built("MistralForCausalLM", sliding_window=6)
-    with pytest.raises(InvalidDataError, match="no form of rows"):
+    with pytest.raises(InvalidDataError, match="no row layout keeps"):
         prove_form(model, "without_window", rows, CPU, "bucket/m")
 
 

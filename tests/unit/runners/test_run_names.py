@@ -19,7 +19,7 @@ def test_allowed_names_are_returned(name):
 
 @pytest.mark.parametrize("name", ["", "-a", "a-", "A", "a_b", "a.b", "a/b", "..", "a" * 54, "ä", "a\n", "a b"])
 def test_other_names_are_refused(name):
-    with pytest.raises(UsageError, match="can't be the name of a run"):
+    with pytest.raises(UsageError, match="is not a valid run name"):
         check_name(name)
 
 

@@ -68,7 +68,7 @@ INVALID = {
     "nothing": (b"", "The request's body is not a JSON object."),
     "nested deeply": (b'{"a":' * 60_000, "There was an error parsing the body"),
     "nested and valid": (b'{"metadata":' + b"[" * 900 + b"]" * 900 + b"}", "model: is missing; prompt: is missing"),
-    "half a character": (b'{"metadata": ["\\ud800"]}', "has '\\ud800' in it, which is half of a character"),
+    "an unpaired surrogate": (b'{"metadata": ["\\ud800"]}', "contains the unpaired surrogate '\\ud800'"),
     "an unknown field": (json.dumps({**TEXT, "x": 1}).encode(), "x: is not supported by this server"),
     "true for one": (json.dumps({**TEXT, "n": True}).encode(), "n: Value error, has to be a number"),
 }

@@ -53,7 +53,7 @@ def test_calls_and_results_are_rendered_or_refused(root: Path, name: str) -> Non
 
 def test_template_that_leaves_out_one_of_several_calls_is_refused(root: Path) -> None:
     calls = [call("measure", boat="Anna"), call("weigh_2", boat="Bert")]
-    with pytest.raises(TemplateError, match=r"leaves out messages\.1\.tool_calls"):
+    with pytest.raises(TemplateError, match=r"omits messages\.1\.tool_calls"):
         rendered("gpt-oss", root, [QUESTION, {**CALLED, "tool_calls": calls}, RESULT], tools=TOOLS)
     assert "Bert" in rendered("qwen-2.5", root, [QUESTION, {**CALLED, "tool_calls": calls}, RESULT], tools=TOOLS)
 
@@ -64,7 +64,7 @@ def test_call_with_its_function_named_in_the_content_is_accepted(root: Path) -> 
 
 
 def test_tool_result_that_a_template_leaves_out_is_refused(root: Path) -> None:
-    with pytest.raises(TemplateError, match=r"leaves out messages\.1\.content"):
+    with pytest.raises(TemplateError, match=r"omits messages\.1\.content"):
         rendered("zephyr", root, [QUESTION, RESULT])
 
 
@@ -73,7 +73,7 @@ def test_system_message_that_a_template_leaves_out_is_refused(root: Path, name: 
     """Both render one at the beginning, and no other."""
     system, reply = {"role": "system", "content": "Be brief."}, {"role": "assistant", "content": "Nine metres."}
     assert "Be brief." in rendered(name, root, [system, QUESTION])
-    with pytest.raises(TemplateError, match=r"leaves out messages\.2\.content"):
+    with pytest.raises(TemplateError, match=r"omits messages\.2\.content"):
         rendered(name, root, [QUESTION, reply, system, QUESTION])
 
 

@@ -147,14 +147,14 @@ def test_files_that_could_run_code_are_refused_anywhere(place, tmp_path, part):
 
 def test_base_other_than_the_trained_one_is_an_integrity_error(place, tmp_path):
     put_run(place, tmp_path, sha256="0" * 64)
-    with pytest.raises(IntegrityError, match="trained on another model than the one at 'default-bucket/models/base'"):
+    with pytest.raises(IntegrityError, match="on a different model than the one at 'default-bucket/models/base'"):
         placed(place, tmp_path)
 
 
 def test_further_adapter_of_another_base_is_an_integrity_error(place, tmp_path):
     put_run(place, tmp_path)
     put(place, tmp_path, "default-bucket/models/second", {"config.json": "{ }"}, "model")
-    with pytest.raises(IntegrityError, match="trained on another model"):
+    with pytest.raises(IntegrityError, match="trained on a different model"):
         placed(place, tmp_path, "s3://default-bucket/models/second", adapters={"one": FINAL})
 
 
@@ -275,7 +275,7 @@ def test_base_is_loaded_with_the_config_entries_of_the_adapter_s_training(place,
 def test_adapters_with_conflicting_config_entries_are_refused(place, tmp_path, first, second):
     base = put_run(place, tmp_path)
     one, two = put_tuned(place, tmp_path, "one", base, first), put_tuned(place, tmp_path, "two", base, second)
-    with pytest.raises(InvalidValuesError, match=r"adapters\.x was trained with another rope_parameters") as caught:
+    with pytest.raises(InvalidValuesError, match=r"adapters\.x was trained with a different rope_parameters") as caught:
         placed(place, tmp_path, f"s3://{one}", adapters={"x": two})
     assert caught.value.exit_code == 3
     assert f"--set model=s3://{two}" in caught.value.hint
@@ -283,7 +283,7 @@ def test_adapters_with_conflicting_config_entries_are_refused(place, tmp_path, f
 
 def test_adapter_does_not_change_the_model_in_the_values(place, tmp_path):
     two = put_tuned(place, tmp_path, "two", put_run(place, tmp_path), ROTATION)
-    with pytest.raises(InvalidValuesError, match=r"adapters\.x was trained with another rope_parameters"):
+    with pytest.raises(InvalidValuesError, match=r"adapters\.x was trained with a different rope_parameters"):
         placed(place, tmp_path, f"s3://{BASE}", adapters={"x": two})
 
 

@@ -1,4 +1,4 @@
-"""What served models are called."""
+"""The names of served models."""
 
 from __future__ import annotations
 

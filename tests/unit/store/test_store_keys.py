@@ -40,7 +40,7 @@ def test_a_key_that_is_too_long_for_s3_is_refused() -> None:
         split_key("bucket/" + "é" * 128)
 
 
-def test_half_a_character_is_refused() -> None:
+def test_an_unpaired_surrogate_is_refused() -> None:
     with pytest.raises(InvalidValuesError, match="Unicode"):
         split_key("bucket/\ud800")
 

@@ -1,4 +1,4 @@
-"""Nodes meet over real connections, and each learns how another one ended or that it was lost."""
+"""Nodes meet over real connections, and each is notified when another one ends or is lost."""
 
 import json
 import socket
@@ -64,11 +64,11 @@ def ready(code):
     return body
 
 
-def until_trouble(met):
+def until_peer_failure(met):
     assert met.wait_until_ready(never, quiet)
-    while not (trouble := met.trouble()):
+    while not (peer_failure := met.peer_failure()):
         threading.Event().wait(0.05)
-    raise trouble
+    raise peer_failure
 
 
 def test_all_nodes_get_the_same_port_and_not_that_of_the_meeting(port):
@@ -95,7 +95,7 @@ def test_a_stop_before_training_ends_every_node_with_143(port):
 
 
 def test_all_nodes_learn_the_exit_code_of_a_failed_node(port):
-    first, failed, last = run([until_trouble, ready(6), until_trouble], port)
+    first, failed, last = run([until_peer_failure, ready(6), until_peer_failure], port)
     assert failed == 6
     assert "Node 1 has ended with exit code 6" in str(first)
     assert "Node 1 has ended with exit code 6" in str(last)
@@ -217,7 +217,7 @@ def test_a_node_replaced_during_training_waits_for_the_next_meeting(port):
 
 def _work_until_lost(met):
     assert met._wait(lambda: met._lost is not None, 15, never)
-    raise met.trouble()
+    raise met.peer_failure()
 
 
 @pytest.mark.parametrize("how", ["silent", "gone"])

@@ -171,11 +171,11 @@ def test_a_merged_model_may_lose_what_the_adapter_or_the_base_loses_by_the_cast(
     _check_cast(distances(1.9e-3, 14, typical=1.9e-3), lost, none, torch.bfloat16)
     _check_cast(distances(1.9e-3, 14, typical=1.9e-3), none, lost, torch.bfloat16)
     with pytest.raises(
-        IntegrityError, match=r"diverges from the adapter by 2\.10e-03 nats a token \(typical"
+        IntegrityError, match=r"diverges from the adapter by 2\.10e-03 nats per token \(typical"
     ) as caught:
         _check_cast(distances(1e-3, 14, typical=2.1e-3), lost, lost, torch.bfloat16)
     assert "allowed: 2.0e-03" in caught.value.message
-    with pytest.raises(IntegrityError, match=r"by 2\.10e-03 nats a token \(mean"):
+    with pytest.raises(IntegrityError, match=r"by 2\.10e-03 nats per token \(mean"):
         _check_cast(distances(2.1e-3, 14), lost, lost, torch.bfloat16)
     with pytest.raises(IntegrityError, match="60 of 640 greedy tokens"):
         _check_cast(distances(1e-3, 60), lost, lost, torch.bfloat16)

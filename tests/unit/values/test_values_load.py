@@ -1,4 +1,4 @@
-"""Files and `--set` become one set of values, and what Helm and YAML do to them is taken."""
+"""Files and `--set` are merged into one set of values, with the conversions of Helm and YAML accepted."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_an_unusable_file_is_reported_with_the_other_problems(tmp_path, text, wh
     first, second, *others = caught.value.problems
     assert first.where in {f"{path}{where}", f"{path}:1"}
     assert first.what.startswith(what)
-    assert str(second) == ("--set: can't be read: the key seed has no value (given: seed); allowed: key.path=value")
+    assert str(second) == ("--set: can't be parsed: the key seed has no value (given: seed); allowed: key.path=value")
     assert {problem.where for problem in others} >= {"x", "basemodel"}
 
 

@@ -63,12 +63,12 @@ KINDS = [
     ("too small", whole(finetuningGpus=0), "finetuningGpus: is out of range (given: 0); allowed: 1 or more"),
     ("a ratio", with_config(data_conf={"training_data": {"datasets": [{"path": "a/b"}]}, "validation_data": {"ratio": 1}
      }), "finetuning_config.data_conf.validation_data.ratio: is out of range (given: 1); allowed: less than 1"),
-    ("a quantity", whole(downloadsReservedSize="50GB"), "downloadsReservedSize: is not a quantity (given: 50GB);"
+    ("a quantity", whole(downloadsReservedSize="50GB"), "downloadsReservedSize: is not a valid Kubernetes quantity (given: 50GB);"
      " allowed: a number with a unit, as in 10Gi or 500m"),
     ("a name", whole(bucketCredentialsSecret={"name": "A_b"}), "bucketCredentialsSecret.name: is not a valid Kubernetes name (given: A_b); allowed: lower case letters, digits, '-' and '.', as in minio-credentials"),
-    ("a label's key", whole(labels={"a b": "c"}), "labels.a b: is not a label's key (given: a b); allowed: letters,"
+    ("a label's key", whole(labels={"a b": "c"}), "labels.a b: is not a valid label key (given: a b); allowed: letters,"
      " digits, '-', '_' and '.', with or without a domain before a '/', as in kueue.x-k8s.io/queue-name"),
-    ("a label's value", whole(labels={"x.y/z": "a b"}), r"labels.x\.y/z: is not a label's value (given: a b); allowed:"
+    ("a label's value", whole(labels={"x.y/z": "a b"}), r"labels.x\.y/z: is not a valid label value (given: a b); allowed:"
      " at most 63 letters, digits, '-', '_' and '.'"),
     ("a place", whole(basemodel="/models/x"), "basemodel: is not a path in a bucket (given: /models/x); allowed:"
      " bucket/path, as in default-bucket/models/x"),
@@ -80,12 +80,12 @@ KINDS = [
     ("a store with its bucket", whole(bucketStorageHost="https://minio:9000/b"), "bucketStorageHost: names more than a"
      " server (given: https://minio:9000/b); allowed: https://host:port, http://host:port or file:///folder; empty for"
      " none; did you mean https://minio:9000?"),
-    ("a store's path", whole(bucketStorageHost="/srv/store"), "bucketStorageHost: is not a whole URL (given:"
+    ("a store's path", whole(bucketStorageHost="/srv/store"), "bucketStorageHost: is not a complete URL (given:"
      " /srv/store); allowed: https://host:port, http://host:port or file:///folder; empty for none; did you mean"
      " file:///srv/store?"),
-    ("a store's keys", whole(bucketStorageHost="https://me:hush@minio"), "bucketStorageHost: has credentials in it;"
+    ("a store's keys", whole(bucketStorageHost="https://me:hush@minio"), "bucketStorageHost: contains credentials;"
      " allowed: https://host:port, http://host:port or file:///folder; empty for none"),
-    ("an accelerator", whole(gpuResource="gpu"), "gpuResource: is not an extended resource's name (given: gpu); allowed:"
+    ("an accelerator", whole(gpuResource="gpu"), "gpuResource: is not a valid extended resource name (given: gpu); allowed:"
      " amd.com/gpu, nvidia.com/gpu or another domain/name; empty for the CPU"),
     ("LoRA's argument", with_config(peft_conf={"peft_type": "LORA", "peft_kwargs": {"lora_alpa": 1}}),
      "finetuning_config.peft_conf.peft_kwargs.lora_alpa: is not a known key; did you mean lora_alpha?"),
@@ -257,8 +257,8 @@ def test_a_flag_with_its_own_key_is_refused():
     given = {"model": "a/b", "vllm_engine_args": {"api-key": "very_secret", "lora_modules": "x"}}
     found = problems(InferenceValues, given)
     assert found == [
-        "vllm_engine_args.api_key: is not accepted here: it has a key of its own; did you mean apiKeySecret?",
-        "vllm_engine_args.lora_modules: is not accepted here: it has a key of its own (given: x); did you mean adapters?",
+        "vllm_engine_args.api_key: is not accepted here: it has its own key; did you mean apiKeySecret?",
+        "vllm_engine_args.lora_modules: is not accepted here: it has its own key (given: x); did you mean adapters?",
     ]
 
 

@@ -151,7 +151,7 @@ def test_an_invalid_set_of_a_variable_is_reported_without_its_text(text: str) ->
 
 def test_a_flag_that_is_a_secret_is_refused_without_its_text() -> None:
     for flag in ("hf_token", "hf-token", "api_key"):
-        with pytest.raises(InvalidValuesError, match="has a key of its own") as caught:
+        with pytest.raises(InvalidValuesError, match="has its own key") as caught:
             check_values(InferenceValues, {"model": "a/b", "vllm_engine_args": {flag: CANARY}})
         assert CANARY not in str(caught.value)
 

@@ -51,12 +51,12 @@ REFUSED: list[tuple[str, str]] = [
     ("a={a}x,b=1", "the key x has no value"),
     ("a={{1}}", "the key } has no value"),
     ("a..b=1", "a key is empty"),
-    ("a={x,", "a list misses its '}'"),
+    ("a={x,", "a list lacks its closing '}'"),
     ("a[x]=1", "'x' is not an index between 0 and 65536"),
     ("a[99999999]=1", "'99999999' is not an index between 0 and 65536"),
     ("a[0]b=1", "after an index comes '.', '[' or '=', not 'b'"),
-    ("a=1,a.b=2", "b reaches into something that is not a map"),
-    ("a=1,a[0]=2", "[0] reaches into something that is not a list"),
+    ("a=1,a.b=2", "the key b is set in a value that is not a map"),
+    ("a=1,a[0]=2", "the index [0] is applied to a value that is not a list"),
 ]
 
 

@@ -1,8 +1,8 @@
 """Whether a run would start on a cluster, and what it would use, before it is launched.
 
-`judge` only reads. `estimate_inside` runs `tuneyard plan` in a short pod of the run's image, with its keys, certificate
-authorities and the site's settings, and without accelerators; the values are part of the pod, so nothing else is
-written.
+`judge` only reads. `estimate_inside` runs `tuneyard plan` in a short-lived pod of the run's image, with its keys,
+certificate authorities and the site's settings, and without accelerators; the values are part of the pod, so nothing
+else is written.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ _HINTS = {
 def estimate(
     launch: Launch, *, store: str | None, inside: bool, options: str, from_pod: Callable[[], Estimate]
 ) -> Estimate:
-    """Estimate a run from here, or in a short pod if requested or if torch is not installed here.
+    """Estimate a run from here, or in a short-lived pod if requested or if torch is not installed here.
 
     Args:
         launch: What would be launched.
@@ -86,7 +86,7 @@ def estimate(
         raise UsageError("--store is for this machine, and --inside for the cluster.", hint="Omit one of them.")
     if inside or (store is None and not library_is_here()):
         why = "" if inside else ", since torch is not installed here"
-        logger.info("Estimating in a short pod in the cluster%s.", why)
+        logger.info("Estimating in a short-lived pod in the cluster%s.", why)
         return from_pod()
     if configured_store(store, fallback=values.bucketStorageHost) is None:
         raise UsageError("No store is configured.", hint="Set it: --set bucketStorageHost=https://…")
@@ -158,7 +158,7 @@ def verdict_of(findings: Sequence[Finding]) -> Verdict:
 
 
 def estimate_inside(tools: Tools, objects: Sequence[Document], values: bytes, store: str) -> Estimate:
-    """Estimate a run in a short pod, which is always removed.
+    """Estimate a run in a short-lived pod, which is always removed.
 
     Args:
         tools: kubectl for the namespace.

@@ -17,7 +17,7 @@ from tuneyard.runners.plans import EXPERIMENTS
 if TYPE_CHECKING:
     pass
 
-_KEY_TO_COME = "to-come"
+_PLACEHOLDER = "to-come"
 """Placeholder for the Secret of a server's API key until the server has a name; a name in the values wins."""
 _SAME_PLACE = (
     "bucketCABundle",
@@ -35,7 +35,7 @@ def defaults(verb: Verb) -> Mapping[str, Any]:
     Args:
         verb: Whose values.
     """
-    return {"apiKeySecret": {"name": _KEY_TO_COME}} if verb == "serve" else {}
+    return {"apiKeySecret": {"name": _PLACEHOLDER}} if verb == "serve" else {}
 
 
 def prepare(draft: Draft) -> Launch:
@@ -49,12 +49,12 @@ def prepare(draft: Draft) -> Launch:
         raise UsageError("--store is for this machine.", hint=f"Set the cluster's store: --set {host}={draft.store}")
     if draft.port is not None:
         raise UsageError(
-            "--port is for this machine: in a cluster, tuneyard chat forwards a port by itself.",
+            "--port is for this machine: in a cluster, tuneyard chat forwards a port itself.",
             hint="Set the container's port: --set port=8000",
         )
     if not serves:
         return Launch(draft.key, values, values.bucketStorageHost, experiment=draft.experiment)
-    if values.apiKeySecret.name in ("", _KEY_TO_COME):
+    if values.apiKeySecret.name in ("", _PLACEHOLDER):
         secret = values.apiKeySecret.model_copy(update={"name": api_key_secret(draft.key.name)})
         values = values.model_copy(update={"apiKeySecret": secret})
     return Launch(draft.key, values, values.bucket_storage.host, experiment=draft.experiment)

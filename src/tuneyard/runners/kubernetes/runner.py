@@ -107,7 +107,7 @@ class KubernetesRunner:
         return render(self._tools, launch.key.verb, check_name(launch.key.name), launch.values_json)
 
     def estimate(self, launch: Launch, *, store: str | None, inside: bool) -> Estimate:
-        """Estimate from here, or in a short pod; see `Runner.estimate`."""
+        """Estimate from here, or in a short-lived pod; see `Runner.estimate`."""
         from tuneyard.runners.kubernetes import forecast
 
         def from_pod() -> Estimate:
@@ -150,7 +150,7 @@ class KubernetesRunner:
 
     def get(self, key: RunKey) -> RunInfo:
         """Return the state of one run; see `Runner.get`."""
-        return self._look(key)
+        return self._read_info(key)
 
     def values(self, key: RunKey) -> dict[str, Any]:
         """Read the values from the run's ConfigMap; see `Runner.values`."""
@@ -171,7 +171,7 @@ class KubernetesRunner:
     def wait(self, key: RunKey, *, timeout_seconds: float | None = None) -> RunInfo:
         """Wait until the run has ended; see `Runner.wait`."""
         until = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        while not self._look(key, progress=False).ended:
+        while not self._read_info(key, progress=False).ended:
             if until is not None and time.monotonic() >= until:
                 raise UnavailableError(
                     f"The run '{key}' is still running after {timeout_seconds:g} s.",
@@ -183,7 +183,7 @@ class KubernetesRunner:
     def stop(self, key: RunKey, *, force: bool = False, timeout_seconds: float = STOP_SECONDS) -> RunInfo:
         """Request that the run saves and stops, and wait until it has; see `Runner.stop`."""
         until, killed = time.monotonic() + timeout_seconds, False
-        while not (info := self._look(key, progress=False)).ended:
+        while not (info := self._read_info(key, progress=False)).ended:
             self._request_stop(key)
             if time.monotonic() < until:
                 time.sleep(_POLL_SECONDS)
@@ -228,7 +228,7 @@ class KubernetesRunner:
 
     def delete(self, key: RunKey) -> RunInfo:
         """Delete every object of the run; see `Runner.delete`."""
-        info, owner = self._look(key, progress=False), self._owner(key)
+        info, owner = self._read_info(key, progress=False), self._owner(key)
         if not info.ended and not owner["metadata"].get("deletionTimestamp"):
             raise ConflictError(
                 f"The run '{key}' is still running, so it can't be deleted.",
@@ -254,7 +254,7 @@ class KubernetesRunner:
             self._check_same_run(owner, launch.key)
             if owner["metadata"].get("deletionTimestamp"):
                 return False
-            info = self._look(launch.key, progress=False)
+            info = self._read_info(launch.key, progress=False)
             if not info.ended:
                 if _stop_requested(owner):
                     self._request_stop(launch.key)
@@ -289,7 +289,7 @@ class KubernetesRunner:
         differing = differing_values(running, json.loads(launch.values_json)) if running else []
         if differing:
             raise ConflictError(
-                f"The run '{launch.key}' is running with other values: {', '.join(differing)}.",
+                f"The run '{launch.key}' is running with different values: {', '.join(differing)}.",
                 hint=f"Stop it with tuneyard stop {launch.key}{self.options}, or use another --name.",
                 keys=differing,
             )
@@ -369,7 +369,7 @@ class KubernetesRunner:
             name=key.name,
         )
 
-    def _look(self, key: RunKey, *, progress: bool = True) -> RunInfo:
+    def _read_info(self, key: RunKey, *, progress: bool = True) -> RunInfo:
         owner = self._owner(key)
         name = values_name(owner)
         config = self._reader.find("ConfigMap", name) if name else None
@@ -377,7 +377,7 @@ class KubernetesRunner:
 
     def _has_ended(self, key: RunKey) -> bool:
         try:
-            return self._look(key, progress=False).ended
+            return self._read_info(key, progress=False).ended
         except NotFoundError:
             return True  # deleted meanwhile
 

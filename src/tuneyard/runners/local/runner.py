@@ -254,7 +254,7 @@ class LocalRunner:
         if not differing:
             return running
         raise ConflictError(
-            f"The run '{launch.key}' is running with other values: {', '.join(differing)}.",
+            f"The run '{launch.key}' is running with different values: {', '.join(differing)}.",
             hint=f"Stop it with tuneyard stop {launch.key}, or use another --name.",
             keys=differing,
         )

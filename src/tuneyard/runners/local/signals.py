@@ -36,15 +36,15 @@ def kill(folder: RunFolder) -> None:
     """Kill the command and all its descendants; the supervisor survives, to record how it ended."""
     import psutil
 
-    who = read_json(folder.process) or {}
-    command = _process(folder, who, "child")
+    ids = read_json(folder.process) or {}
+    command = _process(folder, ids, "child")
     if command is None:
         return
     try:
-        everyone = [command, *command.children(recursive=True)]
+        processes = [command, *command.children(recursive=True)]
     except psutil.NoSuchProcess:
         return
-    for process in everyone:
+    for process in processes:
         try:
             process.kill()
         except psutil.NoSuchProcess:
@@ -52,18 +52,18 @@ def kill(folder: RunFolder) -> None:
 
 
 def _processes(folder: RunFolder) -> list[psutil.Process]:
-    who = read_json(folder.process) or {}
-    found = (_process(folder, who, role) for role in ("supervisor", "child"))
+    ids = read_json(folder.process) or {}
+    found = (_process(folder, ids, role) for role in ("supervisor", "child"))
     return [process for process in found if process is not None]
 
 
-def _process(folder: RunFolder, who: dict[str, Any], role: str) -> psutil.Process | None:
-    if role not in who:
+def _process(folder: RunFolder, ids: dict[str, Any], role: str) -> psutil.Process | None:
+    if role not in ids:
         return None
     import psutil
 
     try:
-        process = psutil.Process(who[role]["pid"])
+        process = psutil.Process(ids[role]["pid"])
         mine = any(str(folder.path) in argument for argument in process.cmdline())
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return None

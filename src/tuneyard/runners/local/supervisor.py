@@ -77,7 +77,7 @@ class _Child:
             )
         except OSError as error:
             self._error = f"The command {record['argv'][0]!r} can't be started: {error.strerror}."
-        write_json(self._folder / "process.json", self._who())
+        write_json(self._folder / "process.json", self._process_ids())
         if self._stop_requested and self._process:
             self._process.terminate()
 
@@ -111,11 +111,11 @@ class _Child:
             environment["TUNEYARD_API_KEY"] = api_key.read_text(encoding="utf-8").strip()
         return environment
 
-    def _who(self) -> dict[str, Any]:
-        who: dict[str, Any] = {"supervisor": {"pid": os.getpid()}, "started_at": datetime.now(UTC).isoformat()}
+    def _process_ids(self) -> dict[str, Any]:
+        ids: dict[str, Any] = {"supervisor": {"pid": os.getpid()}, "started_at": datetime.now(UTC).isoformat()}
         if self._process:
-            who["child"] = {"pid": self._process.pid}
-        return who
+            ids["child"] = {"pid": self._process.pid}
+        return ids
 
 
 def _die_with_parent() -> Callable[[], None] | None:

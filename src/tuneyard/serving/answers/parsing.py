@@ -113,7 +113,7 @@ class AnswerParser:
             parts += self._state(final)
         return parts
 
-    def _go(self, state: Callable[[bool], Iterator[Part]], text: str, at: int = 0) -> None:
+    def _enter(self, state: Callable[[bool], Iterator[Part]], text: str, at: int = 0) -> None:
         self._state, self._text, self._at, self._moved, self._searched = state, text, at, True, at
 
     def _find(self, mark: str) -> int:
@@ -138,7 +138,7 @@ class AnswerParser:
             if not final and mark.startswith(begun):
                 return
         self._space = ""
-        self._go(self._content, self._text)
+        self._enter(self._content, self._text)
         yield from ()
 
     def _drop_space(self) -> None:
@@ -149,22 +149,25 @@ class AnswerParser:
     def _openings(self) -> Iterator[tuple[str, Callable[[int, str], None]]]:
         """Yield the marks that a part may begin with, each with a handler of its place and the mark."""
         if self._may_reason and self._form.reasoning:
-            yield self._form.reasoning.opening.core, lambda at, mark: self._go(self._reason, self._text, at + len(mark))
+            yield (
+                self._form.reasoning.opening.core,
+                lambda at, mark: self._enter(self._reason, self._text, at + len(mark)),
+            )
         if self._form.content.opening.core:
             yield self._form.content.opening.core, self._open_content
         if self._calls:
-            yield self._calls.opener, lambda at, mark: self._go(self._call, self._text, at)
+            yield self._calls.opener, lambda at, mark: self._enter(self._call, self._text, at)
 
     def _open_content(self, at: int, mark: str) -> None:
         self._space = self._form.content.opening.after
         self._may_reason = False
-        self._go(self._begin_content, self._text[at + len(mark) :])
+        self._enter(self._begin_content, self._text[at + len(mark) :])
 
     def _begin_content(self, final: bool) -> Iterator[Part]:
         self._drop_space()
         if self._text:
             self._space = ""
-            self._go(self._content, self._text)
+            self._enter(self._content, self._text)
         yield from ()
 
     def _reason(self, final: bool) -> Iterator[Part]:
@@ -177,14 +180,14 @@ class AnswerParser:
             if final:
                 self._spelled = True
                 yield from self._shown(self._text[: self._at])
-                self._go(self._content, self._text[self._at :])
+                self._enter(self._content, self._text[self._at :])
             return
         reasoning = self._text[self._at + _common_prefix(self._text[self._at : end], opening.after) : end]
         reasoning = reasoning[: len(reasoning) - _common_suffix(reasoning, closing.before)]
         if reasoning.strip():
             yield Reasoning(without_special(reasoning))
         self._space = closing.after
-        self._go(self._begin, self._text[end + len(closing.core) :])
+        self._enter(self._begin, self._text[end + len(closing.core) :])
 
     def _content(self, final: bool) -> Iterator[Part]:
         """Pass content on, and watch for the marks that may follow it."""
@@ -196,10 +199,10 @@ class AnswerParser:
             kept = place - _common_suffix(text[:place], space)
             yield from self._shown(text[:kept])
             if self._calls and mark == self._calls.opener:
-                self._go(self._call, text[kept:], place - kept)
+                self._enter(self._call, text[kept:], place - kept)
             else:
                 self._space = self._form.content.closing.after
-                self._go(self._begin, text[place + len(mark) :])
+                self._enter(self._begin, text[place + len(mark) :])
             return
         held = 0 if final else max((_may_begin(text, mark, space) for mark, space in watched), default=0)
         self._text = text[len(text) - held :]
@@ -222,20 +225,20 @@ class AnswerParser:
         if block and (self._calls.marked or all(call.name in self._tools for call in calls)):
             self.done = not self._parallel
             yield from map(self._tool_call, calls if self._parallel else calls[:1])
-            self._go(self._after_calls, self._text[self._at + block[1] :])
+            self._enter(self._after_calls, self._text[self._at + block[1] :])
         elif final:
             self._spelled = True
             past = self._at + len(self._calls.opener)
             yield from self._shown(self._text[:past])
-            self._go(self._content, self._text[past:])
+            self._enter(self._content, self._text[past:])
 
     def _after_calls(self, final: bool) -> Iterator[Part]:
         assert self._calls is not None
         follows = self._text.lstrip()
         if self._calls.marked and follows.startswith(self._calls.opener):
-            self._go(self._call, self._text, len(self._text) - len(follows))
+            self._enter(self._call, self._text, len(self._text) - len(follows))
         elif follows and (final or not self._calls.opener.startswith(follows)):
-            self._go(self._content, self._text)
+            self._enter(self._content, self._text)
         yield from ()
 
     def _shown(self, text: str) -> Iterator[Part]:

@@ -61,7 +61,7 @@ def launch(plan: Plan, runner: Runner, out: Output) -> RunInfo:
     return info
 
 
-def carry_out(plan: Plan, runner: Runner, out: Output, *, detach: bool, after: str = "") -> None:
+def launch_and_follow(plan: Plan, runner: Runner, out: Output, *, detach: bool, after: str = "") -> None:
     """Launch a plan and follow it until it has ended, unless detached.
 
     Args:

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from lab.training import ARGUMENTS, REMOTE, changed, final_sha256, lay_out, metrics, start, train, until_step
+from lab.training import ARGUMENTS, REMOTE, changed, deliver_inputs, final_sha256, metrics, start, train, until_step
 from tuneyard.errors import InvalidValuesError
 from tuneyard.job.supported import refuse_unsupported
 from tuneyard.values import FinetuneValues
@@ -31,7 +31,7 @@ def losses(store, remote):
 
 
 def test_sharded_training_has_the_losses_of_one_process_and_publishes_a_whole_model(tmp_path):
-    lay_out(tmp_path / "store")
+    deliver_inputs(tmp_path / "store")
     ways = {"one": {}, "shares": {**CUSTOM, "finetuningGpus": 2}}
     for name, way in ways.items():
         values = changed(checkpointsRemote=f"{REMOTE}-{name}", **WHOLE, **way)
@@ -53,7 +53,7 @@ def test_sharded_training_has_the_losses_of_one_process_and_publishes_a_whole_mo
 @pytest.mark.soak
 def test_a_killed_sharded_training_resumes_bit_for_bit(tmp_path):
     store = tmp_path / "store"
-    lay_out(store)
+    deliver_inputs(store)
     values = changed(distributedType="auto-fsdp", finetuningGpus=2, **{**WHOLE, ARGUMENTS + "num_train_epochs": 12})
     train(values, store, tmp_path / "whole")
     whole = metrics(store), final_sha256(store)
@@ -71,7 +71,7 @@ def test_a_killed_sharded_training_resumes_bit_for_bit(tmp_path):
 @pytest.mark.parametrize("shared_first", [True, False])
 def test_a_run_resumes_with_and_without_shards(shared_first, tmp_path):
     store = tmp_path / "store"
-    lay_out(store)
+    deliver_inputs(store)
     long = {**WHOLE, ARGUMENTS + "num_train_epochs": 12, ARGUMENTS + "eval_steps": 60}
     train(changed(**long), store, tmp_path / "whole")
     whole = losses(store, REMOTE)
@@ -128,7 +128,7 @@ def test_values_that_can_not_be_sharded_are_refused_by_name(key):
     assert words in problem.what
 
 
-def test_a_config_of_plain_data_parallel_training_is_taken():
+def test_a_config_of_plain_data_parallel_training_is_accepted():
     config = {"distributed_type": "MULTI_GPU", "num_processes": 2, "main_training_function": "main"}
     values = {"distributedType": "custom-accelerate-config", "customAccelerateConfig": config, "finetuningGpus": 2}
     refuse_unsupported(FinetuneValues.model_validate(changed(**values)), print)

@@ -4,7 +4,16 @@ import json
 
 import pytest
 
-from lab.training import ARGUMENTS, REMOTE, changed, final_sha256, killed_and_resumed, lay_out, metrics, train_here
+from lab.training import (
+    ARGUMENTS,
+    REMOTE,
+    changed,
+    deliver_inputs,
+    final_sha256,
+    killed_and_resumed,
+    metrics,
+    train_here,
+)
 
 PATIENCE = "finetuning_config.early_stopping"
 # the loss can't get better by 100 in any evaluation, so each after the first one counts
@@ -23,7 +32,7 @@ def evaluated(store):
 
 
 def test_evaluations_counted_before_a_kill_count_after_it(tmp_path):
-    lay_out(tmp_path / "store")
+    deliver_inputs(tmp_path / "store")
     # killed with one evaluation without a better one; without it, there would be a fifth evaluation
     killed_and_resumed(changed(**EARLY), tmp_path / "store", tmp_path, kill_at=5)
     assert evaluated(tmp_path / "store") == [2, 4, 6, 8]
@@ -33,7 +42,7 @@ def test_evaluations_counted_before_a_kill_count_after_it(tmp_path):
 
 def test_an_unpublished_training_that_ended_early_trains_no_further_step(tmp_path):
     store = tmp_path / "store"
-    lay_out(store)
+    deliver_inputs(store)
     train_here(changed(**EARLY), store, tmp_path / "work")
     whole = metrics(store), final_sha256(store)
     for path in sorted((store / REMOTE / "checkpoint-final").iterdir()):
@@ -46,7 +55,7 @@ def test_an_unpublished_training_that_ended_early_trains_no_further_step(tmp_pat
 @pytest.mark.parametrize("bits", ["load_in_4bit", "load_in_8bit"])
 def test_an_adapter_on_quantized_weights_is_resumed_bit_for_bit(bits, tmp_path):
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
-    lay_out(tmp_path / "store")
+    deliver_inputs(tmp_path / "store")
     quantized = {"quantization_type": "bits-and-bytes", bits: True, "bnb_4bit_compute_dtype": "float32"}
     values = changed(
         **{

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from lab.tiny_models import CHATML, make_model
-from lab.training import ARGUMENTS, DATA, REMOTE, changed, lay_out, metrics, train_here
+from lab.training import ARGUMENTS, DATA, REMOTE, changed, deliver_inputs, metrics, train_here
 from tuneyard.data import SHARED_TEMPLATES
 from tuneyard.errors import ConflictError
 
@@ -15,7 +15,7 @@ SHORT = {ARGUMENTS + "num_train_epochs": 1, ARGUMENTS + "logging_steps": 1, ARGU
 
 
 def test_dropout_added_after_the_start_is_a_conflict(tmp_path):
-    lay_out(tmp_path / "store")
+    deliver_inputs(tmp_path / "store")
     assert train_here(changed(**SHORT), tmp_path / "store", tmp_path / "work", kill_at=3) == 137
     with pytest.raises(ConflictError, match=r"model_args\.attention_dropout: not set → 0\.3"):
         train_here(changed(**SHORT, **{RUN: {"attention_dropout": 0.3}}), tmp_path / "store", tmp_path / "again")
@@ -38,7 +38,7 @@ def test_a_template_with_a_date_gets_the_date_of_the_runs_start(tmp_path, monkey
         def now(cls, tz=None):
             return datetime.now(tz) + timedelta(days=1)
 
-    lay_out(tmp_path / "store", folder=make_model(tmp_path / "model", template=DATED))
+    deliver_inputs(tmp_path / "store", folder=make_model(tmp_path / "model", template=DATED))
     values = changed(**SHORT)
     train_here(values, tmp_path / "store", tmp_path / "whole")
     whole = metrics(tmp_path / "store")
@@ -56,7 +56,7 @@ def test_a_template_with_a_date_gets_the_date_of_the_runs_start(tmp_path, monkey
 
 
 def test_differently_encoded_rows_are_a_conflict(tmp_path, monkeypatch):
-    lay_out(tmp_path / "store")
+    deliver_inputs(tmp_path / "store")
     assert train_here(changed(**SHORT), tmp_path / "store", tmp_path / "work", kill_at=3) == 137
     from tuneyard.train import prepare
 
@@ -69,10 +69,10 @@ def test_differently_encoded_rows_are_a_conflict(tmp_path, monkeypatch):
 
 
 def test_redelivered_data_with_other_rows_is_a_conflict(tmp_path):
-    lay_out(tmp_path / "store")
+    deliver_inputs(tmp_path / "store")
     assert train_here(changed(**SHORT), tmp_path / "store", tmp_path / "work", kill_at=3) == 137
     from lab.training import conversations
 
-    lay_out(tmp_path / "store", rows=conversations(25, seed=9))
+    deliver_inputs(tmp_path / "store", rows=conversations(25, seed=9))
     with pytest.raises(ConflictError, match=f"data {DATA}"):
         train_here(changed(**SHORT), tmp_path / "store", tmp_path / "again")
