@@ -373,7 +373,7 @@ def _endless(rng: random.Random) -> Iterator[Case]:
         link = f'<{request.url}/api/models/org/tiny/tree/{COMMIT}?cursor={"x" * number}>; rel="next"'
         return [json_reply([row], Link=link)]
 
-    yield Case("the list has pages without end", _at("tree", next_page), codes=(8,), sentence="without end")
+    yield Case("the list has pages without end", _at("tree", next_page), codes=(8,), sentence="endless pages")
     same = [json_reply(rows(), Link='<https://hub.example/api?cursor=1>; rel="next"')]
     yield Case("the next page is the same one", _at("tree", lambda request: same), codes=(8,))
     many = b"[" + b",".join(json.dumps({**rows()[0], "path": f"f{n}"}).encode() for n in range(3000)) + b"]"

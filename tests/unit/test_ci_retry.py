@@ -108,7 +108,7 @@ def test_both_stages_share_the_record_and_the_cluster_repeats_whole_files(projec
 
 
 CHECKS = """
-check charts:
+check charts docs:
 \t@echo checked $(CHECK)
 \t@$(CHECK)
 """
@@ -123,7 +123,7 @@ def test_ci_prints_the_record_last_and_keeps_an_earlier_failure(
     """The checks are replaced, since they are not what is tested; there is no cluster beside the project."""
     (project / "tests/test_flaky.py").write_text(FLAKY.format(count=count) + "\ndef test_sound(): ...\n")
     makefile = (project / "Makefile").read_text()
-    for name in ("check", "charts"):
+    for name in ("check", "charts", "docs"):
         makefile = makefile.replace(f"\n{name}: install", f"\nours-{name}: install")
     (project / "Makefile").write_text(makefile + CHECKS)
     (project / "build").mkdir()

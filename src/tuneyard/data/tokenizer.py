@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from tuneyard.data.templates import CHAT_ML, KEEP_ORIGINAL, NAMED, TEMPLATE_NAMES, apply_named_template, is_one_token
 from tuneyard.errors import InvalidDataError, InvalidValuesError, NotFoundError, Problem
-from tuneyard.models import UNUSABLE, reason_of
+from tuneyard.models import reason_of, unusable
 from tuneyard.whereabouts import installation
 
 if TYPE_CHECKING:
@@ -136,11 +136,11 @@ def read_tokenizer(folder: Path, *, name: str) -> PreTrainedTokenizerFast:
         # Settings of a wrong type show only in use.
         tokenizer.decode(tokenizer(_PROBE)["input_ids"], skip_special_tokens=True)
     except Exception as error:
-        if not isinstance(error, UNUSABLE) and type(error) is not Exception:  # which the Rust library raises
+        if not isinstance(error, unusable()) and type(error) is not Exception:  # which the Rust library raises
             raise
-        raise _unusable(name, f"can't be loaded: {reason_of(error).replace(str(folder), name)}") from error
+        raise _unreadable(name, f"can't be loaded: {reason_of(error).replace(str(folder), name)}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise _unusable(name, f"is {type(tokenizer).__name__}, which is not based on a tokenizer.json")
+        raise _unreadable(name, f"is {type(tokenizer).__name__}, which is not based on a tokenizer.json")
     return tokenizer
 
 
@@ -213,7 +213,7 @@ def _check_fits(tokenizer: Any, folder: Path, name: str) -> None:
     beyond = {text: number for text, number in used.items() if embeddings is not None and number >= embeddings}
     if beyond:
         text, number = next(iter(beyond.items()))
-        raise _unusable(
+        raise _unreadable(
             name,
             f"uses the token {text!r} with id {number}, but the model has embeddings for {embeddings} tokens only",
         )
@@ -224,7 +224,7 @@ def _embeddings(folder: Path) -> int | None:
     return rows if isinstance(rows, int) else None
 
 
-def _unusable(model: str, what: str) -> InvalidDataError:
+def _unreadable(model: str, what: str) -> InvalidDataError:
     return InvalidDataError(
         f"The tokenizer of '{model}' {what}.",
         hint="Deliver a model with a tokenizer.json that fits its weights.",

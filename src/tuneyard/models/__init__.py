@@ -19,14 +19,13 @@ from tuneyard.models.loading import (
 from tuneyard.models.outline import Read, write_outline
 from tuneyard.models.published import ADAPTER_CONFIG, find_base, find_manifest, is_adapter, kind_in_words
 from tuneyard.models.structure import INDEX, structure_problems
-from tuneyard.models.unusable import UNUSABLE
+from tuneyard.models.unusable import unusable
 
 __all__ = [
     "ADAPTER_CONFIG",
     "IDENTITY",
     "INDEX",
     "OF_THE_LOADER",
-    "UNUSABLE",
     "Read",
     "Tensor",
     "check_whole",
@@ -44,6 +43,7 @@ __all__ = [
     "reason_of",
     "require_library",
     "structure_problems",
+    "unusable",
     "without_dropout",
     "write_outline",
 ]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuneyard.errors import IncompleteModelError, InvalidDataError, NotFoundError, Problem
 from tuneyard.models.names import grouped
+from tuneyard.models.unusable import unusable
 from tuneyard.values import without_credentials
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def load_adapter(base: PreTrainedModel, folder: Path, *, where: str) -> PeftMode
         warnings.simplefilter("always")
         try:
             model = PeftModel.from_pretrained(base, folder)
-        except _unusable() as error:
+        except _unloadable() as error:
             reason = reason_of(error)
             raise InvalidDataError(
                 f"The adapter '{where}' can't be loaded onto its base: {reason}", hint=_HINT, problems=[]
@@ -161,7 +162,7 @@ def _load(architecture: str | None, folder: Path, where: str, keywords: Mapping[
             ignore_mismatched_sizes=True,
             **keywords,
         )
-    except _unusable() as error:
+    except _unloadable() as error:
         reason = reason_of(error)
         raise InvalidDataError(f"The model '{where}' can't be loaded: {reason}", hint=_HINT, problems=[]) from error
     if problems := _problems(found):
@@ -183,12 +184,10 @@ def reason_of(error: BaseException) -> str:
     return text if len(text) <= _LONGEST_REASON else f"{text[: _LONGEST_REASON - 1]}…"
 
 
-def _unusable() -> tuple[type[BaseException], ...]:
+def _unloadable() -> tuple[type[BaseException], ...]:
     from safetensors import SafetensorError
 
-    from tuneyard.models.unusable import UNUSABLE
-
-    return (*UNUSABLE, SafetensorError)
+    return (*unusable(), SafetensorError)
 
 
 def _problems(found: Mapping[str, Any]) -> list[Problem]:

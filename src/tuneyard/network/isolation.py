@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from tuneyard.errors import InvalidDataError
-from tuneyard.models import UNUSABLE
+from tuneyard.models import unusable
 from tuneyard.network.attention import PER_CONVERSATION
 from tuneyard.network.balance import balance_weight
 from tuneyard.network.batches import EncodedRows, Row, flatten, moved
@@ -208,7 +208,7 @@ class _Reference:
                     if difference > self.leak_tolerance:
                         return f"changing a last token changes other predictions by {difference:.1e}"
                 self._run_backward(forward)
-        except UNUSABLE as error:
+        except unusable() as error:
             return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"
         return None
 
@@ -297,7 +297,7 @@ def _copied(model: Any, device: torch.device, samples: _Samples, where: str) -> 
         try:
             with torch.no_grad():
                 probe(input_ids=torch.from_numpy(samples.short).to(device)[None], use_cache=False)
-        except UNUSABLE as error:
+        except unusable() as error:
             reason = error
         else:
             return probe

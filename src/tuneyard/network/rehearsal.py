@@ -36,7 +36,7 @@ from transformers.optimization import get_scheduler
 
 from tuneyard.device import Device
 from tuneyard.errors import InvalidDataError, InvalidValuesError, Problem
-from tuneyard.models import IDENTITY, OF_THE_LOADER, UNUSABLE, outline_model, reason_of
+from tuneyard.models import IDENTITY, OF_THE_LOADER, outline_model, reason_of, unusable
 from tuneyard.network.model import add_adapter
 from tuneyard.network.private import choose_attention
 from tuneyard.network.trackers import tracker_problems
@@ -254,7 +254,7 @@ def _of_model_args(values: FinetuneValues, folder: Path) -> Iterator[Problem]:
             continue
         try:
             kind.from_dict(copy.deepcopy({**document, name: value}))  # it changes maps in its argument
-        except UNUSABLE as error:
+        except unusable() as error:
             yield Problem(f"{_MODEL_ARGS}.{name}", f"is refused: {reason_of(error)}", str(value)[:80])
 
 
@@ -271,7 +271,7 @@ def _of_attention(values: FinetuneValues, device: Device, *, here: bool) -> Iter
         return
     try:
         _step_of_small_model(attention=given)
-    except UNUSABLE as error:
+    except unusable() as error:
         yield Problem(where, f"can't train on the CPU: {reason_of(error)}", given, "sdpa, eager")
 
 
@@ -299,12 +299,12 @@ def _of_arguments(values: FinetuneValues, device: Device, *, here: bool) -> Iter
         given |= {"bf16": False, "tf32": None}
     try:
         arguments: Any = TrainingArguments(**given)
-    except UNUSABLE as error:
+    except unusable() as error:
         yield Problem(f"{_CONFIG}training_args", f"are refused by transformers: {reason_of(error)}")
         return
     try:
         _compile(arguments)
-    except UNUSABLE as error:
+    except unusable() as error:
         given = {name: getattr(arguments, name) for name in ("torch_compile_backend", "torch_compile_mode")}
         named = {name: value for name, value in given.items() if value not in (None, "inductor")}
         where = next(iter(named), "torch_compile")
@@ -312,12 +312,12 @@ def _of_arguments(values: FinetuneValues, device: Device, *, here: bool) -> Iter
     if arguments.gradient_checkpointing and (kwargs := arguments.gradient_checkpointing_kwargs):
         try:
             _step_of_small_model(checkpointing=kwargs)
-        except UNUSABLE as error:
+        except unusable() as error:
             where = f"{_ARGUMENTS}gradient_checkpointing_kwargs"
             yield Problem(where, f"can't be used: {reason_of(error)}", str(kwargs)[:80])
     try:
         _step_of_optimizer(arguments, device)
-    except UNUSABLE as error:
+    except unusable() as error:
         if here or not _lacks_package(error):
             with_args = f" with optim_args {arguments.optim_args}" if arguments.optim_args else ""
             yield Problem(f"{_ARGUMENTS}optim", f"can't be used{with_args}: {reason_of(error)}", arguments.optim.value)
@@ -325,7 +325,7 @@ def _of_arguments(values: FinetuneValues, device: Device, *, here: bool) -> Iter
         yield from _of_idle_optimizer_arguments(arguments)
     try:
         _steps_of_schedule(arguments)
-    except UNUSABLE as error:
+    except unusable() as error:
         kwargs = f" with lr_scheduler_kwargs {arguments.lr_scheduler_kwargs}" if arguments.lr_scheduler_kwargs else ""
         what = f"can't be used{kwargs}: {reason_of(error)}"
         yield Problem(f"{_ARGUMENTS}lr_scheduler_type", what, str(arguments.lr_scheduler_type.value))
@@ -367,7 +367,7 @@ def _optimizer_inputs(arguments: Any, **changes: Any) -> Any:
     weights: Any = torch.nn.ModuleDict({"weight": torch.nn.Linear(8, 8)})
     try:
         kind, keywords = Trainer.get_optimizer_cls_and_kwargs(changed, weights)
-    except UNUSABLE as error:
+    except unusable() as error:
         return str(error)
     return kind, {name: value for name, value in keywords.items() if name not in _OF_WEIGHTS}
 

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from transformers import AttentionInterface
 
-from tuneyard.models import UNUSABLE
+from tuneyard.models import unusable
 from tuneyard.network.attention import PER_CONVERSATION, per_conversation_attention
 from tuneyard.network.forms import Form, Forward
 from tuneyard.network.isolation import candidates
@@ -89,7 +89,7 @@ def trace_step(
         try:
             with _attention(base, attention) as attended:
                 trace, extrapolated = _trace(stage, Forward(form, selects), chosen)
-        except UNUSABLE as error:
+        except unusable() as error:
             reason = reason or next(iter(str(error).strip().splitlines()), "") or type(error).__name__
             continue
         if attention == PER_CONVERSATION and len(attended) < _layers(base) and len(conversations) > together:

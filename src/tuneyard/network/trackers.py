@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
 from tuneyard.errors import DeniedError, Problem, UnavailableError
-from tuneyard.models import UNUSABLE, reason_of
+from tuneyard.models import reason_of, unusable
 from tuneyard.values import FinetuneValues, Tracking
 
 _REPORT_TO = "finetuning_config.training_args.report_to"
@@ -56,7 +56,7 @@ def tracker_problems(values: FinetuneValues, names: Sequence[str]) -> Iterator[P
         try:
             for callback in get_reporting_integration_callbacks([name]):
                 callback()
-        except UNUSABLE as error:
+        except unusable() as error:
             yield Problem(_REPORT_TO, f"can't be used: {reason_of(error)}", name)
             continue
         if name == "mlflow":
@@ -78,7 +78,7 @@ def _of_mlflow(values: FinetuneValues) -> Iterator[Problem]:
         if tracking and tracking.run_id is not None:
             key, what = f"{_TRACKING}.run_id", "is refused by MLflow"
             client.get_run(tracking.run_id)
-    except (MlflowException, *UNUSABLE) as error:
+    except (MlflowException, *unusable()) as error:
         status: int = error.get_http_status_code() if isinstance(error, MlflowException) else 400
         message = f"The MLflow server that {where} names can't be used: {reason_of(error)}"
         if status in (401, 403):

@@ -17,7 +17,7 @@ from transformers import TrainingArguments, set_seed
 
 from tuneyard.errors import ConflictError, InvalidValuesError, Problem
 from tuneyard.job import ROWS, WHERE, Precision, precision_of, shards
-from tuneyard.models import UNUSABLE, outline_model, reason_of
+from tuneyard.models import outline_model, reason_of, unusable
 from tuneyard.network import (
     EncodedRows,
     Form,
@@ -184,7 +184,7 @@ def _try_adapter(model: Any, form: RowForm, rows: EncodedRows, arguments: Traini
             form.forward(model, moved(flatten([rows[shortest]]), device))
     except torch.OutOfMemoryError:
         raise
-    except UNUSABLE as error:
+    except unusable() as error:
         problem = Problem(WHERE, f"make a model whose forward pass fails: {reason_of(error)}")
         hint = "Change them. Nothing has been trained yet."
         raise InvalidValuesError(f"{problem}", hint=hint, problems=[problem]) from error

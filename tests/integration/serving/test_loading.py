@@ -152,7 +152,7 @@ ODD_TEMPLATES = {
         [{"name": "x", "template": "{{ messages }}"}],
         "chat templates named x, and none named default",
     ),
-    "no text": (3, "a chat template that is no text"),
+    "no text": (3, "a chat template that is not text"),
 }
 
 

@@ -95,7 +95,7 @@ def test_an_evaluation_that_is_not_finite_ends_the_run(tmp_path, monkeypatch):
 
     deliver_inputs(tmp_path / "store")
     monkeypatch.setattr(SFTTrainer, "evaluated", lambda self, model, inputs: [float("nan"), 1.0])
-    with pytest.raises(DivergedError, match="eval_loss is nan after step 4"):
+    with pytest.raises(DivergedError, match="'eval_loss' is nan after step 4"):
         train_here(changed(), tmp_path / "store", tmp_path / "work")
 
 
@@ -144,6 +144,6 @@ def test_weights_are_checked_before_they_are_saved():
     finite = Finite(places, learning_rate=0.1, scaled=False)
     finite.check_weights(3, model)
     model.weight.data[0, 0] = float("inf")
-    with pytest.raises(DivergedError, match="weight is not finite after step 3"):
+    with pytest.raises(DivergedError, match="The weight 'weight' is not finite after step 3"):
         finite.check_weights(3, model)
     finite.check_weights(3, model.requires_grad_(False))

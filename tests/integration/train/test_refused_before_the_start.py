@@ -143,7 +143,7 @@ def test_token_ids_beyond_the_embeddings_are_refused(tmp_path):
 
 def test_rows_beyond_learned_positions_are_refused(tmp_path):
     one = Bench(tmp_path, gpt2(tmp_path / "model"))
-    refuses(one, Written({CONFIG + "peft_conf": {"peft_type": "NO_PEFT"}}), "longer than the 16 positions")
+    refuses(one, Written({CONFIG + "peft_conf": {"peft_type": "NO_PEFT"}}), "longer than the model's 16 positions")
 
 
 def test_tying_an_untied_model_is_refused(tmp_path):

@@ -105,7 +105,7 @@ def test_a_missing_result_is_waited_for_and_never_overwritten_by_a_delivery(stor
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_delivery_never_overwrites_a_result(store, tmp_path, overwrite):
     before = {path: path.read_bytes() for path in (store / REMOTE).rglob("*") if path.is_file()}
-    with pytest.raises(ConflictError, match="result of a finetuning"):
+    with pytest.raises(ConflictError, match="A run has published its result"):
         deliver_to(store, store / MODEL, f"{REMOTE}/checkpoint-final", tmp_path, allowOverwrite=overwrite)
     assert {path: path.read_bytes() for path in (store / REMOTE).rglob("*") if path.is_file()} == before
 

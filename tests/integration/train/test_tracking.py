@@ -71,5 +71,5 @@ def test_values_that_mlflow_refuses_are_named(server):
 
 @pytest.mark.parametrize("given", [True, "True", "yes", 1])
 def test_copies_of_checkpoints_are_refused(given):
-    with pytest.raises(InvalidValuesError, match=r"tracking\.hf_mlflow_log_artifacts: is not done"):
+    with pytest.raises(InvalidValuesError, match=r"tracking\.hf_mlflow_log_artifacts: is not supported"):
         check_values(FinetuneValues, tracked("http://mlflow", hf_mlflow_log_artifacts=given))
