@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 IN_PODS = ("python", "-s", "-P")
@@ -39,7 +39,7 @@ def pod_python(module: str, *arguments: str) -> list[str]:
 
 
 @contextmanager
-def faster_imports() -> Iterator[None]:
+def faster_imports() -> Generator[None]:
     """Import without garbage collection, and exempt from it what is alive afterwards.
 
     Torch and transformers create millions of objects that live as long as the process, and collecting among them takes
