@@ -20,8 +20,10 @@ WORKERS ?= auto
 # More arguments for pytest, and a file to write its exit code to.
 PYTEST_ARGS ?=
 PYTEST_REPORT ?= /dev/null
-# The cluster tests to run.
+# The cluster tests to run, and in how many processes: they wait more than they compute, and those of a file build on
+# one another.
 CLUSTER_TESTS ?= tests/cluster
+CLUSTER_WORKERS ?= 2
 # The store to run the trials of tests/chaos on, instead of a temporary one, and the bucket to write to.
 trials soak: export TUNEYARD_TRIALS_STORE ?= $(STORE)
 trials soak: export TUNEYARD_TRIALS_BUCKET ?= $(BUCKET)
@@ -79,7 +81,7 @@ images: ## build the container images (VARIANT=cpu, cuda or rocm; BUILDER, BASE:
 	@images/build $(or $(VARIANT),cpu) deliver train serve
 
 cluster-test: install ## run the tests that need a cluster (that of KUBECONFIG; the images have to be there)
-	@$(PYTEST) -m "cluster and not soak" $(CLUSTER_TESTS) $(REPORT)
+	@$(PYTEST) -n $(CLUSTER_WORKERS) --dist loadfile -m "cluster and not soak" $(CLUSTER_TESTS) $(REPORT)
 
 trials: install ## run the short fault-injection trials; STORE=URL BUCKET=NAME runs them on your own store
 	@$(PYTEST) -n $(WORKERS) -m "not soak" tests/chaos $(REPORT)
