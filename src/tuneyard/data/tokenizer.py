@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from tuneyard.data.templates import CHAT_ML, KEEP_ORIGINAL, NAMED, TEMPLATE_NAMES, apply_named_template, is_one_token
 from tuneyard.errors import InvalidDataError, InvalidValuesError, NotFoundError, Problem
+from tuneyard.interpreter import faster_imports
 from tuneyard.models import reason_of, unusable
 from tuneyard.whereabouts import installation
 
@@ -125,7 +126,8 @@ def read_tokenizer(folder: Path, *, name: str) -> PreTrainedTokenizerFast:
             folder=str(folder),
         )
     try:
-        from transformers import AutoTokenizer, PreTrainedTokenizerFast
+        with faster_imports():
+            from transformers import AutoTokenizer, PreTrainedTokenizerFast
     except ImportError as error:
         raise NotFoundError(
             "Encoding conversations needs transformers, which is not installed.", hint=installation("train")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneyard.delivery import vet_model
+from tuneyard.interpreter import faster_imports
 from tuneyard.job import Precision, precision_of
 from tuneyard.models import INDEX, Tensor, incomplete, structure_problems, write_outline
 from tuneyard.store import Manifest, Store
@@ -88,7 +89,8 @@ def build_network(
     tensors = write_outline(sizes, lambda path: store.read(f"{key}/{path}"), scratch, where=values.basemodel)
     if problems := structure_problems(tensors, _settings(scratch / INDEX), _settings(scratch / "config.json") or {}):
         raise incomplete(values.basemodel, problems)
-    from tuneyard.network import add_adapter, configured_outline, hold_trained_in, quiet_libraries, rehearse
+    with faster_imports():
+        from tuneyard.network import add_adapter, configured_outline, hold_trained_in, quiet_libraries, rehearse
 
     quiet_libraries()
     config = values.finetuning_config

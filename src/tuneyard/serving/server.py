@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tuneyard.errors import TuneyardError, UnavailableError
+from tuneyard.interpreter import faster_imports
 from tuneyard.serving.flags import AppSettings
 from tuneyard.serving.placement import Placement
 from tuneyard.serving.readiness import local_url, wait_ready, write_ready
@@ -80,12 +81,13 @@ def serve_app(
     """
     if settings.ignored:
         logger.info("Flags without effect where vLLM is not installed: %s.", ", ".join(settings.ignored))
-    import uvicorn
-    from transformers.utils import logging as transformers_logging
+    with faster_imports():
+        import uvicorn
+        from transformers.utils import logging as transformers_logging
 
-    from tuneyard.serving.app import build_app
-    from tuneyard.serving.generation import ModelManager
-    from tuneyard.serving.loading import load_models
+        from tuneyard.serving.app import build_app
+        from tuneyard.serving.generation import ModelManager
+        from tuneyard.serving.loading import load_models
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

@@ -18,6 +18,10 @@ NEAR_THE_LIMIT = {
 }
 # Each of these takes half a minute, and little in it is not in another one.
 MORE = {
+    "full float32, adamw",
+    "full float32, long rows in a large batch",
+    "full bfloat16, trained in float32",
+    "full float32, adafactor",
     "full float32, bfloat16 autocast",
     "full float32, rmsprop",
     "full float32, two micro-batches",

@@ -285,23 +285,24 @@ def _deliver_rows(folder, style="chatml"):
     write_manifest(store, manifest, Manifest("dataset", tuple(files)))
 
 
-@pytest.mark.parametrize("words", [(), ("--json",), ("--html", "page.html")], ids=["table", "json", "page"])
-def test_data_check_names_downloads_as_the_user_did(tuneyard, tmp_path, finetune_file, words):
+@pytest.mark.parametrize(
+    ("by_values", "words"),
+    [(True, ()), (False, ("--json",)), (True, ("--html", "page.html"))],
+    ids=["table", "json", "page"],
+)
+def test_data_check_names_downloads_as_the_user_did(tuneyard, tmp_path, finetune_file, by_values, words):
     _deliver_rows(tmp_path)
-    for named, key in (
-        (("-f", finetune_file), "default-bucket/datasets/facts.jsonl"),
-        (
-            ("s3://default-bucket/datasets/facts.jsonl", "--model", "default-bucket/models/tiny"),
-            "s3://default-bucket/datasets/facts.jsonl",
-        ),
-    ):
-        done = tuneyard("data", "check", *named, "--store", "./store", *words)
-        assert done.code == 3, done.err
-        shown = done.out + done.err + ((tmp_path / "page.html").read_text() if "--html" in words else "")
-        assert f"{key}:3" in shown
-        assert f"{key}:4" in shown
-        assert "tuneyard-data-" not in shown
-        assert str(tmp_path) not in shown
+    named, key = ("-f", finetune_file), "default-bucket/datasets/facts.jsonl"
+    if not by_values:
+        key = f"s3://{key}"
+        named = (key, "--model", "default-bucket/models/tiny")
+    done = tuneyard("data", "check", *named, "--store", "./store", *words)
+    assert done.code == 3, done.err
+    shown = done.out + done.err + ((tmp_path / "page.html").read_text() if "--html" in words else "")
+    assert f"{key}:3" in shown
+    assert f"{key}:4" in shown
+    assert "tuneyard-data-" not in shown
+    assert str(tmp_path) not in shown
 
 
 def test_data_names_a_downloaded_model_by_its_key(tuneyard, tmp_path, finetune_file):
