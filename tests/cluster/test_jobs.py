@@ -178,7 +178,7 @@ def refused(jobs, finished):
     [
         ("unsupported", 3, "distributedType"),
         ("bad-rows", 3, "chat.jsonl"),
-        ("not-there", 4, "There is no model at .*/absent in https://"),
+        ("not-there", 4, "There is no model at '.*/absent' in 'https://"),
         ("wrong-key", 5, "minio-credentials|access key|credentials|denied"),
         ("other-settings", 6, "learning_rate"),
         ("damaged", 7, "optimizer.pt"),
