@@ -169,3 +169,22 @@ def test_a_local_launch_imports_nothing_of_the_folder_it_was_started_in(tmp_path
     assert not (tmp_path / "planted").exists(), (tmp_path / "planted").read_text()
     expected = {"deliver": 0, "finetune": 7, "serve": 4}[verb]
     assert done.returncode == expected, done.stdout + done.stderr
+
+
+def test_imports_are_not_collected_and_what_they_create_is_exempt():
+    script = (
+        "import gc\n"
+        "from tuneyard.interpreter import faster_imports\n"
+        "try:\n"
+        "    with faster_imports():\n"
+        "        assert not gc.isenabled()\n"
+        "        raise ImportError\n"
+        "except ImportError:\n"
+        "    first = gc.get_freeze_count()\n"
+        "assert gc.isenabled() and first > 1000\n"
+        "kept = [[] for _ in range(5000)]\n"
+        "with faster_imports():\n"
+        "    assert gc.isenabled()\n"
+        "assert gc.get_freeze_count() <= first, 'what a process creates later is collected as always'\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
