@@ -40,8 +40,15 @@ PATHS = (
 )
 
 CLIENTS = """
-import http.client, json, os, threading, time
-host, headers = os.environ["HOST"], {"Authorization": "Bearer " + os.environ["KEY"], "Content-Type": "application/json"}
+import http.client, json, os, socket, threading, time
+def address(host):  # resolved once: the cluster's DNS is not what is tested
+    for _ in range(60):
+        try:
+            return socket.gethostbyname(host)
+        except OSError:
+            time.sleep(1)
+host = address(os.environ["HOST"])
+headers = {"Authorization": "Bearer " + os.environ["KEY"], "Content-Type": "application/json"}
 body = {"model": "tune", "messages": [{"role": "user", "content": "What is a yard?"}], "temperature": 0}
 body |= {"ignore_eos": True, "logprobs": True}
 def note(**row):

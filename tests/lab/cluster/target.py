@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -191,11 +192,16 @@ def service_account(namespace: str, folder: Path) -> Path:
     return path
 
 
-def lines_on_a_terminal(command: list[str], width: int, seconds: float) -> Iterator[str]:
-    """Run a command on a terminal for a while, and yield the lines that it drew."""
+def lines_on_a_terminal(command: list[str], width: int, patterns: Sequence[str]) -> list[str]:
+    """Run a command on a terminal until it has drawn a line that matches each pattern; return the lines.
+
+    Args:
+        command: The command.
+        width: The terminal's columns.
+        patterns: A regular expression for each expected line, from its start.
+    """
     import fcntl
     import pty
-    import re
     import select
     import struct
     import termios
@@ -207,14 +213,20 @@ def lines_on_a_terminal(command: list[str], width: int, seconds: float) -> Itera
         command, stdin=theirs, stdout=theirs, stderr=theirs, env={**environ, "TERM": "xterm-256color"}
     ) as process:
         os.close(theirs)
-        shown, until = b"", time.monotonic() + seconds
-        while time.monotonic() < until:
+        shown, lines, deadline = b"", list[str](), time.monotonic() + WAIT_SECONDS
+        while missing := [each for each in patterns if not any(re.match(each, line) for line in lines)]:
+            assert time.monotonic() < deadline, f"not drawn: {missing}; drawn: {lines[-8:]}"
             if select.select([ours], [], [], 0.5)[0]:
                 try:
                     shown += os.read(ours, 65536)
-                except OSError:
-                    break
+                except OSError as ended:
+                    raise AssertionError(f"it ended before {missing} was drawn: {lines[-8:]}") from ended
+                lines = _drawn(shown)
         process.terminate()
     os.close(ours)
+    return lines
+
+
+def _drawn(shown: bytes) -> list[str]:
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode(errors="replace"))
-    yield from (line.rstrip() for line in re.split(r"[\r\n]+", text) if line.strip())
+    return [line.rstrip() for line in re.split(r"[\r\n]+", text) if line.strip()]
