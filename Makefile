@@ -59,6 +59,7 @@ check: install ## lint, types, and generated files
 	@$(BIN)/python scripts/schemas.py --check
 	@$(BIN)/python scripts/charts.py --check
 	@$(BIN)/python scripts/commands.py --check
+	@$(BIN)/python scripts/verbs.py --check
 	@$(BIN)/zizmor --offline --quiet .github
 	@$(BIN)/python scripts/image_requirements.py --check
 	@$(BIN)/hadolint --failure-threshold warning --ignore DL3059 images/*.Dockerfile
@@ -95,6 +96,7 @@ generate: install ## regenerate the generated files
 	@$(BIN)/python scripts/schemas.py
 	@$(BIN)/python scripts/charts.py
 	@$(BIN)/python scripts/commands.py
+	@$(BIN)/python scripts/verbs.py
 
 lock: ## update uv.lock and export constraints.txt from it
 	UV_FIND_LINKS= uv lock

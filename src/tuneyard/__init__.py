@@ -1,4 +1,4 @@
-"""Tuneyard: finetune a language model on your own machine or your own Kubernetes.
+"""Tuneyard: finetune a language model on your own machine or your own Kubernetes cluster.
 
     run = tuneyard.finetune("values.yaml", name="lora-16")
     server = tuneyard.serve("lora-16")
@@ -6,7 +6,7 @@
 
 Each verb is a method of `Client`, which holds a target and a store. The verbs of this module use a client with the
 defaults; each also takes `on=` and `store=` as `Client` does. Everything is loaded on first use, so that importing this
-costs next to nothing. A verb is a function and a room is a noun (`deliver` and `tuneyard.delivery`).
+costs next to nothing. Functions are verbs and packages are nouns (`deliver` and `tuneyard.delivery`).
 """
 
 from __future__ import annotations
@@ -48,8 +48,10 @@ if TYPE_CHECKING:
         gc,
         logs,
         plan,
+        preview,
         resolve_values,
         runs,
+        schema,
         serve,
         show_data,
         stop,
@@ -95,8 +97,10 @@ __all__ = [
     "gc",
     "logs",
     "plan",
+    "preview",
     "resolve_values",
     "runs",
+    "schema",
     "serve",
     "show_data",
     "stop",

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from tuneyard.diagnosis import Report
     from tuneyard.inventory import Removal, Verified
     from tuneyard.job import CheckedData, ShownRow
-    from tuneyard.runners import Forecast, Plan, Sources
+    from tuneyard.runners import Forecast, Plan, Preview, Sources
     from tuneyard.store import Store
     from tuneyard.values import DeliverValues, FinetuneValues, InferenceValues, NamespaceValues
 
@@ -73,6 +73,10 @@ class Client:
         self.runner: Runner = runner_for(self.target)
         self.store = os.fspath(store) if store is not None else None
 
+    def __repr__(self) -> str:
+        """Name the target and the store."""
+        return f"Client(on={self.target!r}, store={self.store!r})"
+
     def deliver(
         self,
         *files: File,
@@ -101,6 +105,44 @@ class Client:
         from tuneyard.runners import plan_deliver
 
         return self._launch(plan_deliver(self._sources(files, set, values, name), self.runner), wait=wait)
+
+    def preview(
+        self,
+        verb: Verb,
+        *files: File,
+        set: Sequence[str] = (),
+        values: Mapping[str, Any] | DeliverValues | FinetuneValues | InferenceValues | None = None,
+        name: str | None = None,
+        run: str | None = None,
+        merged: bool = False,
+        port: int | None = None,
+    ) -> Preview:
+        """Return what a launch would run: the resolved values and, for a cluster, the manifests. Nothing is launched.
+
+        Args:
+            verb: `deliver`, `finetune` or `serve`.
+            files: Values files, later ones winning.
+            set: `path=value` texts that win over everything else.
+            values: Values that win over the files.
+            name: The run's name.
+            run: As for `serve`.
+            merged: As for `serve`.
+            port: As for `serve`.
+
+        Raises:
+            InvalidValuesError: If the values are not allowed, with every problem.
+            NotFoundError: If a values file, or the run to serve, does not exist.
+        """
+        from tuneyard.runners import plan_deliver, plan_finetune, plan_serve, preview
+
+        sources = self._sources(files, set, values, name)
+        if verb == "deliver":
+            planned = plan_deliver(sources, self.runner)
+        elif verb == "finetune":
+            planned = plan_finetune(sources, self.runner, dry_run=True)
+        else:
+            planned = plan_serve(sources, self.runner, run=run, merged=merged, port=port)
+        return preview(planned, self.runner)
 
     def plan(
         self,
@@ -229,6 +271,17 @@ class Client:
         max_tokens: int | None = None,
         temperature: float | None = None,
     ) -> dict[str, str]: ...
+    @overload
+    def chat(
+        self,
+        question: str | Sequence[Message],
+        *,
+        name: str | None = None,
+        compare: bool,
+        system: str | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+    ) -> str | dict[str, str]: ...
     def chat(
         self,
         question: str | Sequence[Message],
@@ -374,7 +427,7 @@ class Client:
         """
         from tuneyard.job import check_source, open_source
 
-        job = self._job_values(self._sources(files, set, values, None), data, model)
+        job = self._job_values(self._sources(files, set, values, None), data, model, command="check")
         with open_source(job, self._open_store(), data, model, validation, format) as source:
             return check_source(source, examples=examples)
 
@@ -408,7 +461,7 @@ class Client:
         """
         from tuneyard.job import open_source, show_source
 
-        job = self._job_values(self._sources(files, set, values, None), data, model)
+        job = self._job_values(self._sources(files, set, values, None), data, model, command="show")
         with open_source(job, self._open_store(), data, model, (), format) as source:
             return show_source(source, count=count, skip=skip)
 
@@ -430,12 +483,24 @@ class Client:
         Raises:
             InvalidValuesError: If they are not allowed, with every problem.
             NotFoundError: If a values file does not exist.
+            UsageError: If there is no such kind.
         """
         from pathlib import Path
 
-        from tuneyard.values import VALUES, load_values
+        from tuneyard.values import load_values
 
-        return load_values(VALUES[kind], [Path(file) for file in files], set, above=values, notice=logger.info)
+        return load_values(self._model(kind), [Path(file) for file in files], set, above=values, notice=logger.info)
+
+    def schema(self, kind: Literal["namespace", "deliver", "finetune", "serve"]) -> dict[str, Any]:
+        """Return the JSON Schema of values.
+
+        Args:
+            kind: The verb, or `namespace` for its setup.
+
+        Raises:
+            UsageError: If there is no such kind.
+        """
+        return self._model(kind).model_json_schema()
 
     def verify(self, place: str) -> Verified:
         """Read everything under a key and compare it with the manifests.
@@ -475,7 +540,12 @@ class Client:
         return remove_leftovers(store, key, grace=timedelta(hours=older_than_hours), dry_run=dry_run)
 
     def doctor(
-        self, *files: File, set: Sequence[str] = (), bucket: str = "default-bucket", quick: bool = False
+        self,
+        *files: File,
+        set: Sequence[str] = (),
+        bucket: str = "default-bucket",
+        quick: bool = False,
+        progress: Callable[[str], None] | None = None,
     ) -> Report:
         """Check that the target's prerequisites are in place.
 
@@ -484,6 +554,7 @@ class Client:
             set: `path=value` texts, for a cluster.
             bucket: The bucket to write into.
             quick: Whether to start no pod in a cluster.
+            progress: Called with the name of each group of checks before it starts.
 
         Returns:
             The report, with a hint for each problem and the exit code of the worst.
@@ -493,18 +564,31 @@ class Client:
         """
         from tuneyard.diagnosis import check_target
 
-        return check_target(self.target, store=self.store, files=files, sets=set, bucket=bucket, quick=quick)
+        return check_target(
+            self.target, store=self.store, files=files, sets=set, bucket=bucket, quick=quick, progress=progress
+        )
 
-    def check_store(self, *, bucket: str = "default-bucket", rounds: int = 20) -> Report:
+    def check_store(
+        self, *, bucket: str = "default-bucket", rounds: int = 20, progress: Callable[[str], None] | None = None
+    ) -> Report:
         """Check that the store has the semantics that resuming relies on. All objects it writes are deleted again.
 
         Args:
             bucket: The bucket to write into.
-            rounds: How many times 32 conditional writes contend.
+            rounds: The number of rounds of 32 concurrent conditional writes.
+            progress: Called with the name of each group of checks before it starts.
         """
         from tuneyard.diagnosis import probe_store
 
-        return probe_store(self.store, bucket=bucket, rounds=rounds)
+        return probe_store(self.store, bucket=bucket, rounds=rounds, progress=progress)
+
+    def _model(self, kind: str) -> type[AnyValues]:
+        from tuneyard.errors import UsageError
+        from tuneyard.values import VALUES
+
+        if kind not in VALUES:
+            raise UsageError(f"There are no values of the kind {kind!r}.", hint=f"Use one of {', '.join(VALUES)}.")
+        return VALUES[kind]
 
     def _sources(
         self, files: Sequence[File], set: Sequence[str], values: Mapping[str, Any] | Any | None, name: str | None
@@ -513,20 +597,28 @@ class Client:
 
         return Sources(files, set, values, name, self.store)
 
-    def _job_values(self, sources: Sources, data: Sequence[File], model: str | None) -> FinetuneValues:
+    def _job_values(
+        self, sources: Sources, data: Sequence[File], model: str | None, *, command: Literal["check", "show"]
+    ) -> FinetuneValues:
         from tuneyard.errors import UsageError
         from tuneyard.runners import load_finetune_values
 
         if not (sources.files or sources.sets or sources.values) and not (data and model):
             raise UsageError(
                 "Neither arguments nor values name data and a model.",
-                hint="Name them: tuneyard data check FILE --model FOLDER, or tuneyard data check -f VALUES",
+                hint=f"Name them: tuneyard data {command} FILE --model FOLDER, or tuneyard data {command} -f VALUES",
             )
         return load_finetune_values(sources, below=None if sources.files or sources.values else _NAMED_BY_ARGUMENTS)
 
     def _open_store(self, fallback: str | None = None) -> Store:
-        from tuneyard.store import find_store
+        from tuneyard.errors import UsageError
+        from tuneyard.store import configured_store, find_store
 
+        fallback = fallback or self.runner.own_store
+        if configured_store(self.store, fallback=fallback) is None:
+            raise UsageError(
+                "No store is named, and a cluster has none of its own.", hint="Name it with --store, or TUNEYARD_STORE."
+            )
         return find_store(self.store, fallback=fallback)
 
     def _place(self, place: str) -> tuple[Store, str]:

@@ -13,6 +13,7 @@
     │   ├── ChangedError              a conditional replace found another version
     │   └── LostOwnershipError        another attempt has taken the run over
     ├── IntegrityError            7   bytes differ from their manifest
+    ├── RunEndedError                 a run did not succeed; with the run's exit code (`runners.waiting`)
     └── UnavailableError          8   a server, device or lock is not available now; retryable  (ConnectionError)
         ├── AcceleratorMissingError   a requested accelerator is missing
         └── FullError                 a disk or bucket is full
@@ -87,12 +88,16 @@ class Problem:
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}"
         if self.value:
-            text += f" (given: {self.value})"
+            text += f" (given: {_quoted(self.value)})"
         if self.allowed:
             text += f"; allowed: {self.allowed}"
         if self.suggestion:
             text += f"; did you mean {self.suggestion}?"
         return text
+
+
+def _quoted(value: str) -> str:
+    return value if value[0] in "'\"" else f"'{value}'"
 
 
 class _ProblemsError(TuneyardError, ValueError):

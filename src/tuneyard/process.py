@@ -1,8 +1,8 @@
 """How a process of Tuneyard ends: the documented exit code and, after an error, one sentence and a hint.
 
-The outermost edge of every process. `ending` turns whatever was raised into an exit code and its messages; the command
-line calls it directly, `python -m tuneyard.delivery`, `.train`, `.serving` and their like through `run_main`, which
-also handles SIGTERM and the termination message of a pod. Errors and their codes are in `errors`.
+`outermost` is the edge of every process: `ending` turns whatever was raised into an exit code and its messages. The
+command line calls it directly, `python -m tuneyard.delivery`, `.train`, `.serving` and their like through `run_main`,
+which also handles SIGTERM and the termination message of a pod. Errors and their codes are in `errors`.
 """
 
 from __future__ import annotations
@@ -66,20 +66,46 @@ def run_main(main: Callable[[], int | None], *, workdir: Path | None = None) -> 
     Returns:
         The exit code.
     """
-    prepare_text()
-    show_logs()
     signal.signal(signal.SIGTERM, _raise_terminated)
-    try:
+
+    def work() -> int:
         trust_authorities(workdir)
         _write_message(b"")  # an earlier process may have left one
         code = main() or 0
         if code and _read_message(os.environ.get(TERMINATION_LOG)).get("exit_code") != code:
             _leave_message(Ending(code, ""))
+        return code
+
+    return outermost(work, workdir=workdir, leave=_leave_message)
+
+
+def outermost(
+    main: Callable[[], int],
+    *,
+    workdir: Path | None = None,
+    traceback_file: Callable[[], Path] | None = None,
+    leave: Callable[[Ending], None] | None = None,
+) -> int:
+    """Run the whole work of a process, with its log shown; the one place that catches everything.
+
+    Args:
+        main: Does the work, and returns the exit code.
+        workdir: As for `ending`.
+        traceback_file: Returns where the traceback of an internal error is written; as for `ending` where None.
+        leave: Called with how the process ends if something was raised.
+
+    Returns:
+        The exit code.
+    """
+    prepare_text()
+    show_logs()
+    try:
+        return main()
     except BaseException as error:  # the outermost edge
-        end = ending(error, workdir=workdir)
-        _leave_message(end)
+        end = ending(error, workdir=workdir, traceback_file=traceback_file and traceback_file())
+        if leave:
+            leave(end)
         return end.exit_code
-    return code
 
 
 def ending(error: BaseException, *, workdir: Path | None = None, traceback_file: Path | None = None) -> Ending:

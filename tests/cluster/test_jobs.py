@@ -97,7 +97,7 @@ def resumed_from(jobs, pod):
 
 def stopped_at(jobs, pod):
     """Return the step at which a pod logged that it stopped."""
-    return int(jobs.until_output(pod, r"stopped after step (\d+)")[1])
+    return int(jobs.until_output(pod, r"Stopped after step (\d+)")[1])
 
 
 def assert_same_training(jobs, name, other):
@@ -295,7 +295,7 @@ def test_a_finished_run_applied_twice_exits_before_loading_torch(jobs, finished,
     assert [end.code for end in ends] == [0, 0]
     log = jobs.output_of(ends[-1].pod)
     assert "nothing to do" in log
-    assert "loading torch" not in log
+    assert "Loading torch" not in log
     assert jobs.store.get(f"{jobs.remote(finished)}/HEAD").body == head
     until(lambda: accelerators_in_use() == 0, "the accelerator is given back")
 

@@ -100,9 +100,9 @@ def test_a_run_is_joined_rejected_stopped_resumed_and_deleted_with_its_data(lab)
         kubectl("delete", "pod", "-n", lab.namespace, "-l", "job-name=long", "--wait=false")
         for line in followed.stdout:
             lines.append(line)
-            if "attempt 3: resuming from step" in line:
+            if "Attempt 3: resuming from step" in line:
                 break
-        assert "attempt 3: resuming from step" in lines[-1]
+        assert "Attempt 3: resuming from step" in lines[-1]
         lab.run("delete", "long", "--yes", rc=6)
         lab.run("stop", "long", "--timeout", 120)
         followed.communicate(timeout=60)

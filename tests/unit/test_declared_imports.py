@@ -87,3 +87,12 @@ def test_a_package_has_one_range_wherever_it_is_declared() -> None:
         for name, rest in wanted.items():
             ranges.setdefault(name, set()).add(rest)
     assert {name: found for name, found in ranges.items() if len(found) > 1} == {}
+
+
+def test_doctor_looks_for_packages_of_the_extras_alone() -> None:
+    from tuneyard.diagnosis import local
+
+    assert local.PACKAGES.keys() == {"train", "serve"}
+    for extra, names in local.PACKAGES.items():
+        assert len(names) > 3
+        assert set(names) <= OF_EXTRA[extra].keys()

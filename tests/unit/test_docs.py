@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +16,7 @@ import pytest
 from typer.core import TyperGroup
 from typer.main import get_command
 
+import tuneyard
 from lab.value_keys import keys_of
 from tuneyard.cli.main import app
 from tuneyard.values import DeliverValues, FinetuneValues, InferenceValues, Values
@@ -110,3 +114,14 @@ def test_the_pictures_show_no_folder_of_a_machine() -> None:
         assert re.findall(r"(?:/|&#47;)(?:home|root|tmp|work|Users)/", picture.read_text(encoding="utf-8")) == [], (
             picture
         )
+
+
+def test_the_python_reference_has_every_exported_member(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs", reason="needs the docs group")
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(tmp_path / "site")]
+    environ = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    built = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stdout + built.stderr
+    page = (tmp_path / "site/reference/python/index.html").read_text(encoding="utf-8")
+    anchors = set(re.findall(r'id="tuneyard\.(\w+)"', page))
+    assert set(tuneyard.__all__) - {"__version__"} <= anchors

@@ -1,6 +1,6 @@
 """The command line's outermost edge: whatever a command raises becomes a message, a hint and an exit code.
 
-Commands never catch. `process.ending` decides, as it does for every other process; only a broken pipe is handled here.
+Commands never catch. `process.outermost` does, as for every other process; only a broken pipe is handled here.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from pathlib import Path
 
 from tuneyard.errors import TuneyardError
 from tuneyard.folders import home_folder
-from tuneyard.process import ending
-from tuneyard.terminal import prepare_text, show_logs
+from tuneyard.process import outermost
 
 BROKEN_PIPE = 141
 """The exit code that a shell reports for a broken pipe (`tuneyard runs | head -1`)."""
@@ -26,8 +25,10 @@ def run() -> int:
     Returns:
         The exit code.
     """
-    prepare_text()
-    show_logs()
+    return outermost(_command, traceback_file=_traceback_file)
+
+
+def _command() -> int:
     from tuneyard.cli.main import app
 
     try:
@@ -38,8 +39,6 @@ def run() -> int:
         # Discard what is still buffered.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    except BaseException as error:  # the outermost edge
-        return ending(error, traceback_file=_traceback_file()).exit_code
     return 0
 
 

@@ -20,26 +20,19 @@ def show_plan(plan: Plan, runner: Runner, out: Output) -> None:
         runner: Where it would run.
         out: How this command prints.
     """
-    from tuneyard.values import NOT_SHOWN, dump_yaml, public_values
+    from tuneyard.runners import preview
+    from tuneyard.values import dump_yaml
 
-    for note in plan.notes:
+    shown = preview(plan, runner)
+    for note in shown.notes:
         out.note(note)
-    key, values = plan.launch.key, plan.launch.values
-    document = {
-        "verb": key.verb,
-        "name": key.name,
-        "store": plan.launch.store,
-        "values": public_values(values.model_dump(mode="json")),
-    }
-    if objects := runner.preview(plan.launch):
+    if shown.manifests:
         import yaml
 
-        for secret in (one for one in objects if one["kind"] == "Secret"):
-            secret["data"] = dict.fromkeys(secret["data"], NOT_SHOWN)
-        text = yaml.safe_dump_all(objects, sort_keys=False, allow_unicode=True, width=120)
-        out.data({**document, "manifests": objects}, text.rstrip())
+        text = yaml.safe_dump_all(shown.manifests, sort_keys=False, allow_unicode=True, width=120)
     else:
-        out.data(document, dump_yaml(values).rstrip())
+        text = dump_yaml(plan.launch.values)
+    out.data(shown.to_dict(), text.rstrip())
 
 
 def launch(plan: Plan, runner: Runner, out: Output) -> RunInfo:

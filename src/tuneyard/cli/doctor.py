@@ -38,16 +38,13 @@ def doctor(
     """
     if context.invoked_subcommand:
         return
+    from tuneyard.cli._client import client
     from tuneyard.cli._output import Output
-    from tuneyard.diagnosis import check_target
-    from tuneyard.runners import target_of
 
     out = Output(json, quiet)
-    found = check_target(
-        target_of(on, context=kube_context, namespace=namespace),
-        store=store,
-        files=values or (),
-        sets=set_values or (),
+    found = client(on, kube_context, namespace, store).doctor(
+        *(values or ()),
+        set=set_values or (),
         bucket=bucket,
         quick=quick,
         progress=lambda name: out.note(f"Checking {name}"),
@@ -67,11 +64,14 @@ def store_command(
 
     All objects are written below .tuneyard-doctor/ and deleted at the end.
     """
+    from tuneyard.cli._client import client
     from tuneyard.cli._output import Output
-    from tuneyard.diagnosis import probe_store
 
     out = Output(json, quiet)
-    _end(out, probe_store(store, bucket=bucket, rounds=rounds, progress=lambda name: out.note(f"Checking {name}")))
+    found = client("local", store=store).check_store(
+        bucket=bucket, rounds=rounds, progress=lambda name: out.note(f"Checking {name}")
+    )
+    _end(out, found)
 
 
 def _end(out: object, found: Report) -> None:

@@ -19,7 +19,7 @@ def values() -> None:
 @app.command()
 def schema(kind: Kind) -> None:
     """Print the JSON Schema of a verb's values."""
+    from tuneyard.cli._client import client
     from tuneyard.cli._output import Output
-    from tuneyard.values import VALUES
 
-    Output().document(VALUES[kind].model_json_schema())
+    Output().document(client("local").schema(kind))

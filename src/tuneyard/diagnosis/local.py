@@ -20,8 +20,11 @@ from tuneyard.interpreter import python
 
 Progress = Callable[[str], None]
 
-_TRAIN = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
-_SERVE = ("torch", "transformers", "peft", "fastapi", "uvicorn")
+PACKAGES = {
+    "train": ("torch", "transformers", "peft", "accelerate", "datasets"),
+    "serve": ("torch", "transformers", "peft", "fastapi", "uvicorn"),
+}
+"""The packages of each extra that runs need."""
 _LOW_MEMORY_BYTES = 4 * 2**30
 _LOW_DISK_BYTES = 10 * 2**30
 _DEVICE_TIMEOUT_SECONDS = 120
@@ -63,7 +66,7 @@ def check_local(
     """
     environ = os.environ if environ is None else environ
     groups: dict[str, Callable[[], list[Check]]] = {
-        "python": lambda: [_python(), _packages("train", _TRAIN), _packages("serve", _SERVE)],
+        "python": lambda: [_python(), *(_packages(extra, names) for extra, names in PACKAGES.items())],
         "device": lambda: _device(environ),
         "memory": lambda: [_memory(), _disk(environ)],
         "store": lambda: _store(store, bucket, environ),

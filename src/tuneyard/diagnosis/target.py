@@ -10,7 +10,7 @@ from tuneyard.diagnosis.check import Report
 from tuneyard.diagnosis.kubernetes import check_kubernetes
 from tuneyard.diagnosis.local import check_local
 from tuneyard.errors import UsageError
-from tuneyard.runners import Kubernetes, Target
+from tuneyard.runners import Target, cluster_of
 
 
 def check_target(
@@ -39,7 +39,8 @@ def check_target(
         InvalidValuesError: If the values are not those of any verb.
         NotFoundError: If a values file does not exist.
     """
-    if target == "local":
+    cluster = cluster_of(target)
+    if cluster is None:
         if given := [name for name, value in (("--values", files), ("--set", sets)) if value]:
             raise UsageError(
                 f"{' and '.join(given)} can't be used on this machine.",
@@ -51,10 +52,9 @@ def check_target(
             "--store is for this machine; the values configure a cluster's store.",
             hint="Omit it: tuneyard doctor --on kubernetes -f values.yaml",
         )
-    place = target if isinstance(target, Kubernetes) else Kubernetes()
     return check_kubernetes(
-        context=place.context,
-        namespace=place.namespace,
+        context=cluster.context,
+        namespace=cluster.namespace,
         files=[Path(file) for file in files],
         sets=sets,
         bucket=bucket,

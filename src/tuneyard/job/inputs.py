@@ -162,7 +162,7 @@ def wait_for_delivery(
                 find_dataset(store, key)
         except NotFoundError as error:
             if not notified:
-                notify(f"waiting up to {seconds:.0f} s: {error.message}")
+                notify(f"Waiting up to {seconds:.0f} s: {error.message}")
                 notified = True
         else:
             return True

@@ -63,7 +63,7 @@ def describe(names: Sequence[str], sizes: Sequence[int], counts: Sequence[int]) 
         most = math.ceil(count / size) if size else 0
         often = f"each up to {most} times" if most > 1 else "each at most once"
         parts.append(f"{count} rows ({count / total:.1%}) of {name}, which has {size}, {often}")
-    return f"an epoch mixes {'; '.join(parts)}"
+    return f"An epoch mixes {'; '.join(parts)}."
 
 
 def _place(seed: int, what: str, row: tuple[int, int, int]) -> bytes:

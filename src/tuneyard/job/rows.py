@@ -140,6 +140,6 @@ def _checked(
         progress=lambda name: progress_bar(name, None),
     )
     if report.special_token_rows:
-        notify(f"{special_tokens_line(report)}; data_conf.rows.special_tokens is {rules.special_tokens}")
+        notify(f"{special_tokens_line(report)}; data_conf.rows.special_tokens is '{rules.special_tokens}'.")
     report.raise_if_bad(allow_bad_rows=rules.unusable == "drop")
     return rows

@@ -16,9 +16,18 @@ from tuneyard.runners.forecast import Forecast, forecast
 from tuneyard.runners.info import ENDED, VERBS, RunInfo, RunKey, RunProgress, Status, Verb
 from tuneyard.runners.local import LocalRunner
 from tuneyard.runners.names import check_name, find_run, nearest_name, parse_reference
-from tuneyard.runners.plans import Plan, Sources, load_finetune_values, plan_deliver, plan_finetune, plan_serve
+from tuneyard.runners.plans import (
+    Plan,
+    Preview,
+    Sources,
+    load_finetune_values,
+    plan_deliver,
+    plan_finetune,
+    plan_serve,
+    preview,
+)
 from tuneyard.runners.run import Run
-from tuneyard.runners.targets import Kubernetes, Target, runner_for, target_of
+from tuneyard.runners.targets import Kubernetes, Target, cluster_of, runner_for, target_of
 from tuneyard.runners.waiting import (
     RunEndedError,
     changes,
@@ -37,6 +46,7 @@ __all__ = [
     "Launch",
     "LocalRunner",
     "Plan",
+    "Preview",
     "Run",
     "RunEndedError",
     "RunInfo",
@@ -49,6 +59,7 @@ __all__ = [
     "Verb",
     "changes",
     "check_name",
+    "cluster_of",
     "find_run",
     "find_server",
     "forecast",
@@ -59,6 +70,7 @@ __all__ = [
     "plan_deliver",
     "plan_finetune",
     "plan_serve",
+    "preview",
     "raise_if_not_succeeded",
     "runner_for",
     "target_of",

@@ -133,6 +133,11 @@ class Runner(Protocol):
         """The options that select this runner on a command line (` --on kubernetes`); empty for this machine."""
         ...
 
+    @property
+    def own_store(self) -> str | None:
+        """The URL of the store that runs use where nothing names one; None where the values have to."""
+        ...
+
     def defaults(self, verb: Verb) -> Mapping[str, Any]:
         """Return the values that this target sets below the user's files.
 

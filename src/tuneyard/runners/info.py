@@ -5,12 +5,15 @@ Pure data: nothing here reads a disk or starts a process. `local/folder.py` fill
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal, get_args
 
 Verb = Literal["deliver", "finetune", "serve"]
 VERBS: tuple[Verb, ...] = get_args(Verb)
+KINDS: Mapping[Verb, str] = {"deliver": "delivery", "finetune": "finetuning run", "serve": "server"}
+"""What messages call a run of each verb."""
 
 Status = Literal["queued", "running", "succeeded", "failed", "stopped", "interrupted"]
 """`queued`: waits for capacity. `running`: a process is running it. `succeeded`, `failed`: it ended by itself.

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from tuneyard.errors import NotFoundError, UsageError
-from tuneyard.runners.info import VERBS, RunInfo, RunKey, Verb
+from tuneyard.runners.info import KINDS, VERBS, RunInfo, RunKey, Verb
 
 NAME_CHARACTERS_MAX = 53
 # The names that Kubernetes objects and Helm releases allow, so that a name is valid on both targets.
@@ -105,4 +105,4 @@ def find_run(
 
 
 def _kinds(verbs: Sequence[Verb]) -> str:
-    return "run" if len(verbs) == len(VERBS) else f"{' or '.join(verbs)} run"
+    return "run" if len(verbs) == len(VERBS) else " or ".join(KINDS[verb] for verb in verbs)

@@ -42,6 +42,49 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
+class Preview:
+    """What a launch would run, for people: secrets are replaced.
+
+    Attributes:
+        verb: The verb.
+        name: The run's name.
+        store: The store's URL.
+        values: The resolved values.
+        manifests: The objects that would be applied to a cluster; none for this machine.
+        notes: Notices for the user, each a sentence.
+    """
+
+    verb: str
+    name: str
+    store: str
+    values: Mapping[str, Any]
+    manifests: tuple[Mapping[str, Any], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the document that `--dry-run --json` prints."""
+        document = {"verb": self.verb, "name": self.name, "store": self.store, "values": self.values}
+        return {**document, "manifests": list(self.manifests)} if self.manifests else document
+
+
+def preview(plan: Plan, runner: Runner) -> Preview:
+    """Return what a plan would run.
+
+    Args:
+        plan: The plan.
+        runner: Where it would run.
+    """
+    from tuneyard.values import NOT_SHOWN, public_values
+
+    launch = plan.launch
+    objects = runner.preview(launch)
+    for secret in (one for one in objects if one["kind"] == "Secret"):
+        secret["data"] = dict.fromkeys(secret["data"], NOT_SHOWN)
+    values = public_values(launch.values.model_dump(mode="json"))
+    return Preview(launch.key.verb, launch.key.name, launch.store, values, tuple(objects), plan.notes)
+
+
+@dataclass(frozen=True, slots=True)
 class Sources:
     """What the user gave: files, a mapping or model that wins over them, and `--set` texts that win over both.
 

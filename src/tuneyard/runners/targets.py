@@ -58,9 +58,22 @@ def runner_for(target: Target) -> Runner:
     Raises:
         UsageError: If there is no such target.
     """
-    place = target if isinstance(target, Kubernetes) else target_of(target)
-    if not isinstance(place, Kubernetes):
+    cluster = cluster_of(target)
+    if cluster is None:
         return LocalRunner()
     from tuneyard.runners.kubernetes import KubernetesRunner
 
-    return KubernetesRunner(place.context, place.namespace)
+    return KubernetesRunner(cluster.context, cluster.namespace)
+
+
+def cluster_of(target: Target) -> Kubernetes | None:
+    """Return the namespace that a target is; None for this machine.
+
+    Args:
+        target: The target.
+
+    Raises:
+        UsageError: If there is no such target.
+    """
+    place = target if isinstance(target, Kubernetes) else target_of(target)
+    return place if isinstance(place, Kubernetes) else None

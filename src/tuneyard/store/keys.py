@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from tuneyard.errors import InvalidValuesError, Problem
+from tuneyard.errors import InvalidValuesError
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")  # S3's own rule, for folders too
 _PART_BYTES = 255
@@ -90,9 +90,8 @@ def _wrong_path(path: str) -> str:
 
 
 def _invalid(what: str, value: str, wrong: str) -> InvalidValuesError:
-    problem = Problem(where=what, what=wrong, value=repr(value), allowed=_ALLOWED)
     return InvalidValuesError(
         f"The object store's {what} {value!r} {wrong}.",
         hint=f"Allowed: {_ALLOWED}; for example default-bucket/models/tiny.",
-        problems=[problem],
+        problems=[],
     )

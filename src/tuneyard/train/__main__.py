@@ -79,7 +79,7 @@ def _train(path: Path, workdir: Path, wait_seconds: float, open_store: Callable[
     inputs = find_inputs(values, store)
     if is_complete(values, store):
         write_progress(workdir, phase="finished")
-        logger.info(f"{experiment_key(values)} is finished with these settings: nothing to do")
+        logger.info(f"'{experiment_key(values)}' is finished with these settings: nothing to do.")
         return 0
 
     def body(meeting: Meeting | None) -> int:
@@ -101,7 +101,7 @@ def _prepare_and_train(
     from tuneyard.errors import TERMINATED
     from tuneyard.interpreter import faster_imports
 
-    logger.info("loading torch and transformers")
+    logger.info("Loading torch and transformers.")
 
     with faster_imports():
         from tuneyard.network import quiet_libraries

@@ -97,7 +97,7 @@ class ProgressReporter(TrainerCallback):
         is_first_loss = self.loss is not None and not self.logged_loss
         if now - self.last_line >= LINE_EVERY_SECONDS or is_first_loss or state.global_step == state.max_steps:
             self.last_line, self.logged_loss = now, self.loss is not None
-            logger.info("training: %s", text)
+            logger.info("Training: %s.", text)
 
 
 def _show_nothing(done: float, total: float, text: str) -> None:

@@ -28,7 +28,7 @@ from tuneyard.train.report import merged_card, model_card, plot_loss
 from tuneyard.values import FinetuneValues
 from tuneyard.whereabouts import command
 
-MERGE_STOPPED = "stopped while merging: the adapter is published; launch the run again to merge it"
+MERGE_STOPPED = "Stopped while merging: the adapter is published. Launch the run again to merge it."
 MERGE_TEXTS = 8
 MERGE_PROMPTS = 4
 TEXT_TOKENS = 128
@@ -200,7 +200,7 @@ def publish_merged(
     card.write_text(merged_card(card.read_text(encoding="utf-8"), asdict(check)), encoding="utf-8")
     facts = {"adapter": {"content_sha256": adapter.content_sha256}, "merge_check": asdict(check)}
     publish_final(attempt, merged, values, prepared, facts)
-    logger.info(f"merged: {attempt.prefix}/checkpoint-final-merged")
+    logger.info(f"Merged: '{attempt.prefix}/checkpoint-final-merged'.")
 
 
 def _held_out(prepared: Prepared) -> list[Row]:

@@ -168,10 +168,10 @@ class Meeting:
         """
         seconds = float(os.environ.get("TUNEYARD_MEETING_SECONDS") or MEETING_SECONDS)
         threading.Thread(target=self._beat, daemon=True).start()
-        notify(f"node {self.place.node} of {self.place.nodes}: waiting up to {seconds:.0f} s for the others")
+        notify(f"Node {self.place.node} of {self.place.nodes}: waiting up to {seconds:.0f} s for the others.")
         met = self._gather(seconds, stop) if self.place.node == 0 else self._join(seconds, stop, notify)
         if met:
-            notify(f"all {self.place.nodes} nodes have joined")
+            notify(f"All {self.place.nodes} nodes have joined.")
         return met
 
     def _gather(self, seconds: float, stop: Callable[[], bool]) -> bool:
@@ -255,7 +255,7 @@ class Meeting:
             if answer == "underway":
                 deadline = time.monotonic() + seconds  # node 0 is alive, and ends before it starts again
                 if not notified:
-                    notify("the other nodes are training without this one: waiting until they restart")
+                    notify("The other nodes are training without this one: waiting until they restart.")
                 notified = True
             self._wait(lambda: False, 1.0, stop)
         what = "; the process that listens there does not have this run's key" if self._foreign else ""
@@ -312,7 +312,7 @@ class Meeting:
         with self._changed:
             self._ready.add(self.place.node)
             self._send_all({"type": "ready", "node": self.place.node})
-        notify("ready, waiting for the other nodes to be ready")
+        notify("Ready, waiting for the other nodes to be ready.")
 
         def settled() -> bool:
             all_ready = self.place.node == 0 and len(self._ready) == self.place.nodes

@@ -179,7 +179,7 @@ class _Run:
         self.metrics = MetricsLog(self.workdir / METRICS_FILE, rows=rows, up_to_step=step)
         self.events = EventFiles(self.workdir / EVENTS_FOLDER, self.attempt.number)
         logger.info(
-            f"attempt {self.attempt.number}: " + (f"resuming from step {step}" if restored else "starting at step 0")
+            f"Attempt {self.attempt.number}: " + (f"resuming from step {step}." if restored else "starting at step 0.")
         )
         if restored is None:
             return _Start("", best_lost=False)
@@ -268,7 +268,7 @@ class _Run:
             trainer.best_lost = start.best_lost
         whole, trained = count_parameters(model)
         what = "preferences" if config.method == "dpo" else "conversations"
-        notify(f"{len(rows)} {what}, {trained:,} of {whole:,} parameters trained, on {arguments.device}")
+        notify(f"{len(rows)} {what}, {trained:,} of {whole:,} parameters trained, on {arguments.device}.")
         return trainer
 
     def _kind(self) -> type[SFTTrainer]:
@@ -301,7 +301,7 @@ class _Run:
             elif now - began >= _LOG_AFTER_SECONDS:
                 began = math.inf
                 logger.info(
-                    "waiting for the last checkpoint to be published, so that a kill loses at most one save interval"
+                    "Waiting for the last checkpoint to be published, so that a kill loses at most one save interval."
                 )
             return True
 
@@ -331,7 +331,7 @@ class _Run:
             if self.main:
                 write_progress(self.workdir, phase="stopping", step=stopped.step, max_steps=trainer.state.max_steps)
                 self.publisher.flush(timeout_seconds=FLUSH_SECONDS)
-                logger.info(f"stopped after step {stopped.step}: it is saved; launch the run again to resume from it")
+                logger.info(f"Stopped after step {stopped.step}: it is saved. Launch the run again to resume from it.")
             return TERMINATED
         trainer.gather()
         if self.main:
@@ -369,7 +369,7 @@ class _Run:
         set_generation(tokenizer, final)
         self._publish_reports(final)
         manifest = publish_final(self.attempt, final, self.values, self.prepared)
-        logger.info(f"finished: {self.experiment.prefix}/checkpoint-final, mean training loss {train_loss:.4f}")
+        logger.info(f"Finished: '{self.experiment.prefix}/checkpoint-final', mean training loss {train_loss:.4f}.")
         return final, manifest
 
     def _merge(self, final: Path, manifest: Manifest, stop: StopRequest) -> bool:

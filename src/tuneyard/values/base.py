@@ -142,6 +142,8 @@ class Values(BaseModel):
         allow_inf_nan=False,
     )
 
+    kind: ClassVar[str] = ""
+    """What `tuneyard values schema` calls the values of a chart; empty for a part of them."""
     checks: ClassVar[Sequence[Rule]] = ()
     remarks: ClassVar[Sequence[Remark]] = ()
 

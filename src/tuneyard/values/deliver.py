@@ -57,6 +57,8 @@ def data_script_is_python(values: DeliverValues) -> Iterator[Broken]:
 class DeliverValues(Job):
     """Values of `deliver-huggingface-example-resources`."""
 
+    kind: ClassVar[str] = "deliver"
+
     checks: ClassVar[Sequence[Rule]] = (something_is_delivered, each_delivery_has_its_place, data_script_is_python)
 
     image: Annotated[Text, CLUSTER] = "ghcr.io/tuneyard/deliver:0.1.0"

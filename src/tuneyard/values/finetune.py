@@ -137,6 +137,8 @@ class TrainingNetworkPolicy(NetworkPolicy):
 class FinetuneValues(Job):
     """Values of `LLM-finetune-silogen-engine`."""
 
+    kind: ClassVar[str] = "finetune"
+
     checks: ClassVar[Sequence[Rule]] = (
         some_data_is_named,
         accelerate_config_goes_with_its_type,

@@ -167,6 +167,8 @@ def a_route_has_a_key(values: InferenceValues) -> Iterator[Broken]:
 class InferenceValues(Workload, legacy.AcceptsOldKeys):
     """Values of `llm-inference-vllm`."""
 
+    kind: ClassVar[str] = "serve"
+
     spellings: ClassVar[legacy.Spellings] = legacy.INFERENCE
     checks: ClassVar[Sequence[Rule]] = (flags_are_words, a_route_has_a_key)
 

@@ -135,16 +135,18 @@ def _check(model: type[V], merged: dict[str, Any], problems: list[Problem], noti
     try:
         values = model.model_validate(given, context={NOTICE: notice})
     except ValidationError as error:
-        raise _invalid([*problems, *every_problem(model, given, error)]) from None
+        raise _invalid(model, [*problems, *every_problem(model, given, error)]) from None
     if problems:
-        raise _invalid(problems)
+        raise _invalid(model, problems)
     return values
 
 
-def _invalid(problems: Sequence[Problem]) -> InvalidValuesError:
+def _invalid(model: type[Values], problems: Sequence[Problem]) -> InvalidValuesError:
     what = str(problems[0]) if len(problems) == 1 else f"{len(problems)} problems"
     text = f"Invalid values: {what}{'' if what.endswith('?') else '.'}"
-    return InvalidValuesError(text, hint="See docs/reference/values.md for every key.", problems=list(problems))
+    return InvalidValuesError(
+        text, hint=f"List every key: tuneyard values schema {model.kind}", problems=list(problems)
+    )
 
 
 def _read_file(file: Path, problems: list[Problem]) -> dict[str, Any]:

@@ -144,6 +144,8 @@ class Site(Values):
 class NamespaceValues(Values):
     """Values of `k8s-namespace-setup`."""
 
+    kind: ClassVar[str] = "namespace"
+
     kueue: Kueue = Field(default_factory=Kueue)
     """The LocalQueue that Jobs queue in."""
 

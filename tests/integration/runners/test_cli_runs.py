@@ -186,7 +186,7 @@ def test_data_check_reads_every_format_compares_with_validation_and_writes_a_pag
     assert "<mark>A number, 0." in page
     refuse = ("--set", "finetuning_config.data_conf.rows.leaked=refuse")
     done = desk.run(*words, *exact, *refuse, code=3)
-    assert "rows.jsonl:4: is equal to a validation row (given: held.jsonl:1, similarity 1.00)" in done.stdout
+    assert "rows.jsonl:4: is equal to a validation row (given: 'held.jsonl:1, similarity 1.00')" in done.stdout
     done = desk.run("data", "check", "rows.jsonl", "--model", str(model), "--format", "sharegpt", code=3)
     assert "it has the format alpaca, but its file is read as sharegpt" in done.stdout
     done = desk.run("data", "check", "rows.jsonl", "--model", str(model), "--format", "alpacca", code=2)

@@ -245,7 +245,7 @@ def test_delete_removes_an_ended_run_and_nothing_else(bench):
     bench.runner.wait(RunKey("finetune", "other"))
     assert bench.runner.delete(LORA).name == "lora"
     assert [path.name for path in bench.folder().parent.iterdir()] == ["other"]
-    with pytest.raises(NotFoundError, match="no finetune run named 'lora'"):
+    with pytest.raises(NotFoundError, match="no finetuning run named 'lora'"):
         bench.runner.get(LORA)
 
 

@@ -103,7 +103,7 @@ def test_rows_that_are_not_preferences_are_reported_by_line(tmp_path):
     ("settings", "words"),
     [
         ({"sync_ref_model": True}, "dpo_args.sync_ref_model: is not supported by this version"),
-        ({"loss_type": ["exo_pair"]}, "dpo_args.loss_type: is not supported by this version (given: exo_pair)"),
+        ({"loss_type": ["exo_pair"]}, "dpo_args.loss_type: is not supported by this version (given: 'exo_pair')"),
         ({"truncation_mode": "keep_end"}, "dpo_args.truncation_mode: is not supported by this version"),
     ],
 )

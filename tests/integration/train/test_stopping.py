@@ -54,12 +54,12 @@ def test_sigterm_between_two_saves_commits_its_step_and_the_resume_is_bit_equal(
         check=False,
     )
     assert ran.returncode == 143, ran.stderr
-    assert f"stopped after step {STOPPED_AT}: it is saved" in ran.stderr
+    assert f"Stopped after step {STOPPED_AT}: it is saved" in ran.stderr
     assert committed(store) == [f"checkpoint-{STOP_AFTER}-1", f"checkpoint-{STOPPED_AT}-1"]
     assert json.loads((store / REMOTE / "HEAD").read_text())["checkpoint"]["step"] == STOPPED_AT
     shutil.rmtree(workdir)  # another machine: nothing but the store is left
     log = train(values, store, workdir)
-    assert f"attempt 2: resuming from step {STOPPED_AT}" in log
+    assert f"Attempt 2: resuming from step {STOPPED_AT}" in log
     resumed = metrics(store), final_sha256(store)
     shutil.rmtree(store / REMOTE)
     train(values, store, tmp_path / "never-stopped")
@@ -76,7 +76,7 @@ def test_sigterm_saves_without_periodic_saves(store, tmp_path, processes):
     process.terminate()
     log = process.communicate(timeout=120)[1]
     assert process.returncode == 143, log
-    stopped_at = int(log.split("stopped after step ")[1].split(":")[0])
+    stopped_at = int(log.split("Stopped after step ")[1].split(":")[0])
     assert committed(store) == [f"checkpoint-{stopped_at}-1"]
     states = {path.name for path in (store / REMOTE / f"checkpoint-{stopped_at}-1").glob("rng_state*.pth")}
     assert states == ({"rng_state.pth"} if processes == 1 else {"rng_state_0.pth", "rng_state_1.pth"})

@@ -120,7 +120,7 @@ def test_a_finished_run_launched_again_does_nothing(finished, tmp_path):
     before = (store / REMOTE / "HEAD").read_bytes()
     log = train(VALUES, store, tmp_path / "again")
     assert "nothing to do" in log
-    assert "loading torch" not in log
+    assert "Loading torch" not in log
     assert (store / REMOTE / "HEAD").read_bytes() == before
 
 
@@ -181,7 +181,7 @@ def test_a_stop_while_the_processes_load_ends_them_all_with_143(store, tmp_path)
     process.send_signal(signal.SIGTERM)
     log = process.communicate(timeout=120)[1]
     assert process.returncode == 143, log
-    assert "stopped after step 1" in log
+    assert "Stopped after step 1" in log
 
 
 def test_no_process_survives_a_killed_supervisor(store, tmp_path):
@@ -219,8 +219,8 @@ def test_a_terminal_shows_a_moving_bar_and_whole_lines_above_it(store, tmp_path)
     states = [state for state in text.replace("\n", "\r").split("\r") if re.search(r"[━╸╺].*step \d+ of 60, ", state)]
     assert states, "no bar was drawn"
     lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
-    assert any(line.startswith("training: step 60 of 60, loss ") for line in lines), lines
-    assert any(line.startswith(f"finished: {REMOTE}/checkpoint-final") for line in lines), lines
+    assert any(line.startswith("Training: step 60 of 60, loss ") for line in lines), lines
+    assert any(line.startswith(f"Finished: '{REMOTE}/checkpoint-final'") for line in lines), lines
     # A cluster's log of it gives the newest step, whatever was drawn last.
     progress = read_progress(text.split("\n"))
     assert progress is not None and (progress.step, progress.max_steps) == (60, 60)
@@ -243,7 +243,7 @@ def test_resume_at_an_epochs_or_the_trainings_end_neither_repeats_nor_skips_a_st
     shutil.rmtree(published(store))
     for name in damaged:
         shutil.rmtree(published(store, name))
-    assert "attempt 2: resuming from step" in train(values, store, tmp_path / "elsewhere")
+    assert "Attempt 2: resuming from step" in train(values, store, tmp_path / "elsewhere")
     assert (metrics(store), final_sha256(store)) == whole
 
 

@@ -12,7 +12,7 @@ SHORT = changed(**{ARGUMENTS + "max_steps": 2, ARGUMENTS + "eval_strategy": "no"
 
 def _wait_notice(process) -> str:
     for line in process.stderr:
-        if "waiting up to" in line:
+        if "Waiting up to" in line:
             return line
     raise AssertionError("it never logged that it waits")
 
@@ -46,4 +46,4 @@ def test_a_store_that_cannot_be_reached_is_not_waited_for(tmp_path: Path):
     keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_MAX_ATTEMPTS": "1"}
     waiting = {"TUNEYARD_STORE": "", "TUNEYARD_WAIT_SECONDS": "600", **keys}
     log = train(values, tmp_path / "store", tmp_path / "work", code=8, **waiting)
-    assert "waiting up to" not in log
+    assert "Waiting up to" not in log

@@ -52,8 +52,8 @@ def test_an_epoch_has_the_configured_shares_and_reports_them(store, tmp_path):
     rows = EncodedRows(Path(made.rows_folder))
     assert len(rows) == 33
     assert notices == [
-        f"an epoch mixes 11 rows (33.3%) of {DATA}, which has 25, each at most once; 22 rows (66.7%) of {OTHER}, which"
-        " has 8, each up to 3 times"
+        f"An epoch mixes 11 rows (33.3%) of {DATA}, which has 25, each at most once; 22 rows (66.7%) of {OTHER}, which"
+        " has 8, each up to 3 times."
     ]
     again = EncodedRows(Path(prepared(changed(**MIX, **none), store, tmp_path / "again")[0].rows_folder))
     assert again.tokens.tolist() == rows.tokens.tolist()
@@ -69,7 +69,7 @@ def test_no_validation_row_is_mixed_in(store, tmp_path):
     assert not trained & held_out
     notices = estimate(FinetuneValues.model_validate(changed(**MIX)), open_store(store.as_uri()))
     assert notices.work.rows == 26
-    assert any(note.startswith("an epoch mixes 9 rows (34.6%)") for note in notices.notes)
+    assert any(note.startswith("An epoch mixes 9 rows (34.6%)") for note in notices.notes)
 
 
 def test_a_killed_training_on_a_mix_is_resumed_bit_for_bit(store, tmp_path):

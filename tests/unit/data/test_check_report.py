@@ -98,7 +98,7 @@ def test_bad_rows_stop_a_training_with_the_first_and_the_command_that_lists_all(
         report.raise_if_bad()
     assert caught.value.message == (
         f"2 of 7 rows of {mixed} can't be used; the first: {mixed}:3: the row has no messages: it has the format "
-        "sharegpt, but its file is read as messages (given: keys conversations); did you mean format sharegpt?"
+        "sharegpt, but its file is read as messages (given: 'keys conversations'); did you mean format sharegpt?"
     )
     assert caught.value.hint == "See every row: tuneyard data check with the same -f and --set"
     assert caught.value.exit_code == 3
@@ -168,7 +168,7 @@ def test_the_table_is_readable_without_colour(mixed, make_encoder):
     assert "bad 2 can't be used" in lines
     assert "Unused fields: source (1 rows)" in lines
     assert "Problems: 2" in lines
-    assert f"{mixed}:7: no message is the assistant's, so there is nothing to train on (given: roles user)" in lines
+    assert f"{mixed}:7: no message is the assistant's, so there is nothing to train on (given: 'roles user')" in lines
     assert any("█" in line for line in lines)
     assert "\x1b" not in text
 

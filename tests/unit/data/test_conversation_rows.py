@@ -57,33 +57,42 @@ def test_equal_conversations_have_one_digest_and_others_another():
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        ([U, A], 'f:7: the row is not an object (given: [{"role": "user", "content": "Hi"}, {"role": "assistant", "…)'),
-        ({}, "f:7: the row has no messages (given: keys none)"),
+        (
+            [U, A],
+            'f:7: the row is not an object (given: \'[{"role": "user", "content": "Hi"}, {"role": "assistant", "…\')',
+        ),
+        ({}, "f:7: the row has no messages (given: 'keys none')"),
         (
             {"conversations": [], "id": 1},
             "f:7: the row has no messages: it has the format sharegpt, but its file is read as messages "
-            "(given: keys conversations, id); did you mean format sharegpt?",
+            "(given: 'keys conversations, id'); did you mean format sharegpt?",
         ),
         ({"prompt": "a", "completion": "b"}, "f:7: the row has no messages: it has the format prompt"),
-        ({"messages": "Hi"}, "f:7: messages is not a list (given: Hi); allowed: a list of {role, content}"),
+        ({"messages": "Hi"}, "f:7: messages is not a list (given: 'Hi'); allowed: a list of {role, content}"),
         ({"messages": []}, "f:7: messages is empty"),
-        ({"messages": ["Hi", A]}, "f:7: messages[0] is not an object (given: Hi); allowed: {role, content}"),
+        ({"messages": ["Hi", A]}, "f:7: messages[0] is not an object (given: 'Hi'); allowed: {role, content}"),
         (
             {"messages": [{"from": "human", "value": "Hi"}]},
-            "f:7: messages[0] has no role (given: keys from, value); allowed: system, user, assistant, tool; "
+            "f:7: messages[0] has no role (given: 'keys from, value'); allowed: system, user, assistant, tool; "
             "did you mean role and content instead of from and value?",
         ),
-        ({"messages": [{"role": 1, "content": "Hi"}]}, "f:7: messages[0].role is not text (given: 1); allowed: system"),
-        ({"messages": [U | {"role": "human"}]}, "f:7: messages[0] has an unknown role (given: human); allowed: system"),
+        (
+            {"messages": [{"role": 1, "content": "Hi"}]},
+            "f:7: messages[0].role is not text (given: '1'); allowed: system",
+        ),
+        (
+            {"messages": [U | {"role": "human"}]},
+            "f:7: messages[0] has an unknown role (given: 'human'); allowed: system",
+        ),
         ({"messages": [U | {"role": "human"}]}, "did you mean user?"),
         ({"messages": [U, A | {"role": "gpt"}]}, "did you mean assistant?"),
         ({"messages": [U, A | {"role": "bot"}]}, "did you mean assistant?"),
         ({"messages": [U, A | {"role": "Asistant"}]}, "did you mean assistant?"),
         ({"messages": [U | {"role": "developer"}]}, "did you mean system?"),
-        ({"messages": [U, {"role": "assistant"}]}, "f:7: messages[1] has no content (given: keys role)"),
+        ({"messages": [U, {"role": "assistant"}]}, "f:7: messages[1] has no content (given: 'keys role')"),
         ({"messages": [{"role": "user", "value": "Hi"}]}, "did you mean content instead of value?"),
         ({"messages": [U, A | {"content": None}]}, "f:7: messages[1].content is null; allowed: text"),
-        ({"messages": [U, A | {"content": 42}]}, "f:7: messages[1].content is not text (given: 42); allowed: text"),
+        ({"messages": [U, A | {"content": 42}]}, "f:7: messages[1].content is not text (given: '42'); allowed: text"),
         ({"messages": [U, A | {"content": " \n"}]}, "f:7: messages[1].content is empty; allowed: text with"),
         (
             {"messages": [U | {"content": [{"type": "image_url"}]}, A]},
@@ -92,19 +101,19 @@ def test_equal_conversations_have_one_digest_and_others_another():
         ({"messages": [U, A | {"content": "a\0b"}]}, "f:7: messages[1].content contains a NUL character"),
         (
             {"messages": [U, A | {"content": "a\ud83d"}]},
-            "f:7: messages[1].content contains an unpaired surrogate (given: \\ud83d)",
+            "f:7: messages[1].content contains an unpaired surrogate (given: '\\ud83d')",
         ),
         ({"messages": [U, {"role": "system", "content": "x"}, A]}, "f:7: messages[1] is a system message"),
         (
             {"messages": [U, U]},
-            "f:7: no message is the assistant's, so there is nothing to train on (given: roles user, user)",
+            "f:7: no message is the assistant's, so there is nothing to train on (given: 'roles user, user')",
         ),
         ({"messages": [A, U, A]}, "f:7: the first message is the assistant's; a server always gets a user's first"),
         ({"messages": [{"role": "system", "content": "x"}, A]}, "f:7: the first message is the assistant's"),
         ({"messages": [U, A, U]}, "f:7: the last message is the user's; there is nothing to train on after it"),
-        ({"messages": [U, A], "tools": {}}, "f:7: tools is not a list (given: {}); allowed: a list of JSON schemas"),
-        ({"messages": [U | {"role": "\x1b[31mred"}]}, "(given: \\x1b[31mred)"),
-        ({"messages": [U, A], "tools": ["add"]}, "f:7: tools[0] is not an object (given: add)"),
+        ({"messages": [U, A], "tools": {}}, "f:7: tools is not a list (given: '{}'); allowed: a list of JSON schemas"),
+        ({"messages": [U | {"role": "\x1b[31mred"}]}, "(given: '\\x1b[31mred')"),
+        ({"messages": [U, A], "tools": ["add"]}, "f:7: tools[0] is not an object (given: 'add')"),
     ],
 )
 def test_an_unusable_row_has_a_reason(given, reason):

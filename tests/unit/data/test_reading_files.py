@@ -39,7 +39,7 @@ def test_several_files_are_read_one_after_the_other(write_rows):
         (b'{"messages": [', "is not JSON"),
         (b'{"messages": "a\x01"}', "is not JSON: Invalid control character at character 16"),
         (b"\x00\x00", "is not JSON"),
-        (b'{"messages": "caf\xe9"}', "is not UTF-8 at byte 18 of the line (given: byte 0xe9)"),
+        (b'{"messages": "caf\xe9"}', "is not UTF-8 at byte 18 of the line (given: 'byte 0xe9')"),
         (b"\xef\xbb\xbf{}", "the line begins with a byte order mark; allowed: UTF-8 without a byte order mark"),
         (b'{"messages": 1, "messages": []}', "is not JSON that can be read: the key 'messages' is repeated"),
         (b"[" * 100_000, "is not JSON that can be read: nested too deeply, or a number too long"),
@@ -69,10 +69,14 @@ def test_an_invalid_line_has_a_reason_and_the_next_is_read(tmp_path, line, reaso
         ),
         ("rows.jsonl", b"\x1f\x8b\x08", "the file's content is gzip"),
         ("rows.jsonl", b"PAR1....", "the file's content is Parquet"),
-        ("rows.json", b"{}", "has an unknown file extension (given: .json); allowed: .jsonl (one JSON object a line)"),
+        (
+            "rows.json",
+            b"{}",
+            "has an unknown file extension (given: '.json'); allowed: .jsonl (one JSON object a line)",
+        ),
         ("rows.json", b"{}", "did you mean rows.jsonl?"),
-        ("rows.csv", b"a,b", "has an unknown file extension (given: .csv)"),
-        ("rows", b"{}", "has an unknown file extension (given: none)"),
+        ("rows.csv", b"a,b", "has an unknown file extension (given: '.csv')"),
+        ("rows", b"{}", "has an unknown file extension (given: 'none')"),
         ("rows.parquet", b"not parquet", "can't be read as Parquet"),
     ],
 )
@@ -111,7 +115,7 @@ def test_parquet_without_messages_is_one_problem(tmp_path):
     path = tmp_path / "rows.parquet"
     pq.write_table(pa.table({"text": ["a", "b"], "chat": ["c", "d"]}), path)
     assert texts(path) == [
-        f"{path}: the row has no messages (given: keys text, chat); did you mean messages instead of chat?"
+        f"{path}: the row has no messages (given: 'keys text, chat'); did you mean messages instead of chat?"
     ]
 
 

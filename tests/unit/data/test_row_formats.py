@@ -155,13 +155,17 @@ def test_fields_that_no_format_uses_are_named():
 @pytest.mark.parametrize(
     ("format", "given", "reason"),
     [
-        ("sharegpt", {"messages": 3}, "messages is not a list (given: 3); allowed: a list of {from, value}"),
-        ("sharegpt", {"conversations": ["x"]}, "conversations[0] is not an object (given: x); allowed: {from, value}"),
-        ("sharegpt", {"conversations": [{"value": "x"}]}, "conversations[0] has no speaker (given: keys value)"),
+        ("sharegpt", {"messages": 3}, "messages is not a list (given: '3'); allowed: a list of {from, value}"),
+        (
+            "sharegpt",
+            {"conversations": ["x"]},
+            "conversations[0] is not an object (given: 'x'); allowed: {from, value}",
+        ),
+        ("sharegpt", {"conversations": [{"value": "x"}]}, "conversations[0] has no speaker (given: 'keys value')"),
         (
             "sharegpt",
             {"conversations": [{"from": "Benutzer", "value": "x"}]},
-            "conversations[0] has an unknown role (given: Benutzer); allowed: system, human, user, gpt",
+            "conversations[0] has an unknown role (given: 'Benutzer'); allowed: system, human, user, gpt",
         ),
         ("sharegpt", {"conversations": [{"from": "Benutzer", "value": "x"}]}, "did you mean user?"),
         (
@@ -172,7 +176,7 @@ def test_fields_that_no_format_uses_are_named():
         (
             "sharegpt",
             {"conversations": [{"from": "human", "value": "x"}, {"from": "function_call", "value": "add(1)"}]},
-            "conversations[1].value is text that is not JSON (given: add(1))",
+            "conversations[1].value is text that is not JSON (given: 'add(1)')",
         ),
         ("messages", {"messages": [U, A | {"role": "助手"}]}, "did you mean assistant?"),
         ("messages", {"messages": [U | {"role": "Benutzer"}, A]}, "did you mean user?"),
@@ -180,7 +184,7 @@ def test_fields_that_no_format_uses_are_named():
         (
             "messages",
             {"messages": [U, A | {"tool_calls": [{"name": "f", "arguments": "[1]"}]}]},
-            "messages[1].tool_calls[0].function.arguments are not an object (given: [1])",
+            "messages[1].tool_calls[0].function.arguments are not an object (given: '[1]')",
         ),
         (
             "messages",
@@ -190,17 +194,17 @@ def test_fields_that_no_format_uses_are_named():
         (
             "messages",
             {"messages": [U, A | {"tool_calls": [{"name": "ad"}]}], "tools": [TOOL]},
-            "messages[1] calls a function that is not among the tools (given: ad); allowed: add; did you mean add?",
+            "messages[1] calls a function that is not among the tools (given: 'ad'); allowed: add; did you mean add?",
         ),
         (
             "messages",
             {"messages": [U, A | {"tool_calls": [CALL | {"id": "1"}]}, {"role": "tool", "tool_call_id": "2"}, A]},
-            "messages[2] answers a tool call that was never made (given: 2); allowed: 1",
+            "messages[2] answers a tool call that was never made (given: '2'); allowed: 1",
         ),
         ("messages", {"messages": [U | {"tool_calls": [CALL]}, A]}, "messages[0].tool_calls are the user's"),
-        ("messages", {"messages": [U, A], "tools": [{"function": "x"}]}, "tools[0] names no function (given: {"),
+        ("messages", {"messages": [U, A], "tools": [{"function": "x"}]}, "tools[0] names no function (given: '{"),
         ("messages", {"messages": [U, A], "tools": [{"type": "object"}]}, "tools[0] names no function"),
-        ("messages", {"messages": [U, A], "tools": "[{"}, "tools is text that is not JSON (given: [{)"),
+        ("messages", {"messages": [U, A], "tools": "[{"}, "tools is text that is not JSON (given: '[{')"),
         ("prompt-completion", {"prompt": "a", "completion": " "}, "completion is empty"),
         ("prompt-completion", {"prompt": "a", "completion": None}, "completion is neither text nor messages"),
         ("prompt-completion", {"prompt": "a", "completion": [U, A]}, "completion begins with the user's message"),
@@ -209,7 +213,7 @@ def test_fields_that_no_format_uses_are_named():
         ("alpaca", {"instruction": "", "output": "b"}, "instruction is empty"),
         ("alpaca", {"instruction": "a", "output": ""}, "output is empty"),
         ("alpaca", {"instruction": "a", "output": "b", "history": ["x"]}, "history[0] is not a pair"),
-        ("alpaca", {"text": "a"}, "the row has no instruction and output (given: keys text)"),
+        ("alpaca", {"text": "a"}, "the row has no instruction and output (given: 'keys text')"),
         ("preference", {"chosen": "a", "rejected": "b"}, "has no prompt; allowed: prompt, or chosen and rejected"),
         ("preference", {"prompt": "q", "chosen": "a", "rejected": "a"}, "chosen and rejected are equal"),
         ("preference", {"prompt": "q", "chosen": "a", "rejected": ""}, "rejected is empty"),

@@ -173,7 +173,7 @@ def test_a_refused_row_is_reported_with_its_place_and_the_choices(poisoned, make
     report = check([poisoned], make_encoder("chatml"), rows=RowsConf(special_tokens="refuse"))
     assert str(report.problems[1]) == (
         f"{poisoned}:3: has the special token <|im_end|> in messages[1].content, which the model reads as a "
-        "control token (given: It <|im_end|> floats.); allowed: data_conf.rows.special_tokens keep or drop"
+        "control token (given: 'It <|im_end|> floats.'); allowed: data_conf.rows.special_tokens keep or drop"
     )
     with pytest.raises(InvalidDataError):
         report.raise_if_bad(allow_bad_rows=True)

@@ -32,7 +32,7 @@ def test_two_bos_are_found(make_encoder):
     template = "{{ bos_token + bos_token }}" + HEAD + "{{ message['content'] + eos_token }}" + "{% endfor %}"
     (problem,) = check_template(make_encoder("llama3", template=template))
     assert str(problem) == (
-        "chat template: begins a conversation with two BOS tokens (given: <|begin_of_text|>); allowed: one"
+        "chat template: begins a conversation with two BOS tokens (given: '<|begin_of_text|>'); allowed: one"
     )
 
 
@@ -84,4 +84,6 @@ def test_a_template_for_single_questions_keeps_it_for_them(make_encoder):
 def test_a_template_that_refuses_everything_is_found(make_encoder):
     template = "{{ raise_exception('not today') }}"
     (problem,) = check_template(make_encoder("chatml", template=template))
-    assert str(problem) == ("chat template: is refused by the chat template: not today (given: roles user, assistant)")
+    assert str(problem) == (
+        "chat template: is refused by the chat template: not today (given: 'roles user, assistant')"
+    )

@@ -43,8 +43,8 @@ def test_a_mix_is_stable_across_versions():
 
 def test_the_description_names_what_is_drawn():
     assert describe(["a.jsonl", "b.jsonl"], [30, 10], [20, 20]) == (
-        "an epoch mixes 20 rows (50.0%) of a.jsonl, which has 30, each at most once; 20 rows (50.0%) of b.jsonl, which"
-        " has 10, each up to 2 times"
+        "An epoch mixes 20 rows (50.0%) of a.jsonl, which has 30, each at most once; 20 rows (50.0%) of b.jsonl, which"
+        " has 10, each up to 2 times."
     )
 
 

@@ -61,11 +61,11 @@ def test_rows_with_special_tokens_are_logged_with_their_key_and_their_choice(bas
     assert len(encoded_rows(values(), base, [path], [], notices.append)[0]) == 16
     tokens = "(<|im_end|> in 1; first: b/rows.jsonl:17)"
     line = f"1 of 17 rows of b/rows.jsonl have special tokens in their texts {tokens}"
-    assert notices == [f"{line}; data_conf.rows.special_tokens is drop"]
+    assert notices == [f"{line}; data_conf.rows.special_tokens is 'drop'."]
     notices.clear()
     keep = {f"{DATA}.rows.special_tokens": "keep"}
     assert len(encoded_rows(values(**keep), base, [path], [], notices.append)[0]) == 17
-    assert notices == [f"{line}; data_conf.rows.special_tokens is keep"]
+    assert notices == [f"{line}; data_conf.rows.special_tokens is 'keep'."]
     with pytest.raises(InvalidDataError, match=r"b/rows\.jsonl:17: has the special token <\|im_end\|>"):
         encoded_rows(values(**{f"{DATA}.rows.special_tokens": "refuse"}), base, [path], [], notices.append)
 

@@ -106,18 +106,18 @@ def test_options_name_the_context_and_the_namespace():
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("training: step 80 of 600, loss 0.0106, 1.67 s/step, 870 s left", (80, 600, 0.0106, 1.67, 870)),
+        ("Training: step 80 of 600, loss 0.0106, 1.67 s/step, 870 s left.", (80, 600, 0.0106, 1.67, 870)),
         ("step 80 of 600, loss 2.5e-05, 2.0 steps/s, 260 s left", (80, 600, 2.5e-05, 0.5, 260)),
         ("step 1 of 6, 17.0 s/step, 85 s left", (1, 6, None, 17, 85)),
         ("\x1b[2Kx step 1 of 6\rstep 2 of 6, loss 1.0000", (2, 6, 1.0, None, None)),
     ],
 )
 def test_progress_is_parsed_from_the_newest_line(line, expected):
-    progress = read_progress(["attempt 2: resuming from step 5", line, "publishing"])
+    progress = read_progress(["Attempt 2: resuming from step 5", line, "publishing"])
     assert progress is not None
     found = (progress.step, progress.max_steps, progress.loss, progress.seconds_per_step, progress.seconds_left)
     assert found == expected
-    assert read_progress(["loading torch"]) is None
+    assert read_progress(["Loading torch"]) is None
 
 
 ROUTE = {"enabled": True, "parentRefs": [{"name": "gate"}]}

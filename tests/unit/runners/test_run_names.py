@@ -72,7 +72,7 @@ def test_a_name_of_several_ended_runs_is_ambiguous():
 def test_a_missing_run_is_an_error_with_its_verb():
     with pytest.raises(NotFoundError, match="no run named 'nope'"):
         find_run(RUNS, "nope")
-    with pytest.raises(NotFoundError, match="no serve run named 'both'"):
+    with pytest.raises(NotFoundError, match="no server named 'both'"):
         find_run(RUNS, "serve/both")
 
 

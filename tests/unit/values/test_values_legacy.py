@@ -114,7 +114,7 @@ def test_contradicting_old_and_new_keys_are_refused():
         check_values(FinetuneValues, finetune(evaluation_strategy="epoch", eval_strategy="steps"))
     assert str(caught.value.problems[0]) == (
         "finetuning_config.training_args.evaluation_strategy: contradicts eval_strategy, its current name"
-        " (given: epoch)"
+        " (given: 'epoch')"
     )
     agreeing = finetune(evaluation_strategy="epoch", eval_strategy="epoch")
     assert check_values(FinetuneValues, agreeing).finetuning_config.training_args.eval_strategy == "epoch"
@@ -124,7 +124,7 @@ def test_an_invalid_value_of_an_old_key_is_reported_under_that_key():
     with pytest.raises(InvalidValuesError) as caught:
         check_values(FinetuneValues, finetune(warmup_ratio="much"))
     assert str(caught.value.problems[0]) == (
-        "finetuning_config.training_args.warmup_ratio: is not a number (given: much)"
+        "finetuning_config.training_args.warmup_ratio: is not a number (given: 'much')"
     )
 
 

@@ -150,7 +150,7 @@ def test_an_unusable_file_is_reported_with_the_other_problems(tmp_path, text, wh
     first, second, *others = caught.value.problems
     assert first.where in {f"{path}{where}", f"{path}:1"}
     assert first.what.startswith(what)
-    assert str(second) == ("--set: can't be parsed: the key seed has no value (given: seed); allowed: key.path=value")
+    assert str(second) == ("--set: can't be parsed: the key seed has no value (given: 'seed'); allowed: key.path=value")
     assert {problem.where for problem in others} >= {"x", "basemodel"}
 
 

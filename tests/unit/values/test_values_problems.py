@@ -43,54 +43,54 @@ KINDS = [
      f" {ARGS}.learning_rate?"),
     ("few keys", with_config(sft_args={"x": 1}), "finetuning_config.sft_args.x: is not a known key;"
      " allowed: max_seq_length, train_on_completions_only"),
-    ("a word", finetune(eval_strategy="step"), f"{ARGS}.eval_strategy: is not an allowed value (given: step);"
+    ("a word", finetune(eval_strategy="step"), f"{ARGS}.eval_strategy: is not an allowed value (given: 'step');"
      " allowed: no, steps, epoch; did you mean steps?"),
     ("a word of many", finetune(optim="adamw_torhc"), f"{ARGS}.optim: is not an allowed value (given:"
      " adamw_torhc); did you mean adamw_torch?"),
-    ("a number", finetune(learning_rate="fast"), f"{ARGS}.learning_rate: is not a number (given: fast)"),
+    ("a number", finetune(learning_rate="fast"), f"{ARGS}.learning_rate: is not a number (given: 'fast')"),
     ("a truth value as number", finetune(seed=True), f"{ARGS}.seed: is a boolean where a number is expected (given:"
      " true)"),
-    ("infinite", finetune(learning_rate="inf"), f"{ARGS}.learning_rate: is not a finite number (given: inf)"),
-    ("a whole number", finetune(seed="1.5"), f"{ARGS}.seed: is not an integer (given: 1.5)"),
-    ("a fraction", finetune(seed=1.5), f"{ARGS}.seed: is not an integer (given: 1.5)"),
-    ("a truth value", finetune(bf16="maybe"), f"{ARGS}.bf16: is not a boolean (given: maybe); allowed: true or"
+    ("infinite", finetune(learning_rate="inf"), f"{ARGS}.learning_rate: is not a finite number (given: 'inf')"),
+    ("a whole number", finetune(seed="1.5"), f"{ARGS}.seed: is not an integer (given: '1.5')"),
+    ("a fraction", finetune(seed=1.5), f"{ARGS}.seed: is not an integer (given: '1.5')"),
+    ("a truth value", finetune(bf16="maybe"), f"{ARGS}.bf16: is not a boolean (given: 'maybe'); allowed: true or"
      " false"),
-    ("text", finetune(run_name=["a"]), f"{ARGS}.run_name: is not a string (given: ['a'])"),
-    ("text with decimals", whole(queueName=1.1), "queueName: is not a string: quote it, since YAML may have changed it (given: 1.1)"),
-    ("a list", whole(imagePullSecrets="a"), "imagePullSecrets: is not a list (given: a); allowed: a list of items"),
-    ("a map", whole(resources="a"), "resources: is not a map (given: a); allowed: keys and values"),
-    ("a path", finetune(lr_scheduler_kwargs="a.json"), f"{ARGS}.lr_scheduler_kwargs: is neither a map nor a JSON object as text; a file path is not accepted (given: a.json)"),
-    ("too small", whole(finetuningGpus=0), "finetuningGpus: is out of range (given: 0); allowed: 1 or more"),
+    ("text", finetune(run_name=["a"]), f"{ARGS}.run_name: is not a string (given: '['a']')"),
+    ("text with decimals", whole(queueName=1.1), "queueName: is not a string: quote it, since YAML may have changed it (given: '1.1')"),
+    ("a list", whole(imagePullSecrets="a"), "imagePullSecrets: is not a list (given: 'a'); allowed: a list of items"),
+    ("a map", whole(resources="a"), "resources: is not a map (given: 'a'); allowed: keys and values"),
+    ("a path", finetune(lr_scheduler_kwargs="a.json"), f"{ARGS}.lr_scheduler_kwargs: is neither a map nor a JSON object as text; a file path is not accepted (given: 'a.json')"),
+    ("too small", whole(finetuningGpus=0), "finetuningGpus: is out of range (given: '0'); allowed: 1 or more"),
     ("a ratio", with_config(data_conf={"training_data": {"datasets": [{"path": "a/b"}]}, "validation_data": {"ratio": 1}
-     }), "finetuning_config.data_conf.validation_data.ratio: is out of range (given: 1); allowed: less than 1"),
-    ("a quantity", whole(downloadsReservedSize="50GB"), "downloadsReservedSize: is not a valid Kubernetes quantity (given: 50GB);"
+     }), "finetuning_config.data_conf.validation_data.ratio: is out of range (given: '1'); allowed: less than 1"),
+    ("a quantity", whole(downloadsReservedSize="50GB"), "downloadsReservedSize: is not a valid Kubernetes quantity (given: '50GB');"
      " allowed: a number with a unit, as in 10Gi or 500m"),
-    ("a name", whole(bucketCredentialsSecret={"name": "A_b"}), "bucketCredentialsSecret.name: is not a valid Kubernetes name (given: A_b); allowed: lower case letters, digits, '-' and '.', as in minio-credentials"),
-    ("a label's key", whole(labels={"a b": "c"}), "labels.a b: is not a valid label key (given: a b); allowed: letters,"
+    ("a name", whole(bucketCredentialsSecret={"name": "A_b"}), "bucketCredentialsSecret.name: is not a valid Kubernetes name (given: 'A_b'); allowed: lower case letters, digits, '-' and '.', as in minio-credentials"),
+    ("a label's key", whole(labels={"a b": "c"}), "labels.a b: is not a valid label key (given: 'a b'); allowed: letters,"
      " digits, '-', '_' and '.', with or without a domain before a '/', as in kueue.x-k8s.io/queue-name"),
-    ("a label's value", whole(labels={"x.y/z": "a b"}), r"labels.x\.y/z: is not a valid label value (given: a b); allowed:"
+    ("a label's value", whole(labels={"x.y/z": "a b"}), r"labels.x\.y/z: is not a valid label value (given: 'a b'); allowed:"
      " at most 63 letters, digits, '-', '_' and '.'"),
-    ("a place", whole(basemodel="/models/x"), "basemodel: is not a path in a bucket (given: /models/x); allowed:"
+    ("a place", whole(basemodel="/models/x"), "basemodel: is not a path in a bucket (given: '/models/x'); allowed:"
      " bucket/path, as in default-bucket/models/x"),
     ("a place upwards", whole(checkpointsRemote="a/../b"), "checkpointsRemote: is not a path in a bucket (given:"
      " a/../b); allowed: bucket/path, as in default-bucket/models/x"),
     ("a store", whole(bucketStorageHost="minio:9000"), "bucketStorageHost: is neither a URL nor clearly a path"
-     " (given: minio:9000); allowed: https://host:port, http://host:port or file:///folder; empty for none;"
+     " (given: 'minio:9000'); allowed: https://host:port, http://host:port or file:///folder; empty for none;"
      " did you mean https://minio:9000?"),
     ("a store with its bucket", whole(bucketStorageHost="https://minio:9000/b"), "bucketStorageHost: names more than a"
-     " server (given: https://minio:9000/b); allowed: https://host:port, http://host:port or file:///folder; empty for"
+     " server (given: 'https://minio:9000/b'); allowed: https://host:port, http://host:port or file:///folder; empty for"
      " none; did you mean https://minio:9000?"),
     ("a store's path", whole(bucketStorageHost="/srv/store"), "bucketStorageHost: is not a complete URL (given:"
      " /srv/store); allowed: https://host:port, http://host:port or file:///folder; empty for none; did you mean"
      " file:///srv/store?"),
     ("a store's keys", whole(bucketStorageHost="https://me:hush@minio"), "bucketStorageHost: contains credentials;"
      " allowed: https://host:port, http://host:port or file:///folder; empty for none"),
-    ("an accelerator", whole(gpuResource="gpu"), "gpuResource: is not a valid extended resource name (given: gpu); allowed:"
+    ("an accelerator", whole(gpuResource="gpu"), "gpuResource: is not a valid extended resource name (given: 'gpu'); allowed:"
      " amd.com/gpu, nvidia.com/gpu or another domain/name; empty for the CPU"),
     ("LoRA's argument", with_config(peft_conf={"peft_type": "LORA", "peft_kwargs": {"lora_alpa": 1}}),
      "finetuning_config.peft_conf.peft_kwargs.lora_alpa: is not a known key; did you mean lora_alpha?"),
     ("LoRA's rank", with_config(peft_conf={"peft_type": "LORA", "peft_kwargs": {"r": 0}}),
-     "finetuning_config.peft_conf.peft_kwargs.r: is out of range (given: 0); allowed: 1 or more"),
+     "finetuning_config.peft_conf.peft_kwargs.r: is out of range (given: '0'); allowed: 1 or more"),
 ]  # fmt: skip
 
 
@@ -111,7 +111,7 @@ def test_a_missing_required_key_is_named():
 def test_a_model_is_named_in_one_of_three_ways():
     allowed = "a Hub id (org/name), a path in the store (s3://bucket/path) or a folder (/path or ./path)"
     assert problems(InferenceValues, {"model": "a/b/c"}) == [
-        f"model: is not a model (given: a/b/c); allowed: {allowed}"
+        f"model: is not a model (given: 'a/b/c'); allowed: {allowed}"
     ]
 
 
@@ -198,7 +198,7 @@ class Pair(Values):
 
 
 def test_rule_about_a_missing_required_key_is_skipped():
-    assert problems(Pair, {"count": 1}) == ["path: is missing", "count: is odd (given: 1)"]
+    assert problems(Pair, {"count": 1}) == ["path: is missing", "count: is odd (given: '1')"]
 
 
 def test_problem_in_one_item_hides_none_in_another():
@@ -249,7 +249,7 @@ def test_a_data_script_that_is_not_python_is_refused_before_anything_is_delivere
 def test_a_role_that_allows_everything_is_refused():
     rules = [{"apiGroups": [""], "resources": ["*"], "verbs": ["get"]}]
     assert problems(NamespaceValues, {"role": {"rules": rules}}) == [
-        "role.rules[0].resources: allows everything (given: *); allowed: each by its name"
+        "role.rules[0].resources: allows everything (given: '*'); allowed: each by its name"
     ]
 
 
@@ -258,7 +258,7 @@ def test_a_flag_with_its_own_key_is_refused():
     found = problems(InferenceValues, given)
     assert found == [
         "vllm_engine_args.api_key: is not accepted here: it has its own key; did you mean apiKeySecret?",
-        "vllm_engine_args.lora_modules: is not accepted here: it has its own key (given: x); did you mean adapters?",
+        "vllm_engine_args.lora_modules: is not accepted here: it has its own key (given: 'x'); did you mean adapters?",
     ]
 
 
@@ -266,8 +266,8 @@ def test_the_error_is_one_sentence_with_a_hint_and_can_be_pickled():
     with pytest.raises(InvalidValuesError) as caught:
         check_values(FinetuneValues, finetune(seed=True))
     error = caught.value
-    assert error.message == (f"Invalid values: {ARGS}.seed: is a boolean where a number is expected (given: true).")
-    assert error.hint == "See docs/reference/values.md for every key."
+    assert error.message == (f"Invalid values: {ARGS}.seed: is a boolean where a number is expected (given: 'true').")
+    assert error.hint == "List every key: tuneyard values schema finetune"
     assert pickle.loads(pickle.dumps(error)).problems == error.problems
 
 

@@ -36,7 +36,7 @@ from tuneyard.cluster import (
 from tuneyard.errors import ConflictError, DeniedError, NotFoundError, UnavailableError, UsageError
 from tuneyard.runners.base import STOP_SECONDS, Draft, Launch, Reached, Trained
 from tuneyard.runners.differences import differing_values
-from tuneyard.runners.info import RunInfo, RunKey, RunProgress, Verb
+from tuneyard.runners.info import KINDS, RunInfo, RunKey, RunProgress, Verb
 from tuneyard.runners.kubernetes import planning
 from tuneyard.runners.kubernetes.info import (
     COMPONENT,
@@ -85,6 +85,11 @@ class KubernetesRunner:
         """The options that select this namespace on a command line."""
         named = [("context", self._context), ("namespace", self._namespace)]
         return " --on kubernetes" + "".join(f" --{option} {value}" for option, value in named if value)
+
+    @property
+    def own_store(self) -> None:
+        """None: a cluster's runs use the store that their values name."""
+        return None
 
     def defaults(self, verb: Verb) -> Mapping[str, Any]:
         """Return a server's API key; see `Runner.defaults`."""
@@ -364,7 +369,7 @@ class KubernetesRunner:
             return owner
         self._reader.check_namespace()
         raise NotFoundError(
-            f"There is no {key.verb} run named {key.name!r} in the namespace '{self._reader.namespace}'.",
+            f"There is no {KINDS[key.verb]} named {key.name!r} in the namespace '{self._reader.namespace}'.",
             hint=f"List the runs: tuneyard runs{self.options}",
             name=key.name,
         )

@@ -25,7 +25,7 @@ from tuneyard.folders import home_folder, refusals
 from tuneyard.interpreter import python
 from tuneyard.runners.base import STOP_SECONDS, Draft, Launch, Reached, Trained
 from tuneyard.runners.differences import differing_values
-from tuneyard.runners.info import VERBS, RunInfo, RunKey, Verb
+from tuneyard.runners.info import KINDS, VERBS, RunInfo, RunKey, Verb
 from tuneyard.runners.local import signals
 from tuneyard.runners.local.commands import ENTRY_POINTS, BuildCommand
 from tuneyard.runners.local.folder import FORMAT, RunFolder
@@ -57,6 +57,13 @@ class LocalRunner:
     def __init__(self, home: Path | None = None, *, commands: Mapping[Verb, BuildCommand] = ENTRY_POINTS) -> None:
         self._home = (home or home_folder()).absolute()
         self._commands = commands
+
+    @property
+    def own_store(self) -> str:
+        """The URL of this machine's store."""
+        from tuneyard.store import default_store_url
+
+        return default_store_url()
 
     def preview(self, launch: Launch) -> list[dict[str, Any]]:
         """Return no objects: a launch starts a process."""
@@ -156,7 +163,7 @@ class LocalRunner:
         info = self._folder(key).info()
         if info is None:
             raise NotFoundError(
-                f"There is no {key.verb} run named {key.name!r}.",
+                f"There is no {KINDS[key.verb]} named {key.name!r}.",
                 hint="List the runs: tuneyard runs",
                 name=key.name,
             )
