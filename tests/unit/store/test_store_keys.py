@@ -22,7 +22,6 @@ def test_a_key_without_a_bucket_and_a_path_is_refused(key: str) -> None:
         split_key(key)
     assert repr(key) in caught.value.message
     assert "bucket/path" in caught.value.hint
-    assert [problem.where for problem in caught.value.problems] == ["key"]
 
 
 @pytest.mark.parametrize("prefix", ["", "/", "bucket", "bucket/x", "bucket//", "bucket/../"])

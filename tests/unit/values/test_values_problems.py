@@ -46,10 +46,10 @@ KINDS = [
     ("a word", finetune(eval_strategy="step"), f"{ARGS}.eval_strategy: is not an allowed value (given: 'step');"
      " allowed: no, steps, epoch; did you mean steps?"),
     ("a word of many", finetune(optim="adamw_torhc"), f"{ARGS}.optim: is not an allowed value (given:"
-     " adamw_torhc); did you mean adamw_torch?"),
+     " 'adamw_torhc'); did you mean adamw_torch?"),
     ("a number", finetune(learning_rate="fast"), f"{ARGS}.learning_rate: is not a number (given: 'fast')"),
     ("a truth value as number", finetune(seed=True), f"{ARGS}.seed: is a boolean where a number is expected (given:"
-     " true)"),
+     " 'true')"),
     ("infinite", finetune(learning_rate="inf"), f"{ARGS}.learning_rate: is not a finite number (given: 'inf')"),
     ("a whole number", finetune(seed="1.5"), f"{ARGS}.seed: is not an integer (given: '1.5')"),
     ("a fraction", finetune(seed=1.5), f"{ARGS}.seed: is not an integer (given: '1.5')"),
@@ -73,7 +73,7 @@ KINDS = [
     ("a place", whole(basemodel="/models/x"), "basemodel: is not a path in a bucket (given: '/models/x'); allowed:"
      " bucket/path, as in default-bucket/models/x"),
     ("a place upwards", whole(checkpointsRemote="a/../b"), "checkpointsRemote: is not a path in a bucket (given:"
-     " a/../b); allowed: bucket/path, as in default-bucket/models/x"),
+     " 'a/../b'); allowed: bucket/path, as in default-bucket/models/x"),
     ("a store", whole(bucketStorageHost="minio:9000"), "bucketStorageHost: is neither a URL nor clearly a path"
      " (given: 'minio:9000'); allowed: https://host:port, http://host:port or file:///folder; empty for none;"
      " did you mean https://minio:9000?"),
@@ -81,7 +81,7 @@ KINDS = [
      " server (given: 'https://minio:9000/b'); allowed: https://host:port, http://host:port or file:///folder; empty for"
      " none; did you mean https://minio:9000?"),
     ("a store's path", whole(bucketStorageHost="/srv/store"), "bucketStorageHost: is not a complete URL (given:"
-     " /srv/store); allowed: https://host:port, http://host:port or file:///folder; empty for none; did you mean"
+     " '/srv/store'); allowed: https://host:port, http://host:port or file:///folder; empty for none; did you mean"
      " file:///srv/store?"),
     ("a store's keys", whole(bucketStorageHost="https://me:hush@minio"), "bucketStorageHost: contains credentials;"
      " allowed: https://host:port, http://host:port or file:///folder; empty for none"),
@@ -230,7 +230,7 @@ def test_values_that_may_be_secret_are_not_repeated():
 def test_a_long_value_is_shortened():
     (text,) = problems(FinetuneValues, finetune(run_name=["x" * 500]))
     assert len(text) < 200
-    assert text.endswith("…)")
+    assert text.endswith("…')")
 
 
 def test_a_delivery_without_source_or_destination_is_refused():

@@ -54,7 +54,7 @@ RULES = [
     (finetune(num_train_epochs=0), f"{ARGS}.num_train_epochs: is out of range (given: '0'); allowed: more than 0"),
     (finetune(debug="underflow"), f"{ARGS}.debug: is not an option (given: 'underflow'); allowed: underflow_overflow"),
     (finetune(output_dir="out"), f"{ARGS}.output_dir: is not accepted here: checkpoints go to checkpointsRemote (given:"
-     " out)"),
+     " 'out')"),
     (finetune(per_device_train_batch_size=4), f"{ARGS}.per_device_train_batch_size: is not accepted here: the batch is set"
      " by batchsize_conf.max_per_device_train_batch_size (given: '4')"),
     (finetune(gradient_accumulation_steps=4), f"{ARGS}.gradient_accumulation_steps: is not accepted here: it follows from"
