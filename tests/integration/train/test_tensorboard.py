@@ -56,8 +56,9 @@ def test_events_are_in_the_store_while_it_trains_and_after_sigterm(store, tmp_pa
     assert curves(store) == curves_of_metrics(store)
 
 
-def test_a_resumed_attempt_adds_to_the_events_of_the_one_before(store, tmp_path, capfd):
+def test_a_resumed_attempt_adds_to_the_events_of_the_one_before(store, tmp_path, caplog):
     """Events of repeated steps are shown once, as in metrics.jsonl."""
+    caplog.set_level("INFO")
     values = changed(**EACH_STEP, **{ARGUMENTS + "save_steps": 4})
     with pytest.raises(OSError):
         train_here(values, store, tmp_path / "failed", kill_at=7, by=OSError)
@@ -65,7 +66,7 @@ def test_a_resumed_attempt_adds_to_the_events_of_the_one_before(store, tmp_path,
     before = first.read_bytes()
     assert [step for step, _ in curves(store)["train/loss"]] == list(range(1, 8))
     assert train_here(values, store, tmp_path / "resumed") == 0
-    assert "resuming from step 4" in capfd.readouterr().err
+    assert "resuming from step 4" in caplog.text
     assert len(event_files(store)) == 2
     assert first.read_bytes() == before
     assert [step for step, _ in curves(store)["train/loss"]] == list(range(1, 11))
