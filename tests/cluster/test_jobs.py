@@ -92,7 +92,7 @@ def finished(jobs):
 
 def resumed_from(jobs, pod):
     """Return the step from which a pod logged that it resumes."""
-    return int(jobs.until_output(pod, r"attempt \d+: resuming from step (\d+)")[1])
+    return int(jobs.until_output(pod, r"Attempt \d+: resuming from step (\d+)")[1])
 
 
 def stopped_at(jobs, pod):

@@ -95,7 +95,7 @@ def test_a_run_is_joined_rejected_stopped_resumed_and_deleted_with_its_data(lab)
             lines.append(line)
             if "resuming from step" in line:
                 break
-        assert int(lines[-1].rpartition(" ")[2]) >= far["progress"]["step"], lines
+        assert int(lines[-1].strip(".\n").rpartition(" ")[2]) >= far["progress"]["step"], lines
         # The next pod's lines follow in the same stream.
         kubectl("delete", "pod", "-n", lab.namespace, "-l", "job-name=long", "--wait=false")
         for line in followed.stdout:
