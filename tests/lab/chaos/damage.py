@@ -165,7 +165,7 @@ def _previous(killed: KilledRun, key: str) -> bytes:
 
 def _trial(testbed: Testbed, expected: Reference, where: str, *, to_end: bool) -> Trial:
     verified = _verifies(testbed)
-    launched = testbed.train(RUN, **({} if to_end else {"until": ["attempt "]}))
+    launched = testbed.train(RUN, **({} if to_end else {"until": ["Attempt "]}))
     refused = launched.code in _REFUSALS
     caught = refused or _reported(launched)
     failure = ""
@@ -184,7 +184,7 @@ def _trial(testbed: Testbed, expected: Reference, where: str, *, to_end: bool) -
 
 
 def _reported(launched: Ended) -> bool:
-    before = itertools.takewhile(lambda line: not line.startswith("attempt "), launched.log.splitlines())
+    before = itertools.takewhile(lambda line: not line.startswith("Attempt "), launched.log.splitlines())
     return any(word in line for line in before for word in ("damaged", "is missing", "is older than"))
 
 

@@ -125,7 +125,7 @@ def _publish(order: dict[str, Any], counter: RequestCounter) -> int:
         restored = made.restore(workdir / "restored", on_damage=lambda sentence: print(sentence, file=sys.stderr))
         attempt.begin(restored.ref if restored else None)
         step = restored.ref.step if restored else 0
-        print(f"attempt {attempt.number}: resuming from step {step}", file=sys.stderr, flush=True)
+        print(f"Attempt {attempt.number}: resuming from step {step}.", file=sys.stderr, flush=True)
         for later in range(step + 1, order["steps"] + 1):
             attempt.publish(make_checkpoint(workdir / "made", later), later, {"best": None})
             attempt.prune(RetentionPolicy(keep=1))
