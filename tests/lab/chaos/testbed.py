@@ -53,7 +53,7 @@ class Ended:
     @property
     def from_step(self) -> int | None:
         """The step that it resumed from, 0 for a fresh start; None if it ended before."""
-        starts = [line for line in self.log.splitlines() if line.startswith("attempt ")]
+        starts = [line for line in self.log.splitlines() if line.startswith("Attempt ")]
         return int(starts[0].rsplit(" ", 1)[1]) if starts else None
 
     @property
