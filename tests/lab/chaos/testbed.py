@@ -54,7 +54,7 @@ class Ended:
     def from_step(self) -> int | None:
         """The step that it resumed from, 0 for a fresh start; None if it ended before."""
         starts = [line for line in self.log.splitlines() if line.startswith("Attempt ")]
-        return int(starts[0].rsplit(" ", 1)[1]) if starts else None
+        return int(starts[0].rstrip(".").rsplit(" ", 1)[1]) if starts else None
 
     @property
     def last_line(self) -> str:
