@@ -87,7 +87,7 @@ def test_a_run_publishes_weights_tokenizer_card_and_plots(finished):
     about = json.loads((published(store) / "manifest.json").read_text())["about"]
     assert about["type"] == "adapter"
     assert about["base"]["key"] == VALUES["basemodel"]
-    assert "finished" in log
+    assert "Finished: " in log
     assert "20 conversations" in (published(store) / "README.md").read_text()
 
 
