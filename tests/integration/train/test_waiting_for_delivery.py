@@ -24,7 +24,7 @@ def test_training_starts_as_soon_as_everything_is_delivered(tmp_path: Path):
     deliver_inputs(store)
     _, log = process.communicate(timeout=120)
     assert process.returncode == 0, log
-    assert "waiting" not in log, "it is logged once"
+    assert "Waiting" not in log, "it is logged once"
     assert final_sha256(store)
 
 
