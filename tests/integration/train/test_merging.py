@@ -104,7 +104,7 @@ def test_a_merge_that_is_killed_or_stopped_leaves_the_adapter_published(store, t
     assert process.returncode == code, log
     assert not is_merged(store)
     if code == 143:
-        assert "launch the run again to merge it" in log
+        assert "Launch the run again to merge it" in log
     train(MERGING, store, tmp_path / "again")
     assert manifest(store, FINAL) == adapter
     assert is_merged(store)
