@@ -23,7 +23,7 @@ import sys
 import tempfile
 import termios
 from collections.abc import Mapping
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -113,16 +113,16 @@ def chosen(lines: list[Text]) -> list[Text]:
     start = next(index for index, line in enumerate(lines) if line.plain.startswith(FIRST))
     kept: list[Text] = []
     rows = 0
-    for line in lines[start:]:
+    names_a_folder = False
+    for before, line in pairwise(lines[max(0, start - 1) :]):
+        # The end of a line that was wrapped after a folder's name goes with it.
+        wrapped = names_a_folder and len(before.plain.rstrip()) == COLUMNS
+        names_a_folder = bool(FOLDER.search(line.plain)) or wrapped
         rows += line.plain.startswith("├")
         in_table = line.plain.startswith(("│", "├", "└"))
         if in_table and rows >= QUESTIONS and not line.plain.startswith("└"):
             continue
-        if (
-            line.plain.startswith("… and")
-            or FOLDER.search(line.plain)
-            or (not in_table and kept and line.plain == kept[-1].plain)
-        ):
+        if line.plain.startswith("… and") or names_a_folder or (not in_table and kept and line.plain == kept[-1].plain):
             continue
         kept.append(line)
     while kept and not kept[-1].plain.strip():
