@@ -164,12 +164,14 @@ def _bars() -> Generator[Update]:
     from rich import progress
     from rich.console import Console
     from rich.table import Column
+    from rich.text import Text
 
     console = Console(stderr=True)
     narrow = console.width < _WIDE
+    name_width, bar_width = (20, 10) if narrow else (53, 30)
     columns = [
-        progress.TextColumn("{task.description}", table_column=Column(no_wrap=True, max_width=20 if narrow else 53)),
-        progress.BarColumn(bar_width=10 if narrow else 30),
+        progress.TextColumn("{task.description}", table_column=Column(no_wrap=True, max_width=name_width)),
+        progress.BarColumn(bar_width=bar_width),
         progress.TextColumn(
             "{task.fields[state]}", table_column=Column(no_wrap=True, overflow="ellipsis"), markup=False
         ),
@@ -181,12 +183,15 @@ def _bars() -> Generator[Update]:
             if info.key not in tasks:
                 tasks[info.key] = display.add_task(info.name, total=None, state="starting")
             state, task = info.progress, tasks[info.key]
+            text = "" if state is None else describe_shortly(state) if narrow else describe(state)
+            # rich would take the columns that a long state needs from the names
+            names = min(name_width, max(len(key.name) for key in tasks))
+            shown = Text(_state(info, text))
+            shown.truncate(console.width - names - bar_width - 2, overflow="ellipsis")
             if state is None:
-                display.update(task, state=_state(info, ""))
-                return
-            text = describe_shortly(state) if narrow else describe(state)
-            total = state.max_steps or None
-            display.update(task, completed=state.step, total=total, state=_state(info, text))
+                display.update(task, state=shown.plain)
+            else:
+                display.update(task, completed=state.step, total=state.max_steps or None, state=shown.plain)
 
         yield update
 
