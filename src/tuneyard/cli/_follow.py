@@ -61,7 +61,7 @@ def follow_all(runner: Runner, out: Output) -> list[RunInfo]:
     if not keys:
         raise NotFoundError("No active finetuning runs.", hint=f"List all runs: tuneyard runs{runner.options}")
     keys.reverse()  # the oldest first: newer ones mostly wait for it
-    show = nullcontext(_ignore) if out.quiet or out.as_json else _bars() if sys.stderr.isatty() else _logged_lines()
+    show = nullcontext(_ignore) if out.quiet or out.as_json else bars() if sys.stderr.isatty() else _logged_lines()
     with _detaching_on_interrupt(None, runner, out), show as update:
         while True:
             found = {info.key: info for info in runner.list("finetune")}
@@ -131,7 +131,7 @@ def _lines(states: Iterator[RunInfo]) -> None:
 
 
 def _bar(states: Iterator[RunInfo]) -> None:
-    with _bars() as update:
+    with bars() as update:
         for info in states:
             update(info)
 
@@ -160,7 +160,8 @@ def _logged_lines() -> Generator[Update]:
 
 
 @contextmanager
-def _bars() -> Generator[Update]:
+def bars() -> Generator[Update]:
+    """Draw a bar for each run on the terminal of standard error: its name, how far it is, and its state."""
     from rich import progress
     from rich.console import Console
     from rich.table import Column

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tuneyard.cli._follow import _bars
+from tuneyard.cli._follow import bars
 from tuneyard.runners import RunInfo, RunProgress
 
 WHY = "queued in 'one', position 2 of 3: insufficient free quota for amd.com/gpu, and more text than fits a line " * 2
@@ -19,7 +19,7 @@ def test_a_long_state_is_cut_and_names_are_whole(
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setenv("FORCE_COLOR", "1")
     progress = RunProgress(step=12, max_steps=4000, loss=2.6, seconds_per_step=0.1, seconds_left=325, phase="training")
-    with _bars() as update:
+    with bars() as update:
         for _ in range(2):
             update(RunInfo("finetune", "first", "running", progress=progress))
             update(RunInfo("finetune", "lora-rank-16", "queued", WHY))
