@@ -169,7 +169,10 @@ def test_a_read_only_disk_is_denied(tmp_path: Path) -> None:
 
 def test_no_folder_for_temporary_files_names_its_variable() -> None:
     tuneyard = Path(sys.executable).with_name("tuneyard")
-    read_only = "; ".join(f"mount -t tmpfs -o ro none {folder}" for folder in ("/tmp", "/var/tmp"))
+    # Read-only, not hidden: this checkout may lie there.
+    read_only = "; ".join(
+        f"mount --bind {folder} {folder}; mount -o remount,bind,ro {folder}" for folder in ("/tmp", "/var/tmp")
+    )
     script = f"set -e; {read_only}; cd /sys; exec {tuneyard} data check /rows.jsonl --model /model"
     ran = subprocess.run(
         ["unshare", "--mount", "sh", "-c", script],
