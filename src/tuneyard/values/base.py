@@ -66,6 +66,12 @@ class Invalid:
     errors: tuple[ErrorDetails, ...] = ()
 
 
+class Refusals(tuple[Broken, ...]):
+    """What a draft carries under `REFUSED`; a type of its own, since users may write any key."""
+
+    __slots__ = ()
+
+
 Rule = Callable[[Any], Iterable[Broken]]
 """Checks a model whose fields are valid and yields the rules that they break."""
 
@@ -111,7 +117,8 @@ def refuse(given: dict[str, Any], broken: Sequence[Broken], info: ValidationInfo
         return given
     if not _is_draft(info):
         raise broken_error(broken)
-    return {**given, REFUSED: (*given.get(REFUSED, ()), *broken)}
+    before = given.get(REFUSED)
+    return {**given, REFUSED: Refusals([*(before if isinstance(before, Refusals) else ()), *broken])}
 
 
 def _is_draft(info: ValidationInfo) -> bool:

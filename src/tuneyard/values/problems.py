@@ -21,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from tuneyard.errors import Problem
-from tuneyard.values.base import BROKEN, DRAFT, REFUSED, Broken, Invalid, Values
+from tuneyard.values.base import BROKEN, DRAFT, REFUSED, Broken, Invalid, Refusals, Values
 from tuneyard.values.legacy import old_spellings
 from tuneyard.values.public import ENV_KEYS, is_secret_name
 
@@ -182,8 +182,8 @@ class _Search:
 
     def _add_extra(self, draft: Values, at: Path) -> None:
         for key, value in (draft.model_extra or {}).items():
-            if key == REFUSED:
-                found = [_rule_finding(at, broken) for broken in cast("tuple[Broken, ...]", value)]
+            if key == REFUSED and isinstance(value, Refusals):
+                found = [_rule_finding(at, broken) for broken in value]
             else:
                 found = [_unknown_key(self._root, [type(draft)], (*at, key))]
             self.of_fields += found

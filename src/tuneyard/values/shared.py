@@ -107,10 +107,10 @@ def _env_from_list(given: Any) -> Any:
         if not isinstance(entry, dict) or "name" not in entry:
             return cast("Any", given)
         item = cast("dict[str, Any]", entry)
-        source = cast("dict[str, Any]", item.get("valueFrom") or {})
-        if set(source) - {"secretKeyRef"}:
+        source: Any = item.get("valueFrom") or {}
+        if not isinstance(source, dict) or set(cast("dict[str, Any]", source)) - {"secretKeyRef"}:
             raise PydanticCustomError("secret_expected", "is neither a string nor a secretKeyRef")
-        env[str(item["name"])] = source.get("secretKeyRef", item.get("value", ""))
+        env[str(item["name"])] = cast("dict[str, Any]", source).get("secretKeyRef", item.get("value", ""))
     return env
 
 

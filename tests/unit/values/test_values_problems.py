@@ -279,3 +279,20 @@ def test_one_problem_is_the_message_and_several_are_counted():
         check_values(FinetuneValues, finetune(lerning_rate=1, seed=True))
     assert several.value.message == "Invalid values: 2 problems."
     assert len(several.value.problems) == 2
+
+
+@pytest.mark.parametrize("refused", [1, [1], {"a": 1}, (1,)], ids=str)
+def test_a_key_with_the_name_of_our_own_mark_is_an_unknown_key(refused):
+    given = {**finetune(seed="x"), "\0refused": refused}
+    with pytest.raises(InvalidValuesError) as caught:
+        check_values(FinetuneValues, given)
+    found = [problem.what for problem in caught.value.problems]
+    assert any("is not a known key" in what for what in found), found
+    assert any("is not an integer" in what or "is not a number" in what for what in found), found
+
+
+@pytest.mark.parametrize("source", [5, "a", ["secretKeyRef"], True, {"configMapKeyRef": {}}], ids=str)
+def test_a_variable_from_anything_but_a_secret_is_refused(source):
+    given = {**finetune(), "env": [{"name": "A", "valueFrom": source}]}
+    with pytest.raises(InvalidValuesError, match="is neither a string nor a secretKeyRef"):
+        check_values(FinetuneValues, given)
