@@ -1,10 +1,5 @@
 """Serving models on an OpenAI-compatible endpoint: with vLLM where it is installed, else with our own server.
 
-The room's public face; the rest is private. `python -m tuneyard.serving VALUES --workdir DIR` runs the server as a
-process. Importing this loads no torch: that happens when models are loaded.
+`python -m tuneyard.serving VALUES --workdir DIR` runs the server as a process, and `python -m tuneyard.serving.probe`
+checks it; no other package uses this one. Nothing is imported here, since Kubernetes runs the probe every few seconds.
 """
-
-from tuneyard.serving.placement import Adapter, Placement, Weights, place_models
-from tuneyard.serving.readiness import complete_once, wait_ready
-
-__all__ = ["Adapter", "Placement", "Weights", "complete_once", "place_models", "wait_ready"]

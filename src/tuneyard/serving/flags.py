@@ -51,7 +51,8 @@ DTYPES = {
     "float32": "float32",
 }
 _UNITS = {"": 1, "k": 1_000, "m": 1_000_000, "K": 1 << 10, "M": 1 << 20}
-_ELSEWHERE = ("served_model_name", "revision")  # read by placement
+PLACED = ("served_model_name", "revision")
+"""Flags that `placement` reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ def app_settings(flags: Mapping[str, Any]) -> AppSettings:
         elif name in NEUTRAL and value not in NEUTRAL[name]:
             allowed = " or ".join(str(each).lower() for each in NEUTRAL[name])
             problems.append(Problem(_where(name), "needs vLLM, which is not installed", str(value), allowed))
-        elif name not in NEUTRAL and name not in TUNING and name not in _ELSEWHERE and name not in OWN:
+        elif name not in NEUTRAL and name not in TUNING and name not in PLACED and name not in OWN:
             problems.append(Problem(_where(name), "needs vLLM, which is not installed", str(value)))
     if problems:
         raise InvalidValuesError(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from tuneyard.delivery import deliver, vet_model
 from tuneyard.errors import IntegrityError, InvalidValuesError, NotFoundError, Problem
 from tuneyard.models import (
     ADAPTER_CONFIG,
@@ -27,12 +28,11 @@ from tuneyard.store import (
     Store,
     link_named,
     open_store,
-    place_of_model,
-    place_of_result,
+    places_of_model,
     pull,
     verify_folder,
 )
-from tuneyard.values import InferenceValues, ModelPlace, model_place
+from tuneyard.values import DeliverValues, InferenceValues, ModelPlace, model_place
 from tuneyard.whereabouts import command
 
 _NAMES_FLAG = "vllm_engine_args.served_model_name"
@@ -149,8 +149,6 @@ class _Found:
         return is_adapter(self.manifest)
 
     def pull(self, workdir: Path) -> Weights:
-        from tuneyard.delivery import vet_model
-
         sha256 = self.manifest.content_sha256
         folder = workdir / "models" / sha256[:16]
         with progress_bar(f"Verifying {self.where}", self.manifest.size, "bytes") as advance:
@@ -176,7 +174,7 @@ def _look_up(store: Store, key: str) -> _Found:
 
 
 def _look_into(folder: Path) -> _Found:
-    for place in (place_of_model(str(folder)), place_of_result(str(folder))):
+    for place in places_of_model(str(folder)):
         path = Path(place.manifest_key)
         if path.is_file():
             return _servable(_Found(str(folder), Manifest.from_json(path.read_bytes(), where=str(path)), None))
@@ -189,9 +187,6 @@ def _look_into(folder: Path) -> _Found:
 
 def _from_hub(place: ModelPlace, values: InferenceValues, workdir: Path) -> _Found:
     """Deliver a model of the Hub, pinned and hashed, into a store of this server alone."""
-    from tuneyard.delivery import deliver
-    from tuneyard.values import DeliverValues
-
     own = open_store((workdir / "hub").absolute().as_uri())
     key = f"hub/{place.where.replace('/', '_')}"
     wanted = {"modelID": place.where, "bucketModelPath": key, "allowOverwrite": True}

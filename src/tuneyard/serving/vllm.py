@@ -21,7 +21,7 @@ from typing import Any, cast
 from tuneyard.errors import InvalidValuesError, Problem, TuneyardError
 from tuneyard.interpreter import python
 from tuneyard.models import ADAPTER_CONFIG
-from tuneyard.serving.flags import own_flags
+from tuneyard.serving.flags import PLACED, own_flags
 from tuneyard.serving.placement import Adapter, Placement
 from tuneyard.serving.readiness import wait_ready, write_ready
 from tuneyard.values import UNMERGEABLE, InferenceValues, largest_rank, vllm_obstacles
@@ -36,7 +36,6 @@ _END_SECONDS = 5
 
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the values that --max-lora-rank accepts
 _OVERRIDES = "hf_overrides"  # vLLM's flag for entries of config.json
-_PLACED = ("served_model_name", "revision")  # read by `placement`
 _CACHES = (
     "HF_HOME",
     "MPLCONFIGDIR",
@@ -87,7 +86,7 @@ def build_command(
     problems = own_flags(values.vllm_engine_args)
     for adapter in placement.adapters:
         problems += _unservable(adapter)
-    given = {name: value for name, value in values.vllm_engine_args.items() if name not in _PLACED}
+    given = {name: value for name, value in values.vllm_engine_args.items() if name not in PLACED}
     if placement.config:
         problems += _contradicted(given.get(_OVERRIDES), placement)
     if problems:

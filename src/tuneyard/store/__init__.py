@@ -19,6 +19,7 @@ from tuneyard.store.places import (
     place_of_result,
     place_with_journal,
     place_with_manifest,
+    places_of_model,
 )
 from tuneyard.store.s3_settings import S3Settings, read_settings
 from tuneyard.store.transfer import download, hash_file, link_named, pull, upload, upload_tree, verify, verify_folder
@@ -51,6 +52,7 @@ __all__ = [
     "place_of_result",
     "place_with_journal",
     "place_with_manifest",
+    "places_of_model",
     "pull",
     "read_manifest",
     "read_settings",

@@ -64,6 +64,11 @@ def place_of_result(key: str, kind: Kind = "final") -> Place:
     return Place(kind, key, f"{key}/", f"{key}/{MANIFEST}")
 
 
+def places_of_model(key: str) -> tuple[Place, Place]:
+    """Return where the manifest of a model at a key may lie: where one is delivered, then where a run publishes."""
+    return place_of_model(key), place_of_result(key)
+
+
 def place_with_manifest(key: str) -> Place | None:
     """Return the delivered model or dataset whose manifest has this key; None for any other key."""
     return _delivered(key, MANIFEST)
@@ -80,7 +85,7 @@ def find_model_manifest(store: Store, key: str) -> Manifest | None:
     Raises:
         IntegrityError: It is damaged.
     """
-    for place in (place_of_model(key), place_of_result(key)):
+    for place in places_of_model(key):
         try:
             return read_manifest(store, place.manifest_key)
         except NotFoundError:

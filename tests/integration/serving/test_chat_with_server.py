@@ -15,7 +15,7 @@ from rich.console import Console
 from tuneyard.chatting import Conversation, Endpoint, ask, ask_both, chat_stream, run_chat, run_once
 from tuneyard.chatting.endpoint import connect, open_client
 from tuneyard.errors import DeniedError, InvalidDataError, NotFoundError, UnavailableError, UsageError
-from tuneyard.serving import wait_ready
+from tuneyard.serving.readiness import wait_ready
 
 QUESTION = [{"role": "user", "content": "What is a yard?"}]
 SHORT = {"max_tokens": 8, "temperature": 0.0}

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from lab import serving
-from tuneyard.serving import place_models
 from tuneyard.serving.answers.parsing import Content
 from tuneyard.serving.answers.reader import text_of
 from tuneyard.serving.errors import GenerationError, ModelNotFoundError
 from tuneyard.serving.flags import app_settings
 from tuneyard.serving.generation import ModelManager
 from tuneyard.serving.loading import LoadedModel, load_models
+from tuneyard.serving.placement import place_models
 from tuneyard.serving.requests import ChatCompletionRequest, CompletionRequest
 from tuneyard.serving.responses import Ending
 from tuneyard.serving.tasks import chat_task, text_task

@@ -18,8 +18,8 @@ from lab.hostile_models import HostileModel, hostile_models
 from tuneyard.data import Conversation, Message
 from tuneyard.delivery import deliver, vet_model
 from tuneyard.errors import InvalidDataError, TuneyardError
-from tuneyard.serving import place_models
 from tuneyard.serving.flags import app_settings
+from tuneyard.serving.placement import place_models
 from tuneyard.store import open_store, pull, read_manifest
 from tuneyard.values import DeliverValues, InferenceValues
 from tuneyard.values.finetuning import DataConf

@@ -11,9 +11,9 @@ from lab.training import MODEL, VALUES, deliver_inputs
 from tuneyard.delivery import check_folder
 from tuneyard.errors import InvalidDataError
 from tuneyard.job.inputs import find_inputs
-from tuneyard.serving import place_models
 from tuneyard.serving.flags import app_settings
 from tuneyard.serving.loading import load_models
+from tuneyard.serving.placement import place_models
 from tuneyard.store import open_store
 from tuneyard.train.prepare import prepare
 from tuneyard.values import FinetuneValues, InferenceValues

@@ -12,8 +12,8 @@ import pytest
 from lab import serving
 from lab.chat_families import FAMILIES, make_family_tokenizer
 from tuneyard.errors import InvalidDataError, InvalidValuesError
-from tuneyard.serving import Placement, Weights, place_models
 from tuneyard.serving.flags import app_settings
+from tuneyard.serving.placement import Placement, Weights, place_models
 from tuneyard.store import open_store
 from tuneyard.values import InferenceValues
 

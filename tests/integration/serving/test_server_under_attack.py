@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from lab import serving
 from tuneyard.errors import IntegrityError, NotFoundError, TuneyardError
-from tuneyard.serving import place_models
 from tuneyard.serving.guard import RequireKey
+from tuneyard.serving.placement import place_models
 from tuneyard.store import open_store
 from tuneyard.values import InferenceValues
 

@@ -18,8 +18,8 @@ from lab.training import (
     train_here,
 )
 from tuneyard.errors import InvalidValuesError
-from tuneyard.serving import place_models
 from tuneyard.serving.flags import app_settings
+from tuneyard.serving.placement import place_models
 from tuneyard.serving.vllm import build_command
 from tuneyard.store import open_store
 from tuneyard.train.merge import merge_adapter

@@ -8,9 +8,9 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from lab.training import ARGUMENTS, MODEL, REMOTE, changed, deliver_inputs, train_here
-from tuneyard.serving import place_models
 from tuneyard.serving.flags import app_settings
 from tuneyard.serving.loading import load_models
+from tuneyard.serving.placement import place_models
 from tuneyard.serving.vllm import build_command
 from tuneyard.store import open_store
 from tuneyard.values import InferenceValues

@@ -18,8 +18,8 @@ from lab.training import (
 )
 from tuneyard.errors import InvalidDataError, InvalidValuesError
 from tuneyard.estimate import estimate
-from tuneyard.serving import place_models
 from tuneyard.serving.flags import app_settings
+from tuneyard.serving.placement import place_models
 from tuneyard.store import open_store
 from tuneyard.values import FinetuneValues, InferenceValues
 

@@ -17,8 +17,8 @@ from lab.deliveries import safetensors
 from lab.tiny_models import make_model
 from lab.value_keys import keys_of
 from tuneyard.errors import TuneyardError
-from tuneyard.serving import place_models
 from tuneyard.serving.flags import NEUTRAL, TUNING, app_settings
+from tuneyard.serving.placement import place_models
 from tuneyard.serving.vllm import build_command
 from tuneyard.store import Manifest, Store, open_store, upload_tree, write_manifest
 from tuneyard.values import InferenceValues

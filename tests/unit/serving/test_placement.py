@@ -14,7 +14,7 @@ from lab.hub_server import hub_server
 from lab.places import Place
 from lab.s3_servers import BUCKET
 from tuneyard.errors import IntegrityError, InvalidDataError, InvalidValuesError, NotFoundError
-from tuneyard.serving import Placement, place_models
+from tuneyard.serving.placement import Placement, place_models
 from tuneyard.store import Manifest, open_store, upload_tree, write_manifest
 from tuneyard.values import InferenceValues
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tuneyard.errors import InvalidValuesError
-from tuneyard.serving import Adapter, Placement, Weights
 from tuneyard.serving.guard import RequireKey
+from tuneyard.serving.placement import Adapter, Placement, Weights
 from tuneyard.serving.vllm import GUARD, build_command, build_environment
 from tuneyard.values import InferenceValues
 
