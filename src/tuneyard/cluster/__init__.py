@@ -20,7 +20,7 @@ The room deals with Kubernetes objects, and knows nothing of runs, values or the
 
 from tuneyard.cluster.capacity import Capacity, check_capacity
 from tuneyard.cluster.charts import CHARTS, WORKERS, chart_folder, render
-from tuneyard.cluster.demand import Demand, Finding, Share, demand_of, worst
+from tuneyard.cluster.demand import QUEUE_LABEL, Demand, Finding, Share, demand_of, worst
 from tuneyard.cluster.jobs import STOPPED, State, deployment_state, job_state, newest_attempt, node_index
 from tuneyard.cluster.one_off_pod import one_off_spec, run_one_off_pod
 from tuneyard.cluster.pods import Termination, container_names, created, is_finished, termination_of
@@ -33,6 +33,7 @@ from tuneyard.cluster.tools import Tools
 
 __all__ = [
     "CHARTS",
+    "QUEUE_LABEL",
     "STOPPED",
     "WORKERS",
     "Capacity",

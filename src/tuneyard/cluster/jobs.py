@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tuneyard.cluster import pods as p
+from tuneyard.cluster.demand import QUEUE_LABEL
 from tuneyard.cluster.queues import eviction, evictions, waiting_in_queue, workload_of
 from tuneyard.cluster.reader import Document
 
 STOPPED = "tuneyard.io/stopped-at"
 """The annotation of a Job that is to stop; its value is the time of the request."""
 
-QUEUE = "kueue.x-k8s.io/queue-name"
 FINAL_CODES = frozenset({3, 4, 5, 6, 7})
 """Exit codes that another attempt would only repeat."""
 
@@ -196,7 +196,7 @@ def _without_pods(
     if job["spec"].get("suspend"):
         if workload is not None and (waits := waiting_in_queue(workload, workloads)):
             return State("queued", waits.why, waits.event, **common)
-        if queue := (job["metadata"].get("labels") or {}).get(QUEUE):
+        if queue := (job["metadata"].get("labels") or {}).get(QUEUE_LABEL):
             return State("queued", f"waiting for Kueue, in queue '{queue}'", **common)
         return State("queued", "the Job is suspended (spec.suspend)", **common)
     refused = [one for one in events_of(job) if one.get("reason") == "FailedCreate"]

@@ -5,7 +5,7 @@ Between the delivery of data and the training on it. It never writes, and import
 
 from tuneyard.data.bounded import SHARED as SHARED_TEMPLATES
 from tuneyard.data.bounded import TemplateLimitError, bound_template
-from tuneyard.data.check import EncodedRow, check, encode_files, silent
+from tuneyard.data.check import EncodedRow, check, encode_files
 from tuneyard.data.contract import check_template
 from tuneyard.data.conversations import Conversation, Message, Preference
 from tuneyard.data.encoding import ChatEncoder, Encoded
@@ -45,7 +45,6 @@ __all__ = [
     "read_tokenizer",
     "report_page",
     "report_table",
-    "silent",
     "special_tokens_line",
     "split",
     "stop_token_ids",

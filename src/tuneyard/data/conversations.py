@@ -95,6 +95,11 @@ class Preference:
     unused: tuple[str, ...] = ()
 
     @property
+    def messages(self) -> tuple[Message, ...]:
+        """All its messages: the prompt's, then those of the chosen and of the rejected answer."""
+        return (*self.prompt, *self.chosen, *self.rejected)
+
+    @property
     def conversations(self) -> tuple[Conversation, Conversation]:
         """The prompt with the chosen answer and with the rejected one; the prompt is given in both, never trained."""
         chosen, rejected = (

@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuneyard.data.conversations import Conversation, Message, Preference
+from tuneyard.data.conversations import Conversation, Preference
 from tuneyard.data.formats import Format
 from tuneyard.data.reading import Row, read_rows
 from tuneyard.errors import Problem
@@ -295,10 +295,8 @@ def _duplicate(found: MostSimilar, number: int, places: _Places) -> Duplicate | 
 
 
 def _text(row: Conversation | Preference) -> str:
-    messages: tuple[Message, ...]
-    messages = row.messages if isinstance(row, Conversation) else (*row.prompt, *row.chosen, *row.rejected)
     return "\n".join(
         f"{message.content} {message.fields['tool_calls']}" if "tool_calls" in message.fields else message.content
-        for message in messages
+        for message in row.messages
         if message.role != "system"
     )

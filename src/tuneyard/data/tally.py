@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from tuneyard.data.contract import check_template
-from tuneyard.data.conversations import Conversation, Message, Preference
+from tuneyard.data.conversations import Conversation, Preference
 from tuneyard.data.duplicates import Duplicate
 from tuneyard.data.encoding import ChatEncoder, Encoded
 from tuneyard.data.report import Bin, DataReport, LongRow, Pair
@@ -68,7 +68,7 @@ class Tally:
         """Count the content of a usable row, before it is decided whether it is kept."""
         self._count["rows"] += 1
         self._count["validation"] += validation
-        messages = _messages(row)
+        messages = row.messages
         roles = Counter(message.role for message in messages)
         self._messages.update(roles)
         self._turns[roles["assistant"]] += 1
@@ -201,7 +201,7 @@ class Tally:
             self._problems.append(problem)
 
     def _sample(self, row: Conversation | Preference, *, several: bool) -> None:
-        messages = _messages(row)
+        messages = row.messages
         fields = {key for message in messages for key in message.fields}
         turns = sum(message.role == "assistant" for message in messages)
         called = "tool_calls" in fields
@@ -209,10 +209,6 @@ class Tally:
         samples = self._samples.setdefault(kind, [])
         if len(samples) < _SAMPLES_OF_A_KIND:
             samples.append(row)
-
-
-def _messages(row: Conversation | Preference) -> tuple[Message, ...]:
-    return row.messages if isinstance(row, Conversation) else (*row.prompt, *row.chosen, *row.rejected)
 
 
 def _reason(problem: Problem) -> str:

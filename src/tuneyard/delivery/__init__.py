@@ -22,7 +22,7 @@ from tuneyard.delivery.selection import split_globs
 from tuneyard.delivery.vetting import vet_model
 from tuneyard.delivery.weights import check_folder
 from tuneyard.sandbox import Locks
-from tuneyard.store import Store
+from tuneyard.store import STORE_VARIABLE, Store
 from tuneyard.values import DeliverValues
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def deliver(
             _log_outcome(one)
         return DeliverReport(store=store.url, model=model, datasets=known, script="skipped")
     if downloads is None:
-        environ = {**os.environ, "TUNEYARD_STORE": store.url}  # so that the sandbox hides the store from the script
+        environ = {**os.environ, STORE_VARIABLE: store.url}  # so that the sandbox hides the store from the script
         with_hub_token = bool(values.hfTokenSecret.name)
         output = run_script(values.dataScript, workdir, with_hub_token=with_hub_token, environ=environ, locks=locks)
     else:

@@ -18,7 +18,15 @@ from tuneyard.delivery.selection import Selection
 from tuneyard.delivery.sources import FolderSource
 from tuneyard.delivery.tree import Target, deliver_tree, object_sizes
 from tuneyard.errors import IntegrityError, InvalidDataError, InvalidValuesError, NotFoundError
-from tuneyard.store import MANIFEST, OWN_FOLDER, Manifest, Store, check_relative, place_of_dataset, read_manifest
+from tuneyard.store import (
+    OWN_FOLDER,
+    Manifest,
+    Store,
+    check_relative,
+    place_of_dataset,
+    place_with_manifest,
+    read_manifest,
+)
 from tuneyard.whereabouts import command
 
 logger = logging.getLogger(__name__)
@@ -74,7 +82,8 @@ def delivered_before(store: Store, folder: str, script: str) -> tuple[Delivered,
     """
     wanted = script_sha256(script)
     for info in store.list(f"{folder}/{OWN_FOLDER}/"):
-        if not info.key.endswith(f".{MANIFEST}"):
+        place = place_with_manifest(info.key)
+        if place is None or place.kind != "dataset":
             continue
         manifest = _readable(store, info.key)
         outputs = None if manifest is None else _outputs(manifest, wanted)

@@ -14,6 +14,7 @@ from tuneyard.diagnosis.check import Check, from_error, ok, problem, skipped
 from tuneyard.diagnosis.requirements import Requirements
 from tuneyard.errors import TuneyardError, error_of
 from tuneyard.interpreter import pod_python
+from tuneyard.store import STORE_VARIABLE
 from tuneyard.whereabouts import CHART_VARIABLE
 
 _TIMEOUT_SECONDS = 120
@@ -55,7 +56,7 @@ def _spec(requirements: Requirements, bucket: str) -> Document:
     env: list[Document] = [
         {"name": "HOME", "value": "/tmp"},  # noqa: S108  (a volume of the pod)
         {"name": CHART_VARIABLE, "value": requirements.verb},
-        {"name": "TUNEYARD_STORE", "value": requirements.store},
+        {"name": STORE_VARIABLE, "value": requirements.store},
         {"name": "TUNEYARD_CA_FILE", "value": "/etc/tuneyard/ca/ca.crt"},
         {"name": "AWS_ACCESS_KEY_ID", "valueFrom": {"secretKeyRef": {"name": secret, "key": access}}},
         {"name": "AWS_SECRET_ACCESS_KEY", "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}},

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tuneyard.cluster import parse_quantity
+from tuneyard.cluster import QUEUE_LABEL, parse_quantity
 from tuneyard.errors import InvalidValuesError, NotFoundError
 from tuneyard.values import DeliverValues, FinetuneValues, InferenceValues, load_values
 
-_QUEUE, _PRIORITY = "kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class"
+_PRIORITY = "kueue.x-k8s.io/priority-class"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def read_requirements(files: Sequence[Path], sets: Sequence[str]) -> Requirement
 
 def _requirements_of(values: FinetuneValues | DeliverValues | InferenceValues) -> Requirements:
     common: dict[str, Any] = {
-        "queue": values.queueName or values.labels.get(_QUEUE, ""),
+        "queue": values.queueName or values.labels.get(QUEUE_LABEL, ""),
         "priority": values.priorityClass or values.labels.get(_PRIORITY, ""),
         "ca": (values.bucketCABundle.configMap, values.bucketCABundle.key),
         "pull_secrets": values.imagePullSecrets,

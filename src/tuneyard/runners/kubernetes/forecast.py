@@ -35,7 +35,7 @@ from tuneyard.interpreter import pod_python
 from tuneyard.job import refuse_unsupported
 from tuneyard.models import library_is_here
 from tuneyard.runners.base import Launch
-from tuneyard.store import configured_store, find_store
+from tuneyard.store import STORE_VARIABLE, configured_store, find_store
 from tuneyard.values import FinetuneValues
 
 logger = logging.getLogger(__name__)
@@ -175,10 +175,10 @@ def estimate_inside(tools: Tools, objects: Sequence[Document], values: bytes, st
     pod = _job(objects)["spec"]["template"]["spec"]
     spec = one_off_spec(pod, "plan", pod_python("tuneyard", "plan", "--values", _FILE, "--json"), memory=_MEMORY)
     (container,) = spec["containers"]
-    if not any(one["name"] == "TUNEYARD_STORE" for one in container["env"]):
+    if not any(one["name"] == STORE_VARIABLE for one in container["env"]):
         if not store:
             raise UsageError("No store is configured.", hint="Set it: --set bucketStorageHost=https://…")
-        container["env"].append({"name": "TUNEYARD_STORE", "value": store})
+        container["env"].append({"name": STORE_VARIABLE, "value": store})
     # The values are part of the pod: a killed command would leave a ConfigMap behind.
     item = {"path": "values.json", "fieldRef": {"fieldPath": f"metadata.annotations['{_VALUES}']"}}
     values_volume = {"name": "values", "downwardAPI": {"items": [item]}}
