@@ -40,12 +40,12 @@ def pod_python(module: str, *arguments: str) -> list[str]:
 
 @contextmanager
 def faster_imports() -> Generator[None]:
-    """Import without garbage collection, and exempt from it what is alive afterwards; does so once in a process.
+    """Import without garbage collection, and exempt from it whatever the process holds afterwards; once in a process.
 
     Torch and transformers create millions of objects that live as long as the process, and collecting among them takes
     a quarter of the time of their import.
     """
-    if gc.get_freeze_count():
+    if gc.get_freeze_count() or not gc.isenabled():
         yield
         return
     gc.disable()

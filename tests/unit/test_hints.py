@@ -315,6 +315,8 @@ def test_keys_of_hints_are_keys_of_the_values():
     assert len(_hints()) > 300
     known = {*_key_names(), *OTHER_NAMES}
     assert {hint: word for hint in _hints() for word in SNAKE_CASE.findall(hint) if word not in known} == {}
+    dotted = ((hint, key) for hint in _hints() for key in DOTTED_KEY.findall(FILE_NAME.sub("", hint)))
+    assert {hint: key for hint, key in dotted if "_" in (top := key.partition(".")[0]) and top not in known} == {}
 
 
 def test_commands_for_pods_take_a_target():

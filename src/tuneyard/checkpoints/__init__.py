@@ -16,10 +16,10 @@ from tuneyard.checkpoints.attempt import FINAL_NAMES, Attempt, FinalName
 from tuneyard.checkpoints.events import EVENTS_FOLDER, EventFiles
 from tuneyard.checkpoints.experiment import Experiment, OnDamage, Restored
 from tuneyard.checkpoints.fetch import read_checkpoint
-from tuneyard.checkpoints.head import CheckpointRef, Head, Start, change_head, read_head
+from tuneyard.checkpoints.head import CheckpointRef, Head, Start, change_head, head_key, read_head
 from tuneyard.checkpoints.metrics import METRICS_FILE, MetricsLog, parse_rows
 from tuneyard.checkpoints.publisher import OnPublished, Publisher
-from tuneyard.checkpoints.record import AttemptEntry, RunRecord, read_record
+from tuneyard.checkpoints.record import AttemptEntry, RunRecord, read_record, record_key
 from tuneyard.checkpoints.retention import RetentionPolicy
 from tuneyard.checkpoints.seal import check_seal
 
@@ -44,8 +44,10 @@ __all__ = [
     "Start",
     "change_head",
     "check_seal",
+    "head_key",
     "parse_rows",
     "read_checkpoint",
     "read_head",
     "read_record",
+    "record_key",
 ]

@@ -13,19 +13,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random
-
 from tuneyard.checkpoints.events import EVENTS_FOLDER
 from tuneyard.checkpoints.fetch import lacking, read_checkpoint
-from tuneyard.checkpoints.head import CheckpointRef, Head, Start, change_head, read_head, ref_from_facts
+from tuneyard.checkpoints.head import (
+    CheckpointRef,
+    Head,
+    Start,
+    change_head,
+    read_head,
+    ref_from_facts,
+    while_contended,
+)
 from tuneyard.checkpoints.metrics import METRICS_FILE
 from tuneyard.checkpoints.record import AttemptEntry, RunRecord, enter_attempt
 from tuneyard.checkpoints.retention import RetentionPolicy, to_prune
 from tuneyard.checkpoints.seal import SEAL, seal_of
 from tuneyard.checkpoints.survey import Survey, survey_experiment
 from tuneyard.errors import (
-    AlreadyExistsError,
-    ChangedError,
     ConflictError,
     IntegrityError,
     LostOwnershipError,
@@ -190,9 +194,7 @@ class Attempt:
         Raises:
             LostOwnershipError: Another attempt has taken the experiment over.
         """
-        contended = retry_if_exception_type((ChangedError, AlreadyExistsError))
-        retrying = Retrying(retry=contended, stop=stop_after_attempt(20), wait=wait_random(0, 0.1), reraise=True)
-        retrying(self._write_metrics_once, rows)
+        while_contended(20)(self._write_metrics_once, rows)
 
     def write_events(self, name: str, body: bytes) -> None:
         """Publish a whole event file of this attempt, replacing its previous state.

@@ -220,9 +220,17 @@ def change_head(store: Store, prefix: str, change: Callable[[Head | None], Head]
         IntegrityError: HEAD is damaged, and `over_damage` is false.
         ConflictError: Other writers kept changing it.
     """
+    return while_contended(SWAP_TRIES)(_swap_once, store, prefix, change, over_damage)
+
+
+def while_contended(tries: int) -> Retrying:
+    """Return what repeats a conditional write for as long as other writers are faster.
+
+    Args:
+        tries: How often it is tried; then its error is raised.
+    """
     contended = retry_if_exception_type((ChangedError, AlreadyExistsError))
-    retrying = Retrying(retry=contended, stop=stop_after_attempt(SWAP_TRIES), wait=wait_random(0, 0.1), reraise=True)
-    return retrying(_swap_once, store, prefix, change, over_damage)
+    return Retrying(retry=contended, stop=stop_after_attempt(tries), wait=wait_random(0, 0.1), reraise=True)
 
 
 def _swap_once(store: Store, prefix: str, change: Callable[[Head | None], Head], over_damage: bool) -> Head:

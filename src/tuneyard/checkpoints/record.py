@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random
-
+from tuneyard.checkpoints.head import while_contended
 from tuneyard.checkpoints.seal import SEAL, from_sealed_json, to_sealed_json
-from tuneyard.errors import AlreadyExistsError, ChangedError, ConflictError, IntegrityError, NotFoundError
+from tuneyard.errors import ConflictError, IntegrityError, NotFoundError
 from tuneyard.store import Store
 from tuneyard.whereabouts import fitting
 
@@ -169,9 +168,7 @@ def enter_attempt(store: Store, prefix: str, record: RunRecord, entry: AttemptEn
         record: The settings of this attempt.
         entry: This attempt.
     """
-    contended = retry_if_exception_type((ChangedError, AlreadyExistsError))
-    retrying = Retrying(retry=contended, stop=stop_after_attempt(100), wait=wait_random(0, 0.1), reraise=True)
-    retrying(_enter_once, store, prefix, record, entry)
+    while_contended(100)(_enter_once, store, prefix, record, entry)
 
 
 def _enter_once(store: Store, prefix: str, record: RunRecord, entry: AttemptEntry) -> None:

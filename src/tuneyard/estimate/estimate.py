@@ -16,7 +16,7 @@ from tuneyard.estimate.work import Work, largest_batch, measure_work, seconds_of
 from tuneyard.job import pull_settings, refuse_unsupported, shards
 from tuneyard.models import find_base, require_library
 from tuneyard.store import Manifest, Store
-from tuneyard.values import BatchSizes, FinetuneValues, resolve_batch_sizes
+from tuneyard.values import BatchSizes, FinetuneValues
 
 if TYPE_CHECKING:
     from tuneyard.data import Encoded
@@ -113,8 +113,7 @@ def estimate(values: FinetuneValues, store: Store, *, here: bool = True) -> Esti
     """
     notes: list[str] = []
     refuse_unsupported(values, notes.append, here=here)
-    batch = values.finetuning_config.batchsize_conf
-    sizes = resolve_batch_sizes(batch.total_train_batch_size, values.processes, batch.max_per_device_train_batch_size)
+    sizes = values.batch_sizes
     manifest = find_base(store, values.basemodel)
     require_library()
     with tempfile.TemporaryDirectory(prefix="tuneyard-plan-") as folder:

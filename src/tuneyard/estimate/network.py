@@ -115,7 +115,7 @@ def build_network(
         if adapts:
             model = add_adapter(base, config.peft_conf, settings, gradient_checkpointing=checkpointing)
             hold_trained_in(model, precision.trained)
-    notes = dict.fromkeys(str(warning.message).strip().splitlines()[0] for warning in caught)
+    notes = dict.fromkeys((str(warning.message).strip().splitlines() or [""])[0] for warning in caught)
     remapped = 0 if held != stored else _remapped(tensors, names)
     return replace(
         _counted(model, base, precision), base_parameters=parameters, remapped_bytes=remapped, notes=(*notes,)

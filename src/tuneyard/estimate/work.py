@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuneyard.errors import NotFoundError
-from tuneyard.job import pull_dataset, training_keys, validation_keys
+from tuneyard.job import encoded_rows, pull_dataset, training_keys, validation_keys
 from tuneyard.progress import Notify
 from tuneyard.store import Store
 from tuneyard.values import BatchSizes, FinetuneValues
@@ -110,8 +110,6 @@ def measure_work(
 def _sequences(
     values: FinetuneValues, store: Store, base: Path, scratch: Path, notify: Notify
 ) -> tuple[list[Encoded], list[Encoded]]:
-    from tuneyard.job import encoded_rows
-
     training = [pull_dataset(store, key, scratch) for key in training_keys(values)]
     validation = [pull_dataset(store, key, scratch) for key in validation_keys(values)]
     return encoded_rows(values, base, training, validation, notify)
@@ -157,18 +155,14 @@ def seconds_of(
     return flops / (speed * CPU_SHARE), how
 
 
-def cpu_flops(sizes: Sequence[int] = (768, 768, 768)) -> float:
-    """Measure this machine's speed of float32 matrix products, in operations per second.
-
-    Args:
-        sizes: Sides of the square matrices to multiply; the best of them counts.
-    """
+def cpu_flops() -> float:
+    """Measure this machine's speed of float32 matrix products, in operations per second: the best of three."""
     import numpy as np
 
-    best = 0.0
-    for size in sizes:
-        matrix = np.full((size, size), 0.5, dtype=np.float32)
+    best, side = 0.0, 768
+    matrix = np.full((side, side), 0.5, dtype=np.float32)
+    for _ in range(3):
         started = time.perf_counter()
         np.matmul(matrix, matrix)
-        best = max(best, 2 * size**3 / (time.perf_counter() - started))
+        best = max(best, 2 * side**3 / (time.perf_counter() - started))
     return best

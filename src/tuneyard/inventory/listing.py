@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from tuneyard.checkpoints import FINAL_NAMES, CheckpointRef
+from tuneyard.checkpoints import FINAL_NAMES, CheckpointRef, Head, head_key, read_head, record_key
 from tuneyard.errors import IntegrityError, NotFoundError
 from tuneyard.store import (
     MANIFEST,
@@ -233,6 +233,15 @@ def _experiments(objects: Iterable[ObjectInfo]) -> list[str]:
         folder, _ = _checkpoint_of(info.key)
         if folder:
             found.add(folder.rpartition("/")[0])
-        elif info.key.endswith(("/HEAD", "/run.json")):
-            found.add(info.key.rpartition("/")[0])
+        elif info.key in (head_key(above := info.key.rpartition("/")[0]), record_key(above)):
+            found.add(above)
     return sorted(found)
+
+
+def readable_head(store: Store, prefix: str) -> Head | None:
+    """Read an experiment's HEAD; None where it is missing or damaged."""
+    try:
+        found = read_head(store, prefix)
+    except IntegrityError:
+        return None
+    return found[0] if found else None

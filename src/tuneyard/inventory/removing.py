@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 
-from tuneyard.checkpoints import Head, read_head
-from tuneyard.errors import IntegrityError
-from tuneyard.inventory.listing import Leftover, take_inventory
+from tuneyard.checkpoints import Head
+from tuneyard.inventory.listing import Leftover, readable_head, take_inventory
 from tuneyard.store import Store
 
 GRACE = timedelta(days=1)
@@ -64,7 +63,7 @@ def remove_leftovers(
     """
     inventory = take_inventory(store, key)
     until = (now or datetime.now(UTC)) - grace
-    heads = {prefix: _head(store, prefix) for prefix in inventory.experiments}
+    heads = {prefix: readable_head(store, prefix) for prefix in inventory.experiments}
     removed = [one for one in inventory.leftovers if one.touched <= until or _is_ended(one, heads)]
     if not dry_run:
         _delete(store, removed, inventory.key)
@@ -76,14 +75,6 @@ def _is_ended(leftover: Leftover, heads: dict[str, Head | None]) -> bool:
     """Return whether a leftover is of an attempt that can't commit any more."""
     head = heads.get(leftover.experiment)
     return bool(head and leftover.checkpoint and leftover.checkpoint.attempt < head.attempt)
-
-
-def _head(store: Store, prefix: str) -> Head | None:
-    try:
-        found = read_head(store, prefix)
-    except IntegrityError:  # only age decides then
-        return None
-    return found[0] if found else None
 
 
 def _delete(store: Store, removed: Iterable[Leftover], key: str) -> None:

@@ -14,15 +14,16 @@ from tuneyard.checkpoints import (
     METRICS_FILE,
     CheckpointRef,
     Experiment,
-    Head,
     check_seal,
+    head_key,
     parse_rows,
     read_checkpoint,
     read_head,
     read_record,
+    record_key,
 )
-from tuneyard.errors import IntegrityError, NotFoundError
-from tuneyard.inventory.listing import Inventory, Part, take_inventory
+from tuneyard.errors import IntegrityError
+from tuneyard.inventory.listing import Inventory, Part, readable_head, take_inventory
 from tuneyard.progress import Advance
 from tuneyard.store import FileEntry, Manifest, Store, in_parallel, place_of_result, verify
 
@@ -151,11 +152,11 @@ def _damage_of_experiment(store: Store, prefix: str, inventory: Inventory) -> It
     try:
         found = read_head(store, prefix)
     except IntegrityError as error:
-        yield Damage(f"{prefix}/HEAD", error.message)
+        yield Damage(head_key(prefix), error.message)
         found = None
     else:
         if found is None:
-            yield Damage(f"{prefix}/HEAD", f"'{prefix}/HEAD' is missing, but there are checkpoints or a run.json.")
+            yield Damage(head_key(prefix), f"'{head_key(prefix)}' is missing, but there are checkpoints or a run.json.")
     if found:
         head, _ = found
         for ref in (head.checkpoint, head.best):
@@ -167,7 +168,7 @@ def _damage_of_experiment(store: Store, prefix: str, inventory: Inventory) -> It
             yield Damage(where, f"'{where}' is missing, but HEAD marks the run as finished.")
     try:
         if read_record(store, prefix) is None:
-            yield Damage(f"{prefix}/run.json", f"'{prefix}/run.json' is missing.")
+            yield Damage(record_key(prefix), f"'{record_key(prefix)}' is missing.")
     except IntegrityError as error:
         yield Damage(str(error.details["key"]), error.message)
     yield from _damage_of_metrics(store, prefix, inventory, found[0].checkpoint if found else None)
@@ -192,7 +193,7 @@ def _damage_of_metrics(
 
 
 def _relaunch(store: Store, prefix: str, inventory: Inventory, whole: set[str]) -> str:
-    head = _head(store, prefix)
+    head = readable_head(store, prefix)
     if f"{prefix}/checkpoint-final" in whole:
         if _wants_merging(store, prefix) and f"{prefix}/checkpoint-final-merged" not in whole:
             return "merges the adapter: checkpoint-final is complete"
@@ -216,11 +217,3 @@ def _wants_merging(store: Store, prefix: str) -> bool:
     except IntegrityError:
         return False
     return bool(record and record.values.get("mergeAdapter"))
-
-
-def _head(store: Store, prefix: str) -> Head | None:
-    try:
-        found = read_head(store, prefix)
-    except (IntegrityError, NotFoundError):
-        return None
-    return found[0] if found else None

@@ -7,6 +7,7 @@
     rows, mix      the conversations, encoded, divided and mixed
     precision      the types of weights and steps
     fingerprint    what may not change between attempts
+    source         the data of a job on this machine, to be checked or shown
 
 Below `estimate` and `train`, which both read it, and above `values`, `data`, `models` and `checkpoints`.
 """
@@ -17,6 +18,7 @@ from tuneyard.job.inputs import (
     Inputs,
     experiment_key,
     experiment_of,
+    find_delivered,
     find_inputs,
     is_complete,
     open_values_store,
@@ -46,6 +48,7 @@ __all__ = [
     "encoder_of",
     "experiment_key",
     "experiment_of",
+    "find_delivered",
     "find_inputs",
     "is_complete",
     "open_source",

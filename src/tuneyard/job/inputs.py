@@ -21,7 +21,7 @@ from tuneyard.job.fingerprint import assumed, fingerprint
 from tuneyard.models import find_base
 from tuneyard.progress import Notify
 from tuneyard.store import Manifest, Store, find_store, pull
-from tuneyard.values import FinetuneValues, canonical_json, public_values, resolve_batch_sizes, values_sha256
+from tuneyard.values import FinetuneValues, canonical_json, public_values, values_sha256
 
 _WEIGHTS = (".safetensors", ".gguf")
 
@@ -107,21 +107,32 @@ def find_inputs(values: FinetuneValues, store: Store) -> Inputs:
         InvalidValuesError: If the base model is incomplete.
         ConflictError: If the run was started with other settings.
     """
-    config = values.finetuning_config
-    sizes = resolve_batch_sizes(
-        config.batchsize_conf.total_train_batch_size,
-        values.processes,
-        config.batchsize_conf.max_per_device_train_batch_size,
-    )
-    base = Input(values.basemodel, find_base(store, values.basemodel).content_sha256)
-    keys = dict.fromkeys([*training_keys(values), *validation_keys(values)])
-    datasets = tuple(Input(key, find_dataset(store, key).content_sha256) for key in keys)
+    sizes = values.batch_sizes
+    base, datasets = find_delivered(values, store)
     digests = {entry.key: entry.content_sha256 for entry in datasets}
     frozen = fingerprint(values, base.content_sha256, digests, sizes)
     versions = {"python": platform.python_version(), **{name: metadata.version(name) for name in VERSIONED}}
     inputs = Inputs(base=base, datasets=datasets, fingerprint=frozen, versions=versions)
     experiment_of(values, store).check(inputs.record(values), partial=True)
     return inputs
+
+
+def find_delivered(values: FinetuneValues, store: Store) -> tuple[Input, tuple[Input, ...]]:
+    """Look up the base model and the data files of a run.
+
+    Args:
+        values: The resolved values.
+        store: The store that holds them.
+
+    Returns:
+        The base model, and the files in the order of the values, those for training first.
+
+    Raises:
+        NotFoundError: One is not delivered.
+    """
+    base = Input(values.basemodel, find_base(store, values.basemodel).content_sha256)
+    keys = dict.fromkeys([*training_keys(values), *validation_keys(values)])
+    return base, tuple(Input(key, find_dataset(store, key).content_sha256) for key in keys)
 
 
 def experiment_of(values: FinetuneValues, store: Store, *, required: frozenset[str] = frozenset()) -> Experiment:
@@ -157,9 +168,7 @@ def wait_for_delivery(
         if stop():
             return False
         try:
-            find_base(store, values.basemodel)
-            for key in dict.fromkeys([*training_keys(values), *validation_keys(values)]):
-                find_dataset(store, key)
+            find_delivered(values, store)
         except NotFoundError as error:
             if not notified:
                 notify(f"Waiting up to {seconds:.0f} s: {error.message}")

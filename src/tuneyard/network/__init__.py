@@ -35,8 +35,7 @@ from tuneyard.network.rehearsal import (
     rehearse_adapter,
 )
 from tuneyard.network.tracing import Conversation, Traced, trace_step
-from tuneyard.network.trackers import configure as configure_mlflow
-from tuneyard.network.trackers import limit_waiting
+from tuneyard.network.trackers import configure_mlflow, limit_waiting
 
 __all__ = [
     "IGNORED",

@@ -4,7 +4,7 @@ Each conversation attends to itself alone by causal scaled dot product attention
 squares of their lengths, not the square of the sum, and no T x T mask is built. The result is the one of a batch of
 single conversations. Registered with transformers' AttentionInterface, so no model code is touched.
 
-Not for generation or padded batches: `serve` uses the library's own implementations.
+Not for generation or padded batches: `serving` uses the library's own implementations.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def make_savable(model: PreTrainedModel) -> None:
     """Make a model savable whose generation settings transformers reads, but refuses to write.
 
     Many published models have such settings (a temperature without `do_sample`). What serving takes gets the base's own
-    file (`final.write_final`), so nothing of them is lost.
+    file (`train.final.write_final`), so nothing of them is lost.
 
     Args:
         model: Just loaded.

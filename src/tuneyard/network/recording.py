@@ -110,8 +110,7 @@ class Recording:
 
         Args:
             at_turn: Whether to return the bytes held when the backward pass begins, without gradients but with the peak
-            of
-                the logits: then every number grows linearly with tokens and targets.
+                of the logits: then every number grows linearly with tokens and targets.
         """
         assert self.turned is not None, "a pass is recorded whole, or not at all"
         changes = [(one.made, one.size, one) for one in self.storages]

@@ -218,7 +218,7 @@ def check_rows(
     if long:
         raise InvalidDataError(
             f"{len(long)} row(s) are longer than the model's {room} positions.",
-            hint=f"Use --set {_CONFIG}sft_args.max_seq_length={room} (dpo: preference_args.max_length), with "
+            hint=f"Use --set {_CONFIG}sft_args.max_seq_length={room} (dpo: dpo_args.max_length), with "
             "data_conf.rows.overlong=drop or truncate. A model with rotary embeddings accepts more positions with "
             "model_args.max_position_embeddings.",
             problems=[Problem(places(number), f"has {lengths[number]} tokens") for number in long[:_FEW]],

@@ -26,7 +26,7 @@ def limit_waiting() -> None:
         os.environ.setdefault(name, value)
 
 
-def configure(tracking: Tracking) -> None:
+def configure_mlflow(tracking: Tracking) -> None:
     """Set what MLflow's client, which transformers calls, reads from the environment.
 
     Args:

@@ -25,18 +25,12 @@ def check_delivered(store_url: str, values: VerbValues) -> None:
     Raises:
         NotFoundError: If one has not been delivered.
     """
-    from tuneyard.delivery import find_dataset
-    from tuneyard.job import training_keys, validation_keys
-    from tuneyard.models import find_base
+    from tuneyard.job import find_delivered
     from tuneyard.store import open_store
     from tuneyard.values import FinetuneValues
 
-    if not isinstance(values, FinetuneValues):
-        return
-    store = open_store(store_url)
-    find_base(store, values.basemodel)
-    for key in dict.fromkeys([*training_keys(values), *validation_keys(values)]):
-        find_dataset(store, key)
+    if isinstance(values, FinetuneValues):
+        find_delivered(values, open_store(store_url))
 
 
 def check_model(store: Store, model: str, run: str, info: RunInfo | None) -> None:

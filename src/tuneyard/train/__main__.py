@@ -51,7 +51,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--wait-seconds",
         type=float,
-        default=float(os.environ.get("TUNEYARD_WAIT_SECONDS") or 0),
+        default=os.environ.get("TUNEYARD_WAIT_SECONDS") or "0",
         help="how long to wait for a base model and data that are not delivered yet",
     )
     return parser.parse_args()

@@ -10,8 +10,7 @@ from transformers import TrainingArguments
 
 from tuneyard.errors import InvalidValuesError, Problem
 from tuneyard.job import precision_of, shards
-from tuneyard.network import configure_mlflow as configure
-from tuneyard.network import limit_waiting
+from tuneyard.network import configure_mlflow, limit_waiting
 from tuneyard.train.prepare import Prepared
 from tuneyard.train.private import set_collective_timeout, use_one_accelerator
 from tuneyard.values import FinetuneValues
@@ -58,7 +57,7 @@ def training_arguments(values: FinetuneValues, prepared: Prepared) -> TrainingAr
         ours |= {"fsdp": True, "fsdp_config": options}
     limit_waiting()
     if config.tracking is not None:
-        configure(config.tracking)
+        configure_mlflow(config.tracking)
         if config.tracking.run_name is not None:
             ours["run_name"] = config.tracking.run_name
     try:

@@ -21,10 +21,11 @@ from tuneyard.network import EncodedRows, Row, changed_entries, name_base
 from tuneyard.progress import progress_bar
 from tuneyard.store import MANIFEST, Manifest, Store, pull
 from tuneyard.train.agreement import Text
-from tuneyard.train.merge import merge_adapter, never
+from tuneyard.train.merge import merge_adapter
 from tuneyard.train.prepare import Prepared
 from tuneyard.train.progress_file import write_progress
 from tuneyard.train.report import merged_card, model_card, plot_loss
+from tuneyard.train.signals import never
 from tuneyard.values import FinetuneValues
 from tuneyard.whereabouts import command
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import socket
 import threading
 import time
@@ -28,7 +27,8 @@ from tuneyard.errors import TERMINATED, TuneyardError, UnavailableError
 from tuneyard.job import Inputs
 from tuneyard.progress import Notify
 from tuneyard.train.links import Link, listen
-from tuneyard.train.place import Place
+from tuneyard.train.place import Place, number_of
+from tuneyard.train.signals import never
 from tuneyard.values import FinetuneValues, values_sha256
 
 MEETING_SECONDS = 600.0
@@ -166,7 +166,7 @@ class Meeting:
         Raises:
             UnavailableError: The time is up, or the other nodes train something else.
         """
-        seconds = float(os.environ.get("TUNEYARD_MEETING_SECONDS") or MEETING_SECONDS)
+        seconds = number_of("TUNEYARD_MEETING_SECONDS", MEETING_SECONDS, float)
         threading.Thread(target=self._beat, daemon=True).start()
         notify(f"Node {self.place.node} of {self.place.nodes}: waiting up to {seconds:.0f} s for the others.")
         met = self._gather(seconds, stop) if self.place.node == 0 else self._join(seconds, stop, notify)
@@ -341,10 +341,10 @@ class Meeting:
         if self.place.node:
             if code in _SUCCESS:
                 self.send_ended(code)
-                self._wait(lambda: 0 in self._ended or self._lost is not None, None, _never)
+                self._wait(lambda: 0 in self._ended or self._lost is not None, None, never)
                 self._raise_peer_failure()
         elif code == TERMINATED:
-            self._wait(lambda: len(self._ended) == self.place.nodes - 1, _AGREE_SECONDS, _never)
+            self._wait(lambda: len(self._ended) == self.place.nodes - 1, _AGREE_SECONDS, never)
             if any(ended not in _SUCCESS for ended in self._ended.values()):
                 self._raise_peer_failure()
 
@@ -380,7 +380,7 @@ class Meeting:
         return True
 
     def _beat(self) -> None:
-        while not self._wait(lambda: self._closing, BEAT_SECONDS, _never):
+        while not self._wait(lambda: self._closing, BEAT_SECONDS, never):
             with self._changed:
                 links = list(self._links.values())
             for link in links:
@@ -447,7 +447,3 @@ def _difference(ours: Mapping[str, str], theirs: Any) -> str:
     received = theirs if isinstance(theirs, dict) else {}
     names = sorted(name for name in {*ours, *received} if ours.get(name) != received.get(name))
     return f"its {' and '.join(names)} differ from node 0's" if names else ""
-
-
-def _never() -> bool:
-    return False

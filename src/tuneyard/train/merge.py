@@ -29,6 +29,7 @@ from tuneyard.errors import IntegrityError
 from tuneyard.models import load_adapter, load_model, outline_model
 from tuneyard.network import make_savable
 from tuneyard.train.agreement import Distance, Text, distance, largest_difference, other_choices, read_logits
+from tuneyard.train.signals import never
 
 TOLERANCE = 1e-3
 """Largest difference of a logit between adapter and merged model in float32, relative to the largest logit."""
@@ -97,11 +98,6 @@ class MergeCheck:
     choices: int
     choices_adapter: int
     choices_base: int
-
-
-def never() -> bool:
-    """Never stop."""
-    return False
 
 
 def merge_adapter(

@@ -5,10 +5,13 @@ from __future__ import annotations
 import ipaddress
 import os
 from dataclasses import dataclass
+from typing import TypeVar
 
 from tuneyard.errors import InvalidValuesError, Problem, UsageError
 
 PORT = 29500
+
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Place:
             InvalidValuesError: The environment has another number of nodes than the values.
             UsageError: An environment variable is malformed, or the place is incomplete.
         """
-        available = _number("TUNEYARD_NODES", 1)
+        available = number_of("TUNEYARD_NODES", 1, int)
         if nodes != available:
             problem = Problem("nodes", "differs from TUNEYARD_NODES", str(nodes), str(available))
             raise InvalidValuesError(
@@ -50,7 +53,7 @@ class Place:
             )
         if nodes == 1:
             return Place()
-        node = _number("JOB_COMPLETION_INDEX", -1)
+        node = number_of("JOB_COMPLETION_INDEX", -1, int)
         service = os.environ.get("TUNEYARD_NODE_SERVICE", "")
         address = os.environ.get("TUNEYARD_MASTER_ADDR") or (f"{service}-0.{service}" if service else "")
         if not 0 <= node < nodes or not address:
@@ -61,15 +64,26 @@ class Place:
             )
         # A node's own host name may resolve to the loopback interface, so only an IP address fixes where to listen.
         own = os.environ.get("TUNEYARD_NODE_ADDRESS") or (address if node == 0 and _is_address(address) else "")
-        return Place(nodes, node, address, _number("TUNEYARD_MASTER_PORT", PORT), own)
+        return Place(nodes, node, address, number_of("TUNEYARD_MASTER_PORT", PORT, int), own)
 
 
-def _number(name: str, default: int) -> int:
+def number_of(name: str, default: Number, kind: type[Number]) -> Number:
+    """Read a number from an environment variable.
+
+    Args:
+        name: The variable.
+        default: Its value where it is not set, or empty.
+        kind: The number's type.
+
+    Raises:
+        UsageError: It is no such number.
+    """
     text = os.environ.get(name) or str(default)
     try:
-        return int(text)
+        return kind(text)
     except ValueError as error:
-        raise UsageError(f"{name} is '{text}', which is not a number.", hint=f"Set {name} to an integer.") from error
+        wanted = "an integer" if kind is int else "a number of seconds"
+        raise UsageError(f"{name} is '{text}', which is not a number.", hint=f"Set {name} to {wanted}.") from error
 
 
 def _is_address(text: str) -> bool:

@@ -33,7 +33,7 @@ from tuneyard.models import find_base
 from tuneyard.network import EncodedRows, check_rows, configured_outline, rehearse, rehearse_adapter
 from tuneyard.progress import Notify, progress_bar
 from tuneyard.store import Store, pull
-from tuneyard.values import FinetuneValues, resolve_batch_sizes
+from tuneyard.values import FinetuneValues
 
 PREPARED_FILE = "prepared.json"
 
@@ -100,8 +100,7 @@ def prepare(values: FinetuneValues, inputs: Inputs, store: Store, workdir: Path,
     """
     refuse_unsupported(values, notify)
     device = choose_device(values.gpuResource, values.finetuningGpus, key="finetuningGpus")
-    batch = values.finetuning_config.batchsize_conf
-    sizes = resolve_batch_sizes(batch.total_train_batch_size, values.processes, batch.max_per_device_train_batch_size)
+    sizes = values.batch_sizes
     manifest = find_base(store, values.basemodel)
     with progress_bar("Verifying the base model", manifest.size, "bytes") as advance:
         base_folder = pull(store, values.basemodel.rstrip("/") + "/", manifest, workdir / "base", advance=advance)

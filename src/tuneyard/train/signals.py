@@ -6,6 +6,11 @@ import signal
 from types import FrameType
 
 
+def never() -> bool:
+    """Stand for a stop request that never comes."""
+    return False
+
+
 class StopRequest:
     """Records SIGTERM; calling it returns whether training has to end.
 

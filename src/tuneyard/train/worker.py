@@ -2,7 +2,7 @@
 
 Only the main process (rank 0) claims the run and publishes; the others wait for it where it decides something for all.
 With several nodes the first process of each other node fetches the checkpoint that the main process resumes from.
-`python -m tuneyard.train.worker` is how the supervisor starts it; with one process it is called directly.
+`train.process` calls it in each of several processes, `train.__main__` directly where there is one.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from tuneyard.checkpoints import (
 )
 from tuneyard.errors import TERMINATED, NotFoundError, UnavailableError
 from tuneyard.job import encoder_of, experiment_of, shards
+from tuneyard.models import reason_of
 from tuneyard.network import count_parameters, name_base, quiet_libraries
 from tuneyard.progress import moving_bar, progress_bar
 from tuneyard.store import Manifest, Store
@@ -84,7 +85,7 @@ def work(values: FinetuneValues, store: Store, workdir: Path, stop: StopRequest)
     except RuntimeError as error:
         if _nodes() > 1 and _lost_peer(error):
             raise UnavailableError(
-                f"The connection to another node was lost: {str(error).splitlines()[0]}.",
+                f"The connection to another node was lost: {reason_of(error).rstrip('.')}.",
                 hint="See the supervising process's log for the node that was lost.",
             ) from error
         raise

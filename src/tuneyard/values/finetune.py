@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from tuneyard.values.base import CLUSTER, Broken, Remark, Rule
-from tuneyard.values.batches import impossible_total
+from tuneyard.values.batches import BatchSizes, impossible_total, resolve_batch_sizes
 from tuneyard.values.finetuning import FinetuningConfig
 from tuneyard.values.places import BucketPath
 from tuneyard.values.scalars import Count, Int, Plain, Quantity, Text
@@ -218,6 +218,12 @@ class FinetuneValues(Job):
     def processes(self) -> int:
         """How many processes train in all."""
         return self.finetuningGpus * self.nodes
+
+    @property
+    def batch_sizes(self) -> BatchSizes:
+        """How the conversations of a step are spread over the processes and their micro-batches."""
+        batch = self.finetuning_config.batchsize_conf
+        return resolve_batch_sizes(batch.total_train_batch_size, self.processes, batch.max_per_device_train_batch_size)
 
     @property
     def virtual_tokens(self) -> int:
